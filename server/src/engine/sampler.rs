@@ -1,0 +1,142 @@
+//! The server's own sampler. A token is a pure function of (logits, sampling, position): the randomness comes from a
+//! counter-based generator keyed by the seed, so a seeded generation continues identically on another replica.
+
+use serde::{Deserialize, Serialize};
+
+/// How tokens are chosen. Every field is within the range that the request's validation allows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 picks the likeliest token.
+    pub temperature: f32,
+    /// Keeps the smallest set of likeliest tokens whose probabilities sum to at least this.
+    pub top_p: f32,
+    /// Keeps this many likeliest tokens.
+    pub top_k: Option<u32>,
+    /// Keeps tokens at least this fraction as likely as the likeliest.
+    pub min_p: f32,
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// Picks the token at `position` (0 for the first output token) from the model's logits.
+    ///
+    /// Filters apply in the order top-k, top-p, min-p, on probabilities after temperature.
+    pub fn pick(&self, logits: &[f32], position: u64) -> u32 {
+        if self.temperature <= 0.0 || self.top_k == Some(1) {
+            return argmax(logits);
+        }
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if !max.is_finite() {
+            return argmax(logits);
+        }
+        // Tokens below this have no weight in f32 beside the likeliest; leaving them out keeps the sort short.
+        let floor = max - 20.0 * self.temperature.max(1e-3);
+        let mut candidates: Vec<(u32, f32)> = logits
+            .iter()
+            .enumerate()
+            .filter(|(_, logit)| **logit >= floor)
+            .map(|(id, logit)| (id as u32, ((logit - max) / self.temperature).exp()))
+            .collect();
+        // Ties are broken by id, so that the order does not depend on the sort.
+        candidates.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if let Some(k) = self.top_k.filter(|k| *k > 0) {
+            candidates.truncate(k as usize);
+        }
+        let total: f32 = candidates.iter().map(|c| c.1).sum();
+        if self.top_p < 1.0 {
+            let mut mass = 0.0;
+            let keep = candidates
+                .iter()
+                .position(|c| {
+                    mass += c.1;
+                    mass >= self.top_p * total
+                })
+                .map_or(candidates.len(), |at| at + 1);
+            candidates.truncate(keep);
+        }
+        if self.min_p > 0.0 {
+            // The likeliest has weight 1 before normalisation.
+            candidates.retain(|c| c.1 >= self.min_p);
+        }
+        let total: f32 = candidates.iter().map(|c| c.1).sum();
+        let mut left = uniform(self.seed, position) * total;
+        for (id, weight) in &candidates {
+            left -= weight;
+            if left < 0.0 {
+                return *id;
+            }
+        }
+        candidates.last().map_or_else(|| argmax(logits), |c| c.0)
+    }
+}
+
+/// The first of the largest logits; NaN is never chosen unless all are.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (id, logit);
+        }
+    }
+    best.0 as u32
+}
+
+/// A number in [0, 1) from (seed, counter): SplitMix64's finaliser (Steele, Lea and Flood, 2014) over both.
+fn uniform(seed: u64, counter: u64) -> f32 {
+    let mut z = mix(seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_add(counter.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = mix(z);
+    (z >> 40) as f32 / (1u64 << 24) as f32
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampling(temperature: f32) -> Sampling {
+        Sampling { temperature, top_p: 1.0, top_k: None, min_p: 0.0, seed: 7 }
+    }
+
+    #[test]
+    fn temperature_zero_is_argmax() {
+        assert_eq!(sampling(0.0).pick(&[0.1, 3.0, 2.0, 3.0], 5), 1);
+    }
+
+    #[test]
+    fn the_same_seed_and_position_give_the_same_token() {
+        let logits: Vec<f32> = (0..100).map(|i| (i as f32 * 0.37).sin()).collect();
+        let picks: Vec<u32> = (0..50).map(|p| sampling(1.0).pick(&logits, p)).collect();
+        assert_eq!(picks, (0..50).map(|p| sampling(1.0).pick(&logits, p)).collect::<Vec<_>>());
+        assert!(picks.iter().collect::<std::collections::HashSet<_>>().len() > 10, "positions must differ");
+        let other = Sampling { seed: 8, ..sampling(1.0) };
+        assert_ne!(picks, (0..50).map(|p| other.pick(&logits, p)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn frequencies_follow_the_probabilities() {
+        let logits = [0.0f32, 1.0, 2.0];
+        let z: f32 = logits.iter().map(|l| l.exp()).sum();
+        let mut counts = [0u32; 3];
+        for position in 0..20_000 {
+            counts[sampling(1.0).pick(&logits, position) as usize] += 1;
+        }
+        for (count, logit) in counts.iter().zip(logits) {
+            let expected = logit.exp() / z;
+            assert!((*count as f32 / 20_000.0 - expected).abs() < 0.015, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        let logits = [5.0f32, 4.9, 0.0, -1.0];
+        let picks = |s: &Sampling| (0..500).map(|p| s.pick(&logits, p)).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(picks(&Sampling { top_k: Some(2), ..sampling(2.0) }), [0, 1].into());
+        assert_eq!(picks(&Sampling { top_p: 0.4, ..sampling(1.0) }), [0].into());
+        assert_eq!(picks(&Sampling { min_p: 0.5, ..sampling(1.0) }), [0, 1].into());
+    }
+}
