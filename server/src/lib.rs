@@ -1,1 +1,6 @@
+#![doc = include_str!("../README.md")]
+
 pub mod engine;
+pub mod render;
+pub mod store;
+pub mod wire;

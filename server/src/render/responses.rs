@@ -1,0 +1,191 @@
+//! The Responses API rendered from a log.
+
+use serde_json::json;
+
+use crate::{
+    engine::Finish,
+    store::{Entry, Header},
+    wire::{
+        error::WireError,
+        event::Event,
+        response::{IncompleteDetails, ItemStatus, OutputItem, OutputText, Response, ResponseError, Status, Usage},
+    },
+};
+
+/// Renders one response's entries in order, keeping only what later events repeat: the text so far.
+pub struct Renderer<'a> {
+    header: &'a Header,
+    item_id: String,
+    text: String,
+    open: bool,
+    next: u64,
+}
+
+impl<'a> Renderer<'a> {
+    pub fn new(header: &'a Header) -> Self {
+        let item_id = format!("msg_{}", header.id.strip_prefix("resp_").unwrap_or(&header.id));
+        Self { header, item_id, text: String::new(), open: false, next: 0 }
+    }
+
+    /// The events before the first entry. To be called once, first.
+    pub fn begin(&mut self, emit: &mut impl FnMut(u64, Event)) {
+        self.emit(emit, Event::Created { response: Box::new(self.snapshot(Status::InProgress)) });
+    }
+
+    /// The events of the next entry, with their sequence numbers.
+    pub fn entry(&mut self, entry: &Entry, emit: &mut impl FnMut(u64, Event)) {
+        match entry {
+            Entry::Queued => self.emit(emit, Event::Queued { response: Box::new(self.snapshot(Status::Queued)) }),
+            Entry::Started => self.emit(emit, Event::InProgress { response: Box::new(self.snapshot(Status::InProgress)) }),
+            Entry::Delta { text, .. } if text.is_empty() => {}
+            Entry::Delta { text, .. } => {
+                self.open(emit);
+                self.text.push_str(text);
+                let delta = Event::TextDelta {
+                    item_id: self.item_id.clone(),
+                    output_index: 0,
+                    content_index: 0,
+                    delta: text.clone(),
+                    logprobs: [],
+                };
+                self.emit(emit, delta);
+            }
+            Entry::Finished { finish, usage, completed_at } => self.finish(finish, *usage, *completed_at, emit),
+        }
+    }
+
+    fn emit(&mut self, emit: &mut impl FnMut(u64, Event), event: Event) {
+        emit(self.next, event);
+        self.next += 1;
+    }
+
+    fn open(&mut self, emit: &mut impl FnMut(u64, Event)) {
+        if self.open {
+            return;
+        }
+        self.open = true;
+        self.emit(emit, Event::ItemAdded { output_index: 0, item: self.item(ItemStatus::InProgress, vec![]) });
+        let part = OutputText::new(String::new());
+        self.emit(emit, Event::PartAdded { item_id: self.item_id.clone(), output_index: 0, content_index: 0, part });
+    }
+
+    fn finish(&mut self, finish: &Finish, usage: Usage, completed_at: u64, emit: &mut impl FnMut(u64, Event)) {
+        // A reply without text is still a message; a failure before any text is none.
+        if !matches!(finish, Finish::Failed(_)) {
+            self.open(emit);
+        }
+        let mut response = self.snapshot(Status::Completed);
+        if self.open {
+            let (item_id, part) = (self.item_id.clone(), OutputText::new(self.text.clone()));
+            let text = self.text.clone();
+            self.emit(emit, Event::TextDone { item_id: item_id.clone(), output_index: 0, content_index: 0, text, logprobs: [] });
+            self.emit(emit, Event::PartDone { item_id, output_index: 0, content_index: 0, part: part.clone() });
+            let item = self.item(if *finish == Finish::Stop { ItemStatus::Completed } else { ItemStatus::Incomplete }, vec![part]);
+            self.emit(emit, Event::ItemDone { output_index: 0, item: item.clone() });
+            response.output = vec![item];
+        }
+        response.usage = Some(usage);
+        let incomplete = |reason| Some(IncompleteDetails { reason });
+        let event = match finish {
+            Finish::Stop => {
+                response.completed_at = Some(completed_at);
+                Event::Completed { response: Box::new(response) }
+            }
+            Finish::Length => {
+                response.status = Status::Incomplete;
+                response.incomplete_details = incomplete("max_output_tokens");
+                Event::Incomplete { response: Box::new(response) }
+            }
+            Finish::Cancelled => {
+                response.status = Status::Incomplete;
+                response.incomplete_details = incomplete("cancelled");
+                Event::Incomplete { response: Box::new(response) }
+            }
+            Finish::Failed(_) => {
+                response.status = Status::Failed;
+                let error = WireError::EngineFailed;
+                response.error = Some(ResponseError { code: error.code().0, message: error.to_string() });
+                Event::Failed { response: Box::new(response) }
+            }
+        };
+        self.emit(emit, event);
+    }
+
+    fn item(&self, status: ItemStatus, content: Vec<OutputText>) -> OutputItem {
+        OutputItem { id: self.item_id.clone(), kind: "message", status, role: "assistant", content }
+    }
+
+    /// The response object without output.
+    fn snapshot(&self, status: Status) -> Response {
+        let Header { create, .. } = self.header;
+        Response {
+            id: self.header.id.clone(),
+            object: "response",
+            created_at: self.header.created_at,
+            completed_at: None,
+            status,
+            incomplete_details: None,
+            model: self.header.model.clone(),
+            previous_response_id: create.previous_response_id.clone(),
+            instructions: create.instructions.clone(),
+            output: vec![],
+            error: None,
+            tools: vec![],
+            tool_choice: "auto",
+            truncation: create.truncation,
+            parallel_tool_calls: create.parallel_tool_calls,
+            text: json!({"format": {"type": "text"}}),
+            top_p: create.top_p,
+            temperature: create.temperature,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            top_logprobs: 0,
+            reasoning: None,
+            usage: None,
+            max_output_tokens: create.max_output_tokens,
+            max_tool_calls: None,
+            store: create.store,
+            background: false,
+            service_tier: "default",
+            metadata: create.metadata.clone(),
+            safety_identifier: create.safety_identifier.clone(),
+            prompt_cache_key: create.prompt_cache_key.clone(),
+            user: create.user.clone(),
+        }
+    }
+}
+
+/// The response object as it stands after `entries`, with the text so far, and the number of its last event.
+pub fn response<'e>(header: &Header, entries: impl IntoIterator<Item = &'e Entry>) -> (Response, u64) {
+    let mut renderer = Renderer::new(header);
+    let mut last = (0, None);
+    let mut keep = |number, event| {
+        last.0 = number;
+        if let Event::Created { response }
+        | Event::Queued { response }
+        | Event::InProgress { response }
+        | Event::Completed { response }
+        | Event::Incomplete { response }
+        | Event::Failed { response } = event
+        {
+            last.1 = Some(response);
+        }
+    };
+    renderer.begin(&mut keep);
+    entries.into_iter().for_each(|entry| renderer.entry(entry, &mut keep));
+    let (number, response) = last;
+    let mut response = response.map_or_else(|| renderer.snapshot(Status::InProgress), |r| *r);
+    if renderer.open && response.output.is_empty() {
+        response.output = vec![renderer.item(ItemStatus::InProgress, vec![OutputText::new(renderer.text.clone())])];
+    }
+    (response, number)
+}
+
+/// The text of a log so far.
+pub fn output_text<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> String {
+    let texts = entries.into_iter().filter_map(|entry| match entry {
+        Entry::Delta { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect()
+}

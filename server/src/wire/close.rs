@@ -1,0 +1,16 @@
+//! WebSocket close codes. The range alone tells a client what to do: 4000–4499 reconnect and resume, 4500–4999 do not.
+
+/// The server is stopping or restarting: reconnect.
+pub const RESTART: u16 = 1012;
+/// A message was larger than the limit.
+pub const TOO_LARGE: u16 = 1009;
+/// A frame that the protocol has no meaning for, such as a binary one.
+pub const UNSUPPORTED: u16 = 1003;
+/// The peer broke the WebSocket protocol or sent text that is not UTF-8.
+pub const PROTOCOL: u16 = 1002;
+/// The client read too slowly and its unsent bytes reached the bound: reconnect and resume.
+pub const SLOW_CLIENT: u16 = 4000;
+/// Nothing was heard from the client for the idle timeout: reconnect and resume.
+pub const IDLE: u16 = 4001;
+/// The connection reached its maximum age: reconnect and resume.
+pub const CONNECTION_LIMIT: u16 = 4002;

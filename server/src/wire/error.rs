@@ -1,0 +1,141 @@
+//! What goes wrong, as clients see it: one enum, one mapping to code, status and type.
+
+use serde::Serialize;
+
+/// An error on the wire. Its `Display` is the message a client reads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("The message is not valid JSON: {0}")]
+    InvalidJson(String),
+    /// `param` names the field.
+    #[error("{message}")]
+    InvalidRequest { param: Option<String>, message: String },
+    #[error("Previous response with id '{0}' not found.")]
+    PreviousResponseNotFound(String),
+    #[error("'stream_id' must be 1 to 256 characters of A-Z a-z 0-9 _ . -")]
+    InvalidStreamId,
+    #[error("{0}")]
+    StreamLimit(String),
+    #[error("This connection has reached its maximum age. Open a new one and resume.")]
+    ConnectionLimit,
+    #[error("The prompt has {prompt} tokens and the model's context holds {context}, prompt and output together. Shorten the input, or set 'truncation' to 'auto'.")]
+    ContextLengthExceeded { prompt: usize, context: u32 },
+    #[error("The model '{0}' does not exist. GET /v1/models lists those that do.")]
+    ModelNotFound(String),
+    #[error("Response with id '{0}' not found.")]
+    ResponseNotFound(String),
+    #[error("Conversation with id '{0}' not found.")]
+    ConversationNotFound(String),
+    #[error("The resume window of response '{0}' has ended.")]
+    ResumeWindowExpired(String),
+    #[error("No valid API key was given. Send 'Authorization: Bearer KEY', or from a browser the subprotocol 'openai-insecure-api-key.KEY'.")]
+    InvalidApiKey,
+    #[error("{0}")]
+    InsufficientPermissions(String),
+    #[error("The server has no room for this request now. Try again later.")]
+    ServerOverloaded { retry_after_ms: u64 },
+    #[error("The server is shutting down. Reconnect.")]
+    Draining { retry_after_ms: u64 },
+    #[error("The engine failed while generating.")]
+    EngineFailed,
+    #[error("The store cannot be reached. Try again later.")]
+    StoreUnavailable { retry_after_ms: u64 },
+}
+
+impl WireError {
+    /// An `invalid_request` that names the field.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::InvalidRequest { param: Some(param.into()), message: message.into() }
+    }
+
+    /// `error.code` and `status`.
+    pub fn code(&self) -> (&'static str, u16) {
+        match self {
+            Self::InvalidJson(_) => ("invalid_json", 400),
+            Self::InvalidRequest { .. } => ("invalid_request", 400),
+            Self::PreviousResponseNotFound(_) => ("previous_response_not_found", 400),
+            Self::InvalidStreamId => ("invalid_stream_id", 400),
+            Self::StreamLimit(_) => ("websocket_stream_limit_reached", 400),
+            Self::ConnectionLimit => ("websocket_connection_limit_reached", 400),
+            Self::ContextLengthExceeded { .. } => ("context_length_exceeded", 400),
+            Self::ModelNotFound(_) => ("model_not_found", 404),
+            Self::ResponseNotFound(_) => ("response_not_found", 404),
+            Self::ConversationNotFound(_) => ("conversation_not_found", 404),
+            Self::ResumeWindowExpired(_) => ("resume_window_expired", 410),
+            Self::InvalidApiKey => ("invalid_api_key", 401),
+            Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
+            Self::ServerOverloaded { .. } | Self::Draining { .. } => ("server_overloaded", 503),
+            Self::EngineFailed => ("engine_failed", 500),
+            Self::StoreUnavailable { .. } => ("store_unavailable", 503),
+        }
+    }
+
+    /// Where a retry makes sense, after how many milliseconds.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::ServerOverloaded { retry_after_ms }
+            | Self::Draining { retry_after_ms }
+            | Self::StoreUnavailable { retry_after_ms } => Some(*retry_after_ms),
+            _ => None,
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::InvalidRequest { param, .. } => param.as_deref(),
+            Self::PreviousResponseNotFound(_) => Some("previous_response_id"),
+            Self::InvalidStreamId => Some("stream_id"),
+            Self::ModelNotFound(_) => Some("model"),
+            Self::ContextLengthExceeded { .. } => Some("input"),
+            _ => None,
+        }
+    }
+
+    /// The `error` object of HTTP bodies and of the WebSocket event.
+    pub fn body(&self) -> ErrorBody<'_> {
+        let (code, status) = self.code();
+        let kind = match status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
+        ErrorBody { kind, code, message: self.to_string(), param: self.param() }
+    }
+}
+
+/// `{type, code, message, param}`.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody<'a> {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub code: &'static str,
+    pub message: String,
+    pub param: Option<&'a str>,
+}
+
+/// The `error` event of a WebSocket.
+#[derive(Debug, Serialize)]
+pub struct ErrorEvent<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    status: u16,
+    error: ErrorBody<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_id: Option<&'a str>,
+}
+
+impl<'a> ErrorEvent<'a> {
+    pub fn new(error: &'a WireError, stream_id: Option<&'a str>) -> Self {
+        Self {
+            kind: "error",
+            status: error.code().1,
+            error: error.body(),
+            retry_after_ms: error.retry_after_ms(),
+            stream_id,
+        }
+    }
+}

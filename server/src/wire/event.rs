@@ -1,0 +1,117 @@
+//! Server events. A response's events are numbered from 0 without gaps; connection events have a counter of their own.
+
+use serde::Serialize;
+
+use super::response::{OutputItem, OutputText, Response, Status};
+
+/// An event of a response, with its place in the order and what connections add.
+#[derive(Debug, Clone, Serialize)]
+pub struct Numbered<'a> {
+    #[serde(flatten)]
+    pub event: &'a Event,
+    pub sequence_number: u64,
+    /// Sent only where extensions are on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_id: Option<&'a str>,
+}
+
+/// What happens to a response, in the order of `PROTOCOL.md`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type")]
+pub enum Event {
+    #[serde(rename = "response.created")]
+    Created { response: Box<Response> },
+    #[serde(rename = "response.queued")]
+    Queued { response: Box<Response> },
+    #[serde(rename = "response.in_progress")]
+    InProgress { response: Box<Response> },
+    #[serde(rename = "response.output_item.added")]
+    ItemAdded { output_index: u32, item: OutputItem },
+    #[serde(rename = "response.content_part.added")]
+    PartAdded { item_id: String, output_index: u32, content_index: u32, part: OutputText },
+    #[serde(rename = "response.output_text.delta")]
+    TextDelta { item_id: String, output_index: u32, content_index: u32, delta: String, logprobs: [(); 0] },
+    #[serde(rename = "response.output_text.done")]
+    TextDone { item_id: String, output_index: u32, content_index: u32, text: String, logprobs: [(); 0] },
+    #[serde(rename = "response.content_part.done")]
+    PartDone { item_id: String, output_index: u32, content_index: u32, part: OutputText },
+    #[serde(rename = "response.output_item.done")]
+    ItemDone { output_index: u32, item: OutputItem },
+    #[serde(rename = "response.completed")]
+    Completed { response: Box<Response> },
+    #[serde(rename = "response.incomplete")]
+    Incomplete { response: Box<Response> },
+    #[serde(rename = "response.failed")]
+    Failed { response: Box<Response> },
+}
+
+impl Event {
+    /// The body's `type`, which is also the SSE event name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "response.created",
+            Self::Queued { .. } => "response.queued",
+            Self::InProgress { .. } => "response.in_progress",
+            Self::ItemAdded { .. } => "response.output_item.added",
+            Self::PartAdded { .. } => "response.content_part.added",
+            Self::TextDelta { .. } => "response.output_text.delta",
+            Self::TextDone { .. } => "response.output_text.done",
+            Self::PartDone { .. } => "response.content_part.done",
+            Self::ItemDone { .. } => "response.output_item.done",
+            Self::Completed { .. } => "response.completed",
+            Self::Incomplete { .. } => "response.incomplete",
+            Self::Failed { .. } => "response.failed",
+        }
+    }
+}
+
+/// Extension events, sent only under the subprotocol `caudal.responses.v1`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type")]
+pub enum Extension<'a> {
+    #[serde(rename = "caudal:session.created")]
+    SessionCreated { connection_id: &'a str, limits: Limits, resume_window_ms: u64, heartbeat_ms: u64 },
+    #[serde(rename = "caudal:response.resumed")]
+    Resumed {
+        response_id: &'a str,
+        starting_after: Option<u64>,
+        /// The last event that exists now; null before the first.
+        last_sequence_number: Option<u64>,
+        status: Status,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stream_id: Option<&'a str>,
+    },
+    #[serde(rename = "caudal:response.queued")]
+    Queued {
+        response_id: &'a str,
+        /// Requests that start before this one, and this one: 1 is next.
+        position: usize,
+        estimated_wait_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stream_id: Option<&'a str>,
+    },
+    #[serde(rename = "caudal:server.draining")]
+    Draining { reconnect_after_ms: u64 },
+    #[serde(rename = "caudal:ping")]
+    Ping {},
+    #[serde(rename = "caudal:pong")]
+    Pong {},
+}
+
+/// What one connection may do.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Limits {
+    pub max_message_bytes: usize,
+    pub max_streams: usize,
+    pub max_in_flight: usize,
+}
+
+/// An extension event with the connection's own counter.
+#[derive(Debug, Serialize)]
+pub struct ConnectionEvent<'a> {
+    #[serde(flatten)]
+    pub event: Extension<'a>,
+    pub sequence_number: u64,
+}

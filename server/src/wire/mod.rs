@@ -1,0 +1,14 @@
+//! The protocol as serde types: requests, events, the response object, error and close codes.
+//!
+//! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours.
+
+pub mod close;
+pub mod error;
+pub mod event;
+pub mod request;
+pub mod response;
+
+/// The subprotocol that turns the `caudal:` extensions on.
+pub const SUBPROTOCOL: &str = "caudal.responses.v1";
+/// Prefix of the subprotocol that carries a browser's short-lived key.
+pub const KEY_SUBPROTOCOL_PREFIX: &str = "openai-insecure-api-key.";
