@@ -2,5 +2,6 @@
 
 pub mod engine;
 pub mod render;
+pub mod settings;
 pub mod store;
 pub mod wire;

@@ -1,0 +1,210 @@
+//! A deterministic engine for tests and load: says a given text at a given rate and breaks where it is told to. A token is
+//! a word with the space before it; the token at position n is the nth word of the text, repeated as often as needed.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Delta, Engine, EngineError, Finish, GenerateRequest, Message, ModelInfo,
+    decoder::{Decoder, TokenBytes},
+};
+
+/// `engine.scripted`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptedSettings {
+    pub text: String,
+    pub tokens: u32,
+    pub tokens_per_second: f64,
+    pub jitter_ms: u64,
+    pub prefill_ms: u64,
+    pub fail_after: Option<u32>,
+    pub context_length: u32,
+}
+
+impl Default for ScriptedSettings {
+    fn default() -> Self {
+        let text = "A river does not ask who is listening; it flows, é, 日本, 🙂, from the spring to the sea, and whoever \
+                    comes late finds it where it is.";
+        Self {
+            text: text.into(),
+            tokens: 64,
+            tokens_per_second: 50.0,
+            jitter_ms: 0,
+            prefill_ms: 0,
+            fail_after: None,
+            context_length: 8192,
+        }
+    }
+}
+
+pub struct Scripted {
+    models: [ModelInfo; 1],
+    words: Arc<[String]>,
+    settings: ScriptedSettings,
+    slots: usize,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Scripted {
+    /// To be called on the runtime that generations shall run on.
+    pub fn new(settings: ScriptedSettings, slots: usize) -> Self {
+        let mut words: Vec<String> = settings.text.split_inclusive(' ').map(str::to_owned).collect();
+        if let Some(last) = words.last_mut().filter(|last| !last.ends_with(' ')) {
+            last.push(' ');
+        }
+        let model = ModelInfo {
+            id: "scripted".into(),
+            context_length: settings.context_length,
+            created: 0,
+            quantisation: None,
+        };
+        Self { models: [model], words: words.into(), settings, slots, runtime: tokio::runtime::Handle::current() }
+    }
+}
+
+struct Words(Arc<[String]>);
+
+impl TokenBytes for Words {
+    fn decode(&self, tokens: &[u32]) -> String {
+        tokens.iter().filter_map(|t| self.0.get(*t as usize % self.0.len().max(1))).map(String::as_str).collect()
+    }
+}
+
+impl Engine for Scripted {
+    fn models(&self) -> &[ModelInfo] {
+        &self.models
+    }
+
+    /// Two tokens a message beside its words.
+    fn tokenize(&self, model: &str, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
+        if model != self.models[0].id {
+            return Err(EngineError::UnknownModel(model.into()));
+        }
+        Ok(messages.iter().flat_map(|m| 0..m.content.split_whitespace().count() as u32 + 2).collect())
+    }
+
+    fn slots(&self) -> usize {
+        self.slots
+    }
+
+    fn generate(&self, _: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {
+        let (sender, receiver) = mpsc::channel(request.max_output_tokens as usize + 2);
+        self.runtime.spawn(speak(self.settings.clone(), Words(self.words.clone()), request, sender));
+        Ok(receiver)
+    }
+}
+
+async fn speak(settings: ScriptedSettings, words: Words, request: GenerateRequest, sender: mpsc::Sender<Delta>) {
+    let mut decoder = Decoder::new(words, request.stop.clone());
+    for token in &request.output {
+        decoder.push(*token);
+    }
+    let interval = if settings.tokens_per_second > 0.0 { 1.0 / settings.tokens_per_second } else { 0.0 };
+    let start = Instant::now() + Duration::from_millis(settings.prefill_ms);
+    let first = request.output.len() as u32;
+    for position in first.. {
+        let jitter = settings.jitter_ms.checked_mul(u64::from(position) * 7919 % 101).unwrap_or(0) / 100;
+        let due = start + Duration::from_secs_f64(interval * f64::from(position - first + 1)) + Duration::from_millis(jitter);
+        let finish = tokio::select! {
+            biased;
+            () = request.cancel.cancelled() => Some(Finish::Cancelled),
+            () = wait(due, position) => None,
+        };
+        let finish = finish.or_else(|| {
+            if settings.fail_after == Some(position) {
+                Some(Finish::Failed("scripted failure".into()))
+            } else if position >= settings.tokens {
+                Some(Finish::Stop)
+            } else if position >= request.max_output_tokens {
+                Some(Finish::Length)
+            } else {
+                None
+            }
+        });
+        if finish.is_some() {
+            let _ = sender.send(Delta { tokens: vec![], text: decoder.finish(), finish }).await;
+            return;
+        }
+        let (text, finish) = decoder.push(position);
+        let ended = finish.is_some();
+        let _ = sender.send(Delta { tokens: vec![position], text, finish }).await;
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Until a token is due; at full speed other tasks get their turn all the same.
+async fn wait(due: Instant, position: u32) {
+    if due > Instant::now() {
+        sleep_until(due).await;
+    } else if position.is_multiple_of(16) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Sampling;
+    use tokio_util::sync::CancellationToken;
+
+    fn request() -> GenerateRequest {
+        GenerateRequest {
+            prompt: vec![1],
+            output: vec![],
+            sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 0 },
+            stop: vec![],
+            max_output_tokens: 1000,
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    async fn run(settings: ScriptedSettings, request: GenerateRequest) -> (String, usize, Finish) {
+        let mut receiver = Scripted::new(settings, 1).generate("scripted", request).unwrap();
+        let (mut text, mut tokens) = (String::new(), 0);
+        while let Some(delta) = receiver.recv().await {
+            text += &delta.text;
+            tokens += delta.tokens.len();
+            if let Some(finish) = delta.finish {
+                assert!(receiver.recv().await.is_none());
+                return (text, tokens, finish);
+            }
+        }
+        panic!("closed without a finish");
+    }
+
+    fn fast(tokens: u32) -> ScriptedSettings {
+        ScriptedSettings { tokens, tokens_per_second: 0.0, text: "a b c".into(), ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn says_its_text() {
+        assert_eq!(run(fast(4), request()).await, ("a b c a ".into(), 4, Finish::Stop));
+    }
+
+    #[tokio::test]
+    async fn ends_by_length_stop_failure_and_cancel() {
+        let limited = GenerateRequest { max_output_tokens: 2, ..request() };
+        assert_eq!(run(fast(4), limited).await, ("a b ".into(), 2, Finish::Length));
+        let stopped = GenerateRequest { stop: vec!["b c".into()], ..request() };
+        assert_eq!(run(fast(4), stopped).await, ("a ".into(), 3, Finish::Stop));
+        let failing = ScriptedSettings { fail_after: Some(1), ..fast(4) };
+        assert_eq!(run(failing, request()).await.2, Finish::Failed("scripted failure".into()));
+        let cancelled = request();
+        cancelled.cancel.cancel();
+        assert_eq!(run(fast(4), cancelled).await, (String::new(), 0, Finish::Cancelled));
+    }
+
+    #[tokio::test]
+    async fn continues_from_its_tokens() {
+        let continued = GenerateRequest { output: vec![0, 1], ..request() };
+        assert_eq!(run(fast(4), continued).await, ("c a ".into(), 2, Finish::Stop));
+    }
+}

@@ -1,5 +1,7 @@
 //! The Responses API rendered from a log.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::{
@@ -13,16 +15,16 @@ use crate::{
 };
 
 /// Renders one response's entries in order, keeping only what later events repeat: the text so far.
-pub struct Renderer<'a> {
-    header: &'a Header,
+pub struct Renderer {
+    header: Arc<Header>,
     item_id: String,
     text: String,
     open: bool,
     next: u64,
 }
 
-impl<'a> Renderer<'a> {
-    pub fn new(header: &'a Header) -> Self {
+impl Renderer {
+    pub fn new(header: Arc<Header>) -> Self {
         let item_id = format!("msg_{}", header.id.strip_prefix("resp_").unwrap_or(&header.id));
         Self { header, item_id, text: String::new(), open: false, next: 0 }
     }
@@ -117,7 +119,7 @@ impl<'a> Renderer<'a> {
 
     /// The response object without output.
     fn snapshot(&self, status: Status) -> Response {
-        let Header { create, .. } = self.header;
+        let create = &self.header.create;
         Response {
             id: self.header.id.clone(),
             object: "response",
@@ -156,8 +158,8 @@ impl<'a> Renderer<'a> {
 }
 
 /// The response object as it stands after `entries`, with the text so far, and the number of its last event.
-pub fn response<'e>(header: &Header, entries: impl IntoIterator<Item = &'e Entry>) -> (Response, u64) {
-    let mut renderer = Renderer::new(header);
+pub fn response<'e>(header: &Arc<Header>, entries: impl IntoIterator<Item = &'e Entry>) -> (Response, u64) {
+    let mut renderer = Renderer::new(header.clone());
     let mut last = (0, None);
     let mut keep = |number, event| {
         last.0 = number;

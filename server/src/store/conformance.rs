@@ -175,6 +175,8 @@ async fn a_client_request_id_creates_once<S: Store>(store: S) {
         assert!(store.read("t", &existing).await.is_ok());
     }
     assert!(matches!(store.create(with_request("b", "other")).await, Ok(Created::New)), "ids are a tenant's own");
+    store.delete("other", "b").await.unwrap();
+    assert!(matches!(store.create(with_request("c", "other")).await, Ok(Created::New)), "a deleted response is no answer");
 }
 
 async fn deleting_ends_followers_and_appends<S: Store>(store: S) {

@@ -139,6 +139,9 @@ impl Store for MemoryStore {
         self.running().remove(id);
         self.finished.invalidate(id);
         self.temporary.invalidate(id);
+        if let Some(request) = &log.header.create.client_request_id {
+            self.requests.invalidate(&(log.header.tenant.clone(), request.clone()));
+        }
         log.state.send_modify(|state| state.deleted = true);
         Ok(())
     }

@@ -1,0 +1,293 @@
+//! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every key; `config/caudal.toml`
+//! documents them and is what the defaults are read from, so that the two cannot differ.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Toml},
+};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::engine::scripted::ScriptedSettings;
+
+/// The documented defaults.
+pub const DEFAULTS: &str = include_str!("../../config/caudal.toml");
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub server: Server,
+    pub auth: Auth,
+    pub engine: Engine,
+    pub admission: Admission,
+    pub generation: Generation,
+    pub store: Store,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub bind: SocketAddr,
+    pub workers: usize,
+    pub chat_dir: PathBuf,
+    pub allowed_origins: Vec<String>,
+    pub max_connections: usize,
+    pub max_message_bytes: usize,
+    pub outbox_bytes: usize,
+    pub slow_client_grace_ms: u64,
+    pub handshake_timeout_ms: u64,
+    pub heartbeat_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub connection_limit_ms: u64,
+    pub shutdown_deadline_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub mode: AuthMode,
+    pub keys: Vec<ApiKey>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    None,
+    Keys,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    pub key: Secret,
+    pub tenant: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    pub kind: EngineKind,
+    pub model: PathBuf,
+    pub slots: usize,
+    pub threads: usize,
+    pub context_length: u32,
+    pub prefix_cache_mb: u64,
+    pub scripted: ScriptedSettings,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    Mistralrs,
+    Scripted,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    pub queue: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    pub max_output_tokens: u32,
+    pub orphan_grace_ms: u64,
+    pub resume_window_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    pub kind: StoreKind,
+    pub retention_s: u64,
+    pub memory: StoreMemory,
+    pub redis: StoreRedis,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    Memory,
+    Redis,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreMemory {
+    pub max_mb: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreRedis {
+    pub url: Secret,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A string that is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("\"********\"")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "********" })
+    }
+}
+
+/// What is wrong with the settings, naming the key and where it was set.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+/// Where settings beside the defaults come from: files in order, the environment, then `key=value` overrides.
+#[derive(Debug, Default)]
+pub struct Sources {
+    pub files: Vec<PathBuf>,
+    pub overrides: Vec<String>,
+}
+
+impl Settings {
+    pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        for file in &sources.files {
+            if !file.is_file() {
+                return Err(SettingsError(format!("--config {}: no such file", file.display())));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        figment = figment.merge(Env::prefixed("CAUDAL__").split("__"));
+        for assignment in &sources.overrides {
+            figment = figment.merge(Toml::string(&to_toml(assignment)?));
+        }
+        let settings: Self = figment.extract().map_err(|errors| {
+            let lines: Vec<String> = errors.into_iter().map(|e| describe(&e)).collect();
+            SettingsError(lines.join("\n"))
+        })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// What types cannot say.
+    fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |message: &str| Err(SettingsError(message.into()));
+        if self.auth.mode == AuthMode::Keys && self.auth.keys.is_empty() {
+            return wrong("auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }");
+        }
+        if self.auth.keys.iter().any(|k| k.key.expose().len() < 8 || k.tenant.is_empty()) {
+            return wrong("auth.keys: a key needs at least 8 characters and a tenant");
+        }
+        if self.store.kind == StoreKind::Redis {
+            return wrong("store.kind: this version has the store \"memory\" only");
+        }
+        if self.server.max_message_bytes == 0 || self.server.outbox_bytes < 1024 {
+            return wrong("server.max_message_bytes must be above 0 and server.outbox_bytes at least 1024");
+        }
+        if self.server.heartbeat_ms == 0 || self.server.idle_timeout_ms <= self.server.heartbeat_ms {
+            return wrong("server.idle_timeout_ms must be longer than server.heartbeat_ms, which must be above 0");
+        }
+        if self.engine.scripted.text.trim().is_empty() {
+            return wrong("engine.scripted.text must not be empty");
+        }
+        Ok(())
+    }
+}
+
+/// `a.b=value` as TOML; a value that is no TOML value is a string.
+fn to_toml(assignment: &str) -> Result<String, SettingsError> {
+    let (key, value) = assignment
+        .split_once('=')
+        .filter(|(key, _)| !key.trim().is_empty())
+        .ok_or_else(|| SettingsError(format!("--set {assignment}: expected key=value, such as server.bind=127.0.0.1:8080")))?;
+    let as_is = format!("{key} = {value}");
+    if toml::from_str::<toml::Table>(&as_is).is_ok() {
+        return Ok(as_is);
+    }
+    let quoted = toml::Value::String(value.to_owned());
+    let as_string = format!("{key} = {quoted}");
+    match toml::from_str::<toml::Table>(&as_string) {
+        Ok(_) => Ok(as_string),
+        Err(_) => Err(SettingsError(format!("--set {assignment}: '{key}' is not a key"))),
+    }
+}
+
+fn describe(error: &figment::Error) -> String {
+    let mut path = error.path.clone();
+    if let figment::error::Kind::UnknownField(field, _) = &error.kind {
+        // figment's path ends before the unknown field.
+        if path.last() != Some(field) {
+            path.push(field.clone());
+        }
+    }
+    let source = error.metadata.as_ref().map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
+    let source = source.filter(|s| !s.contains("string")).map(|s| format!(" (from {s})")).unwrap_or_default();
+    format!("{}: {}{source}", path.join("."), error.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(overrides: &[&str]) -> Result<Settings, SettingsError> {
+        Settings::load(&Sources { files: vec![], overrides: overrides.iter().map(|o| o.to_string()).collect() })
+    }
+
+    #[test]
+    fn the_documented_defaults_are_complete() {
+        let settings = set(&[]).unwrap();
+        assert_eq!(settings.engine.scripted, ScriptedSettings::default());
+    }
+
+    #[test]
+    fn overrides_take_toml_values_and_bare_strings() {
+        let settings = set(&["server.bind=0.0.0.0:1", "engine.kind=scripted", "engine.scripted.tokens=5",
+            "auth.keys=[{key=\"long enough\", tenant=\"t\"}]"]).unwrap();
+        assert_eq!(settings.server.bind.port(), 1);
+        assert_eq!(settings.engine.scripted.tokens, 5);
+        assert_eq!(settings.auth.keys[0].key.expose(), "long enough");
+        assert!(!format!("{settings:?}{}", toml::to_string(&settings).unwrap()).contains("long enough"));
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        for (assignment, key) in [
+            ("server.bnd=x", "server.bnd"),
+            ("nonsense=1", "nonsense"),
+            ("engine.slots=many", "engine.slots"),
+            ("engine.kind=gpt", "engine.kind"),
+            ("engine.scripted.tokens=-1", "engine.scripted.tokens"),
+            ("auth.mode=keys", "auth.keys"),
+        ] {
+            let error = set(&[assignment]).unwrap_err().to_string();
+            assert!(error.contains(key), "{assignment}: {error}");
+        }
+    }
+}
