@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod engine;
+pub mod generation;
 pub mod render;
 pub mod settings;
 pub mod store;

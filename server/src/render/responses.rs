@@ -30,12 +30,12 @@ impl Renderer {
     }
 
     /// The events before the first entry. To be called once, first.
-    pub fn begin(&mut self, emit: &mut impl FnMut(u64, Event)) {
+    pub fn begin(&mut self, emit: &mut dyn FnMut(u64, Event)) {
         self.emit(emit, Event::Created { response: Box::new(self.snapshot(Status::InProgress)) });
     }
 
     /// The events of the next entry, with their sequence numbers.
-    pub fn entry(&mut self, entry: &Entry, emit: &mut impl FnMut(u64, Event)) {
+    pub fn entry(&mut self, entry: &Entry, emit: &mut dyn FnMut(u64, Event)) {
         match entry {
             Entry::Queued => self.emit(emit, Event::Queued { response: Box::new(self.snapshot(Status::Queued)) }),
             Entry::Started => self.emit(emit, Event::InProgress { response: Box::new(self.snapshot(Status::InProgress)) }),
@@ -56,12 +56,12 @@ impl Renderer {
         }
     }
 
-    fn emit(&mut self, emit: &mut impl FnMut(u64, Event), event: Event) {
+    fn emit(&mut self, emit: &mut dyn FnMut(u64, Event), event: Event) {
         emit(self.next, event);
         self.next += 1;
     }
 
-    fn open(&mut self, emit: &mut impl FnMut(u64, Event)) {
+    fn open(&mut self, emit: &mut dyn FnMut(u64, Event)) {
         if self.open {
             return;
         }
@@ -71,7 +71,7 @@ impl Renderer {
         self.emit(emit, Event::PartAdded { item_id: self.item_id.clone(), output_index: 0, content_index: 0, part });
     }
 
-    fn finish(&mut self, finish: &Finish, usage: Usage, completed_at: u64, emit: &mut impl FnMut(u64, Event)) {
+    fn finish(&mut self, finish: &Finish, usage: Usage, completed_at: u64, emit: &mut dyn FnMut(u64, Event)) {
         // A reply without text is still a message; a failure before any text is none.
         if !matches!(finish, Finish::Failed(_)) {
             self.open(emit);

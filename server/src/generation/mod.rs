@@ -1,0 +1,113 @@
+//! Generations: from a validated request to a log (`create`, `admission`, `run`), and from a log to events (`follow`). The
+//! two halves meet in the store and nowhere else. Knows nothing of sockets.
+
+pub mod admission;
+mod create;
+pub mod follow;
+mod run;
+mod running;
+
+use std::sync::Arc;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    engine::Engine,
+    settings,
+    store::{Store, StoreError},
+    wire::{error::WireError, response::Response},
+};
+use admission::Admission;
+pub use follow::{Follow, Numbered};
+use running::Running;
+pub use running::Follower;
+
+/// The service that the edge calls.
+pub struct Generations {
+    engine: Arc<dyn Engine>,
+    store: Arc<dyn Store>,
+    pub admission: Arc<Admission>,
+    running: Arc<Running>,
+    settings: settings::Generation,
+    /// Where generations run, so that they outlive the connection's thread.
+    runtime: tokio::runtime::Handle,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+}
+
+impl Generations {
+    /// To be called on the runtime that generations shall run on.
+    pub fn new(engine: Arc<dyn Engine>, store: Arc<dyn Store>, settings: &settings::Settings) -> Arc<Self> {
+        Arc::new(Self {
+            admission: Admission::new(engine.slots(), settings.admission.queue),
+            running: Running::new(std::time::Duration::from_millis(settings.generation.orphan_grace_ms)),
+            engine,
+            store,
+            settings: settings.generation.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        })
+    }
+
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    /// The response object as it stands now.
+    pub async fn retrieve(&self, tenant: &str, id: &str) -> Result<Response, WireError> {
+        let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
+        Ok(crate::render::response(&header, entries.iter().map(|e| &**e)).0)
+    }
+
+    /// The messages a response was created with, in order.
+    pub async fn input(&self, tenant: &str, id: &str) -> Result<Arc<crate::store::Header>, WireError> {
+        Ok(self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?.0)
+    }
+
+    /// Cancels a generation; one that has ended stays as it is.
+    pub async fn cancel(&self, tenant: &str, id: &str) -> Result<(), WireError> {
+        self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
+        self.running.cancel(id);
+        Ok(())
+    }
+
+    /// Cancels a generation and deletes everything of it.
+    pub async fn delete(&self, tenant: &str, id: &str) -> Result<(), WireError> {
+        self.store.delete(tenant, id).await.map_err(|e| store_error(e, id))?;
+        self.running.cancel(id);
+        Ok(())
+    }
+
+    /// Refuses new responses from now on.
+    pub fn drain(&self) {
+        self.draining.cancel();
+        self.tasks.close();
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Returns when all generations have ended after [`Self::drain`].
+    pub async fn finished(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// Cancels what still runs.
+    pub fn cancel_all(&self) {
+        self.running.cancel_all();
+    }
+}
+
+/// How a store's error reads to the client that asked for response `id`.
+pub fn store_error(error: StoreError, id: &str) -> WireError {
+    match error {
+        StoreError::NotFound | StoreError::Fenced => WireError::ResponseNotFound(id.into()),
+        StoreError::Expired => WireError::ResumeWindowExpired(id.into()),
+        StoreError::Unavailable(reason) => {
+            tracing::warn!(reason, "the store is unavailable");
+            WireError::StoreUnavailable { retry_after_ms: 1000 }
+        }
+    }
+}
