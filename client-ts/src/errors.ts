@@ -1,0 +1,127 @@
+/** Every error this package throws. All are `CaudalError`s; `instanceof` tells them apart. */
+
+import type { ResponseObject } from "./types.ts";
+
+export class CaudalError extends Error {
+  override name = "CaudalError";
+}
+
+/** What an error of the server says. */
+export interface ApiErrorBody {
+  type: string;
+  code: string;
+  message: string;
+  param: string | null;
+}
+
+/** The server answered with an error. */
+export class ApiError extends CaudalError {
+  override name = "ApiError";
+  readonly status: number;
+  readonly code: string;
+  /** The field of the request that is at fault, where the server named one. */
+  readonly param: string | null;
+  /** How long the server asks to be left alone before the same request is tried again. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(status: number, body: ApiErrorBody, retryAfterMs?: number) {
+    super(body.message);
+    this.status = status;
+    this.code = body.code;
+    this.param = body.param;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** 400: the request cannot be honoured as it is. */
+export class InvalidRequestError extends ApiError {
+  override name = "InvalidRequestError";
+}
+
+/** 401 or 403, or the server closed the connection because of who or where the caller is. */
+export class AuthenticationError extends ApiError {
+  override name = "AuthenticationError";
+}
+
+/** 404: no such response, model or conversation for this caller. */
+export class NotFoundError extends ApiError {
+  override name = "NotFoundError";
+}
+
+/** 410: the response ran on, but the server no longer keeps the events that were missed. `retrieve` may have its text. */
+export class ResumeExpiredError extends ApiError {
+  override name = "ResumeExpiredError";
+}
+
+/** 429: too many requests; see `retryAfterMs`. */
+export class RateLimitError extends ApiError {
+  override name = "RateLimitError";
+}
+
+/** 5xx: the server could not do it; see `retryAfterMs`. */
+export class ServerError extends ApiError {
+  override name = "ServerError";
+}
+
+/** The generation itself failed: `response.failed`. */
+export class ResponseFailedError extends CaudalError {
+  override name = "ResponseFailedError";
+  readonly code: string;
+  readonly response: ResponseObject;
+
+  constructor(response: ResponseObject) {
+    super(response.error?.message ?? "The generation failed.");
+    this.code = response.error?.code ?? "engine_failed";
+    this.response = response;
+  }
+}
+
+/** No connection could be had for longer than `reconnect.giveUpAfterMs`. */
+export class ConnectionError extends CaudalError {
+  override name = "ConnectionError";
+}
+
+/** The server broke the protocol, or is no Caudal server. */
+export class ProtocolError extends CaudalError {
+  override name = "ProtocolError";
+}
+
+/** Cancelled before the request was sent, so there is no response. */
+export class CancelledError extends CaudalError {
+  override name = "CancelledError";
+}
+
+/** The caller stopped following (`signal`). The generation goes on at the server. */
+export class DetachedError extends CaudalError {
+  override name = "DetachedError";
+}
+
+/** The client was closed. Generations go on at the server. */
+export class ClientClosedError extends CaudalError {
+  override name = "ClientClosedError";
+}
+
+/** Makes the class for the status. `body` is what came over the wire, so nothing of it is taken for granted. */
+export function apiError(status: number, body: unknown, retryAfterMs?: unknown): ApiError {
+  const given = isRecord(body) ? body : {};
+  const text = (value: unknown, fallback: string): string => (typeof value === "string" ? value : fallback);
+  const filled: ApiErrorBody = {
+    type: text(given["type"], "error"),
+    code: text(given["code"], "unknown"),
+    message: text(given["message"], `The server answered with status ${status}.`),
+    param: typeof given["param"] === "string" ? given["param"] : null,
+  };
+  return new (classFor(status))(status, filled, typeof retryAfterMs === "number" ? retryAfterMs : undefined);
+}
+
+function classFor(status: number): typeof ApiError {
+  if (status === 401 || status === 403) return AuthenticationError;
+  if (status === 404) return NotFoundError;
+  if (status === 410) return ResumeExpiredError;
+  if (status === 429) return RateLimitError;
+  return status >= 500 ? ServerError : InvalidRequestError;
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
