@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+pub mod app;
+pub mod edge;
 pub mod engine;
 pub mod generation;
 pub mod render;
 pub mod settings;
 pub mod store;
+pub mod telemetry;
 pub mod wire;

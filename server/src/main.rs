@@ -1,1 +1,77 @@
-fn main(){}
+//! `caudal`: arguments → settings → telemetry → app → run until a signal.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use caudal_server::{
+    app::App,
+    settings::{Settings, Sources},
+    telemetry,
+};
+use clap::{Args, Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A streaming generation server: every answer is a log that outlives its connection.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or Ctrl-C
+    Serve(Layers),
+    /// Print the effective configuration, secrets masked
+    Config(Layers),
+}
+
+#[derive(Args)]
+struct Layers {
+    /// A TOML file with settings; later files win. config/caudal.toml documents every key
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// One setting, such as server.bind=127.0.0.1:0; wins over files and environment
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Layers {
+    fn load(self) -> anyhow::Result<Settings> {
+        Ok(Settings::load(&Sources { files: self.config, overrides: self.set })?)
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Serve(layers) => layers.load().and_then(serve),
+        Command::Config(layers) => layers.load().and_then(|settings| {
+            print!("{}", toml::to_string(&settings)?);
+            Ok(())
+        }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("caudal: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(settings: Settings) -> anyhow::Result<()> {
+    telemetry::init(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let app = App::build(settings).await?;
+        println!("listening on http://{}", app.address);
+        std::io::stdout().flush()?;
+        eprintln!("{} · stop with Ctrl-C", app.summary);
+        app.run().await
+    })?;
+    // What still blocks, an engine in its last step, does not hold the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    Ok(())
+}

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// An event with its sequence number.
-pub type Numbered = (u64, Event);
+type Numbered = (u64, Event);
 
 /// A response being followed. Pull-driven: a follower that does not ask costs nothing but its place.
 pub struct Follow {

@@ -3,7 +3,7 @@
 
 pub mod admission;
 mod create;
-pub mod follow;
+mod follow;
 mod run;
 mod running;
 
@@ -18,9 +18,9 @@ use crate::{
     wire::{error::WireError, response::Response},
 };
 use admission::Admission;
-pub use follow::{Follow, Numbered};
-use running::Running;
-pub use running::Follower;
+pub use create::random_hex;
+pub use follow::Follow;
+use running::{Follower, Running};
 
 /// The service that the edge calls.
 pub struct Generations {

@@ -77,8 +77,8 @@ pub enum Extension<'a> {
     Resumed {
         response_id: &'a str,
         starting_after: Option<u64>,
-        /// The last event that exists now; null before the first.
-        last_sequence_number: Option<u64>,
+        /// The last event that exists now.
+        last_sequence_number: u64,
         status: Status,
         #[serde(skip_serializing_if = "Option::is_none")]
         stream_id: Option<&'a str>,

@@ -1,0 +1,114 @@
+//! The application: builds engine, store and server from settings, runs until a signal, drains.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::timeout,
+};
+
+use crate::{
+    edge::{self, Edge, Phase},
+    engine::{Engine, scripted::Scripted},
+    generation::Generations,
+    settings::{EngineKind, Settings},
+    store::memory::{Limits, MemoryStore},
+};
+
+/// Slots of the scripted engine, which computes nothing.
+const SCRIPTED_SLOTS: usize = 1024;
+/// How long sockets may take to close after the last stream.
+const CLOSING: Duration = Duration::from_secs(2);
+
+pub struct App {
+    pub address: SocketAddr,
+    /// One line that says what is served, for the person who started it.
+    pub summary: String,
+    listener: TcpListener,
+    generations: Arc<Generations>,
+    settings: Settings,
+}
+
+impl App {
+    /// Binds first, so that a port in use is said before a model is loaded.
+    pub async fn build(settings: Settings) -> anyhow::Result<Self> {
+        let bind = settings.server.bind;
+        let listener = TcpListener::bind(bind).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                anyhow::anyhow!("server.bind: {bind} is in use by another process; stop it, or choose another with --set server.bind=127.0.0.1:PORT (port 0 picks a free one)")
+            }
+            _ => anyhow::anyhow!("server.bind: cannot listen on {bind}: {error}"),
+        })?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let engine = engine(&settings).await?;
+        let store = Arc::new(MemoryStore::new(Limits {
+            retention: Duration::from_secs(settings.store.retention_s),
+            resume_window: Duration::from_millis(settings.generation.resume_window_ms),
+            max_bytes: settings.store.memory.max_mb << 20,
+        }));
+        let models: Vec<&str> = engine.models().iter().map(|m| m.id.as_str()).collect();
+        let summary = format!("model {} · {} slots · store: memory", models.join(", "), engine.slots());
+        let generations = Generations::new(engine, store, &settings);
+        Ok(Self { address, summary, listener, generations, settings })
+    }
+
+    /// Serves until SIGTERM or SIGINT, then lets running streams finish up to the deadline.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let (phase, watcher) = watch::channel(Phase::Serving);
+        let deadline = Duration::from_millis(self.settings.server.shutdown_deadline_ms);
+        let edge = Edge::new(self.generations.clone(), self.settings, watcher);
+        let server = edge::serve(self.listener, edge).context("the server could not start")?;
+        let handle = server.handle();
+        let server = tokio::spawn(server);
+        interrupted().await?;
+        tracing::info!("draining");
+        self.generations.drain();
+        phase.send_replace(Phase::Draining);
+        let interrupted_again = interrupted();
+        tokio::select! {
+            finished = timeout(deadline, self.generations.finished()) => {
+                if finished.is_err() {
+                    tracing::warn!("the deadline has passed; cancelling what still runs");
+                }
+            }
+            _ = interrupted_again => tracing::warn!("interrupted again; cancelling what still runs"),
+        }
+        self.generations.cancel_all();
+        let _ = timeout(CLOSING, self.generations.finished()).await;
+        phase.send_replace(Phase::Closing);
+        let _ = timeout(CLOSING * 2, handle.stop(true)).await;
+        server.abort();
+        Ok(())
+    }
+}
+
+async fn interrupted() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn engine(settings: &Settings) -> anyhow::Result<Arc<dyn Engine>> {
+    match settings.engine.kind {
+        EngineKind::Scripted => {
+            let slots = if settings.engine.slots == 0 { SCRIPTED_SLOTS } else { settings.engine.slots };
+            Ok(Arc::new(Scripted::new(settings.engine.scripted.clone(), slots)))
+        }
+        #[cfg(not(feature = "mistralrs"))]
+        EngineKind::Mistralrs => anyhow::bail!(
+            "engine.kind: this binary was built without the feature `mistralrs`; build it with its default features, or use engine.kind=scripted"
+        ),
+        #[cfg(feature = "mistralrs")]
+        EngineKind::Mistralrs => anyhow::bail!("engine.kind: not wired yet"),
+    }
+}

@@ -1,0 +1,79 @@
+//! Who asks, and from where. Fails closed: a request without a valid key, or from a web page of another origin, reaches
+//! no handler.
+
+use std::{collections::HashMap, future::Ready, future::ready};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
+use sha2::{Digest, Sha256};
+
+use super::{Edge, http::ApiError};
+use crate::{
+    settings::{AuthMode, Settings},
+    wire::{KEY_SUBPROTOCOL_PREFIX, error::WireError},
+};
+
+/// The tenant of everybody where `auth.mode` is `none`.
+const ONLY_TENANT: &str = "default";
+
+/// The authenticated tenant of a request.
+#[derive(Debug, Clone)]
+pub struct Tenant(pub String);
+
+pub struct Authenticator {
+    /// By hash of the key: a look-up by hash takes no time that depends on how much of a guess is right.
+    keys: Option<HashMap<[u8; 32], String>>,
+    allowed_origins: Vec<String>,
+}
+
+impl Authenticator {
+    pub fn new(settings: &Settings) -> Self {
+        let keys = (settings.auth.mode == AuthMode::Keys).then(|| {
+            settings.auth.keys.iter().map(|k| (Sha256::digest(k.key.expose()).into(), k.tenant.clone())).collect()
+        });
+        Self { keys, allowed_origins: settings.server.allowed_origins.clone() }
+    }
+
+    fn tenant(&self, request: &HttpRequest) -> Result<Tenant, WireError> {
+        self.check_origin(request)?;
+        let Some(keys) = &self.keys else { return Ok(Tenant(ONLY_TENANT.into())) };
+        let key = bearer(request).or_else(|| subprotocol_key(request)).ok_or(WireError::InvalidApiKey)?;
+        let hash: [u8; 32] = Sha256::digest(key).into();
+        keys.get(&hash).cloned().map(Tenant).ok_or(WireError::InvalidApiKey)
+    }
+
+    /// Browsers send the page's origin; other clients send none and are let through to the key check.
+    fn check_origin(&self, request: &HttpRequest) -> Result<(), WireError> {
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
+        let refused = || {
+            let message = "This origin may not connect. Add it to server.allowed_origins.";
+            Err(WireError::InsufficientPermissions(message.into()))
+        };
+        let Ok(origin) = origin.to_str() else { return refused() };
+        let own = origin.split_once("://").is_some_and(|(_, host)| host == request.connection_info().host());
+        if own || self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed == origin) {
+            return Ok(());
+        }
+        refused()
+    }
+}
+
+fn bearer(request: &HttpRequest) -> Option<&str> {
+    request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
+}
+
+fn subprotocol_key(request: &HttpRequest) -> Option<&str> {
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|v| v.to_str().ok());
+    offered.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(KEY_SUBPROTOCOL_PREFIX))
+}
+
+impl FromRequest for Tenant {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(match request.app_data::<web::Data<Edge>>() {
+            Some(edge) => edge.auth.tenant(request).map_err(ApiError),
+            None => Err(ApiError(WireError::InvalidApiKey)),
+        })
+    }
+}

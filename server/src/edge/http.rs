@@ -1,0 +1,133 @@
+//! The HTTP side of the Responses API.
+
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Edge, auth::Tenant, sse};
+use crate::wire::{
+    error::WireError,
+    request::{Create, InputRole},
+};
+
+/// An error as an HTTP answer: its status, `{error: {…}}`, `Retry-After` where a retry makes sense.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ApiError(#[from] pub WireError);
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.code().1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        if let Some(ms) = self.0.retry_after_ms() {
+            response.insert_header(("Retry-After", ms.div_ceil(1000).to_string()));
+        }
+        response.json(json!({"error": self.0.body()}))
+    }
+}
+
+type Answer = Result<HttpResponse, ApiError>;
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    let query = web::QueryConfig::default()
+        .error_handler(|error, _| ApiError(WireError::invalid("query", error.to_string())).into());
+    config
+        .app_data(query)
+        .default_service(web::to(unknown))
+        .route("/models", web::get().to(models))
+        .route("/responses", web::post().to(create))
+        .route("/responses/{id}", web::get().to(retrieve))
+        .route("/responses/{id}", web::delete().to(delete))
+        .route("/responses/{id}/cancel", web::post().to(cancel))
+        .route("/responses/{id}/input_items", web::get().to(input_items));
+}
+
+async fn unknown(request: HttpRequest) -> Answer {
+    let (method, path) = (request.method(), request.path());
+    Ok(HttpResponse::NotFound().json(json!({"error": {"type": "invalid_request_error", "code": "not_found",
+        "message": format!("There is no {method} {path} here."), "param": null}})))
+}
+
+async fn models(edge: web::Data<Edge>, _: Tenant) -> Answer {
+    let data: Vec<Value> = edge
+        .generations
+        .engine()
+        .models()
+        .iter()
+        .map(|m| {
+            json!({"id": m.id, "object": "model", "created": m.created, "owned_by": "caudal",
+                   "context_length": m.context_length, "quantisation": m.quantisation})
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({"object": "list", "data": data})))
+}
+
+async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequest, body: web::Bytes) -> Answer {
+    // A web page cannot send this type to another origin without asking first.
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
+        return Err(WireError::invalid("content-type", "The content type must be application/json.").into());
+    }
+    let body: Value = serde_json::from_slice(&body).map_err(|e| WireError::InvalidJson(e.to_string()))?;
+    let stream = match body.get("stream") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(stream)) => *stream,
+        Some(_) => return Err(WireError::invalid("stream", "'stream' must be true or false.").into()),
+    };
+    let created = edge.generations.create(&tenant, Create::from_value(body)?, None).await?;
+    let mut follow = edge.generations.follow(&tenant, &created.id, None).await?;
+    if stream {
+        return Ok(sse::stream(follow));
+    }
+    while let Some(event) = follow.next().await {
+        event?;
+    }
+    Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &created.id).await?))
+}
+
+#[derive(Deserialize)]
+struct Retrieve {
+    stream: Option<bool>,
+    starting_after: Option<u64>,
+}
+
+async fn retrieve(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>, query: web::Query<Retrieve>) -> Answer {
+    if query.stream == Some(true) {
+        return Ok(sse::stream(edge.generations.follow(&tenant, &id, query.starting_after).await?));
+    }
+    Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &id).await?))
+}
+
+async fn cancel(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
+    let mut follow = edge.generations.follow(&tenant, &id, None).await?;
+    edge.generations.cancel(&tenant, &id).await?;
+    while let Some(event) = follow.next().await {
+        event?;
+    }
+    Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &id).await?))
+}
+
+async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
+    edge.generations.delete(&tenant, &id).await?;
+    Ok(HttpResponse::Ok().json(json!({"id": *id, "object": "response", "deleted": true})))
+}
+
+async fn input_items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
+    let header = edge.generations.input(&tenant, &id).await?;
+    let suffix = header.id.strip_prefix("resp_").unwrap_or(&header.id);
+    let data: Vec<Value> = header
+        .create
+        .input
+        .iter()
+        .enumerate()
+        .map(|(at, message)| {
+            let part = if message.role == InputRole::Assistant { "output_text" } else { "input_text" };
+            json!({"id": format!("msg_{suffix}_in{at}"), "type": "message", "status": "completed", "role": message.role,
+                   "content": [{"type": part, "text": message.text}]})
+        })
+        .collect();
+    let (first, last) = (data.first().map(|i| i["id"].clone()), data.last().map(|i| i["id"].clone()));
+    Ok(HttpResponse::Ok().json(json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": false})))
+}

@@ -1,0 +1,101 @@
+//! The edge: actix, sockets, HTTP. Turns what arrives into calls on [`Generations`] and what is followed into frames and
+//! SSE events. The only module that names actix; decides nothing about generations.
+
+mod auth;
+mod http;
+mod sse;
+mod ws;
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header, web};
+use tokio::sync::watch;
+
+use crate::{generation::Generations, settings::Settings};
+use auth::Authenticator;
+
+/// Where the process stands; connections watch it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub enum Phase {
+    Serving,
+    /// Running streams go on, new ones are refused.
+    Draining,
+    /// Sockets close.
+    Closing,
+}
+
+/// What every handler shares.
+pub struct Edge {
+    pub generations: Arc<Generations>,
+    pub settings: Settings,
+    pub phase: watch::Receiver<Phase>,
+    auth: Authenticator,
+}
+
+impl Edge {
+    pub fn new(generations: Arc<Generations>, settings: Settings, phase: watch::Receiver<Phase>) -> Self {
+        let auth = Authenticator::new(&settings);
+        Self { generations, settings, phase, auth }
+    }
+}
+
+/// Serves on a bound listener. The future ends after the handle's `stop`.
+pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
+    let settings = edge.settings.server.clone();
+    let edge = web::Data::new(edge);
+    let chat_dir = chat_dir(&settings);
+    let workers = match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let json_limit = settings.max_message_bytes;
+    let server = HttpServer::new(move || {
+        let app = App::new()
+            .app_data(edge.clone())
+            .app_data(web::PayloadConfig::new(json_limit))
+            .service(web::scope("/v1").configure(http::routes).route("/responses", web::get().to(ws::upgrade)))
+            .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
+            .route("/readyz", web::get().to(ready));
+        match &chat_dir {
+            Some(dir) => app.service(
+                web::scope("")
+                    .wrap(actix_web::middleware::DefaultHeaders::new()
+                        .add((header::CONTENT_SECURITY_POLICY, "default-src 'self'; connect-src 'self' ws: wss:; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"))
+                        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+                        .add((header::REFERRER_POLICY, "no-referrer")))
+                    .service(actix_files::Files::new("/", dir).index_file("index.html")),
+            ),
+            None => app.service(web::scope("").route("/", web::get().to(no_chat_page))),
+        }
+    });
+    let server = server
+        .workers(workers)
+        .max_connections(settings.max_connections)
+        .client_request_timeout(Duration::from_millis(settings.handshake_timeout_ms))
+        .keep_alive(Duration::from_secs(75))
+        .shutdown_timeout(5)
+        .disable_signals()
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+/// The folder of the built chat page, where there is one.
+fn chat_dir(settings: &crate::settings::Server) -> Option<std::path::PathBuf> {
+    let dir = if settings.chat_dir.as_os_str().is_empty() {
+        std::env::current_exe().ok()?.parent()?.join("chat")
+    } else {
+        settings.chat_dir.clone()
+    };
+    dir.join("index.html").is_file().then_some(dir)
+}
+
+async fn no_chat_page() -> HttpResponse {
+    HttpResponse::NotFound().body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
+}
+
+async fn ready(edge: web::Data<Edge>) -> HttpResponse {
+    if edge.generations.is_draining() {
+        return HttpResponse::ServiceUnavailable().body("draining\n");
+    }
+    HttpResponse::Ok().body("ready\n")
+}

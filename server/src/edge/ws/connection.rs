@@ -1,0 +1,277 @@
+//! The life of one connection: reads client events, runs their jobs in lanes, keeps the heart beating, ends cleanly.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use actix_web::{rt, web};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
+use futures::{FutureExt, future::LocalBoxFuture};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::{
+    lanes::{Job, Lane, Lanes, MAX_IN_FLIGHT, MAX_LANES},
+    outbox::{Body, Closing, Gone, Outbox},
+    writer,
+};
+use crate::{
+    edge::{Edge, Phase},
+    generation::{Follow, random_hex},
+    wire::{
+        close,
+        error::{ErrorEvent, WireError},
+        event::{ConnectionEvent, Event, Extension, Limits, Numbered},
+        request::{ClientEvent, Create, parse_client_event},
+    },
+};
+
+/// What a connection's jobs share. They all run on the connection's task.
+struct Connection {
+    edge: web::Data<Edge>,
+    tenant: String,
+    extensions: bool,
+    outbox: Outbox,
+    next: Cell<u64>,
+    /// The latest response of this connection with `store: false`, which only this connection may continue.
+    unstored: RefCell<Option<String>>,
+}
+
+pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, session: Session, messages: AggregatedMessageStream) {
+    let settings = &edge.settings.server;
+    let (outbox, frames, closing) = Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
+    let writer = rt::spawn(writer::run(session, frames, closing));
+    let connection = Rc::new(Connection {
+        edge: edge.clone(),
+        tenant,
+        extensions,
+        outbox,
+        next: Cell::new(0),
+        unstored: RefCell::new(None),
+    });
+    let _ = connection.live(messages).await;
+    // Ends the writer once it has sent what was queued.
+    drop(connection);
+    let _ = writer.await;
+}
+
+impl Connection {
+    /// Until the client leaves, breaks a rule or the server closes.
+    async fn live(self: &Rc<Self>, mut messages: AggregatedMessageStream) -> Result<(), Gone> {
+        let settings = &self.edge.settings.server;
+        let mut lanes = Lanes::default();
+        let mut phase = self.edge.phase.clone();
+        let mut heartbeat = interval(Duration::from_millis(settings.heartbeat_ms));
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heartbeat.reset();
+        let idle_timeout = Duration::from_millis(settings.idle_timeout_ms);
+        let mut age = std::pin::pin!(sleep(Duration::from_millis(settings.connection_limit_ms)));
+        let mut heard = Instant::now();
+        self.greet().await?;
+        loop {
+            // Streams that have ended are sent to their last event before the socket closes.
+            if *phase.borrow() == Phase::Closing && lanes.is_empty() {
+                self.close(close::RESTART, "the server is restarting; reconnect");
+            }
+            tokio::select! {
+                biased;
+                () = self.outbox.closed() => return Ok(()),
+                _ = phase.changed() => {
+                    let now = *phase.borrow_and_update();
+                    self.enter(now).await?;
+                }
+                () = lanes.advance(|lane, job| self.start(lane, job)), if !lanes.is_empty() => {}
+                _ = heartbeat.tick() => {
+                    if heard.elapsed() >= idle_timeout {
+                        self.close(close::IDLE, "nothing was heard for the idle timeout");
+                    } else {
+                        self.outbox.control(Body::Ping);
+                    }
+                }
+                () = &mut age => {
+                    self.error(&WireError::ConnectionLimit, None).await?;
+                    self.close(close::CONNECTION_LIMIT, "maximum age reached; reconnect and resume");
+                    return Ok(());
+                }
+                message = messages.recv() => {
+                    heard = Instant::now();
+                    match message {
+                        Some(Ok(AggregatedMessage::Text(text))) => self.receive(&text, &mut lanes).await?,
+                        Some(Ok(AggregatedMessage::Ping(bytes))) => self.outbox.control(Body::Pong(bytes)),
+                        Some(Ok(AggregatedMessage::Pong(_))) => {}
+                        Some(Ok(AggregatedMessage::Binary(_))) => self.close(close::UNSUPPORTED, "messages are text"),
+                        Some(Ok(AggregatedMessage::Close(_))) => {
+                            self.close(1000, "");
+                            return Ok(());
+                        }
+                        Some(Err(ProtocolError::Overflow)) => self.close(close::TOO_LARGE, "message too large"),
+                        Some(Err(error)) => {
+                            tracing::debug!(%error, "a client broke the protocol");
+                            self.close(close::PROTOCOL, "protocol error");
+                        }
+                        None => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn greet(&self) -> Result<(), Gone> {
+        let settings = &self.edge.settings;
+        let limits = Limits {
+            max_message_bytes: settings.server.max_message_bytes,
+            max_streams: MAX_LANES,
+            max_in_flight: MAX_IN_FLIGHT,
+        };
+        let greeting = Extension::SessionCreated {
+            connection_id: &format!("conn_{}", random_hex()),
+            limits,
+            resume_window_ms: settings.generation.resume_window_ms,
+            heartbeat_ms: settings.server.heartbeat_ms,
+        };
+        self.extension(greeting).await?;
+        let phase = *self.edge.phase.borrow();
+        self.enter(phase).await
+    }
+
+    async fn enter(&self, phase: Phase) -> Result<(), Gone> {
+        if phase == Phase::Draining {
+            self.extension(Extension::Draining { reconnect_after_ms: 1000 }).await?;
+        }
+        Ok(())
+    }
+
+    async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
+        let (stream_id, job) = match parse_client_event(text) {
+            Ok(ClientEvent::Create { create, stream_id }) => (stream_id, Job::Create(create)),
+            Ok(ClientEvent::Resume { response_id, starting_after, stream_id }) => {
+                (stream_id, Job::Resume { response_id, starting_after })
+            }
+            Ok(ClientEvent::Cancel { response_id }) => {
+                return match self.edge.generations.cancel(&self.tenant, &response_id).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.error(&error, None).await,
+                };
+            }
+            Ok(ClientEvent::Ping) => return self.extension(Extension::Pong {}).await,
+            Ok(ClientEvent::Pong) => return Ok(()),
+            Err((error, stream_id)) => return self.error(&error, stream_id.as_deref()).await,
+        };
+        match lanes.push(stream_id.clone(), job, |lane, job| self.start(lane, job)) {
+            Ok(()) => Ok(()),
+            Err(error) => self.error(&error, stream_id.as_deref()).await,
+        }
+    }
+
+    fn start(self: &Rc<Self>, lane: Lane, job: Job) -> LocalBoxFuture<'static, Lane> {
+        let connection = self.clone();
+        async move {
+            let done = match job {
+                Job::Create(create) => connection.create(*create, lane.as_deref()).await,
+                Job::Resume { response_id, starting_after } => {
+                    connection.resume(&response_id, starting_after, lane.as_deref()).await
+                }
+            };
+            // `Gone`: the connection ends, and its loop knows.
+            let _ = done;
+            lane
+        }
+        .boxed_local()
+    }
+
+    async fn create(&self, create: Create, stream_id: Option<&str>) -> Result<(), Gone> {
+        let (store, continues) = (create.store, create.previous_response_id.is_some());
+        let unstored = self.unstored.borrow().clone();
+        let created = match self.edge.generations.create(&self.tenant, create, unstored.as_deref()).await {
+            Ok(created) => created,
+            Err(error) => {
+                if continues {
+                    self.unstored.take();
+                }
+                return self.error(&error, stream_id).await;
+            }
+        };
+        if !store {
+            self.unstored.replace(Some(created.id.clone()));
+        }
+        match self.edge.generations.follow(&self.tenant, &created.id, None).await {
+            Ok(follow) => self.pump(follow, stream_id).await,
+            Err(error) => self.error(&error, stream_id).await,
+        }
+    }
+
+    async fn resume(&self, response_id: &str, starting_after: Option<u64>, stream_id: Option<&str>) -> Result<(), Gone> {
+        let follow = match self.edge.generations.follow(&self.tenant, response_id, starting_after).await {
+            Ok(follow) => follow,
+            Err(error) => return self.error(&error, stream_id).await,
+        };
+        let resumed = Extension::Resumed {
+            response_id,
+            starting_after,
+            last_sequence_number: follow.start.last_sequence_number,
+            status: follow.start.status,
+            stream_id,
+        };
+        self.extension(resumed).await?;
+        self.pump(follow, stream_id).await
+    }
+
+    /// Sends a response's events until its last.
+    async fn pump(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<(), Gone> {
+        let id = follow.id.clone();
+        let mut queue = self.edge.generations.admission.changes();
+        let mut queued = false;
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = follow.next() => next,
+                _ = queue.changed(), if queued => {
+                    self.position(&id, stream_id).await?;
+                    continue;
+                }
+            };
+            let (sequence_number, event) = match next {
+                None => return Ok(()),
+                Some(Ok(numbered)) => numbered,
+                Some(Err(error)) => return self.error(&error, stream_id).await,
+            };
+            let response_id = self.extensions.then_some(id.as_str());
+            self.outbox.send(&Numbered { event: &event, sequence_number, response_id, stream_id }).await?;
+            queued = self.extensions && matches!(event, Event::Queued { .. });
+            if queued {
+                self.position(&id, stream_id).await?;
+            }
+        }
+    }
+
+    /// Tells where a waiting response stands.
+    async fn position(&self, response_id: &str, stream_id: Option<&str>) -> Result<(), Gone> {
+        let Some(position) = self.edge.generations.admission.position(response_id) else { return Ok(()) };
+        let event = Extension::Queued {
+            response_id,
+            position: position.position,
+            estimated_wait_ms: position.estimated_wait.as_millis() as u64,
+            stream_id,
+        };
+        self.extension(event).await
+    }
+
+    /// Sends a connection event to a client that asked for extensions.
+    async fn extension(&self, event: Extension<'_>) -> Result<(), Gone> {
+        if !self.extensions {
+            return Ok(());
+        }
+        let sequence_number = self.next.get();
+        self.next.set(sequence_number + 1);
+        self.outbox.send(&ConnectionEvent { event, sequence_number }).await
+    }
+
+    async fn error(&self, error: &WireError, stream_id: Option<&str>) -> Result<(), Gone> {
+        self.outbox.send(&ErrorEvent::new(error, stream_id)).await
+    }
+
+    fn close(&self, code: u16, reason: &'static str) {
+        self.outbox.close(Closing { code, reason, flush: true });
+    }
+}

@@ -1,0 +1,57 @@
+//! The only code that touches the socket.
+
+use std::time::Duration;
+
+use actix_ws::{CloseCode, CloseReason, Closed, Session};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+use super::outbox::{Body, Closing, Frame};
+
+/// How long a closing connection may take to take what is left.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Writes frames until the connection is to close or has gone.
+pub async fn run(mut session: Session, mut frames: mpsc::Receiver<Frame>, mut closing: watch::Receiver<Option<Closing>>) {
+    let closing = loop {
+        tokio::select! {
+            biased;
+            closing = ended(&mut closing) => break closing,
+            frame = frames.recv() => match frame {
+                Some(frame) => tokio::select! {
+                    biased;
+                    written = write(&mut session, frame) => if written.is_err() { return },
+                    // A client that does not read would hold this write for ever.
+                    closing = ended(&mut closing) => break closing,
+                },
+                None => return,
+            },
+        }
+    };
+    let Some(closing) = closing else { return };
+    let last = async {
+        if closing.flush {
+            frames.close();
+            while let Some(frame) = frames.recv().await {
+                write(&mut session, frame).await?;
+            }
+        }
+        session.close(Some(CloseReason { code: CloseCode::from(closing.code), description: Some(closing.reason.into()) })).await
+    };
+    let _ = timeout(LAST_WORDS, last).await;
+}
+
+async fn ended(closing: &mut watch::Receiver<Option<Closing>>) -> Option<Closing> {
+    closing.wait_for(Option::is_some).await.ok().and_then(|closing| *closing)
+}
+
+/// The frame's room is given back when it has been handed to the socket.
+async fn write(session: &mut Session, frame: Frame) -> Result<(), Closed> {
+    match &frame.body {
+        Body::Text(text) => session.text(text.as_str()).await,
+        Body::Ping => session.ping(b"").await,
+        Body::Pong(bytes) => session.pong(bytes).await,
+    }
+}
