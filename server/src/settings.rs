@@ -200,7 +200,9 @@ impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         let wrong = |message: &str| Err(SettingsError(message.into()));
         if self.auth.mode == AuthMode::Keys && self.auth.keys.is_empty() {
-            return wrong("auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }");
+            return wrong(
+                "auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }",
+            );
         }
         if self.auth.keys.iter().any(|k| k.key.expose().len() < 8 || k.tenant.is_empty()) {
             return wrong("auth.keys: a key needs at least 8 characters and a tenant");
@@ -223,10 +225,9 @@ impl Settings {
 
 /// `a.b=value` as TOML; a value that is no TOML value is a string.
 fn to_toml(assignment: &str) -> Result<String, SettingsError> {
-    let (key, value) = assignment
-        .split_once('=')
-        .filter(|(key, _)| !key.trim().is_empty())
-        .ok_or_else(|| SettingsError(format!("--set {assignment}: expected key=value, such as server.bind=127.0.0.1:8080")))?;
+    let (key, value) = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty()).ok_or_else(|| {
+        SettingsError(format!("--set {assignment}: expected key=value, such as server.bind=127.0.0.1:8080"))
+    })?;
     let as_is = format!("{key} = {value}");
     if toml::from_str::<toml::Table>(&as_is).is_ok() {
         return Ok(as_is);
@@ -247,7 +248,10 @@ fn describe(error: &figment::Error) -> String {
             path.push(field.clone());
         }
     }
-    let source = error.metadata.as_ref().map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
+    let source = error
+        .metadata
+        .as_ref()
+        .map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
     let source = source.filter(|s| !s.contains("string")).map(|s| format!(" (from {s})")).unwrap_or_default();
     format!("{}: {}{source}", path.join("."), error.kind)
 }
@@ -268,8 +272,13 @@ mod tests {
 
     #[test]
     fn overrides_take_toml_values_and_bare_strings() {
-        let settings = set(&["server.bind=0.0.0.0:1", "engine.kind=scripted", "engine.scripted.tokens=5",
-            "auth.keys=[{key=\"long enough\", tenant=\"t\"}]"]).unwrap();
+        let settings = set(&[
+            "server.bind=0.0.0.0:1",
+            "engine.kind=scripted",
+            "engine.scripted.tokens=5",
+            "auth.keys=[{key=\"long enough\", tenant=\"t\"}]",
+        ])
+        .unwrap();
         assert_eq!(settings.server.bind.port(), 1);
         assert_eq!(settings.engine.scripted.tokens, 5);
         assert_eq!(settings.auth.keys[0].key.expose(), "long enough");

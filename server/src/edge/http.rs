@@ -93,7 +93,12 @@ struct Retrieve {
     starting_after: Option<u64>,
 }
 
-async fn retrieve(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>, query: web::Query<Retrieve>) -> Answer {
+async fn retrieve(
+    edge: web::Data<Edge>,
+    Tenant(tenant): Tenant,
+    id: web::Path<String>,
+    query: web::Query<Retrieve>,
+) -> Answer {
     if query.stream == Some(true) {
         return Ok(sse::stream(edge.generations.follow(&tenant, &id, query.starting_after).await?));
     }
@@ -129,5 +134,6 @@ async fn input_items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Pat
         })
         .collect();
     let (first, last) = (data.first().map(|i| i["id"].clone()), data.last().map(|i| i["id"].clone()));
-    Ok(HttpResponse::Ok().json(json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": false})))
+    Ok(HttpResponse::Ok()
+        .json(json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": false})))
 }

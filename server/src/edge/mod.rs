@@ -90,7 +90,8 @@ fn chat_dir(settings: &crate::settings::Server) -> Option<std::path::PathBuf> {
 }
 
 async fn no_chat_page() -> HttpResponse {
-    HttpResponse::NotFound().body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
+    HttpResponse::NotFound()
+        .body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
 }
 
 async fn ready(edge: web::Data<Edge>) -> HttpResponse {

@@ -110,7 +110,8 @@ async fn speak(settings: ScriptedSettings, words: Words, request: GenerateReques
     let first = request.output.len() as u32;
     for position in first.. {
         let jitter = settings.jitter_ms.checked_mul(u64::from(position) * 7919 % 101).unwrap_or(0) / 100;
-        let due = start + Duration::from_secs_f64(interval * f64::from(position - first + 1)) + Duration::from_millis(jitter);
+        let due =
+            start + Duration::from_secs_f64(interval * f64::from(position - first + 1)) + Duration::from_millis(jitter);
         let finish = tokio::select! {
             biased;
             () = request.cancel.cancelled() => Some(Finish::Cancelled),

@@ -31,7 +31,12 @@ impl Generations {
     /// Creates a response, or finds the one that this `client_request_id` created before.
     ///
     /// `connection` names the connection's own `store: false` response, the only such one that may be continued.
-    pub async fn create(self: &Arc<Self>, tenant: &str, create: Create, connection: Option<&str>) -> Result<CreatedResponse, WireError> {
+    pub async fn create(
+        self: &Arc<Self>,
+        tenant: &str,
+        create: Create,
+        connection: Option<&str>,
+    ) -> Result<CreatedResponse, WireError> {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
@@ -83,7 +88,12 @@ impl Generations {
     }
 
     /// The messages before this turn, oldest first, a `Vec` a turn.
-    async fn history(&self, tenant: &str, previous: Option<&str>, connection: Option<&str>) -> Result<Vec<Vec<Message>>, WireError> {
+    async fn history(
+        &self,
+        tenant: &str,
+        previous: Option<&str>,
+        connection: Option<&str>,
+    ) -> Result<Vec<Vec<Message>>, WireError> {
         let mut turns = Vec::new();
         let mut next = previous.map(str::to_owned);
         while let Some(id) = next {
@@ -97,7 +107,8 @@ impl Generations {
                 return Err(not_found());
             }
             if !entries.last().is_some_and(|entry| entry.is_last()) {
-                let message = format!("Response '{id}' is still being generated. Wait until it has ended, or cancel it.");
+                let message =
+                    format!("Response '{id}' is still being generated. Wait until it has ended, or cancel it.");
                 return Err(WireError::invalid("previous_response_id", message));
             }
             if turns.len() >= MAX_TURNS {
@@ -114,7 +125,12 @@ impl Generations {
     }
 
     /// Renders the prompt. With `truncation: auto` the oldest turns are left out until it fits.
-    async fn prompt(&self, model: &ModelInfo, create: &Create, history: Vec<Vec<Message>>) -> Result<Vec<u32>, WireError> {
+    async fn prompt(
+        &self,
+        model: &ModelInfo,
+        create: &Create,
+        history: Vec<Vec<Message>>,
+    ) -> Result<Vec<u32>, WireError> {
         let (engine, name, context) = (self.engine.clone(), model.id.clone(), model.context_length);
         let instructions = create.instructions.clone().map(|content| Message { role: Role::System, content });
         let (input, truncation) = (messages(&create.input), create.truncation);
@@ -153,7 +169,9 @@ fn messages(input: &[InputMessage]) -> Vec<Message> {
 fn engine_error(error: EngineError) -> WireError {
     match error {
         EngineError::UnknownModel(name) => WireError::ModelNotFound(name),
-        EngineError::Template(reason) => WireError::invalid("input", format!("The model's chat template refuses the messages: {reason}")),
+        EngineError::Template(reason) => {
+            WireError::invalid("input", format!("The model's chat template refuses the messages: {reason}"))
+        }
         EngineError::Load(reason) => {
             tracing::error!(reason, "the engine failed");
             WireError::EngineFailed

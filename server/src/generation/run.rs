@@ -39,7 +39,12 @@ impl Job {
         }
     }
 
-    async fn generate(engine: &dyn Engine, ticket: &mut Ticket, registration: &Registration, log: &mut Log<'_>) -> Result<(), StoreError> {
+    async fn generate(
+        engine: &dyn Engine,
+        ticket: &mut Ticket,
+        registration: &Registration,
+        log: &mut Log<'_>,
+    ) -> Result<(), StoreError> {
         if ticket.waits {
             log.append(vec![Entry::Queued]).await?;
         }

@@ -38,7 +38,9 @@ impl Renderer {
     pub fn entry(&mut self, entry: &Entry, emit: &mut dyn FnMut(u64, Event)) {
         match entry {
             Entry::Queued => self.emit(emit, Event::Queued { response: Box::new(self.snapshot(Status::Queued)) }),
-            Entry::Started => self.emit(emit, Event::InProgress { response: Box::new(self.snapshot(Status::InProgress)) }),
+            Entry::Started => {
+                self.emit(emit, Event::InProgress { response: Box::new(self.snapshot(Status::InProgress)) })
+            }
             Entry::Delta { text, .. } if text.is_empty() => {}
             Entry::Delta { text, .. } => {
                 self.open(emit);
@@ -80,9 +82,13 @@ impl Renderer {
         if self.open {
             let (item_id, part) = (self.item_id.clone(), OutputText::new(self.text.clone()));
             let text = self.text.clone();
-            self.emit(emit, Event::TextDone { item_id: item_id.clone(), output_index: 0, content_index: 0, text, logprobs: [] });
+            self.emit(
+                emit,
+                Event::TextDone { item_id: item_id.clone(), output_index: 0, content_index: 0, text, logprobs: [] },
+            );
             self.emit(emit, Event::PartDone { item_id, output_index: 0, content_index: 0, part: part.clone() });
-            let item = self.item(if *finish == Finish::Stop { ItemStatus::Completed } else { ItemStatus::Incomplete }, vec![part]);
+            let item = self
+                .item(if *finish == Finish::Stop { ItemStatus::Completed } else { ItemStatus::Incomplete }, vec![part]);
             self.emit(emit, Event::ItemDone { output_index: 0, item: item.clone() });
             response.output = vec![item];
         }

@@ -176,7 +176,10 @@ async fn a_client_request_id_creates_once<S: Store>(store: S) {
     }
     assert!(matches!(store.create(with_request("b", "other")).await, Ok(Created::New)), "ids are a tenant's own");
     store.delete("other", "b").await.unwrap();
-    assert!(matches!(store.create(with_request("c", "other")).await, Ok(Created::New)), "a deleted response is no answer");
+    assert!(
+        matches!(store.create(with_request("c", "other")).await, Ok(Created::New)),
+        "a deleted response is no answer"
+    );
 }
 
 async fn deleting_ends_followers_and_appends<S: Store>(store: S) {

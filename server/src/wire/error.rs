@@ -18,7 +18,9 @@ pub enum WireError {
     StreamLimit(String),
     #[error("This connection has reached its maximum age. Open a new one and resume.")]
     ConnectionLimit,
-    #[error("The prompt has {prompt} tokens and the model's context holds {context}, prompt and output together. Shorten the input, or set 'truncation' to 'auto'.")]
+    #[error(
+        "The prompt has {prompt} tokens and the model's context holds {context}, prompt and output together. Shorten the input, or set 'truncation' to 'auto'."
+    )]
     ContextLengthExceeded { prompt: usize, context: u32 },
     #[error("The model '{0}' does not exist. GET /v1/models lists those that do.")]
     ModelNotFound(String),
@@ -28,7 +30,9 @@ pub enum WireError {
     ConversationNotFound(String),
     #[error("The resume window of response '{0}' has ended.")]
     ResumeWindowExpired(String),
-    #[error("No valid API key was given. Send 'Authorization: Bearer KEY', or from a browser the subprotocol 'openai-insecure-api-key.KEY'.")]
+    #[error(
+        "No valid API key was given. Send 'Authorization: Bearer KEY', or from a browser the subprotocol 'openai-insecure-api-key.KEY'."
+    )]
     InvalidApiKey,
     #[error("{0}")]
     InsufficientPermissions(String),

@@ -17,9 +17,18 @@ const MAX_ID_BYTES: usize = 256;
 /// An event of a WebSocket client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientEvent {
-    Create { create: Box<Create>, stream_id: Option<String> },
-    Resume { response_id: String, starting_after: Option<u64>, stream_id: Option<String> },
-    Cancel { response_id: String },
+    Create {
+        create: Box<Create>,
+        stream_id: Option<String>,
+    },
+    Resume {
+        response_id: String,
+        starting_after: Option<u64>,
+        stream_id: Option<String>,
+    },
+    Cancel {
+        response_id: String,
+    },
     Ping,
     /// The answer to our ping; it proves that the client lives, as any message does.
     Pong,
@@ -69,7 +78,10 @@ pub enum InputRole {
 pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<String>)> {
     let value: Value = serde_json::from_str(text).map_err(|e| (WireError::InvalidJson(e.to_string()), None))?;
     let Value::Object(mut object) = value else {
-        return Err((WireError::InvalidRequest { param: None, message: "A message must be a JSON object.".into() }, None));
+        return Err((
+            WireError::InvalidRequest { param: None, message: "A message must be a JSON object.".into() },
+            None,
+        ));
     };
     let stream_id = match object.remove("stream_id") {
         None | Some(Value::Null) => None,
@@ -317,7 +329,10 @@ fn parse_item(at: usize, item: Value) -> Result<InputMessage, WireError> {
     }
     let path = format!("input[{at}]");
     if let Some(kind) = item.get("type").and_then(Value::as_str).filter(|kind| *kind != "message") {
-        return Err(WireError::invalid(format!("{path}.type"), format!("Items of type '{}' are not supported.", shorten(kind))));
+        return Err(WireError::invalid(
+            format!("{path}.type"),
+            format!("Items of type '{}' are not supported.", shorten(kind)),
+        ));
     }
     let item: Item = read_field(&path, item)?;
     debug_assert!(item.kind.is_none_or(|kind| kind == "message"));
@@ -343,7 +358,10 @@ fn parse_part(path: &str, part: &Value) -> Result<String, WireError> {
             .and_then(Value::as_str)
             .map(str::to_owned)
             .ok_or_else(|| WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
-        Some(kind) => Err(WireError::invalid(format!("{path}.type"), format!("Parts of type '{}' are not supported.", shorten(kind)))),
+        Some(kind) => Err(WireError::invalid(
+            format!("{path}.type"),
+            format!("Parts of type '{}' are not supported.", shorten(kind)),
+        )),
         None => Err(missing(&format!("{path}.type"))),
     }
 }
@@ -454,7 +472,10 @@ mod tests {
 
     #[test]
     fn stream_ids_are_checked_and_echoed_in_errors() {
-        assert_eq!(parse_client_event(r#"{"type":"response.create","stream_id":"a b"}"#).unwrap_err().0, WireError::InvalidStreamId);
+        assert_eq!(
+            parse_client_event(r#"{"type":"response.create","stream_id":"a b"}"#).unwrap_err().0,
+            WireError::InvalidStreamId
+        );
         let (_, stream_id) = parse_client_event(r#"{"type":"nope","stream_id":"a"}"#).unwrap_err();
         assert_eq!(stream_id.as_deref(), Some("a"));
     }

@@ -38,9 +38,16 @@ struct Connection {
     unstored: RefCell<Option<String>>,
 }
 
-pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, session: Session, messages: AggregatedMessageStream) {
+pub async fn run(
+    edge: web::Data<Edge>,
+    tenant: String,
+    extensions: bool,
+    session: Session,
+    messages: AggregatedMessageStream,
+) {
     let settings = &edge.settings.server;
-    let (outbox, frames, closing) = Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
+    let (outbox, frames, closing) =
+        Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
     let writer = rt::spawn(writer::run(session, frames, closing));
     let connection = Rc::new(Connection {
         edge: edge.clone(),
@@ -201,7 +208,12 @@ impl Connection {
         }
     }
 
-    async fn resume(&self, response_id: &str, starting_after: Option<u64>, stream_id: Option<&str>) -> Result<(), Gone> {
+    async fn resume(
+        &self,
+        response_id: &str,
+        starting_after: Option<u64>,
+        stream_id: Option<&str>,
+    ) -> Result<(), Gone> {
         let follow = match self.edge.generations.follow(&self.tenant, response_id, starting_after).await {
             Ok(follow) => follow,
             Err(error) => return self.error(&error, stream_id).await,

@@ -31,7 +31,12 @@ pub struct Lanes {
 
 impl Lanes {
     /// Adds a job to its lane; it is started by `start` now or when its turn comes.
-    pub fn push(&mut self, lane: Lane, job: Job, start: impl FnOnce(Lane, Job) -> LocalBoxFuture<'static, Lane>) -> Result<(), WireError> {
+    pub fn push(
+        &mut self,
+        lane: Lane,
+        job: Job,
+        start: impl FnOnce(Lane, Job) -> LocalBoxFuture<'static, Lane>,
+    ) -> Result<(), WireError> {
         if let Some(waiting) = self.waiting.get_mut(&lane) {
             if waiting.len() >= MAX_WAITING {
                 return Err(WireError::StreamLimit(format!("{MAX_WAITING} requests wait in this lane already.")));
@@ -40,7 +45,9 @@ impl Lanes {
             return Ok(());
         }
         if self.running.len() >= MAX_IN_FLIGHT {
-            return Err(WireError::StreamLimit(format!("{MAX_IN_FLIGHT} streams are in flight on this connection already.")));
+            return Err(WireError::StreamLimit(format!(
+                "{MAX_IN_FLIGHT} streams are in flight on this connection already."
+            )));
         }
         self.waiting.insert(lane.clone(), VecDeque::new());
         self.running.push(start(lane, job));

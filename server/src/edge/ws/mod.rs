@@ -12,7 +12,12 @@ use super::{Edge, auth::Tenant, http::ApiError};
 use crate::wire::{SUBPROTOCOL, error::WireError};
 
 /// `GET /v1/responses` with an upgrade.
-pub async fn upgrade(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequest, body: web::Payload) -> Result<HttpResponse, ApiError> {
+pub async fn upgrade(
+    edge: web::Data<Edge>,
+    Tenant(tenant): Tenant,
+    request: HttpRequest,
+    body: web::Payload,
+) -> Result<HttpResponse, ApiError> {
     let (response, session, messages) = actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL])
         .map_err(|error| WireError::invalid("upgrade", format!("This address speaks WebSocket: {error}.")))?;
     let extensions = response.headers().contains_key("sec-websocket-protocol");

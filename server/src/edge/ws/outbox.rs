@@ -67,7 +67,11 @@ impl Outbox {
         let room = match timeout(self.grace, self.room.clone().acquire_many_owned(size)).await {
             Ok(room) => room.map_err(|_| Gone)?,
             Err(_) => {
-                self.close(Closing { code: close::SLOW_CLIENT, reason: "reading too slowly; reconnect and resume", flush: false });
+                self.close(Closing {
+                    code: close::SLOW_CLIENT,
+                    reason: "reading too slowly; reconnect and resume",
+                    flush: false,
+                });
                 return Err(Gone);
             }
         };

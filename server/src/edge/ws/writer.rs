@@ -14,7 +14,11 @@ use super::outbox::{Body, Closing, Frame};
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Writes frames until the connection is to close or has gone.
-pub async fn run(mut session: Session, mut frames: mpsc::Receiver<Frame>, mut closing: watch::Receiver<Option<Closing>>) {
+pub async fn run(
+    mut session: Session,
+    mut frames: mpsc::Receiver<Frame>,
+    mut closing: watch::Receiver<Option<Closing>>,
+) {
     let closing = loop {
         tokio::select! {
             biased;
@@ -38,7 +42,9 @@ pub async fn run(mut session: Session, mut frames: mpsc::Receiver<Frame>, mut cl
                 write(&mut session, frame).await?;
             }
         }
-        session.close(Some(CloseReason { code: CloseCode::from(closing.code), description: Some(closing.reason.into()) })).await
+        session
+            .close(Some(CloseReason { code: CloseCode::from(closing.code), description: Some(closing.reason.into()) }))
+            .await
     };
     let _ = timeout(LAST_WORDS, last).await;
 }

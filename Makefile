@@ -1,0 +1,67 @@
+# Caudal's commands. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/caudal
+# Outside the checkout, so that a fresh clone builds warm.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+RELEASE := $(CARGO_TARGET_DIR)/release
+CAUDAL := $(RELEASE)/caudal
+
+.PHONY: help run build chat server model test unit engine-test integration client-test e2e check bench clean tools
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+run: build ## Fetch the model, build, and serve the chat page on http://127.0.0.1:8080 (ARGS="--set …" to change)
+	@exec $(CAUDAL) serve $(ARGS)
+
+build: tools chat server model ## Everything that `make run` needs
+
+tools:
+	@bash config/tools.sh
+
+chat: client-ts/node_modules
+	@cd client-ts && npm run --silent build
+	@mkdir -p $(RELEASE)/chat && rm -rf $(RELEASE)/chat/* && cp -r client-ts/chat/dist/* $(RELEASE)/chat/
+
+client-ts/node_modules: client-ts/package-lock.json
+	@cd client-ts && npm ci --silent --no-audit --no-fund
+	@touch client-ts/node_modules
+
+server:
+	@cargo build --release --locked -p caudal-server
+
+model: server
+	@$(CAUDAL) model pull
+
+test: build unit engine-test integration client-test e2e ## Every test: Rust, TypeScript, browser; installs what it needs
+
+unit: ## Unit tests of everything but the real engine
+	@cargo test --locked -p caudal-server --no-default-features
+
+engine-test: model ## Unit tests of the real engine, on the real model
+	@cargo test --locked --release -p caudal-server --lib -- engine::mistral model:: --test-threads 1
+
+integration: build ## The real binary over real sockets
+	@cargo test --locked -p caudal-tests
+
+client-test: build ## The SDK against the real binary
+	@cd client-ts && npm run --silent test
+
+e2e: build ## A real browser on the real model
+	@bash tests/setup.sh
+	@cd client-ts && npm run --silent test:e2e
+
+check: client-ts/node_modules ## Format, lint, types, docs
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets --no-default-features -- -D warnings
+	@cargo clippy --locked --release -p caudal-server --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p caudal-server --no-default-features
+	@cd client-ts && npm run --silent check
+
+bench: build ## Ratios against the bare engine, load, latency; prints tables, writes bench/*.json
+	@bash tests/bench.sh
+
+clean: ## Remove what was built
+	@rm -rf $(CARGO_TARGET_DIR) client-ts/node_modules client-ts/dist client-ts/chat/dist
