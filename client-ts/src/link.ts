@@ -176,16 +176,19 @@ export class Link {
     if (run.terminal) this.#free(connection, lanes, streamId);
   }
 
-  /** A create that is refused fails. A response that exists and only cannot be had just now is asked for again. */
+  /**
+   * A create that is refused fails, unless only this server refuses it because it is leaving. A response that exists and
+   * cannot be had just now is asked for again.
+   */
   #refused(connection: Connection, lanes: Map<string, Run>, streamId: string, run: Run, message: Message): void {
     const error = apiError(numberOr(message["status"], 500), message["error"], message["retry_after_ms"]);
+    const { reconnect } = this.#options;
     const passing = error.status === 429 || error.status === 503;
-    if (
-      passing &&
-      run.responseId !== undefined &&
-      Date.now() - run.waitingSince < this.#options.reconnect.giveUpAfterMs
-    ) {
-      const wait = Math.max(error.retryAfterMs ?? 0, backoffDelay(run.refusals++, this.#options.reconnect));
+    const inTime = Date.now() - run.waitingSince < reconnect.giveUpAfterMs;
+    if (passing && connection !== this.#current && inTime) {
+      this.#waiting.push(run);
+    } else if (passing && run.responseId !== undefined && inTime) {
+      const wait = Math.max(error.retryAfterMs ?? 0, backoffDelay(run.refusals++, reconnect));
       run.notBefore = Date.now() + wait;
       this.#waiting.push(run);
       setTimeout(() => this.#pump(), wait);

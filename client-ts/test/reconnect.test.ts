@@ -240,6 +240,19 @@ test("a draining server keeps what it runs; new requests go to a new connection"
   expect(draining.closedWith).toBe(1000);
 });
 
+test("a request that a draining server refuses goes to its successor", async () => {
+  connect().responses.create({ input: "hello" });
+  await settle();
+  net.last.accept();
+  const [create] = net.last.sentOf("response.create");
+  net.last.receive({ type: "caudal:server.draining", reconnect_after_ms: 500 });
+  const error = { code: "server_overloaded", message: "Shutting down.", type: "server_error", param: null };
+  net.last.receive({ type: "error", status: 503, error, stream_id: "lane-0" });
+  await vi.advanceTimersByTimeAsync(500);
+  net.last.accept();
+  expect(net.last.sent).toEqual([create]);
+});
+
 test("a resume that is answered 503 is tried again; a create that is fails", async () => {
   connect();
   const overloaded = { code: "server_overloaded", message: "Busy.", type: "error", param: null };

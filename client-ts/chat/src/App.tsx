@@ -1,0 +1,75 @@
+import { type ReactNode, useCallback, useRef, useSyncExternalStore } from "react";
+import type { ChatStore } from "./chat-store.ts";
+import { Announcer } from "./components/Announcer.tsx";
+import { Composer } from "./components/Composer.tsx";
+import { Header } from "./components/Header.tsx";
+import { ArrowDown } from "./components/icons.tsx";
+import { Notice } from "./components/Notice.tsx";
+import { TokenForm } from "./components/TokenForm.tsx";
+import { TurnView } from "./components/TurnView.tsx";
+import { Welcome } from "./components/Welcome.tsx";
+import { isRunning } from "./turn.ts";
+import { useStickToBottom } from "./use-stick-to-bottom.ts";
+
+export function App({ store }: { store: ChatStore }): ReactNode {
+  const { turns, connection, model, needsToken } = useSyncExternalStore(store.subscribe, store.snapshot);
+  const message = useRef<HTMLTextAreaElement>(null);
+  const { content, atBottom, toBottom } = useStickToBottom();
+  const running = isRunning(turns.at(-1));
+
+  const send = useCallback(
+    (prompt: string) => {
+      store.send(prompt);
+      toBottom();
+    },
+    [store, toBottom],
+  );
+  const regenerate = useCallback(() => {
+    store.regenerate();
+    toBottom();
+    message.current?.focus({ preventScroll: true });
+  }, [store, toBottom]);
+  const newChat = (): void => {
+    store.newChat();
+    message.current?.focus();
+  };
+
+  return (
+    <div className="page" ref={content}>
+      <a className="skip" href="#message">
+        Skip to the message box
+      </a>
+      <Header model={model} connection={connection} onNewChat={turns.length > 0 ? newChat : undefined} />
+      <main>
+        {turns.length === 0 && <Welcome onPick={send} />}
+        {turns.map((turn, index) => (
+          <TurnView
+            key={turn.key}
+            turn={turn}
+            onRegenerate={index === turns.length - 1 && !running ? regenerate : undefined}
+          />
+        ))}
+      </main>
+      <footer>
+        {!atBottom && turns.length > 0 && (
+          <button type="button" className="to-bottom" onClick={toBottom} aria-label="Go to the latest message">
+            <ArrowDown />
+          </button>
+        )}
+        {needsToken ? (
+          <TokenForm onToken={(token) => store.authorize(token)} />
+        ) : (
+          <Notice connection={connection} running={running} onRetry={() => store.reconnect()} />
+        )}
+        <Composer
+          ref={message}
+          running={running}
+          stopping={turns.at(-1)?.stopping === true}
+          onSend={send}
+          onStop={() => store.stop()}
+        />
+      </footer>
+      <Announcer turn={turns.at(-1)} connection={connection} />
+    </div>
+  );
+}

@@ -1,0 +1,255 @@
+import {
+  AuthenticationError,
+  CaudalClient,
+  type ConnectionState,
+  InvalidRequestError,
+  type Model,
+  NotFoundError,
+  outputText,
+  type ResponseHandle,
+  type ResponseObject,
+  ResumeExpiredError,
+} from "caudal-client";
+import { problemOf } from "./problems.ts";
+import { loadToken, loadTurns, onSavedElsewhere, saveToken, saveTurns } from "./storage.ts";
+import { hasAnswer, historyOf, isRunning, newKey, type Turn, type TurnStatus } from "./turn.ts";
+
+export interface ChatState {
+  readonly turns: readonly Turn[];
+  readonly connection: ConnectionState;
+  readonly model: Model | undefined;
+  /** The server wants a token, or another one. */
+  readonly needsToken: boolean;
+}
+
+/** The conversation: what has been said, what is being said, and the connection it is said over. No React. */
+export class ChatStore {
+  #state: ChatState = { turns: loadTurns(), connection: { status: "idle" }, model: undefined, needsToken: false };
+  readonly #listeners = new Set<() => void>();
+  readonly #server: URL;
+  #client: CaudalClient;
+  #handle: ResponseHandle | undefined;
+
+  constructor(server: URL) {
+    this.#server = server;
+    this.#client = this.#newClient();
+    this.#start();
+    onSavedElsewhere(() => {
+      if (this.#handle) return;
+      this.#set({ turns: loadTurns() });
+      this.#followRunning();
+    });
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  readonly snapshot = (): ChatState => this.#state;
+
+  send(prompt: string): void {
+    if (isRunning(this.#state.turns.at(-1))) return;
+    const previous = this.#state.turns.findLast(hasAnswer);
+    this.#ask(this.#state.turns, prompt, previous?.responseId ?? null);
+  }
+
+  /** Asks the last question again: another answer, or a first one after a failure. */
+  regenerate(): void {
+    const last = this.#state.turns.at(-1);
+    if (!last || isRunning(last)) return;
+    this.#ask(this.#state.turns.slice(0, -1), last.prompt, last.previousResponseId);
+  }
+
+  stop(): void {
+    const last = this.#state.turns.at(-1);
+    if (!this.#handle || !last || !isRunning(last)) return;
+    this.#update(last.key, { stopping: true });
+    void this.#handle.cancel();
+  }
+
+  newChat(): void {
+    void this.#handle?.cancel();
+    this.#handle = undefined;
+    this.#set({ turns: [] });
+    this.#save();
+  }
+
+  reconnect(): void {
+    this.#client.connect();
+  }
+
+  authorize(token: string): void {
+    saveToken(token);
+    this.#client.close();
+    this.#handle = undefined;
+    this.#client = this.#newClient();
+    this.#start();
+    const last = this.#state.turns.at(-1);
+    if (last?.status === "failed") this.regenerate();
+  }
+
+  #newClient(): CaudalClient {
+    const token = loadToken();
+    return new CaudalClient({
+      url: this.#server,
+      ...(token === undefined ? {} : { token }),
+      // A reader can wait or leave; the page need not decide for them.
+      reconnect: { giveUpAfterMs: Number.POSITIVE_INFINITY, maxDelayMs: 8_000 },
+    });
+  }
+
+  #start(): void {
+    const client = this.#client;
+    this.#set({ needsToken: false, connection: client.connectionState });
+    client.onConnectionStateChange((connection) => {
+      if (client !== this.#client) return;
+      const refused = connection.status === "failed" && connection.error instanceof AuthenticationError;
+      this.#set({ connection, ...(refused ? { needsToken: true } : {}) });
+      if (connection.status === "connected" && !this.#state.model) void this.#learnModel(client);
+    });
+    client.connect();
+    this.#followRunning();
+  }
+
+  async #learnModel(client: CaudalClient): Promise<void> {
+    // Without a name the page is only less informative.
+    const models = await client.models.list().catch(() => []);
+    this.#set({ model: models[0] });
+  }
+
+  #ask(before: readonly Turn[], prompt: string, previousResponseId: string | null): void {
+    const turn: Turn = {
+      key: newKey(),
+      prompt,
+      previousResponseId,
+      status: "waiting",
+      answer: "",
+      askedAt: Date.now(),
+    };
+    this.#set({ turns: [...before, turn] });
+    this.#save();
+    void this.#follow(turn, this.#create(turn), "asked");
+  }
+
+  #create(turn: Turn): ResponseHandle {
+    return this.#client.responses.create(
+      { input: turn.prompt, previous_response_id: turn.previousResponseId, client_request_id: turn.key },
+      { onQueued: (queue) => this.#update(turn.key, { queue }) },
+    );
+  }
+
+  /** After a reload: the answer that was under way goes on, from its first word. */
+  #followRunning(): void {
+    const last = this.#state.turns.at(-1);
+    if (!last || !isRunning(last)) return;
+    const handle = last.responseId === undefined ? this.#create(last) : this.#client.responses.resume(last.responseId);
+    void this.#follow(last, handle, "restored");
+  }
+
+  /** A restored answer comes as fast as it can be replayed, so it is not timed. */
+  async #follow({ key, responseId }: Turn, handle: ResponseHandle, origin: "asked" | "restored"): Promise<void> {
+    this.#handle = handle;
+    const timed = origin === "asked";
+    let pending = "";
+    let deltas = 0;
+    let firstAt = 0;
+    let scheduled = false;
+    const flush = (): void => {
+      scheduled = false;
+      if (pending === "") return;
+      const now = Date.now();
+      const rate = deltas > 2 && now > firstAt ? ((deltas - 1) * 1000) / (now - firstAt) : undefined;
+      const answer = (this.#turn(key)?.answer ?? "") + pending;
+      pending = "";
+      this.#update(key, { answer, status: "streaming", ...(rate && timed ? { tokensPerSecond: rate } : {}) });
+    };
+    this.#update(key, { answer: "" });
+    try {
+      for await (const event of handle) {
+        if (event.type === "response.created" && responseId !== event.response_id) {
+          this.#update(key, { responseId: event.response_id });
+          this.#save();
+        }
+        if (event.type !== "response.output_text.delta") continue;
+        pending += event.delta;
+        deltas++;
+        if (firstAt === 0) {
+          firstAt = Date.now();
+          if (timed) this.#update(key, { firstTokenAt: firstAt });
+        }
+        // The words of one frame are shown together; a hidden page draws no frames.
+        if (scheduled) continue;
+        scheduled = true;
+        if (document.hidden) setTimeout(flush, 100);
+        else requestAnimationFrame(flush);
+      }
+      flush();
+      const response = await handle.final();
+      this.#finish(key, response, timed ? Date.now() - firstAt : undefined);
+    } catch (error) {
+      flush();
+      await this.#recover(key, error);
+    }
+    if (this.#handle === handle) this.#handle = undefined;
+    this.#save();
+  }
+
+  #finish(key: string, response: ResponseObject, streamedMs: number | undefined): void {
+    const tokens = response.usage?.output_tokens;
+    const timed = tokens !== undefined && tokens > 1 && streamedMs !== undefined && streamedMs > 0;
+    this.#update(key, {
+      status: statusOf(response),
+      // The stored text is the text; the deltas were how it came.
+      answer: outputText(response),
+      responseId: response.id,
+      stopping: false,
+      ...(tokens === undefined ? {} : { tokens }),
+      ...(timed ? { tokensPerSecond: ((tokens - 1) * 1000) / streamedMs } : {}),
+    });
+  }
+
+  /** What can be mended without the reader is; the rest is told. */
+  async #recover(key: string, error: unknown): Promise<void> {
+    const index = this.#state.turns.findIndex((turn) => turn.key === key);
+    const turn = this.#state.turns[index];
+    if (!turn) return;
+    if (error instanceof InvalidRequestError && error.code === "previous_response_not_found") {
+      // The server forgot the conversation; the page did not.
+      const history = historyOf(this.#state.turns.slice(0, index));
+      const handle = this.#client.responses.create(
+        { input: [...history, { role: "user", content: turn.prompt }], client_request_id: `${key}_whole` },
+        { onQueued: (queue) => this.#update(key, { queue }) },
+      );
+      return this.#follow(turn, handle, "asked");
+    }
+    if ((error instanceof ResumeExpiredError || error instanceof NotFoundError) && turn.responseId !== undefined) {
+      const stored = await this.#client.responses.retrieve(turn.responseId).catch(() => undefined);
+      if (stored && stored.status !== "in_progress") return this.#finish(key, stored, undefined);
+    }
+    if (error instanceof AuthenticationError) this.#set({ needsToken: true });
+    this.#update(key, { status: "failed", problem: problemOf(error), stopping: false });
+  }
+
+  #turn(key: string): Turn | undefined {
+    return this.#state.turns.find((turn) => turn.key === key);
+  }
+
+  #update(key: string, change: Partial<Turn>): void {
+    this.#set({ turns: this.#state.turns.map((turn) => (turn.key === key ? { ...turn, ...change } : turn)) });
+  }
+
+  #save(): void {
+    saveTurns(this.#state.turns);
+  }
+
+  #set(change: Partial<ChatState>): void {
+    this.#state = { ...this.#state, ...change };
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+function statusOf(response: ResponseObject): TurnStatus {
+  if (response.status === "completed") return "done";
+  return response.incomplete_details?.reason === "cancelled" ? "stopped" : "cut";
+}

@@ -1,0 +1,37 @@
+import { type ReactNode, useEffect, useState } from "react";
+import { Check, Copy } from "./icons.tsx";
+
+export function CopyButton({ text, label }: { text: string; label: string }): ReactNode {
+  const [copied, setCopied] = useState(false);
+  useEffect(() => {
+    if (!copied) return;
+    const timer = setTimeout(() => setCopied(false), 2000);
+    return () => clearTimeout(timer);
+  }, [copied]);
+  const copy = async (): Promise<void> => setCopied(await writeClipboard(text));
+  return (
+    <button type="button" className="quiet" onClick={() => void copy()} aria-label={copied ? "Copied" : label}>
+      {copied ? <Check /> : <Copy />}
+      <span aria-hidden="true">{copied ? "Copied" : "Copy"}</span>
+    </button>
+  );
+}
+
+/** The clipboard API exists in secure contexts only; a page on a local network is none. */
+async function writeClipboard(text: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.className = "sr-only";
+    const focused = document.activeElement;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    if (focused instanceof HTMLElement) focused.focus();
+    return done;
+  }
+}

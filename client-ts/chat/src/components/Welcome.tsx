@@ -1,0 +1,29 @@
+import type { ReactNode } from "react";
+
+const IDEAS = [
+  "Explain how a river finds its way to the sea",
+  "Write a short poem about the first rain of autumn",
+  "Give me three ideas for a simple dinner",
+  "Write a Python function that reverses a string",
+];
+
+export function Welcome({ onPick }: { onPick: (prompt: string) => void }): ReactNode {
+  return (
+    <section className="welcome" aria-labelledby="welcome">
+      <h2 id="welcome">What would you like to know?</h2>
+      <p>
+        Answers stream from a model that runs on this server. Reload the page or lose the connection: the answer goes on
+        where it was.
+      </p>
+      <ul>
+        {IDEAS.map((idea) => (
+          <li key={idea}>
+            <button type="button" onClick={() => onPick(idea)}>
+              {idea}
+            </button>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}

@@ -1,0 +1,53 @@
+import type { ReactNode } from "react";
+
+function Icon({ children }: { children: ReactNode }): ReactNode {
+  return (
+    <svg className="icon" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
+      {children}
+    </svg>
+  );
+}
+
+export const ArrowUp = (): ReactNode => (
+  <Icon>
+    <path d="M12 19V5M5.5 11.5 12 5l6.5 6.5" />
+  </Icon>
+);
+export const ArrowDown = (): ReactNode => (
+  <Icon>
+    <path d="M12 5v14M5.5 12.5 12 19l6.5-6.5" />
+  </Icon>
+);
+export const Stop = (): ReactNode => (
+  <Icon>
+    <rect x="7" y="7" width="10" height="10" rx="2" fill="currentColor" />
+  </Icon>
+);
+export const Copy = (): ReactNode => (
+  <Icon>
+    <rect x="9" y="9" width="11" height="11" rx="2.5" />
+    <path d="M15 5.5A1.5 1.5 0 0 0 13.5 4h-8A1.5 1.5 0 0 0 4 5.5v8A1.5 1.5 0 0 0 5.5 15" />
+  </Icon>
+);
+export const Check = (): ReactNode => (
+  <Icon>
+    <path d="m5 12.5 4.5 4.5L19 7.5" />
+  </Icon>
+);
+export const Again = (): ReactNode => (
+  <Icon>
+    <path d="M19.5 12a7.5 7.5 0 1 1-2.2-5.3L20 9.3M20 4.5v4.8h-4.8" />
+  </Icon>
+);
+export const Pencil = (): ReactNode => (
+  <Icon>
+    <path d="M13 5H6.5A2.5 2.5 0 0 0 4 7.5v10A2.5 2.5 0 0 0 6.5 20h10a2.5 2.5 0 0 0 2.5-2.5V11M10 14l.6-2.9L17.8 4l2.2 2.2-7.1 7.2z" />
+  </Icon>
+);
+export const Waves = (): ReactNode => (
+  <svg className="waves" viewBox="0 0 32 32" aria-hidden="true" focusable="false">
+    <path d="M4 10c4-3.6 8-3.6 12 0s8 3.6 12 0" />
+    <path d="M4 16.5c4-3.6 8-3.6 12 0s8 3.6 12 0" opacity=".7" />
+    <path d="M4 23c4-3.6 8-3.6 12 0s8 3.6 12 0" opacity=".4" />
+  </svg>
+);

@@ -1,0 +1,17 @@
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { App } from "./App.tsx";
+import { ChatStore } from "./chat-store.ts";
+import "./styles/base.css";
+import "./styles/chat.css";
+import "./styles/prose.css";
+
+const store = new ChatStore(new URL(".", location.href));
+const root = document.getElementById("root");
+if (root) {
+  createRoot(root).render(
+    <StrictMode>
+      <App store={store} />
+    </StrictMode>,
+  );
+}

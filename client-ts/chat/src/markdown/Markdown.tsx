@@ -1,0 +1,124 @@
+import { type MarkedToken, marked, type Token, type Tokens } from "marked";
+import { memo, type ReactNode, useState } from "react";
+import remend from "remend";
+import { BlockSplitter } from "./blocks.ts";
+import { CodeBlock } from "./CodeBlock.tsx";
+import { decodeEntities, safeHref } from "./text.ts";
+
+/**
+ * Markdown as React elements. The parser's tokens are rendered here and no HTML is ever parsed, so there is nothing to
+ * sanitise: HTML in the text is shown as text, a link goes to the web or is none, and an image is a link to it.
+ */
+export function Markdown({ text, streaming }: { text: string; streaming: boolean }): ReactNode {
+  const [splitter] = useState(() => new BlockSplitter());
+  const blocks = splitter.split(text);
+  return blocks.map((block, index) => (
+    // A block keeps its place for ever.
+    // biome-ignore lint/suspicious/noArrayIndexKey: see above
+    <Block key={index} source={block} open={streaming && index === blocks.length - 1} />
+  ));
+}
+
+/** The last block of a stream is open: what it begins (emphasis, code, a link) is closed for it. */
+const Block = memo(function Block({ source, open }: { source: string; open: boolean }): ReactNode {
+  const closed = open ? remend(source, { images: false, linkMode: "text-only" }) : source;
+  return render(marked.lexer(closed, { gfm: true, breaks: true }));
+});
+
+function render(tokens: readonly Token[] | undefined): ReactNode[] {
+  // biome-ignore lint/suspicious/noArrayIndexKey: tokens have no other identity
+  return (tokens ?? []).map((token, index) => <One key={index} token={token as MarkedToken} />);
+}
+
+/** One level below the page's own headings, which name the speakers. */
+const HEADINGS = ["h3", "h4", "h5", "h6", "h6", "h6"] as const;
+
+function One({ token }: { token: MarkedToken }): ReactNode {
+  switch (token.type) {
+    case "paragraph":
+      return <p>{render(token.tokens)}</p>;
+    case "heading": {
+      const Heading = HEADINGS[token.depth - 1] ?? "h6";
+      return <Heading>{render(token.tokens)}</Heading>;
+    }
+    case "code":
+      return <CodeBlock code={token.text} language={token.lang?.split(/\s/)[0] ?? ""} />;
+    case "list":
+      return <List list={token} />;
+    case "blockquote":
+      return <blockquote>{render(token.tokens)}</blockquote>;
+    case "table":
+      return <Table table={token} />;
+    case "hr":
+      return <hr />;
+    case "strong":
+      return <strong>{render(token.tokens)}</strong>;
+    case "em":
+      return <em>{render(token.tokens)}</em>;
+    case "del":
+      return <del>{render(token.tokens)}</del>;
+    case "codespan":
+      return <code>{token.text}</code>;
+    case "br":
+      return <br />;
+    case "link":
+      return <Link href={token.href}>{render(token.tokens)}</Link>;
+    case "image":
+      return <Link href={token.href}>{token.text === "" ? token.href : token.text}</Link>;
+    case "text":
+      return "tokens" in token && token.tokens ? render(token.tokens) : decodeEntities(token.text);
+    case "checkbox":
+      return token.checked ? "☑ " : "☐ ";
+    case "escape":
+      return token.text;
+    case "html":
+      return /^<br\s*\/?>\s*$/i.test(token.raw) ? <br /> : token.raw;
+    default:
+      return null;
+  }
+}
+
+function Link({ href, children }: { href: string; children: ReactNode }): ReactNode {
+  const safe = safeHref(href);
+  if (safe === undefined) return children;
+  return (
+    <a href={safe} target="_blank" rel="noopener noreferrer">
+      {children}
+    </a>
+  );
+}
+
+function List({ list }: { list: Tokens.List }): ReactNode {
+  const items = list.items.map((item, index) => (
+    // biome-ignore lint/suspicious/noArrayIndexKey: items have no other identity
+    <li key={index} className={item.task ? "task" : undefined}>
+      {render(item.tokens)}
+    </li>
+  ));
+  return list.ordered ? <ol start={list.start === "" ? 1 : list.start}>{items}</ol> : <ul>{items}</ul>;
+}
+
+function Table({ table }: { table: Tokens.Table }): ReactNode {
+  const cell = (given: Tokens.TableCell, index: number, Tag: "th" | "td"): ReactNode => (
+    <Tag key={index} style={{ textAlign: table.align[index] ?? "left" }}>
+      {render(given.tokens)}
+    </Tag>
+  );
+  return (
+    // A wide table scrolls by itself, so the keyboard must reach it.
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: see above
+    <section className="table" aria-label="Table" tabIndex={0}>
+      <table>
+        <thead>
+          <tr>{table.header.map((given, index) => cell(given, index, "th"))}</tr>
+        </thead>
+        <tbody>
+          {table.rows.map((row, index) => (
+            // biome-ignore lint/suspicious/noArrayIndexKey: rows have no other identity
+            <tr key={index}>{row.map((given, column) => cell(given, column, "td"))}</tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}

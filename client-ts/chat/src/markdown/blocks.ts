@@ -1,0 +1,41 @@
+import { marked } from "marked";
+
+/**
+ * Cuts a growing text into its top-level blocks. A delta costs as much as the last two blocks are long: nothing that
+ * comes later changes what is before them (a list may still take the paragraph after it in, so one is not enough).
+ */
+export class BlockSplitter {
+  #settled: readonly string[] = [];
+  #settledLength = 0;
+  #text = "";
+
+  split(text: string): readonly string[] {
+    if (!text.startsWith(this.#text.slice(0, this.#settledLength))) {
+      this.#settled = [];
+      this.#settledLength = 0;
+    }
+    this.#text = text;
+    const tail = blocksOf(text.slice(this.#settledLength));
+    const settling = tail.slice(0, -2);
+    if (settling.length > 0) {
+      this.#settled = [...this.#settled, ...settling];
+      for (const block of settling) this.#settledLength += block.length;
+    }
+    return settling.length > 0 ? [...this.#settled, ...tail.slice(-2)] : [...this.#settled, ...tail];
+  }
+}
+
+/** Blank lines belong to the block before them, so the blocks together are the text. */
+function blocksOf(text: string): string[] {
+  const blocks: string[] = [];
+  let at = 0;
+  for (const token of marked.lexer(text)) {
+    // The lexer turns \r\n into \n and tabs into spaces; only a text it leaves alone can be cut at its lengths.
+    const raw = text.startsWith(token.raw, at) ? token.raw : text.slice(at);
+    if (raw === "") continue;
+    at += raw.length;
+    if (token.type === "space" && blocks.length > 0) blocks[blocks.length - 1] += raw;
+    else blocks.push(raw);
+  }
+  return blocks;
+}

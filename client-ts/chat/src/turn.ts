@@ -1,0 +1,59 @@
+import type { InputMessage } from "caudal-client";
+
+export type TurnStatus =
+  /** Asked, and nothing of the answer is here yet. */
+  | "waiting"
+  | "streaming"
+  | "done"
+  /** Stopped by the reader. */
+  | "stopped"
+  /** Ended by a limit of the server or the model. */
+  | "cut"
+  | "failed";
+
+export interface Problem {
+  message: string;
+  canRetry: boolean;
+}
+
+/** A question and its answer. */
+export interface Turn {
+  /** Names the turn here and is its request's idempotency key, so that a reload before the server's first word asks once. */
+  readonly key: string;
+  readonly prompt: string;
+  readonly previousResponseId: string | null;
+  readonly responseId?: string;
+  readonly status: TurnStatus;
+  readonly answer: string;
+  readonly problem?: Problem;
+  readonly queue?: { position: number; estimatedWaitMs: number | undefined };
+  readonly stopping?: boolean;
+  readonly askedAt: number;
+  readonly firstTokenAt?: number;
+  readonly tokensPerSecond?: number;
+  readonly tokens?: number;
+}
+
+export function isRunning(turn: Turn | undefined): boolean {
+  return turn?.status === "waiting" || turn?.status === "streaming";
+}
+
+/** Whether the next turn can go on from this one. */
+export function hasAnswer(turn: Turn): boolean {
+  return (
+    turn.responseId !== undefined && (turn.status === "done" || turn.status === "stopped" || turn.status === "cut")
+  );
+}
+
+/** What to send in the place of a previous response's id when the server no longer has that response. */
+export function historyOf(turns: readonly Turn[]): InputMessage[] {
+  return turns.filter(hasAnswer).flatMap((turn): InputMessage[] => [
+    { role: "user", content: turn.prompt },
+    { role: "assistant", content: turn.answer },
+  ]);
+}
+
+export function newKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return `chat_${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
