@@ -50,11 +50,21 @@ impl Authenticator {
         };
         let Ok(origin) = origin.to_str() else { return refused() };
         let own = origin.split_once("://").is_some_and(|(_, host)| host == request.connection_info().host());
-        if own || self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed == origin) {
-            return Ok(());
-        }
-        refused()
+        if own || self.allows(origin) { Ok(()) } else { refused() }
     }
+
+    fn allows(&self, origin: &str) -> bool {
+        self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed == origin)
+    }
+}
+
+/// Answers the browsers of allowed origins what they ask before a request across origins.
+pub fn cors(edge: web::Data<Edge>) -> actix_cors::Cors {
+    actix_cors::Cors::default()
+        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| edge.auth.allows(origin)))
+        .allowed_methods(["GET", "POST", "DELETE"])
+        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .max_age(3600)
 }
 
 fn bearer(request: &HttpRequest) -> Option<&str> {

@@ -53,7 +53,12 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
         let app = App::new()
             .app_data(edge.clone())
             .app_data(web::PayloadConfig::new(json_limit))
-            .service(web::scope("/v1").configure(http::routes).route("/responses", web::get().to(ws::upgrade)))
+            .service(
+                web::scope("/v1")
+                    .wrap(auth::cors(edge.clone()))
+                    .configure(http::routes)
+                    .route("/responses", web::get().to(ws::upgrade)),
+            )
             .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
             .route("/readyz", web::get().to(ready));
         match &chat_dir {
@@ -70,6 +75,9 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
     });
     let server = server
         .workers(workers)
+        // A token is a packet: it must not wait for the next one.
+        .tcp_nodelay(true)
+        .on_connect(|io, _| abandon_dead_peers(io))
         .max_connections(settings.max_connections)
         .client_request_timeout(Duration::from_millis(settings.handshake_timeout_ms))
         .keep_alive(Duration::from_secs(75))
@@ -77,6 +85,19 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
         .disable_signals()
         .listen(listener)?;
     Ok(server.run())
+}
+
+/// A peer that takes no byte for this long is dropped by the kernel, even in the middle of a write.
+const PEER_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn abandon_dead_peers(io: &dyn std::any::Any) {
+    #[cfg(target_os = "linux")]
+    if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
+        // Without it the connection only lives longer.
+        let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(PEER_TIMEOUT));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = io;
 }
 
 /// The folder of the built chat page, where there is one.

@@ -1,7 +1,9 @@
 //! The producing half: takes its turn, runs the engine, appends what it says to the log. Waits for the store and for
 //! nothing else; knows no follower.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures::FutureExt;
 
 use super::{admission::Ticket, create::unix_seconds, running::Registration};
 use crate::{
@@ -32,7 +34,12 @@ struct Log<'a> {
 impl Job {
     pub async fn run(mut self) {
         let mut log = Log { store: &*self.store, header: &self.header, next: 0, output_tokens: 0 };
-        let outcome = Self::generate(&*self.engine, &mut self.ticket, &self.registration, &mut log).await;
+        let generate = Self::generate(&*self.engine, &mut self.ticket, &self.registration, &mut log);
+        let outcome = match AssertUnwindSafe(generate).catch_unwind().await {
+            Ok(outcome) => outcome,
+            // Whatever broke, followers are not left waiting for an end that never comes.
+            Err(_) => log.finish(Finish::Failed("the generation panicked".into())).await,
+        };
         // Fenced: the response was deleted, and nobody is to see more of it.
         if let Err(error) = outcome {
             tracing::info!(response = self.header.id, %error, "the log takes no more entries");

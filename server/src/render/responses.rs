@@ -197,3 +197,68 @@ pub fn output_text<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> String {
     });
     texts.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{delta, finished, header};
+
+    fn names(entries: &[Entry]) -> Vec<&'static str> {
+        let mut renderer = Renderer::new(Arc::new(header("resp_1", "t")));
+        let mut names = Vec::new();
+        let mut collect = |number, event: Event| {
+            assert_eq!(number, names.len() as u64, "numbers have no gap");
+            names.push(event.name().strip_prefix("response.").unwrap_or_default());
+        };
+        renderer.begin(&mut collect);
+        entries.iter().for_each(|entry| renderer.entry(entry, &mut collect));
+        names
+    }
+
+    fn ended(finish: Finish) -> Entry {
+        match finished() {
+            Entry::Finished { usage, completed_at, .. } => Entry::Finished { finish, usage, completed_at },
+            other => other,
+        }
+    }
+
+    const CLOSE: [&str; 3] = ["output_text.done", "content_part.done", "output_item.done"];
+    const OPEN: [&str; 2] = ["output_item.added", "content_part.added"];
+
+    #[test]
+    fn a_reply_has_the_full_order() {
+        let held = Entry::Delta { tokens: vec![9], text: String::new() };
+        let entries = [Entry::Queued, Entry::Started, held, delta(1), delta(2), finished()];
+        let expected = [
+            &["created", "queued", "in_progress"][..],
+            &OPEN,
+            &["output_text.delta", "output_text.delta"],
+            &CLOSE,
+            &["completed"],
+        ];
+        assert_eq!(names(&entries), expected.concat());
+    }
+
+    #[test]
+    fn every_ending_closes_what_is_open() {
+        let empty = [Entry::Started, ended(Finish::Length)];
+        assert_eq!(names(&empty), [&["created", "in_progress"][..], &OPEN, &CLOSE, &["incomplete"]].concat());
+        let failed = [Entry::Started, delta(1), ended(Finish::Failed("x".into()))];
+        let expected = [&["created", "in_progress"][..], &OPEN, &["output_text.delta"], &CLOSE, &["failed"]];
+        assert_eq!(names(&failed), expected.concat());
+        let early = [Entry::Started, ended(Finish::Failed("x".into()))];
+        assert_eq!(names(&early), ["created", "in_progress", "failed"]);
+    }
+
+    #[test]
+    fn a_snapshot_has_the_text_so_far() {
+        let header = Arc::new(header("resp_1", "t"));
+        let (running, last) = response(&header, &[Entry::Started, delta(1), delta(2)]);
+        assert_eq!((running.status, last), (Status::InProgress, 5));
+        assert_eq!(running.output[0].content[0].text, " 1 2");
+        let (done, _) = response(&header, &[Entry::Started, delta(1), finished()]);
+        assert_eq!((done.status, done.usage.map(|u| u.output_tokens)), (Status::Completed, Some(1)));
+        let failed = response(&header, &[ended(Finish::Failed("secret detail".into()))]).0;
+        assert!(!serde_json::to_string(&failed).unwrap().contains("secret detail"));
+    }
+}

@@ -4,7 +4,7 @@
 //! A response is its [`Header`], written once when it is created, and its log of [`Entry`]s, each written once.
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod memory;
 
 use std::sync::Arc;
