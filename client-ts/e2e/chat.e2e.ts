@@ -1,0 +1,112 @@
+/** The page on the real model. */
+
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Server } from "../test/support/server.ts";
+import {
+  ask,
+  chatServer,
+  lastTurn,
+  open,
+  responseId,
+  shownText,
+  stored,
+  untilText,
+  untilTurn,
+  words,
+} from "./support.ts";
+
+let server: Server;
+
+beforeAll(async () => {
+  server = await chatServer({ "engine.kind": "mistralrs", "engine.slots": 1 });
+});
+
+afterAll(async () => {
+  await server?.stop();
+});
+
+describe("an answer", () => {
+  test("grows on the screen: five paints or more before it is complete", async () => {
+    const page = await open(server.url);
+    await page.evaluate((selector) => {
+      const lengths = new Set<number>();
+      // What a frame finds is what the frame before has painted.
+      const look = (): void => {
+        const turn = document.querySelector(selector);
+        if (turn?.getAttribute("data-status") === "streaming")
+          lengths.add(turn.querySelector(".prose")?.textContent.length ?? 0);
+        lengths.delete(0);
+        document.documentElement.dataset["paints"] = String(lengths.size);
+        requestAnimationFrame(look);
+      };
+      requestAnimationFrame(look);
+    }, lastTurn);
+    await ask(page, "Explain how a river finds its way to the sea.");
+    await untilTurn(page, "done", "cut");
+    const paints = await page.getAttribute("html", "data-paints");
+    expect(Number(paints)).toBeGreaterThanOrEqual(5);
+    expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/TTFT \d.* tok\/s\d+ tokens$/);
+  });
+
+  test("stops within half a second and frees its slot", async () => {
+    const page = await open(server.url);
+    await ask(page, "Write a long story about a river, at least two thousand words.");
+    await untilText(page, 60);
+    const first = await responseId(page);
+    const stoppedAfter = await page.evaluate(async (selector) => {
+      const before = performance.now();
+      document.querySelector<HTMLElement>("button.stop")?.click();
+      while (document.querySelector(selector)?.getAttribute("data-status") !== "stopped") {
+        await new Promise(requestAnimationFrame);
+      }
+      return performance.now() - before;
+    }, lastTurn);
+    expect(stoppedAfter).toBeLessThan(500);
+    const { status, text } = await stored(server.url, first);
+    expect(status).toBe("incomplete");
+    expect(words(await shownText(page))).toBe(words(text));
+
+    // There is one slot: the next answer begins only if the first has given it back.
+    await ask(page, "Say hello.");
+    await untilText(page, 1);
+    expect(await page.isVisible("text=/in line/")).toBe(false);
+    expect((await stored(server.url, first)).text).toBe(text);
+    await untilTurn(page, "done", "cut");
+  });
+
+  test("goes on after a reload in mid-stream; nothing is lost or repeated", async () => {
+    const page = await open(server.url);
+    await ask(page, "Write a long story about a river, at least five hundred words.");
+    const before = await untilText(page, 150);
+    const id = await responseId(page);
+    await page.reload();
+    const after = await untilText(page, before.length);
+    expect((await stored(server.url, id)).status).toBe("in_progress");
+    expect(words(after).startsWith(words(before).slice(0, -2))).toBe(true);
+    await untilTurn(page, "done", "cut");
+    expect(await responseId(page)).toBe(id);
+    const { text } = await stored(server.url, id);
+    expect(words(text).length).toBeGreaterThan(words(before).length);
+    expect(words(await shownText(page))).toBe(words(text));
+  });
+});
+
+test("a conversation goes on, and its last answer can be had again", async () => {
+  const page = await open(server.url);
+  await ask(page, "My name is Ines. Greet me by my name.");
+  await untilTurn(page, "done");
+  const first = await responseId(page);
+  await ask(page, "What is my name?");
+  await untilTurn(page, "done");
+  const second = await responseId(page);
+  const previousOf = async (id: string): Promise<unknown> => {
+    const response = (await (await fetch(`${server.url}/v1/responses/${id}`)).json()) as Record<string, unknown>;
+    return response["previous_response_id"];
+  };
+  expect(await previousOf(second)).toBe(first);
+  await page.getByRole("button", { name: "Regenerate" }).click();
+  await page.waitForSelector(`${lastTurn}:not([data-response-id="${second}"])[data-response-id]`);
+  await untilTurn(page, "done");
+  expect(await previousOf(await responseId(page))).toBe(first);
+  expect(await page.locator(".turn").count()).toBe(2);
+});

@@ -1,0 +1,242 @@
+/** What does not depend on the model: layout, access, and bad networks. On the scripted engine. */
+
+import axe from "axe-core";
+import type { Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
+import { startProxy } from "../test/support/proxy.ts";
+import { type Server, scripted } from "../test/support/server.ts";
+import {
+  ask,
+  chatServer,
+  lastTurn,
+  later,
+  message,
+  open,
+  responseId,
+  shownText,
+  stored,
+  untilText,
+  untilTurn,
+  words,
+} from "./support.ts";
+
+const WIDE = [
+  "A table and code that are wider than a phone:",
+  `| ${"a long heading | ".repeat(8)}\n|${"---|".repeat(8)}\n| ${"a long cell | ".repeat(8)}`,
+  `\`\`\`text\n${"wide ".repeat(60)}\n\`\`\``,
+  `And a word: ${"Donaudampfschifffahrt".repeat(12)}`,
+  "1. one\n2. two\n\n> quote\n\n[a link](https://example.org)",
+].join("\n\n");
+
+async function serve(settings: Record<string, string | number>): Promise<Server> {
+  const server = await chatServer(settings);
+  later(() => server.stop());
+  return server;
+}
+
+/** A conversation that has every kind of content. */
+async function fill(page: Page): Promise<void> {
+  const turn = {
+    prompt: `Please ${"look at this. ".repeat(20)}`,
+    previousResponseId: null,
+    askedAt: 0,
+    firstTokenAt: 210,
+  };
+  const turns = [
+    { ...turn, key: "a", responseId: "resp_a", status: "done", answer: WIDE, tokens: 120, tokensPerSecond: 80 },
+    { ...turn, key: "b", responseId: "resp_b", status: "stopped", answer: "Half an answer" },
+    {
+      ...turn,
+      key: "c",
+      status: "failed",
+      answer: "",
+      problem: { message: "The server is busy just now.", canRetry: true },
+    },
+  ];
+  await page.evaluate((saved) => localStorage.setItem("caudal.chat.v1", saved), JSON.stringify(turns));
+  await page.reload();
+  await page.waitForSelector(lastTurn);
+}
+
+describe("the layout", () => {
+  test.each([320, 390, 1280])("has no horizontal scroll at %i px", async (width) => {
+    const { url } = await serve(scripted(5, 0));
+    const page = await open(url, { viewport: { width, height: 800 }, isMobile: width < 500, hasTouch: width < 500 });
+    for (const prepare of [async () => undefined, fill]) {
+      await prepare(page);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
+    }
+  });
+
+  test("follows the end of the answer until the reader scrolls up, and again on request", async () => {
+    const { url } = await serve(scripted(3000, 150));
+    const page = await open(url, { viewport: { width: 390, height: 500 } });
+    const toEnd = (): Promise<number> =>
+      page.evaluate(() => document.documentElement.scrollHeight - innerHeight - scrollY);
+    await ask(page, "hello");
+    await untilText(page, 2000);
+    expect(await toEnd()).toBeLessThan(5);
+    await page.mouse.move(200, 200);
+    await page.mouse.wheel(0, -400);
+    await page.waitForSelector(".to-bottom");
+    const there = await page.evaluate(() => scrollY);
+    await untilText(page, (await shownText(page)).length + 1000);
+    expect(await page.evaluate(() => scrollY)).toBe(there);
+    await page.click(".to-bottom");
+    await untilText(page, (await shownText(page)).length + 500);
+    expect(await toEnd()).toBeLessThan(5);
+  });
+});
+
+describe("access", () => {
+  test.each(["light", "dark"] as const)("axe finds nothing wrong in %s", async (colorScheme) => {
+    const { url } = await serve(scripted(400, 100));
+    for (const viewport of [
+      { width: 1280, height: 800 },
+      { width: 390, height: 800 },
+    ]) {
+      const page = await open(url, { colorScheme, viewport, reducedMotion: "reduce" });
+      await page.waitForSelector('[data-state="connected"]');
+      await page.evaluate(axe.source);
+      expect(await violations(page)).toEqual([]);
+      await ask(page, "hello");
+      await untilText(page, 40);
+      expect(await violations(page)).toEqual([]);
+      await page.press(message, "Escape");
+      await untilTurn(page, "stopped");
+      await fill(page);
+      await page.evaluate(axe.source);
+      expect(await violations(page)).toEqual([]);
+    }
+  });
+
+  test("the keyboard does everything, and its focus is seen", async () => {
+    const { url } = await serve(scripted(600, 100));
+    const page = await open(url);
+    await page.waitForFunction(() => document.activeElement?.id === "message");
+    await page.keyboard.type("first line");
+    await page.keyboard.press("Shift+Enter");
+    await page.keyboard.type("second line");
+    await page.keyboard.press("Enter");
+    await untilText(page, 20);
+    expect(await page.textContent(`${lastTurn} .question p`)).toBe("first line\nsecond line");
+    await page.keyboard.press("Escape");
+    await untilTurn(page, "stopped");
+
+    const stops = new Map<string, boolean>();
+    const walk = async (until: string): Promise<void> => {
+      for (let n = 0; n < 12; n++) {
+        await page.keyboard.press("Shift+Tab");
+        const { name, seen } = await page.evaluate(() => {
+          const element = document.activeElement as HTMLElement;
+          const style = getComputedStyle(element);
+          return {
+            name: element.getAttribute("aria-label") ?? element.textContent,
+            seen: style.outlineStyle !== "none",
+          };
+        });
+        stops.set(name, seen);
+        if (name === until) return;
+      }
+      throw new Error(`"${until}" is not reached by keyboard; what is: ${[...stops.keys()].join(", ")}`);
+    };
+    const stopped = await responseId(page);
+    await walk("Regenerate answer");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(`${lastTurn}:not([data-response-id="${stopped}"])[data-response-id]`);
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("message");
+    await page.keyboard.press("Escape");
+    await untilTurn(page, "stopped");
+    await walk("New chat");
+    expect([...stops.values()]).not.toContain(false);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".welcome");
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("message");
+  });
+
+  test("a screen reader is told of the answer, not of each word", async () => {
+    const { url } = await serve(scripted(100, 100));
+    const page = await open(url);
+    await page.evaluate(() => {
+      const said: string[] = [];
+      new MutationObserver(() => {
+        said.push(document.querySelector('[role="status"]')?.textContent ?? "");
+        document.documentElement.dataset["said"] = JSON.stringify(said);
+      }).observe(document.querySelector('[role="status"]') as Element, {
+        childList: true,
+        characterData: true,
+        subtree: true,
+      });
+    });
+    await ask(page, "hello");
+    await untilTurn(page, "done");
+    await page.waitForFunction(() => document.documentElement.dataset["said"]?.includes("complete"));
+    expect(JSON.parse((await page.getAttribute("html", "data-said")) ?? "")).toEqual([
+      "Answering.",
+      "The answer is complete.",
+    ]);
+    expect(await page.locator(`${lastTurn} [aria-live]`).count()).toBe(0);
+  });
+});
+
+describe("when things go wrong", () => {
+  test("a cut connection loses and repeats nothing", async () => {
+    const server = await serve(scripted(200, 100));
+    const network = await startProxy(server.url);
+    later(() => network.close());
+    const page = await open(network.url);
+    await ask(page, "hello");
+    await untilText(page, 100);
+    network.cut();
+    await untilText(page, 300);
+    network.cut();
+    await untilTurn(page, "done");
+    expect(words(await shownText(page))).toBe(words((await stored(server.url, await responseId(page))).text));
+  });
+
+  test("a server that forgot the conversation is given it again", async () => {
+    const first = await serve(scripted(10, 0));
+    const page = await open(first.url);
+    await ask(page, "one");
+    await untilTurn(page, "done");
+    await first.stop();
+    const second = await serve({ ...scripted(10, 0), "server.bind": new URL(first.url).host });
+    await ask(page, "two");
+    await untilTurn(page, "done");
+    const items = (await (await fetch(`${second.url}/v1/responses/${await responseId(page)}/input_items`)).json()) as {
+      data: { role: string }[];
+    };
+    expect(items.data.map((item) => item.role)).toEqual(["user", "assistant", "user"]);
+  });
+
+  test("a failure is told in words and can be tried again", async () => {
+    const { url } = await serve({ ...scripted(50, 0), "engine.scripted.fail_after": 5 });
+    const page = await open(url);
+    await ask(page, "hello");
+    await untilTurn(page, "failed");
+    expect(await page.textContent(`${lastTurn} [role="alert"]`)).toContain("could not finish");
+    const first = await responseId(page);
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.waitForSelector(`${lastTurn}:not([data-response-id="${first}"])[data-response-id]`);
+  });
+
+  test("a server with keys asks for one", async () => {
+    const keys = '[{ key = "correct-horse", tenant = "t" }]';
+    const { url } = await serve({ ...scripted(10, 0), "auth.mode": "keys", "auth.keys": keys });
+    const page = await open(url);
+    await page.fill('input[type="password"]', "correct-horse");
+    await page.getByRole("button", { name: "Connect" }).click();
+    await page.waitForSelector('[data-state="connected"]');
+    await ask(page, "hello");
+    await untilTurn(page, "done");
+    expect(await page.isVisible('input[type="password"]')).toBe(false);
+  });
+});
+
+async function violations(page: Page): Promise<string[]> {
+  return page.evaluate(async () => {
+    const { axe } = globalThis as unknown as { axe: typeof import("axe-core") };
+    const { violations } = await axe.run();
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
+  });
+}

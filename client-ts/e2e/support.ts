@@ -1,0 +1,114 @@
+import { existsSync } from "node:fs";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { afterAll, afterEach, expect } from "vitest";
+import { type Server, startServer } from "../test/support/server.ts";
+
+const CHAT = new URL("../chat/dist", import.meta.url).pathname;
+
+/** Nothing of this browser goes anywhere but to the page under test. */
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+let browser: Browser | undefined;
+const cleanups: (() => Promise<void>)[] = [];
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+afterAll(async () => {
+  await browser?.close();
+  browser = undefined;
+});
+
+/** Runs after the test. */
+export function later(cleanup: () => Promise<void>): void {
+  cleanups.push(cleanup);
+}
+
+export async function chatServer(settings: Record<string, string | number>): Promise<Server> {
+  if (!existsSync(`${CHAT}/index.html`)) throw new Error("The page is not built: run `npm run build:chat` first.");
+  return startServer({ "server.chat_dir": CHAT, ...settings });
+}
+
+/** A fresh reader: own storage, nothing remembered. Its page must not report an error. */
+export async function open(url: string, options: BrowserContextOptions = {}): Promise<Page> {
+  browser ??= await chromium.launch({
+    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+    args: FLAGS,
+    ignoreDefaultArgs: ["--headless=new"],
+  });
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  const errors: string[] = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  later(async () => {
+    await context.close();
+    expect(errors).toEqual([]);
+  });
+  await page.goto(url);
+  return page;
+}
+
+export const message = "#message";
+export const lastTurn = ".turn:last-of-type";
+
+export async function ask(page: Page, prompt: string): Promise<void> {
+  await page.fill(message, prompt);
+  await page.press(message, "Enter");
+}
+
+/** Waits for the last turn to be in one of the states. */
+export async function untilTurn(page: Page, ...statuses: string[]): Promise<void> {
+  await page.waitForSelector(statuses.map((status) => `${lastTurn}[data-status="${status}"]`).join(), {
+    timeout: 45_000,
+  });
+}
+
+/** Waits for this much of the answer. */
+export async function untilText(page: Page, length: number): Promise<string> {
+  const handle = await page.waitForFunction(
+    ([selector, least]) => {
+      const text = document.querySelector(`${selector} .prose`)?.textContent ?? "";
+      return text.length >= least ? text : undefined;
+    },
+    [lastTurn, length] as const,
+    { timeout: 45_000 },
+  );
+  return String(await handle.jsonValue());
+}
+
+export async function shownText(page: Page): Promise<string> {
+  return (await page.textContent(`${lastTurn} .prose`)) ?? "";
+}
+
+export async function responseId(page: Page): Promise<string> {
+  await page.waitForSelector(`${lastTurn}[data-response-id]`);
+  return (await page.getAttribute(lastTurn, "data-response-id")) ?? "";
+}
+
+interface Stored {
+  status: string;
+  output: { content: { text: string }[] }[];
+}
+
+export async function stored(url: string, id: string): Promise<{ status: string; text: string }> {
+  const response = (await (await fetch(`${url}/v1/responses/${id}`)).json()) as Stored;
+  return { status: response.status, text: response.output.flatMap((item) => item.content.map((c) => c.text)).join("") };
+}
+
+/** What of a text is shown whether it is drawn as markdown or not: its words, without the numbers of lists. */
+export function words(text: string): string {
+  return text
+    .replace(/^\s*\d+[.)]\s/gm, "")
+    .replace(/^```\w*$/gm, "")
+    .replace(/[^\p{L}\p{N}]+/gu, "");
+}
