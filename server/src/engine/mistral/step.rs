@@ -1,0 +1,182 @@
+//! One generation, token by token, on the engine's own thread. Everything happens in the logits processor: it picks the
+//! token, detokenises, matches stop strings, sends the delta, and then tells the engine, by logits that leave no choice,
+//! which token to go on with or that the sequence is over. The engine's own sampling, stopping and streaming are not used.
+
+use std::sync::{Arc, Mutex};
+
+use candle_core::{Device, Result, Tensor};
+use mistralrs_core::CustomLogitsProcessor;
+use tokio::sync::mpsc;
+
+use super::{
+    threads::{Helpers, lock},
+    tokens::Detokenizer,
+};
+use crate::engine::{Delta, Finish, GenerateRequest, Sampling, decoder::Decoder};
+
+/// The logits processor of one generation.
+pub struct Steps {
+    state: Mutex<State>,
+    helpers: Arc<Helpers>,
+    /// Ends the sequence in the engine.
+    end: u32,
+}
+
+struct State {
+    /// Has room for the whole reply. Gone once the slot is free, so that the channel closes then and not when the engine
+    /// happens to drop its last reference.
+    sender: Option<mpsc::Sender<Delta>>,
+    decoder: Decoder<Detokenizer>,
+    sampling: Sampling,
+    cancel: tokio_util::sync::CancellationToken,
+    eos: Arc<[u32]>,
+    /// Index of the next output token.
+    position: u64,
+    /// Output tokens at which it ends.
+    max: u64,
+    /// The tokens this run has picked.
+    picked: Vec<u32>,
+    finished: bool,
+}
+
+impl Steps {
+    /// `max` is the bound on the whole output, `request.output` included.
+    pub fn new(
+        request: &GenerateRequest,
+        max: u64,
+        detokenizer: Detokenizer,
+        eos: Arc<[u32]>,
+        end: u32,
+        helpers: Arc<Helpers>,
+        sender: mpsc::Sender<Delta>,
+    ) -> Self {
+        let mut decoder = Decoder::new(detokenizer, request.stop.clone());
+        let mut stopped = None;
+        for token in &request.output {
+            // Its text has been shown already.
+            let (_, finish) = decoder.push(*token);
+            stopped = stopped.or(finish);
+        }
+        let mut state = State {
+            sender: Some(sender),
+            decoder,
+            sampling: request.sampling.clone(),
+            cancel: request.cancel.clone(),
+            eos,
+            position: request.output.len() as u64,
+            max,
+            picked: Vec::new(),
+            finished: false,
+        };
+        // A continued output may already have its end.
+        if stopped.is_some() {
+            state.finish(Vec::new(), String::new(), Finish::Stop);
+        } else if state.position >= state.max {
+            let rest = state.decoder.finish();
+            state.finish(Vec::new(), rest, Finish::Length);
+        }
+        Self { state: Mutex::new(state), helpers, end }
+    }
+
+    /// Makes the engine's thread a member of its pool and ends at once.
+    pub fn warm_up(end: u32, detokenizer: Detokenizer, helpers: Arc<Helpers>) -> Self {
+        let (sender, _) = mpsc::channel(1);
+        let state = State {
+            sender: Some(sender),
+            decoder: Decoder::new(detokenizer, Vec::new()),
+            sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 0 },
+            cancel: tokio_util::sync::CancellationToken::new(),
+            eos: Arc::new([]),
+            position: 0,
+            max: 0,
+            picked: Vec::new(),
+            finished: true,
+        };
+        Self { state: Mutex::new(state), helpers, end }
+    }
+
+    /// Sends the last delta now, unless one was sent. The engine follows at its next step.
+    pub fn finish(&self, finish: Finish) {
+        let mut state = lock(&self.state);
+        if !state.finished {
+            let rest = state.decoder.finish();
+            state.finish(Vec::new(), rest, finish);
+        }
+    }
+
+    pub fn finished(&self) -> bool {
+        lock(&self.state).finished
+    }
+
+    /// The tokens this run has picked so far.
+    pub fn picked(&self) -> Vec<u32> {
+        lock(&self.state).picked.clone()
+    }
+
+    /// Closes the delta channel.
+    pub fn close(&self) {
+        lock(&self.state).sender = None;
+    }
+}
+
+impl CustomLogitsProcessor for Steps {
+    /// `logits`: f32 of shape (vocabulary). Returns the same shape with 1 at the token to go on with and 0 elsewhere, of
+    /// which the engine takes the largest.
+    fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
+        self.helpers.enter();
+        let values = logits.to_vec1::<f32>()?;
+        let token = lock(&self.state).step(&values).unwrap_or(self.end);
+        let mut choice = vec![0f32; values.len()];
+        match choice.get_mut(token as usize) {
+            Some(place) => *place = 1.0,
+            None => candle_core::bail!("token {token} is outside the vocabulary of {}", choice.len()),
+        }
+        let len = choice.len();
+        Tensor::from_vec(choice, len, &Device::Cpu)
+    }
+}
+
+impl State {
+    /// The token to go on with, or none when the generation is over.
+    fn step(&mut self, logits: &[f32]) -> Option<u32> {
+        if self.finished {
+            return None;
+        }
+        if self.cancel.is_cancelled() {
+            let rest = self.decoder.finish();
+            self.finish(Vec::new(), rest, Finish::Cancelled);
+            return None;
+        }
+        let token = self.sampling.pick(logits, self.position);
+        if self.eos.contains(&token) {
+            let rest = self.decoder.finish();
+            self.finish(Vec::new(), rest, Finish::Stop);
+            return None;
+        }
+        self.position += 1;
+        self.picked.push(token);
+        let (mut text, stop) = self.decoder.push(token);
+        if let Some(stop) = stop {
+            self.finish(vec![token], text, stop);
+            return None;
+        }
+        if self.position >= self.max {
+            text.push_str(&self.decoder.finish());
+            self.finish(vec![token], text, Finish::Length);
+            return None;
+        }
+        self.send(Delta { tokens: vec![token], text, finish: None }).then_some(token)
+    }
+
+    fn finish(&mut self, tokens: Vec<u32>, text: String, finish: Finish) {
+        self.send(Delta { tokens, text, finish: Some(finish) });
+        self.finished = true;
+    }
+
+    /// False, and the generation is over, where nobody reads any more.
+    fn send(&mut self, delta: Delta) -> bool {
+        let sent = self.sender.as_ref().is_some_and(|sender| sender.try_send(delta).is_ok());
+        self.finished |= !sent;
+        sent
+    }
+}
