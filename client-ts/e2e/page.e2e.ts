@@ -194,6 +194,39 @@ describe("when things go wrong", () => {
     expect(words(await shownText(page))).toBe(words((await stored(server.url, await responseId(page))).text));
   });
 
+  test("a reload in mid-stream loses and repeats nothing", async () => {
+    const { url } = await serve(scripted(200, 100));
+    const page = await open(url);
+    await ask(page, "hello");
+    const before = await untilText(page, 200);
+    const id = await responseId(page);
+    await page.reload();
+    expect((await untilText(page, before.length)).startsWith(before.trim())).toBe(true);
+    expect((await stored(url, id)).status).toBe("in_progress");
+    await untilTurn(page, "done");
+    expect(words(await shownText(page))).toBe(words((await stored(url, id)).text));
+  });
+
+  test("a reload before the server's first word asks once", async () => {
+    const server = await serve(scripted(50, 100));
+    const network = await startProxy(server.url);
+    later(() => network.close());
+    const page = await open(network.url);
+    const asked = new Promise<string>((resolve) => {
+      network.onServerData = (data) => {
+        const id = /"(resp_\w+)"/.exec(data)?.[1];
+        if (id !== undefined) resolve(id);
+        return id === undefined ? "pass" : "hold";
+      };
+    });
+    await ask(page, "hello");
+    const id = await asked;
+    network.onServerData = () => "pass";
+    await page.reload();
+    await untilTurn(page, "done");
+    expect(await responseId(page)).toBe(id);
+  });
+
   test("a server that forgot the conversation is given it again", async () => {
     const first = await serve(scripted(10, 0));
     const page = await open(first.url);

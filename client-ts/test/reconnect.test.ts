@@ -124,6 +124,19 @@ describe("the wait between attempts", () => {
     expect(net.sockets).toHaveLength(9);
   });
 
+  test("goes on growing when the server only ever greets", async () => {
+    connect().responses.create({ input: "hello" });
+    await settle();
+    for (const bound of [100, 200, 400]) {
+      net.last.accept();
+      await lose();
+      const before = net.sockets.length;
+      await vi.advanceTimersByTimeAsync(bound - 1);
+      expect(net.sockets).toHaveLength(before);
+      await vi.advanceTimersByTimeAsync(1);
+    }
+  });
+
   test("is longer when the server says 1013", async () => {
     connect().responses.create({ input: "hello" });
     await settle();
@@ -249,6 +262,7 @@ test("a request that a draining server refuses goes to its successor", async () 
   const error = { code: "server_overloaded", message: "Shutting down.", type: "server_error", param: null };
   net.last.receive({ type: "error", status: 503, error, stream_id: "lane-0" });
   await vi.advanceTimersByTimeAsync(500);
+  expect(net.sockets).toHaveLength(2);
   net.last.accept();
   expect(net.last.sent).toEqual([create]);
 });

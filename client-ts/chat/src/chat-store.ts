@@ -164,7 +164,6 @@ export class ChatStore {
       pending = "";
       this.#update(key, { answer, status: "streaming", ...(rate && timed ? { tokensPerSecond: rate } : {}) });
     };
-    this.#update(key, { answer: "" });
     try {
       for await (const event of handle) {
         if (event.type === "response.created" && responseId !== event.response_id) {
