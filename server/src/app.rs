@@ -109,6 +109,44 @@ async fn engine(settings: &Settings) -> anyhow::Result<Arc<dyn Engine>> {
             "engine.kind: this binary was built without the feature `mistralrs`; build it with its default features, or use engine.kind=scripted"
         ),
         #[cfg(feature = "mistralrs")]
-        EngineKind::Mistralrs => anyhow::bail!("engine.kind: not wired yet"),
+        EngineKind::Mistralrs => Ok(Arc::new(mistral(&settings.engine).await?)),
     }
+}
+
+#[cfg(feature = "mistralrs")]
+async fn mistral(settings: &crate::settings::Engine) -> anyhow::Result<crate::engine::mistral::MistralEngine> {
+    use crate::{
+        engine::mistral::{MistralConfig, MistralEngine, default_slots, default_threads},
+        model,
+    };
+
+    let model_path = if settings.model.as_os_str().is_empty() {
+        let dir = model::default_dir();
+        model::default_file(&dir).with_context(|| {
+            format!("the default model is not in {}; fetch it with `caudal model pull`", dir.display())
+        })?
+    } else {
+        settings.model.clone()
+    };
+    let model_id = model_path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let slots = if settings.slots == 0 { default_slots(cores, memory_bytes()) } else { settings.slots };
+    let threads = if settings.threads == 0 { default_threads(slots, cores) } else { settings.threads };
+    let config = MistralConfig {
+        model_path,
+        model_id,
+        slots,
+        threads_per_slot: threads,
+        prefix_cache_bytes: settings.prefix_cache_mb << 20,
+        context_length: (settings.context_length > 0).then_some(settings.context_length),
+    };
+    Ok(MistralEngine::load(config).await?)
+}
+
+/// What this process may use: the container's limit where there is one.
+#[cfg(feature = "mistralrs")]
+fn memory_bytes() -> u64 {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    system.cgroup_limits().map_or(system.total_memory(), |limits| limits.total_memory)
 }

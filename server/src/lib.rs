@@ -4,6 +4,7 @@ pub mod app;
 pub mod edge;
 pub mod engine;
 pub mod generation;
+pub mod model;
 pub mod render;
 pub mod settings;
 pub mod store;

@@ -4,6 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use caudal_server::{
     app::App,
+    model,
     settings::{Settings, Sources},
     telemetry,
 };
@@ -26,6 +27,23 @@ enum Command {
     Serve(Layers),
     /// Print the effective configuration, secrets masked
     Config(Layers),
+    /// Fetch and list models
+    Model {
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ModelCommand {
+    /// Fetch the default model, check it, and make it fast on this CPU; does nothing when it is there
+    Pull {
+        /// Fetch it again
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the models that are here
+    List,
 }
 
 #[derive(Args)]
@@ -51,6 +69,7 @@ fn main() -> ExitCode {
             print!("{}", toml::to_string(&settings)?);
             Ok(())
         }),
+        Command::Model { command } => model(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,6 +78,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn model(command: ModelCommand) -> anyhow::Result<()> {
+    let dir = model::default_dir();
+    match command {
+        ModelCommand::Pull { force } => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let path = runtime.block_on(model::pull(&dir, force))?;
+            eprintln!("model: {}", path.display());
+        }
+        ModelCommand::List => {
+            for model in model::list(&dir) {
+                println!("{}\t{} MB\t{}", model.id, model.bytes / 1_000_000, model.path.display());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
