@@ -88,6 +88,11 @@ impl Pool {
         Lease { pool: self.clone(), index, slot, empty_first, _permit: permit }
     }
 
+    #[cfg(test)]
+    pub fn kept_bytes(&self) -> u64 {
+        lock(&self.seats).seats.iter().map(|seat| seat.bytes(self.limits.kv_bytes_per_token)).sum()
+    }
+
     fn share_threads(&self, seats: &Seats) {
         let running = seats.seats.iter().filter(|seat| seat.busy).count().max(1);
         let threads = (self.limits.cores / running).clamp(1, self.limits.threads_per_slot.max(1));

@@ -1,1 +1,356 @@
+//! With the default model, which `caudal model pull` fetches. One engine of two slots serves all tests.
 
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime::Runtime, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    engine::{Role, Sampling, decoder::TokenBytes},
+    model,
+};
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
+    // On a thread of its own, because the first to ask may be inside the runtime.
+    let load = || RUNTIME.block_on(MistralEngine::load(config(2, 256 << 20)));
+    std::thread::spawn(load).join().expect("loads").expect("the model loads")
+});
+
+fn config(slots: usize, prefix_cache_bytes: u64) -> MistralConfig {
+    let dir = model::default_dir();
+    let model_path = model::default_file(&dir)
+        .unwrap_or_else(|| panic!("no model in {}: run `caudal model pull` first", dir.display()));
+    MistralConfig {
+        model_path,
+        model_id: "m".into(),
+        slots,
+        threads_per_slot: 2,
+        prefix_cache_bytes,
+        context_length: None,
+    }
+}
+
+fn prompt(text: &str) -> Vec<u32> {
+    ENGINE.tokenize("m", &[Message { role: Role::User, content: text.into() }]).expect("rendered")
+}
+
+fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
+    GenerateRequest {
+        prompt: prompt(text),
+        output: Vec::new(),
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 1 },
+        stop: Vec::new(),
+        max_output_tokens,
+        cancel: CancellationToken::new(),
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Clone)]
+struct Reply {
+    tokens: Vec<u32>,
+    text: String,
+    finish: Option<Finish>,
+}
+
+/// Reads to the channel's end and checks that the finish comes once and last.
+async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
+    let mut reply = Reply::default();
+    while let Some(delta) = deltas.recv().await {
+        assert_eq!(reply.finish, None, "a delta after the last");
+        reply.tokens.extend(delta.tokens);
+        reply.text.push_str(&delta.text);
+        reply.finish = delta.finish;
+    }
+    reply
+}
+
+fn run(request: GenerateRequest) -> Reply {
+    RUNTIME.block_on(async { collect(ENGINE.generate("m", request).expect("starts")).await })
+}
+
+#[test]
+fn the_prompt_is_what_the_model_was_trained_on() {
+    let text = ENGINE.shared.tokens.bytes();
+    let messages = [
+        Message { role: Role::System, content: "Be brief.".into() },
+        Message { role: Role::User, content: "Hi".into() },
+        Message { role: Role::Assistant, content: "Hello!".into() },
+        Message { role: Role::User, content: "Bye".into() },
+    ];
+    let tokens = ENGINE.tokenize("m", &messages).unwrap();
+    // Special tokens have no text.
+    assert_eq!(text.decode(&tokens), "system\nBe brief.\nuser\nHi\nassistant\nHello!\nuser\nBye\nassistant\n");
+    assert!(matches!(ENGINE.tokenize("other", &messages), Err(EngineError::UnknownModel(_))));
+}
+
+#[test]
+fn the_text_is_the_tokens_decoded() {
+    let reply = run(request("Write one line each in French, Japanese and emoji about rivers.", 80));
+    assert_eq!(reply.text, ENGINE.shared.tokens.bytes().decode(&reply.tokens));
+    assert!(reply.tokens.len() <= 80);
+    assert!(matches!(reply.finish, Some(Finish::Stop | Finish::Length)), "{:?}", reply.finish);
+}
+
+#[test]
+fn it_stops_where_the_model_does() {
+    let reply = run(request("What is the capital of France? Answer in one short sentence.", 100));
+    assert_eq!(reply.finish, Some(Finish::Stop), "{reply:?}");
+    assert!(reply.text.contains("Paris"), "{reply:?}");
+    assert!(!reply.text.contains("<|"), "{reply:?}");
+}
+
+#[test]
+fn it_ends_at_the_length() {
+    for length in [1, 7] {
+        let reply = run(request("Count from one to a hundred.", length));
+        assert_eq!((reply.tokens.len(), reply.finish), (length as usize, Some(Finish::Length)));
+    }
+}
+
+#[test]
+fn a_seed_decides_the_reply() {
+    let sampled = |seed| {
+        let mut request = request("Invent a name for a river.", 24);
+        request.sampling = Sampling { temperature: 1.0, top_p: 0.95, top_k: None, min_p: 0.0, seed };
+        run(request)
+    };
+    let first = sampled(7);
+    assert_eq!(first, sampled(7));
+    assert!((8..12).any(|seed| sampled(seed) != first), "every seed gave {first:?}");
+}
+
+#[test]
+fn a_stop_string_ends_it_and_is_not_shown() {
+    let whole = run(request("Count from one to ten, in digits, with commas.", 40));
+    let middle = whole.text.char_indices().nth(whole.text.chars().count() / 2).unwrap().0;
+    let stop: String = whole.text[middle..].chars().take(3).collect();
+    let mut stopped = request("Count from one to ten, in digits, with commas.", 40);
+    stopped.stop = vec![stop.clone(), "never said".into()];
+    let reply = run(stopped);
+    assert_eq!(reply.finish, Some(Finish::Stop));
+    assert_eq!(reply.text, whole.text[..whole.text.find(&stop).unwrap()]);
+}
+
+#[test]
+fn an_output_is_continued_by_its_tokens() {
+    let question = "Name three rivers of Europe and one fact about each.";
+    let whole = run(request(question, 40));
+    for cut in [1, whole.tokens.len() / 2, whole.tokens.len() - 1] {
+        let mut rest = request(question, 40);
+        rest.output = whole.tokens[..cut].to_vec();
+        let rest = run(rest);
+        assert_eq!([&whole.tokens[..cut], &rest.tokens].concat(), whole.tokens, "cut at {cut}");
+        let shown = ENGINE.shared.tokens.bytes().decode(&whole.tokens[..cut]);
+        assert_eq!(shown + &rest.text, whole.text, "cut at {cut}");
+        assert_eq!(rest.finish, whole.finish);
+    }
+    let mut nothing_left = request(question, 40);
+    nothing_left.output = whole.tokens[..5].to_vec();
+    nothing_left.max_output_tokens = 5;
+    assert_eq!(run(nothing_left), Reply { finish: Some(Finish::Length), ..Reply::default() });
+}
+
+/// The characters of an emoji take several tokens of this vocabulary; the reply is cut after each of them.
+#[test]
+fn a_reply_that_ends_inside_a_character_is_not_lost() {
+    let mut cut = request("Say it.", 1);
+    let text = "ab \u{1f9ff} cd";
+    let tokens = ENGINE.shared.tokens.encode_plain(text);
+    for length in 1..=tokens.len() {
+        let mut decoder = crate::engine::decoder::Decoder::new(ENGINE.shared.tokens.bytes(), Vec::new());
+        let mut shown: String = tokens[..length].iter().map(|token| decoder.push(*token).0).collect();
+        shown.push_str(&decoder.finish());
+        assert_eq!(shown, ENGINE.shared.tokens.bytes().decode(&tokens[..length]), "{length} tokens");
+    }
+    // And through the engine: the held half of a character comes with the last delta.
+    let inside = (1..tokens.len()).find(|n| ENGINE.shared.tokens.bytes().decode(&tokens[..*n]).ends_with('\u{fffd}'));
+    cut.output = tokens[..inside.expect("a character of several tokens")].to_vec();
+    cut.max_output_tokens = cut.output.len() as u32;
+    assert!(run(cut).text.ends_with('\u{fffd}'));
+}
+
+#[test]
+fn cancel_ends_it_within_a_token_and_frees_the_slot() {
+    RUNTIME.block_on(async {
+        let long = request("Tell me everything about the sea.", 2000);
+        let cancel = long.cancel.clone();
+        let mut deltas = ENGINE.generate("m", long).unwrap();
+        for _ in 0..5 {
+            deltas.recv().await.expect("a delta");
+        }
+        cancel.cancel();
+        let cancelled = Instant::now();
+        let mut after = 0;
+        let mut last = None;
+        while let Some(delta) = deltas.recv().await {
+            after += delta.tokens.len();
+            last = delta.finish;
+        }
+        assert_eq!(last, Some(Finish::Cancelled));
+        // What was in the channel when it was cancelled may still come, and one token more.
+        assert!(after <= 4, "{after} tokens after the cancel");
+        assert!(cancelled.elapsed() < Duration::from_secs(2), "{:?}", cancelled.elapsed());
+    });
+    assert_eq!(run(request("Hi", 3)).finish, Some(Finish::Length));
+}
+
+#[test]
+fn cancelled_before_it_runs_it_never_does() {
+    let early = request("Hi", 5);
+    early.cancel.cancel();
+    assert_eq!(run(early), Reply { finish: Some(Finish::Cancelled), ..Reply::default() });
+}
+
+#[test]
+fn a_dropped_reader_does_not_break_the_slot() {
+    RUNTIME.block_on(async {
+        // More than there are slots, so that each has had one.
+        for _ in 0..4 {
+            let mut deltas = ENGINE.generate("m", request("Tell me a long story.", 2000)).unwrap();
+            deltas.recv().await.expect("a delta");
+            drop(deltas);
+        }
+    });
+    let begun = Instant::now();
+    assert_eq!(run(request("Hi", 3)).tokens.len(), 3);
+    assert!(begun.elapsed() < Duration::from_secs(20), "the dropped ones are still running");
+}
+
+#[test]
+fn conversations_do_not_disturb_each_other() {
+    let questions = ["What is the capital of Italy?", "How many legs has a spider?", "Who wrote Hamlet?"];
+    let alone: Vec<Reply> = questions.iter().map(|question| run(request(question, 24))).collect();
+    let together = RUNTIME.block_on(futures::future::join_all(
+        questions.iter().map(|question| collect(ENGINE.generate("m", request(question, 24)).unwrap())),
+    ));
+    assert_eq!(alone, together);
+}
+
+/// Keeps the logits of the first step and ends there.
+struct Probe {
+    end: u32,
+    seen: std::sync::Mutex<Vec<f32>>,
+}
+
+impl mistralrs_core::CustomLogitsProcessor for Probe {
+    fn apply(&self, logits: &candle_core::Tensor, _: &[u32]) -> candle_core::Result<candle_core::Tensor> {
+        let values = logits.to_vec1::<f32>()?;
+        let mut choice = vec![0f32; values.len()];
+        choice[self.end as usize] = 1.0;
+        *threads::lock(&self.seen) = values;
+        candle_core::Tensor::new(choice, logits.device())
+    }
+}
+
+/// The likelihoods of the token after `prompt`, and how long they took.
+async fn likelihoods(slot: &Slot, end: u32, prompt: &[u32]) -> (Vec<f64>, Duration) {
+    let probe = Arc::new(Probe { end, seen: std::sync::Mutex::default() });
+    let begun = Instant::now();
+    slot.run(prompt.to_vec(), 2, end, probe.clone()).await.expect("runs");
+    let took = begun.elapsed();
+    let logits = threads::lock(&probe.seen).clone();
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = logits.iter().map(|logit| f64::from(logit - max).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    (weights.iter().map(|weight| weight / sum).collect(), took)
+}
+
+/// Half the sum of the differences: 0 for the same distribution, 1 for disjoint ones.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0
+}
+
+#[test]
+fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
+    RUNTIME.block_on(async {
+        let engine = MistralEngine::load(config(1, 256 << 20)).await.expect("the model loads");
+        let question = "Tell me about the Nile in two sentences.";
+        let said = collect(engine.generate("m", request(question, 48)).unwrap()).await;
+        let turn = [
+            Message { role: Role::User, content: question.into() },
+            Message { role: Role::Assistant, content: said.text },
+            Message { role: Role::User, content: "And how long is it?".into() },
+        ];
+        let prompt = engine.tokenize("m", &turn).unwrap();
+        let lease = engine.pool.acquire(&prompt).await;
+        let end = engine.shared.end;
+        let (cached, fast) = likelihoods(&lease.slot, end, &prompt).await;
+        lease.slot.empty_cache(&engine.shared).await.unwrap();
+        let (fresh, slow) = likelihoods(&lease.slot, end, &prompt).await;
+        // Not equal: a key computed in a prefill and one computed alone differ in the last bits.
+        let far = distance(&cached, &fresh);
+        eprintln!("distance {far}, cached {fast:?}, fresh {slow:?}");
+        assert!(far < 0.05, "distance {far}");
+        assert!(fast < slow, "cached {fast:?}, fresh {slow:?}");
+    });
+}
+
+#[test]
+fn the_cache_is_bounded() {
+    RUNTIME.block_on(async {
+        let engine = MistralEngine::load(config(1, 80_000_000)).await.expect("the model loads");
+        for n in 0..8 {
+            collect(engine.generate("m", request(&format!("{n}: hi"), 2)).unwrap()).await;
+            let kept = engine.pool.kept_bytes();
+            assert!(kept > 0 && kept <= 80_000_000 || n > 0, "{kept} bytes kept");
+        }
+    });
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said() {
+    let load = |path: &std::path::Path| {
+        let config = MistralConfig { model_path: path.to_owned(), ..config(1, 0) };
+        RUNTIME.block_on(MistralEngine::load(config)).err().expect("an error").to_string()
+    };
+    let missing = load(std::path::Path::new("/nowhere/model.gguf"));
+    assert!(missing.contains("/nowhere/model.gguf") && missing.contains("caudal model pull"), "{missing}");
+    let path = std::env::temp_dir().join(format!("caudal-not-gguf-{}", std::process::id()));
+    std::fs::write(&path, b"not a model").unwrap();
+    assert!(load(&path).contains("not a GGUF file"));
+    for (architecture, template, expected) in
+        [("bert", true, "architecture `bert`"), ("llama", false, "no chat template")]
+    {
+        let text = |text: &str| candle_core::quantized::gguf_file::Value::String(text.into());
+        let (architecture, chat) = (text(architecture), text("{{ messages }}"));
+        let mut metadata = vec![("general.architecture", &architecture)];
+        if template {
+            metadata.push(("tokenizer.chat_template", &chat));
+        }
+        let mut file = std::fs::File::create(&path).unwrap();
+        candle_core::quantized::gguf_file::write(&mut file, &metadata, &[]).unwrap();
+        let error = load(&path);
+        assert!(error.contains(expected), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_prompt_that_fills_the_context_ends_at_once() {
+    let mut full = request("Hi", 5);
+    full.prompt = vec![full.prompt[0]; ENGINE.models()[0].context_length as usize];
+    assert_eq!(run(full).finish, Some(Finish::Length));
+}
+
+#[test]
+fn an_engine_error_fails_one_generation_only() {
+    let mut broken = request("Hi", 5);
+    broken.prompt.push(u32::MAX - 7);
+    let reply = run(broken);
+    assert!(matches!(reply.finish, Some(Finish::Failed(_))), "{reply:?}");
+    assert_eq!(run(request("Hi", 2)).tokens.len(), 2);
+    assert_eq!(run(request("Hi", 2)).tokens.len(), 2);
+}
+
+#[test]
+fn defaults_fit_the_machine() {
+    assert_eq!(default_slots(2, 16 << 30), 8);
+    assert_eq!(default_slots(2, 2 << 30), 1);
+    assert_eq!(default_slots(64, 1 << 40), 32);
+    assert_eq!(default_threads(8, 2), 2);
+}

@@ -69,6 +69,11 @@ impl Tokens {
         Ok(encoding.get_ids().to_vec())
     }
 
+    #[cfg(test)]
+    pub fn encode_plain(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+    }
+
     /// For one generation's decoder.
     pub fn bytes(&self) -> Detokenizer {
         Detokenizer(self.tokenizer.clone())
