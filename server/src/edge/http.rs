@@ -4,7 +4,7 @@ use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError, http::Sta
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Edge, auth::Tenant, sse};
+use super::{Edge, auth::Tenant, chat, sse};
 use crate::wire::{
     error::WireError,
     request::{Create, InputRole},
@@ -29,7 +29,7 @@ impl ResponseError for ApiError {
     }
 }
 
-type Answer = Result<HttpResponse, ApiError>;
+pub type Answer = Result<HttpResponse, ApiError>;
 
 pub fn routes(config: &mut web::ServiceConfig) {
     let query = web::QueryConfig::default()
@@ -38,6 +38,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .app_data(query)
         .default_service(web::to(unknown))
         .route("/models", web::get().to(models))
+        .route("/chat/completions", web::post().to(chat::create))
         .route("/responses", web::post().to(create))
         .route("/responses/{id}", web::get().to(retrieve))
         .route("/responses/{id}", web::delete().to(delete))
@@ -66,11 +67,7 @@ async fn models(edge: web::Data<Edge>, _: Tenant) -> Answer {
 }
 
 async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequest, body: web::Bytes) -> Answer {
-    // A web page cannot send this type to another origin without asking first.
-    if !request.content_type().eq_ignore_ascii_case("application/json") {
-        return Err(WireError::invalid("content-type", "The content type must be application/json.").into());
-    }
-    let body: Value = serde_json::from_slice(&body).map_err(|e| WireError::InvalidJson(e.to_string()))?;
+    let body = json_body(&request, &body)?;
     let stream = match body.get("stream") {
         None | Some(Value::Null) => false,
         Some(Value::Bool(stream)) => *stream,
@@ -79,12 +76,20 @@ async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequ
     let created = edge.generations.create(&tenant, Create::from_value(body)?, None).await?;
     let mut follow = edge.generations.follow(&tenant, &created.id, None).await?;
     if stream {
-        return Ok(sse::stream(follow));
+        return Ok(sse::responses(follow));
     }
     while let Some(event) = follow.next().await {
         event?;
     }
     Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &created.id).await?))
+}
+
+/// The body, from a sender that says it is JSON: a web page cannot do so to another origin without asking first.
+pub fn json_body(request: &HttpRequest, body: &[u8]) -> Result<Value, WireError> {
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
+        return Err(WireError::invalid("content-type", "The content type must be application/json."));
+    }
+    serde_json::from_slice(body).map_err(|e| WireError::InvalidJson(e.to_string()))
 }
 
 #[derive(Deserialize)]
@@ -100,7 +105,7 @@ async fn retrieve(
     query: web::Query<Retrieve>,
 ) -> Answer {
     if query.stream == Some(true) {
-        return Ok(sse::stream(edge.generations.follow(&tenant, &id, query.starting_after).await?));
+        return Ok(sse::responses(edge.generations.follow(&tenant, &id, query.starting_after).await?));
     }
     Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &id).await?))
 }

@@ -2,6 +2,7 @@
 //! SSE events. The only module that names actix; decides nothing about generations.
 
 mod auth;
+mod chat;
 mod http;
 mod sse;
 mod ws;

@@ -1,6 +1,7 @@
 //! Renderers: a header and its entries become wire events. Pure, so a response's events and their numbers are the same on
 //! every connection, on every replica, for ever.
 
+pub mod chat;
 pub mod responses;
 
 pub use responses::{Renderer, output_text, response};

@@ -2,6 +2,7 @@
 //!
 //! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours.
 
+pub mod chat;
 pub mod close;
 pub mod error;
 pub mod event;

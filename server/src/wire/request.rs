@@ -366,7 +366,7 @@ fn parse_part(path: &str, part: &Value) -> Result<String, WireError> {
     }
 }
 
-fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
     read_field("", value)
 }
 

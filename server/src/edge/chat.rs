@@ -1,0 +1,32 @@
+//! `POST /v1/chat/completions`.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::{
+    Edge,
+    auth::Tenant,
+    http::{Answer, json_body},
+    sse,
+};
+use crate::{
+    render::chat,
+    wire::{chat::ChatRequest, error::WireError, response::Status},
+};
+
+pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequest, body: web::Bytes) -> Answer {
+    let chat = ChatRequest::from_value(json_body(&request, &body)?)?;
+    let created = edge.generations.create(&tenant, chat.create, None).await?;
+    let mut follow = edge.generations.follow(&tenant, &created.id, None).await?;
+    if chat.stream {
+        let response = edge.generations.retrieve(&tenant, &created.id).await?;
+        return Ok(sse::chunks(follow, response, chat.include_usage));
+    }
+    while let Some(event) = follow.next().await {
+        event?;
+    }
+    let response = edge.generations.retrieve(&tenant, &created.id).await?;
+    if response.status == Status::Failed {
+        return Err(WireError::EngineFailed.into());
+    }
+    Ok(HttpResponse::Ok().json(chat::completion(&response)))
+}
