@@ -69,7 +69,7 @@ export async function ask(page: Page, prompt: string): Promise<void> {
 /** Waits for the last turn to be in one of the states. */
 export async function untilTurn(page: Page, ...statuses: string[]): Promise<void> {
   await page.waitForSelector(statuses.map((status) => `${lastTurn}[data-status="${status}"]`).join(), {
-    timeout: 45_000,
+    timeout: 90_000,
   });
 }
 
@@ -81,7 +81,7 @@ export async function untilText(page: Page, length: number): Promise<string> {
       return text.length >= least ? text : undefined;
     },
     [lastTurn, length] as const,
-    { timeout: 45_000 },
+    { timeout: 90_000 },
   );
   return String(await handle.jsonValue());
 }

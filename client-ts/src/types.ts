@@ -171,4 +171,5 @@ export interface Model {
   created: number;
   owned_by: string;
   context_length?: number;
+  quantisation?: string | null;
 }

@@ -5,7 +5,7 @@ export type TurnStatus =
   | "waiting"
   | "streaming"
   | "done"
-  /** Stopped by the reader. */
+  /** Stopped by the reader, or by the server when nobody followed. */
   | "stopped"
   /** Ended by a limit of the server or the model. */
   | "cut"

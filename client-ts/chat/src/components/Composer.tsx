@@ -36,7 +36,7 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
   useEffect(() => {
     if (!running) return;
     const onEscape = (event: globalThis.KeyboardEvent): void => {
-      if (event.key === "Escape") onStop();
+      if (event.key === "Escape" && !event.isComposing) onStop();
     };
     window.addEventListener("keydown", onEscape);
     return () => window.removeEventListener("keydown", onEscape);

@@ -55,7 +55,7 @@ function Waiting({ turn }: { turn: Turn }): ReactNode {
 }
 
 function Outcome({ turn, onRegenerate }: TurnViewProps): ReactNode {
-  if (turn.status === "stopped") return <p className="outcome">You stopped this answer.</p>;
+  if (turn.status === "stopped") return <p className="outcome">This answer was stopped.</p>;
   if (turn.status === "cut") return <p className="outcome">This answer reached its length limit.</p>;
   if (turn.status !== "failed") return null;
   return (
