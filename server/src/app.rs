@@ -45,9 +45,14 @@ impl App {
             }
             _ => anyhow::anyhow!("server.bind: cannot listen on {bind}: {error}"),
         })?;
+        let engine = engine(&settings).await?;
+        Self::new(settings, listener, engine)
+    }
+
+    /// Serves an engine that is loaded already on a bound listener.
+    pub fn new(settings: Settings, listener: TcpListener, engine: Arc<dyn Engine>) -> anyhow::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let engine = engine(&settings).await?;
         let store = Arc::new(MemoryStore::new(Limits {
             retention: Duration::from_secs(settings.store.retention_s),
             resume_window: Duration::from_millis(settings.generation.resume_window_ms),

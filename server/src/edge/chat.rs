@@ -1,11 +1,11 @@
 //! `POST /v1/chat/completions`.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 
 use super::{
     Edge,
     auth::Tenant,
-    http::{Answer, json_body},
+    http::{Answer, JsonBody},
     sse,
 };
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
     wire::{chat::ChatRequest, error::WireError, response::Status},
 };
 
-pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequest, body: web::Bytes) -> Answer {
-    let chat = ChatRequest::from_value(json_body(&request, &body)?)?;
+pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
+    let chat = ChatRequest::from_value(body)?;
     let created = edge.generations.create(&tenant, chat.create, None).await?;
     let mut follow = edge.generations.follow(&tenant, &created.id, None).await?;
     if chat.stream {

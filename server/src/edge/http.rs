@@ -1,6 +1,9 @@
 //! The HTTP side of the Responses API.
 
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError, http::StatusCode, web};
+use actix_web::{
+    FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, dev::Payload, error::PayloadError, http::StatusCode, web,
+};
+use futures::{FutureExt, future::LocalBoxFuture};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -66,8 +69,7 @@ async fn models(edge: web::Data<Edge>, _: Tenant) -> Answer {
     Ok(HttpResponse::Ok().json(json!({"object": "list", "data": data})))
 }
 
-async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequest, body: web::Bytes) -> Answer {
-    let body = json_body(&request, &body)?;
+async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
     let stream = match body.get("stream") {
         None | Some(Value::Null) => false,
         Some(Value::Bool(stream)) => *stream,
@@ -84,12 +86,28 @@ async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, request: HttpRequ
     Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &created.id).await?))
 }
 
-/// The body, from a sender that says it is JSON: a web page cannot do so to another origin without asking first.
-pub fn json_body(request: &HttpRequest, body: &[u8]) -> Result<Value, WireError> {
-    if !request.content_type().eq_ignore_ascii_case("application/json") {
-        return Err(WireError::invalid("content-type", "The content type must be application/json."));
+/// A JSON body, from a sender that says it is JSON: a web page cannot do so to another origin without asking first.
+pub struct JsonBody(pub Value);
+
+impl FromRequest for JsonBody {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let is_json = request.content_type().eq_ignore_ascii_case("application/json");
+        let body = web::Bytes::from_request(request, payload);
+        async move {
+            if !is_json {
+                return Err(WireError::invalid("content-type", "The content type must be application/json.").into());
+            }
+            let body = body.await.map_err(|error| match error.as_error() {
+                Some(PayloadError::Overflow) => WireError::BodyTooLarge,
+                _ => WireError::InvalidRequest { param: None, message: error.to_string() },
+            })?;
+            Ok(Self(serde_json::from_slice(&body).map_err(|e| WireError::InvalidJson(e.to_string()))?))
+        }
+        .boxed_local()
     }
-    serde_json::from_slice(body).map_err(|e| WireError::InvalidJson(e.to_string()))
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,9 @@ pub const RESTART: u16 = 1012;
 pub const TOO_LARGE: u16 = 1009;
 /// A frame that the protocol has no meaning for, such as a binary one.
 pub const UNSUPPORTED: u16 = 1003;
-/// The peer broke the WebSocket protocol or sent text that is not UTF-8.
+/// Text that is not UTF-8.
+pub const NOT_UTF8: u16 = 1007;
+/// The peer broke the WebSocket protocol.
 pub const PROTOCOL: u16 = 1002;
 /// The client read too slowly and its unsent bytes reached the bound: reconnect and resume.
 pub const SLOW_CLIENT: u16 = 4000;

@@ -7,6 +7,8 @@ use serde::Serialize;
 pub enum WireError {
     #[error("The message is not valid JSON: {0}")]
     InvalidJson(String),
+    #[error("The body is larger than server.max_message_bytes.")]
+    BodyTooLarge,
     /// `param` names the field.
     #[error("{message}")]
     InvalidRequest { param: Option<String>, message: String },
@@ -56,6 +58,7 @@ impl WireError {
     pub fn code(&self) -> (&'static str, u16) {
         match self {
             Self::InvalidJson(_) => ("invalid_json", 400),
+            Self::BodyTooLarge => ("invalid_request", 413),
             Self::InvalidRequest { .. } => ("invalid_request", 400),
             Self::PreviousResponseNotFound(_) => ("previous_response_not_found", 400),
             Self::InvalidStreamId => ("invalid_stream_id", 400),

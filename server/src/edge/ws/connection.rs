@@ -27,6 +27,14 @@ use crate::{
     },
 };
 
+/// What arrives: messages, and when they have ended whether it was for their size.
+pub struct Incoming {
+    pub messages: AggregatedMessageStream,
+    pub too_large: Rc<Cell<bool>>,
+}
+
+const TOO_LARGE: &str = "message too large";
+
 /// What a connection's jobs share. They all run on the connection's task.
 struct Connection {
     edge: web::Data<Edge>,
@@ -34,6 +42,8 @@ struct Connection {
     extensions: bool,
     outbox: Outbox,
     next: Cell<u64>,
+    /// Whether the client knows that the server drains.
+    told: Cell<bool>,
     /// The latest response of this connection with `store: false`, which only this connection may continue.
     unstored: RefCell<Option<String>>,
 }
@@ -43,7 +53,7 @@ pub async fn run(
     tenant: String,
     extensions: bool,
     session: Session,
-    messages: AggregatedMessageStream,
+    incoming: Incoming,
 ) {
     let settings = &edge.settings.server;
     let (outbox, frames, closing) =
@@ -55,9 +65,10 @@ pub async fn run(
         extensions,
         outbox,
         next: Cell::new(0),
+        told: Cell::new(false),
         unstored: RefCell::new(None),
     });
-    let _ = connection.live(messages).await;
+    let _ = connection.live(incoming).await;
     // Ends the writer once it has sent what was queued.
     drop(connection);
     let _ = writer.await;
@@ -65,7 +76,7 @@ pub async fn run(
 
 impl Connection {
     /// Until the client leaves, breaks a rule or the server closes.
-    async fn live(self: &Rc<Self>, mut messages: AggregatedMessageStream) -> Result<(), Gone> {
+    async fn live(self: &Rc<Self>, mut incoming: Incoming) -> Result<(), Gone> {
         let settings = &self.edge.settings.server;
         let mut lanes = Lanes::default();
         let mut phase = self.edge.phase.clone();
@@ -101,7 +112,7 @@ impl Connection {
                     self.close(close::CONNECTION_LIMIT, "maximum age reached; reconnect and resume");
                     return Ok(());
                 }
-                message = messages.recv() => {
+                message = incoming.messages.recv() => {
                     heard = Instant::now();
                     match message {
                         Some(Ok(AggregatedMessage::Text(text))) => self.receive(&text, &mut lanes).await?,
@@ -112,11 +123,11 @@ impl Connection {
                             self.close(1000, "");
                             return Ok(());
                         }
-                        Some(Err(ProtocolError::Overflow)) => self.close(close::TOO_LARGE, "message too large"),
                         Some(Err(error)) => {
-                            tracing::debug!(%error, "a client broke the protocol");
-                            self.close(close::PROTOCOL, "protocol error");
+                            let (code, reason) = broken(&error);
+                            self.close(code, reason);
                         }
+                        None if incoming.too_large.get() => self.close(close::TOO_LARGE, TOO_LARGE),
                         None => return Ok(()),
                     }
                 }
@@ -142,8 +153,9 @@ impl Connection {
         self.enter(phase).await
     }
 
+    /// Tells once that the server drains, also where it closes at once.
     async fn enter(&self, phase: Phase) -> Result<(), Gone> {
-        if phase == Phase::Draining {
+        if phase >= Phase::Draining && !self.told.replace(true) {
             self.extension(Extension::Draining { reconnect_after_ms: 1000 }).await?;
         }
         Ok(())
@@ -285,5 +297,14 @@ impl Connection {
 
     fn close(&self, code: u16, reason: &'static str) {
         self.outbox.close(Closing { code, reason, flush: true });
+    }
+}
+
+/// The close code of a broken stream of frames.
+fn broken(error: &ProtocolError) -> (u16, &'static str) {
+    match error {
+        ProtocolError::Overflow => (close::TOO_LARGE, TOO_LARGE),
+        ProtocolError::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => (close::NOT_UTF8, "text is UTF-8"),
+        _ => (close::PROTOCOL, "protocol error"),
     }
 }

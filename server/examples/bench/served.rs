@@ -1,0 +1,105 @@
+//! The whole server in this process, spoken to over a real socket by just as much of a WebSocket client as it takes.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{bail, ensure};
+use caudal_server::{
+    app::App,
+    engine::Engine,
+    settings::{Settings, Sources},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::Stream;
+
+pub async fn start(engine: Arc<dyn Engine>) -> anyhow::Result<SocketAddr> {
+    let settings = Settings::load(&Sources::default())?;
+    let app = App::new(settings, TcpListener::bind("127.0.0.1:0")?, engine)?;
+    let address = app.address;
+    tokio::spawn(app.run());
+    Ok(address)
+}
+
+/// One chat on a connection of its own.
+pub async fn chat(address: SocketAddr, text: String, tokens: u32) -> anyhow::Result<Stream> {
+    Connection::open(address).await?.chat(&text, tokens).await
+}
+
+pub struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let head = format!(
+            "GET /v1/responses HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await?;
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        ensure!(line.contains("101"), "the upgrade was answered {line}");
+        while line.trim_end() != "" {
+            line.clear();
+            stream.read_line(&mut line).await?;
+        }
+        Ok(Self(stream))
+    }
+
+    pub async fn chat(&mut self, text: &str, tokens: u32) -> anyhow::Result<Stream> {
+        let create = json!({"type": "response.create", "input": text, "temperature": 0, "max_output_tokens": tokens});
+        self.send(&create.to_string()).await?;
+        let mut stream = Stream::default();
+        loop {
+            let event = self.receive().await?;
+            match event["type"].as_str().unwrap_or_default() {
+                "response.output_text.delta" => stream.times.push(Instant::now()),
+                "response.completed" | "response.incomplete" => {
+                    // A delta may hold no text, and then is no event: the tokens are counted by the server.
+                    let counted = event["response"]["usage"]["output_tokens"].as_u64().unwrap_or(0) as usize;
+                    ensure!(stream.times.len() <= counted, "more deltas than tokens");
+                    while let Some(last) = stream.times.last().copied().filter(|_| stream.times.len() < counted) {
+                        stream.times.push(last);
+                    }
+                    return Ok(stream);
+                }
+                "error" | "response.failed" => bail!("{event}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// A masked text frame, with a mask of zeros.
+    async fn send(&mut self, text: &str) -> anyhow::Result<()> {
+        let length = u16::try_from(text.len())?.to_be_bytes();
+        let head = [0x81, 0x80 | 126, length[0], length[1], 0, 0, 0, 0];
+        Ok(self.0.get_mut().write_all(&[&head, text.as_bytes()].concat()).await?)
+    }
+
+    async fn receive(&mut self) -> anyhow::Result<Value> {
+        loop {
+            let opcode = self.0.read_u8().await? & 0x0f;
+            let length = match self.0.read_u8().await? & 0x7f {
+                126 => u64::from(self.0.read_u16().await?),
+                127 => self.0.read_u64().await?,
+                short => u64::from(short),
+            };
+            let mut body = vec![0; usize::try_from(length)?];
+            self.0.read_exact(&mut body).await?;
+            match opcode {
+                1 => return Ok(serde_json::from_slice(&body)?),
+                8 => bail!("the server closed the connection"),
+                _ => {}
+            }
+        }
+    }
+}
