@@ -1,0 +1,187 @@
+//! A server process of one's own: started on a free port, ended by its handle.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::PATIENCE;
+
+/// A running `caudal serve`. Dropping it kills the process and fails the test if the server panicked.
+pub struct App {
+    pub address: SocketAddr,
+    child: Child,
+    stderr: Arc<Mutex<String>>,
+}
+
+/// How to start the binary.
+#[derive(Default)]
+pub struct Setup {
+    settings: Vec<String>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// A server with the scripted engine at full speed on a free port; `settings` as in `--set`, later ones win.
+pub fn spawn_app(settings: &[&str]) -> App {
+    Setup::scripted().set(settings).spawn()
+}
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    let built = || {
+        let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| {
+            let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache");
+            cache.unwrap_or_else(home).join("caudal/target")
+        });
+        target.join("release/caudal")
+    };
+    let path = env::var_os("CAUDAL_BIN").map_or_else(built, PathBuf::from);
+    assert!(path.is_file(), "there is no server at {}: run `make build`, or set CAUDAL_BIN", path.display());
+    path
+}
+
+impl Setup {
+    pub fn scripted() -> Self {
+        Self::default().set(&[
+            "server.bind=127.0.0.1:0",
+            "engine.kind=scripted",
+            "engine.scripted.tokens=20",
+            "engine.scripted.tokens_per_second=0",
+        ])
+    }
+
+    /// The real engine on the default model.
+    pub fn real() -> Self {
+        Self::default().set(&["server.bind=127.0.0.1:0", "engine.kind=mistralrs"])
+    }
+
+    pub fn set(mut self, settings: &[&str]) -> Self {
+        self.settings.extend(settings.iter().map(|s| s.to_string()));
+        self
+    }
+
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.environment.push((key.into(), value.into()));
+        self
+    }
+
+    fn command(self, subcommand: &str) -> Command {
+        let mut command = Command::new(binary());
+        // What the developer has set for a server of theirs is not for the tests.
+        for (key, _) in env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("CAUDAL__")) {
+            command.env_remove(key);
+        }
+        command.arg(subcommand).args(&self.arguments).envs(self.environment);
+        self.settings.iter().for_each(|setting| {
+            command.args(["--set", setting]);
+        });
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a subcommand that ends by itself, as `config`, or a `serve` that is to fail.
+    pub fn run(self, subcommand: &str) -> Output {
+        let mut child = self.command(subcommand).spawn().expect("the binary starts");
+        match wait(&mut child) {
+            Some(_) => child.wait_with_output().expect("the binary's output can be read"),
+            None => {
+                let _ = child.kill();
+                let output = child.wait_with_output().expect("the binary's output can be read");
+                panic!("`caudal {subcommand}` did not end: {output:?}");
+            }
+        }
+    }
+
+    pub fn spawn(self) -> App {
+        let mut child = self.command("serve").spawn().expect("the binary starts");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (lines, mut errors) = (stderr.clone(), child.stderr.take().expect("stderr is piped"));
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = errors.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            }
+        });
+        let (sender, first_line) = mpsc::channel();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            let _ = sender.send(lines.next());
+            // Keeps the pipe open and empty.
+            lines.for_each(drop);
+        });
+        let line = first_line.recv_timeout(PATIENCE * 4).ok().flatten();
+        let address = line.as_deref().and_then(|l| l.strip_prefix("listening on http://")).and_then(|a| a.parse().ok());
+        let Some(address) = address else {
+            let _ = child.kill();
+            let _ = child.wait();
+            let stderr = stderr.lock().unwrap_or_else(PoisonError::into_inner);
+            panic!("the first line of stdout must be 'listening on http://ADDRESS', got {line:?}; stderr:\n{stderr}");
+        };
+        App { address, child, stderr }
+    }
+}
+
+impl App {
+    /// What the server has logged so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success(), "kill -s {name}");
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn exit(&mut self) -> ExitStatus {
+        match wait(&mut self.child) {
+            Some(status) => status,
+            None => panic!("the server did not exit; stderr:\n{}", self.stderr()),
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let stderr = self.stderr();
+        let panicked = stderr.contains("panicked at");
+        if std::thread::panicking() {
+            let tail: Vec<&str> = stderr.lines().rev().take(30).collect();
+            eprintln!("the server's last lines:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        } else {
+            assert!(!panicked, "the server panicked:\n{stderr}");
+        }
+    }
+}
+
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    None
+}

@@ -1,0 +1,85 @@
+//! A TCP proxy between a client and the server that cuts the connection where a test wants it cut: as a lost network
+//! does, without a close frame.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+};
+
+use crate::raw::frame_length;
+
+/// When a connection is cut, counted in what the server sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Cut {
+    /// After so many WebSocket frames.
+    Frames(usize),
+    /// After so many bytes, the upgrade's answer included.
+    Bytes(usize),
+}
+
+/// Forwards one connection to `upstream` and cuts it. Returns where to connect.
+pub async fn cutting(upstream: SocketAddr, cut: Cut) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let Ok((client, _)) = listener.accept().await else { return };
+        let Ok(server) = TcpStream::connect(upstream).await else { return };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        // To the server a reset instead of a polite end; the client is to read what was let through.
+        let _ = server.set_zero_linger();
+        let (mut from_client, to_client) = client.into_split();
+        let (from_server, mut to_server) = server.into_split();
+        let upwards = tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
+        let _ = match cut {
+            Cut::Bytes(bytes) => forward_bytes(from_server, to_client, bytes).await,
+            Cut::Frames(frames) => forward_frames(from_server, to_client, frames).await,
+        };
+        upwards.abort();
+    });
+    address
+}
+
+async fn forward_bytes(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut left: usize) -> std::io::Result<()> {
+    let mut buffer = [0; 4096];
+    while left > 0 {
+        let want = left.min(buffer.len());
+        let read = from.read(&mut buffer[..want]).await?;
+        if read == 0 {
+            break;
+        }
+        to.write_all(&buffer[..read]).await?;
+        left -= read;
+    }
+    flush(&mut to).await
+}
+
+async fn forward_frames(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, frames: usize) -> std::io::Result<()> {
+    let (mut buffer, mut head_sent, mut sent) = (Vec::new(), false, 0);
+    while sent < frames {
+        let whole = if head_sent {
+            frame_length(&buffer)
+        } else {
+            buffer.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4)
+        };
+        match whole {
+            Some(length) => {
+                to.write_all(&buffer[..length]).await?;
+                buffer.drain(..length);
+                sent += usize::from(head_sent);
+                head_sent = true;
+            }
+            None => {
+                if from.read_buf(&mut buffer).await? == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    flush(&mut to).await
+}
+
+async fn flush(to: &mut OwnedWriteHalf) -> std::io::Result<()> {
+    to.shutdown().await
+}

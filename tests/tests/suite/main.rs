@@ -1,0 +1,17 @@
+//! Caudal's behaviour on the scripted engine. One binary, so that the tests run side by side, each on a server of its own.
+
+mod admission;
+mod auth;
+mod cancel;
+mod chains;
+mod chat;
+mod errors;
+mod http;
+mod lanes;
+mod limits;
+mod order;
+mod orphans;
+mod resume;
+mod settings;
+mod shutdown;
+mod slow_client;
