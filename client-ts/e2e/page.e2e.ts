@@ -152,6 +152,11 @@ describe("access", () => {
     await page.keyboard.press("Enter");
     await page.waitForSelector(".welcome");
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("message");
+    // The idea that was picked is gone from the page; the focus is not.
+    await page.focus(".welcome button");
+    await page.keyboard.press("Enter");
+    await untilText(page, 1);
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("message");
   });
 
   test("a screen reader is told of the answer, not of each word", async () => {

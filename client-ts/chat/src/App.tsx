@@ -8,6 +8,7 @@ import { Notice } from "./components/Notice.tsx";
 import { TokenForm } from "./components/TokenForm.tsx";
 import { TurnView } from "./components/TurnView.tsx";
 import { Welcome } from "./components/Welcome.tsx";
+import { isTouch } from "./touch.ts";
 import { isRunning } from "./turn.ts";
 import { useStickToBottom } from "./use-stick-to-bottom.ts";
 
@@ -17,21 +18,22 @@ export function App({ store }: { store: ChatStore }): ReactNode {
   const { content, atBottom, toBottom } = useStickToBottom();
   const running = isRunning(turns.at(-1));
 
-  const send = useCallback(
-    (prompt: string) => {
-      store.send(prompt);
-      toBottom();
-    },
-    [store, toBottom],
-  );
+  // What was pressed may be gone now: the focus goes to where the reader goes on.
+  const settle = useCallback(() => {
+    toBottom();
+    if (!isTouch()) message.current?.focus({ preventScroll: true });
+  }, [toBottom]);
+  const send = (prompt: string): void => {
+    store.send(prompt);
+    settle();
+  };
   const regenerate = useCallback(() => {
     store.regenerate();
-    toBottom();
-    message.current?.focus({ preventScroll: true });
-  }, [store, toBottom]);
+    settle();
+  }, [store, settle]);
   const newChat = (): void => {
     store.newChat();
-    message.current?.focus();
+    settle();
   };
 
   return (

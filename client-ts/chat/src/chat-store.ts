@@ -22,6 +22,9 @@ export interface ChatState {
   readonly needsToken: boolean;
 }
 
+/** Small models lose the thread at the API's default of 1; this still gives another answer when one is asked for. */
+const SAMPLING = { temperature: 0.4, top_p: 0.9 };
+
 /** The conversation: what has been said, what is being said, and the connection it is said over. No React. */
 export class ChatStore {
   #state: ChatState = { turns: loadTurns(), connection: { status: "idle" }, model: undefined, needsToken: false };
@@ -134,7 +137,12 @@ export class ChatStore {
 
   #create(turn: Turn): ResponseHandle {
     return this.#client.responses.create(
-      { input: turn.prompt, previous_response_id: turn.previousResponseId, client_request_id: turn.key },
+      {
+        ...SAMPLING,
+        input: turn.prompt,
+        previous_response_id: turn.previousResponseId,
+        client_request_id: turn.key,
+      },
       { onQueued: (queue) => this.#update(turn.key, { queue }) },
     );
   }
@@ -217,7 +225,11 @@ export class ChatStore {
       // The server forgot the conversation; the page did not.
       const history = historyOf(this.#state.turns.slice(0, index));
       const handle = this.#client.responses.create(
-        { input: [...history, { role: "user", content: turn.prompt }], client_request_id: `${key}_whole` },
+        {
+          ...SAMPLING,
+          input: [...history, { role: "user", content: turn.prompt }],
+          client_request_id: `${key}_whole`,
+        },
         { onQueued: (queue) => this.#update(key, { queue }) },
       );
       return this.#follow(turn, handle, "asked");

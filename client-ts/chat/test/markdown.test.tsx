@@ -3,8 +3,8 @@ import { describe, expect, test } from "vitest";
 import { BlockSplitter } from "../src/markdown/blocks.ts";
 import { Markdown } from "../src/markdown/Markdown.tsx";
 
-const html = (text: string, streaming = false): string =>
-  renderToStaticMarkup(<Markdown text={text} streaming={streaming} />);
+const html = (text: string, unfinished = false): string =>
+  renderToStaticMarkup(<Markdown text={text} unfinished={unfinished} />);
 
 const DOCUMENT = `# Title
 
@@ -58,7 +58,7 @@ describe("a growing text", () => {
     expect(splitter.split("else")).toEqual(["else"]);
   });
 
-  test("shows what is open as if it were closed, while it streams", () => {
+  test("shows what is open as if it were closed, while it is unfinished", () => {
     expect(html("some **bold", true)).toBe("<p>some <strong>bold</strong></p>");
     expect(html("some `code", true)).toBe("<p>some <code>code</code></p>");
     expect(html("see [the sea](https://exa", true)).toBe("<p>see the sea</p>");

@@ -7,6 +7,7 @@ import {
   useLayoutEffect,
   useState,
 } from "react";
+import { isTouch } from "../touch.ts";
 import { ArrowUp, Stop } from "./icons.tsx";
 
 interface ComposerProps {
@@ -57,7 +58,6 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
     if (!running) submit();
   };
 
-  // One button, so that the focus stays where it was when sending becomes stopping.
   const label = running ? (stopping ? "Stopping" : "Stop") : "Send";
   return (
     <form className="composer" onSubmit={submit}>
@@ -88,8 +88,4 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
       </p>
     </form>
   );
-}
-
-function isTouch(): boolean {
-  return matchMedia("(pointer: coarse)").matches;
 }

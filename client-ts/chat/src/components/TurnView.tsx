@@ -23,7 +23,7 @@ export const TurnView = memo(function TurnView({ turn, onRegenerate }: TurnViewP
         <h2 className="sr-only">Answer</h2>
         {turn.status === "waiting" && <Waiting turn={turn} />}
         <div className="prose">
-          <Markdown text={turn.answer} streaming={running} />
+          <Markdown text={turn.answer} unfinished={turn.status !== "done"} />
         </div>
         <Outcome turn={turn} onRegenerate={onRegenerate} />
         <div className="meta">

@@ -1,10 +1,10 @@
 import type { ReactNode } from "react";
 
 const IDEAS = [
-  "Explain how a river finds its way to the sea",
-  "Write a short poem about the first rain of autumn",
-  "Give me three ideas for a simple dinner",
   "Write a Python function that reverses a string",
+  "What is photosynthesis, in two sentences?",
+  "How do I stay focused while working from home?",
+  "Write a friendly email that moves a meeting to Friday",
 ];
 
 export function Welcome({ onPick }: { onPick: (prompt: string) => void }): ReactNode {

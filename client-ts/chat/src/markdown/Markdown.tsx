@@ -9,17 +9,17 @@ import { decodeEntities, safeHref } from "./text.ts";
  * Markdown as React elements. The parser's tokens are rendered here and no HTML is ever parsed, so there is nothing to
  * sanitise: HTML in the text is shown as text, a link goes to the web or is none, and an image is a link to it.
  */
-export function Markdown({ text, streaming }: { text: string; streaming: boolean }): ReactNode {
+export function Markdown({ text, unfinished }: { text: string; unfinished: boolean }): ReactNode {
   const [splitter] = useState(() => new BlockSplitter());
   const blocks = splitter.split(text);
   return blocks.map((block, index) => (
     // A block keeps its place for ever.
     // biome-ignore lint/suspicious/noArrayIndexKey: see above
-    <Block key={index} source={block} open={streaming && index === blocks.length - 1} />
+    <Block key={index} source={block} open={unfinished && index === blocks.length - 1} />
   ));
 }
 
-/** The last block of a stream is open: what it begins (emphasis, code, a link) is closed for it. */
+/** The last block of an unfinished text is open: what it begins (emphasis, code, a link) is closed for it. */
 const Block = memo(function Block({ source, open }: { source: string; open: boolean }): ReactNode {
   const closed = open ? remend(source, { images: false, linkMode: "text-only" }) : source;
   return render(marked.lexer(closed, { gfm: true, breaks: true }));
