@@ -113,7 +113,8 @@ async fn measure<F: Future<Output = anyhow::Result<Stream>>>(
 
         let begun = Instant::now();
         let streams = join_all(CHATS.iter().map(|text| chat(format!("{round}. {text}")))).await;
-        best.together = best.together.better(Speed::of(begun, &streams.into_iter().collect::<anyhow::Result<Vec<_>>>()?));
+        best.together =
+            best.together.better(Speed::of(begun, &streams.into_iter().collect::<anyhow::Result<Vec<_>>>()?));
 
         let begun = Instant::now();
         let mut streams = Vec::new();
@@ -191,7 +192,8 @@ async fn main() -> anyhow::Result<()> {
         println!("{name:<30} {:>8.2}   {target}", ratios[name].as_f64().unwrap_or(f64::NAN));
     }
     if let Some(path) = args.json {
-        let report = json!({"cores": cores, "slots": slots, "bare": bare, "pool": pool, "server": server, "ratios": ratios});
+        let report =
+            json!({"cores": cores, "slots": slots, "bare": bare, "pool": pool, "server": server, "ratios": ratios});
         std::fs::write(&path, serde_json::to_string_pretty(&report)?)?;
     }
     Ok(())

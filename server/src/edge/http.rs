@@ -1,7 +1,8 @@
 //! The HTTP side of the Responses API.
 
 use actix_web::{
-    FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, dev::Payload, error::PayloadError, http::StatusCode, web,
+    FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, dev::Payload, error::PayloadError,
+    http::StatusCode, web,
 };
 use futures::{FutureExt, future::LocalBoxFuture};
 use serde::Deserialize;

@@ -12,6 +12,7 @@ use futures::{FutureExt, future::LocalBoxFuture};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
+    guard::Violation,
     lanes::{Job, Lane, Lanes, MAX_IN_FLIGHT, MAX_LANES},
     outbox::{Body, Closing, Gone, Outbox},
     writer,
@@ -27,13 +28,11 @@ use crate::{
     },
 };
 
-/// What arrives: messages, and when they have ended whether it was for their size.
+/// What arrives: messages and, when they have ended, the frame that ended them.
 pub struct Incoming {
     pub messages: AggregatedMessageStream,
-    pub too_large: Rc<Cell<bool>>,
+    pub violation: Rc<Cell<Option<Violation>>>,
 }
-
-const TOO_LARGE: &str = "message too large";
 
 /// What a connection's jobs share. They all run on the connection's task.
 struct Connection {
@@ -48,13 +47,7 @@ struct Connection {
     unstored: RefCell<Option<String>>,
 }
 
-pub async fn run(
-    edge: web::Data<Edge>,
-    tenant: String,
-    extensions: bool,
-    session: Session,
-    incoming: Incoming,
-) {
+pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, session: Session, incoming: Incoming) {
     let settings = &edge.settings.server;
     let (outbox, frames, closing) =
         Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
@@ -127,8 +120,10 @@ impl Connection {
                             let (code, reason) = broken(&error);
                             self.close(code, reason);
                         }
-                        None if incoming.too_large.get() => self.close(close::TOO_LARGE, TOO_LARGE),
-                        None => return Ok(()),
+                        None => match incoming.violation.get() {
+                            Some((code, reason)) => self.close(code, reason),
+                            None => return Ok(()),
+                        },
                     }
                 }
             }
@@ -303,7 +298,7 @@ impl Connection {
 /// The close code of a broken stream of frames.
 fn broken(error: &ProtocolError) -> (u16, &'static str) {
     match error {
-        ProtocolError::Overflow => (close::TOO_LARGE, TOO_LARGE),
+        ProtocolError::Overflow => (close::TOO_LARGE, "message too large"),
         ProtocolError::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => (close::NOT_UTF8, "text is UTF-8"),
         _ => (close::PROTOCOL, "protocol error"),
     }

@@ -1,5 +1,5 @@
-//! Bounds a message by what its frames' headers announce, before a byte of it is kept: actix waits for a whole frame, of
-//! whatever length, before it compares the length with its limit.
+//! Judges frames by their headers, before a byte of them is kept: actix waits for a whole frame, of whatever length, before
+//! it compares the length with its limit, and does not tell reserved bits from text that is not UTF-8.
 
 use std::{
     cell::Cell,
@@ -11,20 +11,28 @@ use std::{
 use actix_web::{error::PayloadError, web::Bytes};
 use futures::Stream;
 
-/// Passes bytes through and ends before the frame that makes its message too long. It ends, too, where the socket fails:
+use crate::wire::close;
+
+/// The close code and reason of a frame that may not pass.
+pub type Violation = (u16, &'static str);
+
+const TOO_LARGE: Violation = (close::TOO_LARGE, "message too large");
+const RESERVED: Violation = (close::PROTOCOL, "reserved bits");
+
+/// Passes bytes through and ends before a frame that may not pass. It ends, too, where the socket fails:
 /// actix would answer an error with what it has read before still unread.
 pub struct FrameGuard<S> {
     bytes: S,
     frames: Frames,
-    too_large: Rc<Cell<bool>>,
+    violation: Rc<Cell<Option<Violation>>>,
 }
 
 impl<S> FrameGuard<S> {
-    /// The guard, and whether it has ended for the limit.
-    pub fn new(bytes: S, limit: usize) -> (Self, Rc<Cell<bool>>) {
-        let too_large = Rc::new(Cell::new(false));
+    /// The guard, and why it has ended.
+    pub fn new(bytes: S, limit: usize) -> (Self, Rc<Cell<Option<Violation>>>) {
+        let violation = Rc::default();
         let frames = Frames { limit: limit as u64, header: Vec::with_capacity(14), payload: 0, message: 0 };
-        (Self { bytes, frames, too_large: too_large.clone() }, too_large)
+        (Self { bytes, frames, violation: Rc::clone(&violation) }, violation)
     }
 }
 
@@ -32,14 +40,14 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameGuar
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.too_large.get() {
+        if self.violation.get().is_some() {
             return Poll::Ready(None);
         }
         match Pin::new(&mut self.bytes).poll_next(context) {
             Poll::Ready(Some(Ok(mut bytes))) => {
-                if let Err(within) = self.frames.read(&bytes) {
-                    self.too_large.set(true);
-                    bytes.truncate(within);
+                if let Err((before, violation)) = self.frames.read(&bytes) {
+                    self.violation.set(Some(violation));
+                    bytes.truncate(before);
                 }
                 Poll::Ready(Some(Ok(bytes)))
             }
@@ -61,8 +69,8 @@ struct Frames {
 }
 
 impl Frames {
-    /// Fails when a message is longer than the limit, with how many of these bytes come before the frame that makes it so.
-    fn read(&mut self, bytes: &[u8]) -> Result<(), usize> {
+    /// Fails at a frame that may not pass, with how many of these bytes come before it.
+    fn read(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
         let (mut at, mut frame) = (0, 0);
         while let Some(&byte) = bytes.get(at) {
             if self.payload > 0 {
@@ -73,6 +81,9 @@ impl Frames {
             }
             if self.header.is_empty() {
                 frame = at;
+                if byte & 0x70 != 0 {
+                    return Err((frame, RESERVED));
+                }
             }
             self.header.push(byte);
             at += 1;
@@ -84,13 +95,13 @@ impl Frames {
                 if opcode < 8 {
                     self.message = self.message.saturating_add(length);
                     if self.message > self.limit {
-                        return Err(frame);
+                        return Err((frame, TOO_LARGE));
                     }
                     if is_final {
                         self.message = 0;
                     }
                 } else if length > self.limit {
-                    return Err(frame);
+                    return Err((frame, TOO_LARGE));
                 }
             }
         }
@@ -145,7 +156,8 @@ mod tests {
     #[test]
     fn messages_up_to_the_limit_pass_however_they_are_cut() {
         for length in [0, 1, 125, 126, 300, 65535, 65536, 70000] {
-            let bytes = [frame(0x81, length), frame(0x89, 100), frame(0x01, length / 2), frame(0x80, length / 2)].concat();
+            let bytes =
+                [frame(0x81, length), frame(0x89, 100), frame(0x01, length / 2), frame(0x80, length / 2)].concat();
             for piece in [1, 7, 4096, bytes.len()] {
                 let mut frames = frames(length.max(100) as u64);
                 assert!(bytes.chunks(piece).all(|piece| frames.read(piece).is_ok()), "{length} in pieces of {piece}");
@@ -156,12 +168,17 @@ mod tests {
 
     #[test]
     fn one_byte_more_fails_at_the_header() {
-        assert_eq!(frames(300).read(&frame(0x81, 301)[..8]), Err(0));
+        assert_eq!(frames(300).read(&frame(0x81, 301)[..8]), Err((0, TOO_LARGE)));
         let first = frame(0x81, 300);
-        assert_eq!(frames(300).read(&[&first[..], &frame(0x81, 301)].concat()), Err(first.len()));
+        assert_eq!(frames(300).read(&[&first[..], &frame(0x81, 301)].concat()), Err((first.len(), TOO_LARGE)));
         let mut fragmented = frames(300);
         assert_eq!(fragmented.read(&frame(0x01, 200)), Ok(()));
         assert_eq!(fragmented.read(&frame(0x89, 50)), Ok(()));
-        assert_eq!(fragmented.read(&frame(0x80, 101)[..8]), Err(0));
+        assert_eq!(fragmented.read(&frame(0x80, 101)[..8]), Err((0, TOO_LARGE)));
+    }
+
+    #[test]
+    fn reserved_bits_do_not_pass() {
+        assert_eq!(frames(300).read(&frame(0xc1, 3)), Err((0, RESERVED)));
     }
 }

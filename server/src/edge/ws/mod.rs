@@ -24,13 +24,13 @@ pub async fn upgrade(
     body: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let limit = edge.settings.server.max_message_bytes;
-    let (guard, too_large) = FrameGuard::new(body.into_inner(), limit);
+    let (guard, violation) = FrameGuard::new(body.into_inner(), limit);
     let body = web::Payload::from_request(&request, &mut Payload::from(guard.boxed_local())).await.map_err(refused)?;
     let (response, session, messages) =
         actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL]).map_err(refused)?;
     let extensions = response.headers().contains_key("sec-websocket-protocol");
     let messages = messages.max_frame_size(limit).aggregate_continuations().max_continuation_size(limit);
-    let incoming = Incoming { messages, too_large };
+    let incoming = Incoming { messages, violation };
     rt::spawn(connection::run(edge, tenant, extensions, session, incoming));
     Ok(response)
 }
