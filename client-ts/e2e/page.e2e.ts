@@ -90,7 +90,7 @@ describe("the layout", () => {
 
 describe("access", () => {
   test.each(["light", "dark"] as const)("axe finds nothing wrong in %s", async (colorScheme) => {
-    const { url } = await serve(scripted(400, 100));
+    const { url } = await serve(scripted(6000, 100));
     for (const viewport of [
       { width: 1280, height: 800 },
       { width: 390, height: 800 },
@@ -111,7 +111,7 @@ describe("access", () => {
   });
 
   test("the keyboard does everything, and its focus is seen", async () => {
-    const { url } = await serve(scripted(600, 100));
+    const { url } = await serve(scripted(6000, 100));
     const page = await open(url);
     await page.waitForFunction(() => document.activeElement?.id === "message");
     await page.keyboard.type("first line");
@@ -200,7 +200,7 @@ describe("when things go wrong", () => {
   });
 
   test("a reload in mid-stream loses and repeats nothing", async () => {
-    const { url } = await serve(scripted(200, 100));
+    const { url } = await serve(scripted(500, 80));
     const page = await open(url);
     await ask(page, "hello");
     const before = await untilText(page, 200);

@@ -131,9 +131,12 @@ export class Link {
     if (early > 0) return this.#retryIn(early);
     this.#opening = true;
     this.#setState({ status: "connecting", attempt: this.#attempt });
+    // A token that cannot be fetched is most often one more sign of the lost network.
+    const token = await this.#options.token().catch(() => null);
+    this.#opening = false;
+    if (this.#isClosed()) return;
+    if (token === null) return this.#later(false);
     try {
-      const token = await this.#options.token();
-      if (this.#isClosed()) return;
       this.#current = new Connection(this.#options.socketUrl, token, this.#options.webSocket, {
         ready: (connection) => this.#ready(connection),
         message: (connection, message) => this.#receive(connection, message),
@@ -142,9 +145,7 @@ export class Link {
       });
       this.#lanes.set(this.#current, new Map());
     } catch (cause) {
-      this.#refuse(new ConnectionError("The connection could not be opened.", { cause }));
-    } finally {
-      this.#opening = false;
+      this.#refuse(new ConnectionError("The address or the token is not one that a WebSocket takes.", { cause }));
     }
   }
 

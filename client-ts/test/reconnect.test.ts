@@ -360,3 +360,27 @@ test("a short-lived token is fetched for each connection and offered as a subpro
   ]);
   expect(net.last.url).toBe("ws://caudal.test/v1/responses");
 });
+
+test("a token that cannot be fetched is fetched again", async () => {
+  let asked = 0;
+  const token = async (): Promise<string> => {
+    if (++asked === 1) throw new TypeError("network");
+    return "t";
+  };
+  connect({ token }).responses.create({ input: "hello" });
+  await settle();
+  expect(net.sockets).toHaveLength(0);
+  await vi.advanceTimersByTimeAsync(100);
+  net.last.accept();
+  expect(net.last.sentOf("response.create")).toHaveLength(1);
+});
+
+test("a token that no WebSocket takes ends the handle", async () => {
+  class Strict {
+    constructor() {
+      throw new SyntaxError("bad subprotocol");
+    }
+  }
+  const handle = connect({ webSocket: Strict as never }).responses.create({ input: "hello" });
+  await expect(handle.final()).rejects.toThrow(ConnectionError);
+});
