@@ -1,0 +1,161 @@
+//! The real engine on the default model. Needs `make build`, which builds the engine and fetches the model.
+
+use std::time::{Duration, Instant};
+
+use caudal_tests::{
+    App, Client, EventLog, Received, Setup, http,
+    log::{kind, output_text},
+    proxy::{Cut, cutting},
+    ws::SUBPROTOCOL,
+};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// A server of one slot, and one test at a time: the machine has few cores.
+async fn app() -> (App, MutexGuard<'static, ()>) {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
+    (Setup::real().set(&["engine.slots=1"]).spawn(), turn)
+}
+
+fn seeded(more: Value) -> Value {
+    let mut fields =
+        json!({"input": "Name three rivers of Europe.", "seed": 42, "temperature": 0.8, "max_output_tokens": 24});
+    fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    fields
+}
+
+async fn stored(app: &App, id: &str) -> Value {
+    http::get(app.address, &format!("/v1/responses/{id}")).await.json()
+}
+
+#[tokio::test]
+async fn a_short_reply_streams_in_order() {
+    let (app, _turn) = app().await;
+    let log = Client::plain(&app).await.run(seeded(json!({}))).await;
+    log.assert_gap_free();
+    log.assert_text_agrees();
+    assert!(log.text().trim().len() > 10, "{:?}", log.text());
+    assert!(log.of_kind("response.output_text.delta").count() > 5, "it streams");
+    assert!(log.usage("input_tokens") > 5 && (1..=24).contains(&log.usage("output_tokens")));
+    assert!(["completed", "incomplete"].contains(&log.status()));
+    assert_eq!(&stored(&app, &log.id()).await, log.response());
+    assert_eq!(http::get(app.address, "/v1/models").await.json()["data"][0]["id"], log.response()["model"]);
+}
+
+#[tokio::test]
+async fn a_seeded_reply_repeats_and_another_seed_says_something_else() {
+    let (app, _turn) = app().await;
+    let mut client = Client::plain(&app).await;
+    let first = client.run(seeded(json!({}))).await;
+    let second = client.run(seeded(json!({}))).await;
+    assert_eq!(first.text(), second.text());
+    assert_eq!(first.usage("output_tokens"), second.usage("output_tokens"));
+    let mut others = vec![];
+    for seed in 1..4 {
+        others.push(client.run(seeded(json!({"seed": seed}))).await.text());
+    }
+    assert!(others.iter().any(|text| *text != first.text()), "the seed is of no effect: {others:?}");
+}
+
+#[tokio::test]
+async fn a_greedy_reply_repeats() {
+    let (app, _turn) = app().await;
+    let mut client = Client::plain(&app).await;
+    let first = client.run(seeded(json!({"temperature": 0, "seed": null}))).await;
+    let second = client.run(seeded(json!({"temperature": 0, "seed": null}))).await;
+    assert_eq!(first.text(), second.text());
+}
+
+#[tokio::test]
+async fn a_stop_string_is_never_shown() {
+    let (app, _turn) = app().await;
+    let mut client = Client::plain(&app).await;
+    let whole = client.run(seeded(json!({"temperature": 0, "max_output_tokens": 40}))).await.text();
+    // A piece from the middle of what it says, across words and tokens.
+    let characters: Vec<char> = whole.chars().collect();
+    let stop: String = characters[characters.len() / 2..characters.len() / 2 + 7].iter().collect();
+    let before = &whole[..whole.find(&stop).expect("a piece of it")];
+    let log = client.run(seeded(json!({"temperature": 0, "max_output_tokens": 40, "stop": [stop]}))).await;
+    log.assert_gap_free();
+    log.assert_text_agrees();
+    assert_eq!(log.text(), before, "the text before the stop string {stop:?}, and nothing of it");
+    assert_eq!(log.status(), "completed");
+}
+
+#[tokio::test]
+async fn cancel_frees_the_only_slot_soon() {
+    let (app, _turn) = app().await;
+    let long = json!({"input": "Tell a very long story about a river.", "max_output_tokens": 2000, "seed": 7});
+    let (mut first, mut second) = (Client::extended(&app).await, Client::extended(&app).await);
+    first.create(long).await;
+    let mut log = EventLog::default();
+    while log.of_kind("response.output_text.delta").count() < 3 {
+        log.push(first.event().await);
+    }
+    second.create(seeded(json!({"max_output_tokens": 4}))).await;
+    second.event_of("response.queued").await;
+    let cancelled = Instant::now();
+    second.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
+    first.rest(&mut log).await;
+    log.assert_gap_free();
+    log.assert_text_agrees();
+    assert_eq!((log.status(), log.reason()), ("incomplete", "cancelled"));
+    second.event_of("response.output_text.delta").await;
+    let took = cancelled.elapsed();
+    println!("the next reply's first token {took:?} after the cancel");
+    assert!(took < Duration::from_secs(20), "2000 tokens take far longer than {took:?}");
+}
+
+#[tokio::test]
+async fn killed_and_resumed_the_text_is_the_stored_one() {
+    let (app, _turn) = app().await;
+    for frames in [3, 6, 11, 19] {
+        let proxy = cutting(app.address, Cut::Frames(frames)).await;
+        let mut client = Client::extended_at(proxy).await;
+        assert_eq!(client.protocol(), Some(SUBPROTOCOL));
+        client.create(seeded(json!({}))).await;
+        let mut log = EventLog::default();
+        while let Received::Event(event) = client.receive().await {
+            log.push(event);
+        }
+        assert!(!log.ended(), "it was cut before the end");
+        let mut again = Client::extended(&app).await;
+        again.resume(&log.id(), log.last_number()).await;
+        assert_eq!(kind(&again.event().await), "caudal:response.resumed");
+        again.rest(&mut log).await;
+        log.assert_gap_free();
+        log.assert_text_agrees();
+        assert_eq!(output_text(&stored(&app, &log.id()).await), log.text());
+    }
+}
+
+#[tokio::test]
+async fn a_turn_knows_the_turns_before_it() {
+    let (app, _turn) = app().await;
+    let mut client = Client::plain(&app).await;
+    let first = client.run(json!({"input": "My name is Amalia. Say hello.", "seed": 1, "max_output_tokens": 16})).await;
+    let alone = client.run(json!({"input": "What is my name?", "temperature": 0, "max_output_tokens": 16})).await;
+    let second = client
+        .run(json!({"input": "What is my name?", "temperature": 0, "max_output_tokens": 16, "previous_response_id": first.id()}))
+        .await;
+    let tokens = |log: &EventLog| log.usage("input_tokens");
+    assert!(tokens(&second) > tokens(&first) + first.usage("output_tokens"), "the first turn is in the prompt");
+    assert!(tokens(&second) > tokens(&alone) + 10);
+    assert_ne!(second.text(), alone.text(), "what came before makes a difference");
+}
+
+#[tokio::test]
+async fn characters_are_never_cut() {
+    let (app, _turn) = app().await;
+    let log = Client::plain(&app)
+        .await
+        .run(json!({"input": "Repeat exactly: 🙂 日本語 é 🙂 日本語 é", "temperature": 0, "max_output_tokens": 30}))
+        .await;
+    log.assert_gap_free();
+    log.assert_text_agrees();
+    let ended = log.reason() == "max_output_tokens";
+    let text = log.text();
+    let body = if ended { text.trim_end_matches('\u{fffd}') } else { &text };
+    assert!(!body.contains('\u{fffd}'), "{text:?}");
+}
