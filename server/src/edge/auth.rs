@@ -6,7 +6,7 @@ use std::{collections::HashMap, future::Ready, future::ready};
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use sha2::{Digest, Sha256};
 
-use super::{Edge, http::ApiError};
+use super::{Edge, api::ApiError};
 use crate::{
     settings::{AuthMode, Settings},
     wire::{KEY_SUBPROTOCOL_PREFIX, error::WireError},

@@ -4,8 +4,8 @@ use actix_web::{HttpResponse, web};
 
 use super::{
     Edge,
+    api::{Answer, JsonBody},
     auth::Tenant,
-    http::{Answer, JsonBody},
     sse,
 };
 use crate::{

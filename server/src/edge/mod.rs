@@ -1,6 +1,7 @@
 //! The edge: actix, sockets, HTTP. Turns what arrives into calls on [`Generations`] and what is followed into frames and
 //! SSE events. The only module that names actix; decides nothing about generations.
 
+mod api;
 mod auth;
 mod chat;
 mod http;
@@ -58,7 +59,8 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
                 web::scope("/v1")
                     .wrap(auth::cors(edge.clone()))
                     .configure(http::routes)
-                    .route("/responses", web::get().to(ws::upgrade)),
+                    .route("/responses", web::get().to(ws::upgrade))
+                    .route("/chat/completions", web::post().to(chat::create)),
             )
             .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
             .route("/readyz", web::get().to(ready));

@@ -1,12 +1,9 @@
 //! Creating a response: its model, its history, its prompt, its log, its place in the queue. When `create` returns, the
 //! log exists and its generation goes on by itself.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
-use super::{Follower, Generations, run, store_error};
+use super::{Follower, Generations, clock::unix_seconds, run, store_error};
 use crate::{
     engine::{EngineError, Message, ModelInfo, Role},
     render::output_text,
@@ -177,10 +174,6 @@ fn engine_error(error: EngineError) -> WireError {
             WireError::EngineFailed
         }
     }
-}
-
-pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 fn random_seed() -> u64 {

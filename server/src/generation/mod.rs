@@ -2,6 +2,7 @@
 //! two halves meet in the store and nowhere else. Knows nothing of sockets.
 
 pub mod admission;
+mod clock;
 mod create;
 mod follow;
 mod run;

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 
-use super::{admission::Ticket, create::unix_seconds, running::Registration};
+use super::{admission::Ticket, clock::unix_seconds, running::Registration};
 use crate::{
     engine::{Delta, Engine, Finish, GenerateRequest, Sampling},
     store::{Entry, Header, Store, StoreError},

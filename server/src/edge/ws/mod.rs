@@ -13,7 +13,7 @@ use connection::Incoming;
 use futures::StreamExt;
 use guard::FrameGuard;
 
-use super::{Edge, auth::Tenant, http::ApiError};
+use super::{Edge, api::ApiError, auth::Tenant};
 use crate::wire::{SUBPROTOCOL, error::WireError};
 
 /// `GET /v1/responses` with an upgrade.
