@@ -81,7 +81,7 @@ impl Generations {
             None => models.first(),
             Some(name) => models.iter().find(|m| m.id == name),
         }
-        .ok_or_else(|| WireError::ModelNotFound(name.unwrap_or("default").chars().take(200).collect()))
+        .ok_or_else(|| WireError::ModelNotFound(name.unwrap_or("default").to_owned()))
     }
 
     /// The messages before this turn, oldest first, a `Vec` a turn.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::shorten;
+
 /// An error on the wire. Its `Display` is the message a client reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -12,7 +14,7 @@ pub enum WireError {
     /// `param` names the field.
     #[error("{message}")]
     InvalidRequest { param: Option<String>, message: String },
-    #[error("Previous response with id '{0}' not found.")]
+    #[error("Previous response with id '{}' not found.", shorten(.0))]
     PreviousResponseNotFound(String),
     #[error("'stream_id' must be 1 to 256 characters of A-Z a-z 0-9 _ . -")]
     InvalidStreamId,
@@ -24,13 +26,13 @@ pub enum WireError {
         "The prompt has {prompt} tokens and the model's context holds {context}, prompt and output together. Shorten the input, or set 'truncation' to 'auto'."
     )]
     ContextLengthExceeded { prompt: usize, context: u32 },
-    #[error("The model '{0}' does not exist. GET /v1/models lists those that do.")]
+    #[error("The model '{}' does not exist. GET /v1/models lists those that do.", shorten(.0))]
     ModelNotFound(String),
-    #[error("Response with id '{0}' not found.")]
+    #[error("Response with id '{}' not found.", shorten(.0))]
     ResponseNotFound(String),
-    #[error("Conversation with id '{0}' not found.")]
+    #[error("Conversation with id '{}' not found.", shorten(.0))]
     ConversationNotFound(String),
-    #[error("The resume window of response '{0}' has ended.")]
+    #[error("The resume window of response '{}' has ended.", shorten(.0))]
     ResumeWindowExpired(String),
     #[error(
         "No valid API key was given. Send 'Authorization: Bearer KEY', or from a browser the subprotocol 'openai-insecure-api-key.KEY'."

@@ -13,3 +13,11 @@ pub mod response;
 pub const SUBPROTOCOL: &str = "caudal.responses.v1";
 /// Prefix of the subprotocol that carries a browser's short-lived key.
 pub const KEY_SUBPROTOCOL_PREFIX: &str = "openai-insecure-api-key.";
+
+/// Quotes what a client sent without letting it write a novel into our messages.
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{error::WireError, response::Truncation};
+use super::{error::WireError, response::Truncation, shorten};
 
 /// Bounds on what a request may carry, beside the size of the message itself.
 const MAX_STOP: usize = 16;
@@ -414,14 +414,6 @@ fn missing(param: &str) -> WireError {
 
 fn unsupported(param: &str) -> WireError {
     WireError::invalid(param, format!("'{param}' is not supported by this server with the value given."))
-}
-
-/// Quotes what a client sent without letting it write a novel into our messages.
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(200) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]
