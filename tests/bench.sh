@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every benchmark, one after the other; each prints a table and writes JSON to the folder it names at the end.
+set -eu
+cd "$(dirname "$0")/.."
+out=${BENCH_DIR:-$CARGO_TARGET_DIR/bench}
+mkdir -p "$out"
+
+echo "== the server against bare mistral.rs (SmolLM2-135M, 96 tokens a reply)"
+cargo build --release --locked --quiet -p caudal-server --example bench
+"$CARGO_TARGET_DIR/release/examples/bench" --json "$out/engine.json"
+
+echo
+echo "== 200 streams of 500 tokens at 20 tokens a second (scripted engine; gap: 50 ms; target: p99 ≤ 100 ms)"
+cargo build --release --locked --quiet -p caudal-tests --bin load
+log=$(mktemp)
+"$CARGO_TARGET_DIR/release/caudal" serve --set server.bind=127.0.0.1:0 --set engine.kind=scripted \
+  --set engine.scripted.tokens=500 --set engine.scripted.tokens_per_second=20 >"$log" 2>/dev/null &
+server=$!
+trap 'kill $server 2>/dev/null; rm -f "$log"' EXIT
+until grep -q listening "$log"; do
+  kill -0 $server || { echo "the server did not start" >&2; exit 1; }
+  sleep 0.1
+done
+url=$(sed -n 's/^listening on //p' "$log")
+"$CARGO_TARGET_DIR/release/load" --url "$url" --streams 200 --tokens 500 --ramp-ms 1000 --json "$out/load.json"
+echo
+echo "JSON: $out/engine.json $out/load.json"
