@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use socket2::{Domain, Socket, Type};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -39,7 +40,7 @@ impl App {
     /// Binds first, so that a port in use is said before a model is loaded.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let bind = settings.server.bind;
-        let listener = TcpListener::bind(bind).map_err(|error| match error.kind() {
+        let listener = listen(bind).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => {
                 anyhow::anyhow!("server.bind: {bind} is in use by another process; stop it, or choose another with --set server.bind=127.0.0.1:PORT (port 0 picks a free one)")
             }
@@ -92,6 +93,18 @@ impl App {
         server.abort();
         Ok(())
     }
+}
+
+/// Connections that may wait to be accepted: after a restart all clients come back at once, and those that find the queue
+/// full try again only after a second. The standard library's listener has 128.
+const BACKLOG: i32 = 4096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 async fn interrupted() -> std::io::Result<()> {
