@@ -76,6 +76,7 @@ describe("the layout", () => {
     await ask(page, "hello");
     await untilText(page, 2000);
     expect(await toEnd()).toBeLessThan(5);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(390);
     await page.mouse.move(200, 200);
     await page.mouse.wheel(0, -400);
     await page.waitForSelector(".to-bottom");
