@@ -219,3 +219,28 @@ async fn request_ids_are_each_tenants_own() {
     assert_eq!(alpha, same);
     assert_ne!(alpha.id(), beta.id());
 }
+
+#[tokio::test]
+async fn a_browser_that_asks_first_is_answered_by_origin() {
+    let app = spawn_app(&[r#"server.allowed_origins=["https://app.example"]"#]);
+    let preflight = |origin: &'static str| {
+        call(app.address, "OPTIONS", "/v1/responses")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization, content-type")
+            .send()
+    };
+    let allowed = preflight("https://app.example").await;
+    assert_eq!(allowed.status, 200, "{}", allowed.text());
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
+    let headers = allowed.header("access-control-allow-headers").unwrap_or_default().to_lowercase();
+    assert!(headers.contains("authorization") && headers.contains("content-type"), "{headers}");
+    let refused = preflight("https://evil.example").await;
+    assert_eq!(refused.header("access-control-allow-origin"), None);
+    let answer = call(app.address, "POST", "/v1/responses")
+        .json(&json!({"input": "x"}))
+        .header("origin", "https://app.example")
+        .send()
+        .await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("https://app.example")));
+}

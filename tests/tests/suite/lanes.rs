@@ -157,3 +157,31 @@ async fn a_lane_goes_on_after_an_error() {
     assert_eq!(code(&client.error().await), "model_not_found");
     client.response().await.assert_gap_free();
 }
+
+#[tokio::test]
+async fn a_lane_has_room_for_so_many_and_refuses_more() {
+    let app = spawn_app(&["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"]);
+    let mut client = Client::plain(&app).await;
+    // One that runs, 64 that wait, one too many.
+    for _ in 0..66 {
+        client.create(json!({"stream_id": "long", "max_output_tokens": 4000})).await;
+    }
+    loop {
+        let event = client.event().await;
+        assert_eq!(event["stream_id"], "long");
+        if kind(&event) == "error" {
+            assert_eq!(code(&event), "websocket_stream_limit_reached");
+            break;
+        }
+        assert!(!is_terminal(&event), "the 66th was refused before the first ended");
+    }
+    client.create(json!({"stream_id": "other", "max_output_tokens": 2})).await;
+    loop {
+        let event = client.event().await;
+        assert_ne!(kind(&event), "error", "one refusal, and none in another lane");
+        if is_terminal(&event) {
+            assert_eq!(event["stream_id"], "other");
+            break;
+        }
+    }
+}

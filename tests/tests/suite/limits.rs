@@ -72,9 +72,9 @@ async fn who_answers_no_ping_is_closed_as_idle() {
 
 #[tokio::test]
 async fn who_answers_pings_may_stay_silent() {
-    let app = spawn_app(&["server.heartbeat_ms=100", "server.idle_timeout_ms=300", "engine.scripted.prefill_ms=1500"]);
+    let app = spawn_app(&["server.heartbeat_ms=200", "server.idle_timeout_ms=900", "engine.scripted.prefill_ms=3000"]);
     let mut client = Client::plain(&app).await;
-    // Nothing is said for five idle timeouts; the library answers pings meanwhile.
+    // Nothing is said for three idle timeouts; the library answers pings meanwhile.
     let log = client.run(json!({})).await;
     log.assert_gap_free();
     assert!(client.pings >= 5, "{} pings", client.pings);

@@ -15,3 +15,4 @@ mod resume;
 mod settings;
 mod shutdown;
 mod slow_client;
+mod store;

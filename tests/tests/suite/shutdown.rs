@@ -144,3 +144,24 @@ async fn a_client_that_does_not_answer_the_close_does_not_hold_the_exit() {
     assert_eq!(app.exit().code(), Some(0));
     assert_eq!(silent.closed().await, Some(1012));
 }
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_hold_the_exit() {
+    let flood = [
+        "engine.scripted.text=w",
+        "engine.scripted.tokens=30000",
+        "generation.max_output_tokens=30000",
+        "engine.scripted.context_length=40000",
+        "server.slow_client_grace_ms=600000",
+    ];
+    let mut app = spawn_app(&flood);
+    // Both have read one event and read no more, though megabytes wait for them.
+    let mut socket = caudal_tests::ws::Connect::to(app.address).receive_buffer(4096).open().await.expect("an upgrade");
+    socket.create(json!({})).await;
+    socket.event().await;
+    let body = json!({"input": "x", "stream": true});
+    let mut sse = http::call(app.address, "POST", "/v1/responses").json(&body).events().await;
+    sse.next().await.expect("an event");
+    app.signal("TERM");
+    assert_eq!(app.exit().code(), Some(0));
+}
