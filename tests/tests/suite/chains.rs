@@ -62,7 +62,7 @@ async fn an_unknown_or_deleted_response_cannot_be_continued() {
 
 #[tokio::test]
 async fn a_running_response_cannot_be_continued_yet() {
-    let app = spawn_app(&["engine.scripted.tokens=100", "engine.scripted.tokens_per_second=100"]);
+    let app = spawn_app(&["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"]);
     let mut client = Client::plain(&app).await;
     client.create(json!({})).await;
     let created = client.event_of("response.created").await;

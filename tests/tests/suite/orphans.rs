@@ -84,7 +84,7 @@ async fn an_sse_follower_counts_as_well() {
 
 #[tokio::test]
 async fn an_orphan_in_the_queue_leaves_it() {
-    let app = spawn(&["engine.slots=1", "generation.orphan_grace_ms=200"]);
+    let app = spawn(&["engine.slots=1", "generation.orphan_grace_ms=200", "engine.scripted.tokens=4000"]);
     let (mut holder, _) = begun(&app).await;
     let mut queued = Client::extended(&app).await;
     queued.create(json!({})).await;
@@ -93,12 +93,8 @@ async fn an_orphan_in_the_queue_leaves_it() {
     let response = ended(&app, &id).await;
     assert_eq!(response["incomplete_details"]["reason"], "cancelled");
     assert_eq!(response["usage"]["output_tokens"], 0);
-    let log = {
-        let mut log = caudal_tests::EventLog::default();
-        holder.rest(&mut log).await;
-        log
-    };
-    assert_eq!(log.status(), "completed", "who holds the slot is not concerned");
+    // Who holds the slot is not concerned.
+    holder.event_of("response.output_text.delta").await;
 }
 
 #[tokio::test]

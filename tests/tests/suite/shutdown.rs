@@ -25,7 +25,7 @@ async fn draining(app: &App) {
 
 #[tokio::test]
 async fn running_streams_finish_and_nothing_new_begins() {
-    let mut app = spawn_app(&["engine.scripted.tokens=150", "engine.scripted.tokens_per_second=100"]);
+    let mut app = spawn_app(&["engine.scripted.tokens=400", "engine.scripted.tokens_per_second=100"]);
     let (mut client, mut log) = speaking(&app).await;
     let mut idle = Client::extended(&app).await;
     let mut plain = Client::plain(&app).await;
@@ -50,7 +50,7 @@ async fn running_streams_finish_and_nothing_new_begins() {
     // What ran is read to its end, then the sockets close.
     client.rest(&mut log).await;
     log.assert_gap_free();
-    assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 150));
+    assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 400));
     let sse = sse.all().await;
     assert_eq!(sse.last().unwrap().data, "[DONE]");
     assert!(sse[sse.len() - 2].data.contains("response.completed"));
