@@ -99,11 +99,14 @@ impl RawSocket {
 
     /// The code of the close frame; `None` when the connection ends without one.
     pub async fn closed(&mut self) -> Option<u16> {
-        loop {
-            let frame = self.frame().await?;
-            if frame.opcode == 8 {
-                return frame.payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+        within("the connection to close", async {
+            loop {
+                let frame = self.frame().await?;
+                if frame.opcode == 8 {
+                    return frame.payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+                }
             }
-        }
+        })
+        .await
     }
 }

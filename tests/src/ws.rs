@@ -208,13 +208,16 @@ impl Client {
 
     /// Events up to the connection's end, and the close code.
     pub async fn drain(&mut self) -> (Vec<Value>, Option<u16>) {
-        let mut events = vec![];
-        loop {
-            match self.receive().await {
-                Received::Event(event) => events.push(event),
-                Received::Closed(code) => return (events, code),
+        within("the connection to close", async {
+            let mut events = vec![];
+            loop {
+                match self.receive().await {
+                    Received::Event(event) => events.push(event),
+                    Received::Closed(code) => return (events, code),
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The close code; events before it are passed over.
