@@ -165,6 +165,7 @@ async fn main() -> anyhow::Result<()> {
         context_length: None,
     };
     let engine = Arc::new(MistralEngine::load(config).await?);
+    engine.loaded().await;
     let pool = measure(args.rounds, |text| pool::chat(&*engine, format!("So, {text}"), args.tokens)).await?;
     print(&format!("the pool, {slots} slots"), &pool);
 

@@ -12,6 +12,7 @@ pub async fn chat(engine: &dyn Engine, text: String, tokens: u32) -> anyhow::Res
     let prompt = engine.tokenize(&model, &[Message { role: Role::User, content: text }])?;
     let request = GenerateRequest {
         prompt,
+        scope: "default".into(),
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 0 },
         stop: Vec::new(),

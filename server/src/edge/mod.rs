@@ -80,6 +80,8 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
         .workers(workers)
         // A token is a packet: it must not wait for the next one.
         .tcp_nodelay(true)
+        // Who hangs up on an answer that takes long is not heard otherwise, and its generation never an orphan.
+        .h1_allow_half_closed(false)
         .on_connect(|io, _| abandon_dead_peers(io))
         .max_connections(settings.max_connections)
         .client_request_timeout(Duration::from_millis(settings.handshake_timeout_ms))

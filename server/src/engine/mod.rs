@@ -10,6 +10,8 @@ pub mod scripted;
 #[cfg(feature = "mistralrs")]
 pub mod mistral;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,8 @@ pub struct Message {
 pub struct GenerateRequest {
     /// The rendered prompt.
     pub prompt: Vec<u32>,
+    /// Whose it is: KV is reused within a scope and never across.
+    pub scope: Arc<str>,
     /// Tokens already generated for this prompt. Not empty when a generation is continued after a loss: their text is not
     /// sent again, but it counts for stop strings, for the position of the sampler and for `max_output_tokens`.
     pub output: Vec<u32>,

@@ -159,6 +159,7 @@ mod tests {
     fn request() -> GenerateRequest {
         GenerateRequest {
             prompt: vec![1],
+            scope: "t".into(),
             output: vec![],
             sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 0 },
             stop: vec![],

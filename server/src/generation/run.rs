@@ -94,6 +94,7 @@ impl Log<'_> {
         let create = &self.header.create;
         GenerateRequest {
             prompt: self.header.prompt.clone(),
+            scope: self.header.tenant.as_str().into(),
             output: vec![],
             sampling: Sampling {
                 temperature: create.temperature,

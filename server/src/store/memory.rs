@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
-use moka::{Expiry, sync::Cache};
+use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
 use tokio::sync::watch;
 
 use super::{Batch, Created, Entry, Header, Snapshot, Store, StoreError};
@@ -66,11 +66,12 @@ impl MemoryStore {
     pub fn new(limits: Limits) -> Self {
         let finished = Cache::builder()
             .max_capacity(limits.max_bytes)
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, log: &Arc<Log>| u32::try_from(log.bytes()).unwrap_or(u32::MAX))
             .expire_after(Retention(limits))
             .build();
-        let temporary = Cache::builder().max_capacity(MAX_IDS).time_to_live(limits.retention).build();
-        let requests = Cache::builder().max_capacity(MAX_IDS).time_to_live(limits.retention).build();
+        let temporary = ids(limits.retention);
+        let requests = ids(limits.retention);
         Self { running: Mutex::default(), finished, temporary, requests }
     }
 
@@ -90,6 +91,11 @@ impl MemoryStore {
             }
         }
     }
+}
+
+/// A bounded map of ids. Least recently used, as all here: the default policy turns the newest away.
+fn ids<K: std::hash::Hash + Eq + Send + Sync + 'static>(retention: Duration) -> Cache<K, String> {
+    Cache::builder().max_capacity(MAX_IDS).eviction_policy(EvictionPolicy::lru()).time_to_live(retention).build()
 }
 
 #[async_trait]

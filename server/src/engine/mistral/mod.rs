@@ -29,6 +29,7 @@ use std::{
 };
 
 use tokio::{runtime::Handle, sync::mpsc};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     load::{ModelFile, Shared},
@@ -76,10 +77,12 @@ pub struct MistralEngine {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     runtime: Handle,
+    loaded: CancellationToken,
 }
 
 impl MistralEngine {
-    /// Loads the model into every slot. To be called on the runtime that generations shall run on.
+    /// Loads the model into the first slot, and goes on with the others while that one serves already: generations that
+    /// find no slot yet wait for one. To be called on the runtime that generations shall run on.
     ///
     /// # Errors
     /// `Load`: the file is missing, not a GGUF, of an unknown architecture, without a chat template, or the engine refuses it.
@@ -106,17 +109,19 @@ impl MistralEngine {
         let shared = Arc::new(Shared { end: usable_end(&first, &shared, ends).await?, ..shared });
         pool.add(Arc::new(first));
 
-        let loaders = futures::stream::iter(1..slots).map(|_| {
-            let (file, shared, pool) = (file.clone(), shared.clone(), pool.clone());
-            async move {
-                let slot = Slot::new(file.clone(), slot::load(file).await?.engine, config.threads_per_slot);
-                slot.warm_up(&shared, shared.end).await.map_err(|broken| EngineError::Load(format!("{broken:?}")))?;
-                pool.add(Arc::new(slot));
-                Ok::<_, EngineError>(())
+        let loaded = CancellationToken::new();
+        let (rest, all) = ((file.clone(), shared.clone(), pool.clone()), loaded.clone());
+        tokio::spawn(async move {
+            let (file, shared, pool) = rest;
+            for _ in 1..slots {
+                match more(file.clone(), &shared, config.threads_per_slot).await {
+                    Ok(slot) => pool.add(Arc::new(slot)),
+                    Err(error) => tracing::error!(%error, "a slot cannot be loaded; there is one less"),
+                }
             }
+            tracing::info!(slots, took = ?begun.elapsed(), "all slots loaded");
+            all.cancel();
         });
-        use futures::{StreamExt, TryStreamExt};
-        loaders.buffer_unordered(cores).try_collect::<()>().await?;
 
         let created = std::fs::metadata(&config.model_path).and_then(|meta| meta.modified()).ok();
         let created = created.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
@@ -126,7 +131,7 @@ impl MistralEngine {
             context_length = file.context_length,
             quantisation = file.quantisation,
             took = ?begun.elapsed(),
-            "model loaded"
+            "the first slot is loaded"
         );
         let model = ModelInfo {
             id: config.model_id,
@@ -134,7 +139,12 @@ impl MistralEngine {
             created,
             quantisation: Some(file.quantisation.clone()),
         };
-        Ok(Self { models: [model], slots, shared, pool, runtime: Handle::current() })
+        Ok(Self { models: [model], slots, shared, pool, runtime: Handle::current(), loaded })
+    }
+
+    /// Returns when no slot is still being loaded.
+    pub async fn loaded(&self) {
+        self.loaded.cancelled().await;
     }
 
     fn check(&self, model: &str) -> Result<&ModelInfo, EngineError> {
@@ -169,6 +179,12 @@ impl Engine for MistralEngine {
     }
 }
 
+async fn more(file: Arc<ModelFile>, shared: &Shared, threads: usize) -> Result<Slot, EngineError> {
+    let slot = Slot::new(file.clone(), slot::load(file).await?.engine, threads);
+    slot.warm_up(shared, shared.end).await.map_err(|broken| EngineError::Load(format!("{broken:?}")))?;
+    Ok(slot)
+}
+
 /// One generation, from waiting for a slot to giving it back.
 async fn generate(
     pool: Arc<Pool>,
@@ -185,7 +201,7 @@ async fn generate(
             drop(sender.try_send(last));
             return;
         }
-        lease = pool.acquire(&tokens) => lease,
+        lease = pool.acquire(&tokens, &request.scope) => lease,
     };
     let steps = Arc::new(Steps::new(
         &request,

@@ -1,6 +1,9 @@
 //! The slots: which of them runs a prompt, how many threads each has, and how much KV each keeps.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    cmp::Reverse,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -42,6 +45,8 @@ struct Seat {
 }
 
 struct Entry {
+    /// Who may reuse it.
+    scope: Arc<str>,
     tokens: Vec<u32>,
     /// Tokens there is room for; the engine allocates by blocks and copies an entry whole.
     capacity: usize,
@@ -51,6 +56,7 @@ struct Entry {
 pub struct Lease {
     pool: Arc<Pool>,
     index: usize,
+    scope: Arc<str>,
     pub slot: Arc<Slot>,
     /// The cache shall be emptied before the run.
     pub empty_first: bool,
@@ -68,8 +74,10 @@ impl Pool {
         self.permits.add_permits(1);
     }
 
-    /// Waits for a slot and takes the one that has most of `prompt` in its cache, or else the least recently used.
-    pub async fn acquire(self: &Arc<Self>, prompt: &[u32]) -> Lease {
+    /// Waits for a slot and takes the one that has most of `prompt` in its cache, or else the least recently used. The
+    /// engine looks up KV by tokens alone, so a slot with KV of another scope is emptied: how long a prefill takes would
+    /// tell what others have asked.
+    pub async fn acquire(self: &Arc<Self>, prompt: &[u32], scope: &Arc<str>) -> Lease {
         let permit = match self.permits.clone().acquire_owned().await {
             Ok(permit) => permit,
             Err(_) => unreachable!("the semaphore is never closed"),
@@ -77,20 +85,25 @@ impl Pool {
         let mut seats = lock(&self.seats);
         seats.clock += 1;
         let clock = seats.clock;
-        let Some((index, shared)) = seats.best(prompt) else { unreachable!("a permit is a free slot") };
+        let Some((index, shared)) = seats.best(prompt, scope) else { unreachable!("a permit is a free slot") };
         let seat = &mut seats.seats[index];
         seat.busy = true;
         seat.last_used = clock;
         let over = seat.bytes(self.limits.kv_bytes_per_token) > self.limits.prefix_cache_bytes / 2;
-        let empty_first = over && shared < prompt.len() / 2;
+        let empty_first = seat.is_foreign(scope) || over && shared < prompt.len() / 2;
         let slot = seat.slot.clone();
         self.share_threads(&seats);
-        Lease { pool: self.clone(), index, slot, empty_first, _permit: permit }
+        Lease { pool: self.clone(), index, scope: scope.clone(), slot, empty_first, _permit: permit }
     }
 
     #[cfg(test)]
     pub fn kept_bytes(&self) -> u64 {
         lock(&self.seats).seats.iter().map(|seat| seat.bytes(self.limits.kv_bytes_per_token)).sum()
+    }
+
+    #[cfg(test)]
+    pub fn kept_scopes(&self) -> Vec<String> {
+        lock(&self.seats).seats.iter().flat_map(|seat| &seat.entries).map(|entry| entry.scope.to_string()).collect()
     }
 
     fn share_threads(&self, seats: &Seats) {
@@ -112,7 +125,7 @@ impl Lease {
             matched.filter(|entry| shared_prefix(&entry.tokens, &tokens) > 0).map_or(0, |entry| entry.capacity);
         let capacity = (tokens.len().max(1).div_ceil(KV_BLOCK) * KV_BLOCK).max(inherited);
         seat.entries.retain(|entry| entry.tokens != tokens);
-        seat.entries.push(Entry { tokens, capacity });
+        seat.entries.push(Entry { scope: self.scope.clone(), tokens, capacity });
     }
 
     /// The engine has emptied its cache.
@@ -137,15 +150,22 @@ impl Drop for Lease {
 
 impl Seats {
     /// The free seat to take, and how many tokens of the prompt it has.
-    fn best(&self, prompt: &[u32]) -> Option<(usize, usize)> {
+    fn best(&self, prompt: &[u32], scope: &str) -> Option<(usize, usize)> {
         let free = self.seats.iter().enumerate().filter(|(_, seat)| !seat.busy);
-        free.map(|(index, seat)| (index, seat.shared(prompt), seat.last_used))
-            .max_by(|a, b| a.1.cmp(&b.1).then(b.2.cmp(&a.2)).then(b.0.cmp(&a.0)))
-            .map(|(index, shared, _)| (index, shared))
+        free.map(|(index, seat)| {
+            let shared = if seat.is_foreign(scope) { 0 } else { seat.shared(prompt) };
+            ((shared, !seat.is_foreign(scope), Reverse(seat.last_used), Reverse(index)), index, shared)
+        })
+        .max_by_key(|(rank, ..)| *rank)
+        .map(|(_, index, shared)| (index, shared))
     }
 }
 
 impl Seat {
+    fn is_foreign(&self, scope: &str) -> bool {
+        self.entries.iter().any(|entry| &*entry.scope != scope)
+    }
+
     fn shared(&self, prompt: &[u32]) -> usize {
         let worth = |entry: &Entry| match shared_prefix(&entry.tokens, prompt) {
             all if all == entry.tokens.len() => all,

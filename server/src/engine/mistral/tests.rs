@@ -42,6 +42,7 @@ fn prompt(text: &str) -> Vec<u32> {
 fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt(text),
+        scope: "t".into(),
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 1 },
         stop: Vec::new(),
@@ -302,6 +303,19 @@ fn the_cache_is_bounded() {
             most = most.max(kept);
         }
         assert!(most > 0, "nothing was ever kept");
+    });
+}
+
+#[test]
+fn one_scope_never_finds_the_kv_of_another() {
+    RUNTIME.block_on(async {
+        let engine = MistralEngine::load(config(1, 256 << 20)).await.expect("the model loads");
+        let of = |scope: &str| GenerateRequest { scope: scope.into(), ..request("What is a river?", 4) };
+        let first = collect(engine.generate("m", of("a")).unwrap()).await;
+        assert_eq!(engine.pool.kept_scopes(), ["a"]);
+        let second = collect(engine.generate("m", of("b")).unwrap()).await;
+        assert_eq!(engine.pool.kept_scopes(), ["b"], "the slot was emptied in between");
+        assert_eq!(first, second);
     });
 }
 
