@@ -278,7 +278,7 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
             Message { role: Role::User, content: "And how long is it?".into() },
         ];
         let prompt = engine.tokenize("m", &turn).unwrap();
-        let lease = engine.pool.acquire(&prompt).await;
+        let lease = engine.pool.acquire(&prompt, &"t".into()).await;
         let end = engine.shared.end;
         let (cached, fast) = likelihoods(&lease.slot, end, &prompt).await;
         lease.slot.empty_cache(&engine.shared).await.unwrap();
