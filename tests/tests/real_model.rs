@@ -68,6 +68,29 @@ async fn a_greedy_reply_repeats() {
 }
 
 #[tokio::test]
+async fn biases_and_penalties_change_what_is_said() {
+    let (app, _turn) = app().await;
+    let mut client = Client::plain(&app).await;
+    let greedy = |more: Value| {
+        let mut fields = json!({"temperature": 0, "max_output_tokens": 30});
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        seeded(fields)
+    };
+    let plain = client.run(greedy(json!({}))).await.text();
+    let biased = client.run(greedy(json!({"logit_bias": {"40": 100}, "max_output_tokens": 6}))).await.text();
+    let piece: String = biased.chars().take(biased.chars().count() / 6).collect();
+    assert!(!piece.is_empty() && biased == piece.repeat(6), "one token over and over: {biased:?}");
+    let penalised =
+        client.run(greedy(json!({"logit_bias": {"40": 3}, "frequency_penalty": 2, "presence_penalty": 2}))).await;
+    penalised.assert_gap_free();
+    assert_ne!(penalised.text(), plain);
+    assert_eq!(penalised.response()["frequency_penalty"], 2.0);
+    // Under a strong enough penalty no word of the reply comes often.
+    let never_twice = client.run(greedy(json!({"repetition_penalty": 2}))).await.text();
+    assert_ne!(never_twice, plain);
+}
+
+#[tokio::test]
 async fn a_stop_string_is_never_shown() {
     let (app, _turn) = app().await;
     let mut client = Client::plain(&app).await;

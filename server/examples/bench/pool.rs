@@ -14,7 +14,7 @@ pub async fn chat(engine: &dyn Engine, text: String, tokens: u32) -> anyhow::Res
         prompt,
         scope: "default".into(),
         output: Vec::new(),
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 0 },
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stop: Vec::new(),
         max_output_tokens: tokens,
         cancel: CancellationToken::new(),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use sampler::Sampling;
+pub use sampler::{Sampler, Sampling};
 
 /// One model as clients see it in `GET /v1/models`.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]

@@ -1,5 +1,7 @@
-//! The server's own sampler. A token is a pure function of (logits, sampling, position): the randomness comes from a
-//! counter-based generator keyed by the seed, so a seeded generation continues identically on another replica.
+//! The server's own sampler. A token is a pure function of the logits, the sampling and the tokens before it: the randomness
+//! comes from a counter-based generator keyed by the seed, so a seeded generation continues identically on another replica.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +16,99 @@ pub struct Sampling {
     pub top_k: Option<u32>,
     /// Keeps tokens at least this fraction as likely as the likeliest.
     pub min_p: f32,
+    /// Taken from a token's logit for each time it stands in the output.
+    pub frequency_penalty: f32,
+    /// Taken from a token's logit once, when it stands in the output.
+    pub presence_penalty: f32,
+    /// Divides the positive logits of tokens that stand in prompt or output, and multiplies the negative (Keskar et al.,
+    /// "CTRL", 2019). 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: BTreeMap<u32, f32>,
     pub seed: u64,
 }
 
+impl Default for Sampling {
+    /// The model's own distribution.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: None,
+            min_p: 0.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: BTreeMap::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// Picks the tokens of one output, in order.
+pub struct Sampler {
+    sampling: Sampling,
+    /// Index of the next output token.
+    position: u64,
+    /// How often each token stands in the output.
+    output: HashMap<u32, u32>,
+    /// The prompt's tokens; empty where no penalty asks for them.
+    prompt: HashSet<u32>,
+}
+
+impl Sampler {
+    pub fn new(sampling: Sampling, prompt: &[u32]) -> Self {
+        let prompt = if sampling.repetition_penalty == 1.0 { HashSet::new() } else { prompt.iter().copied().collect() };
+        Self { sampling, position: 0, output: HashMap::new(), prompt }
+    }
+
+    /// Tokens of the output so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Picks the next token from the model's logits, which are changed by biases and penalties on the way. It becomes part
+    /// of the output with [`Self::push`].
+    pub fn pick(&self, logits: &mut [f32]) -> u32 {
+        self.adjust(logits);
+        self.sampling.pick(logits, self.position)
+    }
+
+    /// Adds a token to the output.
+    pub fn push(&mut self, token: u32) {
+        self.position += 1;
+        *self.output.entry(token).or_default() += 1;
+    }
+
+    fn adjust(&self, logits: &mut [f32]) {
+        let Sampling { frequency_penalty, presence_penalty, repetition_penalty, logit_bias, .. } = &self.sampling;
+        if *repetition_penalty != 1.0 {
+            for token in self.prompt.iter().chain(self.output.keys().filter(|token| !self.prompt.contains(token))) {
+                if let Some(logit) = logits.get_mut(*token as usize) {
+                    *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
+                }
+            }
+        }
+        if *frequency_penalty != 0.0 || *presence_penalty != 0.0 {
+            for (token, count) in &self.output {
+                if let Some(logit) = logits.get_mut(*token as usize) {
+                    *logit -= frequency_penalty * *count as f32 + presence_penalty;
+                }
+            }
+        }
+        for (token, bias) in logit_bias {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
+    }
+}
+
 impl Sampling {
-    /// Picks the token at `position` (0 for the first output token) from the model's logits.
+    /// Picks the token at `position` (0 for the first output token) from logits that are adjusted already.
     ///
     /// Filters apply in the order top-k, top-p, min-p, on probabilities after temperature.
-    pub fn pick(&self, logits: &[f32], position: u64) -> u32 {
+    fn pick(&self, logits: &[f32], position: u64) -> u32 {
         if self.temperature <= 0.0 || self.top_k == Some(1) {
             return argmax(logits);
         }
@@ -99,7 +186,7 @@ mod tests {
     use super::*;
 
     fn sampling(temperature: f32) -> Sampling {
-        Sampling { temperature, top_p: 1.0, top_k: None, min_p: 0.0, seed: 7 }
+        Sampling { temperature, seed: 7, ..Default::default() }
     }
 
     #[test]
@@ -138,5 +225,34 @@ mod tests {
         assert_eq!(picks(&Sampling { top_k: Some(2), ..sampling(2.0) }), [0, 1].into());
         assert_eq!(picks(&Sampling { top_p: 0.4, ..sampling(1.0) }), [0].into());
         assert_eq!(picks(&Sampling { min_p: 0.5, ..sampling(1.0) }), [0, 1].into());
+    }
+
+    fn greedy(sampling: Sampling, prompt: &[u32], output: &[u32], logits: &[f32]) -> u32 {
+        let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..sampling }, prompt);
+        output.iter().for_each(|token| sampler.push(*token));
+        sampler.pick(&mut logits.to_vec())
+    }
+
+    #[test]
+    fn penalties_and_biases_move_the_choice() {
+        let logits = [3.0f32, 2.5, 2.4, -1.0];
+        let with = |change: fn(&mut Sampling)| {
+            let mut sampling = Sampling::default();
+            change(&mut sampling);
+            sampling
+        };
+        let presence = with(|s| s.presence_penalty = 0.55);
+        assert_eq!(greedy(presence.clone(), &[0], &[], &logits), 0, "the prompt does not count");
+        assert_eq!(greedy(presence, &[], &[0, 0, 0], &logits), 1, "once, however often");
+        let frequency = with(|s| s.frequency_penalty = 0.3);
+        assert_eq!(greedy(frequency.clone(), &[], &[0], &logits), 0);
+        assert_eq!(greedy(frequency, &[], &[0, 0], &logits), 1);
+        let repetition = with(|s| s.repetition_penalty = 1.22);
+        assert_eq!(greedy(repetition.clone(), &[], &[], &logits), 0);
+        assert_eq!(greedy(repetition.clone(), &[0], &[], &logits), 1, "the prompt counts");
+        assert_eq!(greedy(repetition.clone(), &[0], &[0, 1], &logits), 0, "once, wherever it stands");
+        assert_eq!(greedy(repetition, &[1, 0], &[], &[-1.0, -1.1, -1.2]), 2, "negative logits fall too");
+        let bias = with(|s| s.logit_bias = [(3, 100.0), (99, 5.0)].into());
+        assert_eq!(greedy(bias, &[], &[], &logits), 3);
     }
 }

@@ -161,7 +161,7 @@ mod tests {
             prompt: vec![1],
             scope: "t".into(),
             output: vec![],
-            sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 0 },
+            sampling: Sampling::default(),
             stop: vec![],
             max_output_tokens: 1000,
             cancel: CancellationToken::new(),

@@ -12,6 +12,7 @@ use super::{error::WireError, response::Truncation, shorten};
 const MAX_STOP: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 const MAX_METADATA: usize = 16;
+const MAX_BIAS: usize = 300;
 const MAX_ID_BYTES: usize = 256;
 
 /// An event of a WebSocket client.
@@ -46,6 +47,11 @@ pub struct Create {
     pub top_p: f32,
     pub top_k: Option<u32>,
     pub min_p: f32,
+    pub frequency_penalty: f32,
+    pub presence_penalty: f32,
+    pub repetition_penalty: f32,
+    /// Token id → what is added to its logit.
+    pub logit_bias: BTreeMap<u32, f32>,
     pub stop: Vec<String>,
     pub max_output_tokens: Option<u32>,
     pub seed: Option<u64>,
@@ -145,6 +151,10 @@ struct Body {
     top_p: Option<f32>,
     top_k: Option<u32>,
     min_p: Option<f32>,
+    frequency_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    repetition_penalty: Option<f32>,
+    logit_bias: Option<BTreeMap<u32, f32>>,
     stop: Option<Value>,
     max_output_tokens: Option<u32>,
     max_tool_calls: Option<u32>,
@@ -212,6 +222,10 @@ impl Create {
             top_p: body.top_p.unwrap_or(1.0),
             top_k: body.top_k,
             min_p: body.min_p.unwrap_or(0.0),
+            frequency_penalty: body.frequency_penalty.unwrap_or(0.0),
+            presence_penalty: body.presence_penalty.unwrap_or(0.0),
+            repetition_penalty: body.repetition_penalty.unwrap_or(1.0),
+            logit_bias: check_bias(body.logit_bias.unwrap_or_default())?,
             stop: parse_stop(body.stop)?,
             max_output_tokens: body.max_output_tokens,
             seed: body.seed,
@@ -255,6 +269,9 @@ impl Body {
         in_range("temperature", self.temperature, "from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
         in_range("top_p", self.top_p, "above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?;
         in_range("min_p", self.min_p, "from 0 to 1", |p| (0.0..=1.0).contains(&p))?;
+        in_range("frequency_penalty", self.frequency_penalty, "from -2 to 2", |p| (-2.0..=2.0).contains(&p))?;
+        in_range("presence_penalty", self.presence_penalty, "from -2 to 2", |p| (-2.0..=2.0).contains(&p))?;
+        in_range("repetition_penalty", self.repetition_penalty, "above 0 and at most 2", |p| p > 0.0 && p <= 2.0)?;
         in_range("top_k", self.top_k, "at least 1", |k| k >= 1)?;
         in_range("max_output_tokens", self.max_output_tokens, "at least 1", |n| n >= 1)
     }
@@ -274,6 +291,14 @@ fn short(param: &str, value: Option<String>) -> Result<Option<String>, WireError
         }
         _ => Ok(value),
     }
+}
+
+fn check_bias(bias: BTreeMap<u32, f32>) -> Result<BTreeMap<u32, f32>, WireError> {
+    if bias.len() > MAX_BIAS || bias.values().any(|b| !(-100.0..=100.0).contains(b)) {
+        let message = format!("'logit_bias' may have {MAX_BIAS} token ids, with values from -100 to 100.");
+        return Err(WireError::invalid("logit_bias", message));
+    }
+    Ok(bias)
 }
 
 fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
@@ -374,7 +399,8 @@ pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
 fn read_field<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, WireError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let message = error.inner().to_string();
-        let inner = error.path().to_string();
+        // A key that is none has no path of its own.
+        let inner = error.path().to_string().trim_end_matches(".?").to_owned();
         // serde names an unknown or missing field in its message only.
         let named = ["unknown field `", "missing field `"]
             .iter()
@@ -435,6 +461,10 @@ mod tests {
             (json!({"input": "x", "temperature": "hot"}), "temperature"),
             (json!({"input": "x", "temperature": 2.5}), "temperature"),
             (json!({"input": "x", "top_p": 0}), "top_p"),
+            (json!({"input": "x", "frequency_penalty": 3}), "frequency_penalty"),
+            (json!({"input": "x", "repetition_penalty": 0}), "repetition_penalty"),
+            (json!({"input": "x", "logit_bias": {"7": 101}}), "logit_bias"),
+            (json!({"input": "x", "logit_bias": {"cat": 1}}), "logit_bias"),
             (json!({"input": "x", "seed": -1}), "seed"),
             (json!({"input": "x", "metadata": {"a": 1}}), "metadata.a"),
             (json!({"input": "x", "nonsense": 1}), "nonsense"),

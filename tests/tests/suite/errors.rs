@@ -22,9 +22,19 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
             cases.push((json!({field: wrong}), field));
         }
     }
-    for field in
-        ["temperature", "top_p", "min_p", "top_k", "max_output_tokens", "seed", "top_logprobs", "max_tool_calls"]
-    {
+    for field in [
+        "temperature",
+        "top_p",
+        "min_p",
+        "top_k",
+        "max_output_tokens",
+        "seed",
+        "top_logprobs",
+        "max_tool_calls",
+        "frequency_penalty",
+        "presence_penalty",
+        "repetition_penalty",
+    ] {
         for wrong in [json!("1"), json!(true), json!([1]), json!({})] {
             cases.push((json!({field: wrong}), field));
         }
@@ -37,6 +47,7 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
     for (field, wrongs) in [
         ("input", json!([1, true, {}, []])),
         ("metadata", json!([1, "a", ["a"], true])),
+        ("logit_bias", json!([1, "a", ["a"], true, {"word": 1}])),
         ("tools", json!([1, "a", {}, true])),
         ("include", json!([1, "a", {}, true])),
         ("stop", json!([1, {}, true, [1], [[]], "", [""]])),
@@ -56,6 +67,10 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
         (json!({"top_p": 1.1}), "top_p"),
         (json!({"min_p": -0.1}), "min_p"),
         (json!({"min_p": 1.5}), "min_p"),
+        (json!({"frequency_penalty": 2.1}), "frequency_penalty"),
+        (json!({"presence_penalty": -2.1}), "presence_penalty"),
+        (json!({"repetition_penalty": 0}), "repetition_penalty"),
+        (json!({"logit_bias": {"1": 100.5}}), "logit_bias"),
         (json!({"top_k": 0}), "top_k"),
         (json!({"top_k": -1}), "top_k"),
         (json!({"top_k": 1.5}), "top_k"),

@@ -12,7 +12,7 @@ use super::{
     threads::{Helpers, lock},
     tokens::Detokenizer,
 };
-use crate::engine::{Delta, Finish, GenerateRequest, Sampling, decoder::Decoder};
+use crate::engine::{Delta, Finish, GenerateRequest, Sampler, Sampling, decoder::Decoder};
 
 /// The logits processor of one generation.
 pub struct Steps {
@@ -27,11 +27,9 @@ struct State {
     /// happens to drop its last reference.
     sender: Option<mpsc::Sender<Delta>>,
     decoder: Decoder<Detokenizer>,
-    sampling: Sampling,
+    sampler: Sampler,
     cancel: tokio_util::sync::CancellationToken,
     eos: Arc<[u32]>,
-    /// Index of the next output token.
-    position: u64,
     /// Output tokens at which it ends.
     max: u64,
     /// The tokens this run has picked.
@@ -51,19 +49,20 @@ impl Steps {
         sender: mpsc::Sender<Delta>,
     ) -> Self {
         let mut decoder = Decoder::new(detokenizer, request.stop.clone());
+        let mut sampler = Sampler::new(request.sampling.clone(), &request.prompt);
         let mut stopped = None;
         for token in &request.output {
             // Its text has been shown already.
             let (_, finish) = decoder.push(*token);
+            sampler.push(*token);
             stopped = stopped.or(finish);
         }
         let mut state = State {
             sender: Some(sender),
             decoder,
-            sampling: request.sampling.clone(),
+            sampler,
             cancel: request.cancel.clone(),
             eos,
-            position: request.output.len() as u64,
             max,
             picked: Vec::new(),
             finished: false,
@@ -71,7 +70,7 @@ impl Steps {
         // A continued output may already have its end.
         if stopped.is_some() {
             state.finish(Vec::new(), String::new(), Finish::Stop);
-        } else if state.position >= state.max {
+        } else if state.sampler.position() >= state.max {
             let rest = state.decoder.finish();
             state.finish(Vec::new(), rest, Finish::Length);
         }
@@ -84,10 +83,9 @@ impl Steps {
         let state = State {
             sender: Some(sender),
             decoder: Decoder::new(detokenizer, Vec::new()),
-            sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 0 },
+            sampler: Sampler::new(Sampling::default(), &[]),
             cancel: tokio_util::sync::CancellationToken::new(),
             eos: Arc::new([]),
-            position: 0,
             max: 0,
             picked: Vec::new(),
             finished: true,
@@ -124,8 +122,8 @@ impl CustomLogitsProcessor for Steps {
     /// which the engine takes the largest.
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
         self.helpers.enter();
-        let values = logits.to_vec1::<f32>()?;
-        let token = lock(&self.state).step(&values).unwrap_or(self.end);
+        let mut values = logits.to_vec1::<f32>()?;
+        let token = lock(&self.state).step(&mut values).unwrap_or(self.end);
         let mut choice = vec![0f32; values.len()];
         match choice.get_mut(token as usize) {
             Some(place) => *place = 1.0,
@@ -138,7 +136,7 @@ impl CustomLogitsProcessor for Steps {
 
 impl State {
     /// The token to go on with, or none when the generation is over.
-    fn step(&mut self, logits: &[f32]) -> Option<u32> {
+    fn step(&mut self, logits: &mut [f32]) -> Option<u32> {
         if self.finished {
             return None;
         }
@@ -147,20 +145,20 @@ impl State {
             self.finish(Vec::new(), rest, Finish::Cancelled);
             return None;
         }
-        let token = self.sampling.pick(logits, self.position);
+        let token = self.sampler.pick(logits);
         if self.eos.contains(&token) {
             let rest = self.decoder.finish();
             self.finish(Vec::new(), rest, Finish::Stop);
             return None;
         }
-        self.position += 1;
+        self.sampler.push(token);
         self.picked.push(token);
         let (mut text, stop) = self.decoder.push(token);
         if let Some(stop) = stop {
             self.finish(vec![token], text, stop);
             return None;
         }
-        if self.position >= self.max {
+        if self.sampler.position() >= self.max {
             text.push_str(&self.decoder.finish());
             self.finish(vec![token], text, Finish::Length);
             return None;

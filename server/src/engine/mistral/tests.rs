@@ -44,7 +44,7 @@ fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
         prompt: prompt(text),
         scope: "t".into(),
         output: Vec::new(),
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, top_k: None, min_p: 0.0, seed: 1 },
+        sampling: Sampling { temperature: 0.0, seed: 1, ..Sampling::default() },
         stop: Vec::new(),
         max_output_tokens,
         cancel: CancellationToken::new(),
@@ -117,7 +117,7 @@ fn it_ends_at_the_length() {
 fn a_seed_decides_the_reply() {
     let sampled = |seed| {
         let mut request = request("Invent a name for a river.", 24);
-        request.sampling = Sampling { temperature: 1.0, top_p: 0.95, top_k: None, min_p: 0.0, seed };
+        request.sampling = Sampling { top_p: 0.95, seed, ..Sampling::default() };
         run(request)
     };
     let first = sampled(7);

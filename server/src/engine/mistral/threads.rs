@@ -131,12 +131,21 @@ mod tests {
     use std::{
         collections::HashSet,
         thread::{self, ThreadId},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use rayon::prelude::*;
 
     use super::*;
+
+    /// Helpers park and wake when they get to it.
+    #[track_caller]
+    fn eventually(holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the gate had no effect");
+        }
+    }
 
     fn workers() -> HashSet<ThreadId> {
         let seen = Mutex::new(HashSet::new());
@@ -153,19 +162,16 @@ mod tests {
         thread::spawn(|| {
             let helpers = Helpers::new(3);
             helpers.enter();
-            assert_eq!(workers().len(), 3);
+            eventually(|| workers().len() == 3);
             for _ in 0..50 {
                 helpers.allow(2);
                 helpers.allow(1);
             }
-            thread::sleep(Duration::from_millis(50));
-            assert_eq!(workers(), HashSet::from([thread::current().id()]));
+            eventually(|| workers() == HashSet::from([thread::current().id()]));
             helpers.allow(2);
-            thread::sleep(Duration::from_millis(50));
-            assert_eq!(workers().len(), 2);
+            eventually(|| workers().len() == 2);
             helpers.allow(3);
-            thread::sleep(Duration::from_millis(50));
-            assert_eq!(workers().len(), 3);
+            eventually(|| workers().len() == 3);
         })
         .join()
         .unwrap();
@@ -177,8 +183,7 @@ mod tests {
             let helpers = Helpers::new(2);
             helpers.allow(1);
             helpers.enter();
-            thread::sleep(Duration::from_millis(50));
-            assert_eq!(workers().len(), 1);
+            eventually(|| workers().len() == 1);
         })
         .join()
         .unwrap();
