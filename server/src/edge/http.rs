@@ -10,10 +10,7 @@ use super::{
     auth::Tenant,
     sse,
 };
-use crate::wire::{
-    error::WireError,
-    request::{Create, InputRole},
-};
+use crate::wire::{error::WireError, input::InputRole, request::Create};
 
 pub fn routes(config: &mut web::ServiceConfig) {
     let query = web::QueryConfig::default()

@@ -27,7 +27,8 @@ struct State {
 
 /// A slot of the engine. Lives exactly as long as the work in it.
 pub struct Permit {
-    admission: Arc<Admission>,
+    /// `None` once the slot has been passed on.
+    admission: Option<Arc<Admission>>,
     since: Instant,
 }
 
@@ -67,7 +68,7 @@ impl Admission {
         } else {
             state.running += 1;
             // The receiver is in scope, so this cannot fail.
-            let _ = sender.send(Permit { admission: self.clone(), since: Instant::now() });
+            let _ = sender.send(Permit { admission: Some(self.clone()), since: Instant::now() });
         }
         drop(state);
         Ok(Ticket { admission: self.clone(), id: id.to_owned(), permit, waits })
@@ -113,23 +114,22 @@ impl Drop for Ticket {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.admission.state();
+        let Some(admission) = self.admission.take() else { return };
+        let mut state = admission.state();
         state.mean_run = state.mean_run.mul_f64(0.8) + self.since.elapsed().mul_f64(0.2);
         // The slot goes to the next who still waits, or comes free.
-        let mut next = Permit { admission: self.admission.clone(), since: Instant::now() };
         while let Some((_, waiting)) = state.waiting.pop_front() {
+            let next = Permit { admission: Some(admission.clone()), since: Instant::now() };
             match waiting.send(next) {
                 Ok(()) => {
                     drop(state);
-                    self.admission.changed.send_replace(());
+                    admission.changed.send_replace(());
                     return;
                 }
-                Err(returned) => next = returned,
+                Err(mut gone) => gone.admission = None,
             }
         }
         state.running -= 1;
-        drop(state);
-        std::mem::forget(next);
     }
 }
 

@@ -10,7 +10,8 @@ use crate::{
     store::{Created, Header, LOG_VERSION, StoreError},
     wire::{
         error::WireError,
-        request::{Create, InputMessage, InputRole},
+        input::{InputMessage, InputRole},
+        request::Create,
         response::Truncation,
     },
 };

@@ -1,14 +1,12 @@
 //! What every store must do, one function a behaviour. Each store's tests call [`all`] with a way to make an empty one.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use futures::{StreamExt, future::join_all};
+use serde_json::json;
 
 use super::*;
-use crate::wire::{
-    request::{InputMessage, InputRole},
-    response::{InputTokensDetails, OutputTokensDetails, Truncation},
-};
+use crate::wire::response::{InputTokensDetails, OutputTokensDetails};
 
 pub async fn all<S: Store>(make: impl Fn() -> S) {
     a_log_is_read_as_it_was_written(make()).await;
@@ -22,31 +20,7 @@ pub async fn all<S: Store>(make: impl Fn() -> S) {
 }
 
 pub fn header(id: &str, tenant: &str) -> Header {
-    let create = Create {
-        model: None,
-        input: vec![InputMessage { role: InputRole::User, text: "hello".into() }],
-        instructions: None,
-        previous_response_id: None,
-        store: true,
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: None,
-        min_p: 0.0,
-        frequency_penalty: 0.0,
-        presence_penalty: 0.0,
-        repetition_penalty: 1.0,
-        logit_bias: BTreeMap::new(),
-        stop: vec![],
-        max_output_tokens: None,
-        seed: None,
-        truncation: Truncation::Disabled,
-        parallel_tool_calls: true,
-        metadata: BTreeMap::new(),
-        user: None,
-        safety_identifier: None,
-        prompt_cache_key: None,
-        client_request_id: None,
-    };
+    let create = Create::from_value(json!({"input": "hello"})).expect("a valid request");
     Header {
         version: LOG_VERSION,
         id: id.into(),

@@ -3,11 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    error::WireError,
-    request::{Create, read},
-    response::Usage,
-};
+use super::{error::WireError, read::read, request::Create, response::Usage};
 
 /// A validated chat completion request.
 #[derive(Debug)]

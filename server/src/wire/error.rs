@@ -30,8 +30,6 @@ pub enum WireError {
     ModelNotFound(String),
     #[error("Response with id '{}' not found.", shorten(.0))]
     ResponseNotFound(String),
-    #[error("Conversation with id '{}' not found.", shorten(.0))]
-    ConversationNotFound(String),
     #[error("The resume window of response '{}' has ended.", shorten(.0))]
     ResumeWindowExpired(String),
     #[error(
@@ -69,7 +67,6 @@ impl WireError {
             Self::ContextLengthExceeded { .. } => ("context_length_exceeded", 400),
             Self::ModelNotFound(_) => ("model_not_found", 404),
             Self::ResponseNotFound(_) => ("response_not_found", 404),
-            Self::ConversationNotFound(_) => ("conversation_not_found", 404),
             Self::ResumeWindowExpired(_) => ("resume_window_expired", 410),
             Self::InvalidApiKey => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),

@@ -6,6 +6,8 @@ pub mod chat;
 pub mod close;
 pub mod error;
 pub mod event;
+pub mod input;
+mod read;
 pub mod request;
 pub mod response;
 

@@ -3,10 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{error::WireError, response::Truncation, shorten};
+use super::{
+    error::WireError,
+    input::{InputMessage, parse_input},
+    read::{missing, read, read_field},
+    response::Truncation,
+    shorten,
+};
 
 /// Bounds on what a request may carry, beside the size of the message itself.
 const MAX_STOP: usize = 16;
@@ -62,22 +68,6 @@ pub struct Create {
     pub safety_identifier: Option<String>,
     pub prompt_cache_key: Option<String>,
     pub client_request_id: Option<String>,
-}
-
-/// A message of the input, its text parts joined.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputMessage {
-    pub role: InputRole,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InputRole {
-    User,
-    Assistant,
-    System,
-    Developer,
 }
 
 /// Reads one WebSocket message. The error comes with the `stream_id` that it should echo.
@@ -322,109 +312,6 @@ fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> {
     Ok(stop)
 }
 
-fn parse_input(input: Value) -> Result<Vec<InputMessage>, WireError> {
-    let messages = match input {
-        Value::String(text) => vec![InputMessage { role: InputRole::User, text }],
-        Value::Array(items) => {
-            items.into_iter().enumerate().map(|(at, item)| parse_item(at, item)).collect::<Result<_, _>>()?
-        }
-        _ => return Err(WireError::invalid("input", "'input' must be a string or an array of items.")),
-    };
-    if messages.is_empty() {
-        return Err(WireError::invalid("input", "'input' has no items."));
-    }
-    Ok(messages)
-}
-
-fn parse_item(at: usize, item: Value) -> Result<InputMessage, WireError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Item {
-        #[serde(rename = "type")]
-        kind: Option<String>,
-        role: Option<InputRole>,
-        content: Option<Value>,
-        // What clients send back from an earlier output.
-        #[serde(rename = "id")]
-        _id: Option<String>,
-        #[serde(rename = "status")]
-        _status: Option<String>,
-        #[serde(rename = "phase")]
-        _phase: Option<Value>,
-    }
-    let path = format!("input[{at}]");
-    if let Some(kind) = item.get("type").and_then(Value::as_str).filter(|kind| *kind != "message") {
-        return Err(WireError::invalid(
-            format!("{path}.type"),
-            format!("Items of type '{}' are not supported.", shorten(kind)),
-        ));
-    }
-    let item: Item = read_field(&path, item)?;
-    debug_assert!(item.kind.is_none_or(|kind| kind == "message"));
-    let role = item.role.ok_or_else(|| missing(&format!("{path}.role")))?;
-    let path = format!("{path}.content");
-    let text = match item.content.ok_or_else(|| missing(&path))? {
-        Value::String(text) => text,
-        Value::Array(parts) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(at, part)| parse_part(&format!("{path}[{at}]"), &part))
-            .collect::<Result<Vec<_>, _>>()?
-            .concat(),
-        _ => return Err(WireError::invalid(&path, format!("'{path}' must be a string or an array of parts."))),
-    };
-    Ok(InputMessage { role, text })
-}
-
-fn parse_part(path: &str, part: &Value) -> Result<String, WireError> {
-    match part.get("type").and_then(Value::as_str) {
-        Some("input_text" | "output_text" | "text") => part
-            .get("text")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .ok_or_else(|| WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
-        Some(kind) => Err(WireError::invalid(
-            format!("{path}.type"),
-            format!("Parts of type '{}' are not supported.", shorten(kind)),
-        )),
-        None => Err(missing(&format!("{path}.type"))),
-    }
-}
-
-pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
-    read_field("", value)
-}
-
-/// Deserialises with the path of what was wrong in `param`.
-fn read_field<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, WireError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let message = error.inner().to_string();
-        // A key that is none has no path of its own.
-        let inner = error.path().to_string().trim_end_matches(".?").to_owned();
-        // serde names an unknown or missing field in its message only.
-        let named = ["unknown field `", "missing field `"]
-            .iter()
-            .find_map(|start| message.strip_prefix(start)?.split('`').next().map(str::to_owned));
-        let segments = [Some(path.to_owned()), Some(inner).filter(|p| p != "."), named];
-        let mut param = String::new();
-        for segment in segments.into_iter().flatten().filter(|s| !s.is_empty()) {
-            // A path to an unknown field ends in that field already.
-            if param == segment || param.ends_with(&format!(".{segment}")) {
-                continue;
-            }
-            if !param.is_empty() && !segment.starts_with('[') {
-                param.push('.');
-            }
-            param.push_str(&shorten(&segment));
-        }
-        let message = match message.strip_prefix("unknown field `") {
-            Some(_) => format!("Unknown field '{param}'."),
-            None => shorten(&message),
-        };
-        WireError::InvalidRequest { param: Some(param).filter(|p| !p.is_empty()), message }
-    })
-}
-
 /// `[A-Za-z0-9_.-]{1,256}`.
 fn is_stream_id(id: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
@@ -432,10 +319,6 @@ fn is_stream_id(id: &str) -> bool {
 
 fn is_empty_object(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(|o| o.values().all(Value::is_null))
-}
-
-fn missing(param: &str) -> WireError {
-    WireError::invalid(param, format!("'{param}' is missing."))
 }
 
 fn unsupported(param: &str) -> WireError {

@@ -17,7 +17,7 @@ const FRAME_OVERHEAD: usize = 64;
 /// A frame and the room it takes until it is written.
 pub struct Frame {
     pub body: Body,
-    _room: OwnedSemaphorePermit,
+    pub _room: OwnedSemaphorePermit,
 }
 
 pub enum Body {

@@ -55,9 +55,10 @@ async fn ended(closing: &mut watch::Receiver<Option<Closing>>) -> Option<Closing
 
 /// The frame's room is given back when it has been handed to the socket.
 async fn write(session: &mut Session, frame: Frame) -> Result<(), Closed> {
-    match &frame.body {
-        Body::Text(text) => session.text(text.as_str()).await,
+    let Frame { body, _room } = frame;
+    match body {
+        Body::Text(text) => session.text(text).await,
         Body::Ping => session.ping(b"").await,
-        Body::Pong(bytes) => session.pong(bytes).await,
+        Body::Pong(bytes) => session.pong(&bytes).await,
     }
 }
