@@ -59,8 +59,9 @@ impl App {
             resume_window: Duration::from_millis(settings.generation.resume_window_ms),
             max_bytes: settings.store.memory.max_mb << 20,
         }));
-        let models: Vec<&str> = engine.models().iter().map(|m| m.id.as_str()).collect();
-        let summary = format!("model {} · {} slots · store: memory", models.join(", "), engine.slots());
+        let models: Vec<String> =
+            engine.models().iter().map(|m| format!("model {} · {} slots", m.id, engine.slots(&m.id))).collect();
+        let summary = format!("{} · store: memory", models.join(" · "));
         let generations = Generations::new(engine, store, &settings);
         Ok(Self { address, summary, listener, generations, settings })
     }

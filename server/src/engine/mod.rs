@@ -4,6 +4,7 @@
 //! `scripted` is deterministic and made for tests and load; `mistral` drives mistral.rs and is the only code that names it.
 
 pub mod decoder;
+pub mod prompt;
 pub mod sampler;
 pub mod scripted;
 
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::dialect::Dialect;
+pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
 
 /// One model as clients see it in `GET /v1/models`.
@@ -23,28 +26,23 @@ pub use sampler::{Sampler, Sampling};
 pub struct ModelInfo {
     /// The name a request's `model` field selects.
     pub id: String,
+    /// Other names for it.
+    pub aliases: Vec<String>,
     /// Tokens that prompt and output may take together.
     pub context_length: u32,
     /// When the model's file was made, Unix seconds.
     pub created: u64,
     /// Such as `Q8_0`; absent where it has no meaning.
     pub quantisation: Option<String>,
+    /// How it writes what is not plain text.
+    pub dialect: Dialect,
 }
 
-/// Who said a message; the chat template decides how each role is written.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    System,
-    User,
-    Assistant,
-}
-
-/// One message of the prompt, before the model's chat template turns the messages into tokens.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Message {
-    pub role: Role,
-    pub content: String,
+impl ModelInfo {
+    /// Whether a request's `model` means this one.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.id == name || self.aliases.iter().any(|alias| alias == name)
+    }
 }
 
 /// Everything an engine needs for one generation. It is complete: the same request gives the same tokens on any replica.
@@ -60,6 +58,11 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// Stop strings; the output ends before the first of them.
     pub stop: Vec<String>,
+    /// What the whole output must match. It also does when `max_output_tokens` ends it: the engine closes what is open
+    /// within that bound.
+    pub grammar: Option<Grammar>,
+    /// Log-probabilities of every token, with this many of the likeliest beside it.
+    pub logprobs: Option<u8>,
     /// Bound on the tokens of the whole output, `output` included. At least 1.
     pub max_output_tokens: u32,
     /// When cancelled the engine ends the generation within one token, with [`Finish::Cancelled`].
@@ -67,15 +70,45 @@ pub struct GenerateRequest {
 }
 
 /// What an engine says, in order. The text of all deltas, joined, is the output.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Delta {
     /// The token ids that this delta adds. The end-of-sequence token is not among them.
     pub tokens: Vec<u32>,
     /// The text that may be shown now. Empty while a character is incomplete or a stop string may be beginning; held text
     /// comes with a later delta, at the latest with the last one.
     pub text: String,
+    /// One a token, where the request asked for them.
+    pub logprobs: Vec<Logprobs>,
+    /// On the first delta: how many of the prompt's tokens were not computed, because their KV was there.
+    pub cached_tokens: Option<u32>,
     /// Set on the last delta, and only there.
     pub finish: Option<Finish>,
+}
+
+/// What an output must match.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Grammar {
+    JsonSchema(serde_json::Value),
+    Regex(String),
+    /// In llguidance's variant of Lark.
+    Lark(String),
+}
+
+/// How likely the model found a token, and what it found likeliest at its place. Natural logarithms, of the model's own
+/// distribution: before temperature, penalties and filters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Logprobs {
+    pub token: TokenLogprob,
+    /// The likeliest first.
+    pub top: Vec<TokenLogprob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token's text; U+FFFD stands for bytes that are no whole character.
+    pub token: String,
+    pub bytes: Vec<u8>,
+    pub logprob: f32,
 }
 
 /// Why a generation ended.
@@ -99,20 +132,30 @@ pub enum EngineError {
     UnknownModel(String),
     #[error("the chat template refused the messages: {0}")]
     Template(String),
+    /// The grammar cannot be compiled, or nothing that fits it is as short as the output may be.
+    #[error("{0}")]
+    Grammar(String),
+    /// The model is still being loaded.
+    #[error("the model `{0}` is being loaded")]
+    Loading(String),
     #[error("{0}")]
     Load(String),
 }
 
-/// Produces deltas. Implementations are shared by all connections and never block the caller.
+/// Produces deltas. Implementations are shared by all connections and never block the caller, but for what says so.
 pub trait Engine: Send + Sync + 'static {
     /// The models it serves; the first is the default.
-    fn models(&self) -> &[ModelInfo];
+    fn models(&self) -> Vec<Arc<ModelInfo>>;
 
-    /// Renders messages by the model's chat template, ready for the reply to begin, and tokenises them.
-    fn tokenize(&self, model: &str, messages: &[Message]) -> Result<Vec<u32>, EngineError>;
+    /// Renders a prompt by the model's chat template, ready for the reply to begin, and tokenises it. Takes milliseconds of
+    /// computation where the prompt is long.
+    fn tokenize(&self, model: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError>;
 
-    /// How many generations can run at once. Admission never asks for more.
-    fn slots(&self) -> usize;
+    /// Whether outputs can be held to the grammar within `max_output_tokens`. Takes milliseconds of computation.
+    fn check(&self, model: &str, grammar: &Grammar, max_output_tokens: u32) -> Result<(), EngineError>;
+
+    /// How many generations of the model can run at once. Admission never asks for more.
+    fn slots(&self, model: &str) -> usize;
 
     /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. It closes
     /// when the slot is free again, which is after the delta with `finish`; closed without one, the engine has crashed.

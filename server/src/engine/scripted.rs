@@ -10,9 +10,10 @@ use tokio::{
 };
 
 use super::{
-    Delta, Engine, EngineError, Finish, GenerateRequest, Message, ModelInfo,
+    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, ModelInfo, Prompt,
     decoder::{Decoder, TokenBytes},
 };
+use crate::dialect::Dialect;
 
 /// `engine.scripted`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,7 +45,7 @@ impl Default for ScriptedSettings {
 }
 
 pub struct Scripted {
-    models: [ModelInfo; 1],
+    model: Arc<ModelInfo>,
     words: Arc<[String]>,
     settings: ScriptedSettings,
     slots: usize,
@@ -60,11 +61,19 @@ impl Scripted {
         }
         let model = ModelInfo {
             id: "scripted".into(),
+            aliases: vec![],
             context_length: settings.context_length,
             created: 0,
             quantisation: None,
+            dialect: Dialect::default(),
         };
-        Self { models: [model], words: words.into(), settings, slots, runtime: tokio::runtime::Handle::current() }
+        Self {
+            model: Arc::new(model),
+            words: words.into(),
+            settings,
+            slots,
+            runtime: tokio::runtime::Handle::current(),
+        }
     }
 }
 
@@ -77,19 +86,24 @@ impl TokenBytes for Words {
 }
 
 impl Engine for Scripted {
-    fn models(&self) -> &[ModelInfo] {
-        &self.models
+    fn models(&self) -> Vec<Arc<ModelInfo>> {
+        vec![self.model.clone()]
     }
 
     /// Two tokens a message beside its words.
-    fn tokenize(&self, model: &str, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
-        if model != self.models[0].id {
+    fn tokenize(&self, model: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        if model != self.model.id {
             return Err(EngineError::UnknownModel(model.into()));
         }
-        Ok(messages.iter().flat_map(|m| 0..m.content.split_whitespace().count() as u32 + 2).collect())
+        Ok(prompt.messages.iter().flat_map(|m| 0..m.content.split_whitespace().count() as u32 + 2).collect())
     }
 
-    fn slots(&self) -> usize {
+    /// It says its text, whatever the grammar.
+    fn check(&self, _: &str, _: &Grammar, _: u32) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn slots(&self, _: &str) -> usize {
         self.slots
     }
 
@@ -129,12 +143,12 @@ async fn speak(settings: ScriptedSettings, words: Words, request: GenerateReques
             }
         });
         if finish.is_some() {
-            let _ = sender.send(Delta { tokens: vec![], text: decoder.finish(), finish }).await;
+            let _ = sender.send(Delta { text: decoder.finish(), finish, ..Delta::default() }).await;
             return;
         }
         let (text, finish) = decoder.push(position);
         let ended = finish.is_some();
-        let _ = sender.send(Delta { tokens: vec![position], text, finish }).await;
+        let _ = sender.send(Delta { tokens: vec![position], text, finish, ..Delta::default() }).await;
         if ended {
             return;
         }
@@ -163,6 +177,8 @@ mod tests {
             output: vec![],
             sampling: Sampling::default(),
             stop: vec![],
+            grammar: None,
+            logprobs: None,
             max_output_tokens: 1000,
             cancel: CancellationToken::new(),
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Follower, Generations, clock::unix_seconds, run, store_error};
 use crate::{
-    engine::{EngineError, Message, ModelInfo, Role},
+    engine::{EngineError, Message, ModelInfo, Prompt, Role},
     render::output_text,
-    store::{Created, Header, LOG_VERSION, StoreError},
+    store::{Created, Header, LOG_VERSION, LeftOut, StoreError},
     wire::{
         error::WireError,
         input::{InputMessage, InputRole},
@@ -38,9 +38,9 @@ impl Generations {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
-        let model = self.model(create.model.as_deref())?.clone();
+        let model = self.model(create.model.as_deref())?;
         let history = self.history(tenant, create.previous_response_id.as_deref(), connection).await?;
-        let prompt = self.prompt(&model, &create, history).await?;
+        let (prompt, left_out) = self.prompt(&model, &create, history).await?;
         let room = model.context_length - prompt.len() as u32;
         let max_output_tokens = create.max_output_tokens.unwrap_or(self.settings.max_output_tokens).min(room);
         let header = Header {
@@ -48,11 +48,13 @@ impl Generations {
             id: format!("resp_{}", random_hex()),
             tenant: tenant.to_owned(),
             created_at: unix_seconds(),
-            model: model.id,
+            model: model.id.clone(),
             seed: create.seed.unwrap_or_else(random_seed),
             create,
             prompt,
             max_output_tokens,
+            dialect: model.dialect.clone(),
+            left_out,
         };
         self.start(header).await
     }
@@ -76,11 +78,11 @@ impl Generations {
         Ok(CreatedResponse { id, follower })
     }
 
-    fn model(&self, name: Option<&str>) -> Result<&ModelInfo, WireError> {
-        let models = self.engine.models();
+    fn model(&self, name: Option<&str>) -> Result<Arc<ModelInfo>, WireError> {
+        let mut models = self.engine.models().into_iter();
         match name {
-            None => models.first(),
-            Some(name) => models.iter().find(|m| m.id == name),
+            None => models.next(),
+            Some(name) => models.find(|model| model.is_called(name)),
         }
         .ok_or_else(|| WireError::ModelNotFound(name.unwrap_or("default").to_owned()))
     }
@@ -114,7 +116,7 @@ impl Generations {
                 return Err(WireError::invalid("previous_response_id", message));
             }
             let mut turn = messages(&header.create.input);
-            turn.push(Message { role: Role::Assistant, content: output_text(entries.iter().map(|e| &**e)) });
+            turn.push(Message::text(Role::Assistant, output_text(entries.iter().map(|e| &**e))));
             turns.push(turn);
             next = header.create.previous_response_id.clone();
         }
@@ -128,24 +130,24 @@ impl Generations {
         model: &ModelInfo,
         create: &Create,
         history: Vec<Vec<Message>>,
-    ) -> Result<Vec<u32>, WireError> {
+    ) -> Result<(Vec<u32>, LeftOut), WireError> {
         let (engine, name, context) = (self.engine.clone(), model.id.clone(), model.context_length);
-        let instructions = create.instructions.clone().map(|content| Message { role: Role::System, content });
+        let instructions = create.instructions.clone().map(|content| Message::text(Role::System, content));
         let (input, truncation) = (messages(&create.input), create.truncation);
         // Tokenising a long history takes milliseconds of computation, which would hold up the connection's thread.
         let rendered = self.runtime.spawn_blocking(move || {
-            let mut left_out = 0;
+            let mut left_out = LeftOut::default();
             loop {
-                let turns = history.iter().skip(left_out).flatten();
+                let turns = history.iter().skip(left_out.turns as usize).flatten();
                 let all: Vec<Message> = instructions.iter().chain(turns).chain(&input).cloned().collect();
-                let prompt = engine.tokenize(&name, &all).map_err(engine_error)?;
+                let prompt = engine.tokenize(&name, &Prompt::of(all)).map_err(engine_error)?;
                 if prompt.len() < context as usize {
-                    return Ok(prompt);
+                    return Ok((prompt, left_out));
                 }
-                if truncation == Truncation::Disabled || left_out >= history.len() {
+                if truncation == Truncation::Disabled || left_out.turns as usize >= history.len() {
                     return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context });
                 }
-                left_out += 1;
+                left_out.turns += 1;
             }
         });
         rendered.await.map_err(|error| {
@@ -161,7 +163,7 @@ fn messages(input: &[InputMessage]) -> Vec<Message> {
         InputRole::Assistant => Role::Assistant,
         InputRole::System | InputRole::Developer => Role::System,
     };
-    input.iter().map(|m| Message { role: role(m.role), content: m.text.clone() }).collect()
+    input.iter().map(|m| Message::text(role(m.role), &*m.text)).collect()
 }
 
 fn engine_error(error: EngineError) -> WireError {
@@ -170,6 +172,8 @@ fn engine_error(error: EngineError) -> WireError {
         EngineError::Template(reason) => {
             WireError::invalid("input", format!("The model's chat template refuses the messages: {reason}"))
         }
+        EngineError::Grammar(reason) => WireError::invalid("text.format", reason),
+        EngineError::Loading(_) => WireError::ServerOverloaded { retry_after_ms: 1000 },
         EngineError::Load(reason) => {
             tracing::error!(reason, "the engine failed");
             WireError::EngineFailed

@@ -40,7 +40,10 @@ impl Generations {
     /// To be called on the runtime that generations shall run on.
     pub fn new(engine: Arc<dyn Engine>, store: Arc<dyn Store>, settings: &settings::Settings) -> Arc<Self> {
         Arc::new(Self {
-            admission: Admission::new(engine.slots(), settings.admission.queue),
+            admission: Admission::new(
+                engine.models().iter().map(|model| engine.slots(&model.id)).sum(),
+                settings.admission.queue,
+            ),
             running: Running::new(std::time::Duration::from_millis(settings.generation.orphan_grace_ms)),
             engine,
             store,

@@ -29,11 +29,12 @@ struct Log<'a> {
     header: &'a Header,
     next: u64,
     output_tokens: u32,
+    cached_tokens: u32,
 }
 
 impl Job {
     pub async fn run(mut self) {
-        let mut log = Log { store: &*self.store, header: &self.header, next: 0, output_tokens: 0 };
+        let mut log = Log { store: &*self.store, header: &self.header, next: 0, output_tokens: 0, cached_tokens: 0 };
         let generate = Self::generate(&*self.engine, &mut self.ticket, &self.registration, &mut log);
         let outcome = match AssertUnwindSafe(generate).catch_unwind().await {
             Ok(outcome) => outcome,
@@ -108,6 +109,8 @@ impl Log<'_> {
                 seed: self.header.seed,
             },
             stop: create.stop.clone(),
+            grammar: None,
+            logprobs: None,
             max_output_tokens: self.header.max_output_tokens,
             cancel: registration.cancel.clone(),
         }
@@ -122,10 +125,11 @@ impl Log<'_> {
 
     async fn append_deltas(&mut self, deltas: impl Iterator<Item = Delta>) -> Result<(), StoreError> {
         let mut entries = Vec::new();
-        for Delta { tokens, text, finish } in deltas {
+        for Delta { tokens, text, logprobs, cached_tokens, finish } in deltas {
             self.output_tokens += tokens.len() as u32;
+            self.cached_tokens = cached_tokens.unwrap_or(self.cached_tokens);
             if !tokens.is_empty() || !text.is_empty() {
-                entries.push(Entry::Delta { tokens, text });
+                entries.push(Entry::Delta { tokens, text, logprobs, cached_tokens });
             }
             if let Some(finish) = finish {
                 entries.push(self.last(finish));
@@ -145,7 +149,7 @@ impl Log<'_> {
         let input_tokens = self.header.prompt.len() as u32;
         let usage = Usage {
             input_tokens,
-            input_tokens_details: InputTokensDetails { cached_tokens: 0 },
+            input_tokens_details: InputTokensDetails { cached_tokens: self.cached_tokens },
             output_tokens: self.output_tokens,
             output_tokens_details: OutputTokensDetails { reasoning_tokens: 0 },
             total_tokens: input_tokens + self.output_tokens,

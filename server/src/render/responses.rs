@@ -201,7 +201,7 @@ pub fn output_text<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::{delta, finished, header};
+    use crate::store::conformance::{delta, finished, header, said};
 
     fn names(entries: &[Entry]) -> Vec<&'static str> {
         let mut renderer = Renderer::new(Arc::new(header("resp_1", "t")));
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_reply_has_the_full_order() {
-        let held = Entry::Delta { tokens: vec![9], text: String::new() };
+        let held = said(9, "");
         let entries = [Entry::Queued, Entry::Started, held, delta(1), delta(2), finished()];
         let expected = [
             &["created", "queued", "in_progress"][..],

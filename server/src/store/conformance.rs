@@ -31,11 +31,18 @@ pub fn header(id: &str, tenant: &str) -> Header {
         prompt: vec![1, 2, 3],
         seed: 4,
         max_output_tokens: 16,
+        dialect: Dialect::default(),
+        left_out: LeftOut::default(),
     }
 }
 
 pub fn delta(n: u32) -> Entry {
-    Entry::Delta { tokens: vec![n], text: format!(" {n}") }
+    said(n, &format!(" {n}"))
+}
+
+/// A delta of one token and its text.
+pub fn said(token: u32, text: &str) -> Entry {
+    Entry::Delta { tokens: vec![token], text: text.into(), logprobs: vec![], cached_tokens: None }
 }
 
 pub fn finished() -> Entry {

@@ -51,6 +51,7 @@ struct State {
 /// The bookkeeping bytes of a log and of an entry beside its text and tokens, roughly.
 const LOG_OVERHEAD: usize = 1024;
 const ENTRY_OVERHEAD: usize = 120;
+const LOGPROB_OVERHEAD: usize = 80;
 /// Bounds the maps of ids, whose values are a few dozen bytes.
 const MAX_IDS: u64 = 100_000;
 
@@ -179,7 +180,10 @@ impl Log {
         let log: usize = entries
             .iter()
             .map(|entry| match &**entry {
-                Entry::Delta { tokens, text } => ENTRY_OVERHEAD + 4 * tokens.len() + text.len(),
+                Entry::Delta { tokens, text, logprobs, .. } => {
+                    let top: usize = logprobs.iter().map(|l| LOGPROB_OVERHEAD * (1 + l.top.len())).sum();
+                    ENTRY_OVERHEAD + 4 * tokens.len() + text.len() + top
+                }
                 _ => ENTRY_OVERHEAD,
             })
             .sum();
@@ -238,7 +242,7 @@ mod tests {
         for n in 0..200 {
             let id = format!("resp_{n}");
             store.create(conformance::header(&id, "t")).await.unwrap();
-            let text = Entry::Delta { tokens: vec![1], text: "x".repeat(1000) };
+            let text = conformance::said(1, &"x".repeat(1000));
             store.append(&id, 0, vec![text, conformance::finished()]).await.unwrap();
         }
         store.finished.run_pending_tasks();

@@ -14,7 +14,8 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::Finish,
+    dialect::Dialect,
+    engine::{Finish, Logprobs},
     wire::{request::Create, response::Usage},
 };
 
@@ -37,10 +38,22 @@ pub struct Header {
     pub seed: u64,
     /// Bound on output tokens after the context's end was considered.
     pub max_output_tokens: u32,
+    /// How the model writes thoughts and calls.
+    #[serde(default)]
+    pub dialect: Dialect,
+    /// What `truncation: auto` left out of the prompt.
+    #[serde(default)]
+    pub left_out: LeftOut,
+}
+
+/// Whole turns, the oldest first, that had no room in the prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub turns: u32,
 }
 
 /// One step of a generation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Entry {
     /// It waits for a slot. Only present when it had to.
@@ -48,7 +61,15 @@ pub enum Entry {
     /// It has a slot.
     Started,
     /// The engine produced tokens; `text` is what they let be shown.
-    Delta { tokens: Vec<u32>, text: String },
+    Delta {
+        tokens: Vec<u32>,
+        text: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logprobs: Vec<Logprobs>,
+        /// On the first: prompt tokens whose KV was there already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cached_tokens: Option<u32>,
+    },
     /// The last entry.
     Finished {
         finish: Finish,

@@ -9,10 +9,12 @@
 //! | `load` | what a model file must have; weights to an engine |
 //! | `tokens` | chat template and tokenizer |
 //! | `pool` | which slot runs a prompt, with how many threads, and how much KV it keeps |
+//! | `generate` | one generation, from waiting for a slot to giving it back |
 //! | `slot` | one engine: run a sequence, empty its cache, load it again |
 //! | `step` | one generation on the engine's thread: sampling, stop strings, deltas, cancel |
 //! | `threads` | the rayon pool of an engine thread and the gate before its helpers |
 
+mod generate;
 mod load;
 mod pool;
 mod slot;
@@ -33,11 +35,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     load::{ModelFile, Shared},
-    pool::{Lease, Limits, Pool},
-    slot::{Broken, Slot},
-    step::Steps,
+    pool::{Limits, Pool},
+    slot::Slot,
 };
-use crate::engine::{Delta, Engine, EngineError, Finish, GenerateRequest, Message, ModelInfo};
+use crate::{
+    dialect::Dialect,
+    engine::{Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, Prompt},
+};
 
 /// How to load and run a model.
 #[derive(Debug, Clone)]
@@ -72,7 +76,7 @@ pub fn default_threads(_slots: usize, cores: usize) -> usize {
 
 /// A pool of slots with one model. Cheap to share.
 pub struct MistralEngine {
-    models: [ModelInfo; 1],
+    model: Arc<ModelInfo>,
     slots: usize,
     shared: Arc<Shared>,
     pool: Arc<Pool>,
@@ -135,11 +139,13 @@ impl MistralEngine {
         );
         let model = ModelInfo {
             id: config.model_id,
+            aliases: vec![],
             context_length: file.context_length,
             created,
             quantisation: Some(file.quantisation.clone()),
+            dialect: Dialect::default(),
         };
-        Ok(Self { models: [model], slots, shared, pool, runtime: Handle::current(), loaded })
+        Ok(Self { model: Arc::new(model), slots, shared, pool, runtime: Handle::current(), loaded })
     }
 
     /// Returns when no slot is still being loaded.
@@ -147,34 +153,38 @@ impl MistralEngine {
         self.loaded.cancelled().await;
     }
 
-    fn check(&self, model: &str) -> Result<&ModelInfo, EngineError> {
-        let [known] = &self.models;
-        (known.id == model).then_some(known).ok_or_else(|| EngineError::UnknownModel(model.into()))
+    fn model(&self, model: &str) -> Result<&ModelInfo, EngineError> {
+        (self.model.id == model).then_some(&*self.model).ok_or_else(|| EngineError::UnknownModel(model.into()))
     }
 }
 
 impl Engine for MistralEngine {
-    fn models(&self) -> &[ModelInfo] {
-        &self.models
+    fn models(&self) -> Vec<Arc<ModelInfo>> {
+        vec![self.model.clone()]
     }
 
-    fn tokenize(&self, model: &str, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
-        self.check(model)?;
-        self.shared.tokens.render(messages)
+    fn tokenize(&self, model: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        self.model(model)?;
+        self.shared.tokens.render(prompt)
     }
 
-    fn slots(&self) -> usize {
+    fn check(&self, model: &str, _: &Grammar, _: u32) -> Result<(), EngineError> {
+        self.model(model)?;
+        Err(EngineError::Grammar("This engine holds no output to a grammar.".into()))
+    }
+
+    fn slots(&self, _: &str) -> usize {
         self.slots
     }
 
     fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {
-        let context = u64::from(self.check(model)?.context_length);
+        let context = u64::from(self.model(model)?.context_length);
         let room = context.saturating_sub(request.prompt.len() as u64);
         let max = u64::from(request.max_output_tokens).min(room);
         // A delta a token, one for the end, and one to spare: the engine never waits for the reader.
         let capacity = max.saturating_sub(request.output.len() as u64) + 2;
         let (sender, receiver) = mpsc::channel(usize::try_from(capacity).unwrap_or(usize::MAX >> 4));
-        self.runtime.spawn(generate(self.pool.clone(), self.shared.clone(), request, max, sender));
+        self.runtime.spawn(generate::generate(self.pool.clone(), self.shared.clone(), request, max, sender));
         Ok(receiver)
     }
 }
@@ -183,88 +193,6 @@ async fn more(file: Arc<ModelFile>, shared: &Shared, threads: usize) -> Result<S
     let slot = Slot::new(file.clone(), slot::load(file).await?.engine, threads);
     slot.warm_up(shared, shared.end).await.map_err(|broken| EngineError::Load(format!("{broken:?}")))?;
     Ok(slot)
-}
-
-/// One generation, from waiting for a slot to giving it back.
-async fn generate(
-    pool: Arc<Pool>,
-    shared: Arc<Shared>,
-    request: GenerateRequest,
-    max: u64,
-    sender: mpsc::Sender<Delta>,
-) {
-    let tokens = [request.prompt.as_slice(), &request.output].concat();
-    let lease = tokio::select! {
-        biased;
-        () = request.cancel.cancelled() => {
-            let last = Delta { finish: Some(Finish::Cancelled), ..Delta::default() };
-            drop(sender.try_send(last));
-            return;
-        }
-        lease = pool.acquire(&tokens, &request.scope) => lease,
-    };
-    let steps = Arc::new(Steps::new(
-        &request,
-        max,
-        shared.tokens.bytes(),
-        shared.eos.clone(),
-        shared.end,
-        lease.slot.helpers.clone(),
-        sender,
-    ));
-    if !steps.finished() {
-        let run = run(&lease, &shared, tokens, max, &steps);
-        tokio::pin!(run);
-        let ended = tokio::select! {
-            ended = &mut run => ended,
-            () = request.cancel.cancelled() => {
-                // Said at once, even in the middle of a long prefill; the slot is free when the engine has noticed.
-                steps.finish(Finish::Cancelled);
-                run.await
-            }
-        };
-        if let Err(broken) = ended {
-            recover(&lease, &shared, broken, &steps).await;
-        }
-    }
-    // The channel closes after the slot is free.
-    drop(lease);
-    steps.close();
-}
-
-async fn run(lease: &Lease, shared: &Shared, tokens: Vec<u32>, max: u64, steps: &Arc<Steps>) -> Result<(), Broken> {
-    if lease.empty_first {
-        lease.slot.empty_cache(shared).await?;
-        lease.emptied();
-    }
-    let max_len = usize::try_from(max).unwrap_or(usize::MAX).saturating_add(2);
-    lease.slot.run(tokens.clone(), max_len, shared.end, steps.clone()).await?;
-    // An engine that ended by itself has not been asked to.
-    steps.finish(Finish::Failed("the engine ended the sequence by itself".into()));
-    lease.kept([tokens, steps.picked()].concat());
-    if lease.over_limit() {
-        lease.slot.empty_cache(shared).await?;
-        lease.emptied();
-    }
-    Ok(())
-}
-
-/// Tells the reader and makes the slot usable again before it is given back.
-async fn recover(lease: &Lease, shared: &Shared, broken: Broken, steps: &Steps) {
-    lease.emptied();
-    match broken {
-        Broken::Error(error) => {
-            tracing::warn!(error, "the engine refused a sequence");
-            steps.finish(Finish::Failed(error));
-        }
-        Broken::Dead => {
-            steps.finish(Finish::Failed("the engine crashed".into()));
-            tracing::error!("an engine has crashed; loading it again");
-            if let Err(error) = lease.slot.reload(shared).await {
-                tracing::error!(%error, "the crashed engine cannot be loaded; its slot fails every generation");
-            }
-        }
-    }
 }
 
 /// The first of the tokens with which the engine agrees to end a sequence.

@@ -163,11 +163,11 @@ impl State {
             self.finish(vec![token], text, Finish::Length);
             return None;
         }
-        self.send(Delta { tokens: vec![token], text, finish: None }).then_some(token)
+        self.send(Delta { tokens: vec![token], text, ..Delta::default() }).then_some(token)
     }
 
     fn finish(&mut self, tokens: Vec<u32>, text: String, finish: Finish) {
-        self.send(Delta { tokens, text, finish: Some(finish) });
+        self.send(Delta { tokens, text, finish: Some(finish), ..Delta::default() });
         self.finished = true;
     }
 

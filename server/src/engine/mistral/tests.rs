@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    engine::{Role, Sampling, decoder::TokenBytes},
+    engine::{Finish, Message, Role, Sampling, decoder::TokenBytes},
     model,
 };
 
@@ -36,7 +36,7 @@ fn config(slots: usize, prefix_cache_bytes: u64) -> MistralConfig {
 }
 
 fn prompt(text: &str) -> Vec<u32> {
-    ENGINE.tokenize("m", &[Message { role: Role::User, content: text.into() }]).expect("rendered")
+    ENGINE.tokenize("m", &Prompt::of(vec![Message::text(Role::User, text)])).expect("rendered")
 }
 
 fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
@@ -46,6 +46,8 @@ fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, seed: 1, ..Sampling::default() },
         stop: Vec::new(),
+        grammar: None,
+        logprobs: None,
         max_output_tokens,
         cancel: CancellationToken::new(),
     }
@@ -77,12 +79,12 @@ fn run(request: GenerateRequest) -> Reply {
 #[test]
 fn the_prompt_is_what_the_model_was_trained_on() {
     let text = ENGINE.shared.tokens.bytes();
-    let messages = [
-        Message { role: Role::System, content: "Be brief.".into() },
-        Message { role: Role::User, content: "Hi".into() },
-        Message { role: Role::Assistant, content: "Hello!".into() },
-        Message { role: Role::User, content: "Bye".into() },
-    ];
+    let messages = Prompt::of(vec![
+        Message::text(Role::System, "Be brief."),
+        Message::text(Role::User, "Hi"),
+        Message::text(Role::Assistant, "Hello!"),
+        Message::text(Role::User, "Bye"),
+    ]);
     let tokens = ENGINE.tokenize("m", &messages).unwrap();
     // Special tokens have no text.
     assert_eq!(text.decode(&tokens), "system\nBe brief.\nuser\nHi\nassistant\nHello!\nuser\nBye\nassistant\n");
@@ -272,12 +274,12 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
         let engine = MistralEngine::load(config(1, 256 << 20)).await.expect("the model loads");
         let question = "Tell me about the Nile in two sentences.";
         let said = collect(engine.generate("m", request(question, 48)).unwrap()).await;
-        let turn = [
-            Message { role: Role::User, content: question.into() },
-            Message { role: Role::Assistant, content: said.text },
-            Message { role: Role::User, content: "And how long is it?".into() },
+        let turn = vec![
+            Message::text(Role::User, question),
+            Message::text(Role::Assistant, said.text),
+            Message::text(Role::User, "And how long is it?"),
         ];
-        let prompt = engine.tokenize("m", &turn).unwrap();
+        let prompt = engine.tokenize("m", &Prompt::of(turn)).unwrap();
         let lease = engine.pool.acquire(&prompt, &"t".into()).await;
         let end = engine.shared.end;
         let (cached, fast) = likelihoods(&lease.slot, end, &prompt).await;

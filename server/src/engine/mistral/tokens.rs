@@ -6,7 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, Value, context, value::Kwargs};
 use mistralrs_core::ChatTemplate;
 use tokenizers::Tokenizer;
 
-use crate::engine::{EngineError, Message, decoder::TokenBytes};
+use crate::engine::{EngineError, Prompt, decoder::TokenBytes};
 
 const TEMPLATE: &str = "chat";
 
@@ -44,18 +44,20 @@ impl Tokens {
         Ok(Self { tokenizer, templates, bos: chat.bos_tok(), eos: chat.eos_tok(), unk: chat.unk_tok() })
     }
 
-    /// Renders the messages, ready for the reply to begin, and tokenises them.
+    /// Renders the prompt, ready for the reply to begin, and tokenises them.
     ///
     /// # Errors
     /// `Template` where the template refuses the messages, such as two user messages in a row for some models.
-    pub fn render(&self, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
+    pub fn render(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
         let refused = |error: &dyn std::fmt::Display| EngineError::Template(error.to_string());
         let text = self
             .templates
             .get_template(TEMPLATE)
             .and_then(|template| {
                 template.render(context! {
-                    messages => messages,
+                    messages => prompt.messages,
+                    tools => (!prompt.tools.is_empty()).then_some(&prompt.tools),
+                    reasoning_effort => prompt.reasoning_effort,
                     add_generation_prompt => true,
                     bos_token => self.bos,
                     eos_token => self.eos,
