@@ -1,7 +1,14 @@
 //! `caudal`: arguments → settings → telemetry → app → run until a signal.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
+use anyhow::Context;
 use caudal_server::{
     app::App,
     model,
@@ -27,6 +34,8 @@ enum Command {
     Serve(Layers),
     /// Print the effective configuration, secrets masked
     Config(Layers),
+    /// Ask a server with this configuration, on this machine, whether it is ready; fails when it is not
+    Health(Layers),
     /// Fetch and list models
     Model {
         #[command(subcommand)]
@@ -69,6 +78,7 @@ fn main() -> ExitCode {
             print!("{}", toml::to_string(&settings)?);
             Ok(())
         }),
+        Command::Health(layers) => layers.load().and_then(|settings| health(settings.server.bind)),
         Command::Model { command } => model(command),
     };
     match outcome {
@@ -97,6 +107,27 @@ fn model(command: ModelCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `GET /readyz`, for images that have no HTTP client.
+fn health(bind: SocketAddr) -> anyhow::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let ip = match bind.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let address = SocketAddr::new(ip, bind.port());
+    let mut stream =
+        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("nothing listens on {address}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(64 << 10).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    println!("{}", body.trim());
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "{address} is not ready");
+    Ok(())
+}
+
 fn serve(settings: Settings) -> anyhow::Result<()> {
     telemetry::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -108,6 +139,6 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         app.run().await
     })?;
     // What still blocks, an engine in its last step, does not hold the exit.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }

@@ -140,3 +140,15 @@ fn help_names_the_subcommands() {
     let help = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && help.contains("--set") && help.contains("--config"), "{help}");
 }
+
+#[test]
+fn health_says_whether_a_server_is_ready() {
+    let app = spawn_app(&[]);
+    let bind = format!("server.bind={}", app.address);
+    let ask = || Setup::default().set(&[&bind]).run("health");
+    let ready = ask();
+    assert!(ready.status.success(), "{}", stderr(&ready));
+    drop(app);
+    let gone = ask();
+    assert!(!gone.status.success() && stderr(&gone).contains("nothing listens"), "{}", stderr(&gone));
+}
