@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 CAUDAL := $(RELEASE)/caudal
 
-.PHONY: help run build chat server model test unit engine-test integration client-test e2e check bench clean tools
+.PHONY: help run build chat server model test unit engine-test integration client-test e2e check stack chaos bench clean tools
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -44,6 +44,7 @@ engine-test: model ## Unit tests of the real engine, on the real model
 	@cargo test --locked --release -p caudal-server --lib -- engine::mistral model:: --test-threads 1
 
 integration: build ## The real binary over real sockets
+	@bash tests/setup.sh
 	@cargo test --locked -p caudal-tests
 
 client-test: build ## The SDK against the real binary
@@ -59,6 +60,14 @@ check: client-ts/node_modules ## Format, lint, types, docs
 	@cargo clippy --locked --release -p caudal-server --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p caudal-server --no-default-features
 	@cd client-ts && npm run --silent check
+
+stack: build ## Redis, three replicas and nginx as plain processes, on http://127.0.0.1:8080 (ARGS="--listen …" to change)
+	@bash tests/setup.sh
+	@cargo run --quiet --release --locked -p caudal-tests --bin stack -- $(ARGS)
+
+chaos: build ## Two minutes of faults against the stack while clients stream through it
+	@bash tests/setup.sh
+	@cargo run --quiet --release --locked -p caudal-tests --bin chaos -- $(ARGS)
 
 bench: build ## Ratios against the bare engine, load, latency; prints tables, writes bench/*.json
 	@bash tests/bench.sh

@@ -3,6 +3,8 @@
 set -eu
 packages=()
 command -v "${CHROMIUM:-chromium}" >/dev/null || packages+=(chromium)
+command -v redis-server >/dev/null || packages+=(redis-server)
+PATH=$PATH:/usr/sbin command -v nginx >/dev/null || packages+=(nginx-light)
 [ ${#packages[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
   echo "caudal: the tests need these Debian packages: ${packages[*]}. Install them, as: sudo apt-get install ${packages[*]}" >&2

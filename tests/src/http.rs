@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::within;
+use crate::{PATIENCE, within};
 
 /// An answer read to its end.
 #[derive(Debug)]
@@ -48,6 +48,23 @@ pub fn call(address: SocketAddr, method: &str, path: &str) -> Call {
 
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
     call(address, "GET", path).send().await
+}
+
+/// As [`get`], where there may be nobody to answer.
+pub async fn try_get(address: SocketAddr, path: &str) -> Result<Answer, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let ask = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| text(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| text(&e))?;
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", address.to_string()).body(Full::new(Bytes::new()));
+        let response = sender.send_request(request.map_err(|e| text(&e))?).await.map_err(|e| text(&e))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = response.into_body().collect().await.map_err(|e| text(&e))?;
+        Ok(Answer { status, headers, body: body.to_bytes().into() })
+    };
+    tokio::time::timeout(PATIENCE, ask).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
 
 pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {

@@ -3,11 +3,14 @@
 //! binary that users run.
 
 pub mod app;
+pub mod chaos;
 pub mod http;
 pub mod load;
 pub mod log;
 pub mod proxy;
 pub mod raw;
+pub mod redis;
+pub mod stack;
 pub mod ws;
 
 pub use app::{App, Setup, spawn_app};

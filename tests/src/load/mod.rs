@@ -16,7 +16,7 @@ use futures::future::join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
-pub use report::{Report, quantile};
+pub use report::{Quantiles, Report, quantile};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -36,7 +36,7 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
 }
 
 impl Quantiles {
-    fn of(durations: impl Iterator<Item = Duration>) -> Self {
+    pub fn of(durations: impl Iterator<Item = Duration>) -> Self {
         let mut ms: Vec<f64> = durations.map(|d| d.as_secs_f64() * 1000.0).collect();
         ms.sort_by(f64::total_cmp);
         Self { p50: quantile(&ms, 0.5), p99: quantile(&ms, 0.99), max: quantile(&ms, 1.0) }

@@ -1,0 +1,73 @@
+//! Faults against a whole stack while clients stream through it. Each client does what PROTOCOL.md asks of one: it
+//! reconnects, resumes after the last event it has, and repeats a create under the same `client_request_id`. What is
+//! proved is that this is enough: every stream completes, without gap or repeat, and is what the store says it was.
+
+mod fault;
+mod report;
+mod stream;
+
+use std::time::{Duration, Instant};
+
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::stack::Stack;
+pub use fault::Fault;
+pub use report::Report;
+use stream::{Ended, Lane};
+
+/// What to do to a stack.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Streams at once; each is followed by another until the time is over.
+    pub streams: usize,
+    pub duration: Duration,
+    /// Between two faults.
+    pub every: Duration,
+    pub seed: u64,
+}
+
+/// What clients look at: a new value makes the chosen ones drop their connections.
+#[derive(Debug, Clone, Copy, Default)]
+struct Drops {
+    round: u64,
+    /// One of so many clients.
+    share: u64,
+}
+
+/// Runs clients and faults for the duration, heals the stack, waits for the last streams.
+pub async fn run(stack: &mut Stack, options: &Options) -> Report {
+    let begun = Instant::now();
+    let (drops, watcher) = watch::channel(Drops::default());
+    let (over, stopped) = watch::channel(false);
+    let address = stack.address();
+    let mut lanes = JoinSet::new();
+    for number in 0..options.streams {
+        let lane = Lane { number: number as u64, address, drops: watcher.clone(), over: stopped.clone() };
+        lanes.spawn(lane.run());
+    }
+    let mut random = StdRng::seed_from_u64(options.seed);
+    let mut faults = Vec::new();
+    while begun.elapsed() < options.duration {
+        tokio::time::sleep(options.every).await;
+        let fault = Fault::choose(&mut random, stack);
+        let at = begun.elapsed();
+        fault.strike(stack, &drops);
+        faults.push((at, fault));
+    }
+    let _ = over.send(true);
+    stack.heal().await;
+    let mut ended: Vec<Ended> = Vec::new();
+    while let Some(lane) = lanes.join_next().await {
+        ended.extend(lane.expect("a client does not panic"));
+    }
+    Report::new(faults, ended, begun.elapsed())
+}
+
+/// Shared by the binary and the test: a stack whose replies take long enough to be struck.
+pub const SETTINGS: [&str; 4] = [
+    "engine.kind=scripted",
+    "engine.scripted.tokens=160",
+    "engine.scripted.tokens_per_second=20",
+    "admission.queue=1024",
+];

@@ -1,0 +1,70 @@
+//! What a run found.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::Serialize;
+
+use super::{fault::Fault, stream::Ended};
+use crate::load::Quantiles;
+
+/// Between two tokens that are due every 50 ms, this is a pause.
+const PAUSE: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub seconds: f64,
+    /// What was done, and how often.
+    pub faults: BTreeMap<String, usize>,
+    /// When each was done, in seconds.
+    pub timeline: Vec<(f64, String)>,
+    pub responses: usize,
+    pub events: usize,
+    pub reconnects: usize,
+    /// What went wrong, with the response's id. Empty when every law held.
+    pub failures: Vec<String>,
+    pub pauses: usize,
+    pub pause_ms: Quantiles,
+}
+
+impl Report {
+    pub(super) fn new(faults: Vec<(Duration, Fault)>, ended: Vec<Ended>, took: Duration) -> Self {
+        let mut counts = BTreeMap::new();
+        for (_, fault) in &faults {
+            *counts.entry(fault.to_string()).or_insert(0) += 1;
+        }
+        let pauses: Vec<Duration> = ended.iter().flat_map(|e| &e.gaps).copied().filter(|gap| *gap >= PAUSE).collect();
+        Self {
+            seconds: took.as_secs_f64(),
+            faults: counts,
+            timeline: faults.iter().map(|(at, fault)| (at.as_secs_f64(), fault.to_string())).collect(),
+            responses: ended.len(),
+            events: ended.iter().map(|e| e.events).sum(),
+            reconnects: ended.iter().map(|e| e.reconnects).sum(),
+            failures: ended.iter().filter_map(|e| e.failure.clone()).collect(),
+            pauses: pauses.len(),
+            pause_ms: Quantiles::of(pauses.into_iter()),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seconds           {:.0}", self.seconds)?;
+        for (fault, times) in &self.faults {
+            writeln!(f, "  {times:>3} × {fault}")?;
+        }
+        writeln!(f, "responses         {} ({} failed)", self.responses, self.failures.len())?;
+        for failure in &self.failures {
+            writeln!(f, "  failure         {failure}")?;
+        }
+        writeln!(f, "events            {}", self.events)?;
+        writeln!(f, "reconnects        {}", self.reconnects)?;
+        let Quantiles { p50, p99, max } = self.pause_ms;
+        write!(
+            f,
+            "pauses            {} of {} ms and more: p50 {p50:.0}, p99 {p99:.0}, max {max:.0} ms",
+            self.pauses,
+            PAUSE.as_millis()
+        )
+    }
+}

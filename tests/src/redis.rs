@@ -1,0 +1,126 @@
+//! A redis-server of one's own: on a free port, with its files in a folder of its own, ended by its handle.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::PATIENCE;
+
+/// A running redis-server. Dropping it kills it and removes its files.
+pub struct Redis {
+    pub address: SocketAddr,
+    dir: PathBuf,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// Keeps nothing on disk.
+    pub fn spawn() -> Self {
+        Self::with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// With the stack's configuration file, so that it comes back with what it had.
+    pub fn persistent() -> Self {
+        let config = crate::stack::config_dir().join("redis.conf");
+        Self::with(&[&config.to_string_lossy()])
+    }
+
+    /// `arguments` as on its command line.
+    pub fn with(arguments: &[&str]) -> Self {
+        let dir = temp_dir("redis");
+        let arguments = arguments.iter().map(|a| a.to_string()).collect();
+        let mut redis = Self { address: free_port(), dir, arguments, child: None };
+        redis.start();
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// Starts it again, on the same port and in the same folder; it answers when this returns.
+    pub fn start(&mut self) {
+        if self.child.is_some() {
+            return;
+        }
+        let log = fs::File::create(self.dir.join("log")).expect("redis's log");
+        let child = Command::new("redis-server")
+            .args(&self.arguments)
+            .args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"])
+            .arg("--dir")
+            .arg(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log))
+            .stderr(Stdio::null())
+            // Ctrl-C is for whoever started it.
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|e| {
+                panic!("redis-server does not start ({e}): install it, on Debian: apt-get install redis-server")
+            });
+        self.child = Some(child);
+        let begun = Instant::now();
+        while !self.command(&["PING"]).is_some_and(|answer| answer.starts_with("+PONG")) {
+            let log = || fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            assert!(begun.elapsed() < PATIENCE, "redis-server did not answer:\n{}", log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGKILL: what was not on disk is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        if let Some(child) = &self.child {
+            let _ = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+        }
+    }
+
+    /// Sends one command; the first bytes of its raw answer, or none where it does not answer.
+    pub fn command(&self, words: &[&str]) -> Option<String> {
+        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = vec![0; 64 << 10];
+        let read = stream.read(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..read]).into_owned())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// An address that was free a moment ago: for processes that must be told where to listen.
+pub fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+/// A new folder.
+pub fn temp_dir(name: &str) -> PathBuf {
+    let unique = free_port().port();
+    let dir = Path::new(&std::env::temp_dir()).join(format!("caudal-{name}-{}-{unique}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    dir
+}

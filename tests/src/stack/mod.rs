@@ -1,0 +1,105 @@
+//! The whole stack as plain processes with the configuration files of docker-compose.yml: Redis, three replicas, nginx.
+
+mod nginx;
+mod replica;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    http,
+    redis::{Redis, free_port, temp_dir},
+    until,
+};
+use nginx::Nginx;
+pub use replica::Replica;
+
+/// Where the project's configuration files are.
+pub fn config_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
+}
+
+/// A running stack. Dropping it ends its processes and removes their files.
+pub struct Stack {
+    nginx: Nginx,
+    replicas: [Replica; 3],
+    redis: Redis,
+    dir: PathBuf,
+}
+
+impl Stack {
+    /// Starts everything; every replica is ready when this returns. `settings` as in `--set`, for each replica. nginx listens
+    /// at `address`, or on a free port.
+    pub async fn spawn(settings: &[&str], address: Option<SocketAddr>) -> Self {
+        let redis = Redis::persistent();
+        let url = redis.url();
+        let replicas = [0, 1, 2].map(|_| Replica::spawn(&url, settings));
+        let dir = temp_dir("stack");
+        let addresses = [0, 1, 2].map(|n: usize| replicas[n].address);
+        let nginx = Nginx::spawn(&dir, address.unwrap_or_else(free_port), addresses);
+        let stack = Self { nginx, replicas, redis, dir };
+        for address in addresses {
+            ready(address).await;
+        }
+        ready(stack.address()).await;
+        stack
+    }
+
+    /// Where clients connect: nginx.
+    pub fn address(&self) -> SocketAddr {
+        self.nginx.address
+    }
+
+    pub fn replica(&self, n: usize) -> &Replica {
+        &self.replicas[n]
+    }
+
+    pub fn replica_mut(&mut self, n: usize) -> &mut Replica {
+        &mut self.replicas[n]
+    }
+
+    pub fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    pub fn redis_mut(&mut self) -> &mut Redis {
+        &mut self.redis
+    }
+
+    pub fn reload_nginx(&self) {
+        self.nginx.reload();
+    }
+
+    /// Brings back what is down, and waits until all is well.
+    pub async fn heal(&mut self) {
+        self.redis.start();
+        for replica in &mut self.replicas {
+            replica.heal();
+        }
+        for replica in &self.replicas {
+            ready(replica.address).await;
+        }
+        ready(self.address()).await;
+    }
+
+    /// What nginx complained about.
+    pub fn nginx_errors(&self) -> String {
+        self.nginx.errors()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn ready(address: SocketAddr) {
+    until(format!("{address} to be ready"), || async move {
+        http::try_get(address, "/readyz").await.ok().filter(|answer| answer.status == 200)
+    })
+    .await;
+}
