@@ -15,11 +15,17 @@ use tokio::{
 };
 
 use crate::{
+    cluster::Cluster,
     edge::{self, Edge, Phase},
     engine::{Engine, scripted::Scripted},
-    generation::Generations,
-    settings::{EngineKind, Settings},
-    store::memory::{Limits, MemoryStore},
+    generation::{Generations, random_hex},
+    settings::{EngineKind, Settings, StoreKind},
+    store::{
+        Store,
+        fleet::Fleet,
+        memory::{Limits, MemoryStore},
+        redis::{Config, RedisStore},
+    },
 };
 
 /// Slots of the scripted engine, which computes nothing.
@@ -33,6 +39,8 @@ pub struct App {
     pub summary: String,
     listener: TcpListener,
     generations: Arc<Generations>,
+    /// Where the store is shared.
+    cluster: Option<Arc<Cluster>>,
     settings: Settings,
 }
 
@@ -54,19 +62,22 @@ impl App {
     pub fn new(settings: Settings, listener: TcpListener, engine: Arc<dyn Engine>) -> anyhow::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let store = Arc::new(MemoryStore::new(Limits {
-            retention: Duration::from_secs(settings.store.retention_s),
-            resume_window: Duration::from_millis(settings.generation.resume_window_ms),
-            max_bytes: settings.store.memory.max_mb << 20,
-        }));
         let models: Vec<String> =
             engine.models().iter().map(|m| format!("model {} · {} slots", m.id, engine.slots(&m.id))).collect();
-        let summary = format!("{} · store: memory", models.join(" · "));
-        let generations = Generations::new(engine, store, &settings);
-        Ok(Self { address, summary, listener, generations, settings })
+        let (store, fleet) = store(&settings)?;
+        let kind = match &fleet {
+            Some(fleet) => format!("redis, as {}", fleet.me()),
+            None => "memory".into(),
+        };
+        let summary = format!("{} · store: {kind}", models.join(" · "));
+        let generations = Generations::new(engine, store.clone(), fleet.clone(), &settings);
+        let lease = Duration::from_millis(settings.cluster.lease_ms);
+        let cluster = fleet.map(|fleet| Cluster::join(store, fleet, generations.clone(), lease));
+        Ok(Self { address, summary, listener, generations, cluster, settings })
     }
 
-    /// Serves until SIGTERM or SIGINT, then lets running streams finish up to the deadline.
+    /// Serves until SIGTERM or SIGINT, then hands running streams to other replicas or, alone, lets them finish up to the
+    /// deadline.
     pub async fn run(self) -> anyhow::Result<()> {
         let (phase, watcher) = watch::channel(Phase::Serving);
         let deadline = Duration::from_millis(self.settings.server.shutdown_deadline_ms);
@@ -78,6 +89,10 @@ impl App {
         tracing::info!("draining");
         self.generations.drain();
         phase.send_replace(Phase::Draining);
+        let handed_over = match &self.cluster {
+            Some(cluster) => cluster.hand_over().await,
+            None => false,
+        };
         let interrupted_again = interrupted();
         tokio::select! {
             finished = timeout(deadline, self.generations.finished()) => {
@@ -89,10 +104,37 @@ impl App {
         }
         self.generations.cancel_all();
         let _ = timeout(CLOSING, self.generations.finished()).await;
-        phase.send_replace(Phase::Closing);
+        phase.send_replace(if handed_over { Phase::HandedOver } else { Phase::Closing });
         let _ = timeout(CLOSING * 2, handle.stop(true)).await;
         server.abort();
         Ok(())
+    }
+}
+
+/// The store and, where it is shared, the fleet of its replicas.
+fn store(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Option<Arc<dyn Fleet>>)> {
+    let retention = Duration::from_secs(settings.store.retention_s);
+    let resume_window = Duration::from_millis(settings.generation.resume_window_ms);
+    match settings.store.kind {
+        StoreKind::Memory => {
+            let limits = Limits { retention, resume_window, max_bytes: settings.store.memory.max_mb << 20 };
+            Ok((Arc::new(MemoryStore::new(limits)), None))
+        }
+        StoreKind::Redis => {
+            let name = &settings.cluster.replica;
+            let random = random_hex();
+            let store = RedisStore::new(Config {
+                url: settings.store.redis.url.expose().to_owned(),
+                prefix: settings.store.redis.prefix.clone(),
+                timeout: Duration::from_millis(settings.store.redis.timeout_ms),
+                retention,
+                resume_window,
+                replica: if name.is_empty() { random } else { format!("{name}-{random}") },
+                lease: Duration::from_millis(settings.cluster.lease_ms),
+            })?;
+            let store = Arc::new(store);
+            Ok((store.clone(), Some(store)))
+        }
     }
 }
 

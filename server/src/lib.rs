@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod app;
+pub mod cluster;
 pub mod dialect;
 pub mod edge;
 pub mod engine;

@@ -23,6 +23,7 @@ pub struct Settings {
     pub admission: Admission,
     pub generation: Generation,
     pub store: Store,
+    pub cluster: Cluster,
     pub log: Log,
 }
 
@@ -103,6 +104,7 @@ pub struct Generation {
 pub struct Store {
     pub kind: StoreKind,
     pub retention_s: u64,
+    pub outage_ms: u64,
     pub memory: StoreMemory,
     pub redis: StoreRedis,
 }
@@ -124,6 +126,15 @@ pub struct StoreMemory {
 #[serde(deny_unknown_fields)]
 pub struct StoreRedis {
     pub url: Secret,
+    pub prefix: String,
+    pub timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub replica: String,
+    pub lease_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -207,8 +218,20 @@ impl Settings {
         if self.auth.keys.iter().any(|k| k.key.expose().len() < 8 || k.tenant.is_empty()) {
             return wrong("auth.keys: a key needs at least 8 characters and a tenant");
         }
-        if self.store.kind == StoreKind::Redis {
-            return wrong("store.kind: this version has the store \"memory\" only");
+        if self.store.kind == StoreKind::Redis && self.store.redis.url.expose().is_empty() {
+            return wrong(
+                "store.redis.url: store.kind is \"redis\" and there is no URL, such as redis://127.0.0.1:6379",
+            );
+        }
+        let prefix = &self.store.redis.prefix;
+        if prefix.is_empty() || prefix.contains(['{', '}']) {
+            return wrong("store.redis.prefix must not be empty and not contain { or }");
+        }
+        if self.store.redis.timeout_ms == 0 || self.cluster.lease_ms < 100 {
+            return wrong("store.redis.timeout_ms must be above 0 and cluster.lease_ms at least 100");
+        }
+        if !self.cluster.replica.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            return wrong("cluster.replica: letters, digits, '.', '_' and '-' only");
         }
         if self.server.max_message_bytes == 0 || self.server.outbox_bytes < 1024 {
             return wrong("server.max_message_bytes must be above 0 and server.outbox_bytes at least 1024");
@@ -294,6 +317,10 @@ mod tests {
             ("engine.kind=gpt", "engine.kind"),
             ("engine.scripted.tokens=-1", "engine.scripted.tokens"),
             ("auth.mode=keys", "auth.keys"),
+            ("store.kind=redis", "store.redis.url"),
+            ("store.redis.prefix=a{b}", "store.redis.prefix"),
+            ("cluster.lease_ms=1", "cluster.lease_ms"),
+            ("cluster.replica=a b", "cluster.replica"),
         ] {
             let error = set(&[assignment]).unwrap_err().to_string();
             assert!(error.contains(key), "{assignment}: {error}");

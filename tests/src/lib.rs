@@ -15,6 +15,7 @@ pub mod ws;
 
 pub use app::{App, Setup, spawn_app};
 pub use log::EventLog;
+pub use redis::Redis;
 pub use ws::{Client, Received};
 
 use std::{fmt::Display, future::Future, time::Duration};

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -89,18 +89,29 @@ impl Redis {
         }
     }
 
+    /// A command's answer as text, its elements a line each.
+    #[track_caller]
+    pub fn ask(&self, words: &[&str]) -> String {
+        let answer = self.send(words).and_then(|stream| parse(&mut BufReader::new(stream)));
+        answer.unwrap_or_else(|error| panic!("redis does not answer {words:?}: {error}"))
+    }
+
     /// Sends one command; the first bytes of its raw answer, or none where it does not answer.
     pub fn command(&self, words: &[&str]) -> Option<String> {
-        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let mut answer = vec![0; 64 << 10];
+        let read = self.send(words).ok()?.read(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..read]).into_owned())
+    }
+
+    fn send(&self, words: &[&str]) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = vec![0; 64 << 10];
-        let read = stream.read(&mut answer).ok()?;
-        Some(String::from_utf8_lossy(&answer[..read]).into_owned())
+        stream.write_all(request.as_bytes())?;
+        Ok(stream)
     }
 }
 
@@ -108,6 +119,23 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn parse(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let (kind, rest) = line.trim_end().split_at_checked(1).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let count = rest.parse::<i64>().unwrap_or(-1);
+    match kind {
+        "$" if count >= 0 => {
+            let mut bytes = vec![0; count as usize + 2];
+            reader.read_exact(&mut bytes)?;
+            bytes.truncate(count as usize);
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        "*" => Ok((0..count).map(|_| parse(reader)).collect::<io::Result<Vec<_>>>()?.join("\n")),
+        _ => Ok(rest.to_owned()),
     }
 }
 

@@ -22,8 +22,10 @@ pub enum Phase {
     Serving,
     /// Running streams go on, new ones are refused.
     Draining,
-    /// Sockets close.
+    /// Sockets close when their streams have ended.
     Closing,
+    /// Sockets close at once: their streams go on elsewhere.
+    HandedOver,
 }
 
 /// What every handler shares.
@@ -121,8 +123,8 @@ async fn no_chat_page() -> HttpResponse {
 }
 
 async fn ready(edge: web::Data<Edge>) -> HttpResponse {
-    if edge.generations.is_draining() {
-        return HttpResponse::ServiceUnavailable().body("draining\n");
+    match edge.generations.ready() {
+        Ok(()) => HttpResponse::Ok().body("ready\n"),
+        Err(reason) => HttpResponse::ServiceUnavailable().body(format!("{reason}\n")),
     }
-    HttpResponse::Ok().body("ready\n")
 }

@@ -74,6 +74,22 @@ impl Admission {
         Ok(Ticket { admission: self.clone(), id: id.to_owned(), permit, waits })
     }
 
+    /// Takes a slot or the queue's first place, which there always is: what was taken over has waited elsewhere already.
+    pub fn enter_first(self: &Arc<Self>, id: &str) -> Ticket {
+        let (sender, permit) = oneshot::channel();
+        let mut state = self.state();
+        let waits = state.running >= self.slots;
+        if waits {
+            state.waiting.push_front((id.to_owned(), sender));
+        } else {
+            state.running += 1;
+            // The receiver is in scope, so this cannot fail.
+            let _ = sender.send(Permit { admission: Some(self.clone()), since: Instant::now() });
+        }
+        drop(state);
+        Ticket { admission: self.clone(), id: id.to_owned(), permit, waits }
+    }
+
     /// Where the response stands in the queue; `None` when it does not wait.
     pub fn position(&self, id: &str) -> Option<Position> {
         let state = self.state();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Follower, Generations, clock::unix_seconds, run, store_error};
+use super::{Follower, Generations, clock::unix_seconds, log::Log, run, store_error};
 use crate::{
     engine::{EngineError, Message, ModelInfo, Prompt, Role},
     render::output_text,
@@ -61,9 +61,10 @@ impl Generations {
 
     async fn start(self: &Arc<Self>, header: Header) -> Result<CreatedResponse, WireError> {
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
-        if let Created::Existing(id) = self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
-            return Ok(CreatedResponse { follower: self.running.follower(&id), id });
-        }
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+            Created::New(lease) => lease,
+            Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
+        };
         let ticket = match self.admission.enter(&id) {
             Ok(ticket) => ticket,
             Err(overloaded) => {
@@ -73,7 +74,8 @@ impl Generations {
         };
         let registration = self.running.register(&id);
         let follower = self.running.follower(&id);
-        let job = run::Job { engine: self.engine.clone(), store: self.store.clone(), header, ticket, registration };
+        let log = Log::new(self.store.clone(), Arc::new(header), lease, vec![], self.patience);
+        let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run(), &self.runtime);
         Ok(CreatedResponse { id, follower })
     }

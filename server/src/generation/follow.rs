@@ -1,13 +1,13 @@
 //! The following half: reads a log and renders it, from any point, at the pace of whoever asks.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use futures::{StreamExt, stream::BoxStream};
 
 use super::{Follower, Generations, store_error};
 use crate::{
-    render::{self, Renderer},
-    store::{Batch, StoreError},
+    render::Renderer,
+    store::{Batch, Followed, StoreError},
     wire::{error::WireError, event::Event, response::Status},
 };
 
@@ -36,19 +36,36 @@ impl Generations {
     /// Follows a response: every event after `after`, existing and to come, all of them with `None`.
     pub async fn follow(&self, tenant: &str, id: &str, after: Option<u64>) -> Result<Follow, WireError> {
         let follower = self.running.follower(id);
-        let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
-        let (response, last_sequence_number) = render::response(&header, entries.iter().map(|e| &**e));
-        let mut follow = Follow {
-            id: id.to_owned(),
-            start: Start { status: response.status, last_sequence_number },
-            batches: self.store.follow(tenant, id),
-            renderer: Renderer::new(Arc::clone(&header)),
-            ready: VecDeque::new(),
-            after,
-            _follower: follower,
+        let Followed { header, entries, rest } = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
+        let (mut renderer, mut ready) = (Renderer::new(header), VecDeque::new());
+        let mut start = Start { status: Status::InProgress, last_sequence_number: 0 };
+        let mut keep = |number, event: Event| {
+            start.last_sequence_number = number;
+            start.status = status(&event).unwrap_or(start.status);
+            keep_after(after, &mut ready, (number, event));
         };
-        follow.render(|renderer, emit| renderer.begin(emit));
-        Ok(follow)
+        renderer.begin(&mut keep);
+        entries.iter().for_each(|entry| renderer.entry(entry, &mut keep));
+        let id = id.to_owned();
+        Ok(Follow { id, start, batches: rest, renderer, ready, after, _follower: follower })
+    }
+}
+
+fn status(event: &Event) -> Option<Status> {
+    match event {
+        Event::Created { response }
+        | Event::Queued { response }
+        | Event::InProgress { response }
+        | Event::Completed { response }
+        | Event::Incomplete { response }
+        | Event::Failed { response } => Some(response.status),
+        _ => None,
+    }
+}
+
+fn keep_after(after: Option<u64>, ready: &mut VecDeque<Numbered>, numbered: Numbered) {
+    if after.is_none_or(|after| numbered.0 > after) {
+        ready.push_back(numbered);
     }
 }
 
@@ -61,21 +78,12 @@ impl Follow {
             }
             match self.batches.next().await? {
                 Ok(batch) => {
-                    for entry in &batch.entries {
-                        self.render(|renderer, emit| renderer.entry(entry, emit));
-                    }
+                    let (after, ready) = (self.after, &mut self.ready);
+                    let mut keep = |number, event| keep_after(after, ready, (number, event));
+                    batch.entries.iter().for_each(|entry| self.renderer.entry(entry, &mut keep));
                 }
                 Err(error) => return Some(Err(store_error(error, &self.id))),
             }
         }
-    }
-
-    fn render(&mut self, step: impl FnOnce(&mut Renderer, &mut dyn FnMut(u64, Event))) {
-        let (ready, after) = (&mut self.ready, self.after);
-        step(&mut self.renderer, &mut |number, event| {
-            if after.is_none_or(|after| number > after) {
-                ready.push_back((number, event));
-            }
-        });
     }
 }

@@ -5,17 +5,19 @@ pub mod admission;
 mod clock;
 mod create;
 mod follow;
+mod log;
 mod run;
 mod running;
+mod take_over;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::Engine,
     settings,
-    store::{Store, StoreError},
+    store::{Store, StoreError, fleet::Fleet},
     wire::{error::WireError, response::Response},
 };
 use admission::Admission;
@@ -30,6 +32,8 @@ pub struct Generations {
     pub admission: Arc<Admission>,
     running: Arc<Running>,
     settings: settings::Generation,
+    /// How long a running generation waits for a store that cannot be reached.
+    patience: Duration,
     /// Where generations run, so that they outlive the connection's thread.
     runtime: tokio::runtime::Handle,
     tasks: TaskTracker,
@@ -37,17 +41,23 @@ pub struct Generations {
 }
 
 impl Generations {
-    /// To be called on the runtime that generations shall run on.
-    pub fn new(engine: Arc<dyn Engine>, store: Arc<dyn Store>, settings: &settings::Settings) -> Arc<Self> {
+    /// To be called on the runtime that generations shall run on. `fleet`: where the store is shared.
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        store: Arc<dyn Store>,
+        fleet: Option<Arc<dyn Fleet>>,
+        settings: &settings::Settings,
+    ) -> Arc<Self> {
         Arc::new(Self {
             admission: Admission::new(
                 engine.models().iter().map(|model| engine.slots(&model.id)).sum(),
                 settings.admission.queue,
             ),
-            running: Running::new(std::time::Duration::from_millis(settings.generation.orphan_grace_ms)),
+            running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet),
             engine,
             store,
             settings: settings.generation.clone(),
+            patience: Duration::from_millis(settings.store.outage_ms),
             runtime: tokio::runtime::Handle::current(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -69,9 +79,9 @@ impl Generations {
         Ok(self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?.0)
     }
 
-    /// Cancels a generation; one that has ended stays as it is.
+    /// Cancels a generation, wherever it runs; one that has ended stays as it is.
     pub async fn cancel(&self, tenant: &str, id: &str) -> Result<(), WireError> {
-        self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
+        self.store.cancel(tenant, id).await.map_err(|e| store_error(e, id))?;
         self.running.cancel(id);
         Ok(())
     }
@@ -93,6 +103,15 @@ impl Generations {
         self.draining.is_cancelled()
     }
 
+    /// Whether new work makes sense here; if not, why.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        match (self.is_draining(), self.store.is_reachable()) {
+            (true, _) => Err("draining"),
+            (_, false) => Err("the store cannot be reached"),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns when all generations have ended after [`Self::drain`].
     pub async fn finished(&self) {
         self.tasks.wait().await;
@@ -107,7 +126,7 @@ impl Generations {
 /// How a store's error reads to the client that asked for response `id`.
 pub fn store_error(error: StoreError, id: &str) -> WireError {
     match error {
-        StoreError::NotFound | StoreError::Fenced => WireError::ResponseNotFound(id.into()),
+        StoreError::NotFound | StoreError::Fenced | StoreError::Behind(_) => WireError::ResponseNotFound(id.into()),
         StoreError::Expired => WireError::ResumeWindowExpired(id.into()),
         StoreError::Unavailable(reason) => {
             tracing::warn!(reason, "the store is unavailable");

@@ -5,11 +5,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 
-use super::{admission::Ticket, clock::unix_seconds, running::Registration};
+use super::{admission::Ticket, log::Log, running::Registration};
 use crate::{
-    engine::{Delta, Engine, Finish, GenerateRequest, Sampling},
-    store::{Entry, Header, Store, StoreError},
-    wire::response::{InputTokensDetails, OutputTokensDetails, Usage},
+    engine::{Engine, Finish},
+    store::{Entry, StoreError},
 };
 
 /// Deltas taken from the engine at once; what arrives while an append is in flight goes together into the next.
@@ -17,143 +16,85 @@ const BATCH: usize = 256;
 
 pub struct Job {
     pub engine: Arc<dyn Engine>,
-    pub store: Arc<dyn Store>,
-    pub header: Header,
+    pub log: Log,
     pub ticket: Ticket,
     pub registration: Registration,
 }
 
-/// Appends entries in order.
-struct Log<'a> {
-    store: &'a dyn Store,
-    header: &'a Header,
-    next: u64,
-    output_tokens: u32,
-    cached_tokens: u32,
-}
-
 impl Job {
     pub async fn run(mut self) {
-        let mut log = Log { store: &*self.store, header: &self.header, next: 0, output_tokens: 0, cached_tokens: 0 };
-        let generate = Self::generate(&*self.engine, &mut self.ticket, &self.registration, &mut log);
-        let outcome = match AssertUnwindSafe(generate).catch_unwind().await {
+        let id = self.log.header().id.clone();
+        let outcome = match AssertUnwindSafe(self.generate()).catch_unwind().await {
             Ok(outcome) => outcome,
             // Whatever broke, followers are not left waiting for an end that never comes.
-            Err(_) => log.finish(Finish::Failed("the generation panicked".into())).await,
+            Err(_) => self.log.finish(Finish::Failed("the generation panicked".into())).await,
         };
-        // Fenced: the response was deleted, and nobody is to see more of it.
-        if let Err(error) = outcome {
-            tracing::info!(response = self.header.id, %error, "the log takes no more entries");
+        match outcome {
+            Ok(()) if self.log.has_ended() => self.log.close().await,
+            // Handed over: it stays listed as this replica's until somebody has claimed it.
+            Ok(()) => match self.log.release().await {
+                Ok(()) => tracing::info!(response = id, "handed over"),
+                Err(error) => tracing::warn!(response = id, %error, "not handed over; it is taken over later"),
+            },
+            // It was deleted, or another replica has it: nobody is to see more of it from here.
+            Err(StoreError::Fenced) => {
+                tracing::info!(response = id, "fenced out: the log takes no more entries from here");
+                self.log.close().await;
+            }
+            // It stays listed, so that it is continued when the store is back.
+            Err(error) => tracing::error!(response = id, %error, "gave up writing the log"),
         }
     }
 
-    async fn generate(
-        engine: &dyn Engine,
-        ticket: &mut Ticket,
-        registration: &Registration,
-        log: &mut Log<'_>,
-    ) -> Result<(), StoreError> {
-        if ticket.waits {
+    /// Ends well with the log's last entry, or without it when the response is to be handed over.
+    async fn generate(&mut self) -> Result<(), StoreError> {
+        let (log, registration) = (&mut self.log, &self.registration);
+        if self.ticket.waits && !log.has_queued() {
             log.append(vec![Entry::Queued]).await?;
         }
         let permit = tokio::select! {
             biased;
-            () = registration.cancel.cancelled() => return log.finish(Finish::Cancelled).await,
-            permit = ticket.admitted() => permit,
+            () = registration.stop.cancelled() => return stopped(log, registration).await,
+            permit = self.ticket.admitted() => permit,
         };
         let Some(_permit) = permit else {
             return log.finish(Finish::Failed("admission gave no permit".into())).await;
         };
-        log.append(vec![Entry::Started]).await?;
-        let mut deltas = match engine.generate(&log.header.model, log.request(registration)) {
+        if !log.has_started() {
+            log.append(vec![Entry::Started]).await?;
+        }
+        if log.cancelled {
+            return log.finish(Finish::Cancelled).await;
+        }
+        let mut deltas = match self.engine.generate(&log.header().model, log.request(registration)) {
             Ok(deltas) => deltas,
             Err(error) => return log.finish(Finish::Failed(error.to_string())).await,
         };
         let mut batch = Vec::with_capacity(BATCH);
         let mut outcome = Ok(());
-        let mut finished = false;
         // The channel closes when the slot is free; until then the permit is held, even if the log takes no more.
         while deltas.recv_many(&mut batch, BATCH).await > 0 {
+            if registration.is_handed_over() {
+                // The engine was stopped, not the generation.
+                batch.retain(|delta| delta.finish != Some(Finish::Cancelled));
+            }
             if outcome.is_ok() {
-                finished |= batch.iter().any(|delta| delta.finish.is_some());
                 outcome = log.append_deltas(batch.drain(..)).await;
             }
-            if outcome.is_err() {
-                registration.cancel.cancel();
-                batch.clear();
+            if outcome.is_err() || log.cancelled {
+                registration.cancel();
             }
+            batch.clear();
         }
-        if outcome.is_ok() && !finished {
-            return log.finish(Finish::Failed("the engine ended without a finish".into())).await;
+        outcome?;
+        if log.has_ended() || registration.is_handed_over() {
+            return Ok(());
         }
-        outcome
+        log.finish(Finish::Failed("the engine ended without a finish".into())).await
     }
 }
 
-impl Log<'_> {
-    fn request(&self, registration: &Registration) -> GenerateRequest {
-        let create = &self.header.create;
-        GenerateRequest {
-            prompt: self.header.prompt.clone(),
-            scope: self.header.tenant.as_str().into(),
-            output: vec![],
-            sampling: Sampling {
-                temperature: create.temperature,
-                top_p: create.top_p,
-                top_k: create.top_k,
-                min_p: create.min_p,
-                frequency_penalty: create.frequency_penalty,
-                presence_penalty: create.presence_penalty,
-                repetition_penalty: create.repetition_penalty,
-                logit_bias: create.logit_bias.clone(),
-                seed: self.header.seed,
-            },
-            stop: create.stop.clone(),
-            grammar: None,
-            logprobs: None,
-            max_output_tokens: self.header.max_output_tokens,
-            cancel: registration.cancel.clone(),
-        }
-    }
-
-    async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        let count = entries.len() as u64;
-        self.store.append(&self.header.id, self.next, entries).await?;
-        self.next += count;
-        Ok(())
-    }
-
-    async fn append_deltas(&mut self, deltas: impl Iterator<Item = Delta>) -> Result<(), StoreError> {
-        let mut entries = Vec::new();
-        for Delta { tokens, text, logprobs, cached_tokens, finish } in deltas {
-            self.output_tokens += tokens.len() as u32;
-            self.cached_tokens = cached_tokens.unwrap_or(self.cached_tokens);
-            if !tokens.is_empty() || !text.is_empty() {
-                entries.push(Entry::Delta { tokens, text, logprobs, cached_tokens });
-            }
-            if let Some(finish) = finish {
-                entries.push(self.last(finish));
-            }
-        }
-        self.append(entries).await
-    }
-
-    async fn finish(&mut self, finish: Finish) -> Result<(), StoreError> {
-        self.append(vec![self.last(finish)]).await
-    }
-
-    fn last(&self, finish: Finish) -> Entry {
-        if let Finish::Failed(reason) = &finish {
-            tracing::error!(response = self.header.id, reason, "the engine failed");
-        }
-        let input_tokens = self.header.prompt.len() as u32;
-        let usage = Usage {
-            input_tokens,
-            input_tokens_details: InputTokensDetails { cached_tokens: self.cached_tokens },
-            output_tokens: self.output_tokens,
-            output_tokens_details: OutputTokensDetails { reasoning_tokens: 0 },
-            total_tokens: input_tokens + self.output_tokens,
-        };
-        Entry::Finished { finish, usage, completed_at: unix_seconds() }
-    }
+/// The end of a generation that never ran.
+async fn stopped(log: &mut Log, registration: &Registration) -> Result<(), StoreError> {
+    if registration.is_handed_over() { Ok(()) } else { log.finish(Finish::Cancelled).await }
 }

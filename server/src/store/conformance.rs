@@ -6,18 +6,45 @@ use futures::{StreamExt, future::join_all};
 use serde_json::json;
 
 use super::*;
-use crate::wire::response::{InputTokensDetails, OutputTokensDetails};
+use crate::{
+    engine::TokenLogprob,
+    wire::response::{InputTokensDetails, OutputTokensDetails},
+};
 
-pub async fn all<S: Store>(make: impl Fn() -> S) {
-    a_log_is_read_as_it_was_written(make()).await;
-    an_entry_is_written_once(make()).await;
-    a_finished_log_is_closed(make()).await;
-    followers_see_all_entries_once_whenever_they_join(make()).await;
-    many_followers_of_a_busy_log_see_the_same(make()).await;
-    other_tenants_see_nothing(make()).await;
-    a_client_request_id_creates_once(make()).await;
-    deleting_ends_followers_and_appends(make()).await;
+pub async fn all<S: Store>(make: impl AsyncFn() -> S) {
+    a_log_is_read_as_it_was_written(make().await).await;
+    an_entry_is_written_once(make().await).await;
+    a_repeated_append_changes_nothing(make().await).await;
+    a_finished_log_is_closed(make().await).await;
+    a_claim_fences_the_owner_out(make().await).await;
+    a_released_response_can_be_claimed(make().await).await;
+    a_cancel_reaches_the_owner_and_who_takes_over(make().await).await;
+    followers_see_all_entries_once_whenever_they_join(make().await).await;
+    many_followers_of_a_busy_log_see_the_same(make().await).await;
+    other_tenants_see_nothing(make().await).await;
+    a_client_request_id_creates_once(make().await).await;
+    deleting_ends_followers_and_appends(make().await).await;
 }
+
+/// The lease of a response that is new.
+pub async fn created<S: Store>(store: &S, header: Header) -> Lease {
+    match store.create(header).await.expect("create") {
+        Created::New(lease) => lease,
+        Created::Existing(id) => panic!("{id} exists"),
+    }
+}
+
+pub async fn append<S: Store>(
+    store: &S,
+    lease: &Lease,
+    first: u64,
+    entries: Vec<Entry>,
+) -> Result<Appended, StoreError> {
+    let entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
+    store.append(lease, first, &entries).await
+}
+
+const APPENDED: Result<Appended, StoreError> = Ok(Appended { cancelled: false });
 
 pub fn header(id: &str, tenant: &str) -> Header {
     let create = Create::from_value(json!({"input": "hello"})).expect("a valid request");
@@ -57,9 +84,9 @@ pub fn finished() -> Entry {
 }
 
 async fn followed<S: Store>(store: &S, tenant: &str, id: &str) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    let mut stream = store.follow(tenant, id);
-    while let Some(batch) = stream.next().await {
+    let mut followed = store.follow(tenant, id).await.expect("follow");
+    let mut entries: Vec<Entry> = followed.entries.iter().map(|e| (**e).clone()).collect();
+    while let Some(batch) = followed.rest.next().await {
         let batch = batch.expect("follow");
         assert_eq!(batch.first, entries.len() as u64, "no gap, no repeat");
         entries.extend(batch.entries.iter().map(|e| (**e).clone()));
@@ -67,37 +94,103 @@ async fn followed<S: Store>(store: &S, tenant: &str, id: &str) -> Vec<Entry> {
     entries
 }
 
+async fn entries<S: Store>(store: &S, id: &str) -> Vec<Entry> {
+    store.read("t", id).await.expect("read").1.iter().map(|e| (**e).clone()).collect()
+}
+
 async fn a_log_is_read_as_it_was_written<S: Store>(store: S) {
-    store.create(header("a", "t")).await.unwrap();
-    store.append("a", 0, vec![Entry::Queued, Entry::Started]).await.unwrap();
-    store.append("a", 2, vec![delta(1)]).await.unwrap();
-    let (head, entries) = store.read("t", "a").await.unwrap();
-    assert_eq!(*head, header("a", "t"));
-    let entries: Vec<Entry> = entries.iter().map(|e| (**e).clone()).collect();
-    assert_eq!(entries, [Entry::Queued, Entry::Started, delta(1)]);
+    let lease = created(&store, header("a", "t")).await;
+    assert_eq!((lease.id.as_str(), lease.fence), ("a", 1));
+    append(&store, &lease, 0, vec![Entry::Queued, Entry::Started]).await.unwrap();
+    let logprob = |logprob| TokenLogprob { token: "é".into(), bytes: "é".into(), logprob };
+    let told = Entry::Delta {
+        tokens: vec![7],
+        text: "é".into(),
+        logprobs: vec![Logprobs { token: logprob(-0.5), top: vec![logprob(-0.5), logprob(-1.5)] }],
+        cached_tokens: Some(3),
+    };
+    append(&store, &lease, 2, vec![told.clone()]).await.unwrap();
+    assert_eq!(*store.read("t", "a").await.unwrap().0, header("a", "t"));
+    assert_eq!(entries(&store, "a").await, [Entry::Queued, Entry::Started, told]);
     assert_eq!(store.read("t", "unknown").await.unwrap_err(), StoreError::NotFound);
+    assert!(store.is_reachable());
 }
 
 async fn an_entry_is_written_once<S: Store>(store: S) {
-    store.create(header("a", "t")).await.unwrap();
-    store.append("a", 0, vec![Entry::Started, delta(1)]).await.unwrap();
-    for first in [0, 1, 3] {
-        assert_eq!(store.append("a", first, vec![delta(9)]).await, Err(StoreError::Fenced));
+    let lease = created(&store, header("a", "t")).await;
+    append(&store, &lease, 0, vec![Entry::Started, delta(1)]).await.unwrap();
+    let overlapping = append(&store, &lease, 1, vec![delta(8), delta(9)]).await;
+    assert_eq!(overlapping, Err(StoreError::Fenced));
+    assert_eq!(append(&store, &lease, 3, vec![delta(9)]).await, Err(StoreError::Behind(2)));
+    assert_eq!(entries(&store, "a").await, [Entry::Started, delta(1)]);
+    let unknown = Lease { id: "unknown".into(), ..lease };
+    assert_eq!(append(&store, &unknown, 0, vec![delta(1)]).await, Err(StoreError::Fenced));
+}
+
+async fn a_repeated_append_changes_nothing<S: Store>(store: S) {
+    let lease = created(&store, header("a", "t")).await;
+    for _ in 0..3 {
+        assert_eq!(append(&store, &lease, 0, vec![Entry::Started, delta(1)]).await, APPENDED);
     }
-    assert_eq!(store.read("t", "a").await.unwrap().1.len(), 2);
-    assert_eq!(store.append("unknown", 0, vec![delta(1)]).await, Err(StoreError::Fenced));
+    for _ in 0..3 {
+        assert_eq!(append(&store, &lease, 2, vec![finished()]).await, APPENDED);
+    }
+    assert_eq!(followed(&store, "t", "a").await, [Entry::Started, delta(1), finished()]);
 }
 
 async fn a_finished_log_is_closed<S: Store>(store: S) {
-    store.create(header("a", "t")).await.unwrap();
-    store.append("a", 0, vec![finished()]).await.unwrap();
-    assert_eq!(store.append("a", 1, vec![delta(1)]).await, Err(StoreError::Fenced));
+    let lease = created(&store, header("a", "t")).await;
+    append(&store, &lease, 0, vec![finished()]).await.unwrap();
+    assert_eq!(append(&store, &lease, 1, vec![delta(1)]).await, Err(StoreError::Fenced));
     assert_eq!(followed(&store, "t", "a").await, [finished()]);
+    assert!(store.claim("a", &lease.owner).await.unwrap().is_none(), "nothing is left to take over");
+}
+
+async fn a_claim_fences_the_owner_out<S: Store>(store: S) {
+    let old = created(&store, header("a", "t")).await;
+    append(&store, &old, 0, vec![Entry::Started, delta(1)]).await.unwrap();
+    assert!(store.claim("a", "nobody").await.unwrap().is_none(), "only from its owner");
+    assert!(store.claim("unknown", &old.owner).await.unwrap().is_none());
+    let claim = store.claim("a", &old.owner).await.unwrap().expect("a claim");
+    assert_eq!((claim.lease.fence, claim.cancelled), (2, false));
+    assert_eq!(*claim.header, header("a", "t"));
+    assert_eq!(claim.entries.iter().map(|e| (**e).clone()).collect::<Vec<_>>(), [Entry::Started, delta(1)]);
+    for first in [0, 2] {
+        assert_eq!(append(&store, &old, first, vec![delta(2)]).await, Err(StoreError::Fenced), "at {first}");
+    }
+    assert_eq!(append(&store, &claim.lease, 2, vec![finished()]).await, APPENDED);
+    assert_eq!(append(&store, &old, 2, vec![finished()]).await, Err(StoreError::Fenced));
+    assert_eq!(followed(&store, "t", "a").await, [Entry::Started, delta(1), finished()]);
+}
+
+async fn a_released_response_can_be_claimed<S: Store>(store: S) {
+    let old = created(&store, header("a", "t")).await;
+    append(&store, &old, 0, vec![Entry::Started]).await.unwrap();
+    store.release(&old).await.unwrap();
+    assert_eq!(append(&store, &old, 1, vec![delta(1)]).await, Err(StoreError::Fenced));
+    let claim = store.claim("a", &old.owner).await.unwrap().expect("a claim");
+    assert!(claim.lease.fence > old.fence);
+    store.release(&old).await.unwrap();
+    assert_eq!(append(&store, &claim.lease, 1, vec![delta(1)]).await, APPENDED, "an old lease releases nothing");
+}
+
+async fn a_cancel_reaches_the_owner_and_who_takes_over<S: Store>(store: S) {
+    let lease = created(&store, header("a", "t")).await;
+    assert_eq!(append(&store, &lease, 0, vec![Entry::Started]).await, APPENDED);
+    assert_eq!(store.cancel("other", "a").await, Err(StoreError::NotFound));
+    assert_eq!(append(&store, &lease, 1, vec![delta(1)]).await, APPENDED);
+    store.cancel("t", "a").await.unwrap();
+    assert_eq!(append(&store, &lease, 2, vec![delta(2)]).await, Ok(Appended { cancelled: true }));
+    let claim = store.claim("a", &lease.owner).await.unwrap().expect("a claim");
+    assert!(claim.cancelled);
+    append(&store, &claim.lease, 3, vec![finished()]).await.unwrap();
+    store.cancel("t", "a").await.unwrap();
+    assert_eq!(store.cancel("t", "unknown").await, Err(StoreError::NotFound));
 }
 
 async fn followers_see_all_entries_once_whenever_they_join<S: Store>(store: S) {
     let store = Arc::new(store);
-    store.create(header("a", "t")).await.unwrap();
+    let lease = created(&*store, header("a", "t")).await;
     let mut followers = Vec::new();
     let join = |store: &Arc<S>| {
         let store = store.clone();
@@ -106,9 +199,9 @@ async fn followers_see_all_entries_once_whenever_they_join<S: Store>(store: S) {
     for n in 0..20u32 {
         followers.push(join(&store));
         tokio::task::yield_now().await;
-        store.append("a", u64::from(n), vec![delta(n)]).await.unwrap();
+        append(&*store, &lease, u64::from(n), vec![delta(n)]).await.unwrap();
     }
-    store.append("a", 20, vec![finished()]).await.unwrap();
+    append(&*store, &lease, 20, vec![finished()]).await.unwrap();
     followers.push(join(&store));
     let expected: Vec<Entry> = (0..20).map(delta).chain([finished()]).collect();
     for seen in join_all(followers).await {
@@ -118,7 +211,7 @@ async fn followers_see_all_entries_once_whenever_they_join<S: Store>(store: S) {
 
 async fn many_followers_of_a_busy_log_see_the_same<S: Store>(store: S) {
     let store = Arc::new(store);
-    store.create(header("a", "t")).await.unwrap();
+    let lease = created(&*store, header("a", "t")).await;
     let followers: Vec<_> = (0..50)
         .map(|_| {
             let store = store.clone();
@@ -126,9 +219,9 @@ async fn many_followers_of_a_busy_log_see_the_same<S: Store>(store: S) {
         })
         .collect();
     for n in 0..500u32 {
-        store.append("a", u64::from(n) * 2, vec![delta(n), delta(n)]).await.unwrap();
+        append(&*store, &lease, u64::from(n) * 2, vec![delta(n), delta(n)]).await.unwrap();
     }
-    store.append("a", 1000, vec![finished()]).await.unwrap();
+    append(&*store, &lease, 1000, vec![finished()]).await.unwrap();
     for seen in join_all(followers).await {
         assert_eq!(seen.unwrap(), 1001);
     }
@@ -138,8 +231,7 @@ async fn other_tenants_see_nothing<S: Store>(store: S) {
     store.create(header("a", "t")).await.unwrap();
     assert_eq!(store.read("other", "a").await.unwrap_err(), StoreError::NotFound);
     assert_eq!(store.delete("other", "a").await, Err(StoreError::NotFound));
-    let followed = store.follow("other", "a").next().await.expect("an answer");
-    assert_eq!(followed.unwrap_err(), StoreError::NotFound);
+    assert_eq!(store.follow("other", "a").await.err(), Some(StoreError::NotFound));
     assert!(store.read("t", "a").await.is_ok());
 }
 
@@ -151,30 +243,33 @@ async fn a_client_request_id_creates_once<S: Store>(store: S) {
     };
     let creates = (0..10).map(|n| store.create(with_request(&format!("a{n}"), "t")));
     let created = join_all(creates).await;
-    let new = created.iter().filter(|c| matches!(c, Ok(Created::New))).count();
+    let new = created.iter().filter(|c| matches!(c, Ok(Created::New(_)))).count();
     assert_eq!(new, 1);
     for existing in created.into_iter().filter_map(|c| match c.unwrap() {
         Created::Existing(id) => Some(id),
-        Created::New => None,
+        Created::New(_) => None,
     }) {
         assert!(store.read("t", &existing).await.is_ok());
     }
-    assert!(matches!(store.create(with_request("b", "other")).await, Ok(Created::New)), "ids are a tenant's own");
+    assert!(matches!(store.create(with_request("b", "other")).await, Ok(Created::New(_))), "ids are a tenant's own");
     store.delete("other", "b").await.unwrap();
     assert!(
-        matches!(store.create(with_request("c", "other")).await, Ok(Created::New)),
+        matches!(store.create(with_request("c", "other")).await, Ok(Created::New(_))),
         "a deleted response is no answer"
     );
 }
 
 async fn deleting_ends_followers_and_appends<S: Store>(store: S) {
-    store.create(header("a", "t")).await.unwrap();
-    store.append("a", 0, vec![delta(1)]).await.unwrap();
-    let mut stream = store.follow("t", "a");
-    assert!(stream.next().await.unwrap().is_ok());
+    let lease = created(&store, header("a", "t")).await;
+    append(&store, &lease, 0, vec![delta(1)]).await.unwrap();
+    let mut followed = store.follow("t", "a").await.unwrap();
+    assert_eq!(followed.entries.len(), 1);
+    append(&store, &lease, 1, vec![delta(2)]).await.unwrap();
+    assert!(followed.rest.next().await.unwrap().is_ok());
     store.delete("t", "a").await.unwrap();
-    assert_eq!(stream.next().await.unwrap().unwrap_err(), StoreError::NotFound);
-    assert!(stream.next().await.is_none());
-    assert_eq!(store.append("a", 1, vec![delta(2)]).await, Err(StoreError::Fenced));
+    assert_eq!(followed.rest.next().await.unwrap().unwrap_err(), StoreError::NotFound);
+    assert!(followed.rest.next().await.is_none());
+    assert_eq!(append(&store, &lease, 2, vec![delta(2)]).await, Err(StoreError::Fenced));
     assert_eq!(store.read("t", "a").await.unwrap_err(), StoreError::NotFound);
+    assert!(store.claim("a", &lease.owner).await.unwrap().is_none());
 }

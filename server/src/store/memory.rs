@@ -3,16 +3,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream, stream::BoxStream};
+use futures::{StreamExt, stream};
 use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
 use tokio::sync::watch;
 
-use super::{Batch, Created, Entry, Header, Snapshot, Store, StoreError};
+use super::{Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError};
 
 /// Bounds of the memory store.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,8 @@ pub struct MemoryStore {
 struct Log {
     header: Arc<Header>,
     entries: RwLock<Vec<Arc<Entry>>>,
+    /// Who may append, and whether the end was asked for.
+    lease: Mutex<(u64, bool)>,
     state: watch::Sender<State>,
 }
 
@@ -54,6 +56,9 @@ const ENTRY_OVERHEAD: usize = 120;
 const LOGPROB_OVERHEAD: usize = 80;
 /// Bounds the maps of ids, whose values are a few dozen bytes.
 const MAX_IDS: u64 = 100_000;
+
+/// The owner of all that runs: there is one process.
+const OWNER: &str = "memory";
 
 struct Retention(Limits);
 
@@ -76,7 +81,7 @@ impl MemoryStore {
         Self { running: Mutex::default(), finished, temporary, requests }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Log>>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Arc<Log>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,7 +109,12 @@ impl Store for MemoryStore {
     async fn create(&self, header: Header) -> Result<Created, StoreError> {
         let id = header.id.clone();
         let request = header.create.client_request_id.clone().map(|request| (header.tenant.clone(), request));
-        let log = Log { header: Arc::new(header), entries: RwLock::default(), state: watch::Sender::default() };
+        let log = Log {
+            header: Arc::new(header),
+            entries: RwLock::default(),
+            lease: Mutex::new((1, false)),
+            state: watch::Sender::default(),
+        };
         // The log is there before its request id is, so that whoever finds the id finds the log.
         self.running().insert(id.clone(), Arc::new(log));
         if let Some(request) = request {
@@ -114,18 +124,55 @@ impl Store for MemoryStore {
                 return Ok(Created::Existing(entry.into_value()));
             }
         }
-        Ok(Created::New)
+        Ok(Created::New(Lease { id, owner: OWNER.into(), fence: 1 }))
     }
 
-    async fn append(&self, id: &str, first: u64, entries: Vec<Entry>) -> Result<(), StoreError> {
-        let log = self.running().get(id).cloned().ok_or(StoreError::Fenced)?;
-        if log.append(first, entries)? {
+    async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
+        let id = &lease.id;
+        let log = self.running().get(id).cloned().or_else(|| self.finished.get(id)).ok_or(StoreError::Fenced)?;
+        let held = log.lease();
+        if held.0 != lease.fence {
+            return Err(StoreError::Fenced);
+        }
+        let (cancelled, ended) = (held.1, log.append(first, entries)?);
+        drop(held);
+        if ended {
             if !log.header.create.store {
-                self.temporary.insert(id.to_owned(), log.header.tenant.clone());
+                self.temporary.insert(id.clone(), log.header.tenant.clone());
             }
-            self.finished.insert(id.to_owned(), log);
+            self.finished.insert(id.clone(), log);
             self.running().remove(id);
         }
+        Ok(Appended { cancelled })
+    }
+
+    async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
+        let Some(log) = self.running().get(id).cloned() else { return Ok(None) };
+        if from != OWNER {
+            return Ok(None);
+        }
+        let mut held = log.lease();
+        held.0 += 1;
+        let lease = Lease { id: id.into(), owner: OWNER.into(), fence: held.0 };
+        Ok(Some(Claim { lease, header: log.header.clone(), entries: log.from(0), cancelled: held.1 }))
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        if let Some(log) = self.running().get(&lease.id) {
+            let mut held = log.lease();
+            if held.0 == lease.fence {
+                held.0 += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ended(&self, _: &Lease) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        self.find(tenant, id)?.lease().1 = true;
         Ok(())
     }
 
@@ -134,11 +181,10 @@ impl Store for MemoryStore {
         Ok((log.header.clone(), log.from(0)))
     }
 
-    fn follow(&self, tenant: &str, id: &str) -> BoxStream<'static, Result<Batch, StoreError>> {
-        match self.find(tenant, id) {
-            Ok(log) => follow(log).boxed(),
-            Err(error) => stream::once(async { Err(error) }).boxed(),
-        }
+    async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError> {
+        let log = self.find(tenant, id)?;
+        let entries = log.from(0);
+        Ok(Followed { header: log.header.clone(), rest: follow(log, &entries).boxed(), entries })
     }
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
@@ -152,17 +198,31 @@ impl Store for MemoryStore {
         log.state.send_modify(|state| state.deleted = true);
         Ok(())
     }
+
+    fn is_reachable(&self) -> bool {
+        true
+    }
 }
 
 impl Log {
+    fn lease(&self) -> MutexGuard<'_, (u64, bool)> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// True when the log has ended with these entries.
-    fn append(&self, first: u64, new: Vec<Entry>) -> Result<bool, StoreError> {
+    fn append(&self, first: u64, new: &[Arc<Entry>]) -> Result<bool, StoreError> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let ended = |entries: &[Arc<Entry>]| entries.last().is_some_and(|last| last.is_last());
-        if entries.len() as u64 != first || ended(&entries) {
+        let (len, ended) = (entries.len() as u64, |log: &[Arc<Entry>]| log.last().is_some_and(|last| last.is_last()));
+        if first + new.len() as u64 <= len {
+            return Ok(false);
+        }
+        if first > len {
+            return Err(StoreError::Behind(len));
+        }
+        if first < len || ended(&entries) {
             return Err(StoreError::Fenced);
         }
-        entries.extend(new.into_iter().map(Arc::new));
+        entries.extend_from_slice(new);
         self.state.send_modify(|state| state.len = entries.len());
         Ok(ended(&entries))
     }
@@ -191,9 +251,10 @@ impl Log {
     }
 }
 
-fn follow(log: Arc<Log>) -> impl stream::Stream<Item = Result<Batch, StoreError>> + Send {
+fn follow(log: Arc<Log>, seen: &[Arc<Entry>]) -> impl stream::Stream<Item = Result<Batch, StoreError>> + Send + use<> {
     let state = log.state.subscribe();
-    stream::unfold((log, state, 0usize, false), |(log, mut state, next, ended)| async move {
+    let ended = seen.last().is_some_and(|last| last.is_last());
+    stream::unfold((log, state, seen.len(), ended), |(log, mut state, next, ended)| async move {
         if ended {
             return None;
         }
@@ -221,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn conforms() {
-        conformance::all(|| MemoryStore::new(limits())).await;
+        conformance::all(async || MemoryStore::new(limits())).await;
     }
 
     #[tokio::test]
@@ -229,8 +290,8 @@ mod tests {
         let store = MemoryStore::new(Limits { resume_window: Duration::ZERO, ..limits() });
         let mut header = conformance::header("resp_1", "t");
         header.create.store = false;
-        store.create(header).await.unwrap();
-        store.append("resp_1", 0, vec![conformance::finished()]).await.unwrap();
+        let lease = conformance::created(&store, header).await;
+        conformance::append(&store, &lease, 0, vec![conformance::finished()]).await.unwrap();
         assert_eq!(store.read("t", "resp_1").await.unwrap_err(), StoreError::Expired);
         assert_eq!(store.read("other", "resp_1").await.unwrap_err(), StoreError::NotFound);
     }
@@ -241,9 +302,9 @@ mod tests {
         store.create(conformance::header("running", "t")).await.unwrap();
         for n in 0..200 {
             let id = format!("resp_{n}");
-            store.create(conformance::header(&id, "t")).await.unwrap();
+            let lease = conformance::created(&store, conformance::header(&id, "t")).await;
             let text = conformance::said(1, &"x".repeat(1000));
-            store.append(&id, 0, vec![text, conformance::finished()]).await.unwrap();
+            conformance::append(&store, &lease, 0, vec![text, conformance::finished()]).await.unwrap();
         }
         store.finished.run_pending_tasks();
         assert!(store.finished.weighted_size() <= 100_000);

@@ -1,11 +1,14 @@
 //! Stores: where generations are logged. This module owns the contract and its guarantees; `memory` keeps everything in
-//! the process. `conformance` is one suite that every store passes.
+//! the process, `redis` shares it between replicas. `conformance` is one suite that every store passes.
 //!
-//! A response is its [`Header`], written once when it is created, and its log of [`Entry`]s, each written once.
+//! A response is its [`Header`], written once when it is created, and its log of [`Entry`]s, each written once, by whoever
+//! holds the response's [`Lease`]. What replicas need to know of each other is [`fleet`].
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod fleet;
 pub mod memory;
+pub mod redis;
 
 use std::sync::Arc;
 
@@ -52,25 +55,31 @@ pub struct LeftOut {
     pub turns: u32,
 }
 
-/// One step of a generation.
+/// One step of a generation. Its names are short where it is stored: there is one for every token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(tag = "k")]
 pub enum Entry {
     /// It waits for a slot. Only present when it had to.
+    #[serde(rename = "q")]
     Queued,
     /// It has a slot.
+    #[serde(rename = "s")]
     Started,
     /// The engine produced tokens; `text` is what they let be shown.
+    #[serde(rename = "d")]
     Delta {
+        #[serde(rename = "t")]
         tokens: Vec<u32>,
+        #[serde(rename = "x")]
         text: String,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
         logprobs: Vec<Logprobs>,
         /// On the first: prompt tokens whose KV was there already.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
         cached_tokens: Option<u32>,
     },
     /// The last entry.
+    #[serde(rename = "f")]
     Finished {
         finish: Finish,
         usage: Usage,
@@ -86,19 +95,52 @@ impl Entry {
 }
 
 /// Consecutive entries of a log, the first at index `first`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     pub first: u64,
     pub entries: Vec<Arc<Entry>>,
+}
+
+/// The right to write one response's log. A claim takes it away: the greater `fence` is the younger lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub id: String,
+    pub owner: String,
+    pub fence: u64,
 }
 
 /// What [`Store::create`] did.
 #[derive(Debug)]
 pub enum Created {
     /// The log exists now and is empty.
-    New,
+    New(Lease),
     /// The tenant used this `client_request_id` before, for the response with this id.
     Existing(String),
+}
+
+/// What a successful append tells its writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Somebody asked for the generation's end, wherever they were connected.
+    pub cancelled: bool,
+}
+
+/// A response taken over from another owner, as that one left it.
+#[derive(Debug)]
+pub struct Claim {
+    pub lease: Lease,
+    pub header: Arc<Header>,
+    pub entries: Vec<Arc<Entry>>,
+    pub cancelled: bool,
+}
+
+/// A followed response: what exists, and what comes.
+pub struct Followed {
+    pub header: Arc<Header>,
+    pub entries: Vec<Arc<Entry>>,
+    /// The entries after those, in order, without gap or repeat, ending after the last. It waits while the store cannot
+    /// be reached, and ends early only with an error: `NotFound` when the response was deleted.
+    pub rest: BoxStream<'static, Result<Batch, StoreError>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,9 +151,12 @@ pub enum StoreError {
     /// It existed, was not to be stored, and its resume window has ended.
     #[error("expired")]
     Expired,
-    /// The append's index is not the log's next: somebody else writes it, or it has ended.
+    /// The lease is no longer held, the log has ended, or it is gone.
     #[error("fenced")]
     Fenced,
+    /// The log has only so many entries: the store lost the latest. Append again from there.
+    #[error("behind, at {0}")]
+    Behind(u64),
     #[error("unavailable: {0}")]
     Unavailable(String),
 }
@@ -126,17 +171,33 @@ pub trait Store: Send + Sync + 'static {
     /// two creates with one `client_request_id`, one is `New`.
     async fn create(&self, header: Header) -> Result<Created, StoreError>;
 
-    /// Appends entries at index `first`, all or none. Fails with `Fenced` when `first` is not the next index or the log
-    /// has its last entry. When it returns, every follower can see them.
-    async fn append(&self, id: &str, first: u64, entries: Vec<Entry>) -> Result<(), StoreError>;
+    /// Appends entries at index `first`, all or none. When it returns, every follower can see them. Repeating an append
+    /// whose answer was lost changes nothing and succeeds. `Fenced` when somebody else holds the lease, the log has its
+    /// last entry or does not end at `first`; `Behind` when it has fewer entries than `first`.
+    async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError>;
+
+    /// Takes the response `id` over from its owner `from`, or from whoever released it. `None` when it is neither's, has
+    /// ended or is gone: of concurrent claims one succeeds.
+    async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError>;
+
+    /// Gives the lease back, so that anybody may claim the response. Later appends with it are `Fenced`.
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Says that the lease's response no longer runs here.
+    async fn ended(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Asks for the end of a generation, whoever runs it; one that has ended stays as it is.
+    async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 
     /// The header and the entries that exist now.
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError>;
 
-    /// All entries, existing and to come, in order, without gap or repeat, ending after the last entry. The stream ends
-    /// early only with an error; a response deleted while it is followed ends it with `NotFound`.
-    fn follow(&self, tenant: &str, id: &str) -> BoxStream<'static, Result<Batch, StoreError>>;
+    /// The entries that exist and those to come.
+    async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError>;
 
     /// Deletes a response and its log; followers end with `NotFound`, appends fail with `Fenced`.
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
+
+    /// Whether it could be reached when it was last asked.
+    fn is_reachable(&self) -> bool;
 }

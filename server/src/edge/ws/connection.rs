@@ -82,7 +82,8 @@ impl Connection {
         self.greet().await?;
         loop {
             // Streams that have ended are sent to their last event before the socket closes.
-            if *phase.borrow() == Phase::Closing && lanes.is_empty() {
+            let now = *phase.borrow();
+            if now == Phase::HandedOver || now == Phase::Closing && lanes.is_empty() {
                 self.close(close::RESTART, "the server is restarting; reconnect");
             }
             tokio::select! {

@@ -1,0 +1,204 @@
+//! The replicas of a fleet: each says that it lives, watches the others, takes over what the dead ran, and hands over what
+//! it runs before it ends. Knows generations and the fleet's contract; no database, no sockets.
+
+mod placement;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    generation::Generations,
+    store::{
+        Store, StoreError,
+        fleet::{Control, Fleet, Member},
+    },
+};
+
+/// Heartbeats in a lease.
+const BEATS: u32 = 4;
+/// Responses claimed at once.
+const CLAIMS: usize = 16;
+/// Between looks at what is listed as running here but does not, and at cancels that were not heard.
+const SWEEP: Duration = Duration::from_secs(3);
+
+pub struct Cluster {
+    store: Arc<dyn Store>,
+    fleet: Arc<dyn Fleet>,
+    generations: Arc<Generations>,
+    lease: Duration,
+    /// The other replicas as of the last heartbeat.
+    members: Mutex<Vec<Member>>,
+    /// Since when each dead replica is known to be. Held while claims are made: heartbeats do not wait for them.
+    dead: tokio::sync::Mutex<HashMap<String, Instant>>,
+}
+
+impl Cluster {
+    /// Joins the fleet. To be called on the runtime that generations run on.
+    pub fn join(
+        store: Arc<dyn Store>,
+        fleet: Arc<dyn Fleet>,
+        generations: Arc<Generations>,
+        lease: Duration,
+    ) -> Arc<Self> {
+        let cluster =
+            Arc::new(Self { store, fleet, generations, lease, members: Mutex::default(), dead: Default::default() });
+        tokio::spawn(cluster.clone().live());
+        tokio::spawn(cluster.clone().listen());
+        tokio::spawn(cluster.clone().sweep());
+        cluster
+    }
+
+    /// Leaves the fleet and stops what runs here, for others to continue. False: there are no others; all runs on.
+    pub async fn hand_over(&self) -> bool {
+        let others = match self.fleet.leave().await {
+            Ok(others) => others,
+            Err(error) => {
+                tracing::warn!(%error, "the fleet could not be asked; finishing here");
+                return false;
+            }
+        };
+        let living = others.iter().any(|member| member.silent <= self.lease);
+        if living {
+            self.generations.hand_over();
+        }
+        living
+    }
+
+    /// Beats until this replica drains, and takes over what the dead ran.
+    async fn live(self: Arc<Self>) {
+        let mut beats = interval(self.lease / BEATS);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Since when every heartbeat was answered in time. After an outage all are silent and none is dead: a replica is
+        // only judged when it could have been heard for a whole lease.
+        let mut steady: Option<Instant> = None;
+        let mut last = Instant::now();
+        loop {
+            beats.tick().await;
+            if self.generations.is_draining() {
+                return;
+            }
+            let asked = Instant::now();
+            let beaten = self.fleet.beat().await;
+            let in_time = asked.elapsed() < self.lease / 2 && last.elapsed() < self.lease;
+            last = Instant::now();
+            match beaten {
+                Ok(members) => {
+                    self.members.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&members);
+                    if !in_time {
+                        steady = None;
+                    }
+                    if steady.is_none() {
+                        self.generations.announce_again();
+                    }
+                    let since = *steady.get_or_insert(asked);
+                    if since.elapsed() >= self.lease && members.iter().any(|member| member.silent > self.lease) {
+                        tokio::spawn(self.clone().bury(members));
+                    }
+                }
+                Err(error) => {
+                    if steady.take().is_some() {
+                        tracing::warn!(%error, "the heartbeat failed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes over what dead replicas ran, and forgets those of which nothing is left.
+    async fn bury(self: Arc<Self>, members: Vec<Member>) {
+        let Ok(mut known) = self.dead.try_lock() else { return };
+        let (dead, living): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| member.silent > self.lease);
+        known.retain(|replica, _| dead.iter().any(|member| member.replica == *replica));
+        for member in dead {
+            let since = *known.entry(member.replica.clone()).or_insert_with(Instant::now);
+            let buried = async {
+                let ids = self.fleet.runs(&member.replica).await?;
+                if ids.is_empty() {
+                    tracing::info!(replica = member.replica, "gone");
+                    return self.fleet.forget(&member.replica).await;
+                }
+                // Each is one replica's; what that one did not take in time is anybody's.
+                let late = since.elapsed() > self.lease * 2;
+                let mine = ids.into_iter().filter(|id| late || self.is_mine(id, &living));
+                self.claim_all(mine.collect(), &member.replica).await;
+                Ok(())
+            };
+            if let Err(error) = buried.await {
+                tracing::warn!(replica = member.replica, %error, "a dead replica's generations cannot be taken over now");
+            }
+        }
+    }
+
+    fn is_mine(&self, id: &str, others: &[Member]) -> bool {
+        let others = others.iter().map(|member| member.replica.as_str());
+        placement::first(id, others.chain([self.fleet.me()])) == Some(self.fleet.me())
+    }
+
+    async fn claim_all(self: &Arc<Self>, ids: Vec<String>, from: &str) {
+        let claims = ids.into_iter().map(|id| async move {
+            if let Err(error) = self.claim(&id, from).await {
+                tracing::warn!(response = id, %error, "it cannot be taken over now");
+            }
+        });
+        stream::iter(claims).buffer_unordered(CLAIMS).collect().await
+    }
+
+    async fn claim(self: &Arc<Self>, id: &str, from: &str) -> Result<(), StoreError> {
+        if self.fleet.header(id).await?.is_some_and(|header| !self.generations.can_take_over(&header)) {
+            return Ok(());
+        }
+        if let Some(claim) = self.store.claim(id, from).await? {
+            self.generations.take_over(claim);
+        }
+        Ok(())
+    }
+
+    /// Does what other replicas ask for.
+    async fn listen(self: Arc<Self>) {
+        let mut control = self.fleet.control();
+        while let Some(control) = control.next().await {
+            match control {
+                Control::Cancel { id } => self.generations.end(&id),
+                Control::Released { id, by } => {
+                    let mut others = self.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    others.retain(|member| member.silent <= self.lease && member.replica != by);
+                    if by != self.fleet.me() && self.is_mine(&id, &others) {
+                        let cluster = self.clone();
+                        tokio::spawn(async move { cluster.claim_all(vec![id], &by).await });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds what went wrong unheard: runs that ended here without their log's end, cancels that were not heard.
+    async fn sweep(self: Arc<Self>) {
+        let mut sweeps = interval(SWEEP);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut suspects = HashSet::new();
+        loop {
+            sweeps.tick().await;
+            if self.generations.is_draining() {
+                return;
+            }
+            let swept = async {
+                for id in self.fleet.cancelled(&self.generations.running()).await? {
+                    self.generations.end(&id);
+                }
+                self.fleet.runs(self.fleet.me()).await
+            };
+            let Ok(listed) = swept.await else { continue };
+            // A response is listed a moment before it runs: only who is missing twice is.
+            let missing: HashSet<String> = listed.into_iter().filter(|id| !self.generations.runs(id)).collect();
+            let lost: Vec<String> = missing.intersection(&suspects).cloned().collect();
+            self.claim_all(lost, self.fleet.me()).await;
+            suspects = missing;
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Generations that change hands: continued here from another replica's log, or stopped here for another to continue.
+
+use std::sync::Arc;
+
+use super::{Generations, log::Log, run};
+use crate::store::{Claim, Header};
+
+impl Generations {
+    /// Whether this replica could continue a response: it serves its model and does not end.
+    pub fn can_take_over(&self, header: &Header) -> bool {
+        !self.is_draining() && self.engine.models().iter().any(|model| model.id == header.model)
+    }
+
+    /// Continues a response from its last entry.
+    pub fn take_over(self: &Arc<Self>, claim: Claim) {
+        let id = claim.header.id.clone();
+        tracing::info!(response = id, fence = claim.lease.fence, entries = claim.entries.len(), "taken over");
+        let mut log = Log::new(self.store.clone(), claim.header, claim.lease, claim.entries, self.patience);
+        log.cancelled = claim.cancelled;
+        let registration = self.running.register(&id);
+        if claim.cancelled {
+            registration.cancel();
+        }
+        let ticket = self.admission.enter_first(&id);
+        let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
+        self.tasks.spawn_on(job.run(), &self.runtime);
+    }
+
+    pub fn runs(&self, id: &str) -> bool {
+        self.running.runs(id)
+    }
+
+    /// What runs or waits here.
+    pub fn running(&self) -> Vec<String> {
+        self.running.ids()
+    }
+
+    /// Ends a generation if it runs here; nothing is asked of the store.
+    pub fn end(&self, id: &str) {
+        self.running.cancel(id);
+    }
+
+    /// Stops everything at its next token, for other replicas to continue. To be called after [`Self::drain`].
+    pub fn hand_over(&self) {
+        self.running.hand_over();
+    }
+
+    /// Tells the fleet again what is followed here, when it may have forgotten.
+    pub fn announce_again(&self) {
+        self.running.announce_again();
+    }
+}

@@ -1,0 +1,62 @@
+//! What replicas that share a store know of each other: who lives, what each runs and follows, and what they tell each
+//! other. A store of one process has no fleet.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use super::{Header, StoreError};
+
+/// Another replica, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub replica: String,
+    /// Since it was last heard, by the store's clock.
+    pub silent: Duration,
+}
+
+/// What is told to every replica. Whoever misses it learns of it later, from the log or at a sweep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Control {
+    /// Whoever runs the response is to end it.
+    Cancel { id: String },
+    /// `by` has released the response: it waits for somebody to claim it.
+    Released { id: String, by: String },
+}
+
+/// The replicas of one store, seen by one of them.
+#[async_trait]
+pub trait Fleet: Send + Sync + 'static {
+    /// This replica's name, which no other ever had.
+    fn me(&self) -> &str;
+
+    /// Says that this replica lives, and returns the others that ever said so and were not forgotten.
+    async fn beat(&self) -> Result<Vec<Member>, StoreError>;
+
+    /// Says that this replica ends, so that nobody waits for its lease to run out, and returns the others.
+    async fn leave(&self) -> Result<Vec<Member>, StoreError>;
+
+    /// Forgets a dead replica that has nothing left to take over.
+    async fn forget(&self, replica: &str) -> Result<(), StoreError>;
+
+    /// The responses that a replica runs, or ran when it died.
+    async fn runs(&self, replica: &str) -> Result<Vec<String>, StoreError>;
+
+    /// Of `ids`, those whose end was asked for.
+    async fn cancelled(&self, ids: &[String]) -> Result<Vec<String>, StoreError>;
+
+    /// The header of a response of any tenant; `None` when it is gone.
+    async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError>;
+
+    /// Says which responses are followed here from now on, and which no longer.
+    async fn announce(&self, followed: &[String], left: &[String]) -> Result<(), StoreError>;
+
+    /// Of `ids`, those that are followed on another living replica.
+    async fn followed(&self, ids: &[String]) -> Result<HashSet<String>, StoreError>;
+
+    /// What replicas tell each other from now on; does not end. Messages sent while the store cannot be reached are lost.
+    fn control(&self) -> BoxStream<'static, Control>;
+}

@@ -1,0 +1,136 @@
+//! The fleet on Redis: heartbeats by Redis' clock in one sorted set, and for each replica the set of what it runs and the
+//! set of what is followed there. A heartbeat costs the same however much a replica runs.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use ::redis::{cmd, pipe};
+use async_trait::async_trait;
+use futures::{StreamExt, stream, stream::BoxStream};
+
+use super::{Inner, RedisStore, ms, scripts};
+use crate::store::{
+    Header, StoreError,
+    fleet::{Control, Fleet, Member},
+};
+
+/// How long a dead replica's sets are kept for whoever takes over.
+const KEPT: Duration = Duration::from_secs(3600);
+
+impl Inner {
+    async fn heard(&self, lives: bool) -> Result<Vec<Member>, StoreError> {
+        let me = &self.config.replica;
+        let mut beat = scripts::BEAT.prepare_invoke();
+        beat.key(self.keys.replicas()).arg(me).arg(u8::from(lives));
+        let all: Vec<(String, u64)> = self.script(&beat).await?;
+        let others = all.into_iter().filter(|(replica, _)| replica != me);
+        let others: Vec<Member> =
+            others.map(|(replica, silent)| Member { replica, silent: Duration::from_millis(silent) }).collect();
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&others);
+        Ok(others)
+    }
+
+    async fn renew(&self, key: String) -> Result<(), StoreError> {
+        let mut renew = cmd("PEXPIRE");
+        renew.arg(key).arg(ms(KEPT));
+        self.query(&renew).await
+    }
+}
+
+#[async_trait]
+impl Fleet for RedisStore {
+    fn me(&self) -> &str {
+        &self.0.config.replica
+    }
+
+    async fn beat(&self) -> Result<Vec<Member>, StoreError> {
+        let (beaten, ..) = tokio::join!(
+            self.0.heard(true),
+            self.0.renew(self.0.keys.runs(self.me())),
+            self.0.renew(self.0.keys.follows(self.me())),
+        );
+        self.0.reachable.store(beaten.is_ok(), Ordering::Relaxed);
+        beaten
+    }
+
+    async fn leave(&self) -> Result<Vec<Member>, StoreError> {
+        self.0.heard(false).await
+    }
+
+    async fn forget(&self, replica: &str) -> Result<(), StoreError> {
+        let mut forget = cmd("ZREM");
+        forget.arg(self.0.keys.replicas()).arg(replica);
+        self.0.query(&forget).await
+    }
+
+    async fn runs(&self, replica: &str) -> Result<Vec<String>, StoreError> {
+        let mut members = cmd("SMEMBERS");
+        members.arg(self.0.keys.runs(replica));
+        self.0.query(&members).await
+    }
+
+    async fn cancelled(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let flags = ids.to_vec().into_iter().map(|id| async move {
+            let mut flag = cmd("HGET");
+            flag.arg(self.0.keys.meta(&id)).arg("cancel");
+            let set: Option<u8> = self.0.query(&flag).await?;
+            Ok((set == Some(1)).then_some(id))
+        });
+        let flags: Vec<Result<Option<String>, StoreError>> = stream::iter(flags).buffered(64).collect().await;
+        flags.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError> {
+        match self.0.page(None, id, u64::MAX - 1).await {
+            Ok(page) => Ok(Some(page.header)),
+            Err(StoreError::NotFound | StoreError::Expired) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn announce(&self, followed: &[String], left: &[String]) -> Result<(), StoreError> {
+        let key = self.0.keys.follows(self.me());
+        let mut change = pipe();
+        if !followed.is_empty() {
+            change.sadd(&key, followed).ignore();
+        }
+        if !left.is_empty() {
+            change.srem(&key, left).ignore();
+        }
+        change.cmd("PEXPIRE").arg(&key).arg(ms(KEPT)).ignore();
+        let change = &change;
+        self.0.link.run(|mut connection| async move { change.query_async(&mut connection).await }).await
+    }
+
+    async fn followed(&self, ids: &[String]) -> Result<HashSet<String>, StoreError> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let members = self.0.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut followed = HashSet::new();
+        for member in members.iter().filter(|member| member.silent < self.0.config.lease) {
+            let mut query = cmd("SMISMEMBER");
+            query.arg(self.0.keys.follows(&member.replica)).arg(ids);
+            let there: Vec<u8> = self.0.query(&query).await?;
+            followed.extend(ids.iter().zip(there).filter(|(_, there)| *there == 1).map(|(id, _)| id.clone()));
+        }
+        Ok(followed)
+    }
+
+    fn control(&self) -> BoxStream<'static, Control> {
+        let listener = self.0.live.listen(&self.0.keys.control());
+        stream::unfold(listener, |mut listener| async move {
+            loop {
+                if let Some(message) = listener.next().await
+                    && let Ok(control) = serde_json::from_slice(&message)
+                {
+                    return Some((control, listener));
+                }
+            }
+        })
+        .boxed()
+    }
+}

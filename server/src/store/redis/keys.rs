@@ -1,0 +1,71 @@
+//! The key layout. Every key begins with `<store.redis.prefix>:1:`, where 1 is the layout's version, and then has its hash
+//! tag, so that what one script touches is in one slot of a cluster.
+//!
+//! | key | type | holds | lives |
+//! |---|---|---|---|
+//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel` | as the log |
+//! | `{<response>}:log` | stream | item `(n+1)-0`, field `b`: the entries from n on that one append wrote (MessagePack) | while it runs, renewed by every append; then its retention or, with `store: false`, its resume window |
+//! | `{<response>}:gone` | string | the tenant of a response that was not to be stored | its retention |
+//! | `{<response>}:live` | shard channel | what is appended, as in the log; empty: deleted | |
+//! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
+//! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
+//! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
+//! | `{replica:<name>}:runs` | set | the responses a replica runs | an hour, renewed as long as it lives |
+//! | `{replica:<name>}:follows` | set | the responses that are followed there | the same |
+
+use sha2::{Digest, Sha256};
+
+/// Longer ids are nobody's.
+pub const MAX_ID: usize = 128;
+
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: format!("{prefix}:1:") }
+    }
+
+    pub fn meta(&self, response: &str) -> String {
+        format!("{}{{{response}}}:meta", self.prefix)
+    }
+
+    pub fn log(&self, response: &str) -> String {
+        format!("{}{{{response}}}:log", self.prefix)
+    }
+
+    pub fn gone(&self, response: &str) -> String {
+        format!("{}{{{response}}}:gone", self.prefix)
+    }
+
+    pub fn live(&self, response: &str) -> String {
+        format!("{}{{{response}}}:live", self.prefix)
+    }
+
+    /// Hashed: what clients send is of any length and any letters.
+    pub fn request(&self, tenant: &str, request: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update((tenant.len() as u64).to_be_bytes());
+        hash.update(tenant);
+        hash.update(request);
+        format!("{}{{request:{}}}", self.prefix, hex::encode(hash.finalize()))
+    }
+
+    pub fn replicas(&self) -> String {
+        format!("{}{{fleet}}:replicas", self.prefix)
+    }
+
+    pub fn control(&self) -> String {
+        format!("{}{{fleet}}:control", self.prefix)
+    }
+
+    pub fn runs(&self, replica: &str) -> String {
+        format!("{}{{replica:{replica}}}:runs", self.prefix)
+    }
+
+    pub fn follows(&self, replica: &str) -> String {
+        format!("{}{{replica:{replica}}}:follows", self.prefix)
+    }
+}

@@ -1,0 +1,277 @@
+//! The connection to Redis: by URL to one server, by Sentinel to the current master, or to a cluster. One multiplexed
+//! connection for commands, made when it is needed and made again when it is lost, with backoff; every wait is bounded.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion,
+    RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsMode, Value,
+    aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection},
+    cluster::ClusterClientBuilder,
+    cluster_async::ClusterConnection,
+    io::tcp::TcpSettings,
+    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+};
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::store::StoreError;
+
+/// Commands that may be on their way to the connection's task; more wait for room.
+const PIPELINE: usize = 1024;
+/// After so many unanswered commands in a row the connection counts as lost: its peer may be gone without a word.
+const MAX_TIMEOUTS: u32 = 3;
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// What is wrong with the URL; never repeats it, for it may hold a password.
+#[derive(Debug, thiserror::Error)]
+#[error("store.redis.url: {0}")]
+pub struct UrlError(String);
+
+enum Target {
+    Single(Box<Client>),
+    Sentinel(Box<Mutex<SentinelClient>>),
+    Cluster(Vec<ConnectionInfo>),
+}
+
+/// A connection to whatever the URL names.
+#[derive(Clone)]
+pub enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+pub struct Link {
+    target: Target,
+    timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<Current>>,
+    failures: u32,
+    failed_at: Option<Instant>,
+}
+
+struct Current {
+    connection: Connection,
+    /// Unanswered commands since the last answer.
+    timeouts: AtomicU32,
+}
+
+impl Link {
+    /// `redis://`, `rediss://` (TLS) and `redis+unix://` name one server, `redis+sentinel://HOST,HOST/MASTER` and
+    /// `redis+cluster://HOST,HOST` several (with TLS `rediss+…`); each may begin with `USER:PASSWORD@`.
+    pub fn new(url: &str, timeout: Duration) -> Result<Self, UrlError> {
+        let wrong = |what: &str| UrlError(what.into());
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme, such as redis://"))?;
+        let (scheme, kind) = match scheme.split_once('+') {
+            Some((scheme, kind @ ("sentinel" | "cluster"))) => (scheme, kind),
+            _ => (scheme, "single"),
+        };
+        if scheme.starts_with("rediss") {
+            // Nobody else in the process may have chosen one; an earlier choice stays.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let several = |rest: &str| -> Result<Vec<ConnectionInfo>, UrlError> {
+            let (user, hosts) = rest.rsplit_once('@').map_or(("", rest), |(user, hosts)| (user, hosts));
+            let at = if user.is_empty() { "" } else { "@" };
+            hosts.split(',').map(|host| info(&format!("{scheme}://{user}{at}{host}"))).collect()
+        };
+        let target = match kind {
+            "sentinel" => {
+                let (hosts, path) = rest.rsplit_once('/').ok_or_else(|| wrong("it does not name the master"))?;
+                let (hosts, master, db) = match hosts.rsplit_once('/') {
+                    Some((hosts, master)) => (hosts, master, path),
+                    None => (hosts, path, "0"),
+                };
+                let db: i64 = db.parse().map_err(|_| wrong("what follows the master is no database number"))?;
+                if master.is_empty() {
+                    return Err(wrong("it does not name the master"));
+                }
+                let nodes = several(hosts)?;
+                let first = nodes.first().ok_or_else(|| wrong("it names no host"))?;
+                let mut node = SentinelNodeConnectionInfo::default()
+                    .set_redis_connection_info(first.redis_settings().clone().set_db(db))
+                    .set_tcp_settings(tcp());
+                if scheme == "rediss" {
+                    node = node.set_tls_mode(TlsMode::Secure);
+                }
+                // The user and password are the master's; sentinels are asked without.
+                let sentinels: Vec<ConnectionInfo> =
+                    nodes.into_iter().map(|node| node.set_redis_settings(Default::default())).collect();
+                let client =
+                    SentinelClient::build(sentinels, master.to_owned(), Some(node), SentinelServerType::Master);
+                Target::Sentinel(Box::new(Mutex::new(client.map_err(url_error)?)))
+            }
+            "cluster" => Target::Cluster(several(rest.trim_end_matches('/'))?),
+            _ => Target::Single(Box::new(Client::open(info(url)?).map_err(url_error)?)),
+        };
+        Ok(Self { target, timeout, state: Mutex::default() })
+    }
+
+    /// Runs an operation that may be repeated: it is, once, when the connection was lost under it.
+    pub async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let outcome = self.attempt(&operation).await;
+        let outcome = match outcome {
+            Err((_, true)) => self.attempt(&operation).await,
+            other => other,
+        };
+        outcome.map_err(|(error, _)| error)
+    }
+
+    /// The error, and whether another attempt makes sense at once.
+    async fn attempt<T, F>(&self, operation: &impl Fn(Connection) -> F) -> Result<T, (StoreError, bool)>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let current = self.current().await.map_err(|error| (error, false))?;
+        match timeout(self.timeout, operation(current.connection.clone())).await {
+            Ok(Ok(value)) => {
+                current.timeouts.store(0, Ordering::Relaxed);
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                let lost = error.is_unrecoverable_error() || error.is_connection_dropped();
+                // A master that was demoted: whoever took its place is found by connecting again.
+                let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+                if lost || demoted {
+                    self.discard(&current).await;
+                }
+                Err((unavailable(&error), lost))
+            }
+            Err(_) => {
+                if current.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS {
+                    self.discard(&current).await;
+                }
+                Err((StoreError::Unavailable(format!("no answer within {:?}", self.timeout)), false))
+            }
+        }
+    }
+
+    /// The connection, made now if there is none. While the last failure is recent it fails at once.
+    async fn current(&self) -> Result<Arc<Current>, StoreError> {
+        let mut state = self.state.lock().await;
+        if let Some(current) = &state.current {
+            return Ok(current.clone());
+        }
+        let backoff = MAX_BACKOFF.min(Duration::from_millis(25) * 2u32.saturating_pow(state.failures.min(8)));
+        if state.failed_at.is_some_and(|at| at.elapsed() < backoff) {
+            return Err(StoreError::Unavailable("there is no connection".into()));
+        }
+        match self.connect(None::<fn(redis::PushInfo) -> Result<(), ()>>).await {
+            Ok(connection) => {
+                let current = Arc::new(Current { connection, timeouts: AtomicU32::new(0) });
+                *state = State { current: Some(current.clone()), ..State::default() };
+                Ok(current)
+            }
+            Err(error) => {
+                state.failures += 1;
+                state.failed_at = Some(Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    async fn discard(&self, lost: &Arc<Current>) {
+        let mut state = self.state.lock().await;
+        if state.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, lost)) {
+            state.current = None;
+        }
+    }
+
+    /// A connection of one's own; `pushes` gets what the server sends unasked.
+    pub async fn connect(&self, pushes: Option<impl AsyncPushSender>) -> Result<Connection, StoreError> {
+        match timeout(self.timeout, self.connect_unbounded(pushes)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(unavailable(&error)),
+            Err(_) => Err(StoreError::Unavailable(format!("no connection within {:?}", self.timeout))),
+        }
+    }
+
+    async fn connect_unbounded(&self, pushes: Option<impl AsyncPushSender>) -> RedisResult<Connection> {
+        // Waits are bounded around each operation.
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(PIPELINE);
+        let client = match &self.target {
+            Target::Single(client) => (**client).clone(),
+            Target::Sentinel(client) => client.lock().await.async_get_client().await?,
+            Target::Cluster(nodes) => {
+                let mut builder = ClusterClientBuilder::new(nodes.clone())
+                    .use_protocol(ProtocolVersion::RESP3)
+                    .tcp_settings(tcp())
+                    .connection_timeout(self.timeout)
+                    .response_timeout(self.timeout)
+                    .retries(2);
+                if let Some(pushes) = pushes {
+                    builder = builder.push_sender(pushes);
+                }
+                return Ok(Connection::Cluster(builder.build()?.get_async_connection().await?));
+            }
+        };
+        if let Some(pushes) = pushes {
+            config = config.set_push_sender(pushes);
+        }
+        Ok(Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
+    }
+}
+
+fn tcp() -> TcpSettings {
+    // A token is a packet: it must not wait for the next one.
+    TcpSettings::default().set_nodelay(true)
+}
+
+fn info(url: &str) -> Result<ConnectionInfo, UrlError> {
+    let info = url.into_connection_info().map_err(url_error)?.set_tcp_settings(tcp());
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Ok(info.set_redis_settings(settings))
+}
+
+fn url_error(error: RedisError) -> UrlError {
+    UrlError(format!("{error}"))
+}
+
+/// Whatever Redis refuses now it may accept later: it loads, fails over, is full or was promoted a moment ago.
+fn unavailable(error: &RedisError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Single(connection) => connection.req_packed_command(command),
+            Self::Cluster(connection) => connection.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Single(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Single(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}

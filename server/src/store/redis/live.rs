@@ -1,0 +1,253 @@
+//! Live messages: one connection for all channels that this replica listens to. It reconciles what is wanted with what the
+//! server has confirmed, and tells listeners when to read what they may have missed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use redis::{PushInfo, PushKind, Value};
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::link::{Connection, Link};
+use crate::store::StoreError;
+
+/// Messages a listener may be behind; one further behind reads the log instead.
+const BACKLOG: usize = 32;
+/// Confirmations awaited at once.
+const IN_FLIGHT: usize = 256;
+const PING: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_millis(100);
+
+pub type Message = Arc<[u8]>;
+
+/// The channels that are listened to.
+#[derive(Default)]
+pub struct Live {
+    channels: Mutex<Channels>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Channels {
+    wanted: HashMap<String, Channel>,
+    /// Those whose subscription has to be begun or ended.
+    changed: HashSet<String>,
+}
+
+struct Channel {
+    messages: broadcast::Sender<Message>,
+    /// Which connection has confirmed the subscription; 0: none.
+    confirmed: watch::Sender<u64>,
+    listeners: usize,
+}
+
+/// Hears a channel as long as it lives.
+pub struct Listener {
+    live: Arc<Live>,
+    channel: String,
+    pub messages: broadcast::Receiver<Message>,
+    confirmed: watch::Receiver<u64>,
+}
+
+impl Live {
+    /// Runs until the last handle is gone.
+    pub fn start(link: Arc<Link>, patience: Duration) -> Arc<Self> {
+        let live = Arc::new(Self::default());
+        tokio::spawn(run(Arc::downgrade(&live), link, patience));
+        live
+    }
+
+    pub fn listen(self: &Arc<Self>, channel: &str) -> Listener {
+        let mut channels = self.channels();
+        let Channels { wanted, changed } = &mut *channels;
+        let entry = wanted.entry(channel.to_owned()).or_insert_with(|| {
+            changed.insert(channel.to_owned());
+            Channel { messages: broadcast::Sender::new(BACKLOG), confirmed: watch::Sender::new(0), listeners: 0 }
+        });
+        entry.listeners += 1;
+        let (messages, confirmed) = (entry.messages.subscribe(), entry.confirmed.subscribe());
+        drop(channels);
+        self.wake.notify_one();
+        Listener { live: self.clone(), channel: channel.to_owned(), messages, confirmed }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Channels> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the server sent unasked.
+    fn push(&self, push: PushInfo) {
+        let text = |value: Option<&Value>| match value {
+            Some(Value::BulkString(bytes)) => Some(bytes.clone()),
+            Some(Value::SimpleString(text)) => Some(text.clone().into_bytes()),
+            _ => None,
+        };
+        let Some(channel) = text(push.data.first()).and_then(|name| String::from_utf8(name).ok()) else { return };
+        let mut channels = self.channels();
+        let Channels { wanted, changed } = &mut *channels;
+        let Some(entry) = wanted.get(&channel) else { return };
+        match push.kind {
+            PushKind::SMessage => {
+                if let Some(payload) = text(push.data.get(1)) {
+                    // Nobody listening any more is no error.
+                    let _ = entry.messages.send(payload.into());
+                }
+            }
+            // Its slot has moved to another node.
+            PushKind::SUnsubscribe => {
+                entry.confirmed.send_replace(0);
+                changed.insert(channel);
+                self.wake.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    /// Subscribes and unsubscribes until nothing is left to be changed.
+    async fn reconcile(&self, connection: &Connection, serial: u64) -> Result<(), StoreError> {
+        loop {
+            let changed: Vec<String> = self.channels().changed.drain().collect();
+            if changed.is_empty() {
+                return Ok(());
+            }
+            let commands = changed.into_iter().map(|channel| async move {
+                let wanted = self.channels().wanted.contains_key(&channel);
+                let mut command = redis::cmd(if wanted { "SSUBSCRIBE" } else { "SUNSUBSCRIBE" });
+                let confirmed = command.arg(&channel).query_async::<Value>(&mut connection.clone()).await;
+                confirmed.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                if wanted && let Some(entry) = self.channels().wanted.get(&channel) {
+                    entry.confirmed.send_replace(serial);
+                }
+                Ok(())
+            });
+            let mut outcomes = stream::iter(commands).buffer_unordered(IN_FLIGHT);
+            while let Some(outcome) = outcomes.next().await {
+                outcome?;
+            }
+        }
+    }
+
+    /// All that was confirmed has to be confirmed anew.
+    fn lost(&self) {
+        let mut channels = self.channels();
+        let Channels { wanted, changed } = &mut *channels;
+        changed.clear();
+        for (name, channel) in wanted.iter() {
+            channel.confirmed.send_replace(0);
+            changed.insert(name.clone());
+        }
+    }
+}
+
+async fn run(live: Weak<Live>, link: Arc<Link>, patience: Duration) {
+    let mut serial = 0;
+    let mut said = false;
+    loop {
+        let broken = CancellationToken::new();
+        let pushes = {
+            let (live, broken) = (live.clone(), broken.clone());
+            move |push: PushInfo| {
+                match live.upgrade() {
+                    Some(_) if push.kind == PushKind::Disconnection => broken.cancel(),
+                    Some(live) => live.push(push),
+                    None => broken.cancel(),
+                }
+                Ok::<(), ()>(())
+            }
+        };
+        match link.connect(Some(pushes)).await {
+            Ok(connection) => {
+                serial += 1;
+                said = false;
+                let error = listen(&live, &connection, serial, &broken, patience).await;
+                let Some(live) = live.upgrade() else { return };
+                tracing::warn!(%error, "the connection for live messages is lost");
+                live.lost();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "no connection for live messages; trying again");
+                }
+            }
+        }
+        if live.strong_count() == 0 {
+            return;
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Keeps the subscriptions as they are wanted; returns why it cannot any more.
+async fn listen(
+    live: &Weak<Live>,
+    connection: &Connection,
+    serial: u64,
+    broken: &CancellationToken,
+    patience: Duration,
+) -> StoreError {
+    let silent = || StoreError::Unavailable(format!("no answer within {patience:?}"));
+    loop {
+        let Some(live) = live.upgrade() else { return StoreError::Unavailable("closed".into()) };
+        // Thousands at once take longer than one.
+        match timeout(patience * 10, live.reconcile(connection, serial)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(_) => return silent(),
+        }
+        let woken = tokio::select! {
+            biased;
+            () = broken.cancelled() => return StoreError::Unavailable("disconnected".into()),
+            () = live.wake.notified() => true,
+            () = sleep(PING) => false,
+        };
+        drop(live);
+        if !woken {
+            let mut connection = connection.clone();
+            match timeout(patience, redis::cmd("PING").query_async::<Value>(&mut connection)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return StoreError::Unavailable(error.to_string()),
+                Err(_) => return silent(),
+            }
+        }
+    }
+}
+
+impl Listener {
+    /// Waits until the subscription is confirmed: what is published from then on is heard.
+    pub async fn confirmed(&mut self) {
+        // The sender lives as long as the channel has listeners.
+        let _ = self.confirmed.wait_for(|serial| *serial > 0).await;
+        self.confirmed.mark_unchanged();
+    }
+
+    /// The next message; `None` when some may have been missed.
+    pub async fn next(&mut self) -> Option<Message> {
+        tokio::select! {
+            biased;
+            message = self.messages.recv() => message.ok(),
+            _ = self.confirmed.changed() => None,
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut channels = self.live.channels();
+        let Channels { wanted, changed } = &mut *channels;
+        let Some(entry) = wanted.get_mut(&self.channel) else { return };
+        entry.listeners -= 1;
+        if entry.listeners == 0 {
+            wanted.remove(&self.channel);
+            changed.insert(std::mem::take(&mut self.channel));
+            drop(channels);
+            self.live.wake.notify_one();
+        }
+    }
+}

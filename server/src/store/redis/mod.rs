@@ -1,0 +1,246 @@
+//! The store of a fleet, on Redis 7 or Valkey: one server, Sentinel or Cluster. Its keys are described in [`keys`].
+//!
+//! A change of a response is one script on one slot (`scripts`), so it happens as a whole or not at all, and may be repeated
+//! after a lost answer. A log is read by range and heard by shard pub/sub over one connection (`live`, `follow`). Whatever
+//! Redis refuses or does not answer in time is `Unavailable`; callers decide how long they try again.
+
+mod fleet;
+mod follow;
+pub mod keys;
+mod link;
+mod live;
+mod scripts;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use ::redis::{Cmd, FromRedisValue, ScriptInvocation, cmd};
+use async_trait::async_trait;
+
+use super::{
+    Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError,
+    fleet::{Control, Member},
+};
+use keys::Keys;
+use link::Link;
+pub use link::UrlError;
+use live::Live;
+
+/// A log that is written lives at least so long after its last append; appends of a paused generation come later than that
+/// only after an outage that nobody waits for.
+const RUNNING: Duration = Duration::from_secs(3600);
+
+/// Where and how to store.
+#[derive(Clone)]
+pub struct Config {
+    pub url: String,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Bound on every wait for an answer.
+    pub timeout: Duration,
+    /// How long a finished response is kept.
+    pub retention: Duration,
+    /// How long one with `store: false` can be resumed after it finished.
+    pub resume_window: Duration,
+    /// This process' name, which no other process ever had.
+    pub replica: String,
+    /// A replica that was not heard for so long is dead.
+    pub lease: Duration,
+}
+
+/// A handle; clones share everything.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    keys: Keys,
+    link: Arc<Link>,
+    live: Arc<Live>,
+    /// Whether the last heartbeat was answered.
+    reachable: AtomicBool,
+    /// The other replicas as of the last heartbeat.
+    members: Mutex<Vec<Member>>,
+}
+
+impl RedisStore {
+    /// Connects when it is first used. To be called on the runtime that live messages shall be received on.
+    pub fn new(config: Config) -> Result<Self, UrlError> {
+        let link = Arc::new(Link::new(&config.url, config.timeout)?);
+        let live = Live::start(link.clone(), config.timeout);
+        let keys = Keys::new(&config.prefix);
+        let (reachable, members) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self(Arc::new(Inner { config, keys, link, live, reachable, members })))
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    // Redis refuses a time to live of 0.
+    (duration.as_millis() as u64).max(1)
+}
+
+impl Inner {
+    async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        self.link.run(|mut connection| async move { script.invoke_async(&mut connection).await }).await
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        self.link.run(|mut connection| async move { command.query_async(&mut connection).await }).await
+    }
+
+    async fn tell(&self, control: &Control) -> Result<(), StoreError> {
+        let message = serde_json::to_string(control).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let mut publish = cmd("SPUBLISH");
+        publish.arg(self.keys.control()).arg(message);
+        self.query(&publish).await
+    }
+
+    async fn runs_here(&self, id: &str, runs: bool) -> Result<(), StoreError> {
+        let mut change = cmd(if runs { "SADD" } else { "SREM" });
+        change.arg(self.keys.runs(&self.config.replica)).arg(id);
+        self.query(&change).await
+    }
+
+    /// Of two creates with one request id, the one whose response is named; the other's is deleted.
+    async fn first_of_request(&self, request: &str, header: &Header) -> Result<Option<String>, StoreError> {
+        let key = self.keys.request(&header.tenant, request);
+        let mut set = cmd("SET");
+        set.arg(key).arg(&header.id).arg("NX").arg("GET").arg("PX").arg(ms(self.config.retention));
+        let first: Option<String> = self.query(&set).await?;
+        Ok(first.filter(|first| *first != header.id))
+    }
+
+    async fn remove(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        let mut delete = scripts::DELETE.prepare_invoke();
+        delete.key(self.keys.meta(id)).key(self.keys.log(id)).key(self.keys.gone(id));
+        delete.arg(tenant).arg(self.keys.live(id));
+        let (state, request): (u8, String) = self.script(&delete).await?;
+        found(state)?;
+        if !request.is_empty() {
+            let mut forget = scripts::DELETE_IF.prepare_invoke();
+            forget.key(self.keys.request(tenant, &request)).arg(id);
+            self.script::<()>(&forget).await?;
+        }
+        Ok(())
+    }
+}
+
+fn found(state: u8) -> Result<(), StoreError> {
+    match state {
+        0 => Err(StoreError::NotFound),
+        1 => Ok(()),
+        _ => Err(StoreError::Expired),
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn create(&self, header: Header) -> Result<Created, StoreError> {
+        let inner = &*self.0;
+        let id = header.id.clone();
+        let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let request = header.create.client_request_id.as_deref();
+        let mut create = scripts::CREATE.prepare_invoke();
+        create.key(inner.keys.meta(&id));
+        create.arg(json).arg(&header.tenant).arg(request.unwrap_or_default()).arg(u8::from(header.create.store));
+        create.arg(&inner.config.replica).arg(ms(RUNNING));
+        // Whoever looks for what this replica ran finds it; until both are done nobody knows of the response.
+        let (listed, created) = tokio::join!(inner.runs_here(&id, true), inner.script::<u8>(&create));
+        listed?;
+        if created? == 0 {
+            return Err(StoreError::Unavailable(format!("{id} exists already")));
+        }
+        if let Some(request) = request
+            && let Some(first) = inner.first_of_request(request, &header).await?
+        {
+            inner.remove(&header.tenant, &id).await?;
+            inner.runs_here(&id, false).await?;
+            return Ok(Created::Existing(first));
+        }
+        Ok(Created::New(Lease { id, owner: inner.config.replica.clone(), fence: 1 }))
+    }
+
+    async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
+        let (inner, id) = (&*self.0, &lease.id);
+        let last = entries.last().is_some_and(|entry| entry.is_last());
+        let mut append = scripts::APPEND.prepare_invoke();
+        append.key(inner.keys.meta(id)).key(inner.keys.log(id)).key(inner.keys.gone(id));
+        append.arg(lease.fence).arg(first).arg(entries.len()).arg(u8::from(last)).arg(ms(RUNNING));
+        append.arg(ms(inner.config.retention)).arg(ms(inner.config.resume_window));
+        append.arg(inner.keys.live(id)).arg(follow::encode(first, entries)?);
+        match inner.script::<(u8, u64)>(&append).await? {
+            (0, cancel) => Ok(Appended { cancelled: cancel == 1 }),
+            (1, _) => Err(StoreError::Fenced),
+            (_, len) => Err(StoreError::Behind(len)),
+        }
+    }
+
+    async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
+        let inner = &*self.0;
+        let me = &inner.config.replica;
+        // Before the claim, so that a response is always in the set of its owner.
+        inner.runs_here(id, true).await?;
+        let mut claim = scripts::CLAIM.prepare_invoke();
+        claim.key(inner.keys.meta(id)).arg(me).arg(from).arg(ms(RUNNING));
+        let (fence, cancelled): (u64, u8) = inner.script(&claim).await?;
+        if from != me {
+            let mut strike = cmd("SREM");
+            strike.arg(inner.keys.runs(from)).arg(id);
+            inner.query::<()>(&strike).await?;
+        }
+        if fence == 0 {
+            inner.runs_here(id, false).await?;
+            return Ok(None);
+        }
+        let (header, entries) = inner.whole(None, id).await?;
+        let lease = Lease { id: id.into(), owner: me.clone(), fence };
+        Ok(Some(Claim { lease, header, entries, cancelled: cancelled == 1 }))
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        let inner = &*self.0;
+        let mut release = scripts::RELEASE.prepare_invoke();
+        release.key(inner.keys.meta(&lease.id)).arg(lease.fence);
+        if inner.script::<u8>(&release).await? == 1 {
+            inner.tell(&Control::Released { id: lease.id.clone(), by: lease.owner.clone() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn ended(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.0.runs_here(&lease.id, false).await
+    }
+
+    async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        let inner = &*self.0;
+        let mut cancel = scripts::CANCEL.prepare_invoke();
+        cancel.key(inner.keys.meta(id)).key(inner.keys.gone(id)).arg(tenant);
+        found(inner.script(&cancel).await?)?;
+        inner.tell(&Control::Cancel { id: id.into() }).await
+    }
+
+    async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {
+        self.0.whole(Some(tenant), id).await
+    }
+
+    async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError> {
+        self.0.followed(tenant, id).await
+    }
+
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        self.0.remove(tenant, id).await?;
+        self.0.tell(&Control::Cancel { id: id.into() }).await
+    }
+
+    fn is_reachable(&self) -> bool {
+        self.0.reachable.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,127 @@
+//! Every change of more than one step, as a script that touches the keys of one response only and may be repeated after a
+//! lost answer.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// meta; header, tenant, request, store, owner, ttl. 1: it is ours and new, or was made by this very call before.
+pub static CREATE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return redis.call('HGET', KEYS[1], 'owner') == ARGV[5] and 1 or 0
+end
+redis.call('HSET', KEYS[1], 'header', ARGV[1], 'tenant', ARGV[2], 'request', ARGV[3], 'store', ARGV[4], 'owner', ARGV[5],
+  'fence', 1, 'len', 0, 'end', 0, 'cancel', 0)
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+return 1",
+    )
+});
+
+/// meta, log, gone; fence, first, count, last, ttl, retention, window, channel, batch.
+/// {0, cancel}: applied, now or before. {1, 0}: fenced. {2, len}: the log is shorter.
+pub static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'fence', 'len', 'end', 'cancel', 'store', 'tenant')
+if meta[1] ~= ARGV[1] then return {1, 0} end
+local len, first, cancel = tonumber(meta[2]), tonumber(ARGV[2]), tonumber(meta[4])
+local after = first + tonumber(ARGV[3])
+if after <= len then return {0, cancel} end
+if first > len then return {2, len} end
+if first < len or meta[3] == '1' then return {1, 0} end
+redis.call('XADD', KEYS[2], string.format('%d-0', first + 1), 'b', ARGV[9])
+local ttl = ARGV[5]
+if ARGV[4] == '1' then
+  redis.call('HSET', KEYS[1], 'len', after, 'end', 1)
+  if meta[5] == '1' then
+    ttl = ARGV[6]
+  else
+    ttl = ARGV[7]
+    redis.call('SET', KEYS[3], meta[6], 'PX', ARGV[6])
+  end
+else
+  redis.call('HSET', KEYS[1], 'len', after)
+end
+redis.call('PEXPIRE', KEYS[1], ttl)
+redis.call('PEXPIRE', KEYS[2], ttl)
+redis.call('SPUBLISH', ARGV[8], ARGV[9])
+return {0, cancel}",
+    )
+});
+
+/// meta; me, from, ttl. {fence, cancel}; {0, 0}: it is not to be had.
+pub static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'owner', 'end', 'cancel')
+if not meta[1] or meta[2] == '1' or (meta[1] ~= ARGV[2] and meta[1] ~= '') then return {0, 0} end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {redis.call('HINCRBY', KEYS[1], 'fence', 1), tonumber(meta[3])}",
+    )
+});
+
+/// meta; fence. 1: released.
+pub static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'fence', 'end')
+if meta[1] ~= ARGV[1] or meta[2] == '1' then return 0 end
+redis.call('HSET', KEYS[1], 'owner', '')
+redis.call('HINCRBY', KEYS[1], 'fence', 1)
+return 1",
+    )
+});
+
+/// meta, gone; tenant. 0: not found, 1: done, 2: expired.
+pub static CANCEL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'tenant', 'end')
+if not meta[1] then
+  return redis.call('GET', KEYS[2]) == ARGV[1] and 2 or 0
+end
+if meta[1] ~= ARGV[1] then return 0 end
+if meta[2] ~= '1' then redis.call('HSET', KEYS[1], 'cancel', 1) end
+return 1",
+    )
+});
+
+/// meta, log, gone; tenant, channel. {state as of CANCEL, request}.
+pub static DELETE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'tenant', 'request')
+if not meta[1] then
+  return {redis.call('GET', KEYS[3]) == ARGV[1] and 2 or 0, ''}
+end
+if meta[1] ~= ARGV[1] then return {0, ''} end
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('SPUBLISH', ARGV[2], '')
+return {1, meta[2]}",
+    )
+});
+
+/// A key; a value. Deletes the key if it has that value.
+pub static DELETE_IF: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
+});
+
+/// replicas; me, whether I live. {{replica, ms since it was heard}, …}. Who leaves was heard at the beginning of time: dead
+/// at once to all others, and forgotten when nothing of it is left.
+pub static BEAT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], ARGV[2] == '1' and now or 0, ARGV[1])
+local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+local members = {}
+for at = 1, #all, 2 do
+  members[#members + 1] = {all[at], math.max(0, now - tonumber(all[at + 1]))}
+end
+return members",
+    )
+});

@@ -1,0 +1,160 @@
+use std::time::Duration;
+
+use caudal_tests::Redis;
+use futures::StreamExt;
+
+use super::*;
+use crate::store::{
+    conformance,
+    fleet::{Control, Fleet},
+};
+
+fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
+    Config {
+        url: server.url(),
+        prefix: prefix.into(),
+        timeout: Duration::from_secs(2),
+        retention: Duration::from_secs(60),
+        resume_window: Duration::from_secs(60),
+        replica: replica.into(),
+        lease: Duration::from_millis(500),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let server = Redis::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::all(async || {
+        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
+        let store = RedisStore::new(config(&server, &prefix, "a")).unwrap();
+        store.beat().await.unwrap();
+        store
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn responses_that_are_not_stored_expire_and_say_so() {
+    let server = Redis::spawn();
+    let store = RedisStore::new(Config { resume_window: Duration::ZERO, ..config(&server, "c", "a") }).unwrap();
+    let mut header = conformance::header("resp_1", "t");
+    header.create.store = false;
+    let lease = conformance::created(&store, header).await;
+    conformance::append(&store, &lease, 0, vec![conformance::finished()]).await.unwrap();
+    let expired = caudal_tests::until("the window to end", || async {
+        store.read("t", "resp_1").await.err().filter(|error| *error == StoreError::Expired)
+    });
+    expired.await;
+    assert_eq!(store.read("other", "resp_1").await.unwrap_err(), StoreError::NotFound);
+    assert_eq!(server.ask(&["KEYS", "*resp_1*"]), "c:1:{resp_1}:gone", "nothing else is left");
+}
+
+#[tokio::test]
+async fn everything_has_an_end() {
+    let server = Redis::spawn();
+    let store = RedisStore::new(config(&server, "c", "a")).unwrap();
+    store.beat().await.unwrap();
+    let mut header = conformance::header("resp_1", "t");
+    header.create.client_request_id = Some("r".into());
+    let lease = conformance::created(&store, header).await;
+    conformance::append(&store, &lease, 0, vec![conformance::delta(1)]).await.unwrap();
+    store.announce(&["resp_1".into()], &[]).await.unwrap();
+    store.beat().await.unwrap();
+    for key in server.ask(&["KEYS", "*"]).lines() {
+        let ttl: i64 = server.ask(&["PTTL", key]).parse().unwrap();
+        assert!(ttl > 0 || key == "c:1:{fleet}:replicas", "{key} lives for ever");
+    }
+    conformance::append(&store, &lease, 1, vec![conformance::finished()]).await.unwrap();
+    let ttl: i64 = server.ask(&["PTTL", "c:1:{resp_1}:log"]).parse().unwrap();
+    assert!((1..=60_000).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
+async fn a_thousand_tokens_take_little() {
+    let server = Redis::spawn();
+    let store = RedisStore::new(config(&server, "c", "a")).unwrap();
+    let lease = conformance::created(&store, conformance::header("resp_1", "t")).await;
+    for n in 0..1000 {
+        conformance::append(&store, &lease, n, vec![conformance::said(20_000 + n as u32, " token")]).await.unwrap();
+    }
+    let bytes: usize = server.ask(&["MEMORY", "USAGE", "c:1:{resp_1}:log", "SAMPLES", "0"]).parse().unwrap();
+    println!("{bytes} bytes for 1000 tokens");
+    assert!(bytes < 60_000, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn replicas_know_who_lives_runs_and_follows() {
+    let server = Redis::spawn();
+    let (a, b) = (RedisStore::new(config(&server, "c", "a")), RedisStore::new(config(&server, "c", "b")));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!(!a.is_reachable());
+    assert!(a.beat().await.unwrap().is_empty());
+    assert!(a.is_reachable());
+    let seen = b.beat().await.unwrap();
+    assert_eq!((seen.len(), seen[0].replica.as_str()), (1, "a"));
+    assert!(seen[0].silent < Duration::from_millis(500));
+
+    let lease = conformance::created(&a, conformance::header("resp_1", "t")).await;
+    assert_eq!(b.runs("a").await.unwrap(), ["resp_1"]);
+    assert_eq!(b.header("resp_1").await.unwrap().unwrap().tenant, "t");
+    assert!(b.header("unknown").await.unwrap().is_none());
+    b.announce(&["resp_1".into(), "resp_2".into()], &[]).await.unwrap();
+    b.announce(&[], &["resp_2".into()]).await.unwrap();
+    a.beat().await.unwrap();
+    let followed = a.followed(&["resp_1".into(), "resp_2".into()]).await.unwrap();
+    assert_eq!(followed.into_iter().collect::<Vec<_>>(), ["resp_1"]);
+
+    let mut control = a.control();
+    // Whether it is heard yet only hearing tells.
+    let heard = async {
+        loop {
+            b.cancel("t", "resp_1").await.unwrap();
+            if let Ok(Some(heard)) = tokio::time::timeout(Duration::from_millis(50), control.next()).await {
+                return heard;
+            }
+        }
+    };
+    assert_eq!(heard.await, Control::Cancel { id: "resp_1".into() });
+    assert_eq!(a.cancelled(&["resp_1".into(), "resp_2".into()]).await.unwrap(), ["resp_1"]);
+
+    let claim = b.claim("resp_1", "a").await.unwrap().expect("a claim");
+    assert!(a.runs("a").await.unwrap().is_empty());
+    assert_eq!(a.runs("b").await.unwrap(), ["resp_1"]);
+    assert_eq!(conformance::append(&a, &lease, 0, vec![]).await, Err(StoreError::Fenced));
+    b.ended(&claim.lease).await.unwrap();
+    assert!(a.runs("b").await.unwrap().is_empty());
+
+    b.leave().await.unwrap();
+    assert!(a.beat().await.unwrap()[0].silent > Duration::from_secs(1000), "who has left is dead at once");
+    a.forget("b").await.unwrap();
+    assert!(a.beat().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn urls_name_what_is_wrong_and_never_their_password() {
+    for url in [
+        "nonsense",
+        "http://user:secret@host",
+        "redis+sentinel://user:secret@host:26379",
+        "redis+sentinel://user:secret@host:26379/",
+        "redis+sentinel://user:secret@host:26379/master/x",
+        "redis://user:secret@host:port",
+        "redis+cluster://user:secret@",
+    ] {
+        let error = RedisStore::new(Config { url: url.into(), ..config(&Redis::spawn(), "c", "a") })
+            .err()
+            .unwrap_or_else(|| panic!("{url} is no URL"))
+            .to_string();
+        assert!(error.starts_with("store.redis.url: ") && !error.contains("secret"), "{url}: {error}");
+    }
+    for url in [
+        "redis://h",
+        "rediss://user:secret@h:1/3",
+        "redis+sentinel://user:secret@h:1,h2:2/mymaster",
+        "rediss+sentinel://h/mymaster/2",
+        "redis+cluster://user:secret@h:1,h2:2",
+    ] {
+        assert!(link::Link::new(url, Duration::from_secs(1)).is_ok(), "{url}");
+    }
+}
