@@ -1,11 +1,13 @@
 //! A TCP proxy between a client and the server that cuts the connection where a test wants it cut: as a lost network
 //! does, without a close frame.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    sync::mpsc,
+    time::{Instant, sleep_until},
 };
 
 use crate::raw::frame_length;
@@ -39,6 +41,43 @@ pub async fn cutting(upstream: SocketAddr, cut: Cut) -> SocketAddr {
         upwards.abort();
     });
     address
+}
+
+/// Forwards every connection to `upstream`, each byte `delay` later. Returns where to connect.
+pub async fn delaying(upstream: SocketAddr, delay: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(upstream).await else { return };
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            tokio::spawn(delay_bytes(from_client, to_server, delay));
+            tokio::spawn(delay_bytes(from_server, to_client, delay));
+        }
+    });
+    address
+}
+
+async fn delay_bytes(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+    // What is on its way: a second's worth of reads, and then the sender waits.
+    let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
+    tokio::spawn(async move {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            if sender.send((Instant::now() + delay, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some((due, bytes)) = receiver.recv().await {
+        sleep_until(due).await;
+        if to.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+    let _ = flush(&mut to).await;
 }
 
 async fn forward_bytes(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut left: usize) -> std::io::Result<()> {
