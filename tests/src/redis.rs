@@ -34,9 +34,9 @@ impl Redis {
     }
 
     /// `arguments` as on its command line.
-    pub fn with(arguments: &[&str]) -> Self {
+    pub fn with(arguments: &[impl AsRef<str>]) -> Self {
         let dir = temp_dir("redis");
-        let arguments = arguments.iter().map(|a| a.to_string()).collect();
+        let arguments = arguments.iter().map(|a| a.as_ref().to_owned()).collect();
         let mut redis = Self { address: free_port(), dir, arguments, child: None };
         redis.start();
         redis
@@ -118,6 +118,126 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Three masters that share the slots.
+pub struct RedisCluster {
+    pub nodes: [Redis; 3],
+}
+
+impl RedisCluster {
+    pub fn spawn() -> Self {
+        let nodes = [0, 1, 2].map(|_| {
+            let bus = free_port().port().to_string();
+            Redis::with(&[
+                "--save",
+                "",
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus,
+                "--cluster-node-timeout",
+                "5000",
+            ])
+        });
+        let slots = [(0, 5460), (5461, 10922), (10923, 16383)];
+        for (node, (from, to)) in nodes.iter().zip(slots) {
+            node.ask(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
+            let bus = node.ask(&["CONFIG", "GET", "cluster-port"]);
+            let bus = bus.lines().last().unwrap_or_default();
+            let port = node.address.port().to_string();
+            nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
+        }
+        let begun = Instant::now();
+        while !nodes.iter().all(|node| node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok")) {
+            assert!(begun.elapsed() < PATIENCE, "the cluster does not form");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Self { nodes }
+    }
+
+    pub fn url(&self) -> String {
+        let nodes: Vec<String> = self.nodes.iter().map(|node| node.address.to_string()).collect();
+        format!("redis+cluster://{}", nodes.join(","))
+    }
+}
+
+/// A standby of a master, and a sentinel that promotes it when the master is gone.
+pub struct Sentinel {
+    pub standby: Redis,
+    sentinel: Redis,
+}
+
+impl Sentinel {
+    pub fn spawn(master: &Redis) -> Self {
+        let port = master.address.port().to_string();
+        let standby = Redis::with(&["--save", "", "--replicaof", &format!("127.0.0.1 {port}")]);
+        let dir = temp_dir("sentinel");
+        let file = dir.join("sentinel.conf");
+        let config = format!(
+            "sentinel monitor caudal 127.0.0.1 {port} 1\nsentinel down-after-milliseconds caudal 500\nsentinel failover-timeout caudal 3000\n"
+        );
+        fs::write(&file, config).expect("the sentinel's configuration");
+        let sentinel = Redis::with(&[&file.to_string_lossy(), "--sentinel"]);
+        let begun = Instant::now();
+        while !sentinel.ask(&["INFO", "sentinel"]).contains("slaves=1")
+            || !standby.ask(&["INFO", "replication"]).contains("master_link_status:up")
+        {
+            assert!(begun.elapsed() < PATIENCE, "the sentinel does not find the standby");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = fs::remove_dir_all(&dir);
+        Self { standby, sentinel }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+sentinel://{}/caudal", self.sentinel.address)
+    }
+
+    /// Who is master, as the sentinel says.
+    pub fn master(&self) -> SocketAddr {
+        let answer = self.sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "caudal"]);
+        answer.replace('\n', ":").parse().unwrap_or_else(|e| panic!("an address ({e}): {answer}"))
+    }
+}
+
+/// A certificate of localhost that signs itself.
+pub struct Tls {
+    pub port: u16,
+    dir: PathBuf,
+}
+
+impl Tls {
+    pub fn new() -> Self {
+        let dir = temp_dir("tls");
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "certificate.pem"])
+            .current_dir(&dir)
+            .output()
+            .unwrap_or_else(|e| panic!("openssl does not start ({e}): install it, on Debian: apt-get install openssl"));
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self { port: free_port().port(), dir }
+    }
+
+    pub fn certificate(&self) -> String {
+        self.dir.join("certificate.pem").to_string_lossy().into_owned()
+    }
+
+    /// Arguments of a server that also listens for encrypted connections.
+    pub fn redis(&self) -> Vec<String> {
+        let key = self.dir.join("key.pem").to_string_lossy().into_owned();
+        let arguments = ["--save", "", "--tls-port", &self.port.to_string(), "--tls-auth-clients", "no"];
+        let files = ["--tls-cert-file", &self.certificate(), "--tls-key-file", &key];
+        arguments.iter().chain(&files).map(|argument| argument.to_string()).collect()
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -77,7 +77,7 @@ impl Cluster {
         // Since when every heartbeat was answered in time. After an outage all are silent and none is dead: a replica is
         // only judged when it could have been heard for a whole lease.
         let mut steady: Option<Instant> = None;
-        let mut last = Instant::now();
+        let (mut last, mut heard) = (Instant::now(), true);
         loop {
             beats.tick().await;
             if self.generations.is_draining() {
@@ -90,6 +90,9 @@ impl Cluster {
             match beaten {
                 Ok(members) => {
                     self.members.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&members);
+                    if !std::mem::replace(&mut heard, true) {
+                        tracing::info!("the store is reached again");
+                    }
                     if !in_time {
                         steady = None;
                     }
@@ -102,7 +105,8 @@ impl Cluster {
                     }
                 }
                 Err(error) => {
-                    if steady.take().is_some() {
+                    steady = None;
+                    if std::mem::replace(&mut heard, false) {
                         tracing::warn!(%error, "the heartbeat failed");
                     }
                 }

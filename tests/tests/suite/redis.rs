@@ -6,6 +6,7 @@ use caudal_tests::{
     App, Client, EventLog, Redis, Setup, http,
     log::{is_terminal, kind, output_text},
     proxy::delaying,
+    redis::{RedisCluster, Sentinel, Tls},
     until,
     ws::{Connect, code, create},
 };
@@ -371,6 +372,48 @@ async fn redis_is_a_replica_for_a_while() {
 }
 
 #[tokio::test]
+async fn sentinel_promotes_another_master() {
+    let mut redis = Redis::spawn();
+    let sentinel = Sentinel::spawn(&redis);
+    let settings = [&STEADY[..], &["store.redis.timeout_ms=500"]].concat();
+    let (a, b) = (replica_at(&sentinel.url(), &settings), replica_at(&sentinel.url(), &settings));
+    through(&mut redis, [&a, &b], async |redis, _, _| {
+        redis.kill();
+        until("the failover", || async { (sentinel.master() == sentinel.standby.address).then_some(()) }).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_share_a_cluster() {
+    let mut cluster = RedisCluster::spawn();
+    let (url, [first, ..]) = (cluster.url(), &mut cluster.nodes);
+    let (a, b) = (replica_at(&url, &STEADY), replica_at(&url, &STEADY));
+    through(first, [&a, &b], async |redis, _, _| {
+        redis.signal("STOP");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        redis.signal("CONT");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_connection_may_be_encrypted() {
+    let tls = Tls::new();
+    let redis = Redis::with(&tls.redis());
+    let url = format!("rediss://localhost:{}", tls.port);
+    let store = ["store.kind=redis".to_owned(), format!("store.redis.url={url}")];
+    let encrypted = || Setup::scripted().set(&[&store[0], &store[1]]);
+    let trusting = encrypted().env("SSL_CERT_FILE", &tls.certificate()).spawn();
+    let log = Client::extended(&trusting).await.run(json!({})).await;
+    log.assert_gap_free();
+    assert_eq!(replay(&replica(&redis, &[]), &log.id()).await, log);
+    // Who does not know the certificate does not connect.
+    let wary = encrypted().spawn();
+    refused(&mut Client::extended(&wary).await).await;
+}
+
+#[tokio::test]
 async fn redis_loses_its_latest_entries_and_they_are_written_again() {
     // Nothing reaches the disk but what is saved by hand.
     let mut redis = Redis::with(&["--save", "", "--appendonly", "no", "--dbfilename", "dump.rdb"]);
@@ -428,7 +471,7 @@ async fn five_thousand_followed_streams_need_few_connections() {
     let redis = Redis::spawn();
     let settings = [
         "engine.slots=6000",
-        "engine.scripted.prefill_ms=4000",
+        "engine.scripted.prefill_ms=15000",
         "engine.scripted.tokens=2",
         "store.redis.timeout_ms=20000",
         "cluster.lease_ms=20000",
@@ -474,7 +517,8 @@ async fn five_thousand_followed_streams_need_few_connections() {
 
 #[tokio::test]
 async fn a_password_is_never_shown() {
-    let redis = Redis::with(&["--save", "", "--user", "default off", "--user", "caudal on >secret-word ~* &* +@all"]);
+    let redis = Redis::spawn();
+    redis.ask(&["ACL", "SETUSER", "caudal", "on", ">secret-word", "~*", "&*", "+@all"]);
     let url = format!("redis://caudal:secret-word@{}", redis.address);
     let app = replica_at(&url, &["log.filter=trace"]);
     ready(&app, 200).await;

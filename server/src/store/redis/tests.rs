@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use caudal_tests::Redis;
+use caudal_tests::{Redis, redis::RedisCluster};
 use futures::StreamExt;
 
 use super::*;
@@ -28,6 +28,19 @@ async fn conforms() {
     conformance::all(async || {
         let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
         let store = RedisStore::new(config(&server, &prefix, "a")).unwrap();
+        store.beat().await.unwrap();
+        store
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_on_a_cluster() {
+    let cluster = RedisCluster::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::all(async || {
+        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
+        let store = RedisStore::new(Config { url: cluster.url(), ..config(&cluster.nodes[0], &prefix, "a") }).unwrap();
         store.beat().await.unwrap();
         store
     })
