@@ -346,6 +346,21 @@ async fn redis_answers_nothing_for_a_while() {
 }
 
 #[tokio::test]
+async fn an_outage_that_outlasts_the_writers_patience_is_a_pause_all_the_same() {
+    let mut redis = Redis::persistent();
+    let settings = [&STEADY[..], &["store.outage_ms=300"]].concat();
+    let (a, b) = (replica(&redis, &settings), replica(&redis, &settings));
+    through(&mut redis, [&a, &b], async |redis, apps, _| {
+        redis.kill();
+        for app in apps {
+            until("the writer to give up", || async { app.stderr().contains("gave up").then_some(()) }).await;
+        }
+        redis.start();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn redis_is_full_for_a_while() {
     let mut redis = Redis::spawn();
     let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
@@ -516,9 +531,11 @@ async fn five_thousand_followed_streams_need_few_connections() {
 }
 
 #[tokio::test]
-async fn a_password_is_never_shown() {
+async fn a_user_needs_few_rights_and_its_password_is_never_shown() {
     let redis = Redis::spawn();
-    redis.ask(&["ACL", "SETUSER", "caudal", "on", ">secret-word", "~*", "&*", "+@all"]);
+    let rights = "+@read +@write +@pubsub +@scripting +@connection +time";
+    let user = ["ACL", "SETUSER", "caudal", "on", ">secret-word", "~caudal:*", "&caudal:*"];
+    redis.ask(&user.into_iter().chain(rights.split(' ')).collect::<Vec<_>>());
     let url = format!("redis://caudal:secret-word@{}", redis.address);
     let app = replica_at(&url, &["log.filter=trace"]);
     ready(&app, 200).await;

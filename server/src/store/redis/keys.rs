@@ -12,6 +12,9 @@
 //! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
 //! | `{replica:<name>}:runs` | set | the responses a replica runs | an hour, renewed as long as it lives |
 //! | `{replica:<name>}:follows` | set | the responses that are followed there | the same |
+//!
+//! An ACL user needs `~<prefix>:* &<prefix>:* +@read +@write +@pubsub +@scripting +@connection +time`, in a cluster `+cluster`
+//! too.
 
 use sha2::{Digest, Sha256};
 

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
@@ -147,8 +147,7 @@ impl Live {
 }
 
 async fn run(live: Weak<Live>, link: Arc<Link>, patience: Duration) {
-    let mut serial = 0;
-    let mut said = false;
+    let (mut serial, mut said) = (0, None);
     loop {
         let broken = CancellationToken::new();
         let pushes = {
@@ -162,24 +161,22 @@ async fn run(live: Weak<Live>, link: Arc<Link>, patience: Duration) {
                 Ok::<(), ()>(())
             }
         };
-        match link.connect(Some(pushes)).await {
+        let begun = Instant::now();
+        let error = match link.connect(Some(pushes)).await {
             Ok(connection) => {
                 serial += 1;
-                said = false;
-                let error = listen(&live, &connection, serial, &broken, patience).await;
-                let Some(live) = live.upgrade() else { return };
-                tracing::warn!(%error, "the connection for live messages is lost");
-                live.lost();
+                listen(&live, &connection, serial, &broken, patience).await
             }
-            Err(error) => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::warn!(%error, "no connection for live messages; trying again");
-                }
-            }
+            Err(error) => error,
+        };
+        let Some(live) = live.upgrade() else { return };
+        live.lost();
+        drop(live);
+        // The same again and again is said once.
+        if said.as_ref() != Some(&error) || begun.elapsed() > PING {
+            tracing::warn!(%error, "no connection for live messages; trying again");
         }
-        if live.strong_count() == 0 {
-            return;
-        }
+        said = Some(error);
         sleep(RETRY).await;
     }
 }
