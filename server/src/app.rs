@@ -111,8 +111,10 @@ impl App {
     }
 }
 
-/// The store and, where it is shared, the fleet of its replicas.
-fn store(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Option<Arc<dyn Fleet>>)> {
+/// A store and, where it is shared, the fleet of its replicas.
+type Stored = (Arc<dyn Store>, Option<Arc<dyn Fleet>>);
+
+fn store(settings: &Settings) -> anyhow::Result<Stored> {
     let retention = Duration::from_secs(settings.store.retention_s);
     let resume_window = Duration::from_millis(settings.generation.resume_window_ms);
     match settings.store.kind {

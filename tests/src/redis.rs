@@ -210,7 +210,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    pub fn new() -> Self {
+    pub fn make() -> Self {
         let dir = temp_dir("tls");
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])

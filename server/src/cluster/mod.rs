@@ -181,7 +181,8 @@ impl Cluster {
         }
     }
 
-    /// Finds what went wrong unheard: runs that ended here without their log's end, cancels that were not heard.
+    /// Keeps what runs from expiring, and finds what went wrong unheard: runs that ended here without their log's end,
+    /// cancels that were missed.
     async fn sweep(self: Arc<Self>) {
         let mut sweeps = interval(SWEEP);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,7 +193,7 @@ impl Cluster {
                 return;
             }
             let swept = async {
-                for id in self.fleet.cancelled(&self.generations.running()).await? {
+                for id in self.fleet.renew(&self.generations.running()).await? {
                     self.generations.end(&id);
                 }
                 self.fleet.runs(self.fleet.me()).await

@@ -45,8 +45,8 @@ pub trait Fleet: Send + Sync + 'static {
     /// The responses that a replica runs, or ran when it died.
     async fn runs(&self, replica: &str) -> Result<Vec<String>, StoreError>;
 
-    /// Of `ids`, those whose end was asked for.
-    async fn cancelled(&self, ids: &[String]) -> Result<Vec<String>, StoreError>;
+    /// Keeps what runs here from expiring while it waits. Returns those whose end was asked for.
+    async fn renew(&self, ids: &[String]) -> Result<Vec<String>, StoreError>;
 
     /// The header of a response of any tenant; `None` when it is gone.
     async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError>;

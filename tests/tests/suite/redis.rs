@@ -414,7 +414,7 @@ async fn replicas_share_a_cluster() {
 
 #[tokio::test]
 async fn the_connection_may_be_encrypted() {
-    let tls = Tls::new();
+    let tls = Tls::make();
     let redis = Redis::with(&tls.redis());
     let url = format!("rediss://localhost:{}", tls.port);
     let store = ["store.kind=redis".to_owned(), format!("store.redis.url={url}")];

@@ -11,7 +11,7 @@ use ::redis::{cmd, pipe};
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
 
-use super::{Inner, RedisStore, ms, scripts};
+use super::{Inner, RUNNING, RedisStore, ms, scripts};
 use crate::store::{
     Header, StoreError,
     fleet::{Control, Fleet, Member},
@@ -33,7 +33,7 @@ impl Inner {
         Ok(others)
     }
 
-    async fn renew(&self, key: String) -> Result<(), StoreError> {
+    async fn keep(&self, key: String) -> Result<(), StoreError> {
         let mut renew = cmd("PEXPIRE");
         renew.arg(key).arg(ms(KEPT));
         self.query(&renew).await
@@ -49,8 +49,8 @@ impl Fleet for RedisStore {
     async fn beat(&self) -> Result<Vec<Member>, StoreError> {
         let (beaten, ..) = tokio::join!(
             self.0.heard(true),
-            self.0.renew(self.0.keys.runs(self.me())),
-            self.0.renew(self.0.keys.follows(self.me())),
+            self.0.keep(self.0.keys.runs(self.me())),
+            self.0.keep(self.0.keys.follows(self.me())),
         );
         self.0.reachable.store(beaten.is_ok(), Ordering::Relaxed);
         beaten
@@ -72,15 +72,15 @@ impl Fleet for RedisStore {
         self.0.query(&members).await
     }
 
-    async fn cancelled(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
-        let flags = ids.to_vec().into_iter().map(|id| async move {
-            let mut flag = cmd("HGET");
-            flag.arg(self.0.keys.meta(&id)).arg("cancel");
-            let set: Option<u8> = self.0.query(&flag).await?;
-            Ok((set == Some(1)).then_some(id))
+    async fn renew(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let renewals = ids.iter().cloned().map(|id| async move {
+            let mut renew = scripts::RENEW.prepare_invoke();
+            renew.key(self.0.keys.meta(&id)).key(self.0.keys.log(&id)).arg(ms(RUNNING));
+            let cancelled: u8 = self.0.script(&renew).await?;
+            Ok((cancelled == 1).then_some(id))
         });
-        let flags: Vec<Result<Option<String>, StoreError>> = stream::iter(flags).buffered(64).collect().await;
-        flags.into_iter().filter_map(Result::transpose).collect()
+        let renewals: Vec<Result<Option<String>, StoreError>> = stream::iter(renewals).buffered(64).collect().await;
+        renewals.into_iter().filter_map(Result::transpose).collect()
     }
 
     async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError> {

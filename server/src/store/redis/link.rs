@@ -107,8 +107,7 @@ impl Link {
                 // The user and password are the master's; sentinels are asked without.
                 let sentinels: Vec<ConnectionInfo> =
                     nodes.into_iter().map(|node| node.set_redis_settings(Default::default())).collect();
-                let client =
-                    SentinelClient::build(sentinels, master.to_owned(), Some(node), SentinelServerType::Master);
+                let client = SentinelClient::build(sentinels, master, Some(node), SentinelServerType::Master);
                 Target::Sentinel(Box::new(Mutex::new(client.map_err(url_error)?)))
             }
             "cluster" => Target::Cluster(several(rest.trim_end_matches('/'))?),

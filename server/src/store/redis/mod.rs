@@ -34,8 +34,7 @@ use link::Link;
 pub use link::UrlError;
 use live::Live;
 
-/// A log that is written lives at least so long after its last append; appends of a paused generation come later than that
-/// only after an outage that nobody waits for.
+/// How long a log that is being written is kept when its owner says nothing more of it.
 const RUNNING: Duration = Duration::from_secs(3600);
 
 /// Where and how to store.

@@ -51,6 +51,18 @@ return {0, cancel}",
     )
 });
 
+/// meta, log; ttl. Keeps what runs from expiring while it waits. 1: its end was asked for.
+pub static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'end', 'cancel')
+if meta[1] ~= '0' then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
+return tonumber(meta[2])",
+    )
+});
+
 /// meta; me, from, ttl. {fence, cancel}; {0, 0}: it is not to be had.
 pub static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

@@ -129,7 +129,7 @@ async fn replicas_know_who_lives_runs_and_follows() {
         }
     };
     assert_eq!(heard.await, Control::Cancel { id: "resp_1".into() });
-    assert_eq!(a.cancelled(&["resp_1".into(), "resp_2".into()]).await.unwrap(), ["resp_1"]);
+    assert_eq!(a.renew(&["resp_1".into(), "resp_2".into()]).await.unwrap(), ["resp_1"]);
 
     let claim = b.claim("resp_1", "a").await.unwrap().expect("a claim");
     assert!(a.runs("a").await.unwrap().is_empty());
