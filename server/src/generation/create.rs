@@ -64,11 +64,11 @@ impl Generations {
         if let Created::Existing(id) = self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
             return Ok(CreatedResponse { follower: self.running.follower(&id), id });
         }
-        let ticket = match self.admission.enter(&id) {
+        let ticket = match self.admission.enter(&header) {
             Ok(ticket) => ticket,
-            Err(overloaded) => {
+            Err(refused) => {
                 let _ = self.store.delete(&tenant, &id).await;
-                return Err(overloaded);
+                return Err(refused);
             }
         };
         let registration = self.running.register(&id);

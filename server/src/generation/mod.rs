@@ -27,7 +27,7 @@ use running::{Follower, Running};
 pub struct Generations {
     engine: Arc<dyn Engine>,
     store: Arc<dyn Store>,
-    pub admission: Arc<Admission>,
+    pub admission: Admission,
     running: Arc<Running>,
     settings: settings::Generation,
     /// Where generations run, so that they outlive the connection's thread.
@@ -39,11 +39,9 @@ pub struct Generations {
 impl Generations {
     /// To be called on the runtime that generations shall run on.
     pub fn new(engine: Arc<dyn Engine>, store: Arc<dyn Store>, settings: &settings::Settings) -> Arc<Self> {
+        let slots = engine.models().iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
         Arc::new(Self {
-            admission: Admission::new(
-                engine.models().iter().map(|model| engine.slots(&model.id)).sum(),
-                settings.admission.queue,
-            ),
+            admission: Admission::new(slots, &settings.admission),
             running: Running::new(std::time::Duration::from_millis(settings.generation.orphan_grace_ms)),
             engine,
             store,

@@ -33,9 +33,9 @@ struct Log<'a> {
 }
 
 impl Job {
-    pub async fn run(mut self) {
+    pub async fn run(self) {
         let mut log = Log { store: &*self.store, header: &self.header, next: 0, output_tokens: 0, cached_tokens: 0 };
-        let generate = Self::generate(&*self.engine, &mut self.ticket, &self.registration, &mut log);
+        let generate = Self::generate(&*self.engine, self.ticket, &self.registration, &mut log);
         let outcome = match AssertUnwindSafe(generate).catch_unwind().await {
             Ok(outcome) => outcome,
             // Whatever broke, followers are not left waiting for an end that never comes.
@@ -49,22 +49,32 @@ impl Job {
 
     async fn generate(
         engine: &dyn Engine,
-        ticket: &mut Ticket,
+        mut ticket: Ticket,
         registration: &Registration,
         log: &mut Log<'_>,
     ) -> Result<(), StoreError> {
         if ticket.waits {
             log.append(vec![Entry::Queued]).await?;
         }
-        let permit = tokio::select! {
+        let admitted = tokio::select! {
             biased;
-            () = registration.cancel.cancelled() => return log.finish(Finish::Cancelled).await,
-            permit = ticket.admitted() => permit,
+            () = registration.cancel.cancelled() => Err(Finish::Cancelled),
+            permit = ticket.admitted() => permit.ok_or_else(|| Finish::Failed("admission gave no permit".into())),
         };
-        let Some(_permit) = permit else {
-            return log.finish(Finish::Failed("admission gave no permit".into())).await;
+        let permit = match admitted {
+            Ok(permit) => permit,
+            Err(finish) => {
+                // Leaves the queue before the log is told, which may take a while.
+                drop(ticket);
+                return log.finish(finish).await;
+            }
         };
         log.append(vec![Entry::Started]).await?;
+        if registration.cancel.is_cancelled() {
+            drop(permit);
+            return log.finish(Finish::Cancelled).await;
+        }
+        tracing::debug!(response = log.header.id, "to the engine");
         let mut deltas = match engine.generate(&log.header.model, log.request(registration)) {
             Ok(deltas) => deltas,
             Err(error) => return log.finish(Finish::Failed(error.to_string())).await,
@@ -74,6 +84,10 @@ impl Job {
         let mut finished = false;
         // The channel closes when the slot is free; until then the permit is held, even if the log takes no more.
         while deltas.recv_many(&mut batch, BATCH).await > 0 {
+            permit.produced(batch.iter().map(|delta| delta.tokens.len() as u32).sum());
+            if batch.iter().any(|delta| delta.finish == Some(Finish::Stop)) {
+                permit.ended_by_itself();
+            }
             if outcome.is_ok() {
                 finished |= batch.iter().any(|delta| delta.finish.is_some());
                 outcome = log.append_deltas(batch.drain(..)).await;
