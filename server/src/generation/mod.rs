@@ -39,7 +39,8 @@ pub struct Generations {
 impl Generations {
     /// To be called on the runtime that generations shall run on.
     pub fn new(engine: Arc<dyn Engine>, store: Arc<dyn Store>, settings: &settings::Settings) -> Arc<Self> {
-        let slots = engine.models().iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
+        let models = engine.models();
+        let slots = models.iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
         Arc::new(Self {
             admission: Admission::new(slots, &settings.admission),
             running: Running::new(std::time::Duration::from_millis(settings.generation.orphan_grace_ms)),

@@ -16,7 +16,7 @@ const QUEUED: usize = 100;
 fn spawn(more: &[&str]) -> App {
     let text: Vec<String> = (0..200).map(|n| format!("w{n}")).collect();
     let text = format!("engine.scripted.text={}", text.join(" "));
-    let mut settings = vec!["engine.scripted.tokens=200", "engine.scripted.tokens_per_second=400", text.as_str()];
+    let mut settings = vec!["engine.scripted.tokens=200", "engine.scripted.tokens_per_second=800", text.as_str()];
     settings.extend(more);
     spawn_app(&settings)
 }
@@ -63,7 +63,7 @@ async fn run(app: &App, requests: Vec<Value>) -> Vec<(Duration, Duration)> {
 async fn the_estimate_is_right_within_a_factor_of_two_at_the_median() {
     let app = spawn(&["engine.slots=4"]);
     // Finished work is what it learns from.
-    for round in 0..3 {
+    for round in 0..2 {
         run(&app, (0..LANES).map(|n| request(1000 + round * LANES + n)).collect()).await;
     }
     let requests: Vec<Value> = (0..QUEUED).map(request).collect();
@@ -87,7 +87,7 @@ async fn who_is_refused_is_told_when_to_come_back() {
     for _ in 0..3 {
         client.run(json!({"max_output_tokens": 20})).await;
     }
-    // Half a second.
+    // A quarter of a second.
     client.create(json!({"max_output_tokens": 200})).await;
     client.event_of("response.output_text.delta").await;
     let mut queued = Client::plain(&app).await;
