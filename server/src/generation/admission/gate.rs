@@ -155,7 +155,8 @@ impl Gate {
             let Some(waiter) = state.waiters.remove(&number) else { continue };
             let run = Arc::new(Run::new(tenant, work));
             state.running.insert(number, run.clone());
-            // Who left in this moment is passed over, and its permit must not free the slot a second time.
+            // A ticket leaves the queue before its channel closes. Should one not have, it is passed over, and its permit
+            // must not free the slot a second time.
             if let Err(mut unclaimed) = waiter.permit.send(Permit { run, slot: Some((self.clone(), number)) }) {
                 unclaimed.slot = None;
                 state.running.remove(&number);
@@ -372,9 +373,10 @@ mod tests {
         let settings = settings::Admission { queue: 3, queue_per_tenant: 1, weights: Default::default() };
         let gate = Gate::new(1, settings);
         let enter = |tenant| gate.enter("id", tenant, ServiceTier::Default, WORK);
-        let _held = (enter("a").unwrap(), enter("a").unwrap());
+        let (_running, waiting) = (enter("a").unwrap(), enter("a").unwrap());
         assert!(matches!(enter("a"), Err(WireError::RateLimitExceeded { waiting: 1, retry_after_ms: 100.. })));
-        let _held = (enter("b").unwrap(), enter("c").unwrap());
+        drop(waiting);
+        let _waiting = (enter("a").unwrap(), enter("b").unwrap(), enter("c").unwrap());
         assert!(matches!(enter("d"), Err(WireError::ServerOverloaded { .. })));
     }
 
