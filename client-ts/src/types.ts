@@ -147,6 +147,8 @@ export interface ResponseCreateParams {
   text?: { format: TextFormat };
   reasoning?: { effort?: string | null; summary?: string | null } | null;
   truncation?: "auto" | "disabled";
+  /** Which goes first where requests wait. */
+  service_tier?: "auto" | "default" | "priority" | "flex";
   metadata?: Record<string, string>;
   prompt?: { id: string; version?: string | null; variables?: Record<string, string> };
   prompt_cache_key?: string;

@@ -1,7 +1,7 @@
 //! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every key; `config/caudal.toml`
 //! documents them and is what the defaults are read from, so that the two cannot differ.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use figment::{
     Figment,
@@ -89,6 +89,8 @@ pub enum EngineKind {
 #[serde(deny_unknown_fields)]
 pub struct Admission {
     pub queue: usize,
+    pub queue_per_tenant: usize,
+    pub weights: BTreeMap<String, f64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -238,6 +240,10 @@ impl Settings {
         }
         if self.server.heartbeat_ms == 0 || self.server.idle_timeout_ms <= self.server.heartbeat_ms {
             return wrong("server.idle_timeout_ms must be longer than server.heartbeat_ms, which must be above 0");
+        }
+        if let Some((tenant, _)) = self.admission.weights.iter().find(|(_, weight)| !(0.001..=1000.0).contains(*weight))
+        {
+            return wrong(&format!("admission.weights.{tenant}: a weight must be from 0.001 to 1000"));
         }
         if self.engine.scripted.text.trim().is_empty() {
             return wrong("engine.scripted.text must not be empty");

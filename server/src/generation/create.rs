@@ -65,11 +65,11 @@ impl Generations {
             Created::New(lease) => lease,
             Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
         };
-        let ticket = match self.admission.enter(&id) {
+        let ticket = match self.admission.enter(&header) {
             Ok(ticket) => ticket,
-            Err(overloaded) => {
+            Err(refused) => {
                 let _ = self.store.delete(&tenant, &id).await;
-                return Err(overloaded);
+                return Err(refused);
             }
         };
         let registration = self.running.register(&id);

@@ -29,7 +29,7 @@ use running::{Follower, Running};
 pub struct Generations {
     engine: Arc<dyn Engine>,
     store: Arc<dyn Store>,
-    pub admission: Arc<Admission>,
+    pub admission: Admission,
     running: Arc<Running>,
     settings: settings::Generation,
     /// How long a running generation waits for a store that cannot be reached.
@@ -48,11 +48,10 @@ impl Generations {
         fleet: Option<Arc<dyn Fleet>>,
         settings: &settings::Settings,
     ) -> Arc<Self> {
+        let models = engine.models();
+        let slots = models.iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
         Arc::new(Self {
-            admission: Admission::new(
-                engine.models().iter().map(|model| engine.slots(&model.id)).sum(),
-                settings.admission.queue,
-            ),
+            admission: Admission::new(slots, &settings.admission),
             running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet),
             engine,
             store,

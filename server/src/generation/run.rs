@@ -22,79 +22,98 @@ pub struct Job {
 }
 
 impl Job {
-    pub async fn run(mut self) {
-        let id = self.log.header().id.clone();
-        let outcome = match AssertUnwindSafe(self.generate()).catch_unwind().await {
+    pub async fn run(self) {
+        let Self { engine, mut log, ticket, registration } = self;
+        let id = log.header().id.clone();
+        let generate = generate(&*engine, &mut log, ticket, &registration);
+        let outcome = match AssertUnwindSafe(generate).catch_unwind().await {
             Ok(outcome) => outcome,
             // Whatever broke, followers are not left waiting for an end that never comes.
-            Err(_) => self.log.finish(Finish::Failed("the generation panicked".into())).await,
+            Err(_) => log.finish(Finish::Failed("the generation panicked".into())).await,
         };
         match outcome {
-            Ok(()) if self.log.has_ended() => self.log.close().await,
+            Ok(()) if log.has_ended() => log.close().await,
             // Handed over: it stays listed as this replica's until somebody has claimed it.
-            Ok(()) => match self.log.release().await {
+            Ok(()) => match log.release().await {
                 Ok(()) => tracing::info!(response = id, "handed over"),
                 Err(error) => tracing::warn!(response = id, %error, "not handed over; it is taken over later"),
             },
             // It was deleted, or another replica has it: nobody is to see more of it from here.
             Err(StoreError::Fenced) => {
                 tracing::info!(response = id, "fenced out: the log takes no more entries from here");
-                self.log.close().await;
+                log.close().await;
             }
             // It stays listed, so that it is continued when the store is back.
             Err(error) => tracing::error!(response = id, %error, "gave up writing the log"),
         }
     }
-
-    /// Ends well with the log's last entry, or without it when the response is to be handed over.
-    async fn generate(&mut self) -> Result<(), StoreError> {
-        let (log, registration) = (&mut self.log, &self.registration);
-        if self.ticket.waits && !log.has_queued() {
-            log.append(vec![Entry::Queued]).await?;
-        }
-        let permit = tokio::select! {
-            biased;
-            () = registration.stop.cancelled() => return stopped(log, registration).await,
-            permit = self.ticket.admitted() => permit,
-        };
-        let Some(_permit) = permit else {
-            return log.finish(Finish::Failed("admission gave no permit".into())).await;
-        };
-        if !log.has_started() {
-            log.append(vec![Entry::Started]).await?;
-        }
-        if log.cancelled {
-            return log.finish(Finish::Cancelled).await;
-        }
-        let mut deltas = match self.engine.generate(&log.header().model, log.request(registration)) {
-            Ok(deltas) => deltas,
-            Err(error) => return log.finish(Finish::Failed(error.to_string())).await,
-        };
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut outcome = Ok(());
-        // The channel closes when the slot is free; until then the permit is held, even if the log takes no more.
-        while deltas.recv_many(&mut batch, BATCH).await > 0 {
-            if registration.is_handed_over() {
-                // The engine was stopped, not the generation.
-                batch.retain(|delta| delta.finish != Some(Finish::Cancelled));
-            }
-            if outcome.is_ok() {
-                outcome = log.append_deltas(batch.drain(..)).await;
-            }
-            if outcome.is_err() || log.cancelled {
-                registration.cancel();
-            }
-            batch.clear();
-        }
-        outcome?;
-        if log.has_ended() || registration.is_handed_over() {
-            return Ok(());
-        }
-        log.finish(Finish::Failed("the engine ended without a finish".into())).await
-    }
 }
 
-/// The end of a generation that never ran.
-async fn stopped(log: &mut Log, registration: &Registration) -> Result<(), StoreError> {
-    if registration.is_handed_over() { Ok(()) } else { log.finish(Finish::Cancelled).await }
+/// Ends well with the log's last entry, or without it when the response is to be handed over.
+async fn generate(
+    engine: &dyn Engine,
+    log: &mut Log,
+    mut ticket: Ticket,
+    registration: &Registration,
+) -> Result<(), StoreError> {
+    if ticket.waits && !log.has_queued() {
+        log.append(vec![Entry::Queued]).await?;
+    }
+    let permit = tokio::select! {
+        biased;
+        () = registration.stop.cancelled() => None,
+        permit = ticket.admitted() => permit,
+    };
+    let Some(permit) = permit else {
+        // Leaves the queue before the log is told, which may take a while.
+        drop(ticket);
+        return never_ran(log, registration).await;
+    };
+    if !log.has_started() {
+        log.append(vec![Entry::Started]).await?;
+    }
+    if log.cancelled || registration.stop.is_cancelled() {
+        drop(permit);
+        return never_ran(log, registration).await;
+    }
+    tracing::debug!(response = log.header().id, "to the engine");
+    let mut deltas = match engine.generate(&log.header().model, log.request(registration)) {
+        Ok(deltas) => deltas,
+        Err(error) => return log.finish(Finish::Failed(error.to_string())).await,
+    };
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut outcome = Ok(());
+    // The channel closes when the slot is free; until then the permit is held, even if the log takes no more.
+    while deltas.recv_many(&mut batch, BATCH).await > 0 {
+        permit.produced(batch.iter().map(|delta| delta.tokens.len() as u32).sum());
+        if batch.iter().any(|delta| delta.finish == Some(Finish::Stop)) {
+            permit.ended_by_itself();
+        }
+        if registration.is_handed_over() {
+            // The engine was stopped, not the generation.
+            batch.retain(|delta| delta.finish != Some(Finish::Cancelled));
+        }
+        if outcome.is_ok() {
+            outcome = log.append_deltas(batch.drain(..)).await;
+        }
+        if outcome.is_err() || log.cancelled {
+            registration.cancel();
+        }
+        batch.clear();
+    }
+    outcome?;
+    if log.has_ended() || registration.is_handed_over() {
+        return Ok(());
+    }
+    log.finish(Finish::Failed("the engine ended without a finish".into())).await
+}
+
+/// The end of a generation that did not get to the engine.
+async fn never_ran(log: &mut Log, registration: &Registration) -> Result<(), StoreError> {
+    let finish = match registration.stop.is_cancelled() || log.cancelled {
+        true if registration.is_handed_over() => return Ok(()),
+        true => Finish::Cancelled,
+        false => Finish::Failed("admission gave no permit".into()),
+    };
+    log.finish(finish).await
 }

@@ -17,11 +17,15 @@ impl Generations {
         tracing::info!(response = id, fence = claim.lease.fence, entries = claim.entries.len(), "taken over");
         let mut log = Log::new(self.store.clone(), claim.header, claim.lease, claim.entries, self.patience);
         log.cancelled = claim.cancelled;
+        let ticket = match self.admission.enter_first(log.header()) {
+            Ok(ticket) => ticket,
+            // Its models are looked at before it is claimed.
+            Err(error) => return tracing::error!(response = id, %error, "taken over in vain"),
+        };
         let registration = self.running.register(&id);
         if claim.cancelled {
             registration.cancel();
         }
-        let ticket = self.admission.enter_first(&id);
         let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run(), &self.runtime);
     }

@@ -14,6 +14,7 @@ pub fn chunks(response: &Response, event: Event, include_usage: bool) -> Vec<Chu
         created: response.created_at,
         model: response.model.clone(),
         choices,
+        service_tier: response.service_tier,
         usage,
     };
     let choice = |delta, finish_reason| vec![ChunkChoice { index: 0, delta, finish_reason, logprobs: None }];
@@ -49,6 +50,7 @@ pub fn completion(response: &Response) -> Completion {
             logprobs: None,
         }],
         usage: response.usage.map(ChatUsage::from),
+        service_tier: response.service_tier,
     }
 }
 

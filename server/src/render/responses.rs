@@ -154,7 +154,7 @@ impl Renderer {
             max_tool_calls: None,
             store: create.store,
             background: false,
-            service_tier: "default",
+            service_tier: create.service_tier,
             metadata: create.metadata.clone(),
             safety_identifier: create.safety_identifier.clone(),
             prompt_cache_key: create.prompt_cache_key.clone(),

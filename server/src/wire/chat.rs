@@ -3,7 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{error::WireError, read::read, request::Create, response::Usage};
+use super::{
+    error::WireError,
+    read::read,
+    request::Create,
+    response::{ServiceTier, Usage},
+};
 
 /// A validated chat completion request.
 #[derive(Debug)]
@@ -128,6 +133,7 @@ pub struct Chunk {
     pub created: u64,
     pub model: String,
     pub choices: Vec<ChunkChoice>,
+    pub service_tier: ServiceTier,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<ChatUsage>,
 }
@@ -157,6 +163,7 @@ pub struct Completion {
     pub model: String,
     pub choices: [Choice; 1],
     pub usage: Option<ChatUsage>,
+    pub service_tier: ServiceTier,
 }
 
 #[derive(Debug, Serialize)]

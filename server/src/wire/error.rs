@@ -40,6 +40,8 @@ pub enum WireError {
     InsufficientPermissions(String),
     #[error("The server has no room for this request now. Try again later.")]
     ServerOverloaded { retry_after_ms: u64 },
+    #[error("{waiting} of your requests wait already. Try again later.")]
+    RateLimitExceeded { waiting: usize, retry_after_ms: u64 },
     #[error("The server is shutting down. Reconnect.")]
     Draining { retry_after_ms: u64 },
     #[error("The engine failed while generating.")]
@@ -71,6 +73,7 @@ impl WireError {
             Self::InvalidApiKey => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
             Self::ServerOverloaded { .. } | Self::Draining { .. } => ("server_overloaded", 503),
+            Self::RateLimitExceeded { .. } => ("rate_limit_exceeded", 429),
             Self::EngineFailed => ("engine_failed", 500),
             Self::StoreUnavailable { .. } => ("store_unavailable", 503),
         }
@@ -80,6 +83,7 @@ impl WireError {
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::ServerOverloaded { retry_after_ms }
+            | Self::RateLimitExceeded { retry_after_ms, .. }
             | Self::Draining { retry_after_ms }
             | Self::StoreUnavailable { retry_after_ms } => Some(*retry_after_ms),
             _ => None,

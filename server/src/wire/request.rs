@@ -10,7 +10,7 @@ use super::{
     error::WireError,
     input::{InputMessage, parse_input},
     read::{missing, read, read_field},
-    response::Truncation,
+    response::{ServiceTier, Truncation},
     shorten,
 };
 
@@ -62,6 +62,8 @@ pub struct Create {
     pub max_output_tokens: Option<u32>,
     pub seed: Option<u64>,
     pub truncation: Truncation,
+    #[serde(default)]
+    pub service_tier: ServiceTier,
     pub parallel_tool_calls: bool,
     pub metadata: BTreeMap<String, String>,
     pub user: Option<String>,
@@ -166,7 +168,7 @@ struct Body {
     prompt: Option<Value>,
     cache: Option<Cache>,
     generate: Option<bool>,
-    service_tier: Option<String>,
+    service_tier: Option<ServiceTier>,
     // Ignored: a WebSocket always streams, and no generation needs a connection to live.
     #[serde(rename = "stream")]
     _stream: Option<Value>,
@@ -220,6 +222,7 @@ impl Create {
             max_output_tokens: body.max_output_tokens,
             seed: body.seed,
             truncation: body.truncation.unwrap_or_default(),
+            service_tier: body.service_tier.unwrap_or_default(),
             parallel_tool_calls: body.parallel_tool_calls.unwrap_or(true),
             metadata,
             user: short("user", body.user)?,
@@ -246,7 +249,6 @@ impl Body {
             ("text.format", text.and_then(|t| t.format.as_ref()).is_some_and(|f| f.kind != "text")),
             ("text.verbosity", text.and_then(|t| t.verbosity.as_ref()).is_some_and(|v| v != "medium")),
             ("reasoning", self.reasoning.as_ref().is_some_and(|r| !is_empty_object(r))),
-            ("service_tier", self.service_tier.as_ref().is_some_and(|t| t != "auto" && t != "default")),
             ("prompt_cache_retention", self.prompt_cache_retention.is_some()),
         ];
         match refused.into_iter().find(|(_, is_set)| *is_set) {
@@ -357,6 +359,7 @@ mod tests {
             (json!({"input": "x", "text": {"colour": 1}}), "text.colour"),
             (json!({"input": "x", "tools": [{}]}), "tools"),
             (json!({"input": "x", "conversation": "c"}), "conversation"),
+            (json!({"input": "x", "service_tier": "scale"}), "service_tier"),
             (json!({"input": 5}), "input"),
             (json!({"input": [{"role": "user"}]}), "input[0].content"),
             (json!({"input": [{"role": "cook", "content": "x"}]}), "input[0].role"),

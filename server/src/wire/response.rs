@@ -46,7 +46,7 @@ pub struct Response {
     pub max_tool_calls: Option<u32>,
     pub store: bool,
     pub background: bool,
-    pub service_tier: &'static str,
+    pub service_tier: ServiceTier,
     pub metadata: BTreeMap<String, String>,
     pub safety_identifier: Option<String>,
     pub prompt_cache_key: Option<String>,
@@ -59,6 +59,17 @@ pub enum Truncation {
     Auto,
     #[default]
     Disabled,
+}
+
+/// How urgent a request is, most urgent first. `auto` is `default`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceTier {
+    Priority,
+    #[default]
+    #[serde(alias = "auto")]
+    Default,
+    Flex,
 }
 
 /// `max_output_tokens` or `cancelled`.

@@ -1,9 +1,24 @@
 //! What cannot run now waits within a bound, and is told so.
 
-use caudal_tests::{App, Client, EventLog, http, log::kind, spawn_app, ws::code};
+use std::collections::HashMap;
+
+use caudal_tests::{
+    App, Client, EventLog, http,
+    log::kind,
+    spawn_app, until,
+    ws::{Connect, SUBPROTOCOL, code},
+};
 use serde_json::{Value, json};
 
 const SLOW: [&str; 2] = ["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"];
+/// The server says what it gives to the engine.
+const TRACED: &str = "log.filter=info,caudal_server::generation=debug";
+const KEYS: [&str; 2] = [
+    "auth.mode=keys",
+    r#"auth.keys=[{key="alpha-key", tenant="alpha"}, {key="beta-key", tenant="beta"}, {key="gamma-key", tenant="gamma"}]"#,
+];
+/// Lanes of a connection that may have work.
+const LANES: usize = 16;
 
 fn spawn(more: &[&str]) -> App {
     let mut settings = SLOW.to_vec();
@@ -25,6 +40,43 @@ async fn queued(app: &App) -> (Client, String) {
     client.create(json!({"max_output_tokens": 3})).await;
     let event = client.event_of("response.queued").await;
     (client, event["response"]["id"].as_str().unwrap().to_owned())
+}
+
+async fn connected(app: &App, key: &str) -> Client {
+    let connect = Connect::to(app.address).protocols(SUBPROTOCOL).header("authorization", &format!("Bearer {key}"));
+    let mut client = connect.open().await.expect("the key is good");
+    client.event_of("caudal:session.created").await;
+    client
+}
+
+/// Requests that wait, with their ids in order of arrival, and the connections that they came on.
+async fn backlog(app: &App, key: &str, requests: impl IntoIterator<Item = Value>) -> (Vec<Client>, Vec<String>) {
+    let (mut clients, mut ids) = (vec![], vec![]);
+    for (n, mut request) in requests.into_iter().enumerate() {
+        if n % LANES == 0 {
+            clients.push(connected(app, key).await);
+        }
+        let client = clients.last_mut().unwrap();
+        request["stream_id"] = json!((n % LANES).to_string());
+        client.create(request).await;
+        ids.push(client.event_of("response.queued").await["response"]["id"].as_str().unwrap().to_owned());
+    }
+    (clients, ids)
+}
+
+/// The ids that the engine was given, in that order, once there are as many as expected.
+async fn to_the_engine(app: &App, expected: usize) -> Vec<String> {
+    until(format!("{expected} generations"), || async {
+        let log = app.stderr();
+        let given = log.lines().filter(|line| line.contains("to the engine"));
+        let id = |line: &str| line[line.find("resp_").expect("the line names the response")..][..37].to_owned();
+        Some(given.map(id).collect::<Vec<_>>()).filter(|given| given.len() >= expected)
+    })
+    .await
+}
+
+async fn cancel(client: &mut Client, id: &str) {
+    client.send(json!({"type": "response.cancel", "response_id": id})).await;
 }
 
 #[track_caller]
@@ -160,4 +212,155 @@ async fn slots_bound_what_runs_at_once() {
     }
     // The next starts a moment before the last event of the one before it has been read.
     assert!((3..=6).contains(&most), "{most} ran at once on three slots");
+}
+
+/// A server with one slot, taken; what waits is served in the order of the log once the holder is cancelled.
+async fn one_slot(more: &[&str]) -> (App, Client, String) {
+    let mut settings = vec!["engine.slots=1", TRACED];
+    settings.extend(KEYS);
+    settings.extend(more);
+    let app = spawn(&settings);
+    let mut holder = connected(&app, "gamma-key").await;
+    holder.create(json!({})).await;
+    let id = holder.event_of("response.created").await["response"]["id"].as_str().unwrap().to_owned();
+    holder.event_of("response.output_text.delta").await;
+    (app, holder, id)
+}
+
+#[tokio::test]
+async fn two_hundred_requests_of_a_tenant_do_not_delay_anothers_single_one() {
+    let (app, mut holder, id) = one_slot(&[]).await;
+    let _many = backlog(&app, "alpha-key", vec![json!({"max_output_tokens": 1}); 200]).await;
+    let (_clients, one) = backlog(&app, "beta-key", [json!({"max_output_tokens": 1})]).await;
+    cancel(&mut holder, &id).await;
+    let given = to_the_engine(&app, 4).await;
+    assert!(given[1..3].contains(&one[0]), "it is first or second: {:?}, {given:?}", one[0]);
+}
+
+#[tokio::test]
+async fn tenants_share_by_weight() {
+    let (app, mut holder, id) = one_slot(&["admission.weights.alpha=3.0"]).await;
+    let request = json!({"max_output_tokens": 2});
+    let (_alpha, alpha) = backlog(&app, "alpha-key", vec![request.clone(); 32]).await;
+    let (_beta, _) = backlog(&app, "beta-key", vec![request; 32]).await;
+    cancel(&mut holder, &id).await;
+    let given = to_the_engine(&app, 25).await;
+    let of_alpha = given[1..25].iter().filter(|id| alpha.contains(id)).count();
+    assert!((17..=19).contains(&of_alpha), "three of four, not {of_alpha} of 24");
+}
+
+#[tokio::test]
+async fn the_shortest_goes_first_and_nobody_is_overtaken_more_than_eight_times() {
+    let (app, mut holder, id) = one_slot(&[]).await;
+    let lengths = [60, 30].into_iter().chain([2; 14]);
+    let (_clients, ids) = backlog(&app, "alpha-key", lengths.map(|n| json!({"max_output_tokens": n}))).await;
+    cancel(&mut holder, &id).await;
+    let given = to_the_engine(&app, 17).await;
+    let expected: Vec<&String> = ids[2..10].iter().chain(&ids[..2]).chain(&ids[10..]).collect();
+    assert_eq!(given[1..].iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn tiers_go_in_their_order_and_none_starves() {
+    let (app, mut holder, id) = one_slot(&[]).await;
+    let tiers = ["flex", "default", "priority", "priority", "priority", "priority", "priority", "priority", "auto"];
+    let requests = tiers.map(|tier| json!({"service_tier": tier, "max_output_tokens": 1}));
+    let (_clients, ids) = backlog(&app, "alpha-key", requests).await;
+    cancel(&mut holder, &id).await;
+    let given = to_the_engine(&app, 10).await;
+    let order: Vec<_> = given[1..].iter().map(|given| ids.iter().position(|id| id == given).unwrap()).collect();
+    assert_eq!(order, [2, 3, 4, 5, 1, 0, 6, 7, 8]);
+}
+
+#[tokio::test]
+async fn the_tier_is_echoed() {
+    let app = spawn_app(&[]);
+    let mut client = Client::plain(&app).await;
+    for (asked, told) in [
+        (json!({}), "default"),
+        (json!({"service_tier": null}), "default"),
+        (json!({"service_tier": "auto"}), "default"),
+        (json!({"service_tier": "default"}), "default"),
+        (json!({"service_tier": "priority"}), "priority"),
+        (json!({"service_tier": "flex"}), "flex"),
+    ] {
+        let log = client.run(asked.clone()).await;
+        for event in [log.one("response.created"), log.one("response.completed")] {
+            assert_eq!(event["response"]["service_tier"], told, "{asked}");
+        }
+        let mut chat = json!({"messages": [{"role": "user", "content": "hello"}]});
+        chat.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
+        let completion = http::post(app.address, "/v1/chat/completions", &chat).await.json();
+        assert_eq!(completion["service_tier"], told, "{asked}");
+        chat["stream"] = true.into();
+        let mut chunks = http::call(app.address, "POST", "/v1/chat/completions").json(&chat).events().await;
+        let chunk: Value = serde_json::from_str(&chunks.next().await.expect("a chunk").data).unwrap();
+        assert_eq!(chunk["service_tier"], told, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_cannot_fill_the_queue() {
+    let (app, mut holder, id) = one_slot(&["admission.queue=3", "admission.queue_per_tenant=2"]).await;
+    let request = json!({"max_output_tokens": 1});
+    let (_alpha, ids) = backlog(&app, "alpha-key", vec![request.clone(); 2]).await;
+    let mut third = connected(&app, "alpha-key").await;
+    third.create(request.clone()).await;
+    let error = third.error().await;
+    assert_eq!(
+        (code(&error), &error["status"], &error["error"]["type"]),
+        ("rate_limit_exceeded", &json!(429), &json!("rate_limit_error"))
+    );
+    assert!(error["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{error}");
+    let (_beta, _) = backlog(&app, "beta-key", [request.clone()]).await;
+    let mut fourth = connected(&app, "beta-key").await;
+    fourth.create(request.clone()).await;
+    assert_overloaded(&fourth.error().await);
+    // Who leaves makes room at once.
+    cancel(&mut third, &ids[1]).await;
+    loop {
+        fourth.create(request.clone()).await;
+        let event = fourth.event().await;
+        if kind(&event) == "response.created" {
+            break;
+        }
+        assert_overloaded(&event);
+    }
+    cancel(&mut holder, &id).await;
+    fourth.event_of("response.in_progress").await;
+}
+
+#[tokio::test]
+async fn who_is_cancelled_or_abandoned_in_the_queue_never_reaches_the_engine() {
+    let (app, mut holder, id) = one_slot(&["generation.orphan_grace_ms=100"]).await;
+    let request = json!({"max_output_tokens": 1});
+    let (mut clients, ids) = backlog(&app, "alpha-key", vec![request.clone(); 3 * LANES]).await;
+    // A third is cancelled, a third is abandoned, a third stays.
+    let abandoned: HashMap<_, _> = ids[LANES..2 * LANES].iter().map(|id| (id.clone(), "abandoned")).collect();
+    clients.remove(1).kill();
+    let mut canceller = connected(&app, "alpha-key").await;
+    for id in &ids[..LANES] {
+        cancel(&mut canceller, id).await;
+    }
+    for id in &ids[..2 * LANES] {
+        let call = || http::call(app.address, "GET", &format!("/v1/responses/{id}"));
+        let response = until("its end", || async {
+            let response = call().header("authorization", "Bearer alpha-key").send().await.json();
+            Some(response).filter(|response| response["status"] == "incomplete")
+        })
+        .await;
+        let what = abandoned.get(id).unwrap_or(&"cancelled");
+        assert_eq!(response["incomplete_details"]["reason"], "cancelled", "{what}");
+        assert_eq!(response["usage"]["output_tokens"], 0, "{what}");
+    }
+    // While the slot is still taken, they have left: the next is right behind those who stay.
+    let mut last = connected(&app, "alpha-key").await;
+    last.create(request).await;
+    let last_id = last.event_of("response.queued").await["response"]["id"].as_str().unwrap().to_owned();
+    stands_at(&mut last, LANES as u64 + 1).await;
+    cancel(&mut holder, &id).await;
+    last.event_of("response.incomplete").await;
+    let given = to_the_engine(&app, LANES + 2).await;
+    let expected: Vec<&String> = [&id].into_iter().chain(&ids[2 * LANES..]).chain([&last_id]).collect();
+    assert_eq!(given.iter().collect::<Vec<_>>(), expected);
 }

@@ -140,7 +140,7 @@ fn unsupported_fields() -> Vec<(Value, &'static str)> {
         (json!({"reasoning": {"effort": "high"}}), "reasoning"),
         (json!({"include": ["message.output_text.logprobs"]}), "include"),
         (json!({"max_tool_calls": 3}), "max_tool_calls"),
-        (json!({"service_tier": "priority"}), "service_tier"),
+        (json!({"service_tier": "scale"}), "service_tier"),
     ]
 }
 

@@ -18,3 +18,4 @@ mod settings;
 mod shutdown;
 mod slow_client;
 mod store;
+mod waits;

@@ -9,7 +9,10 @@ use std::{
 use actix_web::{rt, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use futures::{FutureExt, future::LocalBoxFuture};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
 
 use super::{
     guard::Violation,
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{
     edge::{Edge, Phase},
-    generation::{Follow, random_hex},
+    generation::{Follow, admission::Place, random_hex},
     wire::{
         close,
         error::{ErrorEvent, WireError},
@@ -240,14 +243,16 @@ impl Connection {
     /// Sends a response's events until its last.
     async fn pump(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<(), Gone> {
         let id = follow.id.clone();
-        let mut queue = self.edge.generations.admission.changes();
-        let mut queued = false;
+        let mut place = None;
         loop {
             let next = tokio::select! {
                 biased;
                 next = follow.next() => next,
-                _ = queue.changed(), if queued => {
-                    self.position(&id, stream_id).await?;
+                told = changed(&mut place), if place.is_some() => {
+                    match told {
+                        Some(told) => self.place(&id, told, stream_id).await?,
+                        None => place = None,
+                    }
                     continue;
                 }
             };
@@ -258,20 +263,17 @@ impl Connection {
             };
             let response_id = self.extensions.then_some(id.as_str());
             self.outbox.send(&Numbered { event: &event, sequence_number, response_id, stream_id }).await?;
-            queued = self.extensions && matches!(event, Event::Queued { .. });
-            if queued {
-                self.position(&id, stream_id).await?;
-            }
+            let queued = self.extensions && matches!(event, Event::Queued { .. });
+            place = if queued { self.edge.generations.admission.place(&id) } else { None };
         }
     }
 
     /// Tells where a waiting response stands.
-    async fn position(&self, response_id: &str, stream_id: Option<&str>) -> Result<(), Gone> {
-        let Some(position) = self.edge.generations.admission.position(response_id) else { return Ok(()) };
+    async fn place(&self, response_id: &str, place: Place, stream_id: Option<&str>) -> Result<(), Gone> {
         let event = Extension::Queued {
             response_id,
-            position: position.position,
-            estimated_wait_ms: position.estimated_wait.as_millis() as u64,
+            position: place.position,
+            estimated_wait_ms: place.estimated_wait().as_millis() as u64,
             stream_id,
         };
         self.extension(event).await
@@ -293,6 +295,17 @@ impl Connection {
 
     fn close(&self, code: u16, reason: &'static str) {
         self.outbox.close(Closing { code, reason, flush: true });
+    }
+}
+
+/// The next place that is told; `None` when it waits no longer.
+async fn changed(place: &mut Option<watch::Receiver<Option<Place>>>) -> Option<Place> {
+    let place = place.as_mut()?;
+    loop {
+        place.changed().await.ok()?;
+        if let Some(told) = *place.borrow_and_update() {
+            return Some(told);
+        }
     }
 }
 

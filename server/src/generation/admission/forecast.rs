@@ -1,0 +1,55 @@
+//! What is to come: who starts when, if nobody else arrives and work takes as long as is expected of it.
+
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+
+use super::queue::{Queue, Waiting};
+
+/// The numbers of those who wait, in the order in which they start, with the time until then. `slots`: when each comes free;
+/// `takes`: how long a request keeps one.
+pub fn starts(mut queue: Queue, slots: Vec<Duration>, takes: impl Fn(&Waiting) -> Duration) -> Vec<(u64, Duration)> {
+    let mut slots: BinaryHeap<_> = slots.into_iter().map(Reverse).collect();
+    let mut starts = Vec::new();
+    while let Some(Reverse(free)) = slots.pop() {
+        let Some(next) = queue.pop() else { break };
+        slots.push(Reverse(free.saturating_add(takes(&next))));
+        starts.push((next.number, free));
+    }
+    starts
+}
+
+/// Which of the equally likely lengths a request is reckoned with. Work whose length is unknown does not all take the mean:
+/// of several, one ends early and frees its slot. Consecutive numbers are spread evenly, and each keeps its own.
+pub fn quantile(number: u64) -> f64 {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    (number as f64 * GOLDEN).fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{generation::admission::estimate::Work, wire::response::ServiceTier};
+
+    #[test]
+    fn slots_are_taken_in_turn() {
+        let mut queue = Queue::default();
+        for (number, seconds) in [5, 5, 1].into_iter().enumerate() {
+            let work = Work { prompt_tokens: 0, max_output_tokens: seconds };
+            let cost = 1.0;
+            queue.push(Waiting { number: number as u64, tenant: "t".into(), tier: ServiceTier::Default, work, cost });
+        }
+        let seconds = Duration::from_secs;
+        let takes = |waiting: &Waiting| seconds(waiting.work.max_output_tokens.into());
+        let expected = [(0, seconds(2)), (1, seconds(3)), (2, seconds(7))];
+        assert_eq!(starts(queue.clone(), vec![seconds(3), seconds(2)], takes), expected);
+        assert_eq!(starts(queue, vec![], takes), []);
+    }
+
+    #[test]
+    fn quantiles_are_spread_evenly() {
+        for first in [0, 1000, 123_456_789] {
+            let mut eight: Vec<f64> = (first..first + 8).map(quantile).collect();
+            eight.sort_by(f64::total_cmp);
+            assert!(eight.windows(2).all(|pair| pair[1] - pair[0] < 0.25) && eight[0] < 0.25 && eight[7] > 0.75);
+        }
+    }
+}

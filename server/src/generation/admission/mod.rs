@@ -1,0 +1,73 @@
+//! Admission: the engine is given what can run now; the rest waits here within a bound. A model has slots of its own and a
+//! queue for them. Who is next says `queue`; what work costs, `estimate` and `lengths`; who starts when, `forecast`.
+
+mod estimate;
+mod forecast;
+mod gate;
+mod lengths;
+mod queue;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{settings, store::Header, wire::error::WireError};
+use estimate::Work;
+use gate::Gate;
+pub use gate::{Permit, Ticket};
+
+/// Every model's slots, by its id.
+pub struct Admission {
+    gates: HashMap<String, Arc<Gate>>,
+}
+
+/// Where a waiting request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Requests that start before this one, and this one: 1 is next.
+    pub position: usize,
+    /// When it is expected to start.
+    pub starts: Instant,
+}
+
+impl Place {
+    pub fn estimated_wait(&self) -> Duration {
+        self.starts.saturating_duration_since(Instant::now())
+    }
+}
+
+impl Admission {
+    /// `slots`: each model's id and how many generations of it run at once. To be called on the runtime that keeps the
+    /// places up to date.
+    pub fn new(slots: impl IntoIterator<Item = (String, usize)>, settings: &settings::Admission) -> Self {
+        let gates = slots.into_iter().map(|(model, slots)| (model, Gate::new(slots, settings.clone())));
+        Self { gates: gates.collect() }
+    }
+
+    /// Takes a slot or a place in the queue.
+    pub fn enter(&self, header: &Header) -> Result<Ticket, WireError> {
+        self.gate(header)?.enter(&header.id, &header.tenant, header.create.service_tier, work(header))
+    }
+
+    /// Takes a slot or a place among the first, which there always is: what was taken over has waited elsewhere already.
+    pub fn enter_first(&self, header: &Header) -> Result<Ticket, WireError> {
+        Ok(self.gate(header)?.enter_first(&header.id, &header.tenant, work(header)))
+    }
+
+    fn gate(&self, header: &Header) -> Result<&Arc<Gate>, WireError> {
+        self.gates.get(&header.model).ok_or_else(|| WireError::ModelNotFound(header.model.clone()))
+    }
+
+    /// Where a response stands, `None` until that is known, and every change of it; ends when it waits no longer. `None`
+    /// when it does not wait.
+    pub fn place(&self, id: &str) -> Option<watch::Receiver<Option<Place>>> {
+        self.gates.values().find_map(|gate| gate.place(id))
+    }
+}
+
+fn work(header: &Header) -> Work {
+    Work {
+        prompt_tokens: u32::try_from(header.prompt.len()).unwrap_or(u32::MAX),
+        max_output_tokens: header.max_output_tokens,
+    }
+}

@@ -1,0 +1,317 @@
+//! Who is next. Tiers, then tenants, then length, each within a bound, so that nobody waits without end:
+//!
+//! - `priority` goes before `default` before `flex`; a tier that was passed over [`MAX_PASSED_OVER`] times goes next. Each
+//!   tier in which somebody waits gets at least one of six starts.
+//! - The tenants of a tier share it by weight and expected cost, whatever the number of their requests (start-time fair
+//!   queueing). What a tenant has used is remembered as long as somebody waits in the tier.
+//! - Of a tenant's requests in a tier the one that is expected to be the shortest goes first; nobody is overtaken by more than
+//!   [`MAX_OVERTAKES`] that came later.
+//!
+//! No time and no randomness: a clone of the queue tells the order to come.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+};
+
+use super::estimate::Work;
+use crate::wire::response::ServiceTier;
+
+/// Starts that higher tiers may have while a tier waits.
+const MAX_PASSED_OVER: u32 = 4;
+/// Later requests of the same tenant and tier that may go before one.
+const MAX_OVERTAKES: u64 = 8;
+
+/// A request in the queue.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Counts arrivals.
+    pub number: u64,
+    pub tenant: Arc<str>,
+    pub tier: ServiceTier,
+    pub work: Work,
+    /// Expected seconds over the tenant's weight.
+    pub cost: f64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// Those in which somebody waits.
+    tiers: BTreeMap<ServiceTier, Tier>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Tier {
+    /// Starts of higher tiers since this one had its last, or since somebody waits.
+    passed_over: u32,
+    /// Virtual time: the tag of the tenant that was served last.
+    clock: f64,
+    tenants: HashMap<Arc<str>, Tenant>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Tenant {
+    /// The virtual time at which its next request is due: the tenant with the least is served.
+    tag: f64,
+    arrived: u64,
+    /// Of those that arrived, how many wait no longer.
+    gone: u64,
+    /// With their count of arrival, oldest first.
+    waiting: VecDeque<(u64, Waiting)>,
+}
+
+impl Queue {
+    pub fn push(&mut self, waiting: Waiting) {
+        let tier = self.tiers.entry(waiting.tier).or_default();
+        if !tier.tenants.contains_key(&waiting.tenant) {
+            // Who has nothing here and owes nothing is as good as new.
+            tier.tenants.retain(|_, tenant| !tenant.waiting.is_empty() || tenant.tag > tier.clock);
+        }
+        let tenant = tier.tenants.entry(waiting.tenant.clone()).or_default();
+        if tenant.waiting.is_empty() {
+            tenant.tag = tenant.tag.max(tier.clock);
+        }
+        tenant.waiting.push_back((tenant.arrived, waiting));
+        tenant.arrived += 1;
+    }
+
+    /// Takes the next out.
+    pub fn pop(&mut self) -> Option<Waiting> {
+        let overdue = self.tiers.iter().find(|(_, tier)| tier.passed_over >= MAX_PASSED_OVER);
+        let (&name, _) = overdue.or_else(|| self.tiers.first_key_value())?;
+        for (_, lower) in self.tiers.range_mut((Excluded(name), Unbounded)) {
+            lower.passed_over += 1;
+        }
+        let tier = self.tiers.get_mut(&name)?;
+        tier.passed_over = 0;
+        let next = tier.pop();
+        self.forget_empty();
+        next
+    }
+
+    /// Takes out one that no longer waits.
+    pub fn remove(&mut self, number: u64) {
+        for tenant in self.tiers.values_mut().flat_map(|tier| tier.tenants.values_mut()) {
+            if let Some(at) = tenant.waiting.iter().position(|(_, waiting)| waiting.number == number) {
+                tenant.remove(at);
+                break;
+            }
+        }
+        self.forget_empty();
+    }
+
+    /// The tenant's requests in all tiers.
+    pub fn of_tenant(&self, tenant: &str) -> impl Iterator<Item = &Waiting> {
+        let tenants = self.tiers.values().filter_map(move |tier| tier.tenants.get(tenant));
+        tenants.flat_map(|tenant| tenant.waiting.iter().map(|(_, waiting)| waiting))
+    }
+
+    fn forget_empty(&mut self) {
+        self.tiers.retain(|_, tier| tier.tenants.values().any(|tenant| !tenant.waiting.is_empty()));
+    }
+}
+
+impl Tier {
+    fn pop(&mut self) -> Option<Waiting> {
+        let due = |tenant: &Tenant| Some((tenant.tag, tenant.waiting.front()?.1.number));
+        let waiting = self.tenants.values_mut().filter_map(|tenant| Some((due(tenant)?, tenant)));
+        let (_, tenant) = waiting.min_by(|((a, a_oldest), _), ((b, b_oldest), _)| {
+            // Between equals, who waits the longest.
+            a.total_cmp(b).then(a_oldest.cmp(b_oldest))
+        })?;
+        self.clock = tenant.tag;
+        let next = tenant.pop()?;
+        tenant.tag += next.cost;
+        Some(next)
+    }
+}
+
+impl Tenant {
+    fn pop(&mut self) -> Option<Waiting> {
+        // All that arrived before the oldest are gone; the others that are gone have overtaken it, or left.
+        let overtaken = self.gone - self.waiting.front()?.0;
+        let costs = self.waiting.iter().map(|(_, waiting)| waiting.cost);
+        let (shortest, _) = costs.enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b))?;
+        self.remove(if overtaken >= MAX_OVERTAKES { 0 } else { shortest })
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Waiting> {
+        self.gone += 1;
+        self.waiting.remove(at).map(|(_, waiting)| waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ServiceTier::{Default as Standard, Flex, Priority};
+
+    const WORK: Work = Work { prompt_tokens: 1, max_output_tokens: 1 };
+
+    fn waiting(number: u64, tenant: &str, tier: ServiceTier, cost: f64) -> Waiting {
+        Waiting { number, tenant: tenant.into(), tier, work: WORK, cost }
+    }
+
+    fn order(queue: &mut Queue) -> Vec<Waiting> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    fn numbers(queue: &mut Queue) -> Vec<u64> {
+        order(queue).iter().map(|next| next.number).collect()
+    }
+
+    #[test]
+    fn equals_go_in_order_of_arrival() {
+        let mut queue = Queue::default();
+        (0..20).for_each(|n| queue.push(waiting(n, "t", Standard, 1.0)));
+        assert_eq!(numbers(&mut queue), (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn shorter_ones_go_first_and_nobody_is_overtaken_without_end() {
+        let mut queue = Queue::default();
+        queue.push(waiting(0, "t", Standard, 100.0));
+        queue.push(waiting(1, "t", Standard, 50.0));
+        (2..40).for_each(|n| queue.push(waiting(n, "t", Standard, 1.0)));
+        let order = numbers(&mut queue);
+        let started = |number| order.iter().position(|n| *n == number).unwrap() as u64;
+        assert_eq!(order[..8], [2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(started(0), MAX_OVERTAKES);
+        assert_eq!(started(1), MAX_OVERTAKES + 1, "both have been overtaken as often as may be");
+        // The same with new ones arriving for ever, and with some that leave.
+        queue.push(waiting(100, "t", Standard, 100.0));
+        for n in 101.. {
+            queue.push(waiting(n, "t", Standard, 1.0));
+            queue.push(waiting(n + 1000, "t", Standard, 2.0));
+            queue.remove(n + 1000);
+            if queue.pop().unwrap().number == 100 {
+                assert!(n - 101 <= MAX_OVERTAKES);
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn many_requests_of_one_tenant_do_not_delay_anothers_single_one() {
+        let mut queue = Queue::default();
+        (0..200).for_each(|n| queue.push(waiting(n, "many", Standard, 1.0)));
+        for _ in 0..50 {
+            queue.pop();
+        }
+        queue.push(waiting(200, "one", Standard, 1.0));
+        let order = numbers(&mut queue);
+        assert!(order[..2].contains(&200), "{:?}", &order[..4]);
+    }
+
+    #[test]
+    fn tenants_share_by_expected_cost_and_weight() {
+        let mut queue = Queue::default();
+        for n in 0..300 {
+            queue.push(waiting(3 * n, "long", Standard, 4.0));
+            queue.push(waiting(3 * n + 1, "short", Standard, 1.0));
+            // Weight 2: half the cost.
+            queue.push(waiting(3 * n + 2, "heavy", Standard, 0.5));
+        }
+        let mut used = HashMap::<Arc<str>, f64>::new();
+        for _ in 0..200 {
+            let next = queue.pop().unwrap();
+            *used.entry(next.tenant).or_default() += next.cost;
+            let most = used.values().copied().fold(0.0, f64::max);
+            let least = used.values().copied().fold(f64::INFINITY, f64::min);
+            assert!(used.len() < 3 || most - least <= 5.0, "within a request of each other: {used:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_that_comes_one_by_one_pays_for_what_it_used() {
+        let mut queue = Queue::default();
+        (0..200).for_each(|n| queue.push(waiting(n, "many", Standard, 1.0)));
+        let (mut expensive, mut cheap) = (0, 0);
+        queue.push(waiting(1000, "costly", Standard, 10.0));
+        for n in 0..110 {
+            match &*queue.pop().unwrap().tenant {
+                "costly" => {
+                    expensive += 1;
+                    queue.push(waiting(1001 + n, "costly", Standard, 10.0));
+                }
+                _ => cheap += 1,
+            }
+        }
+        assert!((9..=11).contains(&expensive) && cheap >= 99, "{expensive} of ten seconds, {cheap} of one");
+    }
+
+    #[test]
+    fn who_was_away_has_saved_nothing() {
+        let mut queue = Queue::default();
+        (0..100).for_each(|n| queue.push(waiting(n, "here", Standard, 1.0)));
+        for _ in 0..50 {
+            queue.pop();
+        }
+        (100..150).for_each(|n| queue.push(waiting(n, "back", Standard, 1.0)));
+        let first: Vec<_> = (0..20).filter_map(|_| queue.pop()).filter(|next| &*next.tenant == "back").collect();
+        assert!((10..=11).contains(&first.len()), "{} of 20", first.len());
+    }
+
+    #[test]
+    fn higher_tiers_go_first_and_no_tier_starves() {
+        let mut queue = Queue::default();
+        for (n, tier) in [Flex, Standard, Priority].into_iter().enumerate() {
+            queue.push(waiting(n as u64, "t", tier, 1.0));
+        }
+        assert_eq!(numbers(&mut queue), [2, 1, 0]);
+        for n in 0..60 {
+            for tier in [Priority, Standard, Flex] {
+                queue.push(waiting(n, "t", tier, 1.0));
+            }
+        }
+        let tiers: Vec<ServiceTier> = (0..60).filter_map(|_| queue.pop()).map(|next| next.tier).collect();
+        for six in tiers.chunks(6) {
+            assert_eq!(six, [Priority, Priority, Priority, Priority, Standard, Flex]);
+        }
+    }
+
+    #[test]
+    fn a_random_queue_loses_nobody_and_keeps_its_bounds() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let mut queue = Queue::default();
+        let mut waits: BTreeMap<u64, (Waiting, u64)> = BTreeMap::new();
+        let same = |a: &Waiting, b: &Waiting| a.tenant == b.tenant && a.tier == b.tier;
+        for number in 0..20_000 {
+            // Longer and shorter by turns.
+            if next(2000) < if number / 500 % 2 == 0 { 1200 } else { 800 } {
+                let tier = [Priority, Standard, Flex][next(3) as usize];
+                let new = waiting(number, ["a", "b", "c"][next(3) as usize], tier, next(100) as f64);
+                queue.push(new.clone());
+                waits.insert(number, (new, 0));
+                continue;
+            }
+            if next(5) == 0 {
+                let Some(number) = waits.keys().copied().nth(next(waits.len().max(1) as u64) as usize) else {
+                    continue;
+                };
+                queue.remove(number);
+                waits.remove(&number);
+                continue;
+            }
+            let Some(popped) = queue.pop() else {
+                assert!(waits.is_empty());
+                continue;
+            };
+            let (popped, overtaken) = waits.remove(&popped.number).expect("who goes has waited, and goes once");
+            assert!(overtaken <= MAX_OVERTAKES);
+            let earlier = waits.range_mut(..popped.number).filter(|(_, (w, _))| same(w, &popped));
+            earlier.for_each(|(_, (_, by))| *by += 1);
+        }
+        let mut left: Vec<u64> = numbers(&mut queue);
+        left.sort();
+        assert_eq!(left, waits.into_keys().collect::<Vec<_>>());
+        assert!(queue.tiers.is_empty());
+    }
+}
