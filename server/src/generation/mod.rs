@@ -5,6 +5,10 @@ pub mod admission;
 mod clock;
 mod create;
 mod follow;
+mod grammar;
+mod history;
+mod prompt;
+mod request;
 mod run;
 mod running;
 

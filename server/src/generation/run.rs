@@ -5,9 +5,9 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 
-use super::{admission::Ticket, clock::unix_seconds, running::Registration};
+use super::{admission::Ticket, clock::unix_seconds, request::request, running::Registration};
 use crate::{
-    engine::{Delta, Engine, Finish, GenerateRequest, Sampling},
+    engine::{Delta, Engine, Finish},
     store::{Entry, Header, Store, StoreError},
     wire::response::{InputTokensDetails, OutputTokensDetails, Usage},
 };
@@ -65,9 +65,12 @@ impl Job {
             return log.finish(Finish::Failed("admission gave no permit".into())).await;
         };
         log.append(vec![Entry::Started]).await?;
-        let mut deltas = match engine.generate(&log.header.model, log.request(registration)) {
+        let started = request(log.header, vec![], registration.cancel.clone())
+            .map_err(|error| error.to_string())
+            .and_then(|request| engine.generate(&log.header.model, request).map_err(|error| error.to_string()));
+        let mut deltas = match started {
             Ok(deltas) => deltas,
-            Err(error) => return log.finish(Finish::Failed(error.to_string())).await,
+            Err(reason) => return log.finish(Finish::Failed(reason)).await,
         };
         let mut batch = Vec::with_capacity(BATCH);
         let mut outcome = Ok(());
@@ -91,31 +94,6 @@ impl Job {
 }
 
 impl Log<'_> {
-    fn request(&self, registration: &Registration) -> GenerateRequest {
-        let create = &self.header.create;
-        GenerateRequest {
-            prompt: self.header.prompt.clone(),
-            scope: self.header.tenant.as_str().into(),
-            output: vec![],
-            sampling: Sampling {
-                temperature: create.temperature,
-                top_p: create.top_p,
-                top_k: create.top_k,
-                min_p: create.min_p,
-                frequency_penalty: create.frequency_penalty,
-                presence_penalty: create.presence_penalty,
-                repetition_penalty: create.repetition_penalty,
-                logit_bias: create.logit_bias.clone(),
-                seed: self.header.seed,
-            },
-            stop: create.stop.clone(),
-            grammar: None,
-            logprobs: None,
-            max_output_tokens: self.header.max_output_tokens,
-            cancel: registration.cancel.clone(),
-        }
-    }
-
     async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
         let count = entries.len() as u64;
         self.store.append(&self.header.id, self.next, entries).await?;
