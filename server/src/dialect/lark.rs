@@ -182,7 +182,11 @@ fn delimited(regex: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use llguidance::{Matcher, ParserFactory, api::TopLevelGrammar, toktrie::ApproximateTokEnv};
+    use llguidance::{
+        Matcher, ParserFactory,
+        api::{ParserLimits, TopLevelGrammar},
+        toktrie::ApproximateTokEnv,
+    };
 
     use super::*;
     use crate::{
@@ -190,14 +194,26 @@ mod tests {
         wire::tools::parse_tools,
     };
 
+    /// With narrow limits: what is written here must not need much.
+    fn factory() -> ParserFactory {
+        let mut factory = ParserFactory::new_simple(&ApproximateTokEnv::single_byte_env()).unwrap();
+        *factory.limits_mut() = ParserLimits {
+            initial_lexer_fuel: 200_000,
+            step_lexer_fuel: 50_000,
+            step_max_items: 10_000,
+            max_lexer_states: 10_000,
+            ..ParserLimits::default()
+        };
+        factory.quiet();
+        factory
+    }
+
     /// Whether the grammar takes the text, byte by byte, and may end there.
     #[track_caller]
     fn accepts(grammar: &str, text: &str) -> bool {
-        let env = ApproximateTokEnv::single_byte_env();
-        let factory = ParserFactory::new_simple(&env).unwrap();
-        let mut matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(grammar.to_owned())));
+        let mut matcher = Matcher::new(factory().create_parser(TopLevelGrammar::from_lark(grammar.to_owned())));
         assert!(!matcher.is_error(), "{:?} in\n{grammar}", matcher.get_error());
-        let tokens = env.tok_trie().greedy_tokenize(text.as_bytes());
+        let tokens = ApproximateTokEnv::single_byte_env().tok_trie().greedy_tokenize(text.as_bytes());
         assert_eq!(tokens.len(), text.len());
         matcher.try_consume_tokens(&tokens).unwrap() == tokens.len() && matcher.is_accepting().unwrap()
     }
@@ -347,8 +363,6 @@ mod tests {
         };
         let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"red\", \"b\": null}}\n</tool_call>";
         assert!(accepts(&build(false), call), "{}", build(false));
-        let env = ApproximateTokEnv::single_byte_env();
-        let factory = ParserFactory::new_simple(&env).unwrap();
-        assert!(factory.create_parser(TopLevelGrammar::from_lark(build(true))).is_err());
+        assert!(factory().create_parser(TopLevelGrammar::from_lark(build(true))).is_err());
     }
 }

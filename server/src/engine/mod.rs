@@ -63,8 +63,7 @@ pub struct GenerateRequest {
     pub grammar: Option<Grammar>,
     /// Log-probabilities of every token, with this many of the likeliest beside it.
     pub logprobs: Option<u8>,
-    /// Bound on the tokens of the whole output, `output` included. With 0 the prompt is computed, so that later requests
-    /// find its KV, and the only delta has no tokens and [`Finish::Stop`].
+    /// Bound on the tokens of the whole output, `output` included. 0 computes the prompt's KV, to be reused, and ends.
     pub max_output_tokens: u32,
     /// When cancelled the engine ends the generation within one token, with [`Finish::Cancelled`].
     pub cancel: CancellationToken,

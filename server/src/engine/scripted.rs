@@ -131,7 +131,7 @@ async fn speak(settings: ScriptedSettings, words: Words, request: GenerateReques
     let first = request.output.len() as u32;
     if request.max_output_tokens == 0 {
         sleep_until(start).await;
-        let _ = sender.send(Delta { cached_tokens: Some(0), finish: Some(Finish::Stop), ..Delta::default() }).await;
+        let _ = sender.send(Delta { cached_tokens: Some(0), finish: Some(Finish::Length), ..Delta::default() }).await;
         return;
     }
     for position in first.. {
@@ -230,7 +230,7 @@ mod tests {
     async fn says_its_text() {
         assert_eq!(run(fast(4), request()).await, ("a b c a ".into(), 4, Finish::Stop));
         let nothing = GenerateRequest { max_output_tokens: 0, ..request() };
-        assert_eq!(run(fast(4), nothing).await, (String::new(), 0, Finish::Stop));
+        assert_eq!(run(fast(4), nothing).await, (String::new(), 0, Finish::Length));
     }
 
     #[tokio::test]

@@ -119,9 +119,11 @@ impl Renderer {
     fn finish(&mut self, finish: &Finish, mut usage: Usage, completed_at: u64, emit: &mut Emit) {
         let segments = self.parser.finish();
         self.segments(segments, emit);
-        // A reply without text is still a message; a failure before any text is none, nor is a prompt that was warmed.
-        let is_reply = self.header.create.generate && !matches!(finish, Finish::Failed(_));
-        if is_reply && self.open.is_none() && self.output.is_empty() {
+        // A prompt that was to be warmed is done when it has been read, and has no output.
+        let warmed = !self.header.create.generate;
+        let finish = if warmed && *finish == Finish::Length { &Finish::Stop } else { finish };
+        // A reply without text is still a message; a failure before any text is none.
+        if !warmed && !matches!(finish, Finish::Failed(_)) && self.open.is_none() && self.output.is_empty() {
             self.begin_item(&Segment::Text(String::new()), emit);
         }
         self.close(if *finish == Finish::Stop { ItemStatus::Completed } else { ItemStatus::Incomplete }, emit);
@@ -450,8 +452,12 @@ mod tests {
     fn a_warmed_prompt_completes_without_output() {
         let create = Create { generate: false, ..header("resp_1", "t").create };
         let header = Arc::new(Header { create, ..header("resp_1", "t") });
-        let (response, last) = response(&header, &[Entry::Started, finished()]);
-        assert_eq!((response.status, response.output.len(), last), (Status::Completed, 0, 2));
+        for finish in [Finish::Stop, Finish::Length] {
+            let (response, last) = response(&header, &[Entry::Started, ended(finish)]);
+            assert_eq!((response.status, response.output.len(), last), (Status::Completed, 0, 2));
+        }
+        let (cancelled, _) = response(&header, &[Entry::Started, ended(Finish::Cancelled)]);
+        assert_eq!((cancelled.status, cancelled.output.len()), (Status::Incomplete, 0));
     }
 
     #[test]
