@@ -90,6 +90,11 @@ impl Parser {
         matches!(self.state, State::Gap { .. } | State::Text)
     }
 
+    /// Whether the arguments of a call have not ended.
+    pub fn is_in_arguments(&self) -> bool {
+        matches!(self.state, State::Arguments(_))
+    }
+
     /// Whether text waits for more to be decided on.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()

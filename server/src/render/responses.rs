@@ -126,7 +126,9 @@ impl Renderer {
         if !warmed && !matches!(finish, Finish::Failed(_)) && self.open.is_none() && self.output.is_empty() {
             self.begin_item(&Segment::Text(String::new()), emit);
         }
-        self.close(if *finish == Finish::Stop { ItemStatus::Completed } else { ItemStatus::Incomplete }, emit);
+        // A stop string may cut a call, too.
+        let whole = *finish == Finish::Stop && !self.parser.is_in_arguments();
+        self.close(if whole { ItemStatus::Completed } else { ItemStatus::Incomplete }, emit);
         let mut response = self.snapshot(Status::Completed);
         response.output = std::mem::take(&mut self.output);
         usage.output_tokens_details.reasoning_tokens = self.thinking.tokens;
@@ -379,7 +381,7 @@ mod tests {
     #[test]
     fn a_call_that_is_cut_is_incomplete() {
         let cut = &TEXT[..TEXT.rfind("{}").unwrap() + 1];
-        for finish in [Finish::Length, Finish::Cancelled, Finish::Failed("x".into())] {
+        for finish in [Finish::Length, Finish::Cancelled, Finish::Stop, Finish::Failed("x".into())] {
             let (response, _) = response(&Arc::new(agent()), &[said(1, cut), ended(finish)]);
             let statuses: Vec<ItemStatus> = response.output.iter().map(status).collect();
             let (last, before) = statuses.split_last().unwrap();

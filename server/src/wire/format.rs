@@ -108,7 +108,9 @@ mod tests {
             json!({"type": "json_schema", "name": "n", "description": null, "schema": {"type": "object"}, "strict": true}),
             json!({"type": "grammar", "syntax": "lark", "definition": "start: \"a\""}),
         ] {
-            assert_eq!(serde_json::to_value(parse_format(format.clone()).unwrap()).unwrap(), format);
+            let parsed = parse_format(format.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&parsed).unwrap(), format);
+            assert_eq!(serde_json::from_value::<Format>(format).unwrap(), parsed, "as stores read it");
         }
     }
 
