@@ -5,6 +5,35 @@ use serde_json::Value;
 /// The types after which a response says nothing more.
 pub const TERMINAL: [&str; 3] = ["response.completed", "response.incomplete", "response.failed"];
 
+/// What comes before the items, each at most once.
+const STAGES: [&str; 3] = ["response.created", "response.queued", "response.in_progress"];
+
+/// The events of an item after its first, in order.
+fn steps(item: &Value) -> &'static [&'static str] {
+    match item["type"].as_str() {
+        Some("message") => &[
+            "response.content_part.added",
+            "response.output_text.delta",
+            "response.output_text.done",
+            "response.content_part.done",
+            "response.output_item.done",
+        ],
+        Some("function_call") => &[
+            "response.function_call_arguments.delta",
+            "response.function_call_arguments.done",
+            "response.output_item.done",
+        ],
+        Some("reasoning") => &[
+            "response.reasoning_summary_part.added",
+            "response.reasoning_summary_text.delta",
+            "response.reasoning_summary_text.done",
+            "response.reasoning_summary_part.done",
+            "response.output_item.done",
+        ],
+        _ => panic!("an item of an unknown type: {item}"),
+    }
+}
+
 /// Events of one response, in the order of arrival.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EventLog {
@@ -54,25 +83,36 @@ impl EventLog {
 
     #[track_caller]
     fn assert_order(&self) {
-        let rank = |kind: &str| match kind {
-            "response.created" => 0,
-            "response.queued" => 1,
-            "response.in_progress" => 2,
-            "response.output_item.added" => 3,
-            "response.content_part.added" => 4,
-            "response.output_text.delta" => 5,
-            "response.output_text.done" => 6,
-            "response.content_part.done" => 7,
-            "response.output_item.done" => 8,
-            "response.completed" | "response.incomplete" | "response.failed" => 9,
-            other => panic!("'{other}' is no event of a response"),
-        };
-        let ranks: Vec<i32> = self.kinds().into_iter().map(rank).collect();
-        for pair in ranks.windows(2) {
-            let follows = pair[0] < pair[1] || pair == [5, 5];
-            assert!(follows, "the events are not in the protocol's order: {:?}", self.kinds());
+        let wrong = |event: &Value| panic!("{event} is not in the protocol's order: {:?}", self.kinds());
+        let (mut begun, mut items, mut open) = (0, 0, None::<(&[&str], usize)>);
+        for event in &self.events {
+            let kind = kind(event);
+            if let Some(stage) = STAGES.iter().position(|stage| *stage == kind) {
+                if items > 0 || open.is_some() || (stage == 0) != (begun == 0) || stage < begun {
+                    wrong(event);
+                }
+                begun = stage + 1;
+            } else if kind == "response.output_item.added" {
+                if open.is_some() || event["output_index"] != items {
+                    wrong(event);
+                }
+                open = Some((steps(&event["item"]), 0));
+                items += 1;
+            } else if !is_terminal(event) {
+                let Some((steps, at)) = open else { return wrong(event) };
+                // A delta comes any number of times.
+                let is_delta = steps[at].ends_with(".delta");
+                let next = if is_delta && kind != steps[at] { at + 1 } else { at };
+                if steps.get(next) != Some(&kind) || event["output_index"] != items - 1 {
+                    wrong(event);
+                }
+                let next = if kind.ends_with(".delta") { next } else { next + 1 };
+                open = (next < steps.len()).then_some((steps, next));
+            } else if open.is_some() {
+                wrong(event);
+            }
         }
-        assert_eq!(ranks.first(), Some(&0), "the first event is response.created");
+        assert_eq!(self.kinds().first(), Some(&"response.created"), "the first event is response.created");
     }
 
     pub fn of_kind<'a>(&'a self, wanted: &str) -> impl Iterator<Item = &'a Value> {
@@ -132,6 +172,34 @@ impl EventLog {
         assert_eq!(self.one("response.content_part.done")["part"]["text"], text.as_str());
         assert_eq!(self.one("response.output_item.done")["item"]["content"][0]["text"], text.as_str());
         assert_eq!(output_text(self.response()), text);
+    }
+
+    /// The items of the ended response, after checking each against its own events.
+    #[track_caller]
+    pub fn items(&self) -> &[Value] {
+        self.assert_gap_free();
+        let items = self.response()["output"].as_array().expect("output is an array");
+        for (at, item) in items.iter().enumerate() {
+            let of_item = |wanted: &str| {
+                let event = self.of_kind(wanted).find(|event| event["output_index"] == at);
+                event.unwrap_or_else(|| panic!("item {at} has no {wanted}"))
+            };
+            assert_eq!(of_item("response.output_item.done")["item"], *item);
+            assert_eq!(of_item("response.output_item.added")["item"]["id"], item["id"]);
+            let (text, stem) = match item["type"].as_str() {
+                Some("message") => (&item["content"][0]["text"], "response.output_text"),
+                Some("function_call") => (&item["arguments"], "response.function_call_arguments"),
+                _ => (&item["summary"][0]["text"], "response.reasoning_summary_text"),
+            };
+            let deltas = self.events.iter().filter(|e| kind(e) == format!("{stem}.delta") && e["output_index"] == at);
+            let deltas: String = deltas.map(|e| e["delta"].as_str().expect("a delta is a string")).collect();
+            assert_eq!(*text, deltas, "the deltas of item {at}");
+            let done = of_item(&format!("{stem}.done"));
+            let whole = if item["type"] == "function_call" { &done["arguments"] } else { &done["text"] };
+            assert_eq!(whole, text);
+            assert_eq!(done["item_id"], item["id"]);
+        }
+        items
     }
 }
 

@@ -1,6 +1,23 @@
 //! Dialects: how a model writes what is not plain text, that is thoughts and calls of functions.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `detect` | a dialect, told by a model's chat template |
+//! | `parse` | an output's text → thoughts, text and calls, as it comes |
+//! | `call` | the JSON of one call, as it comes |
+//! | `lark` | a grammar of the outputs that are allowed |
+//! | `teach` | calls as text, for models whose template has no tools |
+
+mod call;
+mod detect;
+pub mod lark;
+mod parse;
+pub mod teach;
 
 use serde::{Deserialize, Serialize};
+
+pub use detect::detect;
+pub use parse::{Parser, Segment};
 
 /// One model's way of writing. Part of a response's header, since the text is read by it for ever.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +38,9 @@ pub struct Tags {
     /// The prompt ends with the opening tag, so that the output begins inside the thought.
     #[serde(default)]
     pub opened: bool,
+    /// The template leaves the thought out where it is told to, by `enable_thinking`.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// How calls are written.
@@ -34,4 +54,25 @@ pub enum Calls {
     Mistral,
     /// `{"name": …, "parameters": {…}}`, alone.
     Llama,
+}
+
+impl Dialect {
+    /// The dialect of an output before which the model was told not to think.
+    pub fn without_thought(mut self) -> Self {
+        if let Some(tags) = &mut self.reasoning {
+            tags.opened &= !tags.optional;
+        }
+        self
+    }
+}
+
+impl Calls {
+    /// What begins a block of calls; nothing where a call stands alone.
+    fn open(self) -> &'static str {
+        match self {
+            Self::Hermes => "<tool_call>",
+            Self::Mistral => "[TOOL_CALLS]",
+            Self::Llama => "",
+        }
+    }
 }

@@ -10,7 +10,10 @@ use super::{
     auth::Tenant,
     sse,
 };
-use crate::wire::{error::WireError, input::InputRole, request::Create};
+use crate::{
+    render,
+    wire::{error::WireError, request::Create},
+};
 
 pub fn routes(config: &mut web::ServiceConfig) {
     let query = web::QueryConfig::default()
@@ -97,18 +100,7 @@ async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<Str
 
 async fn input_items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     let header = edge.generations.input(&tenant, &id).await?;
-    let suffix = header.id.strip_prefix("resp_").unwrap_or(&header.id);
-    let data: Vec<Value> = header
-        .create
-        .input
-        .iter()
-        .enumerate()
-        .map(|(at, message)| {
-            let part = if message.role == InputRole::Assistant { "output_text" } else { "input_text" };
-            json!({"id": format!("msg_{suffix}_in{at}"), "type": "message", "status": "completed", "role": message.role,
-                   "content": [{"type": part, "text": message.text}]})
-        })
-        .collect();
+    let data = render::input_items(&header);
     let (first, last) = (data.first().map(|i| i["id"].clone()), data.last().map(|i| i["id"].clone()));
     Ok(HttpResponse::Ok()
         .json(json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": false})))

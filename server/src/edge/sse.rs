@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     generation::Follow,
-    render::chat,
+    render::chat::ChatRenderer,
     wire::{
         error::{ErrorEvent, WireError},
         event::{Event, Numbered},
@@ -30,16 +30,17 @@ pub fn responses(follow: Follow) -> HttpResponse {
 
 /// Chat completions: data only, `[DONE]` at the end.
 pub fn chunks(follow: Follow, response: Response, include_usage: bool) -> HttpResponse {
+    let mut renderer = ChatRenderer::new(response, include_usage);
     render(follow, move |next| match next {
         Ok((_, Event::Failed { .. })) => data(&json!({"error": WireError::EngineFailed.body()})),
-        Ok((_, event)) => chat::chunks(&response, event, include_usage).iter().map(data).collect(),
+        Ok((_, event)) => renderer.event(event).iter().map(data).collect(),
         Err(error) => data(&json!({"error": error.body()})),
     })
 }
 
-fn render(follow: Follow, frame: impl Fn(Result<(u64, Event), WireError>) -> String + 'static) -> HttpResponse {
+fn render(follow: Follow, frame: impl FnMut(Result<(u64, Event), WireError>) -> String + 'static) -> HttpResponse {
     let events = stream::unfold(Some((follow, frame)), |state| async {
-        let (mut follow, frame) = state?;
+        let (mut follow, mut frame) = state?;
         // An event may have no frame of its own here, and an empty piece would end the body.
         while let Some(next) = follow.next().await {
             let failed = next.is_err();

@@ -63,7 +63,7 @@ pub struct GenerateRequest {
     pub grammar: Option<Grammar>,
     /// Log-probabilities of every token, with this many of the likeliest beside it.
     pub logprobs: Option<u8>,
-    /// Bound on the tokens of the whole output, `output` included. At least 1.
+    /// Bound on the tokens of the whole output, `output` included. 0 computes the prompt's KV, to be reused, and ends.
     pub max_output_tokens: u32,
     /// When cancelled the engine ends the generation within one token, with [`Finish::Cancelled`].
     pub cancel: CancellationToken,
@@ -85,7 +85,8 @@ pub struct Delta {
     pub finish: Option<Finish>,
 }
 
-/// What an output must match.
+/// What the text of an output must match. A token whose text is shown, such as `<tool_call>` in many vocabularies, counts as
+/// its characters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
     JsonSchema(serde_json::Value),

@@ -10,10 +10,10 @@ use tokio::{
 };
 
 use super::{
-    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, ModelInfo, Prompt,
+    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, Logprobs, ModelInfo, Prompt, TokenLogprob,
     decoder::{Decoder, TokenBytes},
 };
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Tags};
 
 /// `engine.scripted`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,7 @@ pub struct ScriptedSettings {
     pub prefill_ms: u64,
     pub fail_after: Option<u32>,
     pub context_length: u32,
+    pub reasoning: bool,
 }
 
 impl Default for ScriptedSettings {
@@ -40,6 +41,7 @@ impl Default for ScriptedSettings {
             prefill_ms: 0,
             fail_after: None,
             context_length: 8192,
+            reasoning: false,
         }
     }
 }
@@ -65,7 +67,7 @@ impl Scripted {
             context_length: settings.context_length,
             created: 0,
             quantisation: None,
-            dialect: Dialect::default(),
+            dialect: Dialect { reasoning: settings.reasoning.then(thoughts), ..Dialect::default() },
         };
         Self {
             model: Arc::new(model),
@@ -75,6 +77,11 @@ impl Scripted {
             runtime: tokio::runtime::Handle::current(),
         }
     }
+}
+
+/// What encloses the thoughts in its text, where it has some.
+fn thoughts() -> Tags {
+    Tags { open: "<think>".into(), close: "</think>".into(), opened: false, optional: false }
 }
 
 struct Words(Arc<[String]>);
@@ -115,13 +122,18 @@ impl Engine for Scripted {
 }
 
 async fn speak(settings: ScriptedSettings, words: Words, request: GenerateRequest, sender: mpsc::Sender<Delta>) {
-    let mut decoder = Decoder::new(words, request.stop.clone());
+    let mut decoder = Decoder::new(Words(words.0.clone()), request.stop.clone());
     for token in &request.output {
         decoder.push(*token);
     }
     let interval = if settings.tokens_per_second > 0.0 { 1.0 / settings.tokens_per_second } else { 0.0 };
     let start = Instant::now() + Duration::from_millis(settings.prefill_ms);
     let first = request.output.len() as u32;
+    if request.max_output_tokens == 0 {
+        sleep_until(start).await;
+        let _ = sender.send(Delta { cached_tokens: Some(0), finish: Some(Finish::Length), ..Delta::default() }).await;
+        return;
+    }
     for position in first.. {
         let jitter = settings.jitter_ms.checked_mul(u64::from(position) * 7919 % 101).unwrap_or(0) / 100;
         let due =
@@ -148,11 +160,23 @@ async fn speak(settings: ScriptedSettings, words: Words, request: GenerateReques
         }
         let (text, finish) = decoder.push(position);
         let ended = finish.is_some();
-        let _ = sender.send(Delta { tokens: vec![position], text, finish, ..Delta::default() }).await;
+        let logprobs = request.logprobs.map(|top| logprobs(&words, position, top)).into_iter().collect();
+        let cached_tokens = (position == first).then_some(0);
+        let _ = sender.send(Delta { tokens: vec![position], text, logprobs, cached_tokens, finish }).await;
         if ended {
             return;
         }
     }
+}
+
+/// Of a token that is half as likely as certain, and of the words after it, each half as likely as the one before.
+fn logprobs(words: &Words, position: u32, top: u8) -> Logprobs {
+    let word = |ahead: u32| {
+        let token = words.decode(&[position.wrapping_add(ahead)]);
+        let logprob = -std::f32::consts::LN_2 * (ahead + 1) as f32;
+        TokenLogprob { bytes: token.clone().into_bytes(), token, logprob }
+    };
+    Logprobs { token: word(0), top: (0..u32::from(top)).map(word).collect() }
 }
 
 /// Until a token is due; at full speed other tasks get their turn all the same.
@@ -205,6 +229,8 @@ mod tests {
     #[tokio::test]
     async fn says_its_text() {
         assert_eq!(run(fast(4), request()).await, ("a b c a ".into(), 4, Finish::Stop));
+        let nothing = GenerateRequest { max_output_tokens: 0, ..request() };
+        assert_eq!(run(fast(4), nothing).await, (String::new(), 0, Finish::Length));
     }
 
     #[tokio::test]

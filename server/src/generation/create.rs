@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use super::{Follower, Generations, clock::unix_seconds, log::Log, run, store_error};
-use crate::{
-    engine::{EngineError, Message, ModelInfo, Prompt, Role},
-    render::output_text,
-    store::{Created, Header, LOG_VERSION, LeftOut, StoreError},
-    wire::{
-        error::WireError,
-        input::{InputMessage, InputRole},
-        request::Create,
-        response::Truncation,
-    },
+use super::{
+    Follower, Generations,
+    clock::unix_seconds,
+    grammar::grammar,
+    history::check_outputs,
+    log::Log,
+    prompt::{fit, kept, prompt, turns},
+    run, store_error,
 };
-
-/// Turns that a chain of `previous_response_id` may have.
-const MAX_TURNS: usize = 1000;
+use crate::{
+    dialect::Dialect,
+    engine::{Engine, EngineError, Grammar, ModelInfo},
+    store::{Created, Header, LOG_VERSION, LeftOut},
+    wire::{error::WireError, input::InputItem, reasoning::Effort, request::Create, response::Truncation},
+};
 
 /// A created response, with a follower so that it is not orphaned before it is followed.
 pub struct CreatedResponse {
@@ -40,21 +40,32 @@ impl Generations {
         }
         let model = self.model(create.model.as_deref())?;
         let history = self.history(tenant, create.previous_response_id.as_deref(), connection).await?;
-        let (prompt, left_out) = self.prompt(&model, &create, history).await?;
-        let room = model.context_length - prompt.len() as u32;
-        let max_output_tokens = create.max_output_tokens.unwrap_or(self.settings.max_output_tokens).min(room);
+        check_outputs(&history, &create.input)?;
+        let dialect = match create.reasoning.effort {
+            Some(Effort::None) => model.dialect.clone().without_thought(),
+            _ => model.dialect.clone(),
+        };
+        let draft = Draft {
+            engine: self.engine.clone(),
+            grammar: grammar(&dialect, &create)?,
+            max_output_tokens: create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
+            model: model.clone(),
+            dialect,
+            create,
+        };
+        let (draft, fitted) = self.fitted(draft, history).await?;
         let header = Header {
             version: LOG_VERSION,
             id: format!("resp_{}", random_hex()),
             tenant: tenant.to_owned(),
             created_at: unix_seconds(),
             model: model.id.clone(),
-            seed: create.seed.unwrap_or_else(random_seed),
-            create,
-            prompt,
-            max_output_tokens,
-            dialect: model.dialect.clone(),
-            left_out,
+            seed: draft.create.seed.unwrap_or_else(random_seed),
+            create: draft.create,
+            prompt: fitted.prompt,
+            max_output_tokens: fitted.max_output_tokens,
+            dialect: draft.dialect,
+            left_out: fitted.left_out,
         };
         self.start(header).await
     }
@@ -89,96 +100,77 @@ impl Generations {
         .ok_or_else(|| WireError::ModelNotFound(name.unwrap_or("default").to_owned()))
     }
 
-    /// The messages before this turn, oldest first, a `Vec` a turn.
-    async fn history(
-        &self,
-        tenant: &str,
-        previous: Option<&str>,
-        connection: Option<&str>,
-    ) -> Result<Vec<Vec<Message>>, WireError> {
-        let mut turns = Vec::new();
-        let mut next = previous.map(str::to_owned);
-        while let Some(id) = next {
-            let not_found = || WireError::PreviousResponseNotFound(previous.unwrap_or_default().to_owned());
-            let (header, entries) = self.store.read(tenant, &id).await.map_err(|error| match error {
-                StoreError::Unavailable(_) => store_error(error, &id),
-                _ => not_found(),
-            })?;
-            // Only the first link: what the connection's own response continued was reachable then.
-            if turns.is_empty() && !header.create.store && connection != Some(&id) {
-                return Err(not_found());
-            }
-            if !entries.last().is_some_and(|entry| entry.is_last()) {
-                let message =
-                    format!("Response '{id}' is still being generated. Wait until it has ended, or cancel it.");
-                return Err(WireError::invalid("previous_response_id", message));
-            }
-            if turns.len() >= MAX_TURNS {
-                let message = format!("The chain has more than {MAX_TURNS} responses. Begin a new one.");
-                return Err(WireError::invalid("previous_response_id", message));
-            }
-            let mut turn = messages(&header.create.input);
-            turn.push(Message::text(Role::Assistant, output_text(entries.iter().map(|e| &**e))));
-            turns.push(turn);
-            next = header.create.previous_response_id.clone();
-        }
-        turns.reverse();
-        Ok(turns)
-    }
-
-    /// Renders the prompt. With `truncation: auto` the oldest turns are left out until it fits.
-    async fn prompt(
-        &self,
-        model: &ModelInfo,
-        create: &Create,
-        history: Vec<Vec<Message>>,
-    ) -> Result<(Vec<u32>, LeftOut), WireError> {
-        let (engine, name, context) = (self.engine.clone(), model.id.clone(), model.context_length);
-        let instructions = create.instructions.clone().map(|content| Message::text(Role::System, content));
-        let (input, truncation) = (messages(&create.input), create.truncation);
-        // Tokenising a long history takes milliseconds of computation, which would hold up the connection's thread.
-        let rendered = self.runtime.spawn_blocking(move || {
-            let mut left_out = LeftOut::default();
-            loop {
-                let turns = history.iter().skip(left_out.turns as usize).flatten();
-                let all: Vec<Message> = instructions.iter().chain(turns).chain(&input).cloned().collect();
-                let prompt = engine.tokenize(&name, &Prompt::of(all)).map_err(engine_error)?;
-                if prompt.len() < context as usize {
-                    return Ok((prompt, left_out));
-                }
-                if truncation == Truncation::Disabled || left_out.turns as usize >= history.len() {
-                    return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context });
-                }
-                left_out.turns += 1;
-            }
-        });
-        rendered.await.map_err(|error| {
+    /// Renders the prompt, off the connection's thread: a long one takes milliseconds of computation.
+    async fn fitted(&self, draft: Draft, history: Vec<InputItem>) -> Result<(Draft, Fitted), WireError> {
+        let fitted = self.runtime.spawn_blocking(move || draft.fit(history).map(|fitted| (draft, fitted)));
+        fitted.await.map_err(|error| {
             tracing::error!(%error, "rendering the prompt panicked");
             WireError::EngineFailed
         })?
     }
 }
 
-fn messages(input: &[InputMessage]) -> Vec<Message> {
-    let role = |role| match role {
-        InputRole::User => Role::User,
-        InputRole::Assistant => Role::Assistant,
-        InputRole::System | InputRole::Developer => Role::System,
-    };
-    input.iter().map(|m| Message::text(role(m.role), &*m.text)).collect()
+/// A response to be, before its prompt is known.
+struct Draft {
+    engine: Arc<dyn Engine>,
+    model: Arc<ModelInfo>,
+    dialect: Dialect,
+    create: Create,
+    grammar: Option<Grammar>,
+    /// What was asked for, or the default.
+    max_output_tokens: u32,
 }
 
-fn engine_error(error: EngineError) -> WireError {
-    match error {
-        EngineError::UnknownModel(name) => WireError::ModelNotFound(name),
-        EngineError::Template(reason) => {
-            WireError::invalid("input", format!("The model's chat template refuses the messages: {reason}"))
+/// The prompt, and what the context leaves to the output.
+struct Fitted {
+    prompt: Vec<u32>,
+    left_out: LeftOut,
+    max_output_tokens: u32,
+}
+
+impl Draft {
+    fn fit(&self, history: Vec<InputItem>) -> Result<Fitted, WireError> {
+        let context = self.model.context_length;
+        let turns = turns(history.into_iter().chain(self.create.input.iter().cloned()).collect());
+        let droppable = match self.create.truncation {
+            Truncation::Auto => turns.len() - 1,
+            Truncation::Disabled => 0,
+        };
+        // The output is left what it may take, up to a quarter of the context.
+        let room = (context - self.max_output_tokens.min(context / 4)) as usize;
+        let (prompt, dropped) = fit(droppable, room, |dropped| {
+            let prompt = prompt(&self.dialect, &self.create, kept(&turns, dropped));
+            self.engine.tokenize(&self.model.id, &prompt).map_err(|error| self.refusal(error))
+        })?;
+        if prompt.len() >= context as usize {
+            return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context });
         }
-        EngineError::Grammar(reason) => WireError::invalid("text.format", reason),
-        EngineError::Loading(_) => WireError::ServerOverloaded { retry_after_ms: 1000 },
-        EngineError::Load(reason) => {
-            tracing::error!(reason, "the engine failed");
-            WireError::EngineFailed
+        let mut max_output_tokens = self.max_output_tokens.min(context - prompt.len() as u32);
+        if !self.create.generate {
+            max_output_tokens = 0;
+        } else if let Some(grammar) = &self.grammar {
+            let checked = self.engine.check(&self.model.id, grammar, max_output_tokens);
+            checked.map_err(|error| self.refusal(error))?;
+        }
+        Ok(Fitted { prompt, left_out: LeftOut { turns: dropped as u32 }, max_output_tokens })
+    }
+
+    /// What the engine's error means to the client.
+    fn refusal(&self, error: EngineError) -> WireError {
+        match error {
+            EngineError::UnknownModel(name) => WireError::ModelNotFound(name),
+            EngineError::Template(reason) => {
+                WireError::invalid("input", format!("The model's chat template refuses the messages: {reason}"))
+            }
+            EngineError::Grammar(reason) => {
+                let param = if self.create.callable().next().is_some() { "tools" } else { "text.format" };
+                WireError::invalid(param, format!("The output cannot be held to '{param}': {reason}"))
+            }
+            EngineError::Loading(_) => WireError::ServerOverloaded { retry_after_ms: 1000 },
+            EngineError::Load(reason) => {
+                tracing::error!(reason, "the engine failed");
+                WireError::EngineFailed
+            }
         }
     }
 }

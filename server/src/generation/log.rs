@@ -7,11 +7,14 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{clock::unix_seconds, running::Registration};
+use super::{clock::unix_seconds, request::request, running::Registration};
 use crate::{
-    engine::{Delta, Finish, GenerateRequest, Sampling},
+    engine::{Delta, Finish, GenerateRequest},
     store::{Entry, Header, Lease, Store, StoreError},
-    wire::response::{InputTokensDetails, OutputTokensDetails, Usage},
+    wire::{
+        error::WireError,
+        response::{InputTokensDetails, OutputTokensDetails, Usage},
+    },
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(20);
@@ -70,29 +73,11 @@ impl Log {
     }
 
     /// What the engine is to generate: the rest, when there is output already.
-    pub fn request(&self, registration: &Registration) -> GenerateRequest {
-        let create = &self.header.create;
-        GenerateRequest {
-            prompt: self.header.prompt.clone(),
-            scope: self.header.tenant.as_str().into(),
-            output: self.output.clone(),
-            sampling: Sampling {
-                temperature: create.temperature,
-                top_p: create.top_p,
-                top_k: create.top_k,
-                min_p: create.min_p,
-                frequency_penalty: create.frequency_penalty,
-                presence_penalty: create.presence_penalty,
-                repetition_penalty: create.repetition_penalty,
-                logit_bias: create.logit_bias.clone(),
-                seed: self.header.seed,
-            },
-            stop: create.stop.clone(),
-            grammar: None,
-            logprobs: None,
-            max_output_tokens: self.header.max_output_tokens,
-            cancel: registration.stop.clone(),
-        }
+    ///
+    /// # Errors
+    /// None for a header that `create` made.
+    pub fn request(&self, registration: &Registration) -> Result<GenerateRequest, WireError> {
+        request(&self.header, self.output.clone(), registration.stop.clone())
     }
 
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {

@@ -77,9 +77,13 @@ async fn generate(
         return never_ran(log, registration).await;
     }
     tracing::debug!(response = log.header().id, "to the engine");
-    let mut deltas = match engine.generate(&log.header().model, log.request(registration)) {
+    let begun = log
+        .request(registration)
+        .map_err(|error| error.to_string())
+        .and_then(|request| engine.generate(&log.header().model, request).map_err(|error| error.to_string()));
+    let mut deltas = match begun {
         Ok(deltas) => deltas,
-        Err(error) => return log.finish(Finish::Failed(error.to_string())).await,
+        Err(reason) => return log.finish(Finish::Failed(reason)).await,
     };
     let mut batch = Vec::with_capacity(BATCH);
     let mut outcome = Ok(());

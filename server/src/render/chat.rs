@@ -1,43 +1,112 @@
 //! Chat completions rendered from a response's events.
 
 use crate::wire::{
-    chat::{ChatUsage, Choice, Chunk, ChunkChoice, Completion, Delta, Message},
+    chat::{
+        ChatUsage, Choice, ChoiceLogprobs, Chunk, ChunkChoice, Completion, Delta, FunctionDelta, Message, ToolCall,
+        ToolCallDelta,
+    },
     event::Event,
-    response::Response,
+    response::{OutputItem, Response},
 };
 
-/// The chunks that an event of `response` becomes; the response is the one of the first event.
-pub fn chunks(response: &Response, event: Event, include_usage: bool) -> Vec<Chunk> {
-    let chunk = |choices, usage| Chunk {
-        id: id(response),
-        object: "chat.completion.chunk",
-        created: response.created_at,
-        model: response.model.clone(),
-        choices,
-        service_tier: response.service_tier,
-        usage,
-    };
-    let choice = |delta, finish_reason| vec![ChunkChoice { index: 0, delta, finish_reason, logprobs: None }];
-    match event {
-        Event::ItemAdded { .. } => {
-            let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
-            vec![chunk(choice(delta, None), None)]
+/// Renders one response's events in order as chunks.
+pub struct ChatRenderer {
+    /// Of the first event.
+    response: Response,
+    include_usage: bool,
+    /// The first chunk, with the role, has been made.
+    begun: bool,
+    calls: usize,
+}
+
+impl ChatRenderer {
+    pub fn new(response: Response, include_usage: bool) -> Self {
+        Self { response, include_usage, begun: false, calls: 0 }
+    }
+
+    /// The chunks that the next event becomes.
+    pub fn event(&mut self, event: Event) -> Vec<Chunk> {
+        match event {
+            Event::ItemAdded { item, .. } => {
+                let mut delta = Delta::default();
+                if !std::mem::replace(&mut self.begun, true) {
+                    delta.role = Some("assistant");
+                    delta.content = matches!(item, OutputItem::Message(_)).then(String::new);
+                }
+                if let OutputItem::FunctionCall(call) = item {
+                    self.calls += 1;
+                    let function = FunctionDelta { name: Some(call.name), arguments: String::new() };
+                    delta.tool_calls = self.call_delta(Some(call.call_id), function);
+                }
+                let says_something = delta.role.is_some() || !delta.tool_calls.is_empty();
+                if says_something { vec![self.chunk(delta, None, None)] } else { vec![] }
+            }
+            Event::TextDelta { delta, logprobs, .. } => {
+                let delta = Delta { content: Some(delta), ..Delta::default() };
+                vec![self.chunk(delta, None, ChoiceLogprobs::of(logprobs))]
+            }
+            Event::SummaryDelta { delta, .. } => {
+                vec![self.chunk(Delta { reasoning_content: Some(delta), ..Delta::default() }, None, None)]
+            }
+            Event::ArgumentsDelta { delta, .. } => {
+                let tool_calls = self.call_delta(None, FunctionDelta { name: None, arguments: delta });
+                vec![self.chunk(Delta { tool_calls, ..Delta::default() }, None, None)]
+            }
+            Event::Completed { response } | Event::Incomplete { response } => {
+                let last = self.chunk(Delta::default(), Some(finish_reason(&response)), None);
+                let usage = response.usage.filter(|_| self.include_usage);
+                let usage = usage.map(|usage| Chunk { choices: vec![], usage: Some(usage.into()), ..self.empty() });
+                std::iter::once(last).chain(usage).collect()
+            }
+            _ => vec![],
         }
-        Event::TextDelta { delta, .. } => {
-            vec![chunk(choice(Delta { role: None, content: Some(delta) }, None), None)]
+    }
+
+    fn call_delta(&self, id: Option<String>, function: FunctionDelta) -> Vec<ToolCallDelta> {
+        let kind = id.is_some().then_some("function");
+        vec![ToolCallDelta { index: self.calls.saturating_sub(1), id, kind, function }]
+    }
+
+    fn chunk(&self, delta: Delta, finish_reason: Option<&'static str>, logprobs: Option<ChoiceLogprobs>) -> Chunk {
+        Chunk { choices: vec![ChunkChoice { index: 0, delta, finish_reason, logprobs }], ..self.empty() }
+    }
+
+    fn empty(&self) -> Chunk {
+        Chunk {
+            id: id(&self.response),
+            object: "chat.completion.chunk",
+            created: self.response.created_at,
+            model: self.response.model.clone(),
+            choices: vec![],
+            service_tier: self.response.service_tier,
+            usage: None,
         }
-        Event::Completed { response } | Event::Incomplete { response } => {
-            let last = chunk(choice(Delta::default(), Some(finish_reason(&response))), None);
-            let usage = response.usage.filter(|_| include_usage).map(|usage| chunk(vec![], Some(usage.into())));
-            std::iter::once(last).chain(usage).collect()
-        }
-        _ => vec![],
     }
 }
 
 /// An ended response as one completion.
 pub fn completion(response: &Response) -> Completion {
-    let content = response.output.iter().flat_map(|item| &item.content).map(|part| part.text.as_str()).collect();
+    let mut message = Message { role: "assistant", ..Message::default() };
+    let mut logprobs = Vec::new();
+    for item in &response.output {
+        match item {
+            OutputItem::Message(said) => {
+                let content = message.content.get_or_insert_default();
+                for part in &said.content {
+                    content.push_str(&part.text);
+                    logprobs.extend_from_slice(&part.logprobs);
+                }
+            }
+            OutputItem::FunctionCall(call) => {
+                let call = ToolCall::new(call.call_id.clone(), call.name.clone(), call.arguments.clone());
+                message.tool_calls.push(call);
+            }
+            OutputItem::Reasoning(thought) => {
+                let content = message.reasoning_content.get_or_insert_default();
+                thought.summary.iter().for_each(|part| content.push_str(&part.text));
+            }
+        }
+    }
     Completion {
         id: id(response),
         object: "chat.completion",
@@ -45,9 +114,9 @@ pub fn completion(response: &Response) -> Completion {
         model: response.model.clone(),
         choices: [Choice {
             index: 0,
-            message: Message { role: "assistant", content, refusal: None },
+            message,
             finish_reason: finish_reason(response),
-            logprobs: None,
+            logprobs: ChoiceLogprobs::of(logprobs),
         }],
         usage: response.usage.map(ChatUsage::from),
         service_tier: response.service_tier,
@@ -62,6 +131,7 @@ fn id(response: &Response) -> String {
 fn finish_reason(response: &Response) -> &'static str {
     match &response.incomplete_details {
         Some(details) if details.reason == "max_output_tokens" => "length",
+        None if response.output.iter().any(|item| matches!(item, OutputItem::FunctionCall(_))) => "tool_calls",
         _ => "stop",
     }
 }

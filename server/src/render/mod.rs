@@ -2,6 +2,9 @@
 //! every connection, on every replica, for ever.
 
 pub mod chat;
+mod input;
+mod items;
 pub mod responses;
 
-pub use responses::{Renderer, output_text, response};
+pub use input::input_items;
+pub use responses::{Renderer, response};

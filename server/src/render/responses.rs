@@ -2,96 +2,136 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
+use super::items::Open;
 use crate::{
+    dialect::{Parser, Segment},
     engine::Finish,
     store::{Entry, Header},
     wire::{
         error::WireError,
         event::Event,
-        response::{IncompleteDetails, ItemStatus, OutputItem, OutputText, Response, ResponseError, Status, Usage},
+        logprobs::{Logprob, TokenLogprob},
+        response::{
+            IncompleteDetails, ItemStatus, OutputItem, Response, ResponseError, Status, TruncationDetails, Usage,
+        },
     },
 };
 
-/// Renders one response's entries in order, keeping only what later events repeat: the text so far.
+/// Receives events with their sequence numbers.
+pub type Emit<'e> = dyn FnMut(u64, Event) + 'e;
+
+/// Renders one response's entries in order, keeping only what later events repeat: the output so far.
 pub struct Renderer {
     header: Arc<Header>,
-    item_id: String,
-    text: String,
-    open: bool,
+    parser: Parser,
+    /// Items that have ended.
+    output: Vec<OutputItem>,
+    open: Option<Open>,
+    /// Of tokens whose text has not been shown.
+    logprobs: Vec<Logprob>,
+    thinking: Thinking,
     next: u64,
+}
+
+/// Counts the tokens of thoughts, those of their tags included.
+#[derive(Default)]
+struct Thinking {
+    tokens: u32,
+    /// Tokens whose text is held back, since it may become a tag.
+    undecided: u32,
 }
 
 impl Renderer {
     pub fn new(header: Arc<Header>) -> Self {
-        let item_id = format!("msg_{}", header.id.strip_prefix("resp_").unwrap_or(&header.id));
-        Self { header, item_id, text: String::new(), open: false, next: 0 }
+        let calls = header.create.callable().next().is_some();
+        Self {
+            parser: Parser::new(&header.dialect, calls),
+            header,
+            output: Vec::new(),
+            open: None,
+            logprobs: Vec::new(),
+            thinking: Thinking::default(),
+            next: 0,
+        }
     }
 
     /// The events before the first entry. To be called once, first.
-    pub fn begin(&mut self, emit: &mut dyn FnMut(u64, Event)) {
+    pub fn begin(&mut self, emit: &mut Emit) {
         self.emit(emit, Event::Created { response: Box::new(self.snapshot(Status::InProgress)) });
     }
 
     /// The events of the next entry, with their sequence numbers.
-    pub fn entry(&mut self, entry: &Entry, emit: &mut dyn FnMut(u64, Event)) {
+    pub fn entry(&mut self, entry: &Entry, emit: &mut Emit) {
         match entry {
             Entry::Queued => self.emit(emit, Event::Queued { response: Box::new(self.snapshot(Status::Queued)) }),
             Entry::Started => {
                 self.emit(emit, Event::InProgress { response: Box::new(self.snapshot(Status::InProgress)) })
             }
-            Entry::Delta { text, .. } if text.is_empty() => {}
-            Entry::Delta { text, .. } => {
-                self.open(emit);
-                self.text.push_str(text);
-                let delta = Event::TextDelta {
-                    item_id: self.item_id.clone(),
-                    output_index: 0,
-                    content_index: 0,
-                    delta: text.clone(),
-                    logprobs: [],
-                };
-                self.emit(emit, delta);
+            Entry::Delta { tokens, text, logprobs, .. } => {
+                self.logprobs.extend(logprobs.iter().map(logprob));
+                let (was_thinking, was_plain) = (self.parser.is_thinking(), self.parser.is_plain());
+                let segments = self.parser.push(text);
+                self.thinking.count(tokens.len() as u32, was_thinking, &self.parser);
+                self.segments(segments, emit);
+                // Tokens of thoughts and calls, and of their tags, are not shown as text.
+                if !(was_plain && self.parser.is_plain()) {
+                    self.logprobs.clear();
+                }
             }
             Entry::Finished { finish, usage, completed_at } => self.finish(finish, *usage, *completed_at, emit),
         }
     }
 
-    fn emit(&mut self, emit: &mut dyn FnMut(u64, Event), event: Event) {
+    fn emit(&mut self, emit: &mut Emit, event: Event) {
         emit(self.next, event);
         self.next += 1;
     }
 
-    fn open(&mut self, emit: &mut dyn FnMut(u64, Event)) {
-        if self.open {
-            return;
+    fn segments(&mut self, segments: Vec<Segment>, emit: &mut Emit) {
+        for segment in segments {
+            if !self.open.as_ref().is_some_and(|open| open.continues(&segment)) {
+                self.close(ItemStatus::Completed, emit);
+                self.begin_item(&segment, emit);
+            }
+            let logprobs = match segment {
+                Segment::Text(_) => std::mem::take(&mut self.logprobs),
+                _ => Vec::new(),
+            };
+            if let Some(event) = self.open.as_mut().and_then(|open| open.push(segment, logprobs)) {
+                self.emit(emit, event);
+            }
         }
-        self.open = true;
-        self.emit(emit, Event::ItemAdded { output_index: 0, item: self.item(ItemStatus::InProgress, vec![]) });
-        let part = OutputText::new(String::new());
-        self.emit(emit, Event::PartAdded { item_id: self.item_id.clone(), output_index: 0, content_index: 0, part });
     }
 
-    fn finish(&mut self, finish: &Finish, usage: Usage, completed_at: u64, emit: &mut dyn FnMut(u64, Event)) {
+    fn begin_item(&mut self, segment: &Segment, emit: &mut Emit) {
+        let open = Open::new(&self.header.id, self.output.len() as u32, segment);
+        open.begin(&mut |event| self.emit(emit, event));
+        self.open = Some(open);
+    }
+
+    fn close(&mut self, status: ItemStatus, emit: &mut Emit) {
+        if let Some(open) = self.open.take() {
+            let item = open.end(status, &mut |event| self.emit(emit, event));
+            self.output.push(item);
+        }
+    }
+
+    fn finish(&mut self, finish: &Finish, mut usage: Usage, completed_at: u64, emit: &mut Emit) {
+        let segments = self.parser.finish();
+        self.segments(segments, emit);
+        // A prompt that was to be warmed is done when it has been read, and has no output.
+        let warmed = !self.header.create.generate;
+        let finish = if warmed && *finish == Finish::Length { &Finish::Stop } else { finish };
         // A reply without text is still a message; a failure before any text is none.
-        if !matches!(finish, Finish::Failed(_)) {
-            self.open(emit);
+        if !warmed && !matches!(finish, Finish::Failed(_)) && self.open.is_none() && self.output.is_empty() {
+            self.begin_item(&Segment::Text(String::new()), emit);
         }
+        // A stop string may cut a call, too.
+        let whole = *finish == Finish::Stop && !self.parser.is_in_arguments();
+        self.close(if whole { ItemStatus::Completed } else { ItemStatus::Incomplete }, emit);
         let mut response = self.snapshot(Status::Completed);
-        if self.open {
-            let (item_id, part) = (self.item_id.clone(), OutputText::new(self.text.clone()));
-            let text = self.text.clone();
-            self.emit(
-                emit,
-                Event::TextDone { item_id: item_id.clone(), output_index: 0, content_index: 0, text, logprobs: [] },
-            );
-            self.emit(emit, Event::PartDone { item_id, output_index: 0, content_index: 0, part: part.clone() });
-            let item = self
-                .item(if *finish == Finish::Stop { ItemStatus::Completed } else { ItemStatus::Incomplete }, vec![part]);
-            self.emit(emit, Event::ItemDone { output_index: 0, item: item.clone() });
-            response.output = vec![item];
-        }
+        response.output = std::mem::take(&mut self.output);
+        usage.output_tokens_details.reasoning_tokens = self.thinking.tokens;
         response.usage = Some(usage);
         let incomplete = |reason| Some(IncompleteDetails { reason });
         let event = match finish {
@@ -119,10 +159,6 @@ impl Renderer {
         self.emit(emit, event);
     }
 
-    fn item(&self, status: ItemStatus, content: Vec<OutputText>) -> OutputItem {
-        OutputItem { id: self.item_id.clone(), kind: "message", status, role: "assistant", content }
-    }
-
     /// The response object without output.
     fn snapshot(&self, status: Status) -> Response {
         let create = &self.header.create;
@@ -138,17 +174,20 @@ impl Renderer {
             instructions: create.instructions.clone(),
             output: vec![],
             error: None,
-            tools: vec![],
-            tool_choice: "auto",
+            tools: create.tools.clone(),
+            tool_choice: create.tool_choice.clone(),
             truncation: create.truncation,
+            truncation_details: Some(self.header.left_out.turns)
+                .filter(|turns| *turns > 0)
+                .map(|dropped_turns| TruncationDetails { dropped_turns }),
             parallel_tool_calls: create.parallel_tool_calls,
-            text: json!({"format": {"type": "text"}}),
+            text: create.text.clone(),
             top_p: create.top_p,
             temperature: create.temperature,
             presence_penalty: create.presence_penalty,
             frequency_penalty: create.frequency_penalty,
-            top_logprobs: 0,
-            reasoning: None,
+            top_logprobs: create.top_logprobs,
+            reasoning: create.reasoning,
             usage: None,
             max_output_tokens: create.max_output_tokens,
             max_tool_calls: None,
@@ -163,7 +202,27 @@ impl Renderer {
     }
 }
 
-/// The response object as it stands after `entries`, with the text so far, and the number of its last event.
+impl Thinking {
+    fn count(&mut self, tokens: u32, was_thinking: bool, parser: &Parser) {
+        self.undecided += tokens;
+        if was_thinking || parser.is_thinking() {
+            self.tokens += std::mem::take(&mut self.undecided);
+        } else if !parser.is_holding() {
+            self.undecided = 0;
+        }
+    }
+}
+
+fn logprob(logprobs: &crate::engine::Logprobs) -> Logprob {
+    let token = |of: &crate::engine::TokenLogprob| TokenLogprob {
+        token: of.token.clone(),
+        logprob: of.logprob,
+        bytes: of.bytes.clone(),
+    };
+    Logprob { token: token(&logprobs.token), top_logprobs: logprobs.top.iter().map(token).collect() }
+}
+
+/// The response object as it stands after `entries`, with the output so far, and the number of its last event.
 pub fn response<'e>(header: &Arc<Header>, entries: impl IntoIterator<Item = &'e Entry>) -> (Response, u64) {
     let mut renderer = Renderer::new(header.clone());
     let mut last = (0, None);
@@ -183,36 +242,53 @@ pub fn response<'e>(header: &Arc<Header>, entries: impl IntoIterator<Item = &'e 
     entries.into_iter().for_each(|entry| renderer.entry(entry, &mut keep));
     let (number, response) = last;
     let mut response = response.map_or_else(|| renderer.snapshot(Status::InProgress), |r| *r);
-    if renderer.open && response.output.is_empty() {
-        response.output = vec![renderer.item(ItemStatus::InProgress, vec![OutputText::new(renderer.text.clone())])];
-    }
+    // The last event has the output, those before it have none yet.
+    response.output.append(&mut renderer.output);
+    response.output.extend(renderer.open.map(|open| open.end(ItemStatus::InProgress, &mut |_| {})));
     (response, number)
-}
-
-/// The text of a log so far.
-pub fn output_text<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> String {
-    let texts = entries.into_iter().filter_map(|entry| match entry {
-        Entry::Delta { text, .. } => Some(text.as_str()),
-        _ => None,
-    });
-    texts.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::store::conformance::{delta, finished, header, said};
+    use serde_json::{Value, json};
 
-    fn names(entries: &[Entry]) -> Vec<&'static str> {
-        let mut renderer = Renderer::new(Arc::new(header("resp_1", "t")));
-        let mut names = Vec::new();
+    use super::*;
+    use crate::{
+        dialect::{Dialect, Tags},
+        store::conformance::{delta, finished, header, said},
+        wire::request::Create,
+    };
+
+    /// A header whose model thinks and may call.
+    fn agent() -> Header {
+        let create = json!({"input": "x", "tools": [{"type": "function", "name": "f"}]});
+        let tags = Tags { open: "<think>".into(), close: "</think>".into(), opened: false, optional: false };
+        Header {
+            create: Create::from_value(create).unwrap(),
+            dialect: Dialect { reasoning: Some(tags), ..Dialect::default() },
+            ..header("resp_1", "t")
+        }
+    }
+
+    fn events(header: Header, entries: &[Entry]) -> Vec<Value> {
+        let mut renderer = Renderer::new(Arc::new(header));
+        let mut events = Vec::new();
         let mut collect = |number, event: Event| {
-            assert_eq!(number, names.len() as u64, "numbers have no gap");
-            names.push(event.name().strip_prefix("response.").unwrap_or_default());
+            assert_eq!(number, events.len() as u64, "numbers have no gap");
+            let event = serde_json::to_value(&event).unwrap();
+            events.push(event);
         };
         renderer.begin(&mut collect);
         entries.iter().for_each(|entry| renderer.entry(entry, &mut collect));
-        names
+        events
+    }
+
+    fn kind(event: &Value) -> &str {
+        event["type"].as_str().unwrap().strip_prefix("response.").unwrap()
+    }
+
+    fn names(entries: &[Entry]) -> Vec<String> {
+        events(header("resp_1", "t"), entries).iter().map(|event| kind(event).to_owned()).collect()
     }
 
     fn ended(finish: Finish) -> Entry {
@@ -224,6 +300,8 @@ mod tests {
 
     const CLOSE: [&str; 3] = ["output_text.done", "content_part.done", "output_item.done"];
     const OPEN: [&str; 2] = ["output_item.added", "content_part.added"];
+    const CALL: [&str; 4] =
+        ["output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"];
 
     #[test]
     fn a_reply_has_the_full_order() {
@@ -250,15 +328,163 @@ mod tests {
         assert_eq!(names(&early), ["created", "in_progress", "failed"]);
     }
 
+    const TEXT: &str = "<think>\nhm\n</think>\n\nSo: <tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n\
+                        <tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
+
+    #[test]
+    fn thoughts_text_and_calls_are_items_in_order() {
+        let entries = [Entry::Started, said(1, TEXT), finished()];
+        let events = events(agent(), &entries);
+        let thought = [
+            "output_item.added",
+            "reasoning_summary_part.added",
+            "reasoning_summary_text.delta",
+            "reasoning_summary_text.done",
+            "reasoning_summary_part.done",
+            "output_item.done",
+        ];
+        let message = [&OPEN[..], &["output_text.delta"], &CLOSE].concat();
+        let expected = [&["created", "in_progress"][..], &thought, &message, &CALL, &CALL, &["completed"]].concat();
+        assert_eq!(events.iter().map(kind).collect::<Vec<_>>(), expected);
+        let output = &events.last().unwrap()["response"]["output"];
+        let part = json!({"type": "output_text", "text": "So: ", "annotations": [], "logprobs": []});
+        assert_eq!(
+            *output,
+            json!([
+                {"type": "reasoning", "id": "rs_1", "status": "completed",
+                 "summary": [{"type": "summary_text", "text": "hm"}]},
+                {"type": "message", "id": "msg_1_1", "status": "completed", "role": "assistant", "content": [part]},
+                {"type": "function_call", "id": "fc_1_2", "status": "completed", "call_id": "call_1_2", "name": "f",
+                 "arguments": "{\"a\": 1}"},
+                {"type": "function_call", "id": "fc_1_3", "status": "completed", "call_id": "call_1_3", "name": "f",
+                 "arguments": "{}"},
+            ])
+        );
+        let done: Vec<&Value> = events.iter().filter(|event| kind(event) == "output_item.done").collect();
+        for (at, event) in done.into_iter().enumerate() {
+            assert_eq!((&event["item"], &event["output_index"]), (&output[at], &json!(at)));
+        }
+    }
+
+    #[test]
+    fn items_do_not_depend_on_how_the_text_was_cut() {
+        let whole = response(&Arc::new(agent()), &[said(1, TEXT), finished()]).0.output;
+        for width in 1..9 {
+            let chars: Vec<char> = TEXT.chars().collect();
+            let mut entries: Vec<Entry> =
+                chars.chunks(width).map(|piece| said(1, &piece.iter().collect::<String>())).collect();
+            entries.push(finished());
+            assert_eq!(response(&Arc::new(agent()), &entries).0.output, whole);
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_cut_is_incomplete() {
+        let cut = &TEXT[..TEXT.rfind("{}").unwrap() + 1];
+        for finish in [Finish::Length, Finish::Cancelled, Finish::Stop, Finish::Failed("x".into())] {
+            let (response, _) = response(&Arc::new(agent()), &[said(1, cut), ended(finish)]);
+            let statuses: Vec<ItemStatus> = response.output.iter().map(status).collect();
+            let (last, before) = statuses.split_last().unwrap();
+            assert_eq!(*last, ItemStatus::Incomplete);
+            assert!(before.iter().all(|status| *status == ItemStatus::Completed) && before.len() == 3);
+        }
+        let running = response(&Arc::new(agent()), &[said(1, cut)]).0;
+        assert_eq!((running.output.len(), status(&running.output[3])), (4, ItemStatus::InProgress));
+    }
+
+    fn status(item: &OutputItem) -> ItemStatus {
+        match item {
+            OutputItem::Message(message) => message.status,
+            OutputItem::FunctionCall(call) => call.status,
+            OutputItem::Reasoning(thought) => thought.status,
+        }
+    }
+
+    #[test]
+    fn the_tokens_of_thoughts_are_counted() {
+        let count = |pieces: &[&str]| {
+            let mut entries: Vec<Entry> = pieces.iter().map(|piece| said(1, piece)).collect();
+            entries.push(finished());
+            let usage = response(&Arc::new(agent()), &entries).0.usage.unwrap();
+            usage.output_tokens_details.reasoning_tokens
+        };
+        assert_eq!(count(&["Hello", " <", "x", ">"]), 0);
+        assert_eq!(count(&["<think>", "a", "", " b", "</think>", "\n", "Hello", "!"]), 5);
+        assert_eq!(count(&["<", "th", "ink", ">", "a", "</", "think", ">", "Hello"]), 8);
+        assert_eq!(count(&["<", "th", "ought", ">"]), 0);
+    }
+
+    #[test]
+    fn logprobs_go_with_the_text_that_their_tokens_became() {
+        let logprob = |token: &str| crate::engine::Logprobs {
+            token: crate::engine::TokenLogprob { token: token.into(), bytes: token.into(), logprob: -0.5 },
+            top: vec![],
+        };
+        let said = |text: &str, token: &str| match said(1, text) {
+            Entry::Delta { tokens, text, .. } => {
+                Entry::Delta { tokens, text, logprobs: vec![logprob(token)], cached_tokens: None }
+            }
+            other => other,
+        };
+        let entries = [
+            said("<think>", "<think>"),
+            said("hm", "hm"),
+            said("</think>", "</think>"),
+            said("a ", "a "),
+            said("<", "<"),
+            said("b", "b"),
+            finished(),
+        ];
+        let events = events(agent(), &entries);
+        let tokens = |value: &Value| -> Vec<String> {
+            value.as_array().unwrap().iter().map(|l| l["token"].as_str().unwrap().to_owned()).collect()
+        };
+        let deltas: Vec<_> =
+            events.iter().filter(|e| kind(e) == "output_text.delta").map(|e| tokens(&e["logprobs"])).collect();
+        assert_eq!(deltas, [vec!["a "], vec!["<", "b"]]);
+        let done = events.iter().find(|e| kind(e) == "output_text.done").unwrap();
+        assert_eq!(tokens(&done["logprobs"]), ["a ", "<", "b"]);
+        assert_eq!(done["logprobs"][0]["logprob"], -0.5);
+        assert_eq!(done["logprobs"][0]["bytes"], json!([97, 32]));
+        let part = &events.last().unwrap()["response"]["output"][1]["content"][0];
+        assert_eq!(part["logprobs"], done["logprobs"]);
+    }
+
+    #[test]
+    fn a_warmed_prompt_completes_without_output() {
+        let create = Create { generate: false, ..header("resp_1", "t").create };
+        let header = Arc::new(Header { create, ..header("resp_1", "t") });
+        for finish in [Finish::Stop, Finish::Length] {
+            let (response, last) = response(&header, &[Entry::Started, ended(finish)]);
+            assert_eq!((response.status, response.output.len(), last), (Status::Completed, 0, 2));
+        }
+        let (cancelled, _) = response(&header, &[Entry::Started, ended(Finish::Cancelled)]);
+        assert_eq!((cancelled.status, cancelled.output.len()), (Status::Incomplete, 0));
+    }
+
     #[test]
     fn a_snapshot_has_the_text_so_far() {
+        let text = |response: &Response| match &response.output[..] {
+            [OutputItem::Message(message)] => message.content[0].text.clone(),
+            other => panic!("{other:?}"),
+        };
         let header = Arc::new(header("resp_1", "t"));
         let (running, last) = response(&header, &[Entry::Started, delta(1), delta(2)]);
         assert_eq!((running.status, last), (Status::InProgress, 5));
-        assert_eq!(running.output[0].content[0].text, " 1 2");
+        assert_eq!(text(&running), " 1 2");
         let (done, _) = response(&header, &[Entry::Started, delta(1), finished()]);
         assert_eq!((done.status, done.usage.map(|u| u.output_tokens)), (Status::Completed, Some(1)));
         let failed = response(&header, &[ended(Finish::Failed("secret detail".into()))]).0;
         assert!(!serde_json::to_string(&failed).unwrap().contains("secret detail"));
+    }
+
+    #[test]
+    fn what_was_left_out_is_said() {
+        let left_out = crate::store::LeftOut { turns: 3 };
+        let cut = Header { left_out, ..header("resp_1", "t") };
+        let events = events(cut, &[]);
+        assert_eq!(events[0]["response"]["truncation_details"], json!({"dropped_turns": 3}));
+        let whole = self::events(header("resp_1", "t"), &[]);
+        assert!(whole[0]["response"].get("truncation_details").is_none());
     }
 }

@@ -233,9 +233,8 @@ impl Log {
     }
 
     fn bytes(&self) -> usize {
-        let create = &self.header.create;
-        let input: usize = create.input.iter().map(|m| m.text.len()).sum();
-        let text = input + create.instructions.as_ref().map_or(0, String::len) + 4 * self.header.prompt.len();
+        let create = serde_json::to_string(&self.header.create).map_or(0, |json| json.len());
+        let text = create + 4 * self.header.prompt.len();
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let log: usize = entries
             .iter()

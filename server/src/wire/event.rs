@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::response::{OutputItem, OutputText, Response, Status};
+use super::{
+    logprobs::Logprob,
+    response::{OutputItem, OutputText, Response, Status, SummaryText},
+};
 
 /// An event of a response, with its place in the order and what connections add.
 #[derive(Debug, Clone, Serialize)]
@@ -32,11 +35,23 @@ pub enum Event {
     #[serde(rename = "response.content_part.added")]
     PartAdded { item_id: String, output_index: u32, content_index: u32, part: OutputText },
     #[serde(rename = "response.output_text.delta")]
-    TextDelta { item_id: String, output_index: u32, content_index: u32, delta: String, logprobs: [(); 0] },
+    TextDelta { item_id: String, output_index: u32, content_index: u32, delta: String, logprobs: Vec<Logprob> },
     #[serde(rename = "response.output_text.done")]
-    TextDone { item_id: String, output_index: u32, content_index: u32, text: String, logprobs: [(); 0] },
+    TextDone { item_id: String, output_index: u32, content_index: u32, text: String, logprobs: Vec<Logprob> },
     #[serde(rename = "response.content_part.done")]
     PartDone { item_id: String, output_index: u32, content_index: u32, part: OutputText },
+    #[serde(rename = "response.function_call_arguments.delta")]
+    ArgumentsDelta { item_id: String, output_index: u32, delta: String },
+    #[serde(rename = "response.function_call_arguments.done")]
+    ArgumentsDone { item_id: String, output_index: u32, arguments: String },
+    #[serde(rename = "response.reasoning_summary_part.added")]
+    SummaryPartAdded { item_id: String, output_index: u32, summary_index: u32, part: SummaryText },
+    #[serde(rename = "response.reasoning_summary_text.delta")]
+    SummaryDelta { item_id: String, output_index: u32, summary_index: u32, delta: String },
+    #[serde(rename = "response.reasoning_summary_text.done")]
+    SummaryDone { item_id: String, output_index: u32, summary_index: u32, text: String },
+    #[serde(rename = "response.reasoning_summary_part.done")]
+    SummaryPartDone { item_id: String, output_index: u32, summary_index: u32, part: SummaryText },
     #[serde(rename = "response.output_item.done")]
     ItemDone { output_index: u32, item: OutputItem },
     #[serde(rename = "response.completed")]
@@ -59,6 +74,12 @@ impl Event {
             Self::TextDelta { .. } => "response.output_text.delta",
             Self::TextDone { .. } => "response.output_text.done",
             Self::PartDone { .. } => "response.content_part.done",
+            Self::ArgumentsDelta { .. } => "response.function_call_arguments.delta",
+            Self::ArgumentsDone { .. } => "response.function_call_arguments.done",
+            Self::SummaryPartAdded { .. } => "response.reasoning_summary_part.added",
+            Self::SummaryDelta { .. } => "response.reasoning_summary_text.delta",
+            Self::SummaryDone { .. } => "response.reasoning_summary_text.done",
+            Self::SummaryPartDone { .. } => "response.reasoning_summary_part.done",
             Self::ItemDone { .. } => "response.output_item.done",
             Self::Completed { .. } => "response.completed",
             Self::Incomplete { .. } => "response.incomplete",

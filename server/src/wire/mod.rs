@@ -3,13 +3,18 @@
 //! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours.
 
 pub mod chat;
+pub mod client;
 pub mod close;
 pub mod error;
 pub mod event;
+pub mod format;
 pub mod input;
+pub mod logprobs;
 mod read;
+pub mod reasoning;
 pub mod request;
 pub mod response;
+pub mod tools;
 
 /// The subprotocol that turns the `caudal:` extensions on.
 pub const SUBPROTOCOL: &str = "caudal.responses.v1";

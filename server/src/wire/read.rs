@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use super::{error::WireError, shorten};
 
+/// Of ids that clients choose.
+pub const MAX_ID_BYTES: usize = 256;
+
 pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
     read_field("", value)
 }
@@ -41,4 +44,25 @@ pub fn read_field<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, Wi
 
 pub fn missing(param: &str) -> WireError {
     WireError::invalid(param, format!("'{param}' is missing."))
+}
+
+pub fn unsupported(param: &str) -> WireError {
+    WireError::invalid(param, format!("'{param}' is not supported by this server with the value given."))
+}
+
+/// 1 to [`MAX_ID_BYTES`] bytes.
+pub fn check_id(param: &str, id: &str) -> Result<(), WireError> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        return Err(WireError::invalid(param, format!("'{param}' must have 1 to {MAX_ID_BYTES} bytes.")));
+    }
+    Ok(())
+}
+
+/// `[A-Za-z0-9_-]{1,64}`, as functions and schemas are named.
+pub fn check_name(param: &str, name: &str) -> Result<(), WireError> {
+    let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    if !fits {
+        return Err(WireError::invalid(param, format!("'{param}' must be 1 to 64 characters of A-Z a-z 0-9 _ -")));
+    }
+    Ok(())
 }

@@ -1,17 +1,20 @@
-//! What clients send: client events, and the body that creates a response. Parsing validates: a [`Create`] in hand proves
-//! that every field is known, typed, in range and supported.
+//! The body that creates a response. Parsing validates: a [`Create`] in hand proves that every field is known, typed, in
+//! range and supported.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     error::WireError,
-    input::{InputMessage, parse_input},
-    read::{missing, read, read_field},
+    format::{TextConfig, parse_format},
+    input::{InputItem, parse_input},
+    read::{check_id, missing, read, read_field, unsupported},
+    reasoning::Reasoning,
     response::{ServiceTier, Truncation},
     shorten,
+    tools::{FunctionTool, ToolChoice, parse_tool_choice, parse_tools},
 };
 
 /// Bounds on what a request may carry, beside the size of the message itself.
@@ -19,33 +22,14 @@ const MAX_STOP: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 const MAX_METADATA: usize = 16;
 const MAX_BIAS: usize = 300;
-const MAX_ID_BYTES: usize = 256;
-
-/// An event of a WebSocket client.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ClientEvent {
-    Create {
-        create: Box<Create>,
-        stream_id: Option<String>,
-    },
-    Resume {
-        response_id: String,
-        starting_after: Option<u64>,
-        stream_id: Option<String>,
-    },
-    Cancel {
-        response_id: String,
-    },
-    Ping,
-    /// The answer to our ping; it proves that the client lives, as any message does.
-    Pong,
-}
+/// OpenAI's bound.
+const MAX_TOP_LOGPROBS: u8 = 20;
 
 /// A validated `response.create`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Create {
     pub model: Option<String>,
-    pub input: Vec<InputMessage>,
+    pub input: Vec<InputItem>,
     pub instructions: Option<String>,
     pub previous_response_id: Option<String>,
     pub store: bool,
@@ -64,7 +48,17 @@ pub struct Create {
     pub truncation: Truncation,
     #[serde(default)]
     pub service_tier: ServiceTier,
+    pub tools: Vec<FunctionTool>,
+    pub tool_choice: ToolChoice,
     pub parallel_tool_calls: bool,
+    pub text: TextConfig,
+    pub reasoning: Reasoning,
+    /// Whether the log-probabilities of the text's tokens were asked for.
+    pub logprobs: bool,
+    /// How many of the likeliest tokens come with each.
+    pub top_logprobs: u8,
+    /// `false`: the prompt is computed and kept, and nothing is said.
+    pub generate: bool,
     pub metadata: BTreeMap<String, String>,
     pub user: Option<String>,
     pub safety_identifier: Option<String>,
@@ -72,69 +66,11 @@ pub struct Create {
     pub client_request_id: Option<String>,
 }
 
-/// Reads one WebSocket message. The error comes with the `stream_id` that it should echo.
-pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<String>)> {
-    let value: Value = serde_json::from_str(text).map_err(|e| (WireError::InvalidJson(e.to_string()), None))?;
-    let Value::Object(mut object) = value else {
-        return Err((
-            WireError::InvalidRequest { param: None, message: "A message must be a JSON object.".into() },
-            None,
-        ));
-    };
-    let stream_id = match object.remove("stream_id") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(id)) if is_stream_id(&id) => Some(id),
-        Some(_) => return Err((WireError::InvalidStreamId, None)),
-    };
-    parse_event_body(object, stream_id.clone()).map_err(|error| (error, stream_id))
-}
-
-fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -> Result<ClientEvent, WireError> {
-    let kind = match object.remove("type") {
-        Some(Value::String(kind)) => kind,
-        Some(_) => return Err(WireError::invalid("type", "'type' must be a string.")),
-        None => return Err(WireError::invalid("type", "'type' is missing, such as \"response.create\".")),
-    };
-    match kind.as_str() {
-        "response.create" => {
-            Ok(ClientEvent::Create { create: Box::new(Create::from_value(Value::Object(object))?), stream_id })
-        }
-        "caudal:response.resume" => {
-            #[derive(Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct Resume {
-                response_id: Option<String>,
-                conversation: Option<Value>,
-                starting_after: Option<u64>,
-            }
-            let resume: Resume = read(Value::Object(object))?;
-            if resume.conversation.is_some() {
-                return Err(unsupported("conversation"));
-            }
-            let response_id = resume.response_id.ok_or_else(|| missing("response_id"))?;
-            Ok(ClientEvent::Resume { response_id, starting_after: resume.starting_after, stream_id })
-        }
-        "caudal:response.cancel" | "response.cancel" => {
-            #[derive(Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct Cancel {
-                response_id: String,
-            }
-            let cancel: Cancel = read(Value::Object(object))?;
-            Ok(ClientEvent::Cancel { response_id: cancel.response_id })
-        }
-        "caudal:ping" => Ok(ClientEvent::Ping),
-        "caudal:pong" => Ok(ClientEvent::Pong),
-        other => Err(WireError::invalid("type", format!("Unknown type '{}'.", shorten(other)))),
-    }
-}
-
 /// The body as it may arrive. Fields that are known and not supported are here so that they are refused by name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
     model: Option<String>,
-    input: Option<Value>,
     instructions: Option<String>,
     previous_response_id: Option<String>,
     conversation: Option<Value>,
@@ -159,12 +95,12 @@ struct Body {
     prompt_cache_key: Option<String>,
     prompt_cache_retention: Option<Value>,
     client_request_id: Option<String>,
-    top_logprobs: Option<u32>,
-    include: Option<Vec<Value>>,
+    top_logprobs: Option<u8>,
+    include: Option<Vec<String>>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     text: Option<Text>,
-    reasoning: Option<Value>,
+    reasoning: Option<Reasoning>,
     prompt: Option<Value>,
     cache: Option<Cache>,
     generate: Option<bool>,
@@ -181,14 +117,8 @@ struct Body {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
-    format: Option<Format>,
+    format: Option<Value>,
     verbosity: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Format {
-    #[serde(rename = "type")]
-    kind: String,
 }
 
 #[derive(Deserialize)]
@@ -199,14 +129,25 @@ struct Cache {
 
 impl Create {
     /// Validates the body of `POST /v1/responses`, which is also `response.create` without its `type`.
-    pub fn from_value(value: Value) -> Result<Self, WireError> {
+    pub fn from_value(mut value: Value) -> Result<Self, WireError> {
+        let input = value.as_object_mut().and_then(|body| body.remove("input"));
         let body: Body = read(value)?;
+        Self::new(body, parse_input(input.ok_or_else(|| missing("input"))?)?)
+    }
+
+    /// Validates the fields beside `input`, which was read from elsewhere.
+    pub fn with_input(fields: Value, input: Vec<InputItem>) -> Result<Self, WireError> {
+        Self::new(read(fields)?, input)
+    }
+
+    fn new(body: Body, input: Vec<InputItem>) -> Result<Self, WireError> {
         body.refuse_unsupported()?;
         body.check_ranges()?;
-        let metadata = check_metadata(body.metadata.unwrap_or_default())?;
+        let tools = parse_tools(body.tools.unwrap_or_default())?;
+        let top_logprobs = body.top_logprobs.unwrap_or(0);
         Ok(Self {
             model: body.model,
-            input: parse_input(body.input.ok_or_else(|| missing("input"))?)?,
+            input,
             instructions: body.instructions,
             previous_response_id: body.previous_response_id,
             store: body.store.unwrap_or(true),
@@ -222,14 +163,29 @@ impl Create {
             max_output_tokens: body.max_output_tokens,
             seed: body.seed,
             truncation: body.truncation.unwrap_or_default(),
+            tool_choice: parse_tool_choice(body.tool_choice, &tools)?,
+            tools,
             service_tier: body.service_tier.unwrap_or_default(),
             parallel_tool_calls: body.parallel_tool_calls.unwrap_or(true),
-            metadata,
+            text: match body.text.and_then(|text| text.format) {
+                Some(format) => TextConfig { format: parse_format(format)? },
+                None => TextConfig::default(),
+            },
+            reasoning: body.reasoning.unwrap_or_default(),
+            logprobs: parse_include(body.include.unwrap_or_default())? || top_logprobs > 0,
+            top_logprobs,
+            generate: body.generate.unwrap_or(true),
+            metadata: check_metadata(body.metadata.unwrap_or_default())?,
             user: short("user", body.user)?,
             safety_identifier: short("safety_identifier", body.safety_identifier)?,
             prompt_cache_key: short("prompt_cache_key", body.prompt_cache_key)?,
             client_request_id: short("client_request_id", body.client_request_id)?,
         })
+    }
+
+    /// The functions that may be called.
+    pub fn callable(&self) -> impl Iterator<Item = &FunctionTool> {
+        self.tools.iter().filter(|tool| self.tool_choice.allows(&tool.name))
     }
 }
 
@@ -240,15 +196,8 @@ impl Body {
             ("conversation", self.conversation.is_some()),
             ("prompt", self.prompt.is_some()),
             ("cache", self.cache.as_ref().is_some_and(|c| c.mode != "off")),
-            ("generate", self.generate == Some(false)),
-            ("tools", self.tools.as_ref().is_some_and(|t| !t.is_empty())),
-            ("tool_choice", self.tool_choice.as_ref().is_some_and(|c| c != "auto" && c != "none")),
             ("max_tool_calls", self.max_tool_calls.is_some()),
-            ("top_logprobs", self.top_logprobs.unwrap_or(0) > 0),
-            ("include", self.include.as_ref().is_some_and(|i| !i.is_empty())),
-            ("text.format", text.and_then(|t| t.format.as_ref()).is_some_and(|f| f.kind != "text")),
             ("text.verbosity", text.and_then(|t| t.verbosity.as_ref()).is_some_and(|v| v != "medium")),
-            ("reasoning", self.reasoning.as_ref().is_some_and(|r| !is_empty_object(r))),
             ("prompt_cache_retention", self.prompt_cache_retention.is_some()),
         ];
         match refused.into_iter().find(|(_, is_set)| *is_set) {
@@ -265,6 +214,7 @@ impl Body {
         in_range("presence_penalty", self.presence_penalty, "from -2 to 2", |p| (-2.0..=2.0).contains(&p))?;
         in_range("repetition_penalty", self.repetition_penalty, "above 0 and at most 2", |p| p > 0.0 && p <= 2.0)?;
         in_range("top_k", self.top_k, "at least 1", |k| k >= 1)?;
+        in_range("top_logprobs", self.top_logprobs, "from 0 to 20", |n| n <= MAX_TOP_LOGPROBS)?;
         in_range("max_output_tokens", self.max_output_tokens, "at least 1", |n| n >= 1)
     }
 }
@@ -277,12 +227,24 @@ fn in_range<T: Copy>(param: &str, value: Option<T>, range: &str, holds: impl Fn(
 }
 
 fn short(param: &str, value: Option<String>) -> Result<Option<String>, WireError> {
-    match &value {
-        Some(v) if v.is_empty() || v.len() > MAX_ID_BYTES => {
-            Err(WireError::invalid(param, format!("'{param}' must have 1 to {MAX_ID_BYTES} bytes.")))
+    value.map(|value| check_id(param, &value).map(|()| value)).transpose()
+}
+
+/// Whether log-probabilities are to be included. Encrypted thoughts are asked for by clients that send whole
+/// conversations; ours are in the clear, and never shown to the model again.
+fn parse_include(include: Vec<String>) -> Result<bool, WireError> {
+    let mut logprobs = false;
+    for (at, what) in include.into_iter().enumerate() {
+        match what.as_str() {
+            "message.output_text.logprobs" => logprobs = true,
+            "reasoning.encrypted_content" => {}
+            other => {
+                let message = format!("'{}' cannot be included: this server has nothing of that kind.", shorten(other));
+                return Err(WireError::invalid(format!("include[{at}]"), message));
+            }
         }
-        _ => Ok(value),
     }
+    Ok(logprobs)
 }
 
 fn check_bias(bias: BTreeMap<u32, f32>) -> Result<BTreeMap<u32, f32>, WireError> {
@@ -314,22 +276,10 @@ fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> {
     Ok(stop)
 }
 
-/// `[A-Za-z0-9_.-]{1,256}`.
-fn is_stream_id(id: &str) -> bool {
-    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-}
-
-fn is_empty_object(value: &Value) -> bool {
-    value.is_null() || value.as_object().is_some_and(|o| o.values().all(Value::is_null))
-}
-
-fn unsupported(param: &str) -> WireError {
-    WireError::invalid(param, format!("'{param}' is not supported by this server with the value given."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::input::InputRole;
     use serde_json::json;
 
     fn param_of(body: Value) -> String {
@@ -354,17 +304,27 @@ mod tests {
             (json!({"input": "x", "metadata": {"a": 1}}), "metadata.a"),
             (json!({"input": "x", "nonsense": 1}), "nonsense"),
             (json!({"input": "x", "stop": [1]}), "stop[0]"),
-            (json!({"input": "x", "text": {"format": {"type": "json_schema"}}}), "text.format"),
-            (json!({"input": "x", "text": {"format": {}}}), "text.format.type"),
+            (json!({"input": "x", "text": {"format": {"type": "json_schema"}}}), "text.format.name"),
+            (json!({"input": "x", "reasoning": {"effort": "enormous"}}), "reasoning.effort"),
+            (json!({"input": "x", "include": ["file_search_call.results"]}), "include[0]"),
+            (json!({"input": "x", "top_logprobs": 21}), "top_logprobs"),
             (json!({"input": "x", "text": {"colour": 1}}), "text.colour"),
-            (json!({"input": "x", "tools": [{}]}), "tools"),
+            (json!({"input": "x", "tools": [{}]}), "tools[0].type"),
             (json!({"input": "x", "conversation": "c"}), "conversation"),
             (json!({"input": "x", "service_tier": "scale"}), "service_tier"),
             (json!({"input": 5}), "input"),
             (json!({"input": [{"role": "user"}]}), "input[0].content"),
             (json!({"input": [{"role": "cook", "content": "x"}]}), "input[0].role"),
             (json!({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}), "input[0].content[0].type"),
-            (json!({"input": [{"type": "function_call_output"}]}), "input[0].type"),
+            (json!({"input": [{"type": "item_reference", "id": "x"}]}), "input[0].type"),
+            (json!({"input": [{"type": "function_call_output"}]}), "input[0].call_id"),
+            (json!({"input": [{"type": "function_call_output", "call_id": "c"}]}), "input[0].output"),
+            (
+                json!({"input": [{"type": "function_call", "call_id": "", "name": "f", "arguments": ""}]}),
+                "input[0].call_id",
+            ),
+            (json!({"input": [{"type": "function_call", "call_id": "c", "name": "f"}]}), "input[0].arguments"),
+            (json!({"input": [{"type": "reasoning", "summary": 7}]}), "input[0].summary"),
         ] {
             assert_eq!(param_of(body.clone()), param, "{body}");
         }
@@ -375,16 +335,20 @@ mod tests {
         let body = json!({"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]}],
             "stream": true, "background": false, "tools": [], "tool_choice": "auto", "include": [], "reasoning": {"effort": null},
             "text": {"format": {"type": "text"}}, "service_tier": "auto", "generate": true, "cache": {"mode": "off"}});
-        assert_eq!(Create::from_value(body).unwrap().input[0].text, "ab");
+        assert_eq!(Create::from_value(body).unwrap().input, [InputItem::message(InputRole::User, "ab")]);
     }
 
     #[test]
-    fn stream_ids_are_checked_and_echoed_in_errors() {
-        assert_eq!(
-            parse_client_event(r#"{"type":"response.create","stream_id":"a b"}"#).unwrap_err().0,
-            WireError::InvalidStreamId
-        );
-        let (_, stream_id) = parse_client_event(r#"{"type":"nope","stream_id":"a"}"#).unwrap_err();
-        assert_eq!(stream_id.as_deref(), Some("a"));
+    fn items_of_an_earlier_output_are_accepted_back() {
+        let input = json!([
+            {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}], "encrypted_content": null},
+            {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
+             "content": [{"type": "output_text", "text": "a", "annotations": [], "logprobs": []}]},
+            {"type": "function_call", "id": "fc_1", "status": "completed", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "b"}]},
+        ]);
+        let create = Create::from_value(json!({"input": input, "include": ["reasoning.encrypted_content"]})).unwrap();
+        assert_eq!(create.input.len(), 4);
+        assert!(!create.logprobs);
     }
 }

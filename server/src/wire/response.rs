@@ -5,6 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{
+    format::TextConfig,
+    logprobs::Logprob,
+    reasoning::Reasoning,
+    tools::{FunctionTool, ToolChoice},
+};
+
 /// Where a response stands.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -30,17 +37,20 @@ pub struct Response {
     pub instructions: Option<String>,
     pub output: Vec<OutputItem>,
     pub error: Option<ResponseError>,
-    pub tools: Vec<Value>,
-    pub tool_choice: &'static str,
+    pub tools: Vec<FunctionTool>,
+    pub tool_choice: ToolChoice,
     pub truncation: Truncation,
+    /// An extension, present only where something was left out of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncation_details: Option<TruncationDetails>,
     pub parallel_tool_calls: bool,
-    pub text: Value,
+    pub text: TextConfig,
     pub top_p: f32,
     pub temperature: f32,
     pub presence_penalty: f32,
     pub frequency_penalty: f32,
-    pub top_logprobs: u32,
-    pub reasoning: Option<Value>,
+    pub top_logprobs: u8,
+    pub reasoning: Reasoning,
     pub usage: Option<Usage>,
     pub max_output_tokens: Option<u32>,
     pub max_tool_calls: Option<u32>,
@@ -70,6 +80,13 @@ pub enum ServiceTier {
     #[serde(alias = "auto")]
     Default,
     Flex,
+}
+
+/// What `truncation: auto` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TruncationDetails {
+    /// Whole turns, the oldest first.
+    pub dropped_turns: u32,
 }
 
 /// `max_output_tokens` or `cancelled`.
@@ -103,15 +120,40 @@ pub struct OutputTokensDetails {
     pub reasoning_tokens: u32,
 }
 
-/// An output item. Only messages so far.
-#[derive(Debug, Clone, Serialize)]
-pub struct OutputItem {
+/// An output item.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum OutputItem {
+    Message(OutputMessage),
+    FunctionCall(FunctionCall),
+    Reasoning(Thought),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OutputMessage {
     pub id: String,
-    #[serde(rename = "type")]
-    pub kind: &'static str,
     pub status: ItemStatus,
+    /// `assistant`
     pub role: &'static str,
     pub content: Vec<OutputText>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FunctionCall {
+    pub id: String,
+    pub status: ItemStatus,
+    pub call_id: String,
+    pub name: String,
+    /// JSON, as the model wrote it; whole when the item's status is `completed`.
+    pub arguments: String,
+}
+
+/// What the model thought, as it wrote it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Thought {
+    pub id: String,
+    pub status: ItemStatus,
+    pub summary: Vec<SummaryText>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq)]
@@ -123,17 +165,31 @@ pub enum ItemStatus {
 }
 
 /// An `output_text` part.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OutputText {
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    kind: &'static str,
     pub text: String,
-    pub annotations: [Value; 0],
-    pub logprobs: [Value; 0],
+    annotations: [Value; 0],
+    pub logprobs: Vec<Logprob>,
+}
+
+/// A `summary_text` part.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SummaryText {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pub text: String,
 }
 
 impl OutputText {
+    pub fn new(text: String, logprobs: Vec<Logprob>) -> Self {
+        Self { kind: "output_text", text, annotations: [], logprobs }
+    }
+}
+
+impl SummaryText {
     pub fn new(text: String) -> Self {
-        Self { kind: "output_text", text, annotations: [], logprobs: [] }
+        Self { kind: "summary_text", text }
     }
 }

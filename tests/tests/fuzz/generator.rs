@@ -25,7 +25,7 @@ pub enum Expect {
 
 pub struct Generator(StdRng);
 
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 26] = [
     "model",
     "instructions",
     "previous_response_id",
@@ -46,7 +46,11 @@ const FIELDS: [&str; 22] = [
     "client_request_id",
     "top_logprobs",
     "tools",
+    "tool_choice",
     "text",
+    "reasoning",
+    "include",
+    "generate",
     "cache",
 ];
 
@@ -70,7 +74,8 @@ impl Generator {
             68..74 => self.huge_number(),
             74..79 => self.bad_input(),
             79..81 => case("a pong out of order", json!({"type": "caudal:pong"}), Expect::Silence),
-            81..94 => self.mutated(),
+            81..89 => self.mutated(),
+            89..94 => self.agent(),
             94..96 => self.frame(),
             96..98 => self.invalid_utf8(),
             98 => self.binary(),
@@ -236,6 +241,47 @@ impl Generator {
             message["max_output_tokens"] = 3.into();
         }
         case("a mutated create", message, Expect::Anything)
+    }
+
+    /// What an agent sends, with some of its parts replaced.
+    fn agent(&mut self) -> Case {
+        let name = self.word();
+        let call = json!({"type": "function_call", "call_id": "c", "name": name, "arguments": "{\"a\": 1}"});
+        let output = json!({"type": "function_call_output", "call_id": "c", "output": self.word()});
+        let thought = json!({"type": "reasoning", "summary": [{"type": "summary_text", "text": self.word()}]});
+        let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+        let mut message = json!({"type": "response.create", "max_output_tokens": 3, "top_logprobs": 2,
+            "input": [{"role": "user", "content": "x"}, thought, call, output],
+            "tools": [{"type": "function", "name": name, "parameters": schema}],
+            "tool_choice": {"type": "function", "name": name}, "reasoning": {"effort": "low"},
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": schema}}});
+        for _ in 0..self.0.random_range(0..3) {
+            let value = self.value(3);
+            match self.0.random_range(0..9) {
+                0 => message["tools"][0]["name"] = value,
+                1 => message["tools"][0]["parameters"] = value,
+                2 => message["tool_choice"] = value,
+                3 => message["tool_choice"]["name"] = value,
+                4 => message["text"]["format"]["schema"] = value,
+                5 => message["text"]["format"] = value,
+                6 => message["input"][2] = value,
+                7 => message["input"][3]["output"] = value,
+                _ => message["reasoning"]["effort"] = value,
+            }
+            // What was replaced by no object cannot be replaced within.
+            for field in ["tool_choice", "text", "reasoning"] {
+                if !message[field].is_object() {
+                    message[field] = json!({});
+                }
+            }
+            if !message["text"]["format"].is_object() {
+                message["text"] = json!({"format": {"type": "json_object"}});
+            }
+            if !message["input"][2].is_object() {
+                message["input"][2] = json!({"type": "message"});
+            }
+        }
+        case("an agent's create", message, Expect::Anything)
     }
 
     fn frame(&mut self) -> Case {

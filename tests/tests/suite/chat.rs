@@ -93,7 +93,9 @@ async fn a_request_that_cannot_be_honoured_is_refused_by_name() {
         (json!({"temperature": "hot"}), "temperature"),
         (json!({"temperature": 3}), "temperature"),
         (json!({"n": 2}), "n"),
-        (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
+        (json!({"tools": [{"type": "function", "function": {}}]}), "tools[0].function.name"),
+        (json!({"response_format": {"type": "xml"}}), "response_format.type"),
+        (json!({"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}), "messages[0].tool_call_id"),
         (json!({"nonsense": 1}), "nonsense"),
     ] {
         let answer = post(app.address, PATH, &ask(more.clone())).await;
@@ -113,4 +115,87 @@ async fn a_failing_engine_is_an_error() {
     let stream = call(app.address, "POST", PATH).json(&ask(json!({"stream": true}))).events().await;
     let events = stream.all().await;
     assert!(events.iter().any(|e| e.data.contains("engine_failed")), "{events:?}");
+}
+
+/// A server whose model thinks, then says something, then calls twice.
+fn agent() -> App {
+    spawn_app(&[
+        "engine.scripted.reasoning=true",
+        "engine.scripted.tokens=20",
+        "engine.scripted.text=<think> hm so </think> Let me see. <tool_call> {\"name\": \"f\", \"arguments\": {\"a\": 1}} </tool_call> <tool_call> {\"name\": \"g\", \"arguments\": {}} </tool_call>",
+    ])
+}
+
+fn functions() -> Value {
+    json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
+           {"type": "function", "function": {"name": "g"}}])
+}
+
+#[tokio::test]
+async fn calls_and_thoughts_have_their_fields() {
+    let app = agent();
+    let answer = post(app.address, PATH, &ask(json!({"tools": functions()}))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let choice = answer.json()["choices"][0].clone();
+    let message = &choice["message"];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    assert_eq!((&message["content"], &message["reasoning_content"]), (&json!("Let me see. "), &json!("hm so")));
+    let calls = message["tool_calls"].as_array().unwrap();
+    let functions: Vec<&Value> = calls.iter().map(|call| &call["function"]).collect();
+    assert_eq!(functions, [&json!({"name": "f", "arguments": "{\"a\": 1}"}), &json!({"name": "g", "arguments": "{}"})]);
+    assert!(calls.iter().all(|call| call["type"] == "function") && calls[0]["id"] != calls[1]["id"]);
+    assert!(answer.json()["usage"]["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap() >= 4);
+}
+
+#[tokio::test]
+async fn calls_are_streamed_by_index() {
+    let app = agent();
+    let chunks = chunks(&app, &ask(json!({"tools": functions(), "stream": true}))).await;
+    let choices: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]).collect();
+    assert_eq!(choices[0]["delta"]["role"], "assistant");
+    let joined = |field: &str| -> String { choices.iter().filter_map(|c| c["delta"][field].as_str()).collect() };
+    assert_eq!((joined("reasoning_content").as_str(), joined("content").as_str()), ("hm so", "Let me see. "));
+    let deltas: Vec<&Value> = choices.iter().filter_map(|c| c["delta"]["tool_calls"].as_array()).flatten().collect();
+    for (index, (name, arguments)) in [("f", "{\"a\": 1}"), ("g", "{}")].into_iter().enumerate() {
+        let of_call: Vec<&&Value> = deltas.iter().filter(|delta| delta["index"] == index).collect();
+        assert_eq!(of_call[0]["function"], json!({"name": name, "arguments": ""}));
+        assert!(of_call[0]["id"].is_string() && of_call[0]["type"] == "function");
+        assert!(of_call[1..].iter().all(|delta| delta.get("id").is_none()), "the first alone has the id");
+        let said: String = of_call.iter().filter_map(|delta| delta["function"]["arguments"].as_str()).collect();
+        assert_eq!(said, arguments);
+    }
+    assert_eq!(choices.last().unwrap()["finish_reason"], "tool_calls");
+}
+
+#[tokio::test]
+async fn an_agent_loop_goes_round() {
+    let app = spawn_app(&[TEXT, "engine.scripted.tokens=3"]);
+    let call = json!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+    let question = json!({"role": "user", "content": "hello"});
+    let messages = json!([question, {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "a result of five words"}]);
+    let alone = post(app.address, PATH, &ask(json!({"tools": functions()}))).await.json();
+    let answer = post(app.address, PATH, &ask(json!({"tools": functions(), "messages": messages}))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let tokens = |body: &Value| body["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&answer.json()) >= tokens(&alone) + 5, "call and result are in the prompt");
+    assert_eq!(answer.json()["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn log_probabilities_come_when_asked_for() {
+    let app = spawn_app(&[TEXT, "engine.scripted.tokens=3"]);
+    let asked = json!({"logprobs": true, "top_logprobs": 2});
+    let whole = post(app.address, PATH, &ask(asked.clone())).await.json();
+    let content = whole["choices"][0]["logprobs"]["content"].as_array().unwrap().clone();
+    let tokens: Vec<&str> = content.iter().map(|l| l["token"].as_str().unwrap()).collect();
+    assert_eq!(tokens, ["uno ", "dois ", "trés "]);
+    assert!(content.iter().all(|l| l["top_logprobs"].as_array().unwrap().len() == 2 && l["logprob"].is_f64()));
+    let mut streamed = ask(asked);
+    streamed["stream"] = true.into();
+    let chunks = chunks(&app, &streamed).await;
+    let parts = chunks.iter().filter_map(|c| c["choices"][0]["logprobs"]["content"].as_array());
+    assert_eq!(parts.flatten().cloned().collect::<Vec<_>>(), content);
+    let without = post(app.address, PATH, &ask(json!({}))).await.json();
+    assert!(without["choices"][0]["logprobs"].is_null());
 }

@@ -24,10 +24,11 @@ use crate::{
     edge::{Edge, Phase},
     generation::{Follow, admission::Place, random_hex},
     wire::{
+        client::{ClientEvent, parse_client_event},
         close,
         error::{ErrorEvent, WireError},
         event::{ConnectionEvent, Event, Extension, Limits, Numbered},
-        request::{ClientEvent, Create, parse_client_event},
+        request::Create,
     },
 };
 

@@ -63,7 +63,7 @@ impl Tokens {
                     eos_token => self.eos,
                     unk_token => self.unk,
                     date_string => chrono::Utc::now().format("%d, %B, %Y").to_string(),
-                    enable_thinking => true,
+                    enable_thinking => prompt.reasoning_effort.as_deref() != Some("none"),
                 })
             })
             .map_err(|error| refused(&error))?;

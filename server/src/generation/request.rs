@@ -1,0 +1,39 @@
+//! What the engine is asked for, by a response's header alone: any replica asks for the same.
+
+use tokio_util::sync::CancellationToken;
+
+use super::grammar::grammar;
+use crate::{
+    engine::{GenerateRequest, Sampling},
+    store::Header,
+    wire::error::WireError,
+};
+
+/// The engine's request. `output`: the tokens that the log has already.
+///
+/// # Errors
+/// None for a header that `create` made, which found the same grammar.
+pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> Result<GenerateRequest, WireError> {
+    let create = &header.create;
+    Ok(GenerateRequest {
+        prompt: header.prompt.clone(),
+        scope: header.tenant.as_str().into(),
+        output,
+        sampling: Sampling {
+            temperature: create.temperature,
+            top_p: create.top_p,
+            top_k: create.top_k,
+            min_p: create.min_p,
+            frequency_penalty: create.frequency_penalty,
+            presence_penalty: create.presence_penalty,
+            repetition_penalty: create.repetition_penalty,
+            logit_bias: create.logit_bias.clone(),
+            seed: header.seed,
+        },
+        stop: create.stop.clone(),
+        grammar: grammar(&header.dialect, create)?,
+        logprobs: create.logprobs.then_some(create.top_logprobs),
+        max_output_tokens: header.max_output_tokens,
+        cancel,
+    })
+}

@@ -1,0 +1,136 @@
+//! The item that is being written: its events, and what it is in the end.
+
+use crate::{
+    dialect::Segment,
+    wire::{
+        event::Event,
+        logprobs::Logprob,
+        response::{FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText, SummaryText, Thought},
+    },
+};
+
+/// An item between its first event and its last. Its ids are functions of the response's id and the item's index, so they
+/// are the same on every replica.
+pub struct Open {
+    id: String,
+    output_index: u32,
+    /// The text, the arguments or the thought so far.
+    text: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Message { logprobs: Vec<Logprob> },
+    Call { call_id: String, name: String },
+    Thought,
+}
+
+impl Open {
+    /// The item that `segment` begins.
+    pub fn new(response_id: &str, output_index: u32, segment: &Segment) -> Self {
+        let suffix = response_id.strip_prefix("resp_").unwrap_or(response_id);
+        let id = |prefix: &str| match output_index {
+            0 => format!("{prefix}_{suffix}"),
+            n => format!("{prefix}_{suffix}_{n}"),
+        };
+        let (prefix, kind) = match segment {
+            Segment::Text(_) => ("msg", Kind::Message { logprobs: Vec::new() }),
+            Segment::Thought(_) => ("rs", Kind::Thought),
+            Segment::Call { name } => ("fc", Kind::Call { call_id: id("call"), name: name.clone() }),
+            // Arguments follow on their call.
+            Segment::Arguments(_) => ("fc", Kind::Call { call_id: id("call"), name: String::new() }),
+        };
+        Self { id: id(prefix), output_index, text: String::new(), kind }
+    }
+
+    /// Whether the segment goes on with this item.
+    pub fn continues(&self, segment: &Segment) -> bool {
+        matches!(
+            (&self.kind, segment),
+            (Kind::Message { .. }, Segment::Text(_))
+                | (Kind::Call { .. }, Segment::Arguments(_))
+                | (Kind::Thought, Segment::Thought(_))
+        )
+    }
+
+    /// The events that begin it.
+    pub fn begin(&self, emit: &mut dyn FnMut(Event)) {
+        let (item_id, output_index) = (self.id.clone(), self.output_index);
+        emit(Event::ItemAdded { output_index, item: self.item(ItemStatus::InProgress, false) });
+        match self.kind {
+            Kind::Message { .. } => {
+                let part = OutputText::new(String::new(), vec![]);
+                emit(Event::PartAdded { item_id, output_index, content_index: 0, part });
+            }
+            Kind::Thought => {
+                let part = SummaryText::new(String::new());
+                emit(Event::SummaryPartAdded { item_id, output_index, summary_index: 0, part });
+            }
+            Kind::Call { .. } => {}
+        }
+    }
+
+    /// Adds a segment, and returns its event where it has text.
+    pub fn push(&mut self, segment: Segment, mut logprobs: Vec<Logprob>) -> Option<Event> {
+        let (item_id, output_index) = (self.id.clone(), self.output_index);
+        let (Segment::Text(delta) | Segment::Thought(delta) | Segment::Arguments(delta)) = segment else { return None };
+        if delta.is_empty() {
+            return None;
+        }
+        self.text.push_str(&delta);
+        Some(match &mut self.kind {
+            Kind::Message { logprobs: all } => {
+                all.extend_from_slice(&logprobs);
+                let logprobs = std::mem::take(&mut logprobs);
+                Event::TextDelta { item_id, output_index, content_index: 0, delta, logprobs }
+            }
+            Kind::Call { .. } => Event::ArgumentsDelta { item_id, output_index, delta },
+            Kind::Thought => Event::SummaryDelta { item_id, output_index, summary_index: 0, delta },
+        })
+    }
+
+    /// The events that end it, and the item.
+    pub fn end(self, status: ItemStatus, emit: &mut dyn FnMut(Event)) -> OutputItem {
+        let (item_id, output_index, text) = (self.id.clone(), self.output_index, self.text.clone());
+        match &self.kind {
+            Kind::Message { logprobs } => {
+                let logprobs = logprobs.clone();
+                let part = OutputText::new(text.clone(), logprobs.clone());
+                emit(Event::TextDone { item_id: item_id.clone(), output_index, content_index: 0, text, logprobs });
+                emit(Event::PartDone { item_id, output_index, content_index: 0, part });
+            }
+            Kind::Call { .. } => emit(Event::ArgumentsDone { item_id, output_index, arguments: text }),
+            Kind::Thought => {
+                let part = SummaryText::new(text.clone());
+                emit(Event::SummaryDone { item_id: item_id.clone(), output_index, summary_index: 0, text });
+                emit(Event::SummaryPartDone { item_id, output_index, summary_index: 0, part });
+            }
+        }
+        let item = self.item(status, true);
+        emit(Event::ItemDone { output_index, item: item.clone() });
+        item
+    }
+
+    /// The item as it is now; before its first part was added it has none.
+    fn item(&self, status: ItemStatus, has_part: bool) -> OutputItem {
+        let (id, text) = (self.id.clone(), self.text.clone());
+        match &self.kind {
+            Kind::Message { logprobs } => {
+                let part = has_part.then(|| OutputText::new(text, logprobs.clone()));
+                let content = part.into_iter().collect();
+                OutputItem::Message(OutputMessage { id, status, role: "assistant", content })
+            }
+            Kind::Call { call_id, name } => OutputItem::FunctionCall(FunctionCall {
+                id,
+                status,
+                call_id: call_id.clone(),
+                name: name.clone(),
+                arguments: text,
+            }),
+            Kind::Thought => {
+                let part = has_part.then(|| SummaryText::new(text));
+                OutputItem::Reasoning(Thought { id, status, summary: part.into_iter().collect() })
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The answers: a completion, or the chunks of one.
+
+use serde::Serialize;
+
+use crate::wire::{
+    logprobs::Logprob,
+    response::{InputTokensDetails, OutputTokensDetails, ServiceTier, Usage},
+};
+
+/// A chunk of a streamed completion.
+#[derive(Debug, Serialize)]
+pub struct Chunk {
+    pub id: String,
+    pub object: &'static str,
+    pub created: u64,
+    pub model: String,
+    pub choices: Vec<ChunkChoice>,
+    pub service_tier: ServiceTier,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ChatUsage>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ChunkChoice {
+    pub index: u32,
+    pub delta: Delta,
+    pub finish_reason: Option<&'static str>,
+    pub logprobs: Option<ChoiceLogprobs>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// What the model thinks, in the field that clients of thinking models read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCallDelta>,
+}
+
+/// The first of a call has `id`, `type` and the name, the others the next piece of its arguments.
+#[derive(Debug, Serialize)]
+pub struct ToolCallDelta {
+    pub index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    pub function: FunctionDelta,
+}
+
+#[derive(Debug, Serialize)]
+pub struct FunctionDelta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub arguments: String,
+}
+
+/// A whole completion.
+#[derive(Debug, Serialize)]
+pub struct Completion {
+    pub id: String,
+    pub object: &'static str,
+    pub created: u64,
+    pub model: String,
+    pub choices: [Choice; 1],
+    pub usage: Option<ChatUsage>,
+    pub service_tier: ServiceTier,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Choice {
+    pub index: u32,
+    pub message: Message,
+    pub finish_reason: &'static str,
+    pub logprobs: Option<ChoiceLogprobs>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Message {
+    pub role: &'static str,
+    /// Null where there are only calls.
+    pub content: Option<String>,
+    pub refusal: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ToolCall {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub function: FunctionCall,
+}
+
+#[derive(Debug, Serialize)]
+pub struct FunctionCall {
+    pub name: String,
+    pub arguments: String,
+}
+
+/// `{content: […], refusal: null}`
+#[derive(Debug, Serialize)]
+pub struct ChoiceLogprobs {
+    content: Vec<Logprob>,
+    refusal: Option<()>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ChatUsage {
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+    pub total_tokens: u32,
+    pub prompt_tokens_details: InputTokensDetails,
+    pub completion_tokens_details: OutputTokensDetails,
+}
+
+impl ChoiceLogprobs {
+    /// Null where there are none.
+    pub fn of(content: Vec<Logprob>) -> Option<Self> {
+        (!content.is_empty()).then_some(Self { content, refusal: None })
+    }
+}
+
+impl ToolCall {
+    pub fn new(id: String, name: String, arguments: String) -> Self {
+        Self { id, kind: "function", function: FunctionCall { name, arguments } }
+    }
+}
+
+impl From<Usage> for ChatUsage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: usage.input_tokens,
+            completion_tokens: usage.output_tokens,
+            total_tokens: usage.total_tokens,
+            prompt_tokens_details: usage.input_tokens_details,
+            completion_tokens_details: usage.output_tokens_details,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Chat completions, which today's chat UIs still speak: the request, read as a [`Create`](super::request::Create), and the
+//! answers.
+
+mod completion;
+mod messages;
+mod request;
+
+pub use completion::{
+    ChatUsage, Choice, ChoiceLogprobs, Chunk, ChunkChoice, Completion, Delta, FunctionDelta, Message, ToolCall,
+    ToolCallDelta,
+};
+pub use request::ChatRequest;

@@ -1,0 +1,108 @@
+//! What WebSocket clients say: one message, one event.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{
+    error::WireError,
+    read::{MAX_ID_BYTES, missing, read, unsupported},
+    request::Create,
+    shorten,
+};
+
+/// An event of a WebSocket client.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClientEvent {
+    Create {
+        create: Box<Create>,
+        stream_id: Option<String>,
+    },
+    Resume {
+        response_id: String,
+        starting_after: Option<u64>,
+        stream_id: Option<String>,
+    },
+    Cancel {
+        response_id: String,
+    },
+    Ping,
+    /// The answer to our ping; it proves that the client lives, as any message does.
+    Pong,
+}
+
+/// Reads one WebSocket message. The error comes with the `stream_id` that it should echo.
+pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<String>)> {
+    let value: Value = serde_json::from_str(text).map_err(|e| (WireError::InvalidJson(e.to_string()), None))?;
+    let Value::Object(mut object) = value else {
+        return Err((
+            WireError::InvalidRequest { param: None, message: "A message must be a JSON object.".into() },
+            None,
+        ));
+    };
+    let stream_id = match object.remove("stream_id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) if is_stream_id(&id) => Some(id),
+        Some(_) => return Err((WireError::InvalidStreamId, None)),
+    };
+    parse_event_body(object, stream_id.clone()).map_err(|error| (error, stream_id))
+}
+
+fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -> Result<ClientEvent, WireError> {
+    let kind = match object.remove("type") {
+        Some(Value::String(kind)) => kind,
+        Some(_) => return Err(WireError::invalid("type", "'type' must be a string.")),
+        None => return Err(WireError::invalid("type", "'type' is missing, such as \"response.create\".")),
+    };
+    match kind.as_str() {
+        "response.create" => {
+            Ok(ClientEvent::Create { create: Box::new(Create::from_value(Value::Object(object))?), stream_id })
+        }
+        "caudal:response.resume" => {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Resume {
+                response_id: Option<String>,
+                conversation: Option<Value>,
+                starting_after: Option<u64>,
+            }
+            let resume: Resume = read(Value::Object(object))?;
+            if resume.conversation.is_some() {
+                return Err(unsupported("conversation"));
+            }
+            let response_id = resume.response_id.ok_or_else(|| missing("response_id"))?;
+            Ok(ClientEvent::Resume { response_id, starting_after: resume.starting_after, stream_id })
+        }
+        "caudal:response.cancel" | "response.cancel" => {
+            #[derive(Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct Cancel {
+                response_id: String,
+            }
+            let cancel: Cancel = read(Value::Object(object))?;
+            Ok(ClientEvent::Cancel { response_id: cancel.response_id })
+        }
+        "caudal:ping" => Ok(ClientEvent::Ping),
+        "caudal:pong" => Ok(ClientEvent::Pong),
+        other => Err(WireError::invalid("type", format!("Unknown type '{}'.", shorten(other)))),
+    }
+}
+
+/// `[A-Za-z0-9_.-]{1,256}`.
+fn is_stream_id(id: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_ids_are_checked_and_echoed_in_errors() {
+        assert_eq!(
+            parse_client_event(r#"{"type":"response.create","stream_id":"a b"}"#).unwrap_err().0,
+            WireError::InvalidStreamId
+        );
+        let (_, stream_id) = parse_client_event(r#"{"type":"nope","stream_id":"a"}"#).unwrap_err();
+        assert_eq!(stream_id.as_deref(), Some("a"));
+    }
+}

@@ -1,0 +1,18 @@
+//! Log-probabilities of tokens, in the shape that both APIs have.
+
+use serde::Serialize;
+
+/// A token of the output and the likeliest at its place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Logprob {
+    #[serde(flatten)]
+    pub token: TokenLogprob,
+    pub top_logprobs: Vec<TokenLogprob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenLogprob {
+    pub token: String,
+    pub logprob: f32,
+    pub bytes: Vec<u8>,
+}

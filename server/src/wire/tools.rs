@@ -1,0 +1,276 @@
+//! Functions that the model may call, and which of them it must.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    error::WireError,
+    read::{check_name, missing, read_field},
+    shorten,
+};
+
+/// OpenAI's bound.
+const MAX_TOOLS: usize = 128;
+/// Of one tool's description and parameters, as JSON.
+const MAX_TOOL_BYTES: usize = 64 * 1024;
+
+/// A function that the client offers. Echoed with every field, those without a value as null.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FunctionTool {
+    #[serde(rename = "type")]
+    kind: Function,
+    pub name: String,
+    pub description: Option<String>,
+    /// A JSON schema of an object.
+    pub parameters: Option<Value>,
+    pub strict: Option<bool>,
+}
+
+/// The constant `"function"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Function {
+    Function,
+}
+
+/// Which functions may be called, and whether one must be. Reads and writes OpenAI's shapes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ToolChoice {
+    Mode(Mode),
+    Named(Named),
+    Allowed(Allowed),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Auto,
+    None,
+    Required,
+}
+
+/// `{"type": "function", "name": …}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    #[serde(rename = "type")]
+    kind: Function,
+    pub name: String,
+}
+
+/// `{"type": "allowed_tools", "mode": …, "tools": […]}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    #[serde(rename = "type")]
+    kind: AllowedTools,
+    /// `auto` or `required`.
+    pub mode: Mode,
+    pub tools: Vec<Named>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AllowedTools {
+    AllowedTools,
+}
+
+impl Default for ToolChoice {
+    fn default() -> Self {
+        Self::Mode(Mode::Auto)
+    }
+}
+
+impl ToolChoice {
+    /// Whether the output must be a call.
+    pub fn is_required(&self) -> bool {
+        match self {
+            Self::Mode(mode) => *mode == Mode::Required,
+            Self::Named(_) => true,
+            Self::Allowed(allowed) => allowed.mode == Mode::Required,
+        }
+    }
+
+    /// Whether the function may be called.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::Mode(mode) => *mode != Mode::None,
+            Self::Named(named) => named.name == name,
+            Self::Allowed(allowed) => allowed.tools.iter().any(|tool| tool.name == name),
+        }
+    }
+
+    /// The functions it names.
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Mode(_) => vec![],
+            Self::Named(named) => vec![&named.name],
+            Self::Allowed(allowed) => allowed.tools.iter().map(|tool| tool.name.as_str()).collect(),
+        }
+    }
+}
+
+/// Reads `tools`; errors name the tool and its field.
+pub fn parse_tools(tools: Vec<Value>) -> Result<Vec<FunctionTool>, WireError> {
+    if tools.len() > MAX_TOOLS {
+        return Err(WireError::invalid("tools", format!("'tools' may have {MAX_TOOLS} functions.")));
+    }
+    let mut parsed: Vec<FunctionTool> = Vec::with_capacity(tools.len());
+    for (at, tool) in tools.into_iter().enumerate() {
+        let path = format!("tools[{at}]");
+        let tool = parse_tool(&path, tool)?;
+        if parsed.iter().any(|other| other.name == tool.name) {
+            let message = format!("'{path}.name' is the name of an earlier tool too.");
+            return Err(WireError::invalid(format!("{path}.name"), message));
+        }
+        parsed.push(tool);
+    }
+    Ok(parsed)
+}
+
+fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Tool {
+        #[serde(rename = "type")]
+        _kind: Value,
+        name: String,
+        description: Option<String>,
+        parameters: Option<Value>,
+        strict: Option<bool>,
+    }
+    check_type(path, "Tools", &tool)?;
+    let tool: Tool = read_field(path, tool)?;
+    check_name(&format!("{path}.name"), &tool.name)?;
+    let parameters = tool.parameters.filter(|parameters| !parameters.is_null());
+    let path = format!("{path}.parameters");
+    if let Some(schema) = &parameters {
+        let is_object = schema.is_object() && schema.get("type").is_none_or(|kind| kind == "object");
+        if !is_object {
+            return Err(WireError::invalid(&path, format!("'{path}' must be a JSON schema of type 'object'.")));
+        }
+    }
+    let bytes =
+        parameters.as_ref().map_or(0, |p| p.to_string().len()) + tool.description.as_deref().map_or(0, str::len);
+    if bytes > MAX_TOOL_BYTES {
+        let message = format!("A tool's description and parameters may have {MAX_TOOL_BYTES} bytes.");
+        return Err(WireError::invalid(path, message));
+    }
+    Ok(FunctionTool {
+        kind: Function::Function,
+        name: tool.name,
+        description: tool.description,
+        parameters,
+        strict: tool.strict,
+    })
+}
+
+/// Only functions are supported.
+fn check_type(path: &str, what: &str, value: &Value) -> Result<(), WireError> {
+    let path = format!("{path}.type");
+    match value.get("type").and_then(Value::as_str) {
+        Some("function") => Ok(()),
+        Some(kind) => Err(WireError::invalid(path, format!("{what} of type '{}' are not supported.", shorten(kind)))),
+        None => Err(missing(&path)),
+    }
+}
+
+/// Reads `tool_choice`, which may name only functions among `tools`.
+pub fn parse_tool_choice(choice: Option<Value>, tools: &[FunctionTool]) -> Result<ToolChoice, WireError> {
+    const PATH: &str = "tool_choice";
+    let choice = match choice {
+        None | Some(Value::Null) => return Ok(ToolChoice::default()),
+        Some(Value::String(mode)) => ToolChoice::Mode(read_field(PATH, Value::String(mode))?),
+        Some(choice) => match choice.get("type").and_then(Value::as_str) {
+            Some("allowed_tools") => {
+                for (at, tool) in choice.get("tools").and_then(Value::as_array).into_iter().flatten().enumerate() {
+                    check_type(&format!("{PATH}.tools[{at}]"), "Tools", tool)?;
+                }
+                ToolChoice::Allowed(read_field(PATH, choice)?)
+            }
+            _ => {
+                check_type(PATH, "Choices", &choice)?;
+                ToolChoice::Named(read_field(PATH, choice)?)
+            }
+        },
+    };
+    if let Some(unknown) = choice.names().into_iter().find(|name| tools.iter().all(|tool| tool.name != **name)) {
+        let message = format!("'{PATH}' names the function '{}', which is not in 'tools'.", shorten(unknown));
+        return Err(WireError::invalid(PATH, message));
+    }
+    if choice.is_required() && !tools.iter().any(|tool| choice.allows(&tool.name)) {
+        return Err(WireError::invalid(PATH, format!("'{PATH}' requires a call, and there is no function to call.")));
+    }
+    if let ToolChoice::Allowed(Allowed { mode: Mode::None, .. }) = choice {
+        return Err(WireError::invalid("tool_choice.mode", "'tool_choice.mode' must be 'auto' or 'required'."));
+    }
+    Ok(choice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn function(name: &str) -> Value {
+        json!({"type": "function", "name": name, "parameters": {"type": "object"}})
+    }
+
+    fn param<T: std::fmt::Debug>(result: Result<T, WireError>) -> String {
+        match result {
+            Err(WireError::InvalidRequest { param: Some(param), .. }) => param,
+            other => panic!("expected an invalid_request with a param, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn errors_name_the_tool() {
+        let long = "n".repeat(65);
+        for (tools, expected) in [
+            (vec![json!({})], "tools[0].type"),
+            (vec![json!({"type": "web_search"})], "tools[0].type"),
+            (vec![json!({"type": "function"})], "tools[0].name"),
+            (vec![function("a b")], "tools[0].name"),
+            (vec![function(&long)], "tools[0].name"),
+            (vec![function("f"), function("f")], "tools[1].name"),
+            (vec![json!({"type": "function", "name": "f", "colour": 1})], "tools[0].colour"),
+            (vec![json!({"type": "function", "name": "f", "parameters": []})], "tools[0].parameters"),
+            (vec![json!({"type": "function", "name": "f", "parameters": {"type": "string"}})], "tools[0].parameters"),
+            (vec![json!({"type": "function", "name": "f", "description": "x".repeat(70_000)})], "tools[0].parameters"),
+            ((0..129).map(|n| function(&format!("f{n}"))).collect(), "tools"),
+        ] {
+            assert_eq!(param(parse_tools(tools)), expected);
+        }
+    }
+
+    #[test]
+    fn a_choice_is_echoed_as_it_came_and_names_what_there_is() {
+        let tools = parse_tools(vec![function("f"), function("g")]).unwrap();
+        for choice in [
+            json!("auto"),
+            json!("none"),
+            json!("required"),
+            json!({"type": "function", "name": "g"}),
+            json!({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}),
+        ] {
+            let parsed = parse_tool_choice(Some(choice.clone()), &tools).unwrap();
+            assert_eq!(serde_json::to_value(&parsed).unwrap(), choice);
+            assert_eq!(serde_json::from_value::<ToolChoice>(choice).unwrap(), parsed);
+        }
+        let allowed = json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]});
+        let allowed = parse_tool_choice(Some(allowed), &tools).unwrap();
+        assert!(allowed.allows("f") && !allowed.allows("g") && !allowed.is_required());
+        for (choice, expected) in [
+            (json!("sometimes"), "tool_choice"),
+            (json!(7), "tool_choice.type"),
+            (json!({"type": "web_search"}), "tool_choice.type"),
+            (json!({"type": "function"}), "tool_choice.name"),
+            (json!({"type": "function", "name": "h"}), "tool_choice"),
+            (json!({"type": "allowed_tools", "mode": "none", "tools": []}), "tool_choice.mode"),
+            (json!({"type": "allowed_tools", "mode": "required", "tools": []}), "tool_choice"),
+            (json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}), "tool_choice.tools[0].type"),
+        ] {
+            assert_eq!(param(parse_tool_choice(Some(choice.clone()), &tools)), expected, "{choice}");
+        }
+        assert_eq!(param(parse_tool_choice(Some(json!("required")), &[])), "tool_choice");
+    }
+}
