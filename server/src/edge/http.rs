@@ -10,7 +10,10 @@ use super::{
     auth::Tenant,
     sse,
 };
-use crate::wire::{error::WireError, input::InputRole, request::Create};
+use crate::{
+    engine::ModelInfo,
+    wire::{error::WireError, input::InputRole, request::Create},
+};
 
 pub fn routes(config: &mut web::ServiceConfig) {
     let query = web::QueryConfig::default()
@@ -19,6 +22,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .app_data(query)
         .default_service(web::to(unknown))
         .route("/models", web::get().to(models))
+        .route("/models/{id:.+}", web::get().to(model))
         .route("/responses", web::post().to(create))
         .route("/responses/{id}", web::get().to(retrieve))
         .route("/responses/{id}", web::delete().to(delete))
@@ -26,24 +30,42 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/responses/{id}/input_items", web::get().to(input_items));
 }
 
-async fn unknown(request: HttpRequest) -> Answer {
+pub async fn unknown(request: HttpRequest) -> Answer {
     let (method, path) = (request.method(), request.path());
     Ok(HttpResponse::NotFound().json(json!({"error": {"type": "invalid_request_error", "code": "not_found",
         "message": format!("There is no {method} {path} here."), "param": null}})))
 }
 
 async fn models(edge: web::Data<Edge>, _: Tenant) -> Answer {
-    let data: Vec<Value> = edge
-        .generations
-        .engine()
-        .models()
-        .iter()
-        .map(|m| {
-            json!({"id": m.id, "object": "model", "created": m.created, "owned_by": "caudal",
-                   "context_length": m.context_length, "quantisation": m.quantisation})
-        })
-        .collect();
+    let data: Vec<Value> = edge.generations.engine().models().iter().map(|model| describe(model)).collect();
     Ok(HttpResponse::Ok().json(json!({"object": "list", "data": data})))
+}
+
+async fn model(edge: web::Data<Edge>, _: Tenant, name: web::Path<String>) -> Answer {
+    let models = edge.generations.engine().models();
+    let model = models.iter().find(|model| model.is_called(&name));
+    let model = model.ok_or_else(|| WireError::ModelNotFound(name.into_inner()))?;
+    Ok(HttpResponse::Ok().json(describe(model)))
+}
+
+fn describe(model: &ModelInfo) -> Value {
+    json!({
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "caudal",
+        "aliases": model.aliases,
+        "context_length": model.context_length,
+        "quantisation": model.quantisation,
+        "adapters": model.adapters,
+        "sampling": model.sampling,
+        "capabilities": {
+            "structured_output": true,
+            "logprobs": true,
+            "tools": if model.dialect.template_has_tools { "template" } else { "prompt" },
+            "reasoning": model.dialect.reasoning.is_some(),
+        },
+    })
 }
 
 async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::mpsc,
@@ -10,8 +11,10 @@ use tokio::{
 };
 
 use super::{
-    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, ModelInfo, Prompt,
+    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, ModelInfo, ModelStatus, Prompt, ReloadError,
+    Reloaded,
     decoder::{Decoder, TokenBytes},
+    model::SamplingDefaults,
 };
 use crate::dialect::Dialect;
 
@@ -65,6 +68,8 @@ impl Scripted {
             context_length: settings.context_length,
             created: 0,
             quantisation: None,
+            adapters: vec![],
+            sampling: SamplingDefaults::default(),
             dialect: Dialect::default(),
         };
         Self {
@@ -105,6 +110,18 @@ impl Engine for Scripted {
 
     fn slots(&self, _: &str) -> usize {
         self.slots
+    }
+
+    fn status(&self) -> Vec<ModelStatus> {
+        vec![ModelStatus { id: self.model.id.clone(), slots_loaded: self.slots, slots: self.slots }]
+    }
+
+    /// There is nothing to load: the new model is the old one.
+    fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>> {
+        let known = self.model.is_called(model);
+        let (old, new) = (self.model.clone(), self.model.clone());
+        let reloaded = Reloaded { old, new, took: Duration::ZERO };
+        Box::pin(async move { known.then_some(reloaded).ok_or_else(|| ReloadError::UnknownModel(model.into())) })
     }
 
     fn generate(&self, _: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Follower, Generations, clock::unix_seconds, log::Log, run, store_error};
 use crate::{
-    engine::{EngineError, Message, ModelInfo, Prompt, Role},
+    engine::{EngineError, Message, ModelInfo, Prompt, Role, model::SamplingDefaults},
     render::output_text,
     store::{Created, Header, LOG_VERSION, LeftOut, StoreError},
     wire::{
@@ -32,13 +32,14 @@ impl Generations {
     pub async fn create(
         self: &Arc<Self>,
         tenant: &str,
-        create: Create,
+        mut create: Create,
         connection: Option<&str>,
     ) -> Result<CreatedResponse, WireError> {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
         let model = self.model(create.model.as_deref())?;
+        complete(&mut create, model.sampling);
         let history = self.history(tenant, create.previous_response_id.as_deref(), connection).await?;
         let (prompt, left_out) = self.prompt(&model, &create, history).await?;
         let room = model.context_length - prompt.len() as u32;
@@ -157,6 +158,15 @@ impl Generations {
             WireError::EngineFailed
         })?
     }
+}
+
+/// What the request leaves open the model's settings decide, once: the header says with what it was sampled.
+fn complete(create: &mut Create, defaults: SamplingDefaults) {
+    create.temperature = create.temperature.or(defaults.temperature);
+    create.top_p = create.top_p.or(defaults.top_p);
+    create.top_k = create.top_k.or(defaults.top_k);
+    create.min_p = create.min_p.or(defaults.min_p);
+    create.repetition_penalty = create.repetition_penalty.or(defaults.repetition_penalty);
 }
 
 fn messages(input: &[InputMessage]) -> Vec<Message> {
