@@ -18,10 +18,14 @@
 //! | `step` | one generation on the engine's thread: sampling, stop strings, deltas, cancel |
 //! | `threads` | the rayon pool of an engine thread and the gate before its helpers |
 
+#[cfg(test)]
+mod fixture;
 mod generate;
 mod gguf;
 mod load;
 mod model;
+#[cfg(test)]
+mod model_tests;
 mod place;
 mod plan;
 mod pool;

@@ -12,8 +12,8 @@ use super::slot::Slot;
 use super::*;
 use crate::engine::{Finish, Message, Role, Sampling, decoder::TokenBytes};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
-static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+pub static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
     // On a thread of its own, because the first to ask may be inside the runtime.
     let load = || RUNTIME.block_on(load(config(2, 256)));
     std::thread::spawn(load).join().expect("loads").expect("the model loads")
@@ -24,12 +24,12 @@ fn config(slots: usize, prefix_cache_mb: u64) -> MistralConfig {
     MistralConfig { models, slots, threads: 2, prefix_cache_mb, ..MistralConfig::default() }
 }
 
-async fn load(config: MistralConfig) -> Result<MistralEngine, EngineError> {
+pub async fn load(config: MistralConfig) -> Result<MistralEngine, EngineError> {
     MistralEngine::load(config, Progress::default()).await
 }
 
 /// Its only model.
-fn the(engine: &MistralEngine) -> Arc<Model> {
+pub fn the(engine: &MistralEngine) -> Arc<Model> {
     engine.model("m").expect("a model")
 }
 
@@ -37,7 +37,7 @@ fn prompt(text: &str) -> Vec<u32> {
     ENGINE.tokenize("m", &Prompt::of(vec![Message::text(Role::User, text)])).expect("rendered")
 }
 
-fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
+pub fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt(text),
         scope: "t".into(),
@@ -52,14 +52,14 @@ fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
 }
 
 #[derive(Debug, Default, PartialEq, Clone)]
-struct Reply {
-    tokens: Vec<u32>,
-    text: String,
-    finish: Option<Finish>,
+pub struct Reply {
+    pub tokens: Vec<u32>,
+    pub text: String,
+    pub finish: Option<Finish>,
 }
 
 /// Reads to the channel's end and checks that the finish comes once and last.
-async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
+pub async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
     let mut reply = Reply::default();
     while let Some(delta) = deltas.recv().await {
         assert_eq!(reply.finish, None, "a delta after the last");

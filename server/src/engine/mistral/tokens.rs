@@ -76,6 +76,11 @@ impl Tokens {
     }
 
     #[cfg(test)]
+    pub fn save(&self, path: &std::path::Path) {
+        self.tokenizer.save(path, false).expect("the tokenizer is written");
+    }
+
+    #[cfg(test)]
     pub fn encode_plain(&self, text: &str) -> Vec<u32> {
         self.tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
     }
