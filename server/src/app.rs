@@ -173,9 +173,8 @@ pub async fn interrupted() -> std::io::Result<()> {
 async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) -> anyhow::Result<Arc<dyn Engine>> {
     match settings.engine.kind {
         EngineKind::Scripted => {
-            drop(progress);
             let slots = if settings.engine.slots == 0 { SCRIPTED_SLOTS } else { settings.engine.slots };
-            Ok(Arc::new(Scripted::new(settings.engine.scripted.clone(), slots)))
+            Ok(Arc::new(Scripted::load(settings.engine.scripted.clone(), slots, &progress).await))
         }
         #[cfg(not(feature = "mistralrs"))]
         EngineKind::Mistralrs => anyhow::bail!(

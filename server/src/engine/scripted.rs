@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -27,6 +27,7 @@ pub struct ScriptedSettings {
     pub tokens_per_second: f64,
     pub jitter_ms: u64,
     pub prefill_ms: u64,
+    pub load_ms: u64,
     pub fail_after: Option<u32>,
     pub context_length: u32,
 }
@@ -41,6 +42,7 @@ impl Default for ScriptedSettings {
             tokens_per_second: 50.0,
             jitter_ms: 0,
             prefill_ms: 0,
+            load_ms: 0,
             fail_after: None,
             context_length: 8192,
         }
@@ -56,6 +58,14 @@ pub struct Scripted {
 }
 
 impl Scripted {
+    /// [`Self::new`], after a pretence of loading.
+    pub async fn load(settings: ScriptedSettings, slots: usize, progress: &watch::Sender<Vec<ModelStatus>>) -> Self {
+        let engine = Self::new(settings, slots);
+        progress.send_replace(vec![ModelStatus { slots_loaded: 0, ..engine.own_status() }]);
+        tokio::time::sleep(Duration::from_millis(engine.settings.load_ms)).await;
+        engine
+    }
+
     /// To be called on the runtime that generations shall run on.
     pub fn new(settings: ScriptedSettings, slots: usize) -> Self {
         let mut words: Vec<String> = settings.text.split_inclusive(' ').map(str::to_owned).collect();
@@ -79,6 +89,12 @@ impl Scripted {
             slots,
             runtime: tokio::runtime::Handle::current(),
         }
+    }
+}
+
+impl Scripted {
+    fn own_status(&self) -> ModelStatus {
+        ModelStatus { id: self.model.id.clone(), slots_loaded: self.slots, slots: self.slots }
     }
 }
 
@@ -113,7 +129,7 @@ impl Engine for Scripted {
     }
 
     fn status(&self) -> Vec<ModelStatus> {
-        vec![ModelStatus { id: self.model.id.clone(), slots_loaded: self.slots, slots: self.slots }]
+        vec![self.own_status()]
     }
 
     /// There is nothing to load: the new model is the old one.

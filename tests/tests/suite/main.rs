@@ -10,6 +10,7 @@ mod errors;
 mod http;
 mod lanes;
 mod limits;
+mod models;
 mod order;
 mod orphans;
 mod redis;
