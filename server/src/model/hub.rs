@@ -13,6 +13,9 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiError, ApiRepo},
 };
 
+/// Each goes on where the last broke off.
+const RETRIES: usize = 3;
+
 /// A repository at one revision.
 pub struct Repository {
     id: String,
@@ -76,7 +79,7 @@ impl Repository {
     }
 
     fn api(&self) -> Result<ApiRepo, HubError> {
-        let mut builder = ApiBuilder::from_env().with_progress(std::io::stderr().is_terminal());
+        let mut builder = ApiBuilder::from_env().with_progress(std::io::stderr().is_terminal()).with_retries(RETRIES);
         if let Ok(token) = std::env::var("HF_TOKEN") {
             builder = builder.with_token(Some(token.trim().to_owned()));
         }
@@ -177,6 +180,11 @@ fn choose(files: &[String], file: &str, uqff: &str) -> Result<Chosen, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::TcpListener,
+    };
+
     use super::*;
 
     #[test]
@@ -226,6 +234,56 @@ mod tests {
         let expected = folder(&["config.json", "residual.safetensors", "q4k-0.uqff", "q4k-1.uqff"]);
         assert_eq!(choose(&uqff, "", "q4k-0.uqff"), expected);
         assert!(choose(&uqff, "", "q2k-0.uqff").is_err());
+    }
+
+    /// Answers as Hugging Face does for one repository with one file, until it was asked `requests` times.
+    fn endpoint(content: &'static [u8], requests: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(requests) {
+                let mut stream = BufReader::new(stream.unwrap());
+                let lines = stream.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty());
+                let head: Vec<String> = lines.collect();
+                let is_probe = head.iter().any(|line| line.eq_ignore_ascii_case("range: bytes=0-0"));
+                let (headers, body): (_, &[u8]) = match head[0].split(' ').nth(1).unwrap() {
+                    "/api/models/owner/name/revision/main" => {
+                        (String::new(), br#"{"sha": "abc", "siblings": [{"rfilename": "a.gguf"}]}"#)
+                    }
+                    "/owner/name/resolve/main/a.gguf" => {
+                        let range = format!("content-range: bytes 0-0/{}\r\n", content.len());
+                        (
+                            format!("etag: \"e\"\r\nx-repo-commit: abc\r\n{range}"),
+                            if is_probe { &content[..1] } else { content },
+                        )
+                    }
+                    other => panic!("asked for {other}"),
+                };
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n");
+                stream.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[test]
+    fn a_file_is_fetched_once() {
+        let cache = std::env::temp_dir().join(format!("caudal-hub-fetch-{}", std::process::id()));
+        let id = "owner/name".to_owned();
+        let repository = Repository { repo: Repo::model(id.clone()), cache: Cache::new(cache.clone()), id };
+        // The list, the file's head, the file; then the list alone.
+        let url = endpoint(b"GGUF and more", 4);
+        let api = ApiBuilder::from_cache(repository.cache.clone()).with_progress(false).with_endpoint(url);
+        let api = api.build().unwrap().repo(repository.repo.clone());
+        for _ in 0..2 {
+            let chosen = choose(&repository.files(&api).unwrap(), "", "").unwrap();
+            assert_eq!(fs::read(repository.get(&api, &chosen).unwrap()).unwrap(), b"GGUF and more");
+        }
+        // Its server is gone now, and another file never comes.
+        let lost = repository.get(&api, &Chosen::File("b.gguf".into())).unwrap_err().to_string();
+        assert!(lost.contains("b.gguf") && lost.contains("owner/name"), "{lost}");
+        fs::remove_dir_all(&cache).unwrap();
     }
 
     /// Port 9 of this machine: nobody listens there.
