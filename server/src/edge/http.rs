@@ -8,12 +8,9 @@ use super::{
     Edge,
     api::{Answer, ApiError, JsonBody},
     auth::Tenant,
-    sse,
+    models, sse,
 };
-use crate::{
-    engine::ModelInfo,
-    wire::{error::WireError, input::InputRole, request::Create},
-};
+use crate::wire::{error::WireError, input::InputRole, request::Create};
 
 pub fn routes(config: &mut web::ServiceConfig) {
     let query = web::QueryConfig::default()
@@ -21,8 +18,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .app_data(query)
         .default_service(web::to(unknown))
-        .route("/models", web::get().to(models))
-        .route("/models/{id:.+}", web::get().to(model))
+        .route("/models", web::get().to(models::list))
+        .route("/models/{id:.+}", web::get().to(models::one))
         .route("/responses", web::post().to(create))
         .route("/responses/{id}", web::get().to(retrieve))
         .route("/responses/{id}", web::delete().to(delete))
@@ -34,38 +31,6 @@ pub async fn unknown(request: HttpRequest) -> Answer {
     let (method, path) = (request.method(), request.path());
     Ok(HttpResponse::NotFound().json(json!({"error": {"type": "invalid_request_error", "code": "not_found",
         "message": format!("There is no {method} {path} here."), "param": null}})))
-}
-
-async fn models(edge: web::Data<Edge>, _: Tenant) -> Answer {
-    let data: Vec<Value> = edge.generations.engine().models().iter().map(|model| describe(model)).collect();
-    Ok(HttpResponse::Ok().json(json!({"object": "list", "data": data})))
-}
-
-async fn model(edge: web::Data<Edge>, _: Tenant, name: web::Path<String>) -> Answer {
-    let models = edge.generations.engine().models();
-    let model = models.iter().find(|model| model.is_called(&name));
-    let model = model.ok_or_else(|| WireError::ModelNotFound(name.into_inner()))?;
-    Ok(HttpResponse::Ok().json(describe(model)))
-}
-
-fn describe(model: &ModelInfo) -> Value {
-    json!({
-        "id": model.id,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "caudal",
-        "aliases": model.aliases,
-        "context_length": model.context_length,
-        "quantisation": model.quantisation,
-        "adapters": model.adapters,
-        "sampling": model.sampling,
-        "capabilities": {
-            "structured_output": true,
-            "logprobs": true,
-            "tools": if model.dialect.template_has_tools { "template" } else { "prompt" },
-            "reasoning": model.dialect.reasoning.is_some(),
-        },
-    })
 }
 
 async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {

@@ -6,6 +6,7 @@ mod api;
 mod auth;
 mod chat;
 mod http;
+mod models;
 mod sse;
 pub mod waiting;
 mod ws;
