@@ -17,8 +17,9 @@ use tokio::{
 use crate::{
     cluster::Cluster,
     edge::{self, Edge, Phase},
-    engine::{Engine, scripted::Scripted},
+    engine::{Engine, ModelStatus, scripted::Scripted},
     generation::{Generations, random_hex},
+    loading,
     settings::{EngineKind, Settings, StoreKind},
     store::{
         Store,
@@ -45,7 +46,8 @@ pub struct App {
 }
 
 impl App {
-    /// Binds first, so that a port in use is said before a model is loaded.
+    /// Binds first, so that a port in use is said before a model is loaded; then answers probes while the models load, until
+    /// each has its first slot.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let bind = settings.server.bind;
         let listener = listen(bind).map_err(|error| match error.kind() {
@@ -54,8 +56,14 @@ impl App {
             }
             _ => anyhow::anyhow!("server.bind: cannot listen on {bind}: {error}"),
         })?;
-        let engine = engine(&settings).await?;
-        Self::new(settings, listener, engine)
+        let progress = watch::Sender::default();
+        let waiting = edge::waiting::serve(listener.try_clone()?, &settings, progress.subscribe())?;
+        let shown = tokio::spawn(loading::show(progress.subscribe()));
+        let engine = engine(&settings, progress).await;
+        shown.abort();
+        let _ = shown.await;
+        waiting.end().await;
+        Self::new(settings, listener, engine?)
     }
 
     /// Serves an engine that is loaded already on a bound listener.
@@ -152,7 +160,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-async fn interrupted() -> std::io::Result<()> {
+/// Returns at SIGTERM or SIGINT.
+pub async fn interrupted() -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -161,55 +170,39 @@ async fn interrupted() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn engine(settings: &Settings) -> anyhow::Result<Arc<dyn Engine>> {
+async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) -> anyhow::Result<Arc<dyn Engine>> {
     match settings.engine.kind {
         EngineKind::Scripted => {
             let slots = if settings.engine.slots == 0 { SCRIPTED_SLOTS } else { settings.engine.slots };
-            Ok(Arc::new(Scripted::new(settings.engine.scripted.clone(), slots)))
+            Ok(Arc::new(Scripted::load(settings.engine.scripted.clone(), slots, &progress).await))
         }
         #[cfg(not(feature = "mistralrs"))]
         EngineKind::Mistralrs => anyhow::bail!(
             "engine.kind: this binary was built without the feature `mistralrs`; build it with its default features, or use engine.kind=scripted"
         ),
         #[cfg(feature = "mistralrs")]
-        EngineKind::Mistralrs => Ok(Arc::new(mistral(&settings.engine).await?)),
+        EngineKind::Mistralrs => {
+            use crate::{
+                engine::mistral::{MistralConfig, MistralEngine},
+                settings::AuthMode,
+            };
+
+            let engine = &settings.engine;
+            let mut tenants: Vec<&str> = settings.auth.keys.iter().map(|key| key.tenant.as_str()).collect();
+            tenants.sort_unstable();
+            tenants.dedup();
+            let config = MistralConfig {
+                models: engine.models.clone(),
+                mode: engine.mode,
+                max_running: engine.max_running,
+                slots: engine.slots,
+                threads: engine.threads,
+                context_length: engine.context_length,
+                prefix_cache_mb: engine.prefix_cache_mb,
+                gpu_memory: engine.gpu_memory,
+                one_tenant: settings.auth.mode == AuthMode::None || tenants.len() <= 1,
+            };
+            Ok(Arc::new(MistralEngine::load(config, progress).await?))
+        }
     }
-}
-
-#[cfg(feature = "mistralrs")]
-async fn mistral(settings: &crate::settings::Engine) -> anyhow::Result<crate::engine::mistral::MistralEngine> {
-    use crate::{
-        engine::mistral::{MistralConfig, MistralEngine, default_slots, default_threads},
-        model,
-    };
-
-    let model_path = if settings.model.as_os_str().is_empty() {
-        let dir = model::default_dir();
-        model::default_file(&dir).with_context(|| {
-            format!("the default model is not in {}; fetch it with `caudal model pull`", dir.display())
-        })?
-    } else {
-        settings.model.clone()
-    };
-    let model_id = model_path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let slots = if settings.slots == 0 { default_slots(cores, memory_bytes()) } else { settings.slots };
-    let threads = if settings.threads == 0 { default_threads(slots, cores) } else { settings.threads };
-    let config = MistralConfig {
-        model_path,
-        model_id,
-        slots,
-        threads_per_slot: threads,
-        prefix_cache_bytes: settings.prefix_cache_mb << 20,
-        context_length: (settings.context_length > 0).then_some(settings.context_length),
-    };
-    Ok(MistralEngine::load(config).await?)
-}
-
-/// What this process may use: the container's limit where there is one.
-#[cfg(feature = "mistralrs")]
-fn memory_bytes() -> u64 {
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    system.cgroup_limits().map_or(system.total_memory(), |limits| limits.total_memory)
 }

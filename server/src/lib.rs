@@ -6,6 +6,7 @@ pub mod dialect;
 pub mod edge;
 pub mod engine;
 pub mod generation;
+mod loading;
 pub mod model;
 pub mod render;
 pub mod settings;

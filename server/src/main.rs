@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use caudal_server::{
-    app::App,
+    app::{self, App},
     model,
     settings::{Settings, Sources},
     telemetry,
@@ -132,7 +132,10 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     telemetry::init(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let app = App::build(settings).await?;
+        let app = tokio::select! {
+            app = App::build(settings) => app?,
+            interrupted = app::interrupted() => return Ok(interrupted?),
+        };
         println!("listening on http://{}", app.address);
         std::io::stdout().flush()?;
         eprintln!("{} · stop with Ctrl-C", app.summary);

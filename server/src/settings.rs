@@ -9,7 +9,10 @@ use figment::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::engine::scripted::ScriptedSettings;
+use crate::engine::{
+    model::{Mode, ModelSettings, one_or_more},
+    scripted::ScriptedSettings,
+};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../../config/caudal.toml");
@@ -50,6 +53,7 @@ pub struct Server {
 pub struct Auth {
     pub mode: AuthMode,
     pub keys: Vec<ApiKey>,
+    pub admin_key: Secret,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,11 +74,15 @@ pub struct ApiKey {
 #[serde(deny_unknown_fields)]
 pub struct Engine {
     pub kind: EngineKind,
-    pub model: PathBuf,
+    #[serde(deserialize_with = "one_or_more")]
+    pub models: Vec<ModelSettings>,
+    pub mode: Mode,
     pub slots: usize,
+    pub max_running: usize,
     pub threads: usize,
     pub context_length: u32,
     pub prefix_cache_mb: u64,
+    pub gpu_memory: f32,
     pub scripted: ScriptedSettings,
 }
 
@@ -220,6 +228,12 @@ impl Settings {
         if self.auth.keys.iter().any(|k| k.key.expose().len() < 8 || k.tenant.is_empty()) {
             return wrong("auth.keys: a key needs at least 8 characters and a tenant");
         }
+        if !self.auth.admin_key.expose().is_empty() && self.auth.admin_key.expose().len() < 8 {
+            return wrong("auth.admin_key needs at least 8 characters");
+        }
+        if self.engine.max_running == 0 || !(0.05..=1.0).contains(&self.engine.gpu_memory) {
+            return wrong("engine.max_running must be above 0 and engine.gpu_memory from 0.05 to 1");
+        }
         if self.store.kind == StoreKind::Redis && self.store.redis.url.expose().is_empty() {
             return wrong(
                 "store.redis.url: store.kind is \"redis\" and there is no URL, such as redis://127.0.0.1:6379",
@@ -288,6 +302,7 @@ fn describe(error: &figment::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::model::SamplingDefaults;
 
     fn set(overrides: &[&str]) -> Result<Settings, SettingsError> {
         Settings::load(&Sources { files: vec![], overrides: overrides.iter().map(|o| o.to_string()).collect() })
@@ -315,12 +330,40 @@ mod tests {
     }
 
     #[test]
+    fn models_are_tables_or_paths() {
+        let models = |value: &str| set(&[&format!("engine.models={value}")]).unwrap().engine.models;
+        assert_eq!(models("[]"), []);
+        let plain = ModelSettings { model: "/a.gguf".into(), ..ModelSettings::default() };
+        assert_eq!(models("/a.gguf"), vec![plain.clone()]);
+        let named = ModelSettings {
+            id: "b".into(),
+            aliases: vec!["c".into()],
+            model: "o/b".into(),
+            slots: Some(2),
+            sampling: SamplingDefaults { temperature: Some(0.5), ..SamplingDefaults::default() },
+            ..ModelSettings::default()
+        };
+        let both = r#"["/a.gguf", {id="b", aliases=["c"], model="o/b", slots=2, sampling={temperature=0.5}}]"#;
+        assert_eq!(models(both), [plain, named]);
+        // `caudal config` prints what can be read again.
+        let printed = toml::to_string(&set(&[&format!("engine.models={both}")]).unwrap()).unwrap();
+        assert!(printed.contains("[[engine.models]]"), "{printed}");
+        assert_eq!(toml::from_str::<Settings>(&printed).unwrap().engine.models, models(both));
+    }
+
+    #[test]
     fn errors_name_the_key() {
         for (assignment, key) in [
             ("server.bnd=x", "server.bnd"),
             ("nonsense=1", "nonsense"),
             ("engine.slots=many", "engine.slots"),
             ("engine.kind=gpt", "engine.kind"),
+            ("engine.mode=fast", "engine.mode"),
+            ("engine.max_running=0", "engine.max_running"),
+            ("engine.models=[{modle=\"x\"}]", "modle"),
+            ("engine.models=[{sampling={temperature=\"hot\"}}]", "temperature"),
+            ("engine.models=7", "engine.models"),
+            ("auth.admin_key=short", "auth.admin_key"),
             ("engine.scripted.tokens=-1", "engine.scripted.tokens"),
             ("auth.mode=keys", "auth.keys"),
             ("store.kind=redis", "store.redis.url"),

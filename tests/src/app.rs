@@ -106,6 +106,19 @@ impl Setup {
     }
 
     pub fn spawn(self) -> App {
+        self.start().ready()
+    }
+
+    /// Starts it on a free port, and does not wait until it serves.
+    pub fn spawn_loading(self) -> Starting {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = free.expect("a free port");
+        let mut starting = self.set(&[&format!("server.bind={address}")]).start();
+        starting.address = Some(address);
+        starting
+    }
+
+    fn start(self) -> Starting {
         let mut child = self.command("serve").spawn().expect("the binary starts");
         let stderr = Arc::new(Mutex::new(String::new()));
         let (lines, mut errors) = (stderr.clone(), child.stderr.take().expect("stderr is piped"));
@@ -124,15 +137,51 @@ impl Setup {
             // Keeps the pipe open and empty.
             lines.for_each(drop);
         });
-        let line = first_line.recv_timeout(PATIENCE * 4).ok().flatten();
+        Starting { address: None, child: Some(child), first_line, stderr }
+    }
+}
+
+/// A process that was started and may still be loading its models.
+pub struct Starting {
+    /// Where it will be, where that was chosen before.
+    pub address: Option<SocketAddr>,
+    child: Option<Child>,
+    first_line: mpsc::Receiver<Option<String>>,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Starting {
+    /// Waits until it says that it serves.
+    pub fn ready(mut self) -> App {
+        let line = self.first_line.recv_timeout(PATIENCE * 4).ok().flatten();
         let address = line.as_deref().and_then(|l| l.strip_prefix("listening on http://")).and_then(|a| a.parse().ok());
         let Some(address) = address else {
-            let _ = child.kill();
-            let _ = child.wait();
-            let stderr = stderr.lock().unwrap_or_else(PoisonError::into_inner);
+            let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
             panic!("the first line of stdout must be 'listening on http://ADDRESS', got {line:?}; stderr:\n{stderr}");
         };
-        App { address, child, stderr }
+        App { address, child: self.child.take().expect("a process"), stderr: self.stderr.clone() }
+    }
+
+    /// Whether it has said that it serves.
+    pub fn is_ready(&self) -> bool {
+        self.first_line.try_recv().is_ok()
+    }
+
+    /// Tells it to end, and waits for that.
+    pub fn terminate(mut self) -> ExitStatus {
+        let child = self.child.as_mut().expect("a process");
+        let status = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+        wait(child).expect("the server ends")
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -140,6 +189,13 @@ impl App {
     /// What the server has logged so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What it has in memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).map_or(0, |kb: u64| kb << 10)
     }
 
     pub fn signal(&self, name: &str) {

@@ -6,15 +6,21 @@ use caudal_tests::{
     App, Client, EventLog, Received, Setup, http,
     log::{kind, output_text},
     proxy::{Cut, cutting},
+    until,
     ws::SUBPROTOCOL,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// A server of one slot, and one test at a time: the machine has few cores.
-async fn app() -> (App, MutexGuard<'static, ()>) {
+/// One test at a time: the machine has few cores.
+async fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
-    let turn = TURN.lock().await;
+    TURN.lock().await
+}
+
+/// A server of one slot.
+async fn app() -> (App, MutexGuard<'static, ()>) {
+    let turn = turn().await;
     (Setup::real().set(&["engine.slots=1"]).spawn(), turn)
 }
 
@@ -181,4 +187,83 @@ async fn characters_are_never_cut() {
     let text = log.text();
     let body = if ended { text.trim_end_matches('\u{fffd}') } else { &text };
     assert!(!body.contains('\u{fffd}'), "{text:?}");
+}
+
+#[tokio::test]
+async fn a_model_is_reloaded_under_a_running_stream() {
+    let _turn = turn().await;
+    let app = Setup::real().set(&["engine.slots=2", "auth.admin_key=admin-key-1"]).spawn();
+    let all_slots = || async {
+        let ready = http::get(app.address, "/readyz").await.json();
+        (ready["models"][0]["slots_loaded"] == ready["models"][0]["slots"]).then_some(())
+    };
+    until("all slots to be loaded", all_slots).await;
+    let model = http::get(app.address, "/v1/models").await.json()["data"][0]["id"].as_str().expect("an id").to_owned();
+    let reload = || async {
+        let call = http::call(app.address, "POST", &format!("/admin/models/{model}/reload"));
+        call.header("authorization", "Bearer admin-key-1").send().await
+    };
+    let long = json!({"input": "Tell a long story about a river.", "temperature": 0, "max_output_tokens": 200});
+    let mut client = Client::extended(&app).await;
+    let whole = client.run(long.clone()).await;
+    let before = app.resident_bytes();
+    for round in 0..3 {
+        client.create(long.clone()).await;
+        let mut log = EventLog::default();
+        while log.of_kind("response.output_text.delta").count() < 3 {
+            log.push(client.event().await);
+        }
+        let (first, second) = tokio::join!(reload(), reload());
+        let mut statuses = [first.status, second.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 409], "{} {}", first.text(), second.text());
+        client.rest(&mut log).await;
+        log.assert_gap_free();
+        log.assert_text_agrees();
+        assert_eq!(log.text(), whole.text(), "round {round}");
+        assert_eq!(client.run(long.clone()).await.text(), whole.text(), "the new one says the same");
+    }
+    let after = app.resident_bytes();
+    println!("{} MB before, {} MB after three reloads", before >> 20, after >> 20);
+    assert!(after < before + before / 4, "{before} bytes became {after}: the old ones are still there");
+}
+
+#[tokio::test]
+async fn a_broken_file_does_not_replace_the_model() {
+    let _turn = turn().await;
+    let source = std::env::home_dir().expect("a home").join(".cache/caudal/models");
+    let source = std::env::var_os("CAUDAL_MODEL_DIR").map_or(source, Into::into);
+    let path = std::env::temp_dir().join(format!("caudal-swap-{}.gguf", std::process::id()));
+    std::fs::copy(source.join("SmolLM2-135M-Instruct.Q8_0.gguf"), &path).expect("the default model");
+    let models = format!("engine.models=[{{model={path:?}, id=\"m\", aliases=[\"n\"], sampling={{temperature=0.0}}}}]");
+    let app = Setup::real().set(&[&models, "engine.slots=1", "auth.admin_key=admin-key-1"]).spawn();
+    let question = json!({"input": "Name a river.", "model": "n", "max_output_tokens": 8});
+    let mut client = Client::plain(&app).await;
+    let first = client.run(question.clone()).await;
+    assert_eq!((&first.response()["temperature"], &first.response()["model"]), (&json!(0.0), &json!("m")));
+    std::fs::write(&path, "not a model").unwrap();
+    let failed = until("the first loading to end", || async {
+        let call = http::call(app.address, "POST", "/admin/models/n/reload");
+        let answer = call.header("authorization", "Bearer admin-key-1").send().await;
+        (answer.status != 409).then_some(answer)
+    })
+    .await;
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((failed.status, &failed.json()["error"]["code"]), (500, &json!("reload_failed")));
+    assert!(failed.text().contains("not a GGUF file"), "{}", failed.text());
+    assert_eq!(client.run(question).await.text(), first.text());
+}
+
+#[test]
+fn a_model_that_cannot_be_served_ends_the_server_and_says_why() {
+    for (models, expected) in [
+        (r#"engine.models=/nowhere/model.gguf"#, "/nowhere/model.gguf"),
+        (r#"engine.models=[{sha256="00"}]"#, "sha256"),
+        (r#"engine.models=[{id="a"}, {id="a"}]"#, "`a`"),
+    ] {
+        let output = Setup::real().set(&[models]).run("serve");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{models}: {output:?}");
+        assert!(stderr.contains("engine.models[") && stderr.contains(expected), "{models}: {stderr}");
+    }
 }

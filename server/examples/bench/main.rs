@@ -12,11 +12,10 @@ mod served;
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration, time::Instant};
 
-use anyhow::Context;
 use caudal_server::{
     engine::{
         Engine,
-        mistral::{MistralConfig, MistralEngine, default_slots, default_threads},
+        mistral::{MistralConfig, MistralEngine, Progress},
     },
     model,
 };
@@ -149,7 +148,6 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let dir = model::default_dir();
     let published = dir.join("SmolLM2-135M-Instruct.Q4_1.gguf");
-    let served_file = model::default_file(&dir).context("no model: run `caudal model pull`")?;
 
     let engine = bare::load(&published).await?;
     let bare = measure(args.rounds, |text| bare::chat(&engine, text, args.tokens)).await?;
@@ -157,17 +155,9 @@ async fn main() -> anyhow::Result<()> {
     drop(engine);
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let slots = default_slots(cores, 16 << 30);
-    let config = MistralConfig {
-        model_path: served_file,
-        model_id: "bench".into(),
-        slots,
-        threads_per_slot: default_threads(slots, cores),
-        prefix_cache_bytes: 256 << 20,
-        context_length: None,
-    };
-    let engine = Arc::new(MistralEngine::load(config).await?);
+    let engine = Arc::new(MistralEngine::load(MistralConfig::default(), Progress::default()).await?);
     engine.loaded().await;
+    let slots = engine.status()[0].slots;
     let pool = measure(args.rounds, |text| pool::chat(&*engine, format!("So, {text}"), args.tokens)).await?;
     print(&format!("the pool, {slots} slots"), &pool);
 

@@ -19,9 +19,14 @@ const ONLY_TENANT: &str = "default";
 #[derive(Debug, Clone)]
 pub struct Tenant(pub String);
 
+/// A request that knows `auth.admin_key`.
+pub struct Admin;
+
 pub struct Authenticator {
     /// By hash of the key: a look-up by hash takes no time that depends on how much of a guess is right.
     keys: Option<HashMap<[u8; 32], String>>,
+    /// The hash of the admin key.
+    admin: Option<[u8; 32]>,
     allowed_origins: Vec<String>,
 }
 
@@ -30,7 +35,9 @@ impl Authenticator {
         let keys = (settings.auth.mode == AuthMode::Keys).then(|| {
             settings.auth.keys.iter().map(|k| (Sha256::digest(k.key.expose()).into(), k.tenant.clone())).collect()
         });
-        Self { keys, allowed_origins: settings.server.allowed_origins.clone() }
+        let admin = settings.auth.admin_key.expose();
+        let admin = (!admin.is_empty()).then(|| Sha256::digest(admin).into());
+        Self { keys, admin, allowed_origins: settings.server.allowed_origins.clone() }
     }
 
     fn tenant(&self, request: &HttpRequest) -> Result<Tenant, WireError> {
@@ -39,6 +46,17 @@ impl Authenticator {
         let key = bearer(request).or_else(|| subprotocol_key(request)).ok_or(WireError::InvalidApiKey)?;
         let hash: [u8; 32] = Sha256::digest(key).into();
         keys.get(&hash).cloned().map(Tenant).ok_or(WireError::InvalidApiKey)
+    }
+
+    /// The comparison is of hashes, as with [`Self::tenant`].
+    fn admin(&self, request: &HttpRequest) -> Result<Admin, WireError> {
+        self.check_origin(request)?;
+        let Some(expected) = self.admin else {
+            let message = "The admin routes are closed. Set auth.admin_key to open them.";
+            return Err(WireError::InsufficientPermissions(message.into()));
+        };
+        let given: [u8; 32] = Sha256::digest(bearer(request).ok_or(WireError::InvalidApiKey)?).into();
+        if given == expected { Ok(Admin) } else { Err(WireError::InvalidApiKey) }
     }
 
     /// Browsers send the page's origin; other clients send none and are let through to the key check.
@@ -83,6 +101,18 @@ impl FromRequest for Tenant {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(match request.app_data::<web::Data<Edge>>() {
             Some(edge) => edge.auth.tenant(request).map_err(ApiError),
+            None => Err(ApiError(WireError::InvalidApiKey)),
+        })
+    }
+}
+
+impl FromRequest for Admin {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(match request.app_data::<web::Data<Edge>>() {
+            Some(edge) => edge.auth.admin(request).map_err(ApiError),
             None => Err(ApiError(WireError::InvalidApiKey)),
         })
     }

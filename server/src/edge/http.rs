@@ -8,7 +8,7 @@ use super::{
     Edge,
     api::{Answer, ApiError, JsonBody},
     auth::Tenant,
-    sse,
+    models, sse,
 };
 use crate::{
     render,
@@ -21,7 +21,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .app_data(query)
         .default_service(web::to(unknown))
-        .route("/models", web::get().to(models))
+        .route("/models", web::get().to(models::list))
+        .route("/models/{id:.+}", web::get().to(models::one))
         .route("/responses", web::post().to(create))
         .route("/responses/{id}", web::get().to(retrieve))
         .route("/responses/{id}", web::delete().to(delete))
@@ -29,24 +30,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/responses/{id}/input_items", web::get().to(input_items));
 }
 
-async fn unknown(request: HttpRequest) -> Answer {
+pub async fn unknown(request: HttpRequest) -> Answer {
     let (method, path) = (request.method(), request.path());
     Ok(HttpResponse::NotFound().json(json!({"error": {"type": "invalid_request_error", "code": "not_found",
         "message": format!("There is no {method} {path} here."), "param": null}})))
-}
-
-async fn models(edge: web::Data<Edge>, _: Tenant) -> Answer {
-    let data: Vec<Value> = edge
-        .generations
-        .engine()
-        .models()
-        .iter()
-        .map(|m| {
-            json!({"id": m.id, "object": "model", "created": m.created, "owned_by": "caudal",
-                   "context_length": m.context_length, "quantisation": m.quantisation})
-        })
-        .collect();
-    Ok(HttpResponse::Ok().json(json!({"object": "list", "data": data})))
 }
 
 async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {

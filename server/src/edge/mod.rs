@@ -1,16 +1,20 @@
 //! The edge: actix, sockets, HTTP. Turns what arrives into calls on [`Generations`] and what is followed into frames and
 //! SSE events. The only module that names actix; decides nothing about generations.
 
+mod admin;
 mod api;
 mod auth;
 mod chat;
 mod http;
+mod models;
 mod sse;
+pub mod waiting;
 mod ws;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header, web};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{generation::Generations, settings::Settings};
@@ -64,6 +68,7 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
                     .route("/responses", web::get().to(ws::upgrade))
                     .route("/chat/completions", web::post().to(chat::create)),
             )
+            .service(web::scope("/admin").configure(admin::routes).default_service(web::to(http::unknown)))
             .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
             .route("/readyz", web::get().to(ready));
         match &chat_dir {
@@ -122,9 +127,11 @@ async fn no_chat_page() -> HttpResponse {
         .body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
 }
 
+/// 200 once every model has a slot; those that load behind the first are told.
 async fn ready(edge: web::Data<Edge>) -> HttpResponse {
+    let models = edge.generations.engine().status();
     match edge.generations.ready() {
-        Ok(()) => HttpResponse::Ok().body("ready\n"),
-        Err(reason) => HttpResponse::ServiceUnavailable().body(format!("{reason}\n")),
+        Ok(()) => HttpResponse::Ok().json(json!({"status": "ready", "models": models})),
+        Err(reason) => HttpResponse::ServiceUnavailable().json(json!({"status": reason, "models": models})),
     }
 }

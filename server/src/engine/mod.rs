@@ -4,6 +4,7 @@
 //! `scripted` is deterministic and made for tests and load; `mistral` drives mistral.rs and is the only code that names it.
 
 pub mod decoder;
+pub mod model;
 pub mod prompt;
 pub mod sampler;
 pub mod scripted;
@@ -13,37 +14,14 @@ pub mod mistral;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::dialect::Dialect;
+pub use model::{ModelInfo, ModelStatus, ReloadError, Reloaded};
 pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
-
-/// One model as clients see it in `GET /v1/models`.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct ModelInfo {
-    /// The name a request's `model` field selects.
-    pub id: String,
-    /// Other names for it.
-    pub aliases: Vec<String>,
-    /// Tokens that prompt and output may take together.
-    pub context_length: u32,
-    /// When the model's file was made, Unix seconds.
-    pub created: u64,
-    /// Such as `Q8_0`; absent where it has no meaning.
-    pub quantisation: Option<String>,
-    /// How it writes what is not plain text.
-    pub dialect: Dialect,
-}
-
-impl ModelInfo {
-    /// Whether a request's `model` means this one.
-    pub fn is_called(&self, name: &str) -> bool {
-        self.id == name || self.aliases.iter().any(|alias| alias == name)
-    }
-}
 
 /// Everything an engine needs for one generation. It is complete: the same request gives the same tokens on any replica.
 #[derive(Debug, Clone)]
@@ -157,6 +135,13 @@ pub trait Engine: Send + Sync + 'static {
 
     /// How many generations of the model can run at once. Admission never asks for more.
     fn slots(&self, model: &str) -> usize;
+
+    /// How far each model is loaded: all have a first slot, others may still come.
+    fn status(&self) -> Vec<ModelStatus>;
+
+    /// Loads the model's files again beside it and switches: generations that run end on the old one, new ones go to the
+    /// new one. Goes on when the future is dropped.
+    fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>>;
 
     /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. It closes
     /// when the slot is free again, which is after the delta with `finish`; closed without one, the engine has crashed.

@@ -3,15 +3,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, Logprobs, ModelInfo, Prompt, TokenLogprob,
+    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, Logprobs, ModelInfo, ModelStatus, Prompt,
+    ReloadError, Reloaded, TokenLogprob,
     decoder::{Decoder, TokenBytes},
+    model::SamplingDefaults,
 };
 use crate::dialect::{Dialect, Tags};
 
@@ -24,6 +27,7 @@ pub struct ScriptedSettings {
     pub tokens_per_second: f64,
     pub jitter_ms: u64,
     pub prefill_ms: u64,
+    pub load_ms: u64,
     pub fail_after: Option<u32>,
     pub context_length: u32,
     pub reasoning: bool,
@@ -39,6 +43,7 @@ impl Default for ScriptedSettings {
             tokens_per_second: 50.0,
             jitter_ms: 0,
             prefill_ms: 0,
+            load_ms: 0,
             fail_after: None,
             context_length: 8192,
             reasoning: false,
@@ -55,6 +60,14 @@ pub struct Scripted {
 }
 
 impl Scripted {
+    /// [`Self::new`], after a pretence of loading.
+    pub async fn load(settings: ScriptedSettings, slots: usize, progress: &watch::Sender<Vec<ModelStatus>>) -> Self {
+        let engine = Self::new(settings, slots);
+        progress.send_replace(vec![ModelStatus { slots_loaded: 0, ..engine.own_status() }]);
+        tokio::time::sleep(Duration::from_millis(engine.settings.load_ms)).await;
+        engine
+    }
+
     /// To be called on the runtime that generations shall run on.
     pub fn new(settings: ScriptedSettings, slots: usize) -> Self {
         let mut words: Vec<String> = settings.text.split_inclusive(' ').map(str::to_owned).collect();
@@ -67,6 +80,8 @@ impl Scripted {
             context_length: settings.context_length,
             created: 0,
             quantisation: None,
+            adapters: vec![],
+            sampling: SamplingDefaults::default(),
             dialect: Dialect { reasoning: settings.reasoning.then(thoughts), ..Dialect::default() },
         };
         Self {
@@ -82,6 +97,12 @@ impl Scripted {
 /// What encloses the thoughts in its text, where it has some.
 fn thoughts() -> Tags {
     Tags { open: "<think>".into(), close: "</think>".into(), opened: false, optional: false }
+}
+
+impl Scripted {
+    fn own_status(&self) -> ModelStatus {
+        ModelStatus { id: self.model.id.clone(), slots_loaded: self.slots, slots: self.slots }
+    }
 }
 
 struct Words(Arc<[String]>);
@@ -112,6 +133,18 @@ impl Engine for Scripted {
 
     fn slots(&self, _: &str) -> usize {
         self.slots
+    }
+
+    fn status(&self) -> Vec<ModelStatus> {
+        vec![self.own_status()]
+    }
+
+    /// There is nothing to load: the new model is the old one.
+    fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>> {
+        let known = self.model.is_called(model);
+        let (old, new) = (self.model.clone(), self.model.clone());
+        let reloaded = Reloaded { old, new, took: Duration::ZERO };
+        Box::pin(async move { known.then_some(reloaded).ok_or_else(|| ReloadError::UnknownModel(model.into())) })
     }
 
     fn generate(&self, _: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dialect::Dialect,
-    engine::{Engine, EngineError, Grammar, ModelInfo},
+    engine::{Engine, EngineError, Grammar, ModelInfo, model::SamplingDefaults},
     store::{Created, Header, LOG_VERSION, LeftOut},
     wire::{error::WireError, input::InputItem, reasoning::Effort, request::Create, response::Truncation},
 };
@@ -32,13 +32,14 @@ impl Generations {
     pub async fn create(
         self: &Arc<Self>,
         tenant: &str,
-        create: Create,
+        mut create: Create,
         connection: Option<&str>,
     ) -> Result<CreatedResponse, WireError> {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
         let model = self.model(create.model.as_deref())?;
+        complete(&mut create, model.sampling);
         let history = self.history(tenant, create.previous_response_id.as_deref(), connection).await?;
         check_outputs(&history, &create.input)?;
         let dialect = match create.reasoning.effort {
@@ -108,6 +109,15 @@ impl Generations {
             WireError::EngineFailed
         })?
     }
+}
+
+/// What the request leaves open the model's settings decide, once: the header says with what it was sampled.
+fn complete(create: &mut Create, defaults: SamplingDefaults) {
+    create.temperature = create.temperature.or(defaults.temperature);
+    create.top_p = create.top_p.or(defaults.top_p);
+    create.top_k = create.top_k.or(defaults.top_k);
+    create.min_p = create.min_p.or(defaults.min_p);
+    create.repetition_penalty = create.repetition_penalty.or(defaults.repetition_penalty);
 }
 
 /// A response to be, before its prompt is known.

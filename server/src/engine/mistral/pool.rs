@@ -28,6 +28,8 @@ pub struct Limits {
     /// empties it.
     pub prefix_cache_bytes: u64,
     pub kv_bytes_per_token: u64,
+    /// All slots are one engine, which keeps what it keeps by itself, and computes with all threads whoever runs.
+    pub is_batch: bool,
 }
 
 #[derive(Default)]
@@ -67,6 +69,11 @@ pub struct Lease {
 impl Pool {
     pub fn new(limits: Limits) -> Self {
         Self { seats: Mutex::default(), permits: Arc::new(Semaphore::new(0)), limits }
+    }
+
+    /// Slots that there are, busy and free.
+    pub fn len(&self) -> usize {
+        lock(&self.seats).seats.len()
     }
 
     pub fn add(&self, slot: Arc<Slot>) {
@@ -118,6 +125,9 @@ impl Pool {
 impl Lease {
     /// The engine has kept the KV of `tokens`.
     pub fn kept(&self, tokens: Vec<u32>) {
+        if self.pool.limits.is_batch {
+            return;
+        }
         let mut seats = lock(&self.pool.seats);
         let seat = &mut seats.seats[self.index];
         let matched = seat.entries.iter().max_by_key(|entry| shared_prefix(&entry.tokens, &tokens));

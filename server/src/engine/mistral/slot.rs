@@ -9,7 +9,8 @@ use mistralrs_core::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    load::{Loaded, ModelFile, Shared},
+    load::{Loaded, Shared},
+    source::Source,
     step::Steps,
     threads::{Helpers, lock},
 };
@@ -28,14 +29,18 @@ pub enum Broken {
 }
 
 pub struct Slot {
-    file: Arc<ModelFile>,
+    source: Arc<Source>,
+    /// Sequences that it runs at once.
+    running: usize,
     engine: Mutex<Arc<MistralRs>>,
     pub helpers: Arc<Helpers>,
 }
 
 impl Slot {
-    pub fn new(file: Arc<ModelFile>, engine: Arc<MistralRs>, threads: usize) -> Self {
-        Self { file, engine: Mutex::new(engine), helpers: Arc::new(Helpers::new(threads)) }
+    pub fn new(source: Arc<Source>, engine: Arc<MistralRs>, running: usize, threads: usize) -> Self {
+        // With several sequences the engine samples on threads of the process's pool.
+        let helpers = if running > 1 { Helpers::none() } else { Helpers::new(threads) };
+        Self { source, running, engine: Mutex::new(engine), helpers: Arc::new(helpers) }
     }
 
     /// Runs a sequence to its end: `steps` decides where that is. The engine is idle again when this returns.
@@ -103,7 +108,7 @@ impl Slot {
 
     /// Loads the model again, after the engine has died: its state is not to be trusted.
     pub async fn reload(&self, shared: &Shared) -> Result<(), EngineError> {
-        let loaded = load(self.file.clone()).await?;
+        let loaded = load(self.source.clone(), self.running).await?;
         *lock(&self.engine) = loaded.engine;
         self.warm_up(shared, shared.end)
             .await
@@ -111,14 +116,14 @@ impl Slot {
     }
 }
 
-/// [`ModelFile::load`] on a thread of its own, outside the runtime: within one the engine runs a request of its own while it
+/// [`Source::load`] on a thread of its own, outside the runtime: within one the engine runs a request of its own while it
 /// starts, the KV of which would stay.
-pub async fn load(file: Arc<ModelFile>) -> Result<Loaded, EngineError> {
+pub async fn load(source: Arc<Source>, running: usize) -> Result<Loaded, EngineError> {
     let (sender, loaded) = oneshot::channel();
-    let path = file.path.clone();
+    let path = source.shown().to_owned();
     std::thread::Builder::new()
         .name("model-load".into())
-        .spawn(move || drop(sender.send(file.load())))
+        .spawn(move || drop(sender.send(source.load(running))))
         .map_err(|error| EngineError::Load(format!("cannot start a thread to load the model: {error}")))?;
     loaded
         .await

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use mistralrs_core::CustomLogitsProcessor;
 use tokio::sync::mpsc;
 
@@ -130,7 +130,7 @@ impl CustomLogitsProcessor for Steps {
             None => candle_core::bail!("token {token} is outside the vocabulary of {}", choice.len()),
         }
         let len = choice.len();
-        Tensor::from_vec(choice, len, &Device::Cpu)
+        Tensor::from_vec(choice, len, logits.device())
     }
 }
 

@@ -8,38 +8,36 @@ use std::{
 use tokio::{runtime::Runtime, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::slot::Slot;
 use super::*;
-use crate::{
-    engine::{Finish, Message, Role, Sampling, decoder::TokenBytes},
-    model,
-};
+use crate::engine::{Finish, Message, Role, Sampling, decoder::TokenBytes};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
-static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+pub static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
     // On a thread of its own, because the first to ask may be inside the runtime.
-    let load = || RUNTIME.block_on(MistralEngine::load(config(2, 256 << 20)));
+    let load = || RUNTIME.block_on(load(config(2, 256)));
     std::thread::spawn(load).join().expect("loads").expect("the model loads")
 });
 
-fn config(slots: usize, prefix_cache_bytes: u64) -> MistralConfig {
-    let dir = model::default_dir();
-    let model_path = model::default_file(&dir)
-        .unwrap_or_else(|| panic!("no model in {}: run `caudal model pull` first", dir.display()));
-    MistralConfig {
-        model_path,
-        model_id: "m".into(),
-        slots,
-        threads_per_slot: 2,
-        prefix_cache_bytes,
-        context_length: None,
-    }
+fn config(slots: usize, prefix_cache_mb: u64) -> MistralConfig {
+    let models = vec![ModelSettings { id: "m".into(), ..ModelSettings::default() }];
+    MistralConfig { models, slots, threads: 2, prefix_cache_mb, ..MistralConfig::default() }
+}
+
+pub async fn load(config: MistralConfig) -> Result<MistralEngine, EngineError> {
+    MistralEngine::load(config, Progress::default()).await
+}
+
+/// Its only model.
+pub fn the(engine: &MistralEngine) -> Arc<Model> {
+    engine.model("m").expect("a model")
 }
 
 fn prompt(text: &str) -> Vec<u32> {
     ENGINE.tokenize("m", &Prompt::of(vec![Message::text(Role::User, text)])).expect("rendered")
 }
 
-fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
+pub fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt(text),
         scope: "t".into(),
@@ -54,14 +52,14 @@ fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
 }
 
 #[derive(Debug, Default, PartialEq, Clone)]
-struct Reply {
-    tokens: Vec<u32>,
-    text: String,
-    finish: Option<Finish>,
+pub struct Reply {
+    pub tokens: Vec<u32>,
+    pub text: String,
+    pub finish: Option<Finish>,
 }
 
 /// Reads to the channel's end and checks that the finish comes once and last.
-async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
+pub async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
     let mut reply = Reply::default();
     while let Some(delta) = deltas.recv().await {
         assert_eq!(reply.finish, None, "a delta after the last");
@@ -78,7 +76,7 @@ fn run(request: GenerateRequest) -> Reply {
 
 #[test]
 fn the_prompt_is_what_the_model_was_trained_on() {
-    let text = ENGINE.shared.tokens.bytes();
+    let text = the(&ENGINE).shared.tokens.bytes();
     let messages = Prompt::of(vec![
         Message::text(Role::System, "Be brief."),
         Message::text(Role::User, "Hi"),
@@ -94,7 +92,7 @@ fn the_prompt_is_what_the_model_was_trained_on() {
 #[test]
 fn the_text_is_the_tokens_decoded() {
     let reply = run(request("Write one line each in French, Japanese and emoji about rivers.", 80));
-    assert_eq!(reply.text, ENGINE.shared.tokens.bytes().decode(&reply.tokens));
+    assert_eq!(reply.text, the(&ENGINE).shared.tokens.bytes().decode(&reply.tokens));
     assert!(reply.tokens.len() <= 80);
     assert!(matches!(reply.finish, Some(Finish::Stop | Finish::Length)), "{:?}", reply.finish);
 }
@@ -148,7 +146,7 @@ fn an_output_is_continued_by_its_tokens() {
         rest.output = whole.tokens[..cut].to_vec();
         let rest = run(rest);
         assert_eq!([&whole.tokens[..cut], &rest.tokens].concat(), whole.tokens, "cut at {cut}");
-        let shown = ENGINE.shared.tokens.bytes().decode(&whole.tokens[..cut]);
+        let shown = the(&ENGINE).shared.tokens.bytes().decode(&whole.tokens[..cut]);
         assert_eq!(shown + &rest.text, whole.text, "cut at {cut}");
         assert_eq!(rest.finish, whole.finish);
     }
@@ -163,15 +161,16 @@ fn an_output_is_continued_by_its_tokens() {
 fn a_reply_that_ends_inside_a_character_is_not_lost() {
     let mut cut = request("Say it.", 1);
     let text = "ab \u{1f9ff} cd";
-    let tokens = ENGINE.shared.tokens.encode_plain(text);
+    let tokens = the(&ENGINE).shared.tokens.encode_plain(text);
     for length in 1..=tokens.len() {
-        let mut decoder = crate::engine::decoder::Decoder::new(ENGINE.shared.tokens.bytes(), Vec::new());
+        let mut decoder = crate::engine::decoder::Decoder::new(the(&ENGINE).shared.tokens.bytes(), Vec::new());
         let mut shown: String = tokens[..length].iter().map(|token| decoder.push(*token).0).collect();
         shown.push_str(&decoder.finish());
-        assert_eq!(shown, ENGINE.shared.tokens.bytes().decode(&tokens[..length]), "{length} tokens");
+        assert_eq!(shown, the(&ENGINE).shared.tokens.bytes().decode(&tokens[..length]), "{length} tokens");
     }
     // And through the engine: the held half of a character comes with the last delta.
-    let inside = (1..tokens.len()).find(|n| ENGINE.shared.tokens.bytes().decode(&tokens[..*n]).ends_with('\u{fffd}'));
+    let inside =
+        (1..tokens.len()).find(|n| the(&ENGINE).shared.tokens.bytes().decode(&tokens[..*n]).ends_with('\u{fffd}'));
     cut.output = tokens[..inside.expect("a character of several tokens")].to_vec();
     cut.max_output_tokens = cut.output.len() as u32;
     assert!(run(cut).text.ends_with('\u{fffd}'));
@@ -271,7 +270,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 #[test]
 fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
     RUNTIME.block_on(async {
-        let engine = MistralEngine::load(config(1, 256 << 20)).await.expect("the model loads");
+        let engine = load(config(1, 256)).await.expect("the model loads");
         let question = "Tell me about the Nile in two sentences.";
         let said = collect(engine.generate("m", request(question, 48)).unwrap()).await;
         let turn = vec![
@@ -280,10 +279,10 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
             Message::text(Role::User, "And how long is it?"),
         ];
         let prompt = engine.tokenize("m", &Prompt::of(turn)).unwrap();
-        let lease = engine.pool.acquire(&prompt, &"t".into()).await;
-        let end = engine.shared.end;
+        let lease = the(&engine).pool.acquire(&prompt, &"t".into()).await;
+        let end = the(&engine).shared.end;
         let (cached, fast) = likelihoods(&lease.slot, end, &prompt).await;
-        lease.slot.empty_cache(&engine.shared).await.unwrap();
+        lease.slot.empty_cache(&the(&engine).shared).await.unwrap();
         let (fresh, slow) = likelihoods(&lease.slot, end, &prompt).await;
         // Not equal: a key computed in a prefill and one computed alone differ in the last bits.
         let far = distance(&cached, &fresh);
@@ -296,12 +295,12 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
 #[test]
 fn the_cache_is_bounded() {
     RUNTIME.block_on(async {
-        let engine = MistralEngine::load(config(1, 80_000_000)).await.expect("the model loads");
+        let engine = load(config(1, 80)).await.expect("the model loads");
         let mut most = 0;
         for n in 0..8 {
             collect(engine.generate("m", request(&format!("{n}: hi"), 2)).unwrap()).await;
-            let kept = engine.pool.kept_bytes();
-            assert!(kept <= 80_000_000, "{kept} bytes kept");
+            let kept = the(&engine).pool.kept_bytes();
+            assert!(kept <= 80 << 20, "{kept} bytes kept");
             most = most.max(kept);
         }
         assert!(most > 0, "nothing was ever kept");
@@ -311,42 +310,14 @@ fn the_cache_is_bounded() {
 #[test]
 fn one_scope_never_finds_the_kv_of_another() {
     RUNTIME.block_on(async {
-        let engine = MistralEngine::load(config(1, 256 << 20)).await.expect("the model loads");
+        let engine = load(config(1, 256)).await.expect("the model loads");
         let of = |scope: &str| GenerateRequest { scope: scope.into(), ..request("What is a river?", 4) };
         let first = collect(engine.generate("m", of("a")).unwrap()).await;
-        assert_eq!(engine.pool.kept_scopes(), ["a"]);
+        assert_eq!(the(&engine).pool.kept_scopes(), ["a"]);
         let second = collect(engine.generate("m", of("b")).unwrap()).await;
-        assert_eq!(engine.pool.kept_scopes(), ["b"], "the slot was emptied in between");
+        assert_eq!(the(&engine).pool.kept_scopes(), ["b"], "the slot was emptied in between");
         assert_eq!(first, second);
     });
-}
-
-#[test]
-fn what_is_wrong_with_a_file_is_said() {
-    let load = |path: &std::path::Path| {
-        let config = MistralConfig { model_path: path.to_owned(), ..config(1, 0) };
-        RUNTIME.block_on(MistralEngine::load(config)).err().expect("an error").to_string()
-    };
-    let missing = load(std::path::Path::new("/nowhere/model.gguf"));
-    assert!(missing.contains("/nowhere/model.gguf") && missing.contains("caudal model pull"), "{missing}");
-    let path = std::env::temp_dir().join(format!("caudal-not-gguf-{}", std::process::id()));
-    std::fs::write(&path, b"not a model").unwrap();
-    assert!(load(&path).contains("not a GGUF file"));
-    for (architecture, template, expected) in
-        [("bert", true, "architecture `bert`"), ("llama", false, "no chat template")]
-    {
-        let text = |text: &str| candle_core::quantized::gguf_file::Value::String(text.into());
-        let (architecture, chat) = (text(architecture), text("{{ messages }}"));
-        let mut metadata = vec![("general.architecture", &architecture)];
-        if template {
-            metadata.push(("tokenizer.chat_template", &chat));
-        }
-        let mut file = std::fs::File::create(&path).unwrap();
-        candle_core::quantized::gguf_file::write(&mut file, &metadata, &[]).unwrap();
-        let error = load(&path);
-        assert!(error.contains(expected), "{error}");
-    }
-    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
@@ -368,8 +339,9 @@ fn an_engine_error_fails_one_generation_only() {
 
 #[test]
 fn defaults_fit_the_machine() {
-    assert_eq!(default_slots(2, 16 << 30), 8);
-    assert_eq!(default_slots(2, 2 << 30), 1);
-    assert_eq!(default_slots(64, 1 << 40), 32);
-    assert_eq!(default_threads(8, 2), 2);
+    const SLOT: u64 = 600 << 20;
+    assert_eq!(default_slots(2, 16 << 30, SLOT), 8);
+    assert_eq!(default_slots(2, 2 << 30, SLOT), 1);
+    assert_eq!(default_slots(64, 1 << 40, SLOT), 32);
+    assert_eq!(default_threads(2), 2);
 }

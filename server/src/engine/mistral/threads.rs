@@ -45,8 +45,18 @@ impl Helpers {
         Self { size, gate: Arc::new(Gate { state, changed: Condvar::new() }), pool: Mutex::new(None) }
     }
 
+    /// For an engine that computes in the pool of the process.
+    pub fn none() -> Self {
+        let mut helpers = Self::new(1);
+        helpers.size = 0;
+        helpers
+    }
+
     /// Makes the calling thread a member of this slot's pool, once a thread. To be called on the engine's thread.
     pub fn enter(&self) {
+        if self.size == 0 {
+            return;
+        }
         POOL.with_borrow_mut(|own| {
             if own.is_none() {
                 let built = ThreadPoolBuilder::new()
@@ -73,7 +83,7 @@ impl Helpers {
 
     /// Sets how many threads may work, the engine thread included. May be called from any thread, at any time.
     pub fn allow(&self, threads: usize) {
-        let threads = threads.clamp(1, self.size);
+        let threads = threads.clamp(1, self.size.max(1));
         let fewer = {
             let mut state = lock(&self.gate.state);
             let fewer = threads < state.allowed;

@@ -25,8 +25,7 @@ impl Tokens {
     pub fn new(tokenizer: Arc<Tokenizer>, chat: &ChatTemplate) -> Result<Self, EngineError> {
         let source = source(chat).ok_or_else(|| {
             EngineError::Load(
-                "the model has no chat template, so its messages cannot be rendered: use an instruction-tuned GGUF whose \
-                 metadata has `tokenizer.chat_template`"
+                "the model has no chat template, so messages cannot be rendered for it: use an instruction-tuned model"
                     .into(),
             )
         })?;
@@ -69,6 +68,16 @@ impl Tokens {
             .map_err(|error| refused(&error))?;
         let encoding = self.tokenizer.encode_fast(text, true).map_err(|error| refused(&error))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// What each token is.
+    pub fn vocabulary(&self) -> std::collections::HashMap<String, u32> {
+        self.tokenizer.get_vocab(true)
+    }
+
+    #[cfg(test)]
+    pub fn save(&self, path: &std::path::Path) {
+        self.tokenizer.save(path, false).expect("the tokenizer is written");
     }
 
     #[cfg(test)]

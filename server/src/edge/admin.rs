@@ -1,0 +1,42 @@
+//! `/admin`: what operators do to a running server. Opened by `auth.admin_key`, closed without one.
+
+use std::sync::Arc;
+
+use actix_web::{HttpResponse, http::StatusCode, web};
+use serde_json::{Value, json};
+
+use super::{Edge, api::Answer, auth::Admin};
+use crate::engine::{ModelInfo, ReloadError};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config.route("/models/{id:.+}/reload", web::post().to(reload));
+}
+
+/// Loads a model's files again and switches to them. Goes on when the client has gone.
+async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answer {
+    match edge.generations.engine().reload(&id).await {
+        Ok(reloaded) => Ok(HttpResponse::Ok().json(json!({
+            "id": reloaded.new.id,
+            "object": "model.reloaded",
+            "old": outline(&reloaded.old),
+            "new": outline(&reloaded.new),
+            "took_ms": u64::try_from(reloaded.took.as_millis()).unwrap_or(u64::MAX),
+        }))),
+        Err(error) => {
+            let (status, kind, code) = match error {
+                ReloadError::UnknownModel(_) => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
+                ReloadError::InProgress(_) => (StatusCode::CONFLICT, "invalid_request_error", "reload_in_progress"),
+                ReloadError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "reload_failed"),
+            };
+            if matches!(error, ReloadError::Failed(_)) {
+                tracing::error!(model = *id, %error, "a reload failed");
+            }
+            let body = json!({"type": kind, "code": code, "message": error.to_string(), "param": null});
+            Ok(HttpResponse::build(status).json(json!({ "error": body })))
+        }
+    }
+}
+
+fn outline(model: &Arc<ModelInfo>) -> Value {
+    json!({"created": model.created, "quantisation": model.quantisation, "context_length": model.context_length})
+}

@@ -1,0 +1,190 @@
+//! GGUF files: what their header says, and how the engine loads them.
+
+use std::{
+    fs::{self, File},
+    io::BufReader,
+    path::{Path, PathBuf},
+};
+
+use candle_core::quantized::{
+    GgmlDType,
+    gguf_file::{Content, Value},
+};
+use mistralrs_core::{AdapterPaths, GGUFLoaderBuilder, GGUFSpecificConfig, Loader, LocalModelPaths, ModelPaths};
+
+use super::source::Facts;
+use crate::engine::model::{ModelSettings, SamplingDefaults};
+
+/// Architectures the engine runs from GGUF.
+const ARCHITECTURES: [&str; 8] = ["llama", "mistral3", "phi2", "phi3", "starcoder2", "qwen2", "qwen3", "qwen3moe"];
+
+/// A GGUF model: its file, or its parts in order.
+pub struct Gguf {
+    pub parts: Vec<PathBuf>,
+    pub facts: Facts,
+}
+
+impl Gguf {
+    /// Reads the header of the first part.
+    ///
+    /// # Errors
+    /// What is wrong with the file: it or a part is missing, it is no GGUF, of an architecture the engine has not, without a
+    /// chat template, or `settings` asks for what the engine does with safetensors only.
+    pub fn open(path: &Path, settings: &ModelSettings) -> Result<Self, String> {
+        let shown = path.display();
+        for (key, is_set) in [
+            ("isq", !settings.isq.is_empty()),
+            ("uqff", !settings.uqff.is_empty()),
+            ("lora", !settings.lora.is_empty()),
+        ] {
+            if is_set {
+                return Err(format!(
+                    "{key} is for safetensors, and {shown} is a GGUF file; set model to the folder of the model's safetensors"
+                ));
+            }
+        }
+        let parts = parts(path)?;
+        let first = parts.first().map_or(path, PathBuf::as_path);
+        let file = File::open(first).map_err(|error| format!("cannot open the model file {shown}: {error}"))?;
+        let content = Content::read(&mut BufReader::new(file))
+            .map_err(|error| format!("{shown} is not a GGUF file this engine can read: {error}"))?;
+        let text = |key: &str| content.metadata.get(key).and_then(|value| value.to_string().ok()).cloned();
+        let architecture =
+            text("general.architecture").ok_or_else(|| format!("{shown} does not say its architecture"))?;
+        if !ARCHITECTURES.contains(&architecture.to_ascii_lowercase().as_str()) {
+            return Err(format!(
+                "{shown} is a model of the architecture `{architecture}`; from GGUF the engine has {}",
+                ARCHITECTURES.join(", ")
+            ));
+        }
+        let template = text("tokenizer.chat_template").ok_or_else(|| {
+            format!(
+                "{shown} has no chat template (`tokenizer.chat_template`), so messages cannot be rendered for it: use an \
+                 instruction-tuned model"
+            )
+        })?;
+        let number = |key: &str| content.metadata.get(&format!("{architecture}.{key}")).and_then(integer);
+        let layers = number("block_count").unwrap_or(1);
+        let heads = number("attention.head_count").unwrap_or(1).max(1);
+        let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
+        let width = number("embedding_length").unwrap_or(0) / heads;
+        let key = number("attention.key_length").unwrap_or(width);
+        let value = number("attention.value_length").unwrap_or(width);
+        let facts = Facts {
+            context_length: number("context_length").and_then(|n| u32::try_from(n).ok()).unwrap_or(4096),
+            // The engine computes in f32 on CPU.
+            kv_bytes_per_token: layers * kv_heads * (key + value) * 4,
+            weight_bytes: size(&parts) + embedding_bytes(&content),
+            quantisation: quantisation(&content),
+            template,
+            sampling: sampling(&content),
+            adapters: Vec::new(),
+        };
+        Ok(Self { parts, facts })
+    }
+
+    /// The engine's loader, and the files it reads.
+    pub fn loader(&self) -> (Box<dyn Loader>, Box<dyn ModelPaths>) {
+        let first = self.parts.first().cloned().unwrap_or_default();
+        let folder = first.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
+        let names = self.parts.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let loader =
+            GGUFLoaderBuilder::new(None, None, folder, names, GGUFSpecificConfig::default(), false, None).build();
+        let paths = LocalModelPaths::<PathBuf> {
+            tokenizer_filename: PathBuf::new(),
+            config_filename: PathBuf::new(),
+            template_filename: None,
+            filenames: self.parts.clone(),
+            adapter_paths: AdapterPaths::None,
+            gen_conf: None,
+            preprocessor_config: None,
+            processor_config: None,
+            chat_template_json_filename: None,
+        };
+        (loader, Box::new(paths))
+    }
+}
+
+/// The file itself, or all of `name-00001-of-00003.gguf` where it is the first of several.
+fn parts(path: &Path) -> Result<Vec<PathBuf>, String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let split = name.strip_suffix(".gguf").and_then(|stem| stem.rsplit_once("-of-")).and_then(|(head, total)| {
+        let head = head.strip_suffix("-00001")?;
+        Some((head.to_owned(), total.parse::<u32>().ok()?))
+    });
+    let Some((head, total)) = split else { return Ok(vec![path.to_owned()]) };
+    let all: Vec<PathBuf> =
+        (1..=total).map(|part| path.with_file_name(format!("{head}-{part:05}-of-{total:05}.gguf"))).collect();
+    match all.iter().find(|part| !part.is_file()) {
+        Some(missing) => Err(format!("{} is missing; the model has {total} parts", missing.display())),
+        None => Ok(all),
+    }
+}
+
+fn size(parts: &[PathBuf]) -> u64 {
+    parts.iter().filter_map(|part| fs::metadata(part).ok()).map(|meta| meta.len()).sum()
+}
+
+/// The engine keeps embeddings in f32 beside the weights.
+fn embedding_bytes(content: &Content) -> u64 {
+    content.tensor_infos.get("token_embd.weight").map_or(0, |tensor| tensor.shape.elem_count() as u64 * 4)
+}
+
+/// What the model's authors recommend, where the file says it.
+fn sampling(content: &Content) -> SamplingDefaults {
+    let number = |key: &str| {
+        let value = content.metadata.get(&format!("general.sampling.{key}"))?;
+        value.to_f32().ok().or_else(|| integer(value).map(|n| n as f32))
+    };
+    SamplingDefaults {
+        temperature: number("temp"),
+        top_p: number("top_p"),
+        top_k: number("top_k").map(|k| k as u32).filter(|k| *k > 0),
+        min_p: number("min_p"),
+        repetition_penalty: number("penalty_repeat"),
+    }
+}
+
+fn integer(value: &Value) -> Option<u64> {
+    match value {
+        Value::I32(n) => u64::try_from(*n).ok(),
+        Value::I64(n) => u64::try_from(*n).ok(),
+        // Some models have a number a layer; the first is as good as any for an estimate.
+        Value::Array(all) => all.first().and_then(integer),
+        other => other.to_u64().ok(),
+    }
+}
+
+/// The type that most of the weights have.
+fn quantisation(content: &Content) -> String {
+    let mut elements: Vec<(GgmlDType, usize)> = Vec::new();
+    for tensor in content.tensor_infos.values() {
+        let count = tensor.shape.elem_count();
+        match elements.iter_mut().find(|(dtype, _)| *dtype == tensor.ggml_dtype) {
+            Some((_, sum)) => *sum += count,
+            None => elements.push((tensor.ggml_dtype, count)),
+        }
+    }
+    elements.into_iter().max_by_key(|(_, count)| *count).map_or_else(String::new, |(dtype, _)| name(dtype).into())
+}
+
+/// The usual name of a weight type, as in file names.
+fn name(dtype: GgmlDType) -> &'static str {
+    match dtype {
+        GgmlDType::F32 => "F32",
+        GgmlDType::F16 => "F16",
+        GgmlDType::BF16 => "BF16",
+        GgmlDType::Q4_0 => "Q4_0",
+        GgmlDType::Q4_1 => "Q4_1",
+        GgmlDType::Q5_0 => "Q5_0",
+        GgmlDType::Q5_1 => "Q5_1",
+        GgmlDType::Q8_0 => "Q8_0",
+        GgmlDType::Q8_1 => "Q8_1",
+        GgmlDType::Q2K => "Q2_K",
+        GgmlDType::Q3K => "Q3_K",
+        GgmlDType::Q4K => "Q4_K",
+        GgmlDType::Q5K => "Q5_K",
+        GgmlDType::Q6K => "Q6_K",
+        GgmlDType::Q8K => "Q8_K",
+    }
+}

@@ -1,0 +1,280 @@
+//! Where models come from and how they are served: other files than GGUF, several models, a batch, a reload.
+
+use std::{fs, path::Path};
+
+use candle_core::quantized::gguf_file::{self, Value};
+
+use super::{
+    fixture,
+    tests::{ENGINE, RUNTIME, collect, load, request, the},
+    *,
+};
+use crate::engine::{Finish, model::SamplingDefaults};
+
+const QUESTION: &str = "What is the capital of France? Answer in one short sentence.";
+
+fn one(model: ModelSettings) -> MistralConfig {
+    MistralConfig { models: vec![model], slots: 1, threads: 2, ..MistralConfig::default() }
+}
+
+fn named(model: &Path) -> ModelSettings {
+    ModelSettings { id: "m".into(), model: model.to_string_lossy().into_owned(), ..ModelSettings::default() }
+}
+
+/// What the model says, greedily.
+fn says(model: ModelSettings) -> (Arc<ModelInfo>, Vec<u32>, String) {
+    RUNTIME.block_on(async {
+        let engine = load(one(model)).await.expect("the model loads");
+        let reply = collect(engine.generate("m", request(QUESTION, 24)).unwrap()).await;
+        (engine.models()[0].clone(), reply.tokens, reply.text)
+    })
+}
+
+fn folder() -> std::path::PathBuf {
+    fixture::folder(&the(&ENGINE).shared.tokens)
+}
+
+/// The default model's GGUF, which the folder was made of.
+fn original() -> Vec<u32> {
+    RUNTIME.block_on(async { collect(ENGINE.generate("m", request(QUESTION, 24)).unwrap()).await.tokens })
+}
+
+fn same_beginning(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[test]
+fn a_folder_answers_as_the_gguf_it_was_made_of() {
+    let (info, tokens, text) = says(named(&folder()));
+    let whole = original();
+    eprintln!("safetensors: {text:?}, {} of {} tokens as the GGUF", same_beginning(&tokens, &whole), whole.len());
+    assert!(text.contains("Paris"), "{text}");
+    assert!(same_beginning(&tokens, &whole) >= whole.len().min(6), "{tokens:?} {whole:?}");
+    assert_eq!(info.quantisation.as_deref(), Some("F16"));
+    assert_eq!(info.context_length, ENGINE.models()[0].context_length);
+    assert_eq!(info.sampling, SamplingDefaults { temperature: Some(0.6), ..SamplingDefaults::default() });
+}
+
+#[test]
+fn safetensors_are_quantised_while_they_are_loaded() {
+    let (info, tokens, text) = says(ModelSettings { isq: "Q8_0".into(), ..named(&folder()) });
+    let whole = original();
+    eprintln!("isq: {text:?}, {} of {} tokens as the GGUF", same_beginning(&tokens, &whole), whole.len());
+    assert!(text.contains("Paris"), "{text}");
+    assert_eq!(info.quantisation.as_deref(), Some("Q8_0"));
+    for isq in ["Q4_K", "q6k", "Q4_0"] {
+        let (info, tokens, text) = says(ModelSettings { isq: isq.into(), ..named(&folder()) });
+        eprintln!("{isq}: {text:?}");
+        assert!(!tokens.is_empty() && info.quantisation.as_deref() == Some(&*isq.to_uppercase().replace("6K", "6_K")));
+    }
+}
+
+#[test]
+fn weights_that_were_quantised_before_are_loaded() {
+    let (path, uqff) = fixture::uqff(&folder());
+    let (info, _, text) = says(ModelSettings { uqff: uqff.clone(), ..named(&path) });
+    eprintln!("{uqff}: {text:?}");
+    assert!(text.contains("Paris"), "{text}");
+    assert!(info.quantisation.as_ref().is_some_and(|name| name.starts_with("UQFF q8_0")), "{info:?}");
+}
+
+#[test]
+fn adapters_are_merged_in() {
+    let with = |strength| {
+        let adapter = fixture::adapter(&folder(), strength).to_string_lossy().into_owned();
+        let (info, tokens, _) = says(ModelSettings { lora: vec![adapter.clone()], ..named(&folder()) });
+        assert_eq!(info.adapters, [adapter]);
+        tokens
+    };
+    let plain = says(named(&folder())).1;
+    assert_eq!(with(0.0), plain);
+    assert_ne!(with(0.05), plain);
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_loaded() {
+    let temp = std::env::temp_dir().join(format!("caudal-wrong-{}", std::process::id()));
+    fs::create_dir_all(&temp).unwrap();
+    let gguf = temp.join("x.gguf");
+    let header = |architecture: &str, template: bool| {
+        let (architecture, chat) = (Value::String(architecture.into()), Value::String("{{ messages }}".into()));
+        let mut metadata = vec![("general.architecture", &architecture)];
+        if template {
+            metadata.push(("tokenizer.chat_template", &chat));
+        }
+        gguf_file::write(&mut fs::File::create(&gguf).unwrap(), &metadata, &[]).unwrap();
+    };
+    let says = |model: ModelSettings, expected: &[&str]| {
+        let error = RUNTIME.block_on(load(one(model))).err().expect("an error").to_string();
+        for part in expected.iter().chain(&["engine.models[0]"]) {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+    };
+    says(named(Path::new("/nowhere/model.gguf")), &["/nowhere/model.gguf", "caudal model pull"]);
+    fs::write(&gguf, "not a model").unwrap();
+    says(named(&gguf), &["x.gguf", "not a GGUF file"]);
+    header("bert", true);
+    says(named(&gguf), &["architecture `bert`", "qwen3"]);
+    header("llama", false);
+    says(named(&gguf), &["no chat template"]);
+    header("llama", true);
+    says(ModelSettings { sha256: "00".into(), ..named(&gguf) }, &["x.gguf", "sha256", "00"]);
+    says(ModelSettings { isq: "Q8_0".into(), ..named(&gguf) }, &["isq", "GGUF"]);
+    says(ModelSettings { lora: vec!["a/b".into()], ..named(&gguf) }, &["lora", "GGUF"]);
+    says(ModelSettings { file: "y.gguf".into(), ..named(&gguf) }, &["file", "Hugging Face"]);
+    let hot = SamplingDefaults { temperature: Some(9.0), ..SamplingDefaults::default() };
+    says(ModelSettings { sampling: hot, ..named(&gguf) }, &["sampling.temperature", "from 0 to 2"]);
+    let parts = temp.join("y-00001-of-00002.gguf");
+    fs::copy(&gguf, &parts).unwrap();
+    says(named(&parts), &["y-00002-of-00002.gguf", "missing"]);
+
+    let empty = temp.join("folder");
+    fs::create_dir_all(&empty).unwrap();
+    says(named(&empty), &["folder/config.json"]);
+    let config = |architecture: &str| {
+        let sizes = r#""hidden_size": 8, "vocab_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1"#;
+        fs::write(empty.join("config.json"), format!(r#"{{"architectures": ["{architecture}"], {sizes}}}"#)).unwrap();
+    };
+    config("BertModel");
+    says(named(&empty), &["architecture `BertModel`"]);
+    config("LlamaForCausalLM");
+    says(named(&empty), &["tokenizer.json"]);
+    fs::write(empty.join("tokenizer.json"), "{}").unwrap();
+    fs::write(empty.join("tokenizer_config.json"), "{}").unwrap();
+    says(named(&empty), &["no chat template"]);
+    fs::write(empty.join("chat_template.jinja"), "{{ messages }}").unwrap();
+    says(named(&empty), &["model.safetensors"]);
+    fs::write(empty.join("model.safetensors"), "").unwrap();
+    says(ModelSettings { isq: "AFQ4".into(), ..named(&empty) }, &["isq", "AFQ4", "Q8_0"]);
+    says(ModelSettings { uqff: "q4k.uqff".into(), ..named(&empty) }, &["uqff", "q4k.uqff"]);
+    says(ModelSettings { lora: vec!["/nowhere".into()], ..named(&empty) }, &["lora", "/nowhere"]);
+    let adapter = temp.join("adapter");
+    fs::create_dir_all(&adapter).unwrap();
+    fs::write(adapter.join("adapter_model.safetensors"), "").unwrap();
+    fs::write(adapter.join("adapter_config.json"), r#"{"r": 1, "target_modules": ["q"], "use_rslora": true}"#).unwrap();
+    says(ModelSettings { lora: vec![adapter.to_string_lossy().into()], ..named(&empty) }, &["lora", "use_rslora"]);
+    fs::remove_dir_all(&temp).unwrap();
+}
+
+#[test]
+fn names_are_unique() {
+    let both = |second: ModelSettings| {
+        let first = ModelSettings { id: "a".into(), aliases: vec!["b".into()], ..ModelSettings::default() };
+        let config = MistralConfig { models: vec![first, second], slots: 1, ..MistralConfig::default() };
+        RUNTIME.block_on(load(config)).err().expect("an error").to_string()
+    };
+    for name in ["a", "b"] {
+        let error = both(ModelSettings { id: name.into(), ..ModelSettings::default() });
+        assert!(
+            error.contains(&format!("engine.models[1]: `{name}`")) && error.contains("engine.models[0]"),
+            "{error}"
+        );
+    }
+    let error = both(ModelSettings { id: "c".into(), aliases: vec!["c".into()], ..ModelSettings::default() });
+    assert!(error.contains("`c`"), "{error}");
+}
+
+#[test]
+fn several_models_are_served_by_name_and_alias() {
+    RUNTIME.block_on(async {
+        let models = vec![
+            ModelSettings { id: "large".into(), aliases: vec!["gpt".into()], ..ModelSettings::default() },
+            ModelSettings { id: "short".into(), context_length: Some(600), slots: Some(2), ..named(&folder()) },
+        ];
+        let models = models.into_iter().enumerate().map(|(n, model)| {
+            if n == 1 { ModelSettings { id: "short".into(), isq: "Q8_0".into(), ..model } } else { model }
+        });
+        let config = MistralConfig { models: models.collect(), slots: 1, threads: 2, ..MistralConfig::default() };
+        let progress = Progress::default();
+        let mut watcher = progress.subscribe();
+        let engine = MistralEngine::load(config, progress).await.unwrap();
+        assert!(engine.status().iter().all(|status| status.slots_loaded > 0), "{:?}", engine.status());
+        assert_eq!(*watcher.borrow_and_update(), engine.status());
+        engine.loaded().await;
+        let infos = engine.models();
+        assert_eq!(
+            infos.iter().map(|info| (&*info.id, info.context_length)).collect::<Vec<_>>(),
+            [("large", 8192), ("short", 512)]
+        );
+        assert_eq!((engine.slots("gpt"), engine.slots("short"), engine.slots("x")), (1, 2, 0));
+        let replies = ["gpt", "short"].map(|name| engine.generate(name, request(QUESTION, 16)).unwrap());
+        for reply in futures::future::join_all(replies.map(collect)).await {
+            assert!(reply.text.contains("Paris"), "{reply:?}");
+        }
+        assert!(matches!(engine.generate("x", request("Hi", 1)), Err(EngineError::UnknownModel(_))));
+        // Its own temperature, and the one that the folder's files advise.
+        assert_eq!(infos.iter().map(|info| info.sampling.temperature).collect::<Vec<_>>(), [Some(0.4), Some(0.6)]);
+    });
+}
+
+#[test]
+fn a_batch_runs_several_at_once() {
+    RUNTIME.block_on(async {
+        let config = MistralConfig {
+            mode: Mode::Batch,
+            max_running: 2,
+            ..one(ModelSettings { id: "m".into(), ..ModelSettings::default() })
+        };
+        let engine = load(config).await.unwrap();
+        assert_eq!(engine.status(), [ModelStatus { id: "m".into(), slots_loaded: 2, slots: 2 }]);
+        let questions = [QUESTION, "How many legs has a spider?"];
+        let alone =
+            futures::future::join_all(questions.map(|text| collect(ENGINE.generate("m", request(text, 24)).unwrap())))
+                .await;
+        let together =
+            futures::future::join_all(questions.map(|text| collect(engine.generate("m", request(text, 24)).unwrap())))
+                .await;
+        for (alone, together) in alone.iter().zip(&together) {
+            assert_eq!(alone.text, together.text);
+            assert_eq!(alone.finish, together.finish);
+        }
+        // One is cancelled and the other does not notice; the third finds its place.
+        let (gone, stays) = (request("Tell me everything about the sea.", 500), request(questions[1], 24));
+        let cancel = gone.cancel.clone();
+        let (mut gone, stays) = (engine.generate("m", gone).unwrap(), engine.generate("m", stays).unwrap());
+        let stays = tokio::spawn(collect(stays));
+        gone.recv().await.expect("a delta");
+        cancel.cancel();
+        let gone = collect(gone).await;
+        assert_eq!(gone.finish, Some(Finish::Cancelled));
+        let third = collect(engine.generate("m", request(QUESTION, 24)).unwrap()).await;
+        assert_eq!(third.text, alone[0].text);
+        assert_eq!(stays.await.unwrap().text, alone[1].text);
+    });
+}
+
+#[test]
+fn a_reload_loses_nothing_and_frees_the_old_one() {
+    RUNTIME.block_on(async {
+        let config = MistralConfig { slots: 2, ..one(ModelSettings { id: "m".into(), ..ModelSettings::default() }) };
+        let engine = Arc::new(load(config).await.unwrap());
+        engine.loaded().await;
+        let long = "Tell me a long story about a river.";
+        let whole = collect(engine.generate("m", request(long, 120)).unwrap()).await;
+        let old = Arc::downgrade(&the(&engine).pool);
+        let mut running = engine.generate("m", request(long, 120)).unwrap();
+        running.recv().await.expect("it has begun");
+        let running = tokio::spawn(collect(running));
+        let first = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.reload("m").await }
+        });
+        let second = loop {
+            // The first is on its way when it has the lock.
+            match engine.reload("m").await {
+                Err(ReloadError::InProgress(_)) => break true,
+                Ok(_) => break false,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let reloaded = first.await.unwrap();
+        assert!(second || matches!(reloaded, Err(ReloadError::InProgress(_))), "one of two reloads is refused");
+        let fresh = collect(engine.generate("m", request(long, 120)).unwrap()).await;
+        assert_eq!(fresh.text, whole.text);
+        let rest = running.await.unwrap();
+        assert!(whole.text.ends_with(&rest.text) && whole.tokens.ends_with(&rest.tokens), "{rest:?}");
+        assert_eq!(rest.tokens.len(), whole.tokens.len() - 1);
+        assert!(old.upgrade().is_none(), "the old slots are still there");
+        assert!(matches!(engine.reload("x").await, Err(ReloadError::UnknownModel(_))));
+    });
+}

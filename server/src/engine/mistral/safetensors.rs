@@ -1,0 +1,326 @@
+//! Folders as Hugging Face lays them out: safetensors, their configuration, tokenizer and chat template. Loaded as they are,
+//! quantised while they are loaded (`isq`), from weights quantised before (`uqff`), or with adapters merged in (`lora`).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mistralrs_core::{
+    AdapterPaths, DeviceMapSetting, IsqType, Loader, LocalModelPaths, LoraAdapterPaths, ModelPaths,
+    NormalLoaderBuilder, NormalLoaderType, NormalSpecificConfig, PagedAttentionConfig, Pipeline, TokenSource,
+    parse_isq_value,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::{place::Place, source::Facts};
+use crate::{
+    engine::model::{ModelSettings, SamplingDefaults},
+    model::hub,
+};
+
+/// What the engine can quantise to and compute with on CPU.
+const CPU_TYPES: [&str; 10] = ["Q8_0", "Q6K", "Q5K", "Q5_1", "Q5_0", "Q4K", "Q4_1", "Q4_0", "Q3K", "Q2K"];
+
+/// A checked folder.
+pub struct Folder {
+    path: PathBuf,
+    pub weights: Vec<PathBuf>,
+    template: PathBuf,
+    isq: Option<IsqType>,
+    uqff: Option<String>,
+    lora: Vec<Adapter>,
+    pub facts: Facts,
+}
+
+/// A LoRA adapter as PEFT writes it.
+struct Adapter {
+    config: String,
+    weights: PathBuf,
+}
+
+/// What is read of `config.json`.
+#[derive(Deserialize)]
+struct Config {
+    architectures: Vec<String>,
+    #[serde(default)]
+    max_position_embeddings: Option<u32>,
+    hidden_size: u64,
+    vocab_size: u64,
+    num_hidden_layers: u64,
+    num_attention_heads: u64,
+    num_key_value_heads: Option<u64>,
+    head_dim: Option<u64>,
+    #[serde(alias = "dtype")]
+    torch_dtype: Option<String>,
+    quantization_config: Option<Value>,
+}
+
+impl Folder {
+    /// # Errors
+    /// What is wrong with the folder: a file is missing, of an architecture the engine has not, without a chat template, or
+    /// `settings` asks for what the engine does not do here.
+    pub fn open(path: &Path, settings: &ModelSettings, place: &Place) -> Result<Self, String> {
+        let config: Config = read_json(&path.join("config.json"))?;
+        let [architecture] = config.architectures.as_slice() else {
+            return Err(format!("{} must name one architecture", path.join("config.json").display()));
+        };
+        NormalLoaderType::from_causal_lm_name(architecture).map_err(|_| {
+            format!("{} is a model of the architecture `{architecture}`, which the engine has not", path.display())
+        })?;
+        if !path.join("tokenizer.json").is_file() {
+            return Err(format!("{} has no tokenizer.json", path.display()));
+        }
+        let (template, text) = template(path)?;
+        let (isq, type_name) = isq(&settings.isq, place)?.unzip();
+        let uqff = uqff(path, settings)?;
+        let mut weights = weights(path, uqff.is_some())?;
+        let lora: Vec<Adapter> =
+            settings.lora.iter().map(|adapter| Adapter::open(adapter)).collect::<Result<_, _>>()?;
+        let bytes: u64 = weights.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| meta.len()).sum();
+        weights.extend(uqff.iter().map(|file| path.join(file)));
+        weights.extend(lora.iter().map(|adapter| adapter.weights.clone()));
+        let facts = Facts {
+            context_length: config.max_position_embeddings.unwrap_or(4096),
+            kv_bytes_per_token: config.kv_bytes_per_token(),
+            weight_bytes: config.weight_bytes(bytes, isq, place),
+            quantisation: match (type_name, &uqff) {
+                (Some(name), _) => name,
+                (None, Some(file)) => format!("UQFF {}", file.trim_end_matches(".uqff")),
+                (None, None) => config.stored_type(),
+            },
+            template: text,
+            sampling: sampling(path),
+            adapters: settings.lora.clone(),
+        };
+        Ok(Self { path: path.to_owned(), weights, template, isq, uqff, lora, facts })
+    }
+
+    /// Loads the weights. Blocks, for as long as that and the quantising takes; to be called on a thread of its own, since the
+    /// engine keeps adapters and what to quantise in variables of the thread.
+    ///
+    /// # Errors
+    /// With the engine's reason.
+    pub fn load(
+        &self,
+        place: &Place,
+        map: DeviceMapSetting,
+        paged: Option<PagedAttentionConfig>,
+    ) -> anyhow::Result<Arc<Mutex<dyn Pipeline + Send + Sync>>> {
+        let (dtype, device) = (place.dtype(), &place.device);
+        let loader = self.loader()?;
+        if self.uqff.is_some() {
+            // Only this one finds the other parts of the file; with a folder's path it looks nowhere else.
+            return loader.load_model_from_hf(None, TokenSource::None, &dtype, device, true, map, None, paged);
+        }
+        loader.load_model_from_path(&self.paths()?, &dtype, device, true, map, self.isq, paged)
+    }
+
+    fn loader(&self) -> anyhow::Result<Box<dyn Loader>> {
+        let config = NormalSpecificConfig {
+            from_uqff: self.uqff.as_ref().map(|file| vec![PathBuf::from(file)]),
+            ..NormalSpecificConfig::default()
+        };
+        let folder = self.path.to_string_lossy().into_owned();
+        let builder = NormalLoaderBuilder::new(config, None, None, Some(folder), false, None);
+        let builder = match self.facts.adapters.as_slice() {
+            [] => builder,
+            adapters => builder.with_lora(adapters.to_vec()),
+        };
+        builder.build(None)
+    }
+
+    fn paths(&self) -> anyhow::Result<Box<dyn ModelPaths>> {
+        let here = |name: &str| Some(self.path.join(name)).filter(|path| path.is_file());
+        let mut adapters = Vec::new();
+        for adapter in &self.lora {
+            let lora_config = serde_json::from_str(&adapter.config)?;
+            adapters.push(LoraAdapterPaths { lora_config, adapter_path: adapter.weights.clone() });
+        }
+        let base = self.weights.len() - self.lora.len();
+        Ok(Box::new(LocalModelPaths::<PathBuf> {
+            tokenizer_filename: self.path.join("tokenizer.json"),
+            config_filename: self.path.join("config.json"),
+            template_filename: Some(self.template.clone()),
+            filenames: self.weights[..base].to_vec(),
+            adapter_paths: if adapters.is_empty() { AdapterPaths::None } else { AdapterPaths::Lora(adapters) },
+            gen_conf: here("generation_config.json"),
+            preprocessor_config: None,
+            processor_config: None,
+            chat_template_json_filename: here("chat_template.json"),
+        }))
+    }
+}
+
+impl Config {
+    fn kv_bytes_per_token(&self) -> u64 {
+        let heads = self.num_attention_heads.max(1);
+        let head = self.head_dim.unwrap_or(self.hidden_size / heads);
+        self.num_hidden_layers * self.num_key_value_heads.unwrap_or(heads) * head * 2 * 4
+    }
+
+    /// On CPU the engine computes with f32, and with the weights' own type elsewhere.
+    fn weight_bytes(&self, stored: u64, isq: Option<IsqType>, place: &Place) -> u64 {
+        let embeddings = self.vocab_size * self.hidden_size * 4;
+        let width = if self.torch_dtype.as_deref() == Some("float32") { 4 } else { 2 };
+        match isq {
+            Some(IsqType::Q8_0 | IsqType::Q8_1 | IsqType::Q6K) => stored / width * 9 / 8 + embeddings,
+            Some(_) => stored / width * 3 / 4 + embeddings,
+            None if place.device.is_cpu() && self.quantization_config.is_none() => stored / width * 4,
+            None => stored,
+        }
+    }
+
+    fn stored_type(&self) -> String {
+        let method = self.quantization_config.as_ref().and_then(|config| config.get("quant_method")?.as_str());
+        match (method, self.torch_dtype.as_deref()) {
+            (Some(method), _) => method.to_uppercase(),
+            (None, Some("bfloat16")) => "BF16".into(),
+            (None, Some("float16")) => "F16".into(),
+            (None, Some("float32") | None) => "F32".into(),
+            (None, Some(other)) => other.to_uppercase(),
+        }
+    }
+}
+
+impl Adapter {
+    fn open(named: &str) -> Result<Self, String> {
+        let path = Path::new(named);
+        let folder = if path.exists() {
+            path.to_owned()
+        } else if hub::is_repository(named) {
+            hub::Repository::new(named, "").adapter().map_err(|error| error.to_string())?
+        } else {
+            return Err(format!("lora: there is no folder {named}"));
+        };
+        let (file, weights) = (folder.join("adapter_config.json"), folder.join("adapter_model.safetensors"));
+        let config: Value = read_json(&file)?;
+        if !weights.is_file() {
+            return Err(format!("lora: {} has no adapter_model.safetensors", folder.display()));
+        }
+        // What the engine would pass over in silence, and so compute something else.
+        let refused = [
+            ("use_dora", config.get("use_dora") == Some(&Value::Bool(true))),
+            ("use_rslora", config.get("use_rslora") == Some(&Value::Bool(true))),
+            ("modules_to_save", config.get("modules_to_save").is_some_and(|modules| !modules.is_null())),
+            ("bias", config.get("bias").is_some_and(|bias| !bias.is_null() && bias != "none")),
+            ("peft_type", config.get("peft_type").is_some_and(|kind| kind != "LORA")),
+            ("target_modules", !config.get("target_modules").is_some_and(Value::is_array)),
+        ];
+        match refused.into_iter().find(|(_, is_refused)| *is_refused) {
+            Some((key, _)) => Err(format!("lora: the engine cannot apply `{key}` of {}", file.display())),
+            None => Ok(Self { config: config.to_string(), weights }),
+        }
+    }
+}
+
+/// The file that the engine reads the chat template from, and the template.
+fn template(folder: &Path) -> Result<(PathBuf, String), String> {
+    let jinja = folder.join("chat_template.jinja");
+    if jinja.is_file() {
+        let text = fs::read_to_string(&jinja).map_err(|error| format!("cannot read {}: {error}", jinja.display()))?;
+        return Ok((jinja, text));
+    }
+    let file = folder.join("tokenizer_config.json");
+    let config: Value = read_json(&file)?;
+    let named = |templates: &[Value]| {
+        let default = templates.iter().find(|template| template.get("name").is_some_and(|name| name == "default"))?;
+        default.get("template")?.as_str().map(str::to_owned)
+    };
+    let own = match config.get("chat_template") {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Array(templates)) => named(templates),
+        _ => None,
+    };
+    let beside = || {
+        let file: Value = read_json(&folder.join("chat_template.json")).ok()?;
+        file.get("chat_template")?.as_str().map(str::to_owned)
+    };
+    match own.or_else(beside) {
+        Some(text) => Ok((file, text)),
+        None => Err(format!(
+            "{} has no chat template (`chat_template` in tokenizer_config.json, or chat_template.jinja), so messages cannot be \
+             rendered for it: use an instruction-tuned model",
+            folder.display()
+        )),
+    }
+}
+
+/// The safetensors with the weights; beside a UQFF file those with what is not quantised.
+fn weights(folder: &Path, is_uqff: bool) -> Result<Vec<PathBuf>, String> {
+    let index = folder.join("model.safetensors.index.json");
+    if index.is_file() {
+        let content: Value = read_json(&index)?;
+        let mut names: Vec<&str> = content
+            .get("weight_map")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, v)| v.as_str())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let all: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+        return match all.iter().find(|path| !path.is_file()) {
+            Some(missing) => Err(format!("{} is missing; {} names it", missing.display(), index.display())),
+            None if all.is_empty() => Err(format!("{} names no files", index.display())),
+            None => Ok(all),
+        };
+    }
+    let single = if is_uqff { vec!["model.safetensors", "residual.safetensors"] } else { vec!["model.safetensors"] };
+    let found = single.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    found.map(|path| vec![path]).ok_or_else(|| format!("{} has no {}", folder.display(), single.join(" or ")))
+}
+
+/// The type and its usual name.
+fn isq(wanted: &str, place: &Place) -> Result<Option<(IsqType, String)>, String> {
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    // K types are written both ways.
+    let name = wanted.to_uppercase().replace("_K", "K");
+    if place.device.is_cpu() && !CPU_TYPES.contains(&name.as_str()) {
+        return Err(format!("isq: on CPU the engine quantises to {}, not to `{wanted}`", CPU_TYPES.join(", ")));
+    }
+    let ty = parse_isq_value(&name, Some(&place.device)).map_err(|reason| format!("isq: {reason}"))?;
+    Ok(Some((ty, name.strip_suffix('K').map_or_else(|| name.clone(), |bits| format!("{bits}_K")))))
+}
+
+fn uqff(folder: &Path, settings: &ModelSettings) -> Result<Option<String>, String> {
+    if settings.uqff.is_empty() {
+        return Ok(None);
+    }
+    for (key, is_set) in [("isq", !settings.isq.is_empty()), ("lora", !settings.lora.is_empty())] {
+        if is_set {
+            return Err(format!("uqff and {key} exclude each other: the weights of a UQFF file are quantised already"));
+        }
+    }
+    let file = folder.join(&settings.uqff);
+    if !file.is_file() {
+        return Err(format!("uqff: there is no file {}", file.display()));
+    }
+    Ok(Some(settings.uqff.clone()))
+}
+
+/// What the model's authors recommend.
+fn sampling(folder: &Path) -> SamplingDefaults {
+    let Ok(config) = read_json::<Value>(&folder.join("generation_config.json")) else {
+        return SamplingDefaults::default();
+    };
+    let number = |key: &str| config.get(key).and_then(Value::as_f64).map(|value| value as f32);
+    SamplingDefaults {
+        temperature: number("temperature"),
+        top_p: number("top_p"),
+        top_k: config.get("top_k").and_then(Value::as_u64).and_then(|k| u32::try_from(k).ok()).filter(|k| *k > 0),
+        min_p: number("min_p"),
+        repetition_penalty: number("repetition_penalty"),
+    }
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{} is not what it should be: {error}", path.display()))
+}

@@ -1,0 +1,204 @@
+//! What a served model is: how it is set up, what clients see of it, how far it is loaded.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::dialect::Dialect;
+
+/// One model as clients see it in `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    /// The name a request's `model` field selects.
+    pub id: String,
+    /// Other names for it.
+    pub aliases: Vec<String>,
+    /// Tokens that prompt and output may take together.
+    pub context_length: u32,
+    /// When the model's file was made, Unix seconds.
+    pub created: u64,
+    /// Such as `Q8_0`; absent where it has no meaning.
+    pub quantisation: Option<String>,
+    /// The LoRA adapters in it.
+    pub adapters: Vec<String>,
+    /// What a request that says nothing is sampled with.
+    pub sampling: SamplingDefaults,
+    /// How it writes what is not plain text.
+    pub dialect: Dialect,
+}
+
+impl ModelInfo {
+    /// Whether a request's `model` means this one.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.id == name || self.aliases.iter().any(|alias| alias == name)
+    }
+}
+
+/// Sampling of requests that leave it open. What is absent here too is neutral: the model's own distribution.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingDefaults {
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<u32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+}
+
+impl SamplingDefaults {
+    /// `self` where it says something, `other` elsewhere.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            temperature: self.temperature.or(other.temperature),
+            top_p: self.top_p.or(other.top_p),
+            top_k: self.top_k.or(other.top_k),
+            min_p: self.min_p.or(other.min_p),
+            repetition_penalty: self.repetition_penalty.or(other.repetition_penalty),
+        }
+    }
+
+    /// The name of a field that is out of range, and the range.
+    pub fn wrong(&self) -> Option<(&'static str, &'static str)> {
+        let outside = |value: Option<f32>, holds: fn(f32) -> bool| value.is_some_and(|value| !holds(value));
+        if outside(self.temperature, |t| (0.0..=2.0).contains(&t)) {
+            Some(("temperature", "from 0 to 2"))
+        } else if outside(self.top_p, |p| p > 0.0 && p <= 1.0) {
+            Some(("top_p", "above 0 and at most 1"))
+        } else if self.top_k == Some(0) {
+            Some(("top_k", "at least 1"))
+        } else if outside(self.min_p, |p| (0.0..=1.0).contains(&p)) {
+            Some(("min_p", "from 0 to 1"))
+        } else if outside(self.repetition_penalty, |p| p > 0.0 && p <= 2.0) {
+            Some(("repetition_penalty", "above 0 and at most 2"))
+        } else {
+            None
+        }
+    }
+}
+
+/// One of `engine.models`: a table, or the string that would be its `model`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Its name; empty: that of its file or folder.
+    pub id: String,
+    pub aliases: Vec<String>,
+    /// A GGUF file, a folder with safetensors, or `owner/name` on Hugging Face; empty: the default model.
+    pub model: String,
+    /// Of a Hugging Face repository: the GGUF file to take.
+    pub file: String,
+    /// Of a Hugging Face repository: branch, tag or commit.
+    pub revision: String,
+    /// Of the one file with the weights, in hex.
+    pub sha256: String,
+    /// Safetensors are quantised to this type while they are loaded.
+    pub isq: String,
+    /// A file in the folder with weights quantised before.
+    pub uqff: String,
+    /// Adapters merged into safetensors: folders, or `owner/name` on Hugging Face.
+    pub lora: Vec<String>,
+    /// Generations at once, in place of the engine's.
+    pub slots: Option<usize>,
+    /// In place of the engine's.
+    pub context_length: Option<u32>,
+    /// In place of the engine's.
+    pub prefix_cache_mb: Option<u64>,
+    pub sampling: SamplingDefaults,
+}
+
+impl Serialize for ModelSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entry;
+        impl<'de> de::Visitor<'de> for Entry {
+            type Value = ModelSettings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table such as { model = \"/path/to/model.gguf\" }, or that path alone")
+            }
+
+            fn visit_str<E: de::Error>(self, model: &str) -> Result<Self::Value, E> {
+                Ok(ModelSettings { model: model.to_owned(), ..ModelSettings::default() })
+            }
+
+            fn visit_map<M: de::MapAccess<'de>>(self, map: M) -> Result<Self::Value, M::Error> {
+                ModelSettings::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_any(Entry)
+    }
+}
+
+/// Reads `engine.models`: a list, or its only member.
+///
+/// # Errors
+/// Where it is neither.
+pub fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ModelSettings>, D::Error> {
+    struct Models;
+    impl<'de> de::Visitor<'de> for Models {
+        type Value = Vec<ModelSettings>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of models, each a table or a path, or the path of one")
+        }
+
+        fn visit_str<E: de::Error>(self, model: &str) -> Result<Self::Value, E> {
+            let model = ModelSettings { model: model.to_owned(), ..ModelSettings::default() };
+            Ok(if model.model.is_empty() { Vec::new() } else { vec![model] })
+        }
+
+        fn visit_seq<S: de::SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
+            let mut models = Vec::new();
+            while let Some(model) = seq.next_element()? {
+                models.push(model);
+            }
+            Ok(models)
+        }
+    }
+    deserializer.deserialize_any(Models)
+}
+
+/// How generations run side by side. `engine.mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// `Batch` on a GPU, `Slots` elsewhere.
+    #[default]
+    Auto,
+    /// One engine runs all of them together.
+    Batch,
+    /// Engines of one generation each.
+    Slots,
+}
+
+/// How far a model is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelStatus {
+    pub id: String,
+    pub slots_loaded: usize,
+    pub slots: usize,
+}
+
+/// A model that was loaded again.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    pub old: std::sync::Arc<ModelInfo>,
+    pub new: std::sync::Arc<ModelInfo>,
+    pub took: Duration,
+}
+
+/// Why a model was not loaded again; the one that serves goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("There is no model '{0}'.")]
+    UnknownModel(String),
+    #[error("The model '{0}' is being loaded already.")]
+    InProgress(String),
+    #[error("The model cannot be loaded, and the old one goes on serving: {0}")]
+    Failed(String),
+}

@@ -1,0 +1,58 @@
+//! What a person sees while models load: a bar on a terminal, lines elsewhere.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+
+use crate::engine::ModelStatus;
+
+/// Shows how loading goes on, on stderr, until it is aborted or nobody tells any more. The bar is gone then.
+pub async fn show(mut progress: watch::Receiver<Vec<ModelStatus>>) {
+    let bar = std::io::stderr().is_terminal().then(bar);
+    loop {
+        let models = progress.borrow_and_update().clone();
+        match &bar {
+            Some(bar) => {
+                bar.set_length(models.len().max(1) as u64);
+                bar.set_position(models.iter().filter(|model| model.slots_loaded > 0).count() as u64);
+                bar.set_message(words(&models));
+                bar.tick();
+            }
+            None => eprintln!("loading: {}", words(&models)),
+        }
+        if progress.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn words(models: &[ModelStatus]) -> String {
+    match models.iter().find(|model| model.slots_loaded == 0) {
+        Some(next) => next.id.clone(),
+        None if models.is_empty() => "checking the models".into(),
+        None => "starting".into(),
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(1);
+    bar.enable_steady_tick(std::time::Duration::from_millis(120));
+    match ProgressStyle::with_template("{spinner} loading {bar:24} {pos} of {len}  {msg}  {elapsed}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_being_loaded_is_named() {
+        let status = |id: &str, slots_loaded| ModelStatus { id: id.into(), slots_loaded, slots: 2 };
+        assert_eq!(words(&[]), "checking the models");
+        assert_eq!(words(&[status("a", 1), status("b", 0)]), "b");
+        assert_eq!(words(&[status("a", 1), status("b", 2)]), "starting");
+    }
+}
