@@ -38,6 +38,7 @@ model: server
 test: build unit engine-test integration client-test e2e ## Every test: Rust, TypeScript, browser; installs what it needs
 
 unit: ## Unit tests of everything but the real engine
+	@bash tests/setup.sh
 	@cargo test --locked -p caudal-server --no-default-features
 
 engine-test: model ## Unit tests of the real engine, on the real model

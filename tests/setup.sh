@@ -4,6 +4,7 @@ set -eu
 packages=()
 command -v "${CHROMIUM:-chromium}" >/dev/null || packages+=(chromium)
 command -v redis-server >/dev/null || packages+=(redis-server)
+command -v openssl >/dev/null || packages+=(openssl)
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || packages+=(nginx-light)
 [ ${#packages[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
