@@ -1,5 +1,7 @@
 //! What every store must do, one function a behaviour. Each store's tests call [`all`] with a way to make an empty one.
 
+pub mod conversations;
+
 use std::sync::Arc;
 
 use futures::{StreamExt, future::join_all};

@@ -1,6 +1,8 @@
 //! The store of a single process. Running logs are held as long as they run; finished ones for their retention, least
 //! recently used first out when their bytes pass the bound.
 
+mod conversations;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -11,6 +13,8 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
 use tokio::sync::watch;
+
+pub use conversations::MemoryConversations;
 
 use super::{Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError};
 

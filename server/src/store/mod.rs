@@ -6,9 +6,12 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod conversations;
 pub mod fleet;
 pub mod memory;
+pub mod page;
 pub mod redis;
+mod retention;
 
 use std::sync::Arc;
 
@@ -21,6 +24,8 @@ use crate::{
     engine::{Finish, Logprobs},
     wire::{request::Create, response::Usage},
 };
+
+pub use retention::Retention;
 
 /// The version of [`Header`] and [`Entry`] that this build writes. Older ones stay readable and render as they did.
 pub const LOG_VERSION: u32 = 1;
