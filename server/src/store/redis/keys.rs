@@ -7,6 +7,14 @@
 //! | `{<response>}:log` | stream | item `(n+1)-0`, field `b`: the entries from n on that one append wrote (MessagePack) | an hour, renewed as long as it runs; then its retention or, with `store: false`, its resume window |
 //! | `{<response>}:gone` | string | the tenant of a response that was not to be stored | its retention |
 //! | `{<response>}:live` | shard channel | what is appended, as in the log; empty: deleted | |
+//! | `{<conversation>}:about` | hash | `tenant`, `created_at`, `metadata` (JSON), `next` number, `bytes`, `latest` response | its tenant's retention after the last change, as all of it |
+//! | `{<conversation>}:items` | hash | item → JSON | |
+//! | `{<conversation>}:order` | sorted set | item → number | |
+//! | `{<conversation>}:line` | list | the responses whose turn it is or will be | |
+//! | `{<conversation>}:turns` | hash | response in line → `0` or, when it has begun, `1`, and when it entered, in ms | |
+//! | `{<conversation>}:turns` | shard channel | `b<response>`: it began; `m`: the line moved; empty: deleted | |
+//! | `{<conversation>}:responses` | sorted set | ended response → number, the latest 10,000 | |
+//! | `{tenant:<hash>}:conversations` | sorted set | conversation → when it was created, in µs | twice the retention after the last turn |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
 //! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
 //! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
@@ -54,6 +62,19 @@ impl Keys {
         hash.update(tenant);
         hash.update(request);
         format!("{}{{request:{}}}", self.prefix, hex::encode(hash.finalize()))
+    }
+
+    pub fn conversation(&self, id: &str, part: &str) -> String {
+        format!("{}{{{id}}}:{part}", self.prefix)
+    }
+
+    pub fn conversations(&self, tenant: &str) -> String {
+        self.tenant(tenant, "conversations")
+    }
+
+    /// Hashed: a tenant's name may have any letters.
+    pub fn tenant(&self, tenant: &str, part: &str) -> String {
+        format!("{}{{tenant:{}}}:{part}", self.prefix, hex::encode(Sha256::digest(tenant)))
     }
 
     pub fn replicas(&self) -> String {
