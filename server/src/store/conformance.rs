@@ -1,6 +1,8 @@
 //! What every store must do, one function a behaviour. Each store's tests call [`all`] with a way to make an empty one.
 
+pub mod cache;
 pub mod conversations;
+pub mod prompts;
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
 //! The store of a single process. Running logs are held as long as they run; finished ones for their retention, least
 //! recently used first out when their bytes pass the bound.
 
+mod cache;
 mod conversations;
+mod prompts;
 
 use std::{
     collections::HashMap,
@@ -14,7 +16,9 @@ use futures::{StreamExt, stream};
 use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
 use tokio::sync::watch;
 
+pub use cache::MemoryCache;
 pub use conversations::MemoryConversations;
+pub use prompts::MemoryPrompts;
 
 use super::{Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError};
 

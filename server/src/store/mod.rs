@@ -4,12 +4,14 @@
 //! A response is its [`Header`], written once when it is created, and its log of [`Entry`]s, each written once, by whoever
 //! holds the response's [`Lease`]. What replicas need to know of each other is [`fleet`].
 
+pub mod cache;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod conversations;
 pub mod fleet;
 pub mod memory;
 pub mod page;
+pub mod prompts;
 pub mod redis;
 mod retention;
 

@@ -56,6 +56,17 @@ impl WireError {
         Self::InvalidRequest { param: Some(param.into()), message: message.into() }
     }
 
+    /// The same of a field that has another name where it was read.
+    pub fn renamed(self, from: &str, to: &str) -> Self {
+        match self {
+            Self::InvalidRequest { param: Some(param), message } => {
+                let renamed = param.replacen(from, to, 1);
+                Self::InvalidRequest { message: message.replace(&param, &renamed), param: Some(renamed) }
+            }
+            other => other,
+        }
+    }
+
     /// `error.code` and `status`.
     pub fn code(&self) -> (&'static str, u16) {
         match self {

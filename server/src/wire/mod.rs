@@ -9,7 +9,11 @@ pub mod error;
 pub mod event;
 pub mod format;
 pub mod input;
+<<<<<<< HEAD
 pub mod logprobs;
+=======
+pub mod prompt;
+>>>>>>> d2ec508 (Keep stored prompts in versions, and the index of the exact prompt cache, in both stores)
 mod read;
 pub mod reasoning;
 pub mod request;

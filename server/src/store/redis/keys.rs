@@ -15,6 +15,14 @@
 //! | `{<conversation>}:turns` | shard channel | `b<response>`: it began; `m`: the line moved; empty: deleted | |
 //! | `{<conversation>}:responses` | sorted set | ended response → number, the latest 10,000 | |
 //! | `{tenant:<hash>}:conversations` | sorted set | conversation → when it was created, in µs | twice the retention after the last turn |
+//! | `{tenant:<hash>}:prompts` | sorted set | prompt → when it was created, in µs | until it is deleted, as all of prompts |
+//! | `{tenant:<hash>}:prompt:<id>` | hash | version → JSON, `latest`, the `call` that made it | |
+//! | `{tenant:<hash>}:prompts:bytes` | string | bytes of all versions | |
+//! | `{prompts}:hot` | sorted set | tenant and prompt → weight of its uses, the hottest 1,000 | for ever |
+//! | `{tenant:<hash>}:cache` | hash | cache key → `log complete bytes until ttl` | the retention after the last use |
+//! | `{tenant:<hash>}:cache:used` | sorted set | cache key → when it was used last, in µs | the same |
+//! | `{tenant:<hash>}:cache:size` | hash | `bytes` of completed logs, `evicted` | the same |
+//! | `{tenant:<hash>}:sharing:<log>` | set | the responses that share a log | the same |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
 //! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
 //! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
@@ -75,6 +83,10 @@ impl Keys {
     /// Hashed: a tenant's name may have any letters.
     pub fn tenant(&self, tenant: &str, part: &str) -> String {
         format!("{}{{tenant:{}}}:{part}", self.prefix, hex::encode(Sha256::digest(tenant)))
+    }
+
+    pub fn hot_prompts(&self) -> String {
+        format!("{}{{prompts}}:hot", self.prefix)
     }
 
     pub fn replicas(&self) -> String {

@@ -4,12 +4,14 @@
 //! after a lost answer. A log is read by range and heard by shard pub/sub over one connection (`live`, `follow`). Whatever
 //! Redis refuses or does not answer in time is `Unavailable`; callers decide how long they try again.
 
+mod cache;
 mod conversations;
 mod fleet;
 mod follow;
 pub mod keys;
 mod link;
 mod live;
+mod prompts;
 mod scripts;
 
 #[cfg(test)]

@@ -47,6 +47,32 @@ async fn conforms_on_a_cluster() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prompts_conform() {
+    let server = Redis::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::prompts::all(async || {
+        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
+        RedisStore::new(config(&server, &prefix, "a")).unwrap().prompts(conformance::prompts::BOUNDS)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cache_conforms() {
+    let server = Redis::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::cache::all(async || {
+        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
+        let store = RedisStore::new(config(&server, &prefix, "a")).unwrap();
+        store.cache(conformance::cache::MAX_BYTES, Duration::from_secs(60))
+    })
+    .await;
+    for key in server.ask(&["KEYS", "*"]).lines() {
+        assert!(server.ask(&["PTTL", key]).parse::<i64>().unwrap() > 0, "{key} lives for ever");
+    }
+}
+
 #[tokio::test]
 async fn responses_that_are_not_stored_expire_and_say_so() {
     let server = Redis::spawn();
