@@ -23,6 +23,11 @@ impl Retention {
         if store { self.stored(tenant) } else { self.resume_window }
     }
 
+    /// That of the tenant whose things are kept longest.
+    pub fn longest(&self) -> Duration {
+        self.tenants.values().copied().fold(self.default, Duration::max)
+    }
+
     #[cfg(test)]
     pub fn for_tests() -> Self {
         let minute = Duration::from_secs(60);

@@ -2,18 +2,17 @@
 //!
 //! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours.
 
+pub mod cache;
 pub mod chat;
 pub mod client;
 pub mod close;
+pub mod conversation;
 pub mod error;
 pub mod event;
 pub mod format;
 pub mod input;
-<<<<<<< HEAD
 pub mod logprobs;
-=======
 pub mod prompt;
->>>>>>> d2ec508 (Keep stored prompts in versions, and the index of the exact prompt cache, in both stores)
 mod read;
 pub mod reasoning;
 pub mod request;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     error::WireError,
-    input::{InputMessage, parse_input},
+    input::{InputItem, InputMessage, parse_input},
     read::{read, read_field},
     shorten,
 };
@@ -44,7 +44,8 @@ pub struct PutPrompt {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PromptUse {
     pub id: String,
-    pub version: Option<u32>,
+    /// A number, as a string; the latest without it.
+    pub version: Option<String>,
     pub variables: BTreeMap<String, String>,
 }
 
@@ -81,7 +82,7 @@ impl PutPrompt {
             return Err(WireError::invalid("name", format!("'name' must have 1 to {MAX_TITLE} bytes.")));
         }
         let messages = match body.messages {
-            Some(messages) => parse_input(messages).map_err(|error| error.renamed("input", "messages"))?,
+            Some(messages) => parse_messages(messages)?,
             None => vec![],
         };
         if body.instructions.is_none() && messages.is_empty() {
@@ -112,6 +113,15 @@ impl PutPrompt {
     }
 }
 
+fn parse_messages(messages: Value) -> Result<Vec<InputMessage>, WireError> {
+    let items = parse_input(messages).map_err(|error| error.renamed("input", "messages"))?;
+    let messages = items.into_iter().enumerate().map(|(at, item)| match item {
+        InputItem::Message(message) => Ok(message),
+        _ => Err(WireError::invalid(format!("messages[{at}].type"), "A prompt has messages only.")),
+    });
+    messages.collect()
+}
+
 impl PromptUse {
     pub fn from_value(value: Value) -> Result<Self, WireError> {
         let body: UseBody = read_field("prompt", value)?;
@@ -119,7 +129,8 @@ impl PromptUse {
             None | Some(Value::Null) => None,
             Some(version) => Some(
                 parse_version(&version)
-                    .ok_or_else(|| WireError::invalid("prompt.version", "'prompt.version' must be such as \"1\"."))?,
+                    .ok_or_else(|| WireError::invalid("prompt.version", "'prompt.version' must be such as \"1\"."))?
+                    .to_string(),
             ),
         };
         let mut variables = BTreeMap::new();
@@ -313,7 +324,7 @@ mod tests {
         let used = PromptUse::from_value(
             json!({"id": "p", "version": "2", "variables": {"a": {"type": "input_text", "text": "x"}}}),
         );
-        let expected = PromptUse { id: "p".into(), version: Some(2), variables: values(&[("a", "x")]) };
+        let expected = PromptUse { id: "p".into(), version: Some("2".into()), variables: values(&[("a", "x")]) };
         assert_eq!(used.unwrap(), expected);
         for (body, expected) in [
             (json!({"id": "p", "version": "two"}), "prompt.version"),

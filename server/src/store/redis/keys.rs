@@ -3,7 +3,7 @@
 //!
 //! | key | type | holds | lives |
 //! |---|---|---|---|
-//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel` | as the log |
+//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel`, `left`, `keep` and `known` (ms after its end) | as the log |
 //! | `{<response>}:log` | stream | item `(n+1)-0`, field `b`: the entries from n on that one append wrote (MessagePack) | an hour, renewed as long as it runs; then its retention or, with `store: false`, its resume window |
 //! | `{<response>}:gone` | string | the tenant of a response that was not to be stored | its retention |
 //! | `{<response>}:live` | shard channel | what is appended, as in the log; empty: deleted | |

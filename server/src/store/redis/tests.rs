@@ -14,8 +14,7 @@ fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
         url: server.url(),
         prefix: prefix.into(),
         timeout: Duration::from_secs(2),
-        retention: Duration::from_secs(60),
-        resume_window: Duration::from_secs(60),
+        retention: Retention::for_tests(),
         replica: replica.into(),
         lease: Duration::from_millis(500),
     }
@@ -76,7 +75,11 @@ async fn the_cache_conforms() {
 #[tokio::test]
 async fn responses_that_are_not_stored_expire_and_say_so() {
     let server = Redis::spawn();
-    let store = RedisStore::new(Config { resume_window: Duration::ZERO, ..config(&server, "c", "a") }).unwrap();
+    let store = RedisStore::new(Config {
+        retention: Retention { resume_window: Duration::ZERO, ..Retention::for_tests() },
+        ..config(&server, "c", "a")
+    })
+    .unwrap();
     let mut header = conformance::header("resp_1", "t");
     header.create.store = false;
     let lease = conformance::created(&store, header).await;
