@@ -22,9 +22,9 @@ use crate::{
     loading,
     settings::{EngineKind, Settings, StoreKind},
     store::{
-        Store,
-        fleet::Fleet,
-        memory::{Limits, MemoryStore},
+        Stores, conversations,
+        memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryStore},
+        prompts,
         redis::{Config, RedisStore},
     },
 };
@@ -72,13 +72,14 @@ impl App {
         let address = listener.local_addr()?;
         let models: Vec<String> =
             engine.models().iter().map(|m| format!("model {} · {} slots", m.id, engine.slots(&m.id))).collect();
-        let (store, fleet) = store(&settings)?;
+        let stores = stores(&settings)?;
+        let (store, fleet) = (stores.responses.clone(), stores.fleet.clone());
         let kind = match &fleet {
             Some(fleet) => format!("redis, as {}", fleet.me()),
             None => "memory".into(),
         };
         let summary = format!("{} · store: {kind}", models.join(" · "));
-        let generations = Generations::new(engine, store.clone(), fleet.clone(), &settings);
+        let generations = Generations::new(engine, stores, &settings);
         let lease = Duration::from_millis(settings.cluster.lease_ms);
         let cluster = fleet.map(|fleet| Cluster::join(store, fleet, generations.clone(), lease));
         Ok(Self { address, summary, listener, generations, cluster, settings })
@@ -119,16 +120,25 @@ impl App {
     }
 }
 
-/// A store and, where it is shared, the fleet of its replicas.
-type Stored = (Arc<dyn Store>, Option<Arc<dyn Fleet>>);
+/// Bounds of a tenant's stored prompts.
+const PROMPTS: prompts::Bounds = prompts::Bounds { prompts: 1000, versions: 1000, bytes: 16 << 20 };
 
-fn store(settings: &Settings) -> anyhow::Result<Stored> {
-    let retention = Duration::from_secs(settings.store.retention_s);
-    let resume_window = Duration::from_millis(settings.generation.resume_window_ms);
+/// What is stored where; where it is shared, with the fleet of its replicas.
+fn stores(settings: &Settings) -> anyhow::Result<Stores> {
+    let retention = settings.retention();
+    let bounds =
+        conversations::Bounds { items: settings.conversations.max_items, bytes: settings.conversations.max_kb << 10 };
+    let cache_bytes = settings.cache.max_mb << 20;
     match settings.store.kind {
         StoreKind::Memory => {
-            let limits = Limits { retention, resume_window, max_bytes: settings.store.memory.max_mb << 20 };
-            Ok((Arc::new(MemoryStore::new(limits)), None))
+            let max_bytes = settings.store.memory.max_mb << 20;
+            Ok(Stores {
+                responses: Arc::new(MemoryStore::new(Limits { retention: retention.clone(), max_bytes })),
+                cache: Arc::new(MemoryCache::new(cache_bytes, retention.longest())),
+                conversations: Arc::new(MemoryConversations::new(retention, bounds, max_bytes)),
+                prompts: Arc::new(MemoryPrompts::new(PROMPTS)),
+                fleet: None,
+            })
         }
         StoreKind::Redis => {
             let name = &settings.cluster.replica;
@@ -137,13 +147,17 @@ fn store(settings: &Settings) -> anyhow::Result<Stored> {
                 url: settings.store.redis.url.expose().to_owned(),
                 prefix: settings.store.redis.prefix.clone(),
                 timeout: Duration::from_millis(settings.store.redis.timeout_ms),
-                retention,
-                resume_window,
+                retention: retention.clone(),
                 replica: if name.is_empty() { random } else { format!("{name}-{random}") },
                 lease: Duration::from_millis(settings.cluster.lease_ms),
             })?;
-            let store = Arc::new(store);
-            Ok((store.clone(), Some(store)))
+            Ok(Stores {
+                cache: Arc::new(store.cache(cache_bytes, retention.longest())),
+                conversations: Arc::new(store.conversations(retention, bounds)),
+                prompts: Arc::new(store.prompts(PROMPTS)),
+                responses: Arc::new(store.clone()),
+                fleet: Some(Arc::new(store)),
+            })
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every key; `config/caudal.toml`
 //! documents them and is what the defaults are read from, so that the two cannot differ.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::{
     Figment,
@@ -9,9 +9,12 @@ use figment::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::engine::{
-    model::{Mode, ModelSettings, one_or_more},
-    scripted::ScriptedSettings,
+use crate::{
+    engine::{
+        model::{Mode, ModelSettings, one_or_more},
+        scripted::ScriptedSettings,
+    },
+    store::Retention,
 };
 
 /// The documented defaults.
@@ -25,6 +28,8 @@ pub struct Settings {
     pub engine: Engine,
     pub admission: Admission,
     pub generation: Generation,
+    pub conversations: Conversations,
+    pub cache: Cache,
     pub store: Store,
     pub cluster: Cluster,
     pub log: Log,
@@ -107,6 +112,29 @@ pub struct Generation {
     pub max_output_tokens: u32,
     pub orphan_grace_ms: u64,
     pub resume_window_ms: u64,
+    pub conversation_conflict: ConversationConflict,
+    pub conversation_wait_ms: u64,
+}
+
+/// What happens to a turn while another one runs in its conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConversationConflict {
+    Serialise,
+    Refuse,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversations {
+    pub max_items: usize,
+    pub max_kb: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    pub max_mb: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,9 +142,18 @@ pub struct Generation {
 pub struct Store {
     pub kind: StoreKind,
     pub retention_s: u64,
+    #[serde(default)]
+    pub tenants: BTreeMap<String, StoreTenant>,
     pub outage_ms: u64,
     pub memory: StoreMemory,
     pub redis: StoreRedis,
+}
+
+/// What differs for one tenant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreTenant {
+    pub retention_s: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +252,16 @@ impl Settings {
         })?;
         settings.check()?;
         Ok(settings)
+    }
+
+    /// How long what has ended is kept.
+    pub fn retention(&self) -> Retention {
+        let tenants = self.store.tenants.iter();
+        Retention {
+            default: Duration::from_secs(self.store.retention_s),
+            tenants: Arc::new(tenants.map(|(name, t)| (name.clone(), Duration::from_secs(t.retention_s))).collect()),
+            resume_window: Duration::from_millis(self.generation.resume_window_ms),
+        }
     }
 
     /// What types cannot say.

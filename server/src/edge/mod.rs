@@ -5,8 +5,11 @@ mod admin;
 mod api;
 mod auth;
 mod chat;
+mod conversations;
 mod http;
 mod models;
+mod paging;
+mod prompts;
 mod sse;
 pub mod waiting;
 mod ws;
@@ -65,6 +68,8 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
                 web::scope("/v1")
                     .wrap(auth::cors(edge.clone()))
                     .configure(http::routes)
+                    .configure(conversations::routes)
+                    .configure(prompts::routes)
                     .route("/responses", web::get().to(ws::upgrade))
                     .route("/chat/completions", web::post().to(chat::create)),
             )

@@ -102,6 +102,8 @@ pub enum Finish {
     Cancelled,
     /// The engine broke; the text says how, for the log and never for the client.
     Failed(String),
+    /// It never began; code and message are for the client. Not the engine's to say.
+    Refused { code: String, message: String },
 }
 
 /// What an engine can answer with before it has started.

@@ -11,12 +11,15 @@ use super::{
     log::Log,
     prompt::{fit, kept, prompt, turns},
     run, store_error,
+    turns::Place,
 };
 use crate::{
     dialect::Dialect,
     engine::{Engine, EngineError, Grammar, ModelInfo, model::SamplingDefaults},
-    store::{Created, Header, LOG_VERSION, LeftOut},
-    wire::{error::WireError, input::InputItem, reasoning::Effort, request::Create, response::Truncation},
+    store::{Created, Header, LOG_VERSION, Lease, LeftOut},
+    wire::{
+        cache::CacheMode, error::WireError, input::InputItem, reasoning::Effort, request::Create, response::Truncation,
+    },
 };
 
 /// A created response, with a follower so that it is not orphaned before it is followed.
@@ -38,58 +41,119 @@ impl Generations {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
+        self.expand(tenant, &mut create).await?;
         let model = self.model(create.model.as_deref())?;
         complete(&mut create, model.sampling);
-        let history = self.history(tenant, create.previous_response_id.as_deref(), connection).await?;
-        check_outputs(&history, &create.input)?;
-        let dialect = match create.reasoning.effort {
-            Some(Effort::None) => model.dialect.clone().without_thought(),
-            _ => model.dialect.clone(),
+        let id = format!("resp_{}", random_hex());
+        let place = match &create.conversation {
+            Some(conversation) => Some(self.enter(tenant, conversation, &id).await?),
+            None => None,
         };
-        let draft = Draft {
-            engine: self.engine.clone(),
-            grammar: grammar(&dialect, &create)?,
-            max_output_tokens: create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
-            model: model.clone(),
-            dialect,
-            create,
-        };
-        let (draft, fitted) = self.fitted(draft, history).await?;
+        let previous = create.previous_response_id.clone();
         let header = Header {
             version: LOG_VERSION,
-            id: format!("resp_{}", random_hex()),
+            id,
             tenant: tenant.to_owned(),
             created_at: unix_seconds(),
             model: model.id.clone(),
-            seed: draft.create.seed.unwrap_or_else(random_seed),
-            create: draft.create,
-            prompt: fitted.prompt,
-            max_output_tokens: fitted.max_output_tokens,
-            dialect: draft.dialect,
-            left_out: fitted.left_out,
+            seed: create.seed.unwrap_or_else(random_seed),
+            dialect: match create.reasoning.effort {
+                Some(Effort::None) => model.dialect.clone().without_thought(),
+                _ => model.dialect.clone(),
+            },
+            create,
+            prompt: vec![],
+            max_output_tokens: 0,
+            left_out: LeftOut::default(),
+            sharing: None,
         };
-        self.start(header).await
+        let Some(place) = place else {
+            let history = self.history(tenant, previous.as_deref(), connection).await?;
+            let header = self.with_prompt(&header, history).await?;
+            return match header.create.cache.mode {
+                CacheMode::Off => self.start(header).await,
+                // Its prompt is to be computed here.
+                _ if !header.create.generate => self.start(header).await,
+                _ => self.start_cached(header, &model).await,
+            };
+        };
+        if !place.is_first {
+            return self.start_turn(header, place).await;
+        }
+        let history = self.items_before(tenant, &place.conversation, &header).await?;
+        self.start_turn(self.with_prompt(&header, history).await?, place).await
     }
 
-    async fn start(self: &Arc<Self>, header: Header) -> Result<CreatedResponse, WireError> {
+    /// Starts a turn of a conversation, or lets it wait.
+    async fn start_turn(self: &Arc<Self>, header: Header, place: Place) -> Result<CreatedResponse, WireError> {
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
         let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
             Created::New(lease) => lease,
             Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
         };
-        let ticket = match self.admission.enter(&header) {
-            Ok(ticket) => ticket,
-            Err(refused) => {
-                let _ = self.store.delete(&tenant, &id).await;
-                return Err(refused);
-            }
-        };
-        let registration = self.running.register(&id);
         let follower = self.running.follower(&id);
-        let log = Log::new(self.store.clone(), Arc::new(header), lease, vec![], self.patience);
+        let started = async {
+            place.check()?;
+            if place.is_first {
+                place.begin(&header).await?;
+                return self.run(header, lease.clone());
+            }
+            let registration = self.running.register(&id);
+            let log = Log::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
+            self.tasks.spawn_on(self.clone().take_turn(log, registration, false), &self.runtime);
+            Ok(())
+        };
+        if let Err(error) = started.await {
+            let _ = self.store.delete(&tenant, &id).await;
+            let _ = self.store.ended(&lease).await;
+            return Err(error);
+        }
+        place.keep();
+        Ok(CreatedResponse { id, follower })
+    }
+
+    pub(super) async fn start(self: &Arc<Self>, header: Header) -> Result<CreatedResponse, WireError> {
+        let (tenant, id) = (header.tenant.clone(), header.id.clone());
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+            Created::New(lease) => lease,
+            Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
+        };
+        let follower = self.running.follower(&id);
+        if let Err(overloaded) = self.run(header, lease) {
+            let _ = self.store.delete(&tenant, &id).await;
+            return Err(overloaded);
+        }
+        Ok(CreatedResponse { id, follower })
+    }
+
+    /// Takes a slot or a place in the queue for a response, which goes on by itself from here.
+    pub(super) fn run(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
+        let ticket = self.admission.enter(&header)?;
+        let registration = self.running.register(&header.id);
+        let log = Log::new(self.writing(), Arc::new(header), lease, vec![]);
         let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run(), &self.runtime);
-        Ok(CreatedResponse { id, follower })
+        Ok(())
+    }
+
+    /// The header with its prompt: what was said before, and its input.
+    pub(super) async fn with_prompt(&self, header: &Header, history: Vec<InputItem>) -> Result<Header, WireError> {
+        check_outputs(&history, &header.create.input)?;
+        let draft = Draft {
+            engine: self.engine.clone(),
+            grammar: grammar(&header.dialect, &header.create)?,
+            max_output_tokens: header.create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
+            model: self.model(Some(&header.model))?,
+            dialect: header.dialect.clone(),
+            create: header.create.clone(),
+        };
+        let fitted = self.fitted(draft, history).await?;
+        Ok(Header {
+            prompt: fitted.prompt,
+            max_output_tokens: fitted.max_output_tokens,
+            left_out: fitted.left_out,
+            ..header.clone()
+        })
     }
 
     fn model(&self, name: Option<&str>) -> Result<Arc<ModelInfo>, WireError> {
@@ -102,9 +166,8 @@ impl Generations {
     }
 
     /// Renders the prompt, off the connection's thread: a long one takes milliseconds of computation.
-    async fn fitted(&self, draft: Draft, history: Vec<InputItem>) -> Result<(Draft, Fitted), WireError> {
-        let fitted = self.runtime.spawn_blocking(move || draft.fit(history).map(|fitted| (draft, fitted)));
-        fitted.await.map_err(|error| {
+    async fn fitted(&self, draft: Draft, history: Vec<InputItem>) -> Result<Fitted, WireError> {
+        self.runtime.spawn_blocking(move || draft.fit(history)).await.map_err(|error| {
             tracing::error!(%error, "rendering the prompt panicked");
             WireError::EngineFailed
         })?
@@ -148,8 +211,10 @@ impl Draft {
         };
         // The output is left what it may take, up to a quarter of the context.
         let room = (context - self.max_output_tokens.min(context / 4)) as usize;
+        let preamble: Vec<InputItem> = self.create.preamble.iter().cloned().map(InputItem::Message).collect();
         let (prompt, dropped) = fit(droppable, room, |dropped| {
-            let prompt = prompt(&self.dialect, &self.create, kept(&turns, dropped));
+            let said = preamble.iter().chain(kept(&turns, dropped));
+            let prompt = prompt(&self.dialect, &self.create, said);
             self.engine.tokenize(&self.model.id, &prompt).map_err(|error| self.refusal(error))
         })?;
         if prompt.len() >= context as usize {

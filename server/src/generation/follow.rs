@@ -17,12 +17,16 @@ type Numbered = (u64, Event);
 /// A response being followed. Pull-driven: a follower that does not ask costs nothing but its place.
 pub struct Follow {
     pub id: String,
+    /// The conversation that it is a turn of.
+    pub conversation: Option<String>,
+    /// What waits in the queue and runs: the response, or the run whose log it shares.
+    pub run: String,
     pub start: Start,
     batches: BoxStream<'static, Result<Batch, StoreError>>,
     renderer: Renderer,
     ready: VecDeque<Numbered>,
     after: Option<u64>,
-    _follower: Follower,
+    _followers: (Follower, Option<Follower>),
 }
 
 /// Where the response stood when following began.
@@ -37,6 +41,10 @@ impl Generations {
     pub async fn follow(&self, tenant: &str, id: &str, after: Option<u64>) -> Result<Follow, WireError> {
         let follower = self.running.follower(id);
         let Followed { header, entries, rest } = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
+        // Who follows a shared log keeps its run from being an orphan.
+        let run = header.shows().unwrap_or(id).to_owned();
+        let shared = (run != id).then(|| self.running.follower(&run));
+        let conversation = header.create.conversation.clone();
         let (mut renderer, mut ready) = (Renderer::new(header), VecDeque::new());
         let mut start = Start { status: Status::InProgress, last_sequence_number: 0 };
         let mut keep = |number, event: Event| {
@@ -47,7 +55,17 @@ impl Generations {
         renderer.begin(&mut keep);
         entries.iter().for_each(|entry| renderer.entry(entry, &mut keep));
         let id = id.to_owned();
-        Ok(Follow { id, start, batches: rest, renderer, ready, after, _follower: follower })
+        Ok(Follow {
+            id,
+            conversation,
+            run,
+            start,
+            batches: rest,
+            renderer,
+            ready,
+            after,
+            _followers: (follower, shared),
+        })
     }
 }
 

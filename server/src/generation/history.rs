@@ -42,6 +42,11 @@ impl Generations {
                     format!("Response '{id}' is still being generated. Wait until it has ended, or cancel it.");
                 return Err(WireError::invalid("previous_response_id", message));
             }
+            if let Some(conversation) = &header.create.conversation {
+                let message =
+                    format!("Response '{id}' is a turn of '{conversation}'. Continue that by 'conversation'.");
+                return Err(WireError::invalid("previous_response_id", message));
+            }
             if chain.len() >= MAX_CHAIN {
                 let message = format!("The chain has more than {MAX_CHAIN} responses. Begin a new one.");
                 return Err(WireError::invalid("previous_response_id", message));

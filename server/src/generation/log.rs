@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{clock::unix_seconds, request::request, running::Registration};
+use super::{clock::unix_seconds, endings::Endings, request::request, running::Registration};
 use crate::{
     engine::{Delta, Finish, GenerateRequest},
     store::{Entry, Header, Lease, Store, StoreError},
@@ -20,31 +20,34 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_millis(500);
 
+/// What logs are written with.
+#[derive(Clone)]
+pub struct Writing {
+    pub store: Arc<dyn Store>,
+    pub endings: Arc<Endings>,
+    /// How long an append waits for a store that cannot be reached.
+    pub patience: Duration,
+}
+
 /// Everything that was written, so that what a store loses in a crash can be written again.
 pub struct Log {
-    store: Arc<dyn Store>,
+    writing: Writing,
     header: Arc<Header>,
     lease: Lease,
-    /// How long an append waits for a store that cannot be reached.
-    patience: Duration,
     entries: Vec<Arc<Entry>>,
     /// Of `entries`, those that the store has.
     stored: usize,
     output: Vec<u32>,
     cached_tokens: u32,
+    /// What ends with the response was told before its last entry.
+    told: bool,
     /// Somebody asked for the end, on whatever replica.
     pub cancelled: bool,
 }
 
 impl Log {
     /// A log that has `entries` already when the response was taken over.
-    pub fn new(
-        store: Arc<dyn Store>,
-        header: Arc<Header>,
-        lease: Lease,
-        entries: Vec<Arc<Entry>>,
-        patience: Duration,
-    ) -> Self {
+    pub fn new(writing: Writing, header: Arc<Header>, lease: Lease, entries: Vec<Arc<Entry>>) -> Self {
         let (mut output, mut cached_tokens) = (Vec::new(), 0);
         for entry in &entries {
             if let Entry::Delta { tokens, cached_tokens: cached, .. } = &**entry {
@@ -53,11 +56,16 @@ impl Log {
             }
         }
         let stored = entries.len();
-        Self { store, header, lease, patience, entries, stored, output, cached_tokens, cancelled: false }
+        Self { writing, header, lease, entries, stored, output, cached_tokens, told: false, cancelled: false }
     }
 
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &Arc<Header> {
         &self.header
+    }
+
+    /// Fills in what the header could not know when the response was created.
+    pub fn prepare(&mut self, header: Header) {
+        self.header = Arc::new(header);
     }
 
     pub fn has_queued(&self) -> bool {
@@ -83,12 +91,9 @@ impl Log {
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.entries.extend(entries.into_iter().map(Arc::new));
         let (mut outage, mut retry) = (None, FIRST_RETRY);
-        while let Some(new) = self.entries.get(self.stored..).filter(|new| !new.is_empty()) {
-            match self.store.append(&self.lease, self.stored as u64, new).await {
-                Ok(appended) => {
-                    self.cancelled |= appended.cancelled;
-                    self.stored = self.entries.len();
-                }
+        while self.stored < self.entries.len() {
+            match self.write().await {
+                Ok(()) => {}
                 Err(StoreError::Behind(len)) if (len as usize) < self.stored => {
                     tracing::warn!(
                         response = self.header.id,
@@ -103,7 +108,7 @@ impl Log {
                         tracing::warn!(response = self.header.id, reason, "the log cannot be written; trying again");
                         Instant::now()
                     });
-                    if since.elapsed() >= self.patience {
+                    if since.elapsed() >= self.writing.patience {
                         return Err(StoreError::Unavailable(reason));
                     }
                     sleep(retry).await;
@@ -112,7 +117,41 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
+        if self.has_ended() {
+            self.writing.endings.after(&self.header, &self.entries).await;
+        }
         Ok(())
+    }
+
+    /// Appends what the store has not yet, and learns what was asked of the writer.
+    async fn write(&mut self) -> Result<(), StoreError> {
+        if self.has_ended() && !self.told {
+            self.writing.endings.before(&self.header, &self.entries).await?;
+            self.told = true;
+        }
+        let new = self.entries.get(self.stored..).unwrap_or_default();
+        let appended = self.writing.store.append(&self.lease, self.stored as u64, new).await?;
+        self.cancelled |= appended.cancelled;
+        self.stored = self.entries.len();
+        if !self.has_ended() {
+            let has_left =
+                |id: &str| self.entries.iter().any(|e| matches!(&**e, Entry::Left { response, .. } if response == id));
+            let left: Vec<String> = appended.left.into_iter().filter(|id| !has_left(id)).collect();
+            for response in left {
+                let entry = Entry::Left { response, usage: self.usage(), completed_at: unix_seconds() };
+                self.entries.push(Arc::new(entry));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what was asked of the writer without having anything to append.
+    pub async fn look(&mut self) -> Result<(), StoreError> {
+        match self.write().await {
+            // The next append learns of it too.
+            Ok(()) | Err(StoreError::Unavailable(_)) => self.append(vec![]).await,
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn append_deltas(&mut self, deltas: impl Iterator<Item = Delta>) -> Result<(), StoreError> {
@@ -136,13 +175,13 @@ impl Log {
 
     /// Gives the response to whoever claims it.
     pub async fn release(&self) -> Result<(), StoreError> {
-        self.store.release(&self.lease).await
+        self.writing.store.release(&self.lease).await
     }
 
     /// To be called when nothing more will be appended.
     pub async fn close(&self) {
         // What cannot be said now is found out at a sweep.
-        if let Err(error) = self.store.ended(&self.lease).await {
+        if let Err(error) = self.writing.store.ended(&self.lease).await {
             tracing::debug!(response = self.header.id, %error, "the end could not be said");
         }
     }
@@ -151,14 +190,17 @@ impl Log {
         if let Finish::Failed(reason) = &finish {
             tracing::error!(response = self.header.id, reason, "the engine failed");
         }
+        Entry::Finished { finish, usage: self.usage(), completed_at: unix_seconds() }
+    }
+
+    fn usage(&self) -> Usage {
         let (input_tokens, output_tokens) = (self.header.prompt.len() as u32, self.output.len() as u32);
-        let usage = Usage {
+        Usage {
             input_tokens,
             input_tokens_details: InputTokensDetails { cached_tokens: self.cached_tokens },
             output_tokens,
             output_tokens_details: OutputTokensDetails { reasoning_tokens: 0 },
             total_tokens: input_tokens + output_tokens,
-        };
-        Entry::Finished { finish, usage, completed_at: unix_seconds() }
+        }
     }
 }

@@ -3,16 +3,21 @@
 
 pub mod admission;
 mod clock;
+pub mod conversations;
 mod create;
+mod endings;
 mod follow;
 mod grammar;
 mod history;
 mod log;
 mod prompt;
+mod prompt_cache;
+pub mod prompts;
 mod request;
 mod run;
 mod running;
 mod take_over;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +26,30 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     engine::Engine,
     settings,
-    store::{Store, StoreError, fleet::Fleet},
+    store::{
+        Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache, conversations::Conversations,
+        prompts::Prompts,
+    },
     wire::{error::WireError, response::Response},
 };
 use admission::Admission;
 pub use create::random_hex;
+use endings::Endings;
 pub use follow::Follow;
+use log::Writing;
+use prompt_cache::Counts;
 use running::{Follower, Running};
 
 /// The service that the edge calls.
 pub struct Generations {
     engine: Arc<dyn Engine>,
     store: Arc<dyn Store>,
+    pub conversations: Arc<dyn Conversations>,
+    pub prompts: Arc<dyn Prompts>,
+    cache: Arc<dyn PromptCache>,
+    counts: Arc<Counts>,
+    endings: Arc<Endings>,
+    retention: Retention,
     pub admission: Admission,
     running: Arc<Running>,
     settings: settings::Generation,
@@ -45,26 +62,36 @@ pub struct Generations {
 }
 
 impl Generations {
-    /// To be called on the runtime that generations shall run on. `fleet`: where the store is shared.
-    pub fn new(
-        engine: Arc<dyn Engine>,
-        store: Arc<dyn Store>,
-        fleet: Option<Arc<dyn Fleet>>,
-        settings: &settings::Settings,
-    ) -> Arc<Self> {
+    /// To be called on the runtime that generations shall run on.
+    pub fn new(engine: Arc<dyn Engine>, stores: Stores, settings: &settings::Settings) -> Arc<Self> {
+        let Stores { responses, conversations, prompts, cache, fleet } = stores;
+        let counts = Counts::start();
+        let endings = Endings { conversations: conversations.clone(), cache: cache.clone(), counts: counts.clone() };
         let models = engine.models();
         let slots = models.iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
-        Arc::new(Self {
+        let generations = Arc::new(Self {
             admission: Admission::new(slots, &settings.admission),
             running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet),
             engine,
-            store,
+            store: Arc::new(SharedLogs::new(responses)),
+            conversations,
+            prompts,
+            cache,
+            counts,
+            endings: Arc::new(endings),
+            retention: settings.retention(),
             settings: settings.generation.clone(),
             patience: Duration::from_millis(settings.store.outage_ms),
             runtime: tokio::runtime::Handle::current(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
-        })
+        });
+        generations.runtime.spawn(prompts::warm(Arc::downgrade(&generations)));
+        generations
+    }
+
+    fn writing(&self) -> Writing {
+        Writing { store: self.store.clone(), endings: self.endings.clone(), patience: self.patience }
     }
 
     pub fn engine(&self) -> &dyn Engine {
@@ -82,8 +109,16 @@ impl Generations {
         Ok(self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?.0)
     }
 
-    /// Cancels a generation, wherever it runs; one that has ended stays as it is.
+    /// Cancels a generation, wherever it runs; one that has ended stays as it is. Others who share its log are not
+    /// disturbed.
     pub async fn cancel(&self, tenant: &str, id: &str) -> Result<(), WireError> {
+        let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
+        if let Some(Sharing::Member { key, log, .. }) = &header.sharing {
+            if entries.last().is_some_and(|entry| entry.is_last()) {
+                return Ok(());
+            }
+            return self.leave(tenant, key, log, id).await;
+        }
         self.store.cancel(tenant, id).await.map_err(|e| store_error(e, id))?;
         self.running.cancel(id);
         Ok(())
@@ -91,8 +126,17 @@ impl Generations {
 
     /// Cancels a generation and deletes everything of it.
     pub async fn delete(&self, tenant: &str, id: &str) -> Result<(), WireError> {
+        let read = self.store.read(tenant, id).await;
         self.store.delete(tenant, id).await.map_err(|e| store_error(e, id))?;
         self.running.cancel(id);
+        let Ok((header, _)) = read else { return Ok(()) };
+        if let Some(Sharing::Member { key, log, .. }) = &header.sharing {
+            self.forget(tenant, key, log, id).await?;
+        }
+        if let Some(conversation) = &header.create.conversation {
+            // The line moves on; one that cannot be told now is found out by the next in it.
+            let _ = self.conversations.end(tenant, conversation, id, vec![]).await;
+        }
         Ok(())
     }
 

@@ -24,28 +24,13 @@ pub struct Job {
 impl Job {
     pub async fn run(self) {
         let Self { engine, mut log, ticket, registration } = self;
-        let id = log.header().id.clone();
         let generate = generate(&*engine, &mut log, ticket, &registration);
         let outcome = match AssertUnwindSafe(generate).catch_unwind().await {
             Ok(outcome) => outcome,
             // Whatever broke, followers are not left waiting for an end that never comes.
             Err(_) => log.finish(Finish::Failed("the generation panicked".into())).await,
         };
-        match outcome {
-            Ok(()) if log.has_ended() => log.close().await,
-            // Handed over: it stays listed as this replica's until somebody has claimed it.
-            Ok(()) => match log.release().await {
-                Ok(()) => tracing::info!(response = id, "handed over"),
-                Err(error) => tracing::warn!(response = id, %error, "not handed over; it is taken over later"),
-            },
-            // It was deleted, or another replica has it: nobody is to see more of it from here.
-            Err(StoreError::Fenced) => {
-                tracing::info!(response = id, "fenced out: the log takes no more entries from here");
-                log.close().await;
-            }
-            // It stays listed, so that it is continued when the store is back.
-            Err(error) => tracing::error!(response = id, %error, "gave up writing the log"),
-        }
+        conclude(&log, outcome).await;
     }
 }
 
@@ -59,10 +44,13 @@ async fn generate(
     if ticket.waits && !log.has_queued() {
         log.append(vec![Entry::Queued]).await?;
     }
-    let permit = tokio::select! {
-        biased;
-        () = registration.stop.cancelled() => None,
-        permit = ticket.admitted() => permit,
+    let permit = loop {
+        tokio::select! {
+            biased;
+            () = registration.stop.cancelled() => break None,
+            permit = ticket.admitted() => break permit,
+            () = registration.look.notified() => log.look().await?,
+        }
     };
     let Some(permit) = permit else {
         // Leaves the queue before the log is told, which may take a while.
@@ -88,7 +76,12 @@ async fn generate(
     let mut batch = Vec::with_capacity(BATCH);
     let mut outcome = Ok(());
     // The channel closes when the slot is free; until then the permit is held, even if the log takes no more.
-    while deltas.recv_many(&mut batch, BATCH).await > 0 {
+    loop {
+        tokio::select! {
+            biased;
+            received = deltas.recv_many(&mut batch, BATCH) => if received == 0 { break },
+            () = registration.look.notified() => if outcome.is_ok() { outcome = log.look().await },
+        }
         permit.produced(batch.iter().map(|delta| delta.tokens.len() as u32).sum());
         if batch.iter().any(|delta| delta.finish == Some(Finish::Stop)) {
             permit.ended_by_itself();
@@ -112,8 +105,28 @@ async fn generate(
     log.finish(Finish::Failed("the engine ended without a finish".into())).await
 }
 
+/// What follows from how the writing of a log went.
+pub async fn conclude(log: &Log, outcome: Result<(), StoreError>) {
+    let id = &log.header().id;
+    match outcome {
+        Ok(()) if log.has_ended() => log.close().await,
+        // Handed over: it stays listed as this replica's until somebody has claimed it.
+        Ok(()) => match log.release().await {
+            Ok(()) => tracing::info!(response = id, "handed over"),
+            Err(error) => tracing::warn!(response = id, %error, "not handed over; it is taken over later"),
+        },
+        // It was deleted, or another replica has it: nobody is to see more of it from here.
+        Err(StoreError::Fenced) => {
+            tracing::info!(response = id, "fenced out: the log takes no more entries from here");
+            log.close().await;
+        }
+        // It stays listed, so that it is continued when the store is back.
+        Err(error) => tracing::error!(response = id, %error, "gave up writing the log"),
+    }
+}
+
 /// The end of a generation that did not get to the engine.
-async fn never_ran(log: &mut Log, registration: &Registration) -> Result<(), StoreError> {
+pub async fn never_ran(log: &mut Log, registration: &Registration) -> Result<(), StoreError> {
     let finish = match registration.stop.is_cancelled() || log.cancelled {
         true if registration.is_handed_over() => return Ok(()),
         true => Finish::Cancelled,

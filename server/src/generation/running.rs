@@ -37,6 +37,7 @@ struct Generation {
     number: u64,
     stop: CancellationToken,
     handed_over: CancellationToken,
+    look: Arc<Notify>,
     /// Since when it is known that nobody follows here.
     left: Instant,
 }
@@ -54,6 +55,8 @@ pub struct Registration {
     number: u64,
     /// Cancelled when the engine is to stop: the generation was cancelled or is handed over.
     pub stop: CancellationToken,
+    /// Told when the writer is to look what was asked of it.
+    pub look: Arc<Notify>,
     handed_over: CancellationToken,
 }
 
@@ -73,10 +76,16 @@ impl Running {
         let mut state = self.state();
         state.registrations += 1;
         let number = state.registrations;
-        let generation =
-            Generation { number, stop: stop.clone(), handed_over: handed_over.clone(), left: Instant::now() };
+        let look = Arc::new(Notify::new());
+        let generation = Generation {
+            number,
+            stop: stop.clone(),
+            handed_over: handed_over.clone(),
+            look: look.clone(),
+            left: Instant::now(),
+        };
         state.generations.insert(id.to_owned(), generation);
-        Registration { running: self.clone(), id: id.to_owned(), number, stop, handed_over }
+        Registration { running: self.clone(), id: id.to_owned(), number, stop, look, handed_over }
     }
 
     /// A follower of `id`, wherever it runs.
@@ -101,6 +110,13 @@ impl Running {
     pub fn cancel(&self, id: &str) {
         if let Some(generation) = self.state().generations.get(id) {
             generation.stop.cancel();
+        }
+    }
+
+    /// Lets the writer look what was asked of it.
+    pub fn look(&self, id: &str) {
+        if let Some(generation) = self.state().generations.get(id) {
+            generation.look.notify_one();
         }
     }
 

@@ -15,17 +15,21 @@ impl Generations {
     pub fn take_over(self: &Arc<Self>, claim: Claim) {
         let id = claim.header.id.clone();
         tracing::info!(response = id, fence = claim.lease.fence, entries = claim.entries.len(), "taken over");
-        let mut log = Log::new(self.store.clone(), claim.header, claim.lease, claim.entries, self.patience);
+        let mut log = Log::new(self.writing(), claim.header, claim.lease, claim.entries);
         log.cancelled = claim.cancelled;
+        let registration = self.running.register(&id);
+        if claim.cancelled {
+            registration.cancel();
+        }
+        if log.header().create.conversation.is_some() {
+            self.tasks.spawn_on(self.clone().take_turn(log, registration, true), &self.runtime);
+            return;
+        }
         let ticket = match self.admission.enter_first(log.header()) {
             Ok(ticket) => ticket,
             // Its models are looked at before it is claimed.
             Err(error) => return tracing::error!(response = id, %error, "taken over in vain"),
         };
-        let registration = self.running.register(&id);
-        if claim.cancelled {
-            registration.cancel();
-        }
         let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run(), &self.runtime);
     }
@@ -42,6 +46,11 @@ impl Generations {
     /// Ends a generation if it runs here; nothing is asked of the store.
     pub fn end(&self, id: &str) {
         self.running.cancel(id);
+    }
+
+    /// Lets a generation that runs here look what was asked of it.
+    pub fn look(&self, id: &str) {
+        self.running.look(id);
     }
 
     /// Stops everything at its next token, for other replicas to continue. To be called after [`Self::drain`].

@@ -9,8 +9,12 @@ use crate::{
 
 /// The input, in order, each item with an id.
 pub fn input_items(header: &Header) -> Vec<Value> {
-    let suffix = header.id.strip_prefix("resp_").unwrap_or(&header.id);
-    let items = header.create.input.iter().enumerate();
+    items_of(&header.create.input, header.id.strip_prefix("resp_").unwrap_or(&header.id))
+}
+
+/// Items as clients see them, with ids that end in `suffix` and their number.
+pub fn items_of(items: &[InputItem], suffix: &str) -> Vec<Value> {
+    let items = items.iter().enumerate();
     items.map(|(at, item)| input_item(item, &format!("{suffix}_in{at}"))).collect()
 }
 

@@ -6,5 +6,5 @@ mod input;
 mod items;
 pub mod responses;
 
-pub use input::input_items;
+pub use input::{input_items, items_of};
 pub use responses::{Renderer, response};

@@ -12,7 +12,8 @@ use crate::{
         event::Event,
         logprobs::{Logprob, TokenLogprob},
         response::{
-            IncompleteDetails, ItemStatus, OutputItem, Response, ResponseError, Status, TruncationDetails, Usage,
+            ConversationId, IncompleteDetails, ItemStatus, OutputItem, Response, ResponseError, Status,
+            TruncationDetails, Usage,
         },
     },
 };
@@ -78,6 +79,8 @@ impl Renderer {
                     self.logprobs.clear();
                 }
             }
+            // It is told to the one who left as their end.
+            Entry::Left { .. } => {}
             Entry::Finished { finish, usage, completed_at } => self.finish(finish, *usage, *completed_at, emit),
         }
     }
@@ -123,7 +126,8 @@ impl Renderer {
         let warmed = !self.header.create.generate;
         let finish = if warmed && *finish == Finish::Length { &Finish::Stop } else { finish };
         // A reply without text is still a message; a failure before any text is none.
-        if !warmed && !matches!(finish, Finish::Failed(_)) && self.open.is_none() && self.output.is_empty() {
+        let refused = matches!(finish, Finish::Failed(_) | Finish::Refused { .. });
+        if !warmed && !refused && self.open.is_none() && self.output.is_empty() {
             self.begin_item(&Segment::Text(String::new()), emit);
         }
         // A stop string may cut a call, too.
@@ -149,10 +153,15 @@ impl Renderer {
                 response.incomplete_details = incomplete("cancelled");
                 Event::Incomplete { response: Box::new(response) }
             }
+            Finish::Refused { code, message } => {
+                response.status = Status::Failed;
+                response.error = Some(ResponseError { code: code.clone(), message: message.clone() });
+                Event::Failed { response: Box::new(response) }
+            }
             Finish::Failed(_) => {
                 response.status = Status::Failed;
                 let error = WireError::EngineFailed;
-                response.error = Some(ResponseError { code: error.code().0, message: error.to_string() });
+                response.error = Some(ResponseError { code: error.code().0.into(), message: error.to_string() });
                 Event::Failed { response: Box::new(response) }
             }
         };
@@ -171,6 +180,8 @@ impl Renderer {
             incomplete_details: None,
             model: self.header.model.clone(),
             previous_response_id: create.previous_response_id.clone(),
+            conversation: create.conversation.clone().map(|id| ConversationId { id }),
+            prompt: create.prompt.clone(),
             instructions: create.instructions.clone(),
             output: vec![],
             error: None,

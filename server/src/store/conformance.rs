@@ -1,5 +1,9 @@
 //! What every store must do, one function a behaviour. Each store's tests call [`all`] with a way to make an empty one.
 
+pub mod cache;
+pub mod conversations;
+pub mod prompts;
+
 use std::sync::Arc;
 
 use futures::{StreamExt, future::join_all};
@@ -24,6 +28,8 @@ pub async fn all<S: Store>(make: impl AsyncFn() -> S) {
     other_tenants_see_nothing(make().await).await;
     a_client_request_id_creates_once(make().await).await;
     deleting_ends_followers_and_appends(make().await).await;
+    the_writer_learns_who_left(make().await).await;
+    what_is_kept_is_there(make().await).await;
 }
 
 /// The lease of a response that is new.
@@ -44,7 +50,7 @@ pub async fn append<S: Store>(
     store.append(lease, first, &entries).await
 }
 
-const APPENDED: Result<Appended, StoreError> = Ok(Appended { cancelled: false });
+const APPENDED: Result<Appended, StoreError> = Ok(Appended { cancelled: false, left: vec![] });
 
 pub fn header(id: &str, tenant: &str) -> Header {
     let create = Create::from_value(json!({"input": "hello"})).expect("a valid request");
@@ -60,6 +66,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         max_output_tokens: 16,
         dialect: Dialect::default(),
         left_out: LeftOut::default(),
+        sharing: None,
     }
 }
 
@@ -180,7 +187,7 @@ async fn a_cancel_reaches_the_owner_and_who_takes_over<S: Store>(store: S) {
     assert_eq!(store.cancel("other", "a").await, Err(StoreError::NotFound));
     assert_eq!(append(&store, &lease, 1, vec![delta(1)]).await, APPENDED);
     store.cancel("t", "a").await.unwrap();
-    assert_eq!(append(&store, &lease, 2, vec![delta(2)]).await, Ok(Appended { cancelled: true }));
+    assert_eq!(append(&store, &lease, 2, vec![delta(2)]).await, Ok(Appended { cancelled: true, left: vec![] }));
     let claim = store.claim("a", &lease.owner).await.unwrap().expect("a claim");
     assert!(claim.cancelled);
     append(&store, &claim.lease, 3, vec![finished()]).await.unwrap();
@@ -272,4 +279,23 @@ async fn deleting_ends_followers_and_appends<S: Store>(store: S) {
     assert_eq!(append(&store, &lease, 2, vec![delta(2)]).await, Err(StoreError::Fenced));
     assert_eq!(store.read("t", "a").await.unwrap_err(), StoreError::NotFound);
     assert!(store.claim("a", &lease.owner).await.unwrap().is_none());
+}
+
+async fn the_writer_learns_who_left<S: Store>(store: S) {
+    let lease = created(&store, header("a", "t")).await;
+    assert!(append(&store, &lease, 0, vec![delta(1)]).await.unwrap().left.is_empty());
+    store.unshare("t", "a", "resp_1").await.unwrap();
+    store.unshare("t", "a", "resp_2").await.unwrap();
+    assert_eq!(store.unshare("other", "a", "resp_3").await, Err(StoreError::NotFound));
+    assert_eq!(append(&store, &lease, 1, vec![]).await.unwrap().left, ["resp_1", "resp_2"]);
+}
+
+async fn what_is_kept_is_there<S: Store>(store: S) {
+    let lease = created(&store, header("a", "t")).await;
+    store.keep("t", "a").await.unwrap();
+    append(&store, &lease, 0, vec![finished()]).await.unwrap();
+    store.keep("t", "a").await.unwrap();
+    assert_eq!(store.keep("other", "a").await, Err(StoreError::NotFound));
+    assert_eq!(store.keep("t", "b").await, Err(StoreError::NotFound));
+    assert!(store.read("t", "a").await.is_ok());
 }

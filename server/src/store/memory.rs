@@ -1,6 +1,10 @@
 //! The store of a single process. Running logs are held as long as they run; finished ones for their retention, least
 //! recently used first out when their bytes pass the bound.
 
+mod cache;
+mod conversations;
+mod prompts;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -12,15 +16,16 @@ use futures::{StreamExt, stream};
 use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
 use tokio::sync::watch;
 
-use super::{Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError};
+pub use cache::MemoryCache;
+pub use conversations::MemoryConversations;
+pub use prompts::MemoryPrompts;
+
+use super::{Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Retention, Snapshot, Store, StoreError};
 
 /// Bounds of the memory store.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
-    /// How long a finished response is kept.
-    pub retention: Duration,
-    /// How long one with `store: false` can be resumed after it finished.
-    pub resume_window: Duration,
+    pub retention: Retention,
     /// Bound on the bytes of finished responses.
     pub max_bytes: u64,
 }
@@ -39,8 +44,15 @@ struct Log {
     header: Arc<Header>,
     entries: RwLock<Vec<Arc<Entry>>>,
     /// Who may append, and whether the end was asked for.
-    lease: Mutex<(u64, bool)>,
+    lease: Mutex<Held>,
     state: watch::Sender<State>,
+}
+
+#[derive(Default)]
+struct Held {
+    fence: u64,
+    cancelled: bool,
+    left: Vec<String>,
 }
 
 /// What followers wait on.
@@ -60,11 +72,15 @@ const MAX_IDS: u64 = 100_000;
 /// The owner of all that runs: there is one process.
 const OWNER: &str = "memory";
 
-struct Retention(Limits);
+struct Kept(Retention);
 
-impl Expiry<String, Arc<Log>> for Retention {
+impl Expiry<String, Arc<Log>> for Kept {
     fn expire_after_create(&self, _: &String, log: &Arc<Log>, _: Instant) -> Option<Duration> {
-        Some(if log.header.create.store { self.0.retention } else { self.0.resume_window })
+        Some(self.0.response(&log.header.tenant, log.header.create.store))
+    }
+
+    fn expire_after_update(&self, _: &String, log: &Arc<Log>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(self.0.response(&log.header.tenant, log.header.create.store))
     }
 }
 
@@ -74,15 +90,22 @@ impl MemoryStore {
             .max_capacity(limits.max_bytes)
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, log: &Arc<Log>| u32::try_from(log.bytes()).unwrap_or(u32::MAX))
-            .expire_after(Retention(limits))
+            .expire_after(Kept(limits.retention.clone()))
             .build();
-        let temporary = ids(limits.retention);
-        let requests = ids(limits.retention);
+        let temporary = ids(limits.retention.longest());
+        let requests = ids(limits.retention.longest());
         Self { running: Mutex::default(), finished, temporary, requests }
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<String, Arc<Log>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, id: &str, log: Arc<Log>) {
+        if !log.header.create.store {
+            self.temporary.insert(id.to_owned(), log.header.tenant.clone());
+        }
+        self.finished.insert(id.to_owned(), log);
     }
 
     fn find(&self, tenant: &str, id: &str) -> Result<Arc<Log>, StoreError> {
@@ -112,15 +135,22 @@ impl Store for MemoryStore {
         let log = Log {
             header: Arc::new(header),
             entries: RwLock::default(),
-            lease: Mutex::new((1, false)),
+            lease: Mutex::new(Held { fence: 1, ..Held::default() }),
             state: watch::Sender::default(),
         };
+        let shows = log.header.shows().is_some();
+        let log = Arc::new(log);
         // The log is there before its request id is, so that whoever finds the id finds the log.
-        self.running().insert(id.clone(), Arc::new(log));
+        if shows {
+            self.finish(&id, log);
+        } else {
+            self.running().insert(id.clone(), log);
+        }
         if let Some(request) = request {
             let entry = self.requests.entry(request).or_insert(id.clone());
             if !entry.is_fresh() {
                 self.running().remove(&id);
+                self.finished.invalidate(&id);
                 return Ok(Created::Existing(entry.into_value()));
             }
         }
@@ -131,19 +161,17 @@ impl Store for MemoryStore {
         let id = &lease.id;
         let log = self.running().get(id).cloned().or_else(|| self.finished.get(id)).ok_or(StoreError::Fenced)?;
         let held = log.lease();
-        if held.0 != lease.fence {
+        if held.fence != lease.fence {
             return Err(StoreError::Fenced);
         }
-        let (cancelled, ended) = (held.1, log.append(first, entries)?);
+        let ended = log.append(first, entries)?;
+        let appended = Appended { cancelled: held.cancelled, left: held.left.clone() };
         drop(held);
         if ended {
-            if !log.header.create.store {
-                self.temporary.insert(id.clone(), log.header.tenant.clone());
-            }
-            self.finished.insert(id.clone(), log);
+            self.finish(id, log);
             self.running().remove(id);
         }
-        Ok(Appended { cancelled })
+        Ok(appended)
     }
 
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
@@ -152,16 +180,16 @@ impl Store for MemoryStore {
             return Ok(None);
         }
         let mut held = log.lease();
-        held.0 += 1;
-        let lease = Lease { id: id.into(), owner: OWNER.into(), fence: held.0 };
-        Ok(Some(Claim { lease, header: log.header.clone(), entries: log.from(0), cancelled: held.1 }))
+        held.fence += 1;
+        let lease = Lease { id: id.into(), owner: OWNER.into(), fence: held.fence };
+        Ok(Some(Claim { lease, header: log.header.clone(), entries: log.from(0), cancelled: held.cancelled }))
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         if let Some(log) = self.running().get(&lease.id) {
             let mut held = log.lease();
-            if held.0 == lease.fence {
-                held.0 += 1;
+            if held.fence == lease.fence {
+                held.fence += 1;
             }
         }
         Ok(())
@@ -172,7 +200,20 @@ impl Store for MemoryStore {
     }
 
     async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
-        self.find(tenant, id)?.lease().1 = true;
+        self.find(tenant, id)?.lease().cancelled = true;
+        Ok(())
+    }
+
+    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
+        self.find(tenant, log)?.lease().left.push(response.to_owned());
+        Ok(())
+    }
+
+    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        let log = self.find(tenant, id)?;
+        if log.from(0).last().is_some_and(|last| last.is_last()) {
+            self.finished.insert(id.to_owned(), log);
+        }
         Ok(())
     }
 
@@ -205,7 +246,7 @@ impl Store for MemoryStore {
 }
 
 impl Log {
-    fn lease(&self) -> MutexGuard<'_, (u64, bool)> {
+    fn lease(&self) -> MutexGuard<'_, Held> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -276,7 +317,7 @@ mod tests {
     use crate::store::conformance;
 
     fn limits() -> Limits {
-        Limits { retention: Duration::from_secs(60), resume_window: Duration::from_secs(60), max_bytes: 1 << 20 }
+        Limits { retention: Retention::for_tests(), max_bytes: 1 << 20 }
     }
 
     #[tokio::test]
@@ -286,7 +327,10 @@ mod tests {
 
     #[tokio::test]
     async fn responses_that_are_not_stored_expire_and_say_so() {
-        let store = MemoryStore::new(Limits { resume_window: Duration::ZERO, ..limits() });
+        let store = MemoryStore::new(Limits {
+            retention: Retention { resume_window: Duration::ZERO, ..Retention::for_tests() },
+            ..limits()
+        });
         let mut header = conformance::header("resp_1", "t");
         header.create.store = false;
         let lease = conformance::created(&store, header).await;

@@ -4,11 +4,17 @@
 //! A response is its [`Header`], written once when it is created, and its log of [`Entry`]s, each written once, by whoever
 //! holds the response's [`Lease`]. What replicas need to know of each other is [`fleet`].
 
+pub mod cache;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod conversations;
 pub mod fleet;
 pub mod memory;
+pub mod page;
+pub mod prompts;
 pub mod redis;
+mod retention;
+pub mod shared;
 
 use std::sync::Arc;
 
@@ -16,11 +22,15 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+use self::{cache::PromptCache, conversations::Conversations, fleet::Fleet, prompts::Prompts};
 use crate::{
     dialect::Dialect,
     engine::{Finish, Logprobs},
     wire::{request::Create, response::Usage},
 };
+
+pub use retention::Retention;
+pub use shared::{SharedLogs, Sharing};
 
 /// The version of [`Header`] and [`Entry`] that this build writes. Older ones stay readable and render as they did.
 pub const LOG_VERSION: u32 = 1;
@@ -47,6 +57,16 @@ pub struct Header {
     /// What `truncation: auto` left out of the prompt.
     #[serde(default)]
     pub left_out: LeftOut,
+    /// Where the log is not this response's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+}
+
+impl Header {
+    /// The log that it shows, where that is not its own.
+    pub fn shows(&self) -> Option<&str> {
+        self.sharing.as_ref().and_then(Sharing::log)
+    }
 }
 
 /// Whole turns, the oldest first, that had no room in the prompt.
@@ -77,6 +97,14 @@ pub enum Entry {
         /// On the first: prompt tokens whose KV was there already.
         #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
         cached_tokens: Option<u32>,
+    },
+    /// One of the responses that share the log ends here, cancelled; for the others it means nothing.
+    #[serde(rename = "e")]
+    Left {
+        response: String,
+        usage: Usage,
+        /// Unix seconds.
+        completed_at: u64,
     },
     /// The last entry.
     #[serde(rename = "f")]
@@ -118,11 +146,13 @@ pub enum Created {
     Existing(String),
 }
 
-/// What a successful append tells its writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a successful append tells its writer. An append of nothing asks for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Somebody asked for the generation's end, wherever they were connected.
     pub cancelled: bool,
+    /// The responses that shared the log and asked to leave it.
+    pub left: Vec<String>,
 }
 
 /// A response taken over from another owner, as that one left it.
@@ -168,7 +198,8 @@ pub type Snapshot = (Arc<Header>, Vec<Arc<Entry>>);
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Creates a response with an empty log, unless the tenant already used the header's `client_request_id`. Atomic: of
-    /// two creates with one `client_request_id`, one is `New`.
+    /// two creates with one `client_request_id`, one is `New`. One that shows another's log has no log of its own: it has
+    /// ended as soon as it is there.
     async fn create(&self, header: Header) -> Result<Created, StoreError>;
 
     /// Appends entries at index `first`, all or none. When it returns, every follower can see them. Repeating an append
@@ -189,6 +220,12 @@ pub trait Store: Send + Sync + 'static {
     /// Asks for the end of a generation, whoever runs it; one that has ended stays as it is.
     async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 
+    /// Asks the writer of a shared log to say where this response leaves it; in one that has ended nothing happens.
+    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError>;
+
+    /// Keeps a finished response as if it had ended now. `NotFound` when it is gone; nothing happens to one that runs.
+    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
+
     /// The header and the entries that exist now.
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError>;
 
@@ -200,4 +237,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether it could be reached when it was last asked.
     fn is_reachable(&self) -> bool;
+}
+
+/// All that one kind of store keeps.
+#[derive(Clone)]
+pub struct Stores {
+    pub responses: Arc<dyn Store>,
+    pub conversations: Arc<dyn Conversations>,
+    pub prompts: Arc<dyn Prompts>,
+    pub cache: Arc<dyn PromptCache>,
+    /// Where replicas share them.
+    pub fleet: Option<Arc<dyn Fleet>>,
 }

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::{
     error::WireError,
-    read::{MAX_ID_BYTES, missing, read, unsupported},
-    request::Create,
+    read::{MAX_ID_BYTES, missing, read},
+    request::{Create, parse_conversation},
     shorten,
 };
 
@@ -18,7 +18,7 @@ pub enum ClientEvent {
         stream_id: Option<String>,
     },
     Resume {
-        response_id: String,
+        target: Target,
         starting_after: Option<u64>,
         stream_id: Option<String>,
     },
@@ -28,6 +28,14 @@ pub enum ClientEvent {
     Ping,
     /// The answer to our ping; it proves that the client lives, as any message does.
     Pong,
+}
+
+/// What is resumed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    Response(String),
+    /// Whatever runs there, else what ended there last.
+    Conversation(String),
 }
 
 /// Reads one WebSocket message. The error comes with the `stream_id` that it should echo.
@@ -66,11 +74,16 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
                 starting_after: Option<u64>,
             }
             let resume: Resume = read(Value::Object(object))?;
-            if resume.conversation.is_some() {
-                return Err(unsupported("conversation"));
-            }
-            let response_id = resume.response_id.ok_or_else(|| missing("response_id"))?;
-            Ok(ClientEvent::Resume { response_id, starting_after: resume.starting_after, stream_id })
+            let target = match (resume.response_id, resume.conversation) {
+                (Some(_), Some(_)) => {
+                    let message = "'response_id' and 'conversation' do not go together.";
+                    return Err(WireError::invalid("conversation", message));
+                }
+                (Some(id), None) => Target::Response(id),
+                (None, Some(conversation)) => Target::Conversation(parse_conversation(conversation)?),
+                (None, None) => return Err(missing("response_id")),
+            };
+            Ok(ClientEvent::Resume { target, starting_after: resume.starting_after, stream_id })
         }
         "caudal:response.cancel" | "response.cancel" => {
             #[derive(Deserialize)]

@@ -30,6 +30,16 @@ pub enum WireError {
     ModelNotFound(String),
     #[error("Response with id '{}' not found.", shorten(.0))]
     ResponseNotFound(String),
+    #[error("Conversation with id '{}' not found.", shorten(.0))]
+    ConversationNotFound(String),
+    #[error("Item with id '{}' not found in this conversation.", shorten(.0))]
+    ItemNotFound(String),
+    #[error("Conversation '{}' has a turn in progress. Wait until it has ended, or cancel it.", shorten(.0))]
+    ConversationBusy(String),
+    #[error("Nothing runs in conversation '{}', and it has no response that can be resumed.", shorten(.0))]
+    NothingToResume(String),
+    #[error("Prompt with id '{}' not found, or not in that version.", shorten(.0))]
+    PromptNotFound(String),
     #[error("The resume window of response '{}' has ended.", shorten(.0))]
     ResumeWindowExpired(String),
     #[error(
@@ -56,6 +66,17 @@ impl WireError {
         Self::InvalidRequest { param: Some(param.into()), message: message.into() }
     }
 
+    /// The same of a field that has another name where it was read.
+    pub fn renamed(self, from: &str, to: &str) -> Self {
+        match self {
+            Self::InvalidRequest { param: Some(param), message } => {
+                let renamed = param.replacen(from, to, 1);
+                Self::InvalidRequest { message: message.replace(&param, &renamed), param: Some(renamed) }
+            }
+            other => other,
+        }
+    }
+
     /// `error.code` and `status`.
     pub fn code(&self) -> (&'static str, u16) {
         match self {
@@ -69,6 +90,11 @@ impl WireError {
             Self::ContextLengthExceeded { .. } => ("context_length_exceeded", 400),
             Self::ModelNotFound(_) => ("model_not_found", 404),
             Self::ResponseNotFound(_) => ("response_not_found", 404),
+            Self::NothingToResume(_) => ("response_not_found", 404),
+            Self::ConversationNotFound(_) => ("conversation_not_found", 404),
+            Self::ItemNotFound(_) => ("item_not_found", 404),
+            Self::ConversationBusy(_) => ("conversation_busy", 409),
+            Self::PromptNotFound(_) => ("prompt_not_found", 404),
             Self::ResumeWindowExpired(_) => ("resume_window_expired", 410),
             Self::InvalidApiKey => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
@@ -96,6 +122,10 @@ impl WireError {
             Self::PreviousResponseNotFound(_) => Some("previous_response_id"),
             Self::InvalidStreamId => Some("stream_id"),
             Self::ModelNotFound(_) => Some("model"),
+            Self::ConversationNotFound(_) | Self::ConversationBusy(_) | Self::NothingToResume(_) => {
+                Some("conversation")
+            }
+            Self::PromptNotFound(_) => Some("prompt"),
             Self::ContextLengthExceeded { .. } => Some("input"),
             _ => None,
         }

@@ -113,6 +113,8 @@ pub enum Extension<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         stream_id: Option<&'a str>,
     },
+    #[serde(rename = "caudal:conversation.turn")]
+    ConversationTurn { conversation: &'a str, response_id: &'a str },
     #[serde(rename = "caudal:server.draining")]
     Draining { reconnect_after_ms: u64 },
     #[serde(rename = "caudal:ping")]

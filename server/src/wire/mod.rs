@@ -2,14 +2,17 @@
 //!
 //! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours.
 
+pub mod cache;
 pub mod chat;
 pub mod client;
 pub mod close;
+pub mod conversation;
 pub mod error;
 pub mod event;
 pub mod format;
 pub mod input;
 pub mod logprobs;
+pub mod prompt;
 mod read;
 pub mod reasoning;
 pub mod request;

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    cache::CacheOptions,
     error::WireError,
     format::{TextConfig, parse_format},
-    input::{InputItem, parse_input},
+    input::{InputItem, InputMessage, parse_input},
+    prompt::PromptUse,
     read::{check_id, missing, read, read_field, unsupported},
     reasoning::Reasoning,
     response::{ServiceTier, Truncation},
@@ -32,6 +34,16 @@ pub struct Create {
     pub input: Vec<InputItem>,
     pub instructions: Option<String>,
     pub previous_response_id: Option<String>,
+    /// The conversation that this is a turn of.
+    #[serde(default)]
+    pub conversation: Option<String>,
+    #[serde(default)]
+    pub prompt: Option<PromptUse>,
+    /// What the stored prompt says before everything else but the instructions.
+    #[serde(default)]
+    pub preamble: Vec<InputMessage>,
+    #[serde(default)]
+    pub cache: CacheOptions,
     pub store: bool,
     /// What is absent here, the model's settings decide.
     pub temperature: Option<f32>,
@@ -103,7 +115,7 @@ struct Body {
     text: Option<Text>,
     reasoning: Option<Reasoning>,
     prompt: Option<Value>,
-    cache: Option<Cache>,
+    cache: Option<Value>,
     generate: Option<bool>,
     service_tier: Option<ServiceTier>,
     // Ignored: a WebSocket always streams, and no generation needs a connection to live.
@@ -122,18 +134,16 @@ struct Text {
     verbosity: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Cache {
-    mode: String,
-}
-
 impl Create {
     /// Validates the body of `POST /v1/responses`, which is also `response.create` without its `type`.
     pub fn from_value(mut value: Value) -> Result<Self, WireError> {
         let input = value.as_object_mut().and_then(|body| body.remove("input"));
         let body: Body = read(value)?;
-        Self::new(body, parse_input(input.ok_or_else(|| missing("input"))?)?)
+        // A stored prompt may say all there is to say.
+        match input {
+            None | Some(Value::Null) if body.prompt.is_some() => Self::new(body, vec![]),
+            input => Self::new(body, parse_input(input.ok_or_else(|| missing("input"))?)?),
+        }
     }
 
     /// Validates the fields beside `input`, which was read from elsewhere.
@@ -146,11 +156,29 @@ impl Create {
         body.check_ranges()?;
         let tools = parse_tools(body.tools.unwrap_or_default())?;
         let top_logprobs = body.top_logprobs.unwrap_or(0);
+        let conversation = body.conversation.map(parse_conversation).transpose()?;
+        if conversation.is_some() && body.previous_response_id.is_some() {
+            let message = "'conversation' and 'previous_response_id' do not go together: both say what came before.";
+            return Err(WireError::invalid("conversation", message));
+        }
+        let deterministic = body.seed.is_some() || body.temperature == Some(0.0);
+        let cache = match body.cache {
+            Some(_) if conversation.is_some() => {
+                return Err(WireError::invalid("cache", "'cache' does not go together with 'conversation'."));
+            }
+            Some(cache) => CacheOptions::from_value(cache, deterministic)?,
+            None if conversation.is_some() => CacheOptions::default(),
+            None => CacheOptions::by_default(deterministic),
+        };
         Ok(Self {
             model: body.model,
             input,
             instructions: body.instructions,
             previous_response_id: body.previous_response_id,
+            conversation,
+            prompt: body.prompt.map(PromptUse::from_value).transpose()?,
+            preamble: vec![],
+            cache,
             store: body.store.unwrap_or(true),
             temperature: body.temperature,
             top_p: body.top_p,
@@ -194,9 +222,6 @@ impl Body {
     fn refuse_unsupported(&self) -> Result<(), WireError> {
         let text = self.text.as_ref();
         let refused = [
-            ("conversation", self.conversation.is_some()),
-            ("prompt", self.prompt.is_some()),
-            ("cache", self.cache.as_ref().is_some_and(|c| c.mode != "off")),
             ("max_tool_calls", self.max_tool_calls.is_some()),
             ("text.verbosity", text.and_then(|t| t.verbosity.as_ref()).is_some_and(|v| v != "medium")),
             ("prompt_cache_retention", self.prompt_cache_retention.is_some()),
@@ -256,12 +281,28 @@ fn check_bias(bias: BTreeMap<u32, f32>) -> Result<BTreeMap<u32, f32>, WireError>
     Ok(bias)
 }
 
-fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
+pub fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
     if metadata.len() > MAX_METADATA || metadata.iter().any(|(k, v)| k.len() > 64 || v.len() > 512) {
         let message = format!("'metadata' may have {MAX_METADATA} pairs, keys of 64 bytes and values of 512 bytes.");
         return Err(WireError::invalid("metadata", message));
     }
     Ok(metadata)
+}
+
+/// An id, or an object that has it.
+pub fn parse_conversation(conversation: Value) -> Result<String, WireError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Named {
+        id: String,
+    }
+    let id = match conversation {
+        Value::String(id) => id,
+        Value::Object(_) => read_field::<Named>("conversation", conversation)?.id,
+        _ => return Err(WireError::invalid("conversation", "'conversation' must be an id, or an object with one.")),
+    };
+    check_id("conversation", &id)?;
+    Ok(id)
 }
 
 fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> {
@@ -311,8 +352,14 @@ mod tests {
             (json!({"input": "x", "top_logprobs": 21}), "top_logprobs"),
             (json!({"input": "x", "text": {"colour": 1}}), "text.colour"),
             (json!({"input": "x", "tools": [{}]}), "tools[0].type"),
-            (json!({"input": "x", "conversation": "c"}), "conversation"),
             (json!({"input": "x", "service_tier": "scale"}), "service_tier"),
+            (json!({"input": "x", "conversation": 7}), "conversation"),
+            (json!({"input": "x", "conversation": {"name": "c"}}), "conversation.name"),
+            (json!({"input": "x", "conversation": "c", "previous_response_id": "r"}), "conversation"),
+            (json!({"input": "x", "conversation": "c", "cache": {"mode": "read"}}), "cache"),
+            (json!({"input": "x", "cache": {"mode": "write"}}), "cache.mode"),
+            (json!({"input": "x", "cache": {"ttl_s": 0}}), "cache.ttl_s"),
+            (json!({"input": "x", "prompt": "p"}), "prompt"),
             (json!({"input": 5}), "input"),
             (json!({"input": [{"role": "user"}]}), "input[0].content"),
             (json!({"input": [{"role": "cook", "content": "x"}]}), "input[0].role"),

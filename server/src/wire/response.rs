@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     format::TextConfig,
     logprobs::Logprob,
+    prompt::PromptUse,
     reasoning::Reasoning,
     tools::{FunctionTool, ToolChoice},
 };
@@ -34,6 +35,8 @@ pub struct Response {
     pub incomplete_details: Option<IncompleteDetails>,
     pub model: String,
     pub previous_response_id: Option<String>,
+    pub conversation: Option<ConversationId>,
+    pub prompt: Option<PromptUse>,
     pub instructions: Option<String>,
     pub output: Vec<OutputItem>,
     pub error: Option<ResponseError>,
@@ -82,6 +85,11 @@ pub enum ServiceTier {
     Flex,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConversationId {
+    pub id: String,
+}
+
 /// What `truncation: auto` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TruncationDetails {
@@ -97,7 +105,7 @@ pub struct IncompleteDetails {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct ResponseError {
-    pub code: &'static str,
+    pub code: String,
     pub message: String,
 }
 

@@ -130,16 +130,11 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
 /// Known, and not supported with these values.
 fn unsupported_fields() -> Vec<(Value, &'static str)> {
     vec![
-        (json!({"conversation": "conv_1"}), "conversation"),
-        (json!({"conversation": {"id": "conv_1"}}), "conversation"),
         (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"tool_choice": {"type": "function", "name": "f"}}), "tool_choice"),
         (json!({"text": {"format": {"type": "xml"}}}), "text.format.type"),
         (json!({"text": {"verbosity": "high"}}), "text.verbosity"),
-        (json!({"cache": {"mode": "read"}}), "cache"),
-        (json!({"cache": {"mode": "read_write", "ttl_s": 5}}), "cache"),
-        (json!({"prompt": {"id": "pmpt_1"}}), "prompt"),
         (json!({"include": ["file_search_call.results"]}), "include[0]"),
         (json!({"max_tool_calls": 3}), "max_tool_calls"),
         (json!({"service_tier": "scale"}), "service_tier"),
@@ -209,7 +204,7 @@ async fn messages_that_are_no_client_events() {
         (r#"{"type":"caudal:response.resume","response_id":5}"#, "invalid_request"),
         (r#"{"type":"caudal:response.resume","response_id":"resp_a","starting_after":-1}"#, "invalid_request"),
         (r#"{"type":"caudal:response.resume","response_id":"resp_a","starting_after":"2"}"#, "invalid_request"),
-        (r#"{"type":"caudal:response.resume","conversation":"conv_1"}"#, "invalid_request"),
+        (r#"{"type":"caudal:response.resume","conversation":7}"#, "invalid_request"),
         (r#"{"type":"response.cancel"}"#, "invalid_request"),
         (r#"{"type":"response.cancel","response_id":[]}"#, "invalid_request"),
     ] {

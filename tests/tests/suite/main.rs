@@ -2,10 +2,12 @@
 
 mod admission;
 mod auth;
+mod cache;
 mod cancel;
 mod chains;
 mod chat;
 mod cluster;
+mod conversations;
 mod errors;
 mod formats;
 mod http;
@@ -14,6 +16,7 @@ mod limits;
 mod models;
 mod order;
 mod orphans;
+mod prompts;
 mod reasoning;
 mod redis;
 mod resume;

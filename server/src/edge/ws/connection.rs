@@ -18,13 +18,14 @@ use super::{
     guard::Violation,
     lanes::{Job, Lane, Lanes, MAX_IN_FLIGHT, MAX_LANES},
     outbox::{Body, Closing, Gone, Outbox},
+    turns::{Turns, Watched},
     writer,
 };
 use crate::{
     edge::{Edge, Phase},
     generation::{Follow, admission::Place, random_hex},
     wire::{
-        client::{ClientEvent, parse_client_event},
+        client::{ClientEvent, Target, parse_client_event},
         close,
         error::{ErrorEvent, WireError},
         event::{ConnectionEvent, Event, Extension, Limits, Numbered},
@@ -49,6 +50,7 @@ struct Connection {
     told: Cell<bool>,
     /// The latest response of this connection with `store: false`, which only this connection may continue.
     unstored: RefCell<Option<String>>,
+    turns: Turns,
 }
 
 pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, session: Session, incoming: Incoming) {
@@ -56,6 +58,7 @@ pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, sessio
     let (outbox, frames, closing) =
         Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
     let writer = rt::spawn(writer::run(session, frames, closing));
+    let (turns, watched) = Turns::new();
     let connection = Rc::new(Connection {
         edge: edge.clone(),
         tenant,
@@ -64,8 +67,9 @@ pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, sessio
         next: Cell::new(0),
         told: Cell::new(false),
         unstored: RefCell::new(None),
+        turns,
     });
-    let _ = connection.live(incoming).await;
+    let _ = connection.live(incoming, watched).await;
     // Ends the writer once it has sent what was queued.
     drop(connection);
     let _ = writer.await;
@@ -73,7 +77,7 @@ pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, sessio
 
 impl Connection {
     /// Until the client leaves, breaks a rule or the server closes.
-    async fn live(self: &Rc<Self>, mut incoming: Incoming) -> Result<(), Gone> {
+    async fn live(self: &Rc<Self>, mut incoming: Incoming, mut watched: Watched) -> Result<(), Gone> {
         let settings = &self.edge.settings.server;
         let mut lanes = Lanes::default();
         let mut phase = self.edge.phase.clone();
@@ -98,6 +102,7 @@ impl Connection {
                     self.enter(now).await?;
                 }
                 () = lanes.advance(|lane, job| self.start(lane, job)), if !lanes.is_empty() => {}
+                turn = watched.next() => self.turn(turn).await?,
                 _ = heartbeat.tick() => {
                     if heard.elapsed() >= idle_timeout {
                         self.close(close::IDLE, "nothing was heard for the idle timeout");
@@ -164,8 +169,8 @@ impl Connection {
     async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
         let (stream_id, job) = match parse_client_event(text) {
             Ok(ClientEvent::Create { create, stream_id }) => (stream_id, Job::Create(create)),
-            Ok(ClientEvent::Resume { response_id, starting_after, stream_id }) => {
-                (stream_id, Job::Resume { response_id, starting_after })
+            Ok(ClientEvent::Resume { target, starting_after, stream_id }) => {
+                (stream_id, Job::Resume { target, starting_after })
             }
             Ok(ClientEvent::Cancel { response_id }) => {
                 return match self.edge.generations.cancel(&self.tenant, &response_id).await {
@@ -188,8 +193,8 @@ impl Connection {
         async move {
             let done = match job {
                 Job::Create(create) => connection.create(*create, lane.as_deref()).await,
-                Job::Resume { response_id, starting_after } => {
-                    connection.resume(&response_id, starting_after, lane.as_deref()).await
+                Job::Resume { target, starting_after } => {
+                    connection.resume(target, starting_after, lane.as_deref()).await
                 }
             };
             // `Gone`: the connection ends, and its loop knows.
@@ -202,6 +207,7 @@ impl Connection {
     async fn create(&self, create: Create, stream_id: Option<&str>) -> Result<(), Gone> {
         let (store, continues) = (create.store, create.previous_response_id.is_some());
         let unstored = self.unstored.borrow().clone();
+        let conversation = create.conversation.clone();
         let created = match self.edge.generations.create(&self.tenant, create, unstored.as_deref()).await {
             Ok(created) => created,
             Err(error) => {
@@ -214,24 +220,38 @@ impl Connection {
         if !store {
             self.unstored.replace(Some(created.id.clone()));
         }
+        self.turns.follow(&created.id);
+        if let Some(conversation) = conversation {
+            self.watch(&conversation).await;
+        }
         match self.edge.generations.follow(&self.tenant, &created.id, None).await {
             Ok(follow) => self.pump(follow, stream_id).await,
             Err(error) => self.error(&error, stream_id).await,
         }
     }
 
-    async fn resume(
-        &self,
-        response_id: &str,
-        starting_after: Option<u64>,
-        stream_id: Option<&str>,
-    ) -> Result<(), Gone> {
-        let follow = match self.edge.generations.follow(&self.tenant, response_id, starting_after).await {
+    async fn resume(&self, target: Target, starting_after: Option<u64>, stream_id: Option<&str>) -> Result<(), Gone> {
+        let response_id = match target {
+            Target::Response(id) => id,
+            Target::Conversation(id) => {
+                // Before it is looked at: the turn after it is told.
+                self.watch(&id).await;
+                match self.edge.generations.current(&self.tenant, &id).await {
+                    Ok(id) => id,
+                    Err(error) => return self.error(&error, stream_id).await,
+                }
+            }
+        };
+        let follow = match self.edge.generations.follow(&self.tenant, &response_id, starting_after).await {
             Ok(follow) => follow,
             Err(error) => return self.error(&error, stream_id).await,
         };
+        self.turns.follow(&response_id);
+        if let Some(conversation) = &follow.conversation {
+            self.watch(conversation).await;
+        }
         let resumed = Extension::Resumed {
-            response_id,
+            response_id: &response_id,
             starting_after,
             last_sequence_number: follow.start.last_sequence_number,
             status: follow.start.status,
@@ -241,9 +261,28 @@ impl Connection {
         self.pump(follow, stream_id).await
     }
 
+    /// Tells the client of the turns of a conversation from now on, but of those that it follows already.
+    async fn watch(&self, conversation: &str) {
+        if !self.extensions || !self.turns.is_new(conversation) {
+            return;
+        }
+        // What cannot be watched cannot be used either, and the client hears of that.
+        if let Ok(notices) = self.edge.generations.watch(&self.tenant, conversation).await {
+            self.turns.add(conversation, notices);
+        }
+    }
+
+    async fn turn(&self, (conversation, response_id): (String, String)) -> Result<(), Gone> {
+        if self.turns.is_followed(&response_id) {
+            return Ok(());
+        }
+        let turn = Extension::ConversationTurn { conversation: &conversation, response_id: &response_id };
+        self.extension(turn).await
+    }
+
     /// Sends a response's events until its last.
     async fn pump(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<(), Gone> {
-        let id = follow.id.clone();
+        let (id, run) = (follow.id.clone(), follow.run.clone());
         let mut place = None;
         loop {
             let next = tokio::select! {
@@ -265,7 +304,7 @@ impl Connection {
             let response_id = self.extensions.then_some(id.as_str());
             self.outbox.send(&Numbered { event: &event, sequence_number, response_id, stream_id }).await?;
             let queued = self.extensions && matches!(event, Event::Queued { .. });
-            place = if queued { self.edge.generations.admission.place(&id) } else { None };
+            place = if queued { self.edge.generations.admission.place(&run) } else { None };
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 
-use crate::wire::{error::WireError, request::Create};
+use crate::wire::{client::Target, error::WireError, request::Create};
 
 /// Lanes with work that may run at once, and lanes there may be; OpenAI's limits.
 pub const MAX_IN_FLIGHT: usize = 16;
@@ -19,7 +19,7 @@ pub type Lane = Option<String>;
 #[derive(Debug)]
 pub enum Job {
     Create(Box<Create>),
-    Resume { response_id: String, starting_after: Option<u64> },
+    Resume { target: Target, starting_after: Option<u64> },
 }
 
 /// The lanes that have work. A lane ends with its last job.

@@ -5,6 +5,7 @@ mod connection;
 mod guard;
 mod lanes;
 mod outbox;
+mod turns;
 mod writer;
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, rt, web};

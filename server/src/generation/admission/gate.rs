@@ -124,6 +124,12 @@ impl Gate {
         Ticket { gate: self.clone(), number, permit, waits }
     }
 
+    /// Slots that nobody has or waits for.
+    pub fn idle(&self) -> usize {
+        let state = self.state();
+        if state.waiters.is_empty() { self.slots.saturating_sub(state.running.len()) } else { 0 }
+    }
+
     pub fn place(&self, id: &str) -> Option<watch::Receiver<Option<Place>>> {
         let mut place = self.state().waiters.values().find(|waiter| waiter.id == id)?.place.subscribe();
         // What is known already is news to who asks.

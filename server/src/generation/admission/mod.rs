@@ -54,6 +54,11 @@ impl Admission {
         Ok(self.gate(header)?.enter_first(&header.id, &header.tenant, work(header)))
     }
 
+    /// A model's slots that nobody has or waits for.
+    pub fn idle(&self, model: &str) -> usize {
+        self.gates.get(model).map_or(0, |gate| gate.idle())
+    }
+
     fn gate(&self, header: &Header) -> Result<&Arc<Gate>, WireError> {
         self.gates.get(&header.model).ok_or_else(|| WireError::ModelNotFound(header.model.clone()))
     }

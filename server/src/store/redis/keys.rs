@@ -3,10 +3,26 @@
 //!
 //! | key | type | holds | lives |
 //! |---|---|---|---|
-//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel` | as the log |
+//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel`, `left`, `keep` and `known` (ms after its end) | as the log |
 //! | `{<response>}:log` | stream | item `(n+1)-0`, field `b`: the entries from n on that one append wrote (MessagePack) | an hour, renewed as long as it runs; then its retention or, with `store: false`, its resume window |
 //! | `{<response>}:gone` | string | the tenant of a response that was not to be stored | its retention |
 //! | `{<response>}:live` | shard channel | what is appended, as in the log; empty: deleted | |
+//! | `{<conversation>}:about` | hash | `tenant`, `created_at`, `metadata` (JSON), `next` number, `bytes`, `latest` response | its tenant's retention after the last change, as all of it |
+//! | `{<conversation>}:items` | hash | item → JSON | |
+//! | `{<conversation>}:order` | sorted set | item → number | |
+//! | `{<conversation>}:line` | list | the responses whose turn it is or will be | |
+//! | `{<conversation>}:turns` | hash | response in line → `0` or, when it has begun, `1`, and when it entered, in ms | |
+//! | `{<conversation>}:turns` | shard channel | `b<response>`: it began; `m`: the line moved; empty: deleted | |
+//! | `{<conversation>}:responses` | sorted set | ended response → number, the latest 10,000 | |
+//! | `{tenant:<hash>}:conversations` | sorted set | conversation → when it was created, in µs | twice the retention after the last turn |
+//! | `{tenant:<hash>}:prompts` | sorted set | prompt → when it was created, in µs | until it is deleted, as all of prompts |
+//! | `{tenant:<hash>}:prompt:<id>` | hash | version → JSON, `latest`, the `call` that made it | |
+//! | `{tenant:<hash>}:prompts:bytes` | string | bytes of all versions | |
+//! | `{prompts}:hot` | sorted set | tenant and prompt → weight of its uses, the hottest 1,000 | for ever |
+//! | `{tenant:<hash>}:cache` | hash | cache key → `log complete bytes until ttl` | the retention after the last use |
+//! | `{tenant:<hash>}:cache:used` | sorted set | cache key → when it was used last, in µs | the same |
+//! | `{tenant:<hash>}:cache:size` | hash | `bytes` of completed logs, `evicted` | the same |
+//! | `{tenant:<hash>}:sharing:<log>` | set | the responses that share a log | the same |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
 //! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
 //! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
@@ -54,6 +70,23 @@ impl Keys {
         hash.update(tenant);
         hash.update(request);
         format!("{}{{request:{}}}", self.prefix, hex::encode(hash.finalize()))
+    }
+
+    pub fn conversation(&self, id: &str, part: &str) -> String {
+        format!("{}{{{id}}}:{part}", self.prefix)
+    }
+
+    pub fn conversations(&self, tenant: &str) -> String {
+        self.tenant(tenant, "conversations")
+    }
+
+    /// Hashed: a tenant's name may have any letters.
+    pub fn tenant(&self, tenant: &str, part: &str) -> String {
+        format!("{}{{tenant:{}}}:{part}", self.prefix, hex::encode(Sha256::digest(tenant)))
+    }
+
+    pub fn hot_prompts(&self) -> String {
+        format!("{}{{prompts}}:hot", self.prefix)
     }
 
     pub fn replicas(&self) -> String {

@@ -4,13 +4,18 @@
 //! after a lost answer. A log is read by range and heard by shard pub/sub over one connection (`live`, `follow`). Whatever
 //! Redis refuses or does not answer in time is `Unavailable`; callers decide how long they try again.
 
+mod cache;
+mod conversations;
 mod fleet;
 mod follow;
 pub mod keys;
 mod link;
 mod live;
+mod prompts;
 mod scripts;
 
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +31,7 @@ use ::redis::{Cmd, FromRedisValue, ScriptInvocation, cmd};
 use async_trait::async_trait;
 
 use super::{
-    Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError,
+    Appended, Claim, Created, Entry, Followed, Header, Lease, Retention, Snapshot, Store, StoreError,
     fleet::{Control, Member},
 };
 use keys::Keys;
@@ -45,10 +50,7 @@ pub struct Config {
     pub prefix: String,
     /// Bound on every wait for an answer.
     pub timeout: Duration,
-    /// How long a finished response is kept.
-    pub retention: Duration,
-    /// How long one with `store: false` can be resumed after it finished.
-    pub resume_window: Duration,
+    pub retention: Retention,
     /// This process' name, which no other process ever had.
     pub replica: String,
     /// A replica that was not heard for so long is dead.
@@ -112,7 +114,12 @@ impl Inner {
     async fn first_of_request(&self, request: &str, header: &Header) -> Result<Option<String>, StoreError> {
         let key = self.keys.request(&header.tenant, request);
         let mut set = cmd("SET");
-        set.arg(key).arg(&header.id).arg("NX").arg("GET").arg("PX").arg(ms(self.config.retention));
+        set.arg(key)
+            .arg(&header.id)
+            .arg("NX")
+            .arg("GET")
+            .arg("PX")
+            .arg(ms(self.config.retention.stored(&header.tenant)));
         let first: Option<String> = self.query(&set).await?;
         Ok(first.filter(|first| *first != header.id))
     }
@@ -148,11 +155,18 @@ impl Store for RedisStore {
         let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let request = header.create.client_request_id.as_deref();
         let mut create = scripts::CREATE.prepare_invoke();
-        create.key(inner.keys.meta(&id));
+        create.key(inner.keys.meta(&id)).key(inner.keys.gone(&id));
         create.arg(json).arg(&header.tenant).arg(request.unwrap_or_default()).arg(u8::from(header.create.store));
+        let retention = &inner.config.retention;
         create.arg(&inner.config.replica).arg(ms(RUNNING));
+        create
+            .arg(ms(retention.response(&header.tenant, header.create.store)))
+            .arg(ms(retention.stored(&header.tenant)));
+        let runs = header.shows().is_none();
+        create.arg(u8::from(!runs));
         // Whoever looks for what this replica ran finds it; until both are done nobody knows of the response.
-        let (listed, created) = tokio::join!(inner.runs_here(&id, true), inner.script::<u8>(&create));
+        let listed = async { if runs { inner.runs_here(&id, true).await } else { Ok(()) } };
+        let (listed, created) = tokio::join!(listed, inner.script::<u8>(&create));
         listed?;
         if created? == 0 {
             return Err(StoreError::Unavailable(format!("{id} exists already")));
@@ -173,12 +187,13 @@ impl Store for RedisStore {
         let mut append = scripts::APPEND.prepare_invoke();
         append.key(inner.keys.meta(id)).key(inner.keys.log(id)).key(inner.keys.gone(id));
         append.arg(lease.fence).arg(first).arg(entries.len()).arg(u8::from(last)).arg(ms(RUNNING));
-        append.arg(ms(inner.config.retention)).arg(ms(inner.config.resume_window));
         append.arg(inner.keys.live(id)).arg(follow::encode(first, entries)?);
-        match inner.script::<(u8, u64)>(&append).await? {
-            (0, cancel) => Ok(Appended { cancelled: cancel == 1 }),
-            (1, _) => Err(StoreError::Fenced),
-            (_, len) => Err(StoreError::Behind(len)),
+        match inner.script::<(u8, u64, String)>(&append).await? {
+            (0, cancel, left) => {
+                Ok(Appended { cancelled: cancel == 1, left: left.split_whitespace().map(str::to_owned).collect() })
+            }
+            (1, ..) => Err(StoreError::Fenced),
+            (_, len, _) => Err(StoreError::Behind(len)),
         }
     }
 
@@ -224,6 +239,21 @@ impl Store for RedisStore {
         cancel.key(inner.keys.meta(id)).key(inner.keys.gone(id)).arg(tenant);
         found(inner.script(&cancel).await?)?;
         inner.tell(&Control::Cancel { id: id.into() }).await
+    }
+
+    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
+        let inner = &*self.0;
+        let mut unshare = scripts::UNSHARE.prepare_invoke();
+        unshare.key(inner.keys.meta(log)).arg(tenant).arg(response);
+        found(inner.script(&unshare).await?)?;
+        inner.tell(&Control::Look { id: log.into() }).await
+    }
+
+    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        let inner = &*self.0;
+        let mut keep = scripts::KEEP.prepare_invoke();
+        keep.key(inner.keys.meta(id)).key(inner.keys.log(id)).arg(tenant);
+        found(inner.script(&keep).await?)
     }
 
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {

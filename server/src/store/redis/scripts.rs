@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// meta; header, tenant, request, store, owner, ttl. 1: it is ours and new, or was made by this very call before.
+/// meta, gone; header, tenant, request, store, owner, ttl, ms to keep it after its end, ms to know that it was, whether it
+/// has ended already. 1: it is ours and new, or was made by this very call before.
 pub static CREATE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -13,41 +14,63 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   return redis.call('HGET', KEYS[1], 'owner') == ARGV[5] and 1 or 0
 end
 redis.call('HSET', KEYS[1], 'header', ARGV[1], 'tenant', ARGV[2], 'request', ARGV[3], 'store', ARGV[4], 'owner', ARGV[5],
-  'fence', 1, 'len', 0, 'end', 0, 'cancel', 0)
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
+  'fence', 1, 'len', 0, 'end', ARGV[9], 'cancel', 0, 'keep', ARGV[7], 'known', ARGV[8])
+redis.call('PEXPIRE', KEYS[1], ARGV[9] == '1' and ARGV[7] or ARGV[6])
+if ARGV[9] == '1' and ARGV[4] ~= '1' then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[8]) end
 return 1",
     )
 });
 
-/// meta, log, gone; fence, first, count, last, ttl, retention, window, channel, batch.
-/// {0, cancel}: applied, now or before. {1, 0}: fenced. {2, len}: the log is shorter.
+/// meta, log, gone; fence, first, count, last, ttl, channel, batch.
+/// {0, cancel, who left}: applied, now or before. {1, 0, ''}: fenced. {2, len, ''}: the log is shorter.
 pub static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-local meta = redis.call('HMGET', KEYS[1], 'fence', 'len', 'end', 'cancel', 'store', 'tenant')
-if meta[1] ~= ARGV[1] then return {1, 0} end
-local len, first, cancel = tonumber(meta[2]), tonumber(ARGV[2]), tonumber(meta[4])
+local meta = redis.call('HMGET', KEYS[1], 'fence', 'len', 'end', 'cancel', 'store', 'tenant', 'keep', 'known', 'left')
+if meta[1] ~= ARGV[1] then return {1, 0, ''} end
+local len, first, told = tonumber(meta[2]), tonumber(ARGV[2]), {0, tonumber(meta[4]), meta[9] or ''}
 local after = first + tonumber(ARGV[3])
-if after <= len then return {0, cancel} end
-if first > len then return {2, len} end
-if first < len or meta[3] == '1' then return {1, 0} end
-redis.call('XADD', KEYS[2], string.format('%d-0', first + 1), 'b', ARGV[9])
+if after <= len then return told end
+if first > len then return {2, len, ''} end
+if first < len or meta[3] == '1' then return {1, 0, ''} end
+redis.call('XADD', KEYS[2], string.format('%d-0', first + 1), 'b', ARGV[7])
 local ttl = ARGV[5]
 if ARGV[4] == '1' then
   redis.call('HSET', KEYS[1], 'len', after, 'end', 1)
-  if meta[5] == '1' then
-    ttl = ARGV[6]
-  else
-    ttl = ARGV[7]
-    redis.call('SET', KEYS[3], meta[6], 'PX', ARGV[6])
-  end
+  ttl = meta[7]
+  if meta[5] ~= '1' then redis.call('SET', KEYS[3], meta[6], 'PX', meta[8]) end
 else
   redis.call('HSET', KEYS[1], 'len', after)
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('PEXPIRE', KEYS[2], ttl)
-redis.call('SPUBLISH', ARGV[8], ARGV[9])
-return {0, cancel}",
+redis.call('SPUBLISH', ARGV[6], ARGV[7])
+return told",
+    )
+});
+
+/// meta; tenant, response. 0: not found, 1: done.
+pub static UNSHARE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'tenant', 'end', 'left')
+if meta[1] ~= ARGV[1] then return 0 end
+if meta[2] ~= '1' then redis.call('HSET', KEYS[1], 'left', (meta[3] or '') .. ' ' .. ARGV[2]) end
+return 1",
+    )
+});
+
+/// meta, log; tenant. 0: not found, 1: done.
+pub static KEEP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'tenant', 'end', 'keep')
+if meta[1] ~= ARGV[1] then return 0 end
+if meta[2] == '1' then
+  redis.call('PEXPIRE', KEYS[1], meta[3])
+  redis.call('PEXPIRE', KEYS[2], meta[3])
+end
+return 1",
     )
 });
 

@@ -14,8 +14,7 @@ fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
         url: server.url(),
         prefix: prefix.into(),
         timeout: Duration::from_secs(2),
-        retention: Duration::from_secs(60),
-        resume_window: Duration::from_secs(60),
+        retention: Retention::for_tests(),
         replica: replica.into(),
         lease: Duration::from_millis(500),
     }
@@ -47,10 +46,40 @@ async fn conforms_on_a_cluster() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prompts_conform() {
+    let server = Redis::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::prompts::all(async || {
+        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
+        RedisStore::new(config(&server, &prefix, "a")).unwrap().prompts(conformance::prompts::BOUNDS)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cache_conforms() {
+    let server = Redis::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::cache::all(async || {
+        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
+        let store = RedisStore::new(config(&server, &prefix, "a")).unwrap();
+        store.cache(conformance::cache::MAX_BYTES, Duration::from_secs(60))
+    })
+    .await;
+    for key in server.ask(&["KEYS", "*"]).lines() {
+        assert!(server.ask(&["PTTL", key]).parse::<i64>().unwrap() > 0, "{key} lives for ever");
+    }
+}
+
 #[tokio::test]
 async fn responses_that_are_not_stored_expire_and_say_so() {
     let server = Redis::spawn();
-    let store = RedisStore::new(Config { resume_window: Duration::ZERO, ..config(&server, "c", "a") }).unwrap();
+    let store = RedisStore::new(Config {
+        retention: Retention { resume_window: Duration::ZERO, ..Retention::for_tests() },
+        ..config(&server, "c", "a")
+    })
+    .unwrap();
     let mut header = conformance::header("resp_1", "t");
     header.create.store = false;
     let lease = conformance::created(&store, header).await;

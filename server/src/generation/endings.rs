@@ -1,0 +1,70 @@
+//! What ends with a response: its turn in a conversation, its run in the prompt cache.
+
+use std::sync::Arc;
+
+use super::{conversations::output_items, prompt_cache::Counts};
+use crate::{
+    engine::Finish,
+    store::{
+        Entry, Header, Sharing, StoreError,
+        cache::PromptCache,
+        conversations::{ConversationError, Conversations},
+    },
+};
+
+pub struct Endings {
+    pub conversations: Arc<dyn Conversations>,
+    pub cache: Arc<dyn PromptCache>,
+    pub counts: Arc<Counts>,
+}
+
+impl Endings {
+    /// To be called before the last entry is appended, so that whoever sees it finds everything done; and again by whoever
+    /// takes the response over when it could not be appended.
+    pub async fn before(&self, header: &Arc<Header>, entries: &[Arc<Entry>]) -> Result<(), StoreError> {
+        if let Some(conversation) = &header.create.conversation {
+            let output = output_items(header, entries);
+            match self.conversations.end(&header.tenant, conversation, &header.id, output).await {
+                Err(ConversationError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
+                Err(error) => tracing::debug!(response = header.id, %error, "its conversation takes no turn's end"),
+                Ok(()) => {}
+            }
+        }
+        if let Some(Sharing::Run { key, .. }) = &header.sharing
+            && !ended_well(entries)
+        {
+            // Whoever asks the same from now on starts afresh.
+            self.cache.discard(&header.tenant, key, &header.id).await?;
+        }
+        Ok(())
+    }
+
+    /// To be called after the last entry was appended.
+    pub async fn after(&self, header: &Header, entries: &[Arc<Entry>]) {
+        if let Some(Sharing::Run { key, .. }) = &header.sharing
+            && ended_well(entries)
+        {
+            match self.cache.complete(&header.tenant, key, &header.id, bytes(entries)).await {
+                Ok(size) => self.counts.size(size),
+                Err(error) => tracing::debug!(log = header.id, %error, "a log could not be put in the prompt cache"),
+            }
+        }
+    }
+}
+
+fn ended_well(entries: &[Arc<Entry>]) -> bool {
+    let finish = entries.last().and_then(|entry| match &**entry {
+        Entry::Finished { finish, .. } => Some(finish),
+        _ => None,
+    });
+    matches!(finish, Some(Finish::Stop | Finish::Length))
+}
+
+/// What a log takes, roughly.
+fn bytes(entries: &[Arc<Entry>]) -> u64 {
+    let entry = |entry: &Arc<Entry>| match &**entry {
+        Entry::Delta { tokens, text, logprobs, .. } => 100 + 4 * tokens.len() + text.len() + 100 * logprobs.len(),
+        _ => 100,
+    };
+    entries.iter().map(|e| entry(e) as u64).sum()
+}

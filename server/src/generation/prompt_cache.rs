@@ -1,0 +1,300 @@
+//! The exact prompt cache: a request that was answered before, or is being answered, follows that log instead of starting
+//! a run of its own.
+//!
+//! Every response of a cacheable request is a header that shows a log of the cache; the first one's, too. The run that
+//! writes the log belongs to none of them: a cancel lets one response leave, and the last one who leaves ends the run.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Generations,
+    create::{CreatedResponse, random_hex},
+    store_error,
+};
+use crate::{
+    dialect::Dialect,
+    engine::ModelInfo,
+    store::{
+        Created, Entry, Header, Sharing, StoreError,
+        cache::{CacheKey, CacheSize, Cached},
+        shared::{Pace, Role},
+    },
+    wire::{
+        cache::{CacheMode, CacheOptions, Replay},
+        error::WireError,
+        request::Create,
+    },
+};
+
+/// Bounds of a paced replay's interval between entries.
+const PACE_MS: (u64, u64) = (2, 100);
+const REPORT: Duration = Duration::from_secs(60);
+
+/// What the cache did in this process.
+#[derive(Debug, Default)]
+pub struct Counts {
+    hits: AtomicU64,
+    joined: AtomicU64,
+    misses: AtomicU64,
+    bytes: AtomicU64,
+    evicted: AtomicU64,
+}
+
+impl Counts {
+    /// Says what has changed every minute.
+    pub fn start() -> Arc<Self> {
+        let counts = Arc::new(Self::default());
+        let reported = Arc::downgrade(&counts);
+        tokio::spawn(async move {
+            let mut last = (0, 0, 0);
+            loop {
+                tokio::time::sleep(REPORT).await;
+                let Some(counts) = reported.upgrade() else { return };
+                let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                let now = (get(&counts.hits), get(&counts.joined), get(&counts.misses));
+                if now != last {
+                    let (bytes, evicted) = (get(&counts.bytes), get(&counts.evicted));
+                    tracing::info!(hits = now.0, joined = now.1, misses = now.2, bytes, evicted, "prompt cache");
+                    last = now;
+                }
+            }
+        });
+        counts
+    }
+
+    pub fn size(&self, size: CacheSize) {
+        self.bytes.store(size.bytes, Ordering::Relaxed);
+        self.evicted.store(size.evicted, Ordering::Relaxed);
+    }
+}
+
+/// Everything that determines a reply. Of the request all that is not known to be without effect: a field that is forgotten
+/// here costs a hit, and never gives a wrong one.
+fn key(header: &Header, model: &ModelInfo) -> CacheKey {
+    #[derive(Serialize)]
+    struct Determined<'a> {
+        tenant: &'a str,
+        model: &'a str,
+        /// Another file under the same name gives other replies.
+        created: u64,
+        quantisation: Option<&'a str>,
+        adapters: &'a [String],
+        dialect: &'a Dialect,
+        prompt: &'a [u32],
+        max_output_tokens: u32,
+        create: Create,
+    }
+    let create = Create {
+        model: None,
+        // What they say is in the prompt.
+        input: vec![],
+        instructions: None,
+        previous_response_id: None,
+        conversation: None,
+        prompt: None,
+        preamble: vec![],
+        cache: CacheOptions::default(),
+        store: true,
+        max_output_tokens: None,
+        // The likeliest token is the same whatever the seed.
+        seed: header.create.seed.filter(|_| header.create.temperature != Some(0.0)),
+        service_tier: Default::default(),
+        metadata: Default::default(),
+        user: None,
+        safety_identifier: None,
+        prompt_cache_key: None,
+        client_request_id: None,
+        ..header.create.clone()
+    };
+    let determined = Determined {
+        tenant: &header.tenant,
+        model: &model.id,
+        created: model.created,
+        quantisation: model.quantisation.as_deref(),
+        adapters: &model.adapters,
+        dialect: &header.dialect,
+        prompt: &header.prompt,
+        max_output_tokens: header.max_output_tokens,
+        create,
+    };
+    let json = serde_json::to_vec(&determined).unwrap_or_default();
+    CacheKey(hex::encode(Sha256::digest(json)))
+}
+
+impl Generations {
+    /// Starts a response that may be answered from the cache.
+    pub(super) async fn start_cached(
+        self: &Arc<Self>,
+        header: Header,
+        model: &ModelInfo,
+    ) -> Result<CreatedResponse, WireError> {
+        let (tenant, key) = (header.tenant.clone(), key(&header, model));
+        let failed = |error: StoreError| store_error(error, &header.id);
+        let found = self.cache.join(&tenant, &key, &header.id).await.map_err(failed)?;
+        if let Some(cached) = found
+            && let Some(created) = self.show(&header, &key, cached).await?
+        {
+            return Ok(created);
+        }
+        self.counts.misses.fetch_add(1, Ordering::Relaxed);
+        if header.create.cache.mode == CacheMode::Read {
+            return self.start(header).await;
+        }
+        self.lead(header, key).await
+    }
+
+    /// Starts the run that writes the key's log, or joins the one that somebody else has started meanwhile.
+    async fn lead(self: &Arc<Self>, header: Header, key: CacheKey) -> Result<CreatedResponse, WireError> {
+        let (tenant, log) = (header.tenant.clone(), format!("log_{}", random_hex()));
+        let failed = |error: StoreError| store_error(error, &header.id);
+        let retention = self.retention.stored(&tenant);
+        let ttl = header.create.cache.ttl_s.map_or(retention, |ttl| retention.min(Duration::from_secs(ttl)));
+        let run = Header {
+            id: log.clone(),
+            create: Create { client_request_id: None, store: true, ..header.create.clone() },
+            sharing: Some(Sharing::Run { key: key.clone(), ttl_s: ttl.as_secs() }),
+            ..header.clone()
+        };
+        // The log is there before the index names it.
+        let Created::New(lease) = self.store.create(run.clone()).await.map_err(failed)? else {
+            return Err(WireError::EngineFailed);
+        };
+        let abandon = || async {
+            let _ = self.store.delete(&tenant, &log).await;
+            let _ = self.store.ended(&lease).await;
+        };
+        match self.cache.lead(&tenant, &key, &log, &header.id, ttl).await {
+            Ok(None) => {}
+            Ok(Some(cached)) => {
+                abandon().await;
+                return match self.show(&header, &key, cached).await? {
+                    Some(created) => Ok(created),
+                    // Gone already: alone, then, rather than again and again.
+                    None => self.start(header).await,
+                };
+            }
+            Err(error) => {
+                abandon().await;
+                return Err(failed(error));
+            }
+        }
+        let give_up = || async {
+            let _ = self.cache.discard(&tenant, &key, &log).await;
+            abandon().await;
+        };
+        let id = match self.member(&header, &key, &log, Role::First).await {
+            Ok(id) => id,
+            Err(error) => {
+                give_up().await;
+                return Err(error);
+            }
+        };
+        if id != header.id {
+            give_up().await;
+            return Ok(CreatedResponse { follower: self.running.follower(&id), id });
+        }
+        let follower = self.running.follower(&log);
+        if let Err(error) = self.run(run, lease.clone()) {
+            give_up().await;
+            let _ = self.store.delete(&tenant, &id).await;
+            return Err(error);
+        }
+        Ok(CreatedResponse { id, follower })
+    }
+
+    /// Creates the response that shows a log; `None` when the log is gone.
+    async fn show(
+        self: &Arc<Self>,
+        header: &Header,
+        key: &CacheKey,
+        cached: Cached,
+    ) -> Result<Option<CreatedResponse>, WireError> {
+        let (tenant, log) = (&header.tenant, &cached.log);
+        let failed = |error: StoreError| store_error(error, &header.id);
+        // From here on the run is no orphan.
+        let follower = self.running.follower(log);
+        match self.store.keep(tenant, log).await {
+            Ok(()) => {}
+            Err(StoreError::NotFound | StoreError::Expired) => {
+                self.cache.discard(tenant, key, log).await.map_err(failed)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        let role = match (cached.complete, header.create.cache.replay) {
+            (false, _) => Role::Joined,
+            (true, Replay::Instant) => Role::Replayed { pace: None },
+            (true, Replay::Paced) => {
+                let (run, entries) = self.store.read(tenant, log).await.map_err(failed)?;
+                Role::Replayed { pace: Some(pace(&run, &entries)) }
+            }
+        };
+        let counted = if cached.complete { &self.counts.hits } else { &self.counts.joined };
+        counted.fetch_add(1, Ordering::Relaxed);
+        let id = self.member(header, key, log, role).await?;
+        Ok(Some(CreatedResponse { follower, id }))
+    }
+
+    /// Creates a response that shows a log; its id, or that of the one which its `client_request_id` created before.
+    async fn member(&self, header: &Header, key: &CacheKey, log: &str, role: Role) -> Result<String, WireError> {
+        let asked = header.id.clone();
+        let failed = |error: StoreError| store_error(error, &asked);
+        let sharing = Sharing::Member { key: key.clone(), log: log.to_owned(), role };
+        let header = Header { prompt: vec![], sharing: Some(sharing), ..header.clone() };
+        let (tenant, id) = (header.tenant.clone(), header.id.clone());
+        match self.store.create(header).await.map_err(failed)? {
+            Created::New(_) => Ok(id),
+            Created::Existing(first) => {
+                let _ = self.cache.leave(&tenant, key, log, &id).await;
+                Ok(first)
+            }
+        }
+    }
+
+    /// Lets a response leave a log that is being written; the last one who leaves ends the run.
+    pub(super) async fn leave(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
+        let failed = |error: StoreError| store_error(error, id);
+        if self.cache.leave(tenant, key, log, id).await.map_err(failed)? == 0 {
+            self.store.cancel(tenant, log).await.map_err(failed)?;
+            self.running.cancel(log);
+        } else {
+            self.store.unshare(tenant, log, id).await.map_err(failed)?;
+            self.running.look(log);
+        }
+        Ok(())
+    }
+
+    /// After a response was deleted: with the last one that shows it a log is deleted too.
+    pub(super) async fn forget(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
+        let failed = |error: StoreError| store_error(error, id);
+        if self.cache.leave(tenant, key, log, id).await.map_err(failed)? > 0 {
+            return Ok(());
+        }
+        self.running.cancel(log);
+        match self.store.delete(tenant, log).await {
+            Ok(()) | Err(StoreError::NotFound | StoreError::Expired) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Entries at the steady rate that takes as long as the run took, in whole seconds, within bounds.
+fn pace(run: &Header, entries: &[Arc<Entry>]) -> Pace {
+    let ended = entries.last().map_or(run.created_at, |last| match &**last {
+        Entry::Finished { completed_at, .. } => *completed_at,
+        _ => run.created_at,
+    });
+    let took_ms = ended.saturating_sub(run.created_at) * 1000;
+    let interval_ms = (took_ms / entries.len().max(1) as u64).clamp(PACE_MS.0, PACE_MS.1);
+    let from_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+    Pace { from_ms, interval_ms }
+}

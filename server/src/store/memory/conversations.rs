@@ -1,0 +1,362 @@
+//! Conversations of a single process: kept for their retention after the last change, least recently used first out when
+//! their bytes pass the bound.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream, stream::BoxStream};
+use moka::{Expiry, notification::RemovalCause, policy::EvictionPolicy, sync::Cache};
+use tokio::sync::broadcast;
+
+use crate::store::{
+    Retention,
+    conversations::{Bounds, Conversation, ConversationError, Conversations, Item, Line, Notice, Turn},
+    page::{Listed, Order, Page},
+};
+
+/// Notices that a watcher may lag behind before it misses some.
+const NOTICES: usize = 64;
+/// The bookkeeping bytes of a conversation and of an item, roughly.
+const OVERHEAD: usize = 512;
+const ITEM_OVERHEAD: usize = 200;
+
+pub struct MemoryConversations {
+    kept: Cache<String, Arc<Kept>>,
+    index: Arc<Mutex<Index>>,
+    bounds: Bounds,
+}
+
+/// Tenant → its conversations by age.
+#[derive(Default)]
+struct Index {
+    next: u64,
+    tenants: HashMap<String, BTreeMap<u64, String>>,
+}
+
+struct Kept {
+    /// Its place in the order of creation.
+    number: u64,
+    tenant: String,
+    state: Mutex<State>,
+    /// `None` when it is deleted.
+    notices: broadcast::Sender<Option<Notice>>,
+}
+
+struct State {
+    conversation: Conversation,
+    next: u64,
+    order: BTreeMap<u64, Item>,
+    numbers: HashMap<String, u64>,
+    bytes: usize,
+    line: VecDeque<(Turn, bool)>,
+    responses: BTreeSet<String>,
+    latest: Option<String>,
+}
+
+struct Idle(Retention);
+
+impl Expiry<String, Arc<Kept>> for Idle {
+    fn expire_after_create(&self, _: &String, kept: &Arc<Kept>, _: Instant) -> Option<Duration> {
+        Some(self.0.stored(&kept.tenant))
+    }
+
+    fn expire_after_update(&self, _: &String, kept: &Arc<Kept>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(self.0.stored(&kept.tenant))
+    }
+}
+
+impl MemoryConversations {
+    pub fn new(retention: Retention, bounds: Bounds, max_bytes: u64) -> Self {
+        let index: Arc<Mutex<Index>> = Arc::default();
+        let forgotten = index.clone();
+        let kept = Cache::builder()
+            .max_capacity(max_bytes)
+            .eviction_policy(EvictionPolicy::lru())
+            .weigher(|_, kept: &Arc<Kept>| u32::try_from(OVERHEAD + kept.state().weight()).unwrap_or(u32::MAX))
+            .expire_after(Idle(retention))
+            .eviction_listener(move |_, kept: Arc<Kept>, cause| {
+                if cause != RemovalCause::Replaced {
+                    lock(&forgotten).remove(&kept);
+                }
+            })
+            .build();
+        Self { kept, index, bounds }
+    }
+
+    fn find(&self, tenant: &str, id: &str) -> Result<Arc<Kept>, ConversationError> {
+        self.kept.get(id).filter(|kept| kept.tenant == tenant).ok_or(ConversationError::NotFound)
+    }
+
+    /// Changes a conversation; its weight and its age count anew.
+    fn change<T>(
+        &self,
+        tenant: &str,
+        id: &str,
+        change: impl FnOnce(&mut State, &broadcast::Sender<Option<Notice>>) -> Result<T, ConversationError>,
+    ) -> Result<T, ConversationError> {
+        let kept = self.find(tenant, id)?;
+        let outcome = change(&mut kept.state(), &kept.notices)?;
+        // Only if it is still there: a deletion in between stays one.
+        self.kept.entry_by_ref(id).and_compute_with(|entry| match entry {
+            Some(_) => moka::ops::compute::Op::Put(kept),
+            None => moka::ops::compute::Op::Nop,
+        });
+        Ok(outcome)
+    }
+}
+
+#[async_trait]
+impl Conversations for MemoryConversations {
+    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError> {
+        let (id, tenant) = (conversation.id.clone(), conversation.tenant.clone());
+        let mut state = State::new(conversation);
+        state.append(items, Some(self.bounds))?;
+        let mut index = lock(&self.index);
+        index.next += 1;
+        let number = index.next;
+        index.tenants.entry(tenant.clone()).or_default().insert(number, id.clone());
+        drop(index);
+        let kept = Kept { number, tenant, state: Mutex::new(state), notices: broadcast::Sender::new(NOTICES) };
+        self.kept.insert(id, Arc::new(kept));
+        Ok(())
+    }
+
+    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, ConversationError> {
+        Ok(self.find(tenant, id)?.state().conversation.clone())
+    }
+
+    async fn set_metadata(
+        &self,
+        tenant: &str,
+        id: &str,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<Conversation, ConversationError> {
+        self.change(tenant, id, |state, _| {
+            state.conversation.metadata = metadata;
+            Ok(state.conversation.clone())
+        })
+    }
+
+    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError> {
+        let kept = self.find(tenant, id)?;
+        self.kept.invalidate(id);
+        lock(&self.index).remove(&kept);
+        let _ = kept.notices.send(None);
+        let state = kept.state();
+        Ok(state.responses.iter().cloned().chain(state.line.iter().map(|(turn, _)| turn.response.clone())).collect())
+    }
+
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, ConversationError> {
+        let after = match &page.after {
+            Some(id) => Some(self.find(tenant, id).map_err(|_| ConversationError::CursorNotFound)?.number),
+            None => None,
+        };
+        let wanted = page.limit.saturating_add(1);
+        // More ids than asked for: some may have expired a moment ago.
+        let ids: Vec<String> = {
+            let index = lock(&self.index);
+            index.tenants.get(tenant).map_or_else(Vec::new, |ids| {
+                within(ids, after, page.order).take(wanted.saturating_mul(2)).cloned().collect()
+            })
+        };
+        let found = ids.iter().filter_map(|id| self.kept.get(id)).map(|kept| kept.state().conversation.clone());
+        Ok(Listed::cut(found.take(wanted).collect(), page.limit))
+    }
+
+    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), ConversationError> {
+        self.change(tenant, id, |state, _| state.append(items, Some(self.bounds)))
+    }
+
+    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, ConversationError> {
+        let kept = self.find(tenant, id)?;
+        let state = kept.state();
+        let after = match &page.after {
+            Some(item) => Some(*state.numbers.get(item).ok_or(ConversationError::CursorNotFound)?),
+            None => None,
+        };
+        let found = within(&state.order, after, page.order).take(page.limit.saturating_add(1)).cloned();
+        Ok(Listed::cut(found.collect(), page.limit))
+    }
+
+    async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, ConversationError> {
+        let kept = self.find(tenant, id)?;
+        let state = kept.state();
+        let number = state.numbers.get(item).ok_or(ConversationError::ItemNotFound)?;
+        state.order.get(number).cloned().ok_or(ConversationError::ItemNotFound)
+    }
+
+    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, ConversationError> {
+        self.change(tenant, id, |state, _| {
+            let number = state.numbers.remove(item).ok_or(ConversationError::ItemNotFound)?;
+            if let Some(item) = state.order.remove(&number) {
+                state.bytes = state.bytes.saturating_sub(item.bytes());
+            }
+            Ok(state.conversation.clone())
+        })
+    }
+
+    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, ConversationError> {
+        self.change(tenant, id, |state, _| {
+            let ahead = state.line.len();
+            if ahead > patience {
+                return Err(ConversationError::Busy);
+            }
+            state.line.push_back((Turn { response: response.into(), entered_ms: unix_millis() }, false));
+            Ok(ahead)
+        })
+    }
+
+    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), ConversationError> {
+        self.change(tenant, id, |state, notices| {
+            match state.line.front() {
+                Some((turn, begun)) if turn.response == response => {
+                    if *begun {
+                        return Ok(());
+                    }
+                }
+                // It has ended already.
+                _ if state.responses.contains(response) => return Ok(()),
+                _ => return Err(ConversationError::Busy),
+            }
+            state.append(input, Some(self.bounds))?;
+            if let Some((_, begun)) = state.line.front_mut() {
+                *begun = true;
+            }
+            let _ = notices.send(Some(Notice::Began(response.into())));
+            Ok(())
+        })
+    }
+
+    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), ConversationError> {
+        self.change(tenant, id, |state, notices| {
+            let Some(at) = state.line.iter().position(|(turn, _)| turn.response == response) else { return Ok(()) };
+            if state.line.remove(at).is_some_and(|(_, begun)| begun) {
+                state.append(output, None)?;
+                state.responses.insert(response.into());
+                state.latest = Some(response.into());
+            }
+            let _ = notices.send(Some(Notice::Moved));
+            Ok(())
+        })
+    }
+
+    async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError> {
+        let kept = self.find(tenant, id)?;
+        let state = kept.state();
+        Ok(Line { turns: state.line.iter().map(|(turn, _)| turn.clone()).collect(), latest: state.latest.clone() })
+    }
+
+    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, ConversationError> {
+        let notices = self.find(tenant, id)?.notices.subscribe();
+        let notices = stream::unfold(notices, |mut notices| async move {
+            loop {
+                match notices.recv().await {
+                    Ok(notice) => return notice.map(|notice| (notice, notices)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(notices.boxed())
+    }
+}
+
+impl Kept {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl State {
+    fn new(conversation: Conversation) -> Self {
+        Self {
+            conversation,
+            next: 0,
+            order: BTreeMap::new(),
+            numbers: HashMap::new(),
+            bytes: 0,
+            line: VecDeque::new(),
+            responses: BTreeSet::new(),
+            latest: None,
+        }
+    }
+
+    fn append(&mut self, items: Vec<Item>, bounds: Option<Bounds>) -> Result<(), ConversationError> {
+        let bytes: usize = items.iter().map(Item::bytes).sum();
+        if let Some(bounds) = bounds
+            && (self.order.len() + items.len() > bounds.items || self.bytes + bytes > bounds.bytes)
+        {
+            return Err(ConversationError::Full);
+        }
+        self.bytes += bytes;
+        for item in items {
+            self.next += 1;
+            self.numbers.insert(item.id.clone(), self.next);
+            self.order.insert(self.next, item);
+        }
+        Ok(())
+    }
+
+    fn weight(&self) -> usize {
+        self.bytes + ITEM_OVERHEAD * self.order.len()
+    }
+}
+
+impl Index {
+    fn remove(&mut self, kept: &Kept) {
+        if let Some(ids) = self.tenants.get_mut(&kept.tenant) {
+            ids.remove(&kept.number);
+            if ids.is_empty() {
+                self.tenants.remove(&kept.tenant);
+            }
+        }
+    }
+}
+
+/// The values after a number, in order.
+fn within<V>(map: &BTreeMap<u64, V>, after: Option<u64>, order: Order) -> Box<dyn Iterator<Item = &V> + '_> {
+    match (order, after) {
+        (Order::Ascending, after) => Box::new(map.range(after.map_or(0, |n| n + 1)..).map(|(_, v)| v)),
+        (Order::Descending, after) => Box::new(map.range(..after.unwrap_or(u64::MAX)).rev().map(|(_, v)| v)),
+    }
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::conversations as conformance;
+
+    fn store() -> MemoryConversations {
+        MemoryConversations::new(Retention::for_tests(), conformance::BOUNDS, 1 << 20)
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        conformance::all(async || store()).await;
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_used_leave_when_bytes_pass_the_bound_and_are_in_no_list() {
+        let store = MemoryConversations::new(Retention::for_tests(), conformance::BOUNDS, 100_000);
+        for n in 0..300 {
+            let id = format!("conv_{n:03}");
+            store.create(conformance::conversation(&id, "t"), vec![]).await.unwrap();
+        }
+        store.kept.run_pending_tasks();
+        let listed = store.list("t", &Page::all()).await.unwrap().data;
+        assert!(listed.len() < 200 && listed.last().is_some_and(|c| c.id == "conv_299"), "{}", listed.len());
+        assert_eq!(lock(&store.index).tenants["t"].len(), listed.len());
+    }
+}

@@ -1,0 +1,133 @@
+//! Stored prompts of a single process: they live as long as it does.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use crate::store::{
+    page::{Listed, Order, Page},
+    prompts::{Bounds, PromptError, Prompts, StoredPrompt},
+};
+
+pub struct MemoryPrompts {
+    tenants: Mutex<HashMap<String, Kept>>,
+    bounds: Bounds,
+}
+
+#[derive(Default)]
+struct Kept {
+    next: u64,
+    /// By age.
+    order: BTreeMap<u64, String>,
+    prompts: HashMap<String, Versions>,
+    bytes: usize,
+}
+
+struct Versions {
+    number: u64,
+    versions: Vec<StoredPrompt>,
+    uses: f64,
+}
+
+impl MemoryPrompts {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { tenants: Mutex::default(), bounds }
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Prompts for MemoryPrompts {
+    async fn put(&self, mut prompt: StoredPrompt) -> Result<StoredPrompt, PromptError> {
+        let mut tenants = self.tenants();
+        let kept = tenants.entry(prompt.tenant.clone()).or_default();
+        let (count, bytes) = (kept.prompts.len(), kept.bytes + prompt.bytes());
+        let versions = kept.prompts.get(&prompt.id).map_or(0, |known| known.versions.len());
+        if bytes > self.bounds.bytes
+            || versions >= self.bounds.versions as usize
+            || (versions == 0 && count >= self.bounds.prompts)
+        {
+            return Err(PromptError::Full);
+        }
+        kept.bytes = bytes;
+        prompt.version = versions as u32 + 1;
+        let known = kept.prompts.entry(prompt.id.clone()).or_insert_with(|| {
+            kept.next += 1;
+            kept.order.insert(kept.next, prompt.id.clone());
+            Versions { number: kept.next, versions: vec![], uses: 0.0 }
+        });
+        known.versions.push(prompt.clone());
+        Ok(prompt)
+    }
+
+    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, PromptError> {
+        let tenants = self.tenants();
+        let known = tenants.get(tenant).and_then(|kept| kept.prompts.get(id)).ok_or(PromptError::NotFound)?;
+        let found = match version {
+            Some(version) => known.versions.get((version as usize).wrapping_sub(1)),
+            None => known.versions.last(),
+        };
+        found.cloned().ok_or(PromptError::NotFound)
+    }
+
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, PromptError> {
+        let tenants = self.tenants();
+        let Some(kept) = tenants.get(tenant) else {
+            return if page.after.is_some() { Err(PromptError::CursorNotFound) } else { Ok(Listed::cut(vec![], 0)) };
+        };
+        let after = match &page.after {
+            Some(id) => Some(kept.prompts.get(id).ok_or(PromptError::CursorNotFound)?.number),
+            None => None,
+        };
+        let ids: Box<dyn Iterator<Item = &String>> = match page.order {
+            Order::Ascending => Box::new(kept.order.range(after.map_or(0, |n| n + 1)..).map(|(_, id)| id)),
+            Order::Descending => Box::new(kept.order.range(..after.unwrap_or(u64::MAX)).rev().map(|(_, id)| id)),
+        };
+        let latest = ids.filter_map(|id| kept.prompts.get(id)?.versions.last()).cloned();
+        Ok(Listed::cut(latest.take(page.limit.saturating_add(1)).collect(), page.limit))
+    }
+
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError> {
+        let mut tenants = self.tenants();
+        let kept = tenants.get_mut(tenant).ok_or(PromptError::NotFound)?;
+        let known = kept.prompts.remove(id).ok_or(PromptError::NotFound)?;
+        kept.order.remove(&known.number);
+        kept.bytes -= known.versions.iter().map(StoredPrompt::bytes).sum::<usize>();
+        Ok(())
+    }
+
+    async fn used(&self, tenant: &str, id: &str, weight: f64) -> Result<(), PromptError> {
+        let mut tenants = self.tenants();
+        let known = tenants.get_mut(tenant).and_then(|kept| kept.prompts.get_mut(id)).ok_or(PromptError::NotFound)?;
+        known.uses += weight;
+        Ok(())
+    }
+
+    async fn hot(&self, count: usize) -> Result<Vec<(String, String)>, PromptError> {
+        let tenants = self.tenants();
+        let mut used: Vec<(f64, &String, &String)> = tenants
+            .iter()
+            .flat_map(|(tenant, kept)| kept.prompts.iter().map(move |(id, known)| (known.uses, tenant, id)))
+            .filter(|(uses, _, _)| *uses > 0.0)
+            .collect();
+        used.sort_by(|a, b| b.0.total_cmp(&a.0));
+        Ok(used.into_iter().take(count).map(|(_, tenant, id)| (tenant.clone(), id.clone())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::prompts as conformance;
+
+    #[tokio::test]
+    async fn conforms() {
+        conformance::all(async || MemoryPrompts::new(conformance::BOUNDS)).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Stored prompts: templates that a tenant keeps, in versions. This module owns the contract; `memory` and `redis` keep it.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::page::{Listed, Page};
+use crate::wire::prompt::Template;
+
+/// One version of a stored prompt. Never changed; a change is the next version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredPrompt {
+    pub id: String,
+    pub tenant: String,
+    /// From 1.
+    pub version: u32,
+    /// Of this version, Unix seconds.
+    pub created_at: u64,
+    pub template: Template,
+}
+
+impl StoredPrompt {
+    /// What it counts for the bounds.
+    pub fn bytes(&self) -> usize {
+        serde_json::to_string(self).map_or(0, |json| json.len())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PromptError {
+    /// No such prompt or version, or another tenant's.
+    #[error("prompt not found")]
+    NotFound,
+    /// The page's `after` names nothing in the list.
+    #[error("cursor not found")]
+    CursorNotFound,
+    /// The tenant has as many prompts, or the prompt as many versions, as there may be.
+    #[error("full")]
+    Full,
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// Bounds of a tenant: prompts, versions of each, bytes of all.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub prompts: usize,
+    pub versions: u32,
+    pub bytes: usize,
+}
+
+/// Half of what a use counts is left after so many seconds.
+const HALF_LIFE: f64 = 7.0 * 86400.0;
+/// An early use counts 1.
+const EPOCH: u64 = 1_767_225_600;
+
+/// What a use now counts beside uses of long ago: it grows with time, so that nothing has to be aged.
+pub fn weight(unix_seconds: u64) -> f64 {
+    (unix_seconds.saturating_sub(EPOCH) as f64 / HALF_LIFE).exp2()
+}
+
+/// Where stored prompts live, until they are deleted. Every method is one atomic step, and every one names the tenant.
+#[async_trait]
+pub trait Prompts: Send + Sync + 'static {
+    /// Stores version 1 of a prompt or, when the tenant has one with this id, its next version; the given `version` does
+    /// not count.
+    async fn put(&self, prompt: StoredPrompt) -> Result<StoredPrompt, PromptError>;
+
+    /// A version, the latest with `None`.
+    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, PromptError>;
+
+    /// The latest versions, by the time the prompts were created.
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, PromptError>;
+
+    /// Deletes a prompt with all its versions.
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError>;
+
+    /// Counts a use by its [`weight`].
+    async fn used(&self, tenant: &str, id: &str, weight: f64) -> Result<(), PromptError>;
+
+    /// The most used prompts of all tenants, as tenant and id, the hottest first.
+    async fn hot(&self, count: usize) -> Result<Vec<(String, String)>, PromptError>;
+}

@@ -1,0 +1,183 @@
+//! Stored prompts on Redis: all of a tenant's in one slot, what is hot of all tenants in another.
+
+use std::sync::LazyLock;
+
+use ::redis::{Script, cmd};
+use async_trait::async_trait;
+
+use super::{RedisStore, conversations::PAGE, keys::MAX_ID};
+use crate::store::{
+    StoreError,
+    page::{Listed, Order, Page},
+    prompts::{Bounds, PromptError, Prompts, StoredPrompt},
+};
+
+/// Prompts whose uses are counted.
+const MAX_HOT: usize = 1000;
+
+pub struct RedisPrompts {
+    store: RedisStore,
+    bounds: Bounds,
+}
+
+impl RedisStore {
+    /// Stored prompts in the same Redis, over the same connections.
+    pub fn prompts(&self, bounds: Bounds) -> RedisPrompts {
+        RedisPrompts { store: self.clone(), bounds }
+    }
+}
+
+/// prompts, prompt, bytes; id, JSON, a name of this call, max prompts, max versions, max bytes. The version; 0: full. The
+/// same call again, whose answer was lost, makes no other version.
+static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local time = redis.call('TIME')
+local last = redis.call('HMGET', KEYS[2], 'latest', 'call')
+if last[2] == ARGV[3] then return tonumber(last[1]) end
+local version = tonumber(last[1] or 0) + 1
+local bytes = tonumber(redis.call('GET', KEYS[3]) or 0) + #ARGV[2]
+if bytes > tonumber(ARGV[6]) or version > tonumber(ARGV[5]) then return 0 end
+if version == 1 and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('SET', KEYS[3], bytes)
+redis.call('ZADD', KEYS[1], 'NX', time[1] * 1000000 + time[2], ARGV[1])
+redis.call('HSET', KEYS[2], 'latest', version, 'call', ARGV[3], version, ARGV[2])
+return version",
+    )
+});
+
+/// prompt; version or ''. {version, JSON}.
+static GET: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local version = ARGV[1] ~= '' and ARGV[1] or redis.call('HGET', KEYS[1], 'latest')
+if not version then return false end
+local json = redis.call('HGET', KEYS[1], version)
+if not json then return false end
+return {tonumber(version), json}",
+    )
+});
+
+/// prompts, prompt, bytes; id.
+static DELETE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
+local bytes, all = 0, redis.call('HGETALL', KEYS[2])
+for at = 1, #all, 2 do
+  if tonumber(all[at]) then bytes = bytes + #all[at + 1] end
+end
+redis.call('DEL', KEYS[2])
+redis.call('DECRBY', KEYS[3], bytes)
+return 1",
+    )
+});
+
+/// hot; tenant and id, weight, how many to keep.
+static USED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('ZINCRBY', KEYS[1], ARGV[2], ARGV[1])
+return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))",
+    )
+});
+
+impl From<StoreError> for PromptError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(reason) => Self::Unavailable(reason),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> PromptError {
+    PromptError::Unavailable(format!("a prompt that this version cannot read: {error}"))
+}
+
+fn member(tenant: &str, id: &str) -> Result<String, PromptError> {
+    serde_json::to_string(&(tenant, id)).map_err(unreadable)
+}
+
+impl RedisPrompts {
+    fn keys(&self, tenant: &str, id: &str) -> [String; 3] {
+        let keys = &self.store.0.keys;
+        [
+            keys.tenant(tenant, "prompts"),
+            keys.tenant(tenant, &format!("prompt:{id}")),
+            keys.tenant(tenant, "prompts:bytes"),
+        ]
+    }
+}
+
+#[async_trait]
+impl Prompts for RedisPrompts {
+    async fn put(&self, mut prompt: StoredPrompt) -> Result<StoredPrompt, PromptError> {
+        let json = serde_json::to_string(&prompt).map_err(unreadable)?;
+        let mut put = PUT.prepare_invoke();
+        for key in self.keys(&prompt.tenant, &prompt.id) {
+            put.key(key);
+        }
+        let mut call = [0; 16];
+        getrandom::fill(&mut call).map_err(unreadable)?;
+        put.arg(&prompt.id).arg(json).arg(hex::encode(call));
+        put.arg(self.bounds.prompts).arg(self.bounds.versions).arg(self.bounds.bytes);
+        prompt.version = self.store.0.script(&put).await?;
+        if prompt.version == 0 { Err(PromptError::Full) } else { Ok(prompt) }
+    }
+
+    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, PromptError> {
+        if id.len() > MAX_ID {
+            return Err(PromptError::NotFound);
+        }
+        let [_, key, _] = self.keys(tenant, id);
+        let mut get = GET.prepare_invoke();
+        get.key(key).arg(version.map(|version| version.to_string()).unwrap_or_default());
+        let found: Option<(u32, String)> = self.store.0.script(&get).await?;
+        let (version, json) = found.ok_or(PromptError::NotFound)?;
+        let prompt: StoredPrompt = serde_json::from_str(&json).map_err(unreadable)?;
+        Ok(StoredPrompt { version, ..prompt })
+    }
+
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, PromptError> {
+        let [index, _, _] = self.keys(tenant, "");
+        let wanted = i64::try_from(page.limit).ok().and_then(|limit| limit.checked_add(1)).unwrap_or(-1);
+        let mut list = PAGE.prepare_invoke();
+        list.key(index).arg(page.after.as_deref().unwrap_or_default()).arg(wanted);
+        list.arg(u8::from(page.order == Order::Descending));
+        let ids: Option<Vec<String>> = self.store.0.script(&list).await?;
+        let ids = ids.ok_or(PromptError::CursorNotFound)?;
+        let latest = futures::future::join_all(ids.iter().map(|id| self.get(tenant, id, None))).await;
+        // One that was deleted a moment ago is no longer listed.
+        let found = latest.into_iter().filter(|found| !matches!(found, Err(PromptError::NotFound)));
+        Ok(Listed::cut(found.collect::<Result<_, _>>()?, page.limit))
+    }
+
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError> {
+        let mut delete = DELETE.prepare_invoke();
+        for key in self.keys(tenant, id) {
+            delete.key(key);
+        }
+        delete.arg(id);
+        if self.store.0.script::<u8>(&delete).await? == 0 {
+            return Err(PromptError::NotFound);
+        }
+        let mut cool = cmd("ZREM");
+        cool.arg(self.store.0.keys.hot_prompts()).arg(member(tenant, id)?);
+        Ok(self.store.0.query(&cool).await?)
+    }
+
+    async fn used(&self, tenant: &str, id: &str, weight: f64) -> Result<(), PromptError> {
+        let mut used = USED.prepare_invoke();
+        used.key(self.store.0.keys.hot_prompts()).arg(member(tenant, id)?).arg(weight).arg(MAX_HOT);
+        self.store.0.script::<()>(&used).await?;
+        Ok(())
+    }
+
+    async fn hot(&self, count: usize) -> Result<Vec<(String, String)>, PromptError> {
+        let mut hot = cmd("ZREVRANGE");
+        hot.arg(self.store.0.keys.hot_prompts()).arg(0).arg(count as i64 - 1);
+        let members: Vec<String> = self.store.0.query(&hot).await?;
+        members.iter().map(|member| serde_json::from_str(member).map_err(unreadable)).collect()
+    }
+}

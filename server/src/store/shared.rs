@@ -1,0 +1,289 @@
+//! Logs that several responses share: one run writes, each of the others is a header that refers to its log. What a
+//! response shows of the log is a pure function of its header and the log's entries, as with a log of its own.
+//!
+//! This is a store around another: callers read and follow a response without knowing whose log it is.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::{
+    Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError, cache::CacheKey,
+};
+use crate::engine::Finish;
+
+/// How a response has to do with a shared log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Sharing {
+    /// It is the run that writes one, for this key. No client knows it.
+    Run { key: CacheKey, ttl_s: u64 },
+    /// It shows one, and has no entries of its own.
+    Member { key: CacheKey, log: String, role: Role },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Role {
+    /// The run was started for it.
+    First,
+    /// The run had begun.
+    Joined,
+    /// The run had ended.
+    Replayed { pace: Option<Pace> },
+}
+
+/// When entry n of a replay is shown: `from_ms + n * interval_ms`, in Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    pub from_ms: u64,
+    pub interval_ms: u64,
+}
+
+impl Sharing {
+    /// The log that a member shows.
+    pub fn log(&self) -> Option<&str> {
+        match self {
+            Self::Member { log, .. } => Some(log),
+            Self::Run { .. } => None,
+        }
+    }
+}
+
+/// What a member shows of an entry; `None`: nothing.
+fn seen(header: &Header, role: &Role, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
+    match &**entry {
+        Entry::Left { response, usage, completed_at } => (*response == header.id).then(|| {
+            Arc::new(Entry::Finished { finish: Finish::Cancelled, usage: *usage, completed_at: *completed_at })
+        }),
+        // It did not wait.
+        Entry::Queued if matches!(role, Role::Replayed { .. }) => None,
+        Entry::Finished { finish, usage, completed_at } if *role != Role::First => {
+            let mut usage = *usage;
+            usage.input_tokens_details.cached_tokens = usage.input_tokens;
+            let completed_at = (*completed_at).max(header.created_at);
+            Some(Arc::new(Entry::Finished { finish: finish.clone(), usage, completed_at }))
+        }
+        _ => Some(entry.clone()),
+    }
+}
+
+/// What a member shows of a log, up to its end.
+struct View {
+    header: Arc<Header>,
+    role: Role,
+    next: u64,
+    ended: bool,
+}
+
+impl View {
+    fn of(header: &Arc<Header>, role: &Role) -> Self {
+        Self { header: header.clone(), role: role.clone(), next: 0, ended: false }
+    }
+
+    fn show(&mut self, entries: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
+        let mut shown = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if self.ended {
+                break;
+            }
+            if let Some(entry) = seen(&self.header, &self.role, entry) {
+                self.ended = entry.is_last();
+                shown.push(entry);
+            }
+        }
+        self.next += shown.len() as u64;
+        shown
+    }
+
+    fn batch(&mut self, entries: &[Arc<Entry>]) -> Batch {
+        let first = self.next;
+        Batch { first, entries: self.show(entries) }
+    }
+}
+
+pub struct SharedLogs {
+    inner: Arc<dyn Store>,
+}
+
+impl SharedLogs {
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self { inner }
+    }
+}
+
+fn member(header: &Header) -> Option<(&str, &Role)> {
+    match &header.sharing {
+        Some(Sharing::Member { log, role, .. }) => Some((log, role)),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Store for SharedLogs {
+    async fn create(&self, header: Header) -> Result<Created, StoreError> {
+        self.inner.create(header).await
+    }
+
+    async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
+        self.inner.append(lease, first, entries).await
+    }
+
+    async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
+        self.inner.claim(id, from).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.inner.release(lease).await
+    }
+
+    async fn ended(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.inner.ended(lease).await
+    }
+
+    async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        self.inner.cancel(tenant, id).await
+    }
+
+    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
+        self.inner.unshare(tenant, log, response).await
+    }
+
+    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        self.inner.keep(tenant, id).await
+    }
+
+    async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {
+        let (header, entries) = self.inner.read(tenant, id).await?;
+        let Some((log, role)) = member(&header) else { return Ok((header, entries)) };
+        let (_, entries) = self.inner.read(tenant, log).await?;
+        let entries = View::of(&header, role).show(&entries);
+        Ok((header, entries))
+    }
+
+    async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError> {
+        let own = self.inner.follow(tenant, id).await?;
+        let Some((log, role)) = member(&own.header) else { return Ok(own) };
+        let Followed { entries, rest, .. } = self.inner.follow(tenant, log).await?;
+        let mut view = View::of(&own.header, role);
+        if let Role::Replayed { pace: Some(pace) } = role {
+            let entries = view.show(&entries);
+            return Ok(Followed { header: own.header.clone(), entries: vec![], rest: paced(entries, *pace).boxed() });
+        }
+        let entries = view.show(&entries);
+        let rest = stream::unfold((rest, view), |(mut rest, mut view)| async move {
+            if view.ended {
+                return None;
+            }
+            let next = rest.next().await?;
+            Some((next.map(|batch| view.batch(&batch.entries)), (rest, view)))
+        });
+        Ok(Followed { header: own.header, entries, rest: rest.boxed() })
+    }
+
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        self.inner.delete(tenant, id).await
+    }
+
+    fn is_reachable(&self) -> bool {
+        self.inner.is_reachable()
+    }
+}
+
+/// Entries one by one, each when it is due; those that are due already at once.
+fn paced(entries: Vec<Arc<Entry>>, pace: Pace) -> impl stream::Stream<Item = Result<Batch, StoreError>> {
+    stream::iter(entries.into_iter().enumerate()).then(move |(at, entry)| async move {
+        let due = pace.from_ms + at as u64 * pace.interval_ms;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+        if due > now {
+            sleep(Duration::from_millis(due - now)).await;
+        }
+        Ok(Batch { first: at as u64, entries: vec![entry] })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{
+        conformance::{append, created, delta, finished, header},
+        memory::{Limits, MemoryStore},
+        retention::Retention,
+    };
+
+    fn store() -> SharedLogs {
+        let limits = Limits { retention: Retention::for_tests(), max_bytes: 1 << 20 };
+        SharedLogs::new(Arc::new(MemoryStore::new(limits)))
+    }
+
+    async fn shared(store: &SharedLogs, id: &str, role: Role) {
+        let sharing = Sharing::Member { key: CacheKey("k".into()), log: "log_1".into(), role };
+        created(store, Header { sharing: Some(sharing), created_at: 9, ..header(id, "t") }).await;
+    }
+
+    fn left(response: &str) -> Entry {
+        let Entry::Finished { usage, .. } = finished() else { panic!("the last entry") };
+        Entry::Left { response: response.into(), usage, completed_at: 2 }
+    }
+
+    #[tokio::test]
+    async fn members_see_the_log_up_to_their_own_end() {
+        let store = store();
+        let lease = created(&store, header("log_1", "t")).await;
+        for (id, role) in [("a", Role::First), ("b", Role::Joined), ("c", Role::Replayed { pace: None })] {
+            shared(&store, id, role).await;
+        }
+        let mut follows = vec![];
+        for id in ["a", "b", "c"] {
+            follows.push(store.follow("t", id).await.unwrap().rest);
+        }
+        let log = vec![Entry::Queued, Entry::Started, delta(1), left("b"), delta(2), finished()];
+        append(&store, &lease, 0, log).await.unwrap();
+        let mut seen = vec![];
+        for (id, rest) in ["a", "b", "c"].into_iter().zip(follows) {
+            let mut next = 0;
+            let mut entries: Vec<Entry> = vec![];
+            let batches: Vec<_> = rest.collect().await;
+            for batch in batches {
+                let batch = batch.unwrap();
+                assert_eq!(batch.first, next, "no gap, no repeat");
+                next += batch.entries.len() as u64;
+                entries.extend(batch.entries.iter().map(|entry| (**entry).clone()));
+            }
+            let read = store.read("t", id).await.unwrap().1;
+            assert_eq!(read.iter().map(|entry| (**entry).clone()).collect::<Vec<_>>(), entries, "{id}");
+            seen.push(entries);
+        }
+        assert_eq!(seen[0], [Entry::Queued, Entry::Started, delta(1), delta(2), finished()]);
+        assert_eq!(seen[1][..3], [Entry::Queued, Entry::Started, delta(1)]);
+        assert!(matches!(&seen[1][3..], [Entry::Finished { finish: Finish::Cancelled, .. }]));
+        assert_eq!(seen[2][..3], [Entry::Started, delta(1), delta(2)]);
+        match &seen[2][3..] {
+            [Entry::Finished { finish: Finish::Stop, usage, completed_at }] => {
+                assert_eq!((usage.input_tokens_details.cached_tokens, usage.input_tokens), (3, 3));
+                assert_eq!(*completed_at, 9, "not before it was created");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_paced_replay_takes_its_time_and_a_late_follower_gets_what_is_due() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let entries: Vec<Arc<Entry>> = (0..10).map(|n| Arc::new(delta(n))).collect();
+        let begun = tokio::time::Instant::now();
+        let pace = Pace { from_ms: now, interval_ms: 20 };
+        assert_eq!(paced(entries.clone(), pace).count().await, 10);
+        assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
+        let begun = tokio::time::Instant::now();
+        let past = Pace { from_ms: now - 60_000, interval_ms: 20 };
+        assert_eq!(paced(entries, past).count().await, 10);
+        assert!(begun.elapsed() < Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,105 @@
+//! The Conversations API on the wire: bodies and objects.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    error::WireError,
+    input::{InputItem, parse_input},
+    read::read,
+    request::check_metadata,
+};
+
+/// Items that one request may bring; OpenAI's bound.
+const MAX_ITEMS: usize = 20;
+
+/// A conversation as clients see it.
+#[derive(Debug, Serialize)]
+pub struct ConversationObject {
+    pub id: String,
+    /// `conversation`
+    pub object: &'static str,
+    pub created_at: u64,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A validated `POST /v1/conversations`.
+#[derive(Debug, Default, PartialEq)]
+pub struct NewConversation {
+    pub items: Vec<InputItem>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl NewConversation {
+    pub fn from_value(value: Value) -> Result<Self, WireError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            items: Option<Vec<Value>>,
+            metadata: Option<BTreeMap<String, String>>,
+        }
+        if value.is_null() {
+            return Ok(Self::default());
+        }
+        let body: Body = read(value)?;
+        let items = match body.items {
+            Some(items) if !items.is_empty() => parse_items(items)?,
+            _ => vec![],
+        };
+        Ok(Self { items, metadata: check_metadata(body.metadata.unwrap_or_default())? })
+    }
+}
+
+/// Reads `POST /v1/conversations/{id}`.
+pub fn parse_metadata(value: Value) -> Result<BTreeMap<String, String>, WireError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        metadata: Option<BTreeMap<String, String>>,
+    }
+    let body: Body = read(value)?;
+    check_metadata(body.metadata.unwrap_or_default())
+}
+
+/// Reads `POST /v1/conversations/{id}/items`.
+pub fn parse_new_items(value: Value) -> Result<Vec<InputItem>, WireError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        items: Vec<Value>,
+    }
+    let body: Body = read(value)?;
+    parse_items(body.items)
+}
+
+fn parse_items(items: Vec<Value>) -> Result<Vec<InputItem>, WireError> {
+    if items.len() > MAX_ITEMS {
+        return Err(WireError::invalid("items", format!("A request may bring {MAX_ITEMS} items.")));
+    }
+    parse_input(Value::Array(items)).map_err(|error| error.renamed("input", "items"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn errors_name_the_field() {
+        for (body, expected) in [
+            (json!({"items": [{"role": "cook", "content": "x"}]}), "items[0].role"),
+            (json!({"items": vec![json!({"role": "user", "content": "x"}); 21]}), "items"),
+            (json!({"items": 5}), "items"),
+            (json!({"metadata": {"a": 1}}), "metadata.a"),
+            (json!({"colour": 1}), "colour"),
+        ] {
+            match NewConversation::from_value(body.clone()) {
+                Err(WireError::InvalidRequest { param: Some(param), .. }) => assert_eq!(param, expected, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+        assert_eq!(NewConversation::from_value(json!(null)).unwrap(), NewConversation::default());
+    }
+}

@@ -1,0 +1,346 @@
+//! Stored prompts on the wire: the body that stores one, its `{{variables}}`, and `prompt` in a request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    error::WireError,
+    input::{InputItem, InputMessage, parse_input},
+    read::{read, read_field},
+    shorten,
+};
+
+const MAX_VARIABLES: usize = 64;
+const MAX_NAME: usize = 64;
+const MAX_TITLE: usize = 256;
+
+/// `[A-Za-z0-9_.-]{1,128}`.
+fn check_id(id: &str) -> Result<(), WireError> {
+    let fits = (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if fits { Ok(()) } else { Err(WireError::invalid("id", "'id' must be 1 to 128 characters of A-Z a-z 0-9 _ . -")) }
+}
+
+/// What a prompt says, with `{{name}}` where a variable's value goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Template {
+    pub name: Option<String>,
+    pub instructions: Option<String>,
+    pub messages: Vec<InputMessage>,
+    /// The names that occur.
+    pub variables: BTreeSet<String>,
+}
+
+/// A validated `POST /v1/prompts`.
+#[derive(Debug, PartialEq)]
+pub struct PutPrompt {
+    /// Chosen by the client; a prompt that has it already gets its next version.
+    pub id: Option<String>,
+    pub template: Template,
+}
+
+/// `prompt` of a `response.create`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptUse {
+    pub id: String,
+    /// A number, as a string; the latest without it.
+    pub version: Option<String>,
+    pub variables: BTreeMap<String, String>,
+}
+
+/// A template with its variables' values.
+#[derive(Debug, PartialEq)]
+pub struct Expanded {
+    pub instructions: Option<String>,
+    pub messages: Vec<InputMessage>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutBody {
+    id: Option<String>,
+    name: Option<String>,
+    instructions: Option<String>,
+    messages: Option<Value>,
+    variables: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UseBody {
+    id: String,
+    version: Option<Value>,
+    variables: Option<BTreeMap<String, Value>>,
+}
+
+impl PutPrompt {
+    pub fn from_value(value: Value) -> Result<Self, WireError> {
+        let body: PutBody = read(value)?;
+        body.id.as_deref().map_or(Ok(()), check_id)?;
+        if body.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > MAX_TITLE) {
+            return Err(WireError::invalid("name", format!("'name' must have 1 to {MAX_TITLE} bytes.")));
+        }
+        let messages = match body.messages {
+            Some(messages) => parse_messages(messages)?,
+            None => vec![],
+        };
+        if body.instructions.is_none() && messages.is_empty() {
+            return Err(WireError::invalid("instructions", "A prompt needs 'instructions' or 'messages'."));
+        }
+        let mut variables = BTreeSet::new();
+        if let Some(instructions) = &body.instructions {
+            names("instructions", instructions, &mut variables)?;
+        }
+        for (at, message) in messages.iter().enumerate() {
+            names(&format!("messages[{at}].content"), &message.text, &mut variables)?;
+        }
+        if variables.len() > MAX_VARIABLES {
+            let message = format!("A prompt may have {MAX_VARIABLES} variables.");
+            return Err(WireError::invalid("variables", message));
+        }
+        // Those that were declared must be those that occur: a slip of the pen is found here and not in use.
+        if let Some(declared) = body.variables {
+            let declared: BTreeSet<String> = declared.into_iter().collect();
+            if let Some(odd) = declared.symmetric_difference(&variables).next() {
+                let place = if declared.contains(odd) { "declared and occurs nowhere" } else { "not declared" };
+                let message = format!("The variable '{}' is {place}.", shorten(odd));
+                return Err(WireError::invalid("variables", message));
+            }
+        }
+        let template = Template { name: body.name, instructions: body.instructions, messages, variables };
+        Ok(Self { id: body.id, template })
+    }
+}
+
+fn parse_messages(messages: Value) -> Result<Vec<InputMessage>, WireError> {
+    let items = parse_input(messages).map_err(|error| error.renamed("input", "messages"))?;
+    let messages = items.into_iter().enumerate().map(|(at, item)| match item {
+        InputItem::Message(message) => Ok(message),
+        _ => Err(WireError::invalid(format!("messages[{at}].type"), "A prompt has messages only.")),
+    });
+    messages.collect()
+}
+
+impl PromptUse {
+    pub fn from_value(value: Value) -> Result<Self, WireError> {
+        let body: UseBody = read_field("prompt", value)?;
+        let version = match body.version {
+            None | Some(Value::Null) => None,
+            Some(version) => Some(
+                parse_version(&version)
+                    .ok_or_else(|| WireError::invalid("prompt.version", "'prompt.version' must be such as \"1\"."))?
+                    .to_string(),
+            ),
+        };
+        let mut variables = BTreeMap::new();
+        for (name, value) in body.variables.unwrap_or_default() {
+            let text = match value {
+                Value::String(text) => Some(text),
+                Value::Object(part) if part.get("type").is_some_and(|kind| kind == "input_text") => {
+                    part.get("text").and_then(Value::as_str).map(str::to_owned)
+                }
+                _ => None,
+            };
+            let param = format!("prompt.variables.{}", shorten(&name));
+            let text = text.ok_or_else(|| WireError::invalid(&param, format!("'{param}' must be text.")))?;
+            variables.insert(name, text);
+        }
+        Ok(Self { id: body.id, version, variables })
+    }
+}
+
+/// A version as a number or as a string of one.
+pub fn parse_version(version: &Value) -> Option<u32> {
+    match version {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64().and_then(|n| u32::try_from(n).ok()),
+    }
+    .filter(|version| *version > 0)
+}
+
+impl Template {
+    /// Puts the values in their places. A value is text and nothing else: what looks like a variable in it stays as it is.
+    pub fn expand(&self, values: &BTreeMap<String, String>) -> Result<Expanded, WireError> {
+        let wrong = |name: &str, what: &str| {
+            let param = format!("prompt.variables.{}", shorten(name));
+            Err(WireError::invalid(&param, format!("'{param}' {what}.")))
+        };
+        if let Some(name) = self.variables.iter().find(|name| !values.contains_key(*name)) {
+            return wrong(name, "is missing");
+        }
+        if let Some(name) = values.keys().find(|name| !self.variables.contains(*name)) {
+            return wrong(name, "is no variable of this prompt");
+        }
+        let filled = |m: &InputMessage| InputMessage { role: m.role, text: fill(&m.text, values) };
+        let messages = self.messages.iter().map(filled);
+        Ok(Expanded {
+            instructions: self.instructions.as_deref().map(|text| fill(text, values)),
+            messages: messages.collect(),
+        })
+    }
+
+    /// What comes before anything that differs from use to use: instructions and messages up to the first variable.
+    pub fn constant(&self) -> Expanded {
+        let is_constant = |text: &str| pieces(text).all(|piece| matches!(piece, Piece::Text(_)));
+        let instructions = self.instructions.clone().filter(|text| is_constant(text));
+        let begins = self.instructions.is_none() || instructions.is_some();
+        let messages = self.messages.iter().take_while(|message| begins && is_constant(&message.text));
+        Expanded { messages: messages.cloned().collect(), instructions }
+    }
+}
+
+enum Piece<'t> {
+    Text(&'t str),
+    Variable(&'t str),
+}
+
+/// A text in pieces. Two braces that enclose no name are text.
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    let mut next = None;
+    std::iter::from_fn(move || {
+        if let Some(variable) = next.take() {
+            return Some(variable);
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        let mut from = 0;
+        while let Some(open) = rest[from..].find("{{").map(|at| at + from) {
+            let inside = &rest[open + 2..];
+            if let Some(close) = inside.find("}}")
+                && is_name(inside[..close].trim())
+            {
+                let before = &rest[..open];
+                let variable = Piece::Variable(inside[..close].trim());
+                rest = &inside[close + 2..];
+                if before.is_empty() {
+                    return Some(variable);
+                }
+                next = Some(variable);
+                return Some(Piece::Text(before));
+            }
+            from = open + 1;
+        }
+        Some(Piece::Text(std::mem::take(&mut rest)))
+    })
+}
+
+fn fill(text: &str, values: &BTreeMap<String, String>) -> String {
+    pieces(text)
+        .map(|piece| match piece {
+            Piece::Text(text) => text,
+            Piece::Variable(name) => values.get(name).map_or("", String::as_str),
+        })
+        .collect()
+}
+
+/// Collects the names in a text. Something in braces that is meant as a variable and is no name is refused.
+fn names(path: &str, text: &str, names: &mut BTreeSet<String>) -> Result<(), WireError> {
+    for piece in pieces(text) {
+        match piece {
+            Piece::Variable(name) => {
+                names.insert(name.to_owned());
+            }
+            Piece::Text(text) => {
+                if let Some((_, odd)) = text.split_once("{{")
+                    && let Some((odd, _)) = odd.split_once("}}")
+                    && !odd.trim().is_empty()
+                    && !odd.contains(['{', '\n', '"'])
+                {
+                    let message = format!(
+                        "'{}' in '{path}' is no variable's name: letters, digits and _, at most {MAX_NAME}, no digit first.",
+                        shorten(odd)
+                    );
+                    return Err(WireError::invalid(path, message));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn template(instructions: &str) -> Template {
+        PutPrompt::from_value(json!({"instructions": instructions})).unwrap().template
+    }
+
+    fn values(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    fn param(error: WireError) -> String {
+        match error {
+            WireError::InvalidRequest { param: Some(param), .. } => param,
+            other => panic!("expected an invalid_request with a param, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn values_are_text_and_nothing_else() {
+        let template = template("{{a}} and {{ b }}, {{a}}; {not} {{}} {{ {\"json\": 1} }}");
+        let expanded = template.expand(&values(&[("a", "{{b}}"), ("b", "{{a}}{{")])).unwrap();
+        let expected = "{{b}} and {{a}}{{, {{b}}; {not} {{}} {{ {\"json\": 1} }}";
+        assert_eq!(expanded.instructions.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn variables_are_all_given_and_all_known() {
+        let template = template("{{a}}{{b}}");
+        assert_eq!(param(template.expand(&values(&[("a", "1")])).unwrap_err()), "prompt.variables.b");
+        let extra = values(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        assert_eq!(param(template.expand(&extra).unwrap_err()), "prompt.variables.c");
+    }
+
+    #[test]
+    fn a_bad_template_is_refused() {
+        for (body, expected) in [
+            (json!({}), "instructions"),
+            (json!({"instructions": "{{two words}}"}), "instructions"),
+            (json!({"messages": [{"role": "user", "content": "{{1st}}"}]}), "messages[0].content"),
+            (json!({"messages": [{"role": "cook", "content": "x"}]}), "messages[0].role"),
+            (json!({"instructions": "{{a}}", "variables": ["a", "b"]}), "variables"),
+            (json!({"instructions": "{{a}}", "variables": []}), "variables"),
+            (json!({"instructions": "x", "name": ""}), "name"),
+            (json!({"instructions": "x", "colour": 1}), "colour"),
+        ] {
+            assert_eq!(param(PutPrompt::from_value(body.clone()).unwrap_err()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_use_is_checked() {
+        let used = PromptUse::from_value(
+            json!({"id": "p", "version": "2", "variables": {"a": {"type": "input_text", "text": "x"}}}),
+        );
+        let expected = PromptUse { id: "p".into(), version: Some("2".into()), variables: values(&[("a", "x")]) };
+        assert_eq!(used.unwrap(), expected);
+        for (body, expected) in [
+            (json!({"id": "p", "version": "two"}), "prompt.version"),
+            (json!({"id": "p", "variables": {"a": {"type": "input_image"}}}), "prompt.variables.a"),
+            (json!({"variables": {}}), "prompt.id"),
+        ] {
+            assert_eq!(param(PromptUse::from_value(body.clone()).unwrap_err()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_constant_ends_at_the_first_variable() {
+        let body = json!({"instructions": "Be brief.", "messages": [
+            {"role": "user", "content": "Hello"}, {"role": "user", "content": "I am {{name}}"}, {"role": "user", "content": "Bye"}]});
+        let constant = PutPrompt::from_value(body).unwrap().template.constant();
+        assert_eq!((constant.instructions.as_deref(), constant.messages.len()), (Some("Be brief."), 1));
+        assert_eq!(template("I am {{name}}").constant(), Expanded { instructions: None, messages: vec![] });
+    }
+}
