@@ -76,6 +76,32 @@ export class ResponseFailedError extends CaudalError {
   }
 }
 
+/** `json()`: the text is not the JSON that was wanted. `cause` is what the parser or the check said. */
+export class OutputFormatError extends CaudalError {
+  override name = "OutputFormatError";
+  /** `incomplete`: a limit or a cancel cut it off. `invalid`: it is no JSON, or the check refused it. */
+  readonly reason: "incomplete" | "invalid";
+  readonly response: ResponseObject;
+
+  constructor(reason: "incomplete" | "invalid", message: string, response: ResponseObject, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+    this.response = response;
+  }
+}
+
+/** `runTools`: the model still calls functions after `maxTurns` responses. */
+export class TooManyTurnsError extends CaudalError {
+  override name = "TooManyTurnsError";
+  /** The last response, whose calls were not made. */
+  readonly response: ResponseObject;
+
+  constructor(maxTurns: number, response: ResponseObject) {
+    super(`The model still calls functions after ${maxTurns} turns.`);
+    this.response = response;
+  }
+}
+
 /** No connection could be had for longer than `reconnect.giveUpAfterMs`. */
 export class ConnectionError extends CaudalError {
   override name = "ConnectionError";

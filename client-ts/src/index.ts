@@ -1,12 +1,5 @@
 export type { ReconnectOptions } from "./backoff.ts";
-export {
-  CaudalClient,
-  type CaudalClientOptions,
-  type FollowOptions,
-  type Models,
-  type Responses,
-  type ResumeOptions,
-} from "./client.ts";
+export { CaudalClient, type CaudalClientOptions } from "./client.ts";
 export {
   ApiError,
   type ApiErrorBody,
@@ -18,11 +11,13 @@ export {
   DetachedError,
   InvalidRequestError,
   NotFoundError,
+  OutputFormatError,
   ProtocolError,
   RateLimitError,
   ResponseFailedError,
   ResumeExpiredError,
   ServerError,
+  TooManyTurnsError,
 } from "./errors.ts";
 export type {
   ContentPartEvent,
@@ -39,27 +34,43 @@ export type {
   ResponseLifecycleEvent,
   ResponseTerminalEvent,
 } from "./events.ts";
+export type { FunctionCallStream } from "./function-call.ts";
 export type { ResponseHandle } from "./handle.ts";
-export type { ConnectionState } from "./link.ts";
-export { outputText } from "./output-text.ts";
-export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
 export type {
   FunctionCall,
+  FunctionCallInput,
   FunctionCallOutput,
-  FunctionTool,
   InputItem,
   InputMessage,
   InputTextPart,
-  Model,
+  ItemStatus,
+  Logprob,
   OutputItem,
   OutputMessage,
   OutputTextPart,
+  ReasoningInput,
   ReasoningItem,
+  SummaryTextPart,
+  TokenLogprob,
+} from "./items.ts";
+export type { ConnectionState } from "./link.ts";
+export type { Models } from "./models.ts";
+export { outputText } from "./output-text.ts";
+export type { FollowOptions, Responses, ResumeOptions, Retry } from "./responses.ts";
+export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
+export type {
+  CacheOptions,
+  FunctionTool,
+  JsonSchemaFormat,
+  Model,
+  ReasoningOptions,
   ResponseCreateParams,
   ResponseError,
   ResponseObject,
   ResponseStatus,
+  StoredPromptReference,
   TextFormat,
+  TextOptions,
   ToolChoice,
   Usage,
 } from "./types.ts";

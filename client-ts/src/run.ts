@@ -6,14 +6,17 @@
 import type { Message } from "./connection.ts";
 import { ProtocolError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
-import { isTerminal, type QueuePosition, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
+import { isTerminal, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
+import type { FollowOptions } from "./responses.ts";
 
 /** Gaps in a row, without an event in between, that a broken server is allowed. */
 const GAPS_TOLERATED = 3;
 
+export type RunNews = Pick<FollowOptions, "onQueued" | "onRetry">;
+
 export class Run {
   readonly log: EventLog<ResponseEvent> = new EventLog<ResponseEvent>();
-  readonly onQueued: ((position: QueuePosition) => void) | undefined;
+  readonly news: RunNews;
   terminal: ResponseTerminalEvent | undefined;
   responseId: string | undefined;
   cancelRequested = false;
@@ -24,6 +27,8 @@ export class Run {
   /** Answers that said "try again" in a row, and when to do so. */
   refusals = 0;
   notBefore = 0;
+  /** It cannot be had from another connection while the one that carries it lasts. */
+  stays = false;
   #lastSequence: number;
   #gaps = 0;
   readonly #create: Message | undefined;
@@ -32,24 +37,20 @@ export class Run {
     create: Message | undefined,
     responseId: string | undefined,
     lastSequence: number,
-    onQueued: ((position: QueuePosition) => void) | undefined,
+    { onQueued, onRetry }: RunNews,
   ) {
     this.#create = create;
     this.responseId = responseId;
     this.#lastSequence = lastSequence;
-    this.onQueued = onQueued;
+    this.news = { ...(onQueued && { onQueued }), ...(onRetry && { onRetry }) };
   }
 
-  static create(create: Message, onQueued: ((position: QueuePosition) => void) | undefined): Run {
-    return new Run(create, undefined, -1, onQueued);
+  static create(create: Message, news: RunNews): Run {
+    return new Run(create, undefined, -1, news);
   }
 
-  static resume(
-    responseId: string,
-    startingAfter: number | undefined,
-    onQueued: ((position: QueuePosition) => void) | undefined,
-  ): Run {
-    return new Run(undefined, responseId, startingAfter ?? -1, onQueued);
+  static resume(responseId: string, startingAfter: number | undefined, news: RunNews): Run {
+    return new Run(undefined, responseId, startingAfter ?? -1, news);
   }
 
   get ended(): boolean {

@@ -14,6 +14,7 @@ const WORDS: Record<ConnectionState["status"], string> = {
   connected: "Connected",
   waiting: "Reconnecting",
   failed: "Not connected",
+  moving: "Connected",
   closed: "Not connected",
 };
 
