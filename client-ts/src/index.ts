@@ -58,6 +58,14 @@ export type { Models } from "./models.ts";
 export { outputText } from "./output-text.ts";
 export type { FollowOptions, Responses, ResumeOptions, Retry } from "./responses.ts";
 export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
+export {
+  type RunToolsOptions,
+  type RunToolsParams,
+  runTools,
+  type Tool,
+  type ToolCall,
+  type ToolRun,
+} from "./tools.ts";
 export type {
   CacheOptions,
   FunctionTool,
