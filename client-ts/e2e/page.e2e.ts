@@ -1,6 +1,5 @@
 /** What does not depend on the model: layout, access, and bad networks. On the scripted engine. */
 
-import axe from "axe-core";
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { startProxy } from "../test/support/proxy.ts";
@@ -17,6 +16,7 @@ import {
   stored,
   untilText,
   untilTurn,
+  violations,
   words,
 } from "./support.ts";
 
@@ -98,7 +98,6 @@ describe("access", () => {
     ]) {
       const page = await open(url, { colorScheme, viewport, reducedMotion: "reduce" });
       await page.waitForSelector('[data-state="connected"]');
-      await page.evaluate(axe.source);
       expect(await violations(page)).toEqual([]);
       await ask(page, "hello");
       await untilText(page, 40);
@@ -106,7 +105,6 @@ describe("access", () => {
       await page.press(message, "Escape");
       await untilTurn(page, "stopped");
       await fill(page);
-      await page.evaluate(axe.source);
       expect(await violations(page)).toEqual([]);
     }
   });
@@ -271,11 +269,3 @@ describe("when things go wrong", () => {
     expect(await page.isVisible('input[type="password"]')).toBe(false);
   });
 });
-
-async function violations(page: Page): Promise<string[]> {
-  return page.evaluate(async () => {
-    const { axe } = globalThis as unknown as { axe: typeof import("axe-core") };
-    const { violations } = await axe.run();
-    return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
-  });
-}

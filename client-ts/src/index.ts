@@ -69,8 +69,10 @@ export {
 export type {
   CacheOptions,
   FunctionTool,
+  GrammarFormat,
   JsonSchemaFormat,
   Model,
+  NamedFunction,
   ReasoningOptions,
   ResponseCreateParams,
   ResponseError,

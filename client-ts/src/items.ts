@@ -39,7 +39,7 @@ export interface InputMessage {
 export interface FunctionCallOutput {
   type: "function_call_output";
   call_id: string;
-  output: string;
+  output: string | readonly InputTextPart[];
   id?: string;
   status?: ItemStatus;
 }

@@ -14,7 +14,17 @@ export interface FunctionTool {
   strict?: boolean | null;
 }
 
-export type ToolChoice = "none" | "auto" | "required" | { type: "function"; name: string };
+export interface NamedFunction {
+  type: "function";
+  name: string;
+}
+
+export type ToolChoice =
+  | "none"
+  | "auto"
+  | "required"
+  | NamedFunction
+  | { type: "allowed_tools"; mode: "auto" | "required"; tools: readonly NamedFunction[] };
 
 export interface JsonSchemaFormat {
   type: "json_schema";
@@ -24,8 +34,15 @@ export interface JsonSchemaFormat {
   strict?: boolean | null;
 }
 
+/** An extension: a grammar that the text follows. */
+export interface GrammarFormat {
+  type: "grammar";
+  syntax: "lark" | "regex";
+  definition: string;
+}
+
 /** What the text has to be. The server holds the model to it, token by token. */
-export type TextFormat = { type: "text" } | { type: "json_object" } | JsonSchemaFormat;
+export type TextFormat = { type: "text" } | { type: "json_object" } | JsonSchemaFormat | GrammarFormat;
 
 export interface TextOptions {
   format?: TextFormat;
@@ -33,7 +50,7 @@ export interface TextOptions {
 }
 
 export interface ReasoningOptions {
-  effort?: Open<"none" | "minimal" | "low" | "medium" | "high"> | null;
+  effort?: Open<"none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max"> | null;
   summary?: Open<"auto" | "concise" | "detailed"> | null;
 }
 
@@ -82,6 +99,8 @@ export interface ResponseObject {
   tools: readonly FunctionTool[];
   tool_choice: ToolChoice;
   truncation: "auto" | "disabled";
+  /** What `truncation: "auto"` left out of the prompt: whole turns, the oldest first. Only there when it did. */
+  truncation_details?: { dropped_turns: number };
   parallel_tool_calls: boolean;
   text: TextOptions;
   top_p: number;
@@ -126,6 +145,7 @@ export interface ResponseCreateParams {
   max_output_tokens?: number;
   /** How many alternatives each token of the text comes with, in `logprobs`. */
   top_logprobs?: number;
+  /** `top_logprobs` brings the log-probabilities too; this asks for those of the chosen tokens alone. */
   include?: readonly Open<"message.output_text.logprobs">[];
   tools?: readonly FunctionTool[];
   tool_choice?: ToolChoice;
@@ -160,6 +180,21 @@ export interface Model {
   object: "model";
   created: number;
   owned_by: string;
+  /** Tokens that prompt and output may take together. */
   context_length?: number;
   quantisation?: string | null;
+  /** Other names that select it. */
+  aliases?: readonly string[];
+  /** LoRA adapters that are part of it. */
+  adapters?: readonly string[];
+  /** What a request that says nothing is sampled with. */
+  sampling?: Partial<Record<"temperature" | "top_p" | "top_k" | "min_p" | "repetition_penalty", number | null>>;
+  capabilities?: {
+    structured_output: boolean;
+    logprobs: boolean;
+    /** Whether the model's own template describes tools to it, or a prompt of the server does. */
+    tools: Open<"template" | "prompt">;
+    /** Whether it thinks before it answers. */
+    reasoning: boolean;
+  };
 }

@@ -1,33 +1,46 @@
 import {
   AuthenticationError,
+  CancelledError,
   CaudalClient,
   type ConnectionState,
   InvalidRequestError,
   type Model,
   NotFoundError,
-  outputText,
+  type ResponseCreateParams,
   type ResponseHandle,
   type ResponseObject,
   ResumeExpiredError,
 } from "caudal-client";
+import { type Content, contentOf, Draft } from "./draft.ts";
 import { problemOf } from "./problems.ts";
-import { loadToken, loadTurns, onSavedElsewhere, saveToken, saveTurns } from "./storage.ts";
+import { loadModel, loadToken, loadTurns, onSavedElsewhere, saveModel, saveToken, saveTurns } from "./storage.ts";
 import { hasAnswer, historyOf, isRunning, newKey, type Turn, type TurnStatus } from "./turn.ts";
 
 export interface ChatState {
   readonly turns: readonly Turn[];
   readonly connection: ConnectionState;
-  readonly model: Model | undefined;
+  readonly models: readonly Model[];
+  /** The one to ask, by its id. */
+  readonly model: string | undefined;
   /** The server wants a token, or another one. */
   readonly needsToken: boolean;
 }
 
-/** Small models lose the thread at the API's default of 1; this still gives another answer when one is asked for. */
+/**
+ * For models that come without a word on it: small ones lose the thread at the API's default of 1, and this still gives
+ * another answer when one is asked for.
+ */
 const SAMPLING = { temperature: 0.4, top_p: 0.9 };
 
 /** The conversation: what has been said, what is being said, and the connection it is said over. No React. */
 export class ChatStore {
-  #state: ChatState = { turns: loadTurns(), connection: { status: "idle" }, model: undefined, needsToken: false };
+  #state: ChatState = {
+    turns: loadTurns(),
+    connection: { status: "idle" },
+    models: [],
+    model: undefined,
+    needsToken: false,
+  };
   readonly #listeners = new Set<() => void>();
   readonly #server: URL;
   #client: CaudalClient;
@@ -78,6 +91,11 @@ export class ChatStore {
     this.#save();
   }
 
+  chooseModel(id: string): void {
+    saveModel(id);
+    this.#set({ model: id });
+  }
+
   reconnect(): void {
     this.#client.connect();
   }
@@ -99,6 +117,7 @@ export class ChatStore {
       ...(token === undefined ? {} : { token }),
       // A reader can wait or leave; the page need not decide for them.
       reconnect: { giveUpAfterMs: Number.POSITIVE_INFINITY, maxDelayMs: 8_000 },
+      maxRetries: 8,
     });
   }
 
@@ -109,16 +128,17 @@ export class ChatStore {
       if (client !== this.#client) return;
       const refused = connection.status === "failed" && connection.error instanceof AuthenticationError;
       this.#set({ connection, ...(refused ? { needsToken: true } : {}) });
-      if (connection.status === "connected" && !this.#state.model) void this.#learnModel(client);
+      if (connection.status === "connected") void this.#learnModels(client);
     });
     client.connect();
     this.#followRunning();
   }
 
-  async #learnModel(client: CaudalClient): Promise<void> {
+  async #learnModels(client: CaudalClient): Promise<void> {
     // Without a name the page is only less informative.
-    const models = await client.models.list().catch(() => []);
-    this.#set({ model: models[0] });
+    const models = await client.models.list().catch(() => this.#state.models);
+    const wanted = this.#state.model ?? loadModel();
+    this.#set({ models, model: (models.find(({ id }) => id === wanted) ?? models[0])?.id });
   }
 
   #ask(before: readonly Turn[], prompt: string, previousResponseId: string | null): void {
@@ -136,14 +156,19 @@ export class ChatStore {
   }
 
   #create(turn: Turn): ResponseHandle {
+    const { prompt, previousResponseId, key } = turn;
+    return this.#request(key, { input: prompt, previous_response_id: previousResponseId, client_request_id: key });
+  }
+
+  #request(key: string, params: ResponseCreateParams): ResponseHandle {
+    const { models, model } = this.#state;
+    const isTuned = models.find(({ id }) => id === model)?.sampling?.temperature != null;
     return this.#client.responses.create(
+      { ...(isTuned ? {} : SAMPLING), ...(models.length > 1 && model !== undefined ? { model } : {}), ...params },
       {
-        ...SAMPLING,
-        input: turn.prompt,
-        previous_response_id: turn.previousResponseId,
-        client_request_id: turn.key,
+        onQueued: (queue) => this.#update(key, { queue }),
+        onRetry: ({ retryAt }) => this.#update(key, { retryAt }),
       },
-      { onQueued: (queue) => this.#update(turn.key, { queue }) },
     );
   }
 
@@ -159,27 +184,24 @@ export class ChatStore {
   async #follow({ key, responseId }: Turn, handle: ResponseHandle, origin: "asked" | "restored"): Promise<void> {
     this.#handle = handle;
     const timed = origin === "asked";
-    let pending = "";
+    const draft = new Draft(timed);
     let deltas = 0;
     let firstAt = 0;
     let scheduled = false;
     const flush = (): void => {
+      if (!scheduled) return;
       scheduled = false;
-      if (pending === "") return;
       const now = Date.now();
       const rate = deltas > 2 && now > firstAt ? ((deltas - 1) * 1000) / (now - firstAt) : undefined;
-      const answer = (this.#turn(key)?.answer ?? "") + pending;
-      pending = "";
-      this.#update(key, { answer, status: "streaming", ...(rate && timed ? { tokensPerSecond: rate } : {}) });
+      this.#update(key, { ...draft.content, status: "streaming", ...(rate && timed ? { tokensPerSecond: rate } : {}) });
     };
     try {
       for await (const event of handle) {
-        if (event.type === "response.created" && responseId !== event.response_id) {
-          this.#update(key, { responseId: event.response_id });
-          this.#save();
+        if (event.type === "response.created") {
+          this.#update(key, { responseId: event.response_id, retryAt: undefined });
+          if (responseId !== event.response_id) this.#save();
         }
-        if (event.type !== "response.output_text.delta") continue;
-        pending += event.delta;
+        if (!draft.take(event)) continue;
         deltas++;
         if (firstAt === 0) {
           firstAt = Date.now();
@@ -193,7 +215,7 @@ export class ChatStore {
       }
       flush();
       const response = await handle.final();
-      this.#finish(key, response, timed ? Date.now() - firstAt : undefined);
+      this.#finish(key, response, draft.finished(response), timed ? Date.now() - firstAt : undefined);
     } catch (error) {
       flush();
       await this.#recover(key, error);
@@ -202,13 +224,12 @@ export class ChatStore {
     this.#save();
   }
 
-  #finish(key: string, response: ResponseObject, streamedMs: number | undefined): void {
+  #finish(key: string, response: ResponseObject, content: Content, streamedMs: number | undefined): void {
     const tokens = response.usage?.output_tokens;
     const timed = tokens !== undefined && tokens > 1 && streamedMs !== undefined && streamedMs > 0;
     this.#update(key, {
+      ...content,
       status: statusOf(response),
-      // The stored text is the text; the deltas were how it came.
-      answer: outputText(response),
       responseId: response.id,
       stopping: false,
       ...(tokens === undefined ? {} : { tokens }),
@@ -224,26 +245,19 @@ export class ChatStore {
     if (error instanceof InvalidRequestError && error.code === "previous_response_not_found") {
       // The server forgot the conversation; the page did not.
       const history = historyOf(this.#state.turns.slice(0, index));
-      const handle = this.#client.responses.create(
-        {
-          ...SAMPLING,
-          input: [...history, { role: "user", content: turn.prompt }],
-          client_request_id: `${key}_whole`,
-        },
-        { onQueued: (queue) => this.#update(key, { queue }) },
-      );
+      const input = [...history, { role: "user" as const, content: turn.prompt }];
+      const handle = this.#request(key, { input, client_request_id: `${key}_whole` });
       return this.#follow(turn, handle, "asked");
     }
     if ((error instanceof ResumeExpiredError || error instanceof NotFoundError) && turn.responseId !== undefined) {
       const stored = await this.#client.responses.retrieve(turn.responseId).catch(() => undefined);
-      if (stored && stored.status !== "in_progress") return this.#finish(key, stored, undefined);
+      if (stored && stored.status !== "in_progress") return this.#finish(key, stored, contentOf(stored), undefined);
     }
+    // Stopped before the server had taken the request.
+    if (error instanceof CancelledError)
+      return this.#update(key, { status: "stopped", stopping: false, retryAt: undefined });
     if (error instanceof AuthenticationError) this.#set({ needsToken: true });
-    this.#update(key, { status: "failed", problem: problemOf(error), stopping: false });
-  }
-
-  #turn(key: string): Turn | undefined {
-    return this.#state.turns.find((turn) => turn.key === key);
+    this.#update(key, { status: "failed", problem: problemOf(error), stopping: false, retryAt: undefined });
   }
 
   #update(key: string, change: Partial<Turn>): void {

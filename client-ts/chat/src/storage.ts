@@ -2,12 +2,15 @@ import { isRunning, type Turn } from "./turn.ts";
 
 const TURNS = "caudal.chat.v1";
 const TOKEN = "caudal.token";
+const MODEL = "caudal.model";
+
+const UNSAID = { answer: "", thinking: undefined, calls: undefined, retryAt: undefined, stopping: false };
 
 /**
  * A running turn is kept without its answer: it is replayed from the start, so nothing of it can be lost or doubled.
  */
 export function saveTurns(turns: readonly Turn[]): void {
-  const kept = turns.map((turn) => (isRunning(turn) ? { ...turn, answer: "", stopping: false } : turn));
+  const kept = turns.map((turn) => (isRunning(turn) ? { ...turn, ...UNSAID } : turn));
   attempt(() => localStorage.setItem(TURNS, JSON.stringify(kept)));
 }
 
@@ -30,6 +33,14 @@ export function loadToken(): string | undefined {
 
 export function saveToken(token: string): void {
   attempt(() => sessionStorage.setItem(TOKEN, token));
+}
+
+export function loadModel(): string | undefined {
+  return attempt(() => localStorage.getItem(MODEL)) ?? undefined;
+}
+
+export function saveModel(id: string): void {
+  attempt(() => localStorage.setItem(MODEL, id));
 }
 
 function isTurn(value: unknown): value is Turn {

@@ -16,6 +16,23 @@ export interface Problem {
   canRetry: boolean;
 }
 
+/** What the model thought before it answered. */
+export interface Thinking {
+  readonly text: string;
+  /** How long it took, once it is over; unknown when it was not seen. */
+  readonly ms?: number;
+  readonly over: boolean;
+}
+
+/** A function that the model called. */
+export interface Call {
+  readonly id: string;
+  readonly name: string;
+  readonly arguments: string;
+  /** The arguments are whole. */
+  readonly done: boolean;
+}
+
 /** A question and its answer. */
 export interface Turn {
   /** Names the turn here and is its request's idempotency key, so that a reload before the server's first word asks once. */
@@ -25,8 +42,12 @@ export interface Turn {
   readonly responseId?: string;
   readonly status: TurnStatus;
   readonly answer: string;
+  readonly thinking?: Thinking | undefined;
+  readonly calls?: readonly Call[] | undefined;
   readonly problem?: Problem;
   readonly queue?: { position: number; estimatedWaitMs: number | undefined };
+  /** The server had no room; it is asked again then (as `Date.now()` counts). */
+  readonly retryAt?: number | undefined;
   readonly stopping?: boolean;
   readonly askedAt: number;
   readonly firstTokenAt?: number;
