@@ -1,4 +1,5 @@
 import type { ReconnectOptions } from "./backoff.ts";
+import { Conversations } from "./conversations.ts";
 import { CaudalError } from "./errors.ts";
 import { Http } from "./http.ts";
 import { type ConnectionState, Link } from "./link.ts";
@@ -25,6 +26,7 @@ export interface CaudalClientOptions {
 /** A connection to one Caudal server, made when first needed and kept until `close()`. */
 export class CaudalClient {
   readonly responses: Responses;
+  readonly conversations: Conversations;
   readonly models: Models;
   readonly #link: Link;
 
@@ -42,6 +44,7 @@ export class CaudalClient {
       maxRetries: options.maxRetries ?? 4,
     });
     this.responses = new Responses(this.#link, http);
+    this.conversations = new Conversations(http);
     this.models = new Models(http);
   }
 

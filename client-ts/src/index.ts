@@ -1,5 +1,13 @@
 export type { ReconnectOptions } from "./backoff.ts";
 export { CaudalClient, type CaudalClientOptions } from "./client.ts";
+export type {
+  Conversation,
+  ConversationCreateParams,
+  ConversationItem,
+  ConversationItems,
+  Conversations,
+  StoredMessage,
+} from "./conversations.ts";
 export {
   ApiError,
   type ApiErrorBody,
@@ -56,7 +64,9 @@ export type {
 export type { ConnectionState } from "./link.ts";
 export type { Models } from "./models.ts";
 export { outputText } from "./output-text.ts";
+export type { Page, PageQuery } from "./pages.ts";
 export type { FollowOptions, Responses, ResumeOptions, Retry } from "./responses.ts";
+export type { ResumeTarget } from "./run.ts";
 export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
 export {
   type RunToolsOptions,

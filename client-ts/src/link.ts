@@ -212,9 +212,10 @@ export class Link {
         estimatedWaitMs: typeof wait === "number" ? wait : undefined,
       });
     }
-    if (typeof type !== "string" || type.startsWith("caudal:")) return;
     const knew = run.responseId !== undefined;
-    if (run.receive(message) === "gap") return connection.abandon("an event is missing");
+    if (type === "caudal:response.resumed" && run.resumed(message) === "again") connection.send(run.opening(streamId));
+    if (typeof type !== "string") return;
+    if (!type.startsWith("caudal:") && run.receive(message) === "gap") return connection.abandon("an event is missing");
     if (!knew && run.cancelRequested) this.#sendCancel(connection, run);
     if (isTerminalType(type)) this.#free(connection, streamId);
     // A draining server has named it, so another one can have it.

@@ -4,7 +4,7 @@ import type { QueuePosition } from "./events.ts";
 import { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import type { Link } from "./link.ts";
-import { Run } from "./run.ts";
+import { type ResumeTarget, Run } from "./run.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
 
 /** The server could not take the request just now; it is asked again at `retryAt` (as `Date.now()` counts). */
@@ -47,9 +47,12 @@ export class Responses {
     return this.#follow(Run.create({ ...rest, client_request_id }, options), options);
   }
 
-  /** Follows a response that exists: one started before a page reload, in another tab, or by another client. */
-  resume(responseId: string, options: ResumeOptions = {}): ResponseHandle {
-    return this.#follow(Run.resume(responseId, options.startingAfter, options), options);
+  /**
+   * Follows a response that exists: one started before a page reload, in another tab, or by another client. With
+   * `{ conversation }` whatever is being said there.
+   */
+  resume(target: ResumeTarget, options: ResumeOptions = {}): ResponseHandle {
+    return this.#follow(Run.resume(target, options.startingAfter, options), options);
   }
 
   /** The response as it is now. */

@@ -171,6 +171,15 @@ describe("a broken connection", () => {
   });
 });
 
+test("a resume after the last event tells at once how it ended", async () => {
+  const client = clientOf((await server(scripted(5, 0))).url);
+  const first = client.responses.create({ input: "hello" });
+  const final = await first.final();
+  const again = client.responses.resume(final.id, { startingAfter: first.lastSequenceNumber });
+  expect(await again.final()).toEqual(final);
+  expect(await sequenceOf(again)).toEqual([first.lastSequenceNumber]);
+});
+
 describe("stopping", () => {
   test("by cancel ends the response at the server", async () => {
     const client = clientOf((await server(scripted(2000, 100))).url);
