@@ -83,6 +83,23 @@ describe("what a draining server runs", () => {
     expect(old.closedWith).toBe(1000);
   });
 
+  test("is taken over by a later one though an earlier one did not know it", async () => {
+    const { handle, old } = await drained(connect());
+    const next = await untilReconnect();
+    next.accept();
+    next.receive({ type: "error", status: 404, error: { code: "response_not_found" }, stream_id: "lane-0" });
+    old.lose(1012);
+    await settle();
+    next.receive(resumed);
+    next.receive(at(2));
+    next.receive(draining);
+    const third = await untilReconnect();
+    third.accept();
+    expect(third.sentOf("caudal:response.resume")).toMatchObject([{ starting_after: 2 }]);
+    for (const event of events.slice(3)) third.receive(event);
+    expect(await text(handle)).toBe("one two three");
+  });
+
   test("stays when the next one is leaving too, and the waits grow", async () => {
     const { handle, old } = await drained(connect());
     const next = await untilReconnect();
@@ -112,12 +129,18 @@ describe("what a draining server runs", () => {
     expect(await text(handle)).toBe("one two three");
   });
 
-  test("goes back to the old connection when the new one is lost before it had it", async () => {
-    const { handle, old } = await drained(connect());
+  test("is not given up while the old connection lasts, however long there is no new one", async () => {
+    const client = connect({ reconnect: { initialDelayMs: 100, maxDelayMs: 100, giveUpAfterMs: 250 } });
+    const { handle, old } = await drained(client);
     const next = await untilReconnect();
     next.accept();
     next.lose();
     await settle();
+    for (let attempt = 0; attempt < 5; attempt++) {
+      await vi.advanceTimersByTimeAsync(100);
+      net.last.lose();
+      await settle();
+    }
     for (const event of events.slice(2)) old.receive(event);
     expect(await text(handle)).toBe("one two three");
   });

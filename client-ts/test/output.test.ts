@@ -51,6 +51,16 @@ test("text, thoughts and calls are told apart, each in its order", async () => {
   expect(await all(handle.events())).toEqual(await all(handle));
 });
 
+test("calls that are written at the same time are told apart", async () => {
+  const bare = answering("resp_1", "lane-0", [weather("call_a", "Lisbon"), weather("call_b", "Porto")]);
+  const [created, ...rest] = bare;
+  const ended = rest.pop();
+  const mixed = rest.slice(0, rest.length / 2).flatMap((event, n) => [event, rest[n + rest.length / 2] ?? {}]);
+  const handle = await answer(numbered("resp_1", "lane-0", [created ?? {}, ...mixed, ended ?? {}]));
+  const pieces = (await all(handle.functionCalls())).map(async (call) => (await all(call.arguments())).join(""));
+  expect(await Promise.all(pieces)).toEqual(['{"city":"Lisbon"}', '{"city":"Porto"}']);
+});
+
 test("a call is there before its arguments are", async () => {
   const events = answering("resp_1", "lane-0", [weather("call_a", "Lisbon")]);
   const added = events.findIndex((event) => event["type"] === "response.output_item.added");
