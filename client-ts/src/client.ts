@@ -44,7 +44,7 @@ export class CaudalClient {
       maxRetries: options.maxRetries ?? 4,
     });
     this.responses = new Responses(this.#link, http);
-    this.conversations = new Conversations(http);
+    this.conversations = new Conversations(http, this.#link, this.responses);
     this.models = new Models(http);
   }
 

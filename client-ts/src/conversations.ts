@@ -1,6 +1,11 @@
+import { DetachedError, NotFoundError } from "./errors.ts";
+import { EventLog } from "./event-log.ts";
+import type { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import type { FunctionCallOutput, InputItem, InputTextPart, ItemStatus, OutputItem } from "./items.ts";
+import type { Link } from "./link.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
+import type { Responses } from "./responses.ts";
 
 export interface Conversation {
   id: string;
@@ -32,11 +37,60 @@ export interface ConversationCreateParams {
 export class Conversations {
   readonly items: ConversationItems;
   readonly #http: Http;
+  readonly #link: Link;
+  readonly #responses: Responses;
 
   /** @internal */
-  constructor(http: Http) {
+  constructor(http: Http, link: Link, responses: Responses) {
     this.#http = http;
+    this.#link = link;
+    this.#responses = responses;
     this.items = new ConversationItems(http);
+  }
+
+  /**
+   * The turns of a conversation that others ask for: first what runs there, or ran last, then each one as it begins, until
+   * `signal` is aborted or the loop is left. What this client follows already is not among them. Stays connected. Of the
+   * turns that began and ended during an outage only the last is told of; the items have them all.
+   */
+  async *follow(
+    conversation: string,
+    options: { signal?: AbortSignal } = {},
+  ): AsyncGenerator<ResponseHandle, void, undefined> {
+    // What to look at: a response, or whatever is there after a time without a connection.
+    const turns = new EventLog<string | { conversation: string }>();
+    const stop = this.#link.watch({
+      conversation,
+      connected: () => turns.append({ conversation }),
+      turn: (responseId) => turns.append(responseId),
+    });
+    let pending: AbortController | undefined;
+    const leave = (): void => {
+      turns.end();
+      pending?.abort();
+    };
+    options.signal?.addEventListener("abort", leave);
+    if (options.signal?.aborted) leave();
+    const seen = new Set<string>();
+    try {
+      for await (const turn of turns.follow()) {
+        if (typeof turn === "string" && (seen.has(turn) || this.#link.runsOf(turn) > 0)) continue;
+        const asking = new AbortController();
+        pending = asking;
+        const handle = this.#responses.resume(turn, { signal: asking.signal });
+        const id = await handle.id.catch(unlessGone);
+        pending = undefined;
+        if (id === undefined || seen.has(id) || this.#link.runsOf(id) > 1) {
+          asking.abort();
+          continue;
+        }
+        seen.add(id);
+        yield handle;
+      }
+    } finally {
+      stop();
+      options.signal?.removeEventListener("abort", leave);
+    }
   }
 
   create(params: ConversationCreateParams = {}): Promise<Conversation> {
@@ -101,4 +155,9 @@ export class ConversationItems {
 
 function pathOf(conversation: string): string {
   return `conversations/${encodeURIComponent(conversation)}`;
+}
+
+function unlessGone(error: unknown): undefined {
+  if (error instanceof NotFoundError || error instanceof DetachedError) return undefined;
+  throw error;
 }

@@ -48,6 +48,11 @@ export class NotFoundError extends ApiError {
   override name = "NotFoundError";
 }
 
+/** 409: the conversation has a turn in progress, and the server does not let another one wait for it. */
+export class ConflictError extends ApiError {
+  override name = "ConflictError";
+}
+
 /** 410: the response ran on, but the server no longer keeps the events that were missed. `retrieve` may have its text. */
 export class ResumeExpiredError extends ApiError {
   override name = "ResumeExpiredError";
@@ -143,6 +148,7 @@ export function apiError(status: number, body: unknown, retryAfterMs?: unknown):
 function classFor(status: number): typeof ApiError {
   if (status === 401 || status === 403) return AuthenticationError;
   if (status === 404) return NotFoundError;
+  if (status === 409) return ConflictError;
   if (status === 410) return ResumeExpiredError;
   if (status === 429) return RateLimitError;
   return status >= 500 ? ServerError : InvalidRequestError;

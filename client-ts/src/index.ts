@@ -15,6 +15,7 @@ export {
   CancelledError,
   CaudalError,
   ClientClosedError,
+  ConflictError,
   ConnectionError,
   DetachedError,
   InvalidRequestError,

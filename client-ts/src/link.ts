@@ -41,11 +41,20 @@ export interface LinkOptions {
   maxRetries: number;
 }
 
+/** Who wants to know of a conversation's turns. */
+export interface Watcher {
+  conversation: string;
+  /** There is a connection, which the server has still to be told of. */
+  connected(): void;
+  turn(responseId: string): void;
+}
+
 export class Link {
   readonly #options: LinkOptions;
   /** Every open connection. All but the current one are draining. */
   readonly #lanes = new Lanes();
   readonly #listeners = new Set<(state: ConnectionState) => void>();
+  readonly #watchers = new Set<Watcher>();
   #current: Connection | undefined;
   /** Runs that no connection carries. */
   #waiting: Run[] = [];
@@ -89,6 +98,21 @@ export class Link {
     if (this.#isClosed()) return run.fail(new ClientClosedError("The client is closed."));
     this.#waiting.push(run);
     this.#pump();
+  }
+
+  /** Stays connected for it until what is returned is called. */
+  watch(watcher: Watcher): () => void {
+    this.#watchers.add(watcher);
+    if (this.#current?.ready) watcher.connected();
+    else this.#pump();
+    return () => this.#watchers.delete(watcher);
+  }
+
+  /** How many runs are of this response. */
+  runsOf(responseId: string): number {
+    const carried = this.#lanes.connections().flatMap((connection) => this.#lanes.runs(connection));
+    const runs = new Set([...carried, ...this.#waiting]);
+    return [...runs].filter((run) => run.responseId === responseId && !run.ended).length;
   }
 
   /** Tells the server, when it can know of the run; a run that it cannot know of just leaves the queue. */
@@ -145,7 +169,7 @@ export class Link {
 
   /** Whether anything has a use for a connection. */
   #isNeeded(): boolean {
-    return this.#waiting.length > 0 || this.#keepConnected || this.#toMove() !== undefined;
+    return this.#waiting.length > 0 || this.#keepConnected || this.#watchers.size > 0 || this.#toMove() !== undefined;
   }
 
   #takeWaiting(): Run | undefined {
@@ -192,9 +216,11 @@ export class Link {
   #ready(connection: Connection): void {
     this.#setState({ status: "connected", connectionId: connection.id });
     this.#pump();
+    for (const watcher of [...this.#watchers]) watcher.connected();
   }
 
   #receive(connection: Connection, message: Message): void {
+    if (message["type"] === "caudal:conversation.turn") return this.#announce(message);
     const streamId = message["stream_id"];
     const run = typeof streamId === "string" ? this.#lanes.get(connection, streamId) : undefined;
     if (!run || typeof streamId !== "string") return;
@@ -220,6 +246,11 @@ export class Link {
     if (isTerminalType(type)) this.#free(connection, streamId);
     // A draining server has named it, so another one can have it.
     else if (!knew && connection !== this.#current) this.#pump();
+  }
+
+  #announce({ conversation, response_id }: Message): void {
+    if (typeof response_id !== "string") return;
+    for (const watcher of [...this.#watchers]) if (watcher.conversation === conversation) watcher.turn(response_id);
   }
 
   /** The current connection has the run now: the draining one need not carry it any more. */

@@ -151,7 +151,7 @@ export class ToolRun implements AsyncIterable<ResponseEvent> {
 
   /** Its request id follows from the response it answers: asked twice, before and after a reload, it runs once. */
   #next({ id }: ResponseObject): ResponseCreateParams {
-    const { prompt: _, tool_choice, conversation, ...rest } = this.#params;
+    const { tool_choice, conversation, ...rest } = this.#params;
     return {
       ...rest,
       ...(conversation == null ? { previous_response_id: id } : { conversation }),

@@ -61,10 +61,14 @@ export interface StoredPromptReference {
   variables?: Record<string, string>;
 }
 
+/** Whether a request that repeats another one word for word is answered with that one's reply. */
 export interface CacheOptions {
-  /** The default is `read_write` for requests that are seeded or of temperature 0. */
-  mode: "off" | "read" | "read_write";
+  /** Default `read_write` for requests that are seeded or of temperature 0, `off` for others. */
+  mode?: "off" | "read" | "read_write";
+  /** How long the reply may be repeated. */
   ttl_s?: number;
+  /** Told at once, or about as fast as it was generated. Default `instant`. */
+  replay?: "instant" | "paced";
 }
 
 export interface Usage {
