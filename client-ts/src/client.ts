@@ -4,6 +4,7 @@ import { CaudalError } from "./errors.ts";
 import { Http } from "./http.ts";
 import { type ConnectionState, Link } from "./link.ts";
 import { Models } from "./models.ts";
+import { Prompts } from "./prompts.ts";
 import { Responses } from "./responses.ts";
 import type { WebSocketConstructor } from "./socket.ts";
 
@@ -28,6 +29,7 @@ export class CaudalClient {
   readonly responses: Responses;
   readonly conversations: Conversations;
   readonly models: Models;
+  readonly prompts: Prompts;
   readonly #link: Link;
 
   constructor(options: CaudalClientOptions) {
@@ -46,6 +48,7 @@ export class CaudalClient {
     this.responses = new Responses(this.#link, http);
     this.conversations = new Conversations(http, this.#link, this.responses);
     this.models = new Models(http);
+    this.prompts = new Prompts(http);
   }
 
   get connectionState(): ConnectionState {
