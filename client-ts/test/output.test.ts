@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { OutputFormatError, ResponseFailedError, type ResponseHandle } from "../src/index.ts";
 import { answering, type Json, numbered, type Output } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
+import { all } from "./support/online.ts";
 
 const { net, connect, settle, text } = offline();
 
@@ -14,12 +15,6 @@ async function answer(events: Json[]): Promise<ResponseHandle> {
   net.last.accept();
   for (const event of events) net.last.receive(event);
   return handle;
-}
-
-async function all<T>(source: AsyncIterable<T>): Promise<T[]> {
-  const items: T[] = [];
-  for await (const item of source) items.push(item);
-  return items;
 }
 
 const weather = (callId: string, city: string): Output => ({
