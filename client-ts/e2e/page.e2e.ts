@@ -38,7 +38,6 @@ async function serve(settings: Record<string, string | number>): Promise<Server>
 async function fill(page: Page): Promise<void> {
   const turn = {
     prompt: `Please ${"look at this. ".repeat(20)}`,
-    previousResponseId: null,
     askedAt: 0,
     firstTokenAt: 210,
   };
@@ -53,7 +52,8 @@ async function fill(page: Page): Promise<void> {
       problem: { message: "The server is busy just now.", canRetry: true },
     },
   ];
-  await page.evaluate((saved) => localStorage.setItem("caudal.chat.v1", saved), JSON.stringify(turns));
+  await page.evaluate((saved) => localStorage.setItem("caudal.chat.v2", saved), JSON.stringify({ turns }));
+  await page.evaluate(() => history.replaceState(null, "", location.pathname));
   await page.reload();
   await page.waitForSelector(lastTurn);
 }
@@ -240,10 +240,11 @@ describe("when things go wrong", () => {
     const second = await serve({ ...scripted(10, 0), "server.bind": new URL(first.url).host });
     await ask(page, "two");
     await untilTurn(page, "done");
-    const items = (await (await fetch(`${second.url}/v1/responses/${await responseId(page)}/input_items`)).json()) as {
+    const conversation = new URL(page.url()).hash.slice(1);
+    const items = (await (await fetch(`${second.url}/v1/conversations/${conversation}/items?order=asc`)).json()) as {
       data: { role: string }[];
     };
-    expect(items.data.map((item) => item.role)).toEqual(["user", "assistant", "user"]);
+    expect(items.data.map((item) => item.role)).toEqual(["user", "assistant", "user", "assistant"]);
   });
 
   test("a failure is told in words and can be tried again", async () => {

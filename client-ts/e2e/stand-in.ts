@@ -16,6 +16,13 @@ const TYPES: Record<string, string> = {
   ".svg": "image/svg+xml",
 };
 
+/** One conversation, which forgets everything. */
+const DATA = (models: Json[]): Record<string, Json> => ({
+  "/v1/models": { object: "list", data: models },
+  "/v1/conversations": { object: "conversation", id: "conv_1", metadata: {} },
+  "/v1/conversations/conv_1/items": { object: "list", data: [], has_more: false },
+});
+
 export interface StandIn {
   url: string;
   /** What pages have asked for, in order. */
@@ -31,10 +38,8 @@ export async function standIn(models: Json[] = [{ id: "stand-in" }]): Promise<St
   const http = createServer(async (request, response) => {
     const path = new URL(request.url ?? "/", "http://x").pathname;
     const file = path === "/" ? "index.html" : path.slice(1);
-    const body =
-      path === "/v1/models"
-        ? JSON.stringify({ object: "list", data: models })
-        : await readFile(new URL(file, CHAT)).catch(() => undefined);
+    const data = DATA(models)[path];
+    const body = data ? JSON.stringify(data) : await readFile(new URL(file, CHAT)).catch(() => undefined);
     response.writeHead(body ? 200 : 404, { "content-type": TYPES[extname(file)] ?? "application/json" }).end(body);
   });
   const sockets = new WebSocketServer({ server: http, handleProtocols: () => "caudal.responses.v1" });

@@ -69,7 +69,7 @@ function Figures({ turn }: { turn: Turn }): ReactNode {
   const { firstTokenAt, askedAt, tokensPerSecond, tokens } = turn;
   return (
     <p className="figures">
-      {firstTokenAt !== undefined && (
+      {firstTokenAt !== undefined && askedAt !== undefined && (
         <span className="figure">
           <abbr title="Time to the first token">TTFT</abbr> {duration(firstTokenAt - askedAt)}
         </span>
