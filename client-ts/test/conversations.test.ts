@@ -40,6 +40,9 @@ describe("following a conversation", () => {
       { type: "caudal:response.resume", response_id: "resp_2", stream_id: "lane-0" },
     ]);
     await say("resp_2", "second");
+    net.last.receive(turn("resp_2"));
+    await settle();
+    expect(net.last.sent).toHaveLength(2);
     expect(await Promise.all(turns.map(text))).toEqual(["first", "second"]);
   });
 
@@ -85,11 +88,14 @@ describe("following a conversation", () => {
     net.last.accept();
     await settle();
     expect(net.last.sent).toEqual([{ type: "caudal:response.resume", conversation: "conv_1", stream_id: "lane-0" }]);
-    await say("resp_1", "first");
+    // It is known: the client wants no more of it.
+    net.last.receive(answering("resp_1", "lane-0", [])[0] ?? {});
+    await settle();
     await lose();
     await vi.advanceTimersByTimeAsync(100);
     net.last.accept();
     await settle();
+    expect(net.last.sent.map((message) => message["response_id"])).toEqual([undefined]);
     await say("resp_2", "missed");
     expect(await Promise.all(turns.map(text))).toEqual(["first", "missed"]);
   });
@@ -107,6 +113,17 @@ describe("following a conversation", () => {
     net.last.receive(turn("resp_2"));
     await settle();
     expect(net.last.sent).toHaveLength(1);
+    await lose();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(net.sockets).toHaveLength(1);
+  });
+
+  test("ends with its signal while it still asks", async () => {
+    const abort = new AbortController();
+    const { turns, left } = await following(abort.signal);
+    abort.abort();
+    await left;
+    expect(turns).toEqual([]);
   });
 });
 
