@@ -334,6 +334,7 @@ export class Link {
     for (const run of ending.wasReady ? this.#waiting : lost) run.waitingSince = Date.now();
     if (ending.verdict === "fail") return this.#refuse(refusal(ending));
     if (!wasCurrent) {
+      if (lost.length > 0) this.#hurry();
       if (this.#state.status === "moving") this.#setUnconnected(this.#unconnected);
       return this.#pump();
     }
@@ -348,6 +349,18 @@ export class Link {
       if (error instanceof AuthenticationError) return this.#refuse(error);
     }
     this.#later(ending.verdict === "later" ? 2 : 0, error?.retryAfterMs);
+  }
+
+  /**
+   * A draining server has closed before there was another: what it carried does not wait for the time that it named, for
+   * other replicas may have it already. The drain has counted as an attempt.
+   */
+  #hurry(): void {
+    this.#notBefore = 0;
+    if (this.#retry === undefined) return;
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    this.#retryIn(backoffDelay(Math.max(0, this.#attempt - 1), this.#options.reconnect));
   }
 
   /** Connects again after a wait: at least as long as the server asks for, and that of attempt number `atLeast`. */

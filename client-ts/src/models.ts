@@ -13,4 +13,9 @@ export class Models {
   async list(): Promise<readonly Model[]> {
     return (await this.#http.get<{ data: Model[] }>("models")).data;
   }
+
+  /** One of them, by its id or an alias. */
+  retrieve(model: string): Promise<Model> {
+    return this.#http.get(`models/${encodeURIComponent(model)}`);
+  }
 }

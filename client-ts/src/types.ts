@@ -165,7 +165,6 @@ export interface ResponseCreateParams {
   prompt_cache_key?: string;
   safety_identifier?: string;
   user?: string;
-  service_tier?: Open<"auto" | "default" | "flex" | "priority">;
   /** The same seed and request give the same text. An unsigned 64-bit number; beyond 2^53 JavaScript rounds it. */
   seed?: number;
   stop?: string | readonly string[];

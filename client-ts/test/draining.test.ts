@@ -116,13 +116,16 @@ describe("what a draining server runs", () => {
     expect(await text(handle)).toBe("one two three");
   });
 
-  test("is resumed when the old connection ends first", async () => {
+  test("is resumed when the old connection ends first, without waiting for the time that it named", async () => {
     const client = connect();
     const { handle, old } = await drained(client);
     old.lose(1012);
     await settle();
     expect(client.connectionState.status).toBe("waiting");
-    const next = await untilReconnect();
+    await vi.advanceTimersByTimeAsync(99);
+    expect(net.sockets).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(1);
+    const next = net.last;
     next.accept();
     expect(next.sentOf("caudal:response.resume")).toMatchObject([{ starting_after: 1 }]);
     for (const event of events.slice(2)) next.receive(event);

@@ -219,7 +219,8 @@ describe("errors", () => {
     }
     const client = clientOf(url, { token: async () => "correct-horse" });
     expect(await textOf(client.responses.create({ input: "hello" }))).not.toBe("");
-    expect((await client.models.list())[0]?.id).toBe("scripted");
+    const [model] = await client.models.list();
+    expect(await client.models.retrieve("scripted")).toEqual(model);
   });
 
   test("of the platform say what to do", () => {

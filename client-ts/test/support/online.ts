@@ -5,6 +5,8 @@ import { type Network, startProxy } from "./proxy.ts";
 import { type Server, startServer } from "./server.ts";
 
 export interface Online {
+  /** Runs after the test. */
+  later(cleanup: () => void | Promise<void>): void;
   server(settings: Record<string, string | number>): Promise<Server>;
   /** A server behind a network that breaks when the test says so. */
   proxied(settings: Record<string, string | number>): Promise<Network>;
@@ -25,6 +27,7 @@ export function online(): Online {
     return started;
   };
   return {
+    later: (cleanup) => void cleanups.push(cleanup),
     server,
     proxied: async (settings) => {
       const proxy = await startProxy((await server(settings)).url);
