@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import axe from "axe-core";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, expect } from "vitest";
 import { type Server, startServer } from "../test/support/server.ts";
@@ -111,4 +112,14 @@ export function words(text: string): string {
     .replace(/^\s*\d+[.)]\s/gm, "")
     .replace(/^```\w*$/gm, "")
     .replace(/[^\p{L}\p{N}]+/gu, "");
+}
+
+/** What axe has against the page as it is. */
+export async function violations(page: Page): Promise<string[]> {
+  if (!(await page.evaluate(() => "axe" in globalThis))) await page.evaluate(axe.source);
+  return page.evaluate(async () => {
+    const { axe } = globalThis as unknown as { axe: typeof import("axe-core") };
+    const { violations } = await axe.run();
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
+  });
 }

@@ -48,6 +48,11 @@ export class NotFoundError extends ApiError {
   override name = "NotFoundError";
 }
 
+/** 409: the conversation has a turn in progress, and the server does not let another one wait for it. */
+export class ConflictError extends ApiError {
+  override name = "ConflictError";
+}
+
 /** 410: the response ran on, but the server no longer keeps the events that were missed. `retrieve` may have its text. */
 export class ResumeExpiredError extends ApiError {
   override name = "ResumeExpiredError";
@@ -72,6 +77,32 @@ export class ResponseFailedError extends CaudalError {
   constructor(response: ResponseObject) {
     super(response.error?.message ?? "The generation failed.");
     this.code = response.error?.code ?? "engine_failed";
+    this.response = response;
+  }
+}
+
+/** `json()`: the text is not the JSON that was wanted. `cause` is what the parser or the check said. */
+export class OutputFormatError extends CaudalError {
+  override name = "OutputFormatError";
+  /** `incomplete`: a limit or a cancel cut it off. `invalid`: it is no JSON, or the check refused it. */
+  readonly reason: "incomplete" | "invalid";
+  readonly response: ResponseObject;
+
+  constructor(reason: "incomplete" | "invalid", message: string, response: ResponseObject, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+    this.response = response;
+  }
+}
+
+/** `runTools`: the model still calls functions after `maxTurns` responses. */
+export class TooManyTurnsError extends CaudalError {
+  override name = "TooManyTurnsError";
+  /** The last response, whose calls were not made. */
+  readonly response: ResponseObject;
+
+  constructor(maxTurns: number, response: ResponseObject) {
+    super(`The model still calls functions after ${maxTurns} turns.`);
     this.response = response;
   }
 }
@@ -117,6 +148,7 @@ export function apiError(status: number, body: unknown, retryAfterMs?: unknown):
 function classFor(status: number): typeof ApiError {
   if (status === 401 || status === 403) return AuthenticationError;
   if (status === 404) return NotFoundError;
+  if (status === 409) return ConflictError;
   if (status === 410) return ResumeExpiredError;
   if (status === 429) return RateLimitError;
   return status >= 500 ? ServerError : InvalidRequestError;

@@ -24,8 +24,9 @@ export class EventLog<T> {
     this.#notify();
   }
 
-  async *follow(): AsyncGenerator<T, void, undefined> {
-    for (let next = 0; ; next++) {
+  /** From the start, or from entry number `first`. */
+  async *follow(first = 0): AsyncGenerator<T, void, undefined> {
+    for (let next = first; ; next++) {
       while (next >= this.#entries.length) {
         if (this.#end?.error) throw this.#end.error;
         if (this.#end) return;

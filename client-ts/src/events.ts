@@ -1,6 +1,7 @@
 /** What the server says about one response, in the order it says it. */
 
-import type { OutputItem, OutputTextPart, ResponseObject } from "./types.ts";
+import type { Logprob, OutputItem, OutputTextPart, SummaryTextPart } from "./items.ts";
+import type { ResponseObject } from "./types.ts";
 
 interface Numbered {
   /** Starts at 0 for each response and has no gaps. */
@@ -48,13 +49,13 @@ export interface ContentPartEvent extends InPart {
 export interface OutputTextDeltaEvent extends InPart {
   type: "response.output_text.delta";
   delta: string;
-  logprobs: readonly unknown[];
+  logprobs: readonly Logprob[];
 }
 
 export interface OutputTextDoneEvent extends InPart {
   type: "response.output_text.done";
   text: string;
-  logprobs: readonly unknown[];
+  logprobs: readonly Logprob[];
 }
 
 export interface FunctionCallArgumentsDeltaEvent extends InItem {
@@ -69,7 +70,7 @@ export interface FunctionCallArgumentsDoneEvent extends InItem {
 
 export interface ReasoningSummaryPartEvent extends InSummary {
   type: "response.reasoning_summary_part.added" | "response.reasoning_summary_part.done";
-  part: { type: "summary_text"; text: string };
+  part: SummaryTextPart;
 }
 
 export interface ReasoningSummaryTextDeltaEvent extends InSummary {
@@ -82,6 +83,10 @@ export interface ReasoningSummaryTextDoneEvent extends InSummary {
   text: string;
 }
 
+/**
+ * Everything that this version knows. An event that a newer server adds is passed on as it came: its `type` is none of
+ * these, so a `switch` with a `default` is ready for it.
+ */
 export type ResponseEvent =
   | ResponseLifecycleEvent
   | ResponseTerminalEvent
@@ -102,7 +107,9 @@ export interface QueuePosition {
 }
 
 export function isTerminal(event: ResponseEvent): event is ResponseTerminalEvent {
-  return (
-    event.type === "response.completed" || event.type === "response.incomplete" || event.type === "response.failed"
-  );
+  return isTerminalType(event.type);
+}
+
+export function isTerminalType(type: unknown): type is ResponseTerminalEvent["type"] {
+  return type === "response.completed" || type === "response.incomplete" || type === "response.failed";
 }

@@ -1,12 +1,13 @@
 export type { ReconnectOptions } from "./backoff.ts";
-export {
-  CaudalClient,
-  type CaudalClientOptions,
-  type FollowOptions,
-  type Models,
-  type Responses,
-  type ResumeOptions,
-} from "./client.ts";
+export { CaudalClient, type CaudalClientOptions } from "./client.ts";
+export type {
+  Conversation,
+  ConversationCreateParams,
+  ConversationItem,
+  ConversationItems,
+  Conversations,
+  StoredMessage,
+} from "./conversations.ts";
 export {
   ApiError,
   type ApiErrorBody,
@@ -14,15 +15,18 @@ export {
   CancelledError,
   CaudalError,
   ClientClosedError,
+  ConflictError,
   ConnectionError,
   DetachedError,
   InvalidRequestError,
   NotFoundError,
+  OutputFormatError,
   ProtocolError,
   RateLimitError,
   ResponseFailedError,
   ResumeExpiredError,
   ServerError,
+  TooManyTurnsError,
 } from "./errors.ts";
 export type {
   ContentPartEvent,
@@ -39,27 +43,56 @@ export type {
   ResponseLifecycleEvent,
   ResponseTerminalEvent,
 } from "./events.ts";
+export type { FunctionCallStream } from "./function-call.ts";
 export type { ResponseHandle } from "./handle.ts";
-export type { ConnectionState } from "./link.ts";
-export { outputText } from "./output-text.ts";
-export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
 export type {
   FunctionCall,
+  FunctionCallInput,
   FunctionCallOutput,
-  FunctionTool,
   InputItem,
   InputMessage,
   InputTextPart,
-  Model,
+  ItemStatus,
+  Logprob,
   OutputItem,
   OutputMessage,
   OutputTextPart,
+  ReasoningInput,
   ReasoningItem,
+  SummaryTextPart,
+  TokenLogprob,
+} from "./items.ts";
+export type { ConnectionState } from "./link.ts";
+export type { Models } from "./models.ts";
+export { outputText } from "./output-text.ts";
+export type { Page, PageQuery } from "./pages.ts";
+export type { PromptCreateParams, Prompts, StoredPrompt } from "./prompts.ts";
+export type { FollowOptions, Responses, ResumeOptions, Retry } from "./responses.ts";
+export type { ResumeTarget } from "./run.ts";
+export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
+export {
+  type RunToolsOptions,
+  type RunToolsParams,
+  runTools,
+  type Tool,
+  type ToolCall,
+  type ToolRun,
+} from "./tools.ts";
+export type {
+  CacheOptions,
+  FunctionTool,
+  GrammarFormat,
+  JsonSchemaFormat,
+  Model,
+  NamedFunction,
+  ReasoningOptions,
   ResponseCreateParams,
   ResponseError,
   ResponseObject,
   ResponseStatus,
+  StoredPromptReference,
   TextFormat,
+  TextOptions,
   ToolChoice,
   Usage,
 } from "./types.ts";

@@ -4,6 +4,6 @@ import type { ResponseObject } from "./types.ts";
 export function outputText(response: ResponseObject): string {
   return response.output
     .flatMap((item) => (item.type === "message" ? item.content : []))
-    .map((part) => part.text)
+    .map((part) => (part.type === "output_text" ? part.text : ""))
     .join("");
 }

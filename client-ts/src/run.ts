@@ -6,14 +6,22 @@
 import type { Message } from "./connection.ts";
 import { ProtocolError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
-import { isTerminal, type QueuePosition, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
+import { isTerminal, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
+import type { FollowOptions } from "./responses.ts";
 
 /** Gaps in a row, without an event in between, that a broken server is allowed. */
 const GAPS_TOLERATED = 3;
 
+const RESUME = "caudal:response.resume";
+
+/** A response by its id, or whatever is said in a conversation. */
+export type ResumeTarget = string | { conversation: string };
+
+export type RunNews = Pick<FollowOptions, "onQueued" | "onRetry">;
+
 export class Run {
   readonly log: EventLog<ResponseEvent> = new EventLog<ResponseEvent>();
-  readonly onQueued: ((position: QueuePosition) => void) | undefined;
+  readonly news: RunNews;
   terminal: ResponseTerminalEvent | undefined;
   responseId: string | undefined;
   cancelRequested = false;
@@ -24,32 +32,29 @@ export class Run {
   /** Answers that said "try again" in a row, and when to do so. */
   refusals = 0;
   notBefore = 0;
+  /** It cannot be had from another connection while the one that carries it lasts. */
+  stays = false;
   #lastSequence: number;
   #gaps = 0;
-  readonly #create: Message | undefined;
+  /** What makes the server name the response, where it is not named yet. */
+  readonly #request: Message;
 
-  private constructor(
-    create: Message | undefined,
-    responseId: string | undefined,
-    lastSequence: number,
-    onQueued: ((position: QueuePosition) => void) | undefined,
-  ) {
-    this.#create = create;
-    this.responseId = responseId;
+  private constructor(request: Message, lastSequence: number, { onQueued, onRetry }: RunNews) {
+    this.#request = request;
     this.#lastSequence = lastSequence;
-    this.onQueued = onQueued;
+    this.news = { ...(onQueued && { onQueued }), ...(onRetry && { onRetry }) };
   }
 
-  static create(create: Message, onQueued: ((position: QueuePosition) => void) | undefined): Run {
-    return new Run(create, undefined, -1, onQueued);
+  static create(create: Message, news: RunNews): Run {
+    return new Run({ ...create, type: "response.create" }, -1, news);
   }
 
-  static resume(
-    responseId: string,
-    startingAfter: number | undefined,
-    onQueued: ((position: QueuePosition) => void) | undefined,
-  ): Run {
-    return new Run(undefined, responseId, startingAfter ?? -1, onQueued);
+  static resume(target: ResumeTarget, startingAfter: number | undefined, news: RunNews): Run {
+    const inConversation = typeof target === "object";
+    const request = inConversation ? { type: RESUME, conversation: target.conversation } : {};
+    const run = new Run(request, startingAfter ?? -1, news);
+    if (!inConversation) run.responseId = target;
+    return run;
   }
 
   get ended(): boolean {
@@ -62,12 +67,30 @@ export class Run {
 
   /** The message that makes the server stream this response, from the first event that is missing here. */
   opening(streamId: string): Message {
+    const after = this.#lastSequence < 0 ? {} : { starting_after: this.#lastSequence };
     if (this.responseId === undefined) {
       this.sent = true;
-      return { ...this.#create, type: "response.create", stream_id: streamId };
+      return { ...this.#request, ...after, stream_id: streamId };
     }
-    const after = this.#lastSequence < 0 ? {} : { starting_after: this.#lastSequence };
-    return { type: "caudal:response.resume", response_id: this.responseId, ...after, stream_id: streamId };
+    return { type: RESUME, response_id: this.responseId, ...after, stream_id: streamId };
+  }
+
+  /**
+   * Takes the answer to a resume. "again" when the caller had every event already: none would come, and the last one, which
+   * says how it ended, is to be asked for.
+   */
+  resumed({ response_id, last_sequence_number, status }: Message): "ok" | "again" {
+    if (typeof response_id === "string") this.responseId ??= response_id;
+    const hasEnded = status === "completed" || status === "incomplete" || status === "failed";
+    if (
+      this.ended ||
+      !hasEnded ||
+      typeof last_sequence_number !== "number" ||
+      last_sequence_number > this.#lastSequence
+    )
+      return "ok";
+    this.#lastSequence = last_sequence_number - 1;
+    return "again";
   }
 
   /** Takes the next event, drops a repeated one, and says "gap" when one is missing before it. */

@@ -1,57 +1,11 @@
 /** The reconnecting state machine, where the real server cannot be made to misbehave. Time is the test's. */
 
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import {
-  AuthenticationError,
-  CancelledError,
-  CaudalClient,
-  type CaudalClientOptions,
-  ConnectionError,
-  DetachedError,
-  ProtocolError,
-  type ResponseHandle,
-} from "../src/index.ts";
-import { eventsOf, type FakeNet, fakeNet } from "./support/fake-socket.ts";
+import { describe, expect, test, vi } from "vitest";
+import { AuthenticationError, CancelledError, ConnectionError, DetachedError, ProtocolError } from "../src/index.ts";
+import { eventsOf } from "./support/fake-socket.ts";
+import { offline } from "./support/offline.ts";
 
-let net: FakeNet;
-let client: CaudalClient;
-
-beforeEach(() => {
-  vi.useFakeTimers();
-  vi.spyOn(Math, "random").mockReturnValue(1);
-  net = fakeNet();
-});
-
-afterEach(() => {
-  client.close();
-  vi.useRealTimers();
-  vi.restoreAllMocks();
-});
-
-function connect(options: Partial<CaudalClientOptions> = {}): CaudalClient {
-  client = new CaudalClient({
-    url: "http://caudal.test",
-    webSocket: net.webSocket,
-    fetch: async () => new Response("{}"),
-    reconnect: { initialDelayMs: 100, maxDelayMs: 1000 },
-    ...options,
-  });
-  return client;
-}
-
-/** Lets promises settle without moving the clock. */
-const settle = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0);
-
-async function text(handle: ResponseHandle): Promise<string> {
-  let all = "";
-  for await (const delta of handle.text()) all += delta;
-  return all;
-}
-
-async function lose(code?: number): Promise<void> {
-  net.last.lose(code);
-  await settle();
-}
+const { net, connect, settle, text, lose } = offline();
 
 describe("a lost connection", () => {
   test("before response.created repeats the same create", async () => {
@@ -149,11 +103,8 @@ describe("the wait between attempts", () => {
   });
 
   test("ends in ConnectionError after giveUpAfterMs", async () => {
-    const handle = connect({
-      reconnect: { initialDelayMs: 100, maxDelayMs: 100, giveUpAfterMs: 250 },
-    }).responses.create({
-      input: "hello",
-    });
+    const client = connect({ reconnect: { initialDelayMs: 100, maxDelayMs: 100, giveUpAfterMs: 250 } });
+    const handle = client.responses.create({ input: "hello" });
     const failed = expect(handle.final()).rejects.toThrow(ConnectionError);
     await settle();
     for (let attempt = 0; attempt < 4; attempt++) {
@@ -170,7 +121,8 @@ describe("no reconnect", () => {
     [1008, AuthenticationError],
     [4500, ProtocolError],
   ])("after close code %i", async (code, error) => {
-    const handle = connect().responses.create({ input: "hello" });
+    const client = connect();
+    const handle = client.responses.create({ input: "hello" });
     const failed = expect(handle.final()).rejects.toThrow(error);
     await settle();
     net.last.accept();
@@ -193,7 +145,7 @@ describe("no reconnect", () => {
   });
 
   test("for the request that was too large; the others resume", async () => {
-    connect();
+    const client = connect();
     const running = client.responses.create({ input: "small" });
     await settle();
     net.last.accept();
@@ -233,60 +185,8 @@ describe("the heartbeat", () => {
   });
 });
 
-test("a draining server keeps what it runs; new requests go to a new connection", async () => {
-  connect();
-  const old = client.responses.create({ input: "old" });
-  await settle();
-  const draining = net.last;
-  draining.accept();
-  const events = eventsOf("resp_1", "lane-0", ["still ", "here"]);
-  draining.receive(events[0] ?? {});
-  draining.receive({ type: "caudal:server.draining", reconnect_after_ms: 500 });
-  client.responses.create({ input: "new" });
-  await vi.advanceTimersByTimeAsync(499);
-  expect(net.sockets).toHaveLength(1);
-  await vi.advanceTimersByTimeAsync(1);
-  net.last.accept();
-  expect(net.last.sent).toMatchObject([{ type: "response.create", input: "new" }]);
-  for (const event of events.slice(1)) draining.receive(event);
-  expect(await text(old)).toBe("still here");
-  expect(draining.closedWith).toBe(1000);
-});
-
-test("a request that a draining server refuses goes to its successor", async () => {
-  connect().responses.create({ input: "hello" });
-  await settle();
-  net.last.accept();
-  const [create] = net.last.sentOf("response.create");
-  net.last.receive({ type: "caudal:server.draining", reconnect_after_ms: 500 });
-  const error = { code: "server_overloaded", message: "Shutting down.", type: "server_error", param: null };
-  net.last.receive({ type: "error", status: 503, error, stream_id: "lane-0" });
-  await vi.advanceTimersByTimeAsync(500);
-  expect(net.sockets).toHaveLength(2);
-  net.last.accept();
-  expect(net.last.sent).toEqual([create]);
-});
-
-test("a resume that is answered 503 is tried again; a create that is fails", async () => {
-  connect();
-  const overloaded = { code: "server_overloaded", message: "Busy.", type: "error", param: null };
-  const refused = { type: "error", status: 503, error: overloaded, retry_after_ms: 700 };
-  const resumed = client.responses.resume("resp_1");
-  const created = client.responses.create({ input: "hello" });
-  const failed = expect(created.final()).rejects.toMatchObject({ code: "server_overloaded", retryAfterMs: 700 });
-  await settle();
-  net.last.accept();
-  net.last.receive({ ...refused, stream_id: "lane-0" });
-  net.last.receive({ ...refused, stream_id: "lane-1" });
-  await failed;
-  await vi.advanceTimersByTimeAsync(700);
-  expect(net.last.sentOf("caudal:response.resume")).toHaveLength(2);
-  for (const event of eventsOf("resp_1", "lane-0", ["back"])) net.last.receive(event);
-  expect(await text(resumed)).toBe("back");
-});
-
 test("more requests than lanes wait for one", async () => {
-  connect();
+  const client = connect();
   for (let n = 0; n < 18; n++) client.responses.create({ input: `request ${n}` });
   await settle();
   net.last.accept();

@@ -1,64 +1,20 @@
 /** The client against the real server with the scripted engine, over a network that breaks where the test says. */
 
-import { afterEach, describe, expect, test, vi } from "vitest";
-import { WebSocket } from "ws";
+import { describe, expect, test, vi } from "vitest";
 import {
   AuthenticationError,
   CaudalClient,
-  type CaudalClientOptions,
   CaudalError,
   InvalidRequestError,
   NotFoundError,
   outputText,
   type QueuePosition,
   ResponseFailedError,
-  type ResponseHandle,
 } from "../src/index.ts";
-import { type Network, startProxy } from "./support/proxy.ts";
-import { type Server, scripted, startServer } from "./support/server.ts";
+import { online, sequenceOf, textOf, upTo } from "./support/online.ts";
+import { scripted } from "./support/server.ts";
 
-const cleanups: (() => void | Promise<void>)[] = [];
-
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-});
-
-async function server(settings: Record<string, string | number>): Promise<Server> {
-  const started = await startServer(settings);
-  cleanups.push(() => started.stop());
-  return started;
-}
-
-async function proxied(settings: Record<string, string | number>): Promise<Network> {
-  const proxy = await startProxy((await server(settings)).url);
-  cleanups.push(() => proxy.close());
-  return proxy;
-}
-
-function clientOf(url: string, options: Partial<CaudalClientOptions> = {}): CaudalClient {
-  const client = new CaudalClient({
-    url,
-    webSocket: WebSocket,
-    reconnect: { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 10_000 },
-    ...options,
-  });
-  cleanups.push(() => client.close());
-  return client;
-}
-
-async function textOf(handle: ResponseHandle): Promise<string> {
-  let text = "";
-  for await (const delta of handle.text()) text += delta;
-  return text;
-}
-
-async function sequenceOf(handle: ResponseHandle): Promise<number[]> {
-  const numbers: number[] = [];
-  for await (const event of handle) numbers.push(event.sequence_number);
-  return numbers;
-}
-
-const upTo = (count: number): number[] => Array.from({ length: count }, (_, n) => n);
+const { server, proxied, clientOf } = online();
 
 describe("a response", () => {
   test("comes as numbered events, as text and as the stored object, and all agree", async () => {
@@ -171,6 +127,15 @@ describe("a broken connection", () => {
   });
 });
 
+test("a resume after the last event tells at once how it ended", async () => {
+  const client = clientOf((await server(scripted(5, 0))).url);
+  const first = client.responses.create({ input: "hello" });
+  const final = await first.final();
+  const again = client.responses.resume(final.id, { startingAfter: first.lastSequenceNumber });
+  expect(await again.final()).toEqual(final);
+  expect(await sequenceOf(again)).toEqual([first.lastSequenceNumber]);
+});
+
 describe("stopping", () => {
   test("by cancel ends the response at the server", async () => {
     const client = clientOf((await server(scripted(2000, 100))).url);
@@ -254,12 +219,16 @@ describe("errors", () => {
     }
     const client = clientOf(url, { token: async () => "correct-horse" });
     expect(await textOf(client.responses.create({ input: "hello" }))).not.toBe("");
-    expect((await client.models.list())[0]?.id).toBe("scripted");
+    const [model] = await client.models.list();
+    expect(await client.models.retrieve("scripted")).toEqual(model);
   });
 
   test("of the platform say what to do", () => {
     vi.stubGlobal("WebSocket", undefined);
-    cleanups.push(() => void vi.unstubAllGlobals());
-    expect(() => new CaudalClient({ url: "http://localhost" })).toThrow(CaudalError);
+    try {
+      expect(() => new CaudalClient({ url: "http://localhost" })).toThrow(CaudalError);
+    } finally {
+      vi.unstubAllGlobals();
+    }
   });
 });

@@ -7,10 +7,17 @@ import {
   CaudalClient,
   type CaudalError,
   type ConnectionState,
+  type FunctionCallStream,
+  type InputItem,
+  type OutputItem,
   RateLimitError,
   type ResponseEvent,
   type ResponseHandle,
   type ResponseObject,
+  runTools,
+  type SummaryTextPart,
+  type Tool,
+  type ToolRun,
   type WebSocketConstructor,
 } from "../src/index.ts";
 
@@ -50,3 +57,51 @@ client.responses.create({ input: "hi", stream_id: "mine" });
 client.responses.create({ input: "hi", max_tokens: 5 });
 // @ts-expect-error undefined is not a left-out value
 client.responses.create({ input: undefined });
+
+// Readers of an answer.
+expectTypeOf(handle.reasoning()).toExtend<AsyncIterable<string>>();
+expectTypeOf(handle.functionCalls()).toExtend<AsyncIterable<FunctionCallStream>>();
+expectTypeOf(handle.json()).toEqualTypeOf<Promise<unknown>>();
+expectTypeOf(handle.json<{ city: string }>()).toEqualTypeOf<Promise<{ city: string }>>();
+expectTypeOf(handle.json((value) => String(value))).toEqualTypeOf<Promise<string>>();
+
+// `type` tells the items apart, those that go in and those that come out; what came out goes in.
+export function narrowItem(item: OutputItem): InputItem {
+  if (item.type === "function_call") expectTypeOf(item.arguments).toEqualTypeOf<string>();
+  if (item.type === "reasoning") expectTypeOf(item.summary).toEqualTypeOf<readonly SummaryTextPart[]>();
+  // @ts-expect-error a call is no message
+  if (item.type === "function_call") item.content;
+  return item;
+}
+client.responses.create({
+  input: [
+    { role: "user", content: [{ type: "input_text", text: "hi" }] },
+    { type: "function_call", call_id: "a", name: "f", arguments: "{}" },
+    { type: "function_call_output", call_id: "a", output: "1" },
+  ],
+  text: { format: { type: "json_schema", name: "city", schema: { type: "object" } } },
+  tools: [{ type: "function", name: "f" }],
+  tool_choice: { type: "function", name: "f" },
+  reasoning: { effort: "low" },
+  include: ["message.output_text.logprobs"],
+  top_logprobs: 2,
+});
+// @ts-expect-error an output names its call
+client.responses.create({ input: [{ type: "function_call_output", output: "1" }] });
+// @ts-expect-error a schema has a name
+client.responses.create({ text: { format: { type: "json_schema", schema: {} } } });
+// @ts-expect-error there is no such mode
+client.responses.create({ cache: { mode: "write" } });
+
+// A tool's arguments are what it says itself; as a `Tool` its check has to agree.
+interface City {
+  city: string;
+}
+const checked: Tool<City> = { parse: (args) => args as City, execute: (args) => args.city };
+expectTypeOf(
+  runTools(client, { input: "hi", tools: { checked, typed: { execute: ({ city }: City) => city } } }),
+).toEqualTypeOf<ToolRun>();
+// @ts-expect-error the check and the function disagree
+export const torn: Tool<City> = { parse: () => ({ town: "x" }), execute: ({ city }) => city };
+// @ts-expect-error nobody has said what the arguments are
+runTools(client, { tools: { f: { execute: ({ city }) => city } } });

@@ -13,7 +13,7 @@ import { isRunning } from "./turn.ts";
 import { useStickToBottom } from "./use-stick-to-bottom.ts";
 
 export function App({ store }: { store: ChatStore }): ReactNode {
-  const { turns, connection, model, needsToken } = useSyncExternalStore(store.subscribe, store.snapshot);
+  const { turns, connection, models, model, needsToken } = useSyncExternalStore(store.subscribe, store.snapshot);
   const message = useRef<HTMLTextAreaElement>(null);
   const { content, atBottom, toBottom } = useStickToBottom();
   const running = isRunning(turns.at(-1));
@@ -41,7 +41,13 @@ export function App({ store }: { store: ChatStore }): ReactNode {
       <a className="skip" href="#message">
         Skip to the message box
       </a>
-      <Header model={model} connection={connection} onNewChat={turns.length > 0 ? newChat : undefined} />
+      <Header
+        models={models}
+        model={model}
+        connection={connection}
+        onModel={(id) => store.chooseModel(id)}
+        onNewChat={turns.length > 0 ? newChat : undefined}
+      />
       <main>
         {turns.length === 0 && <Welcome onPick={send} />}
         {turns.map((turn, index) => (

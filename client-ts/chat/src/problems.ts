@@ -1,6 +1,7 @@
 import {
   ApiError,
   AuthenticationError,
+  ConflictError,
   ConnectionError,
   NotFoundError,
   RateLimitError,
@@ -20,6 +21,7 @@ export function problemOf(error: unknown): Problem {
 
 function messageOf(error: unknown): string {
   if (error instanceof AuthenticationError) return "The server does not accept this access token.";
+  if (error instanceof ConflictError) return "Another answer is under way in this conversation.";
   if (error instanceof RateLimitError) return `That was a little fast for the server. Try again${soon(error)}.`;
   if (error instanceof ResumeExpiredError || error instanceof NotFoundError) {
     return "The server no longer has this answer.";

@@ -1,5 +1,3 @@
-import type { InputMessage } from "caudal-client";
-
 export type TurnStatus =
   /** Asked, and nothing of the answer is here yet. */
   | "waiting"
@@ -16,19 +14,39 @@ export interface Problem {
   canRetry: boolean;
 }
 
+/** What the model thought before it answered. */
+export interface Thinking {
+  readonly text: string;
+  /** How long it took, once it is over; unknown when it was not seen. */
+  readonly ms?: number;
+  readonly over: boolean;
+}
+
+/** A function that the model called. */
+export interface Call {
+  readonly id: string;
+  readonly name: string;
+  readonly arguments: string;
+  /** The arguments are whole. */
+  readonly done: boolean;
+}
+
 /** A question and its answer. */
 export interface Turn {
   /** Names the turn here and is its request's idempotency key, so that a reload before the server's first word asks once. */
   readonly key: string;
   readonly prompt: string;
-  readonly previousResponseId: string | null;
   readonly responseId?: string;
   readonly status: TurnStatus;
   readonly answer: string;
+  readonly thinking?: Thinking | undefined;
+  readonly calls?: readonly Call[] | undefined;
   readonly problem?: Problem;
   readonly queue?: { position: number; estimatedWaitMs: number | undefined };
+  /** The server had no room; it is asked again then (as `Date.now()` counts). */
+  readonly retryAt?: number | undefined;
   readonly stopping?: boolean;
-  readonly askedAt: number;
+  readonly askedAt?: number;
   readonly firstTokenAt?: number;
   readonly tokensPerSecond?: number;
   readonly tokens?: number;
@@ -36,21 +54,6 @@ export interface Turn {
 
 export function isRunning(turn: Turn | undefined): boolean {
   return turn?.status === "waiting" || turn?.status === "streaming";
-}
-
-/** Whether the next turn can go on from this one. */
-export function hasAnswer(turn: Turn): boolean {
-  return (
-    turn.responseId !== undefined && (turn.status === "done" || turn.status === "stopped" || turn.status === "cut")
-  );
-}
-
-/** What to send in the place of a previous response's id when the server no longer has that response. */
-export function historyOf(turns: readonly Turn[]): InputMessage[] {
-  return turns.filter(hasAnswer).flatMap((turn): InputMessage[] => [
-    { role: "user", content: turn.prompt },
-    { role: "assistant", content: turn.answer },
-  ]);
 }
 
 export function newKey(): string {

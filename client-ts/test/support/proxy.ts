@@ -3,6 +3,8 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
 export interface Network {
   url: string;
+  /** Where new connections go. */
+  target: string;
   /** Connections so far. */
   readonly accepted: number;
   /**
@@ -16,11 +18,11 @@ export interface Network {
 
 /** A network that breaks when the test says so. */
 export async function startProxy(target: string): Promise<Network> {
-  const { hostname, port } = new URL(target);
   const open = new Set<Socket>();
   let accepted = 0;
   const server = createServer((client) => {
     accepted++;
+    const { hostname, port } = new URL(proxy.target);
     const upstream = connect(Number(port), hostname);
     let held = false;
     const kill = (): void => {
@@ -48,6 +50,7 @@ export async function startProxy(target: string): Promise<Network> {
   await once(server, "listening");
   const proxy: Network = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    target,
     get accepted() {
       return accepted;
     },

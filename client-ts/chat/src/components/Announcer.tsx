@@ -1,7 +1,7 @@
 import type { ConnectionState } from "caudal-client";
 import { type ReactNode, useEffect, useRef, useState } from "react";
 import { isRunning, type Turn } from "../turn.ts";
-import { placeInQueue } from "./TurnView.tsx";
+import { placeInQueue } from "../words.ts";
 
 interface AnnouncerProps {
   turn: Turn | undefined;
@@ -35,6 +35,7 @@ function useNews(now: string): string {
 
 function turnNews(turn: Turn | undefined): string {
   if (!turn) return "";
+  if (turn.status === "waiting" && turn.retryAt !== undefined) return "The server is busy. Trying again soon.";
   if (turn.status === "waiting" && turn.queue && turn.queue.position > 0) return `${placeInQueue(turn.queue)}.`;
   if (isRunning(turn)) return "Answering.";
   if (turn.status === "stopped") return "Stopped.";

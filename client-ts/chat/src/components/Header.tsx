@@ -3,8 +3,10 @@ import type { ReactNode } from "react";
 import { Pencil, Waves } from "./icons.tsx";
 
 interface HeaderProps {
-  model: Model | undefined;
+  models: readonly Model[];
+  model: string | undefined;
   connection: ConnectionState;
+  onModel: (id: string) => void;
   onNewChat: (() => void) | undefined;
 }
 
@@ -14,10 +16,11 @@ const WORDS: Record<ConnectionState["status"], string> = {
   connected: "Connected",
   waiting: "Reconnecting",
   failed: "Not connected",
+  moving: "Connected",
   closed: "Not connected",
 };
 
-export function Header({ model, connection, onNewChat }: HeaderProps): ReactNode {
+export function Header({ models, model, connection, onModel, onNewChat }: HeaderProps): ReactNode {
   return (
     <header>
       <div className="bar">
@@ -25,15 +28,29 @@ export function Header({ model, connection, onNewChat }: HeaderProps): ReactNode
           <Waves />
           Caudal
         </h1>
-        <p className="where">
-          <span className="model" title={model?.id}>
-            {model?.id ?? ""}
-          </span>
+        <div className="where">
+          {models.length > 1 ? (
+            <select
+              className="model"
+              aria-label="Model"
+              title={model}
+              value={model}
+              onChange={(event) => onModel(event.target.value)}
+            >
+              {models.map(({ id }) => (
+                <option key={id}>{id}</option>
+              ))}
+            </select>
+          ) : (
+            <span className="model" title={model}>
+              {model ?? ""}
+            </span>
+          )}
           <span className="link" data-state={connection.status}>
             <span className="dot" aria-hidden="true" />
             <span className="link-words">{WORDS[connection.status]}</span>
           </span>
-        </p>
+        </div>
         <button
           type="button"
           className="quiet new-chat"

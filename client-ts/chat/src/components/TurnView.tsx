@@ -1,8 +1,12 @@
 import { memo, type ReactNode } from "react";
 import { Markdown } from "../markdown/Markdown.tsx";
 import { isRunning, type Turn } from "../turn.ts";
+import { duration } from "../words.ts";
+import { CallCard } from "./CallCard.tsx";
 import { CopyButton } from "./CopyButton.tsx";
 import { Again } from "./icons.tsx";
+import { Thoughts } from "./Thoughts.tsx";
+import { Waiting } from "./Waiting.tsx";
 
 interface TurnViewProps {
   turn: Turn;
@@ -22,9 +26,13 @@ export const TurnView = memo(function TurnView({ turn, onRegenerate }: TurnViewP
       <div className="answer" aria-busy={running}>
         <h2 className="sr-only">Answer</h2>
         {turn.status === "waiting" && <Waiting turn={turn} />}
+        {turn.thinking && <Thoughts thinking={turn.thinking} running={running} />}
         <div className="prose">
           <Markdown text={turn.answer} unfinished={turn.status !== "done"} />
         </div>
+        {turn.calls?.map((call) => (
+          <CallCard key={call.id} call={call} running={running} />
+        ))}
         <Outcome turn={turn} onRegenerate={onRegenerate} />
         <div className="meta">
           {!running && turn.answer !== "" && <CopyButton text={turn.answer} label="Copy answer" />}
@@ -40,19 +48,6 @@ export const TurnView = memo(function TurnView({ turn, onRegenerate }: TurnViewP
     </section>
   );
 });
-
-function Waiting({ turn }: { turn: Turn }): ReactNode {
-  return (
-    <p className="waiting">
-      <span className="pulse" aria-hidden="true">
-        <i />
-        <i />
-        <i />
-      </span>
-      {turn.queue && turn.queue.position > 0 && <span>{placeInQueue(turn.queue)}</span>}
-    </p>
-  );
-}
 
 function Outcome({ turn, onRegenerate }: TurnViewProps): ReactNode {
   if (turn.status === "stopped") return <p className="outcome">This answer was stopped.</p>;
@@ -74,7 +69,7 @@ function Figures({ turn }: { turn: Turn }): ReactNode {
   const { firstTokenAt, askedAt, tokensPerSecond, tokens } = turn;
   return (
     <p className="figures">
-      {firstTokenAt !== undefined && (
+      {firstTokenAt !== undefined && askedAt !== undefined && (
         <span className="figure">
           <abbr title="Time to the first token">TTFT</abbr> {duration(firstTokenAt - askedAt)}
         </span>
@@ -88,14 +83,4 @@ function Figures({ turn }: { turn: Turn }): ReactNode {
       {tokens !== undefined && <span className="figure">{tokens === 1 ? "1 token" : `${tokens} tokens`}</span>}
     </p>
   );
-}
-
-export function placeInQueue({ position, estimatedWaitMs }: NonNullable<Turn["queue"]>): string {
-  const ahead = position === 1 ? "Next in line" : `Number ${position} in line`;
-  return estimatedWaitMs === undefined ? ahead : `${ahead}, about ${duration(Math.max(1000, estimatedWaitMs))}`;
-}
-
-function duration(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`;
-  return ms < 10_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 1000)} s`;
 }

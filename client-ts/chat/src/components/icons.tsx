@@ -44,6 +44,16 @@ export const Pencil = (): ReactNode => (
     <path d="M13 5H6.5A2.5 2.5 0 0 0 4 7.5v10A2.5 2.5 0 0 0 6.5 20h10a2.5 2.5 0 0 0 2.5-2.5V11M10 14l.6-2.9L17.8 4l2.2 2.2-7.1 7.2z" />
   </Icon>
 );
+export const Chevron = (): ReactNode => (
+  <Icon>
+    <path d="m9.5 6.5 5.5 5.5-5.5 5.5" />
+  </Icon>
+);
+export const Braces = (): ReactNode => (
+  <Icon>
+    <path d="M9 4.5c-2.5 0-2.5 1.5-2.5 3.5s0 3.5-2 4c2 .5 2 2 2 4s0 3.5 2.5 3.5M15 4.5c2.5 0 2.5 1.5 2.5 3.5s0 3.5 2 4c-2 .5-2 2-2 4s0 3.5-2.5 3.5" />
+  </Icon>
+);
 export const Waves = (): ReactNode => (
   <svg className="waves" viewBox="0 0 32 32" aria-hidden="true" focusable="false">
     <path d="M4 10c4-3.6 8-3.6 12 0s8 3.6 12 0" />

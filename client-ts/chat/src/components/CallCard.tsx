@@ -1,0 +1,39 @@
+import type { ReactNode } from "react";
+import type { Call } from "../turn.ts";
+import { Braces } from "./icons.tsx";
+
+/** A call of a function: its name, and the arguments as they are written. */
+export function CallCard({ call, running }: { call: Call; running: boolean }): ReactNode {
+  const args = call.done ? tidy(call.arguments) : call.arguments;
+  return (
+    <figure className="call">
+      <figcaption>
+        <Braces />
+        <span>
+          {running && !call.done ? "Calling" : "Call of"} <code>{call.name}</code>
+        </span>
+      </figcaption>
+      {args !== "" && args !== "{}" && (
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, so the keyboard must reach it
+        <section className="call-arguments" aria-label={`Arguments of ${call.name}`} tabIndex={0}>
+          <pre>
+            <code>{args}</code>
+          </pre>
+        </section>
+      )}
+    </figure>
+  );
+}
+
+/** Short arguments on one line, others on a line each; what is no JSON object as the model wrote it. */
+function tidy(json: string): string {
+  try {
+    const value: unknown = JSON.parse(json);
+    const line = JSON.stringify(value);
+    if (line.length <= 60 || typeof value !== "object" || value === null || Array.isArray(value)) return line;
+    const lines = Object.entries(value).map(([key, of]) => `  ${JSON.stringify(key)}: ${JSON.stringify(of)}`);
+    return `{\n${lines.join(",\n")}\n}`;
+  } catch {
+    return json;
+  }
+}

@@ -1,0 +1,32 @@
+import { type ReactNode, useEffect, useState } from "react";
+import type { Turn } from "../turn.ts";
+import { placeInQueue } from "../words.ts";
+
+/** Nothing of the answer is here yet: why not, where that is known. */
+export function Waiting({ turn: { queue, retryAt } }: { turn: Turn }): ReactNode {
+  return (
+    <p className="waiting">
+      <span className="pulse" aria-hidden="true">
+        <i />
+        <i />
+        <i />
+      </span>
+      {retryAt !== undefined ? (
+        <Countdown to={retryAt} />
+      ) : (
+        queue && queue.position > 0 && <span>{placeInQueue(queue)}</span>
+      )}
+    </p>
+  );
+}
+
+function Countdown({ to }: { to: number }): ReactNode {
+  const [now, setNow] = useState(Date.now);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), 250);
+    return () => clearInterval(timer);
+  }, []);
+  const seconds = Math.ceil((to - now) / 1000);
+  const soon = seconds > 0 ? `in ${seconds} s` : "now";
+  return <span>The server is busy. Trying again {soon}.</span>;
+}

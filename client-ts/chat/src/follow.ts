@@ -1,0 +1,64 @@
+import type { ResponseHandle, ResponseObject } from "caudal-client";
+import { type Content, Draft } from "./draft.ts";
+import type { Turn, TurnStatus } from "./turn.ts";
+
+/**
+ * Shows an answer as it comes, the words of one frame together, and gives what is to be shown in the end. `timed` is whether
+ * it comes as it is generated: a replay comes as fast as it can be had.
+ */
+export async function followAnswer(
+  handle: ResponseHandle,
+  timed: boolean,
+  show: (change: Partial<Turn>) => void,
+): Promise<Partial<Turn>> {
+  const draft = new Draft(timed);
+  let deltas = 0;
+  let firstAt = 0;
+  let scheduled = false;
+  const flush = (): void => {
+    if (!scheduled) return;
+    scheduled = false;
+    const now = Date.now();
+    const rate = deltas > 2 && now > firstAt ? ((deltas - 1) * 1000) / (now - firstAt) : undefined;
+    show({ ...draft.content, status: "streaming", ...(rate && timed ? { tokensPerSecond: rate } : {}) });
+  };
+  try {
+    for await (const event of handle) {
+      if (event.type === "response.created") show({ responseId: event.response_id, retryAt: undefined });
+      if (!draft.take(event)) continue;
+      deltas++;
+      if (firstAt === 0) {
+        firstAt = Date.now();
+        if (timed) show({ firstTokenAt: firstAt });
+      }
+      if (scheduled) continue;
+      scheduled = true;
+      // A hidden page draws no frames.
+      if (document.hidden) setTimeout(flush, 100);
+      else requestAnimationFrame(flush);
+    }
+  } finally {
+    flush();
+  }
+  const response = await handle.final();
+  return finished(response, draft.finished(response), timed ? Date.now() - firstAt : undefined);
+}
+
+/** What a turn is once its response has ended. */
+export function finished(response: ResponseObject, content: Content, streamedMs?: number): Partial<Turn> {
+  const tokens = response.usage?.output_tokens;
+  const timed = tokens !== undefined && tokens > 1 && streamedMs !== undefined && streamedMs > 0;
+  return {
+    ...content,
+    status: statusOf(response),
+    responseId: response.id,
+    stopping: false,
+    ...(tokens === undefined ? {} : { tokens }),
+    ...(timed ? { tokensPerSecond: ((tokens - 1) * 1000) / streamedMs } : {}),
+  };
+}
+
+function statusOf(response: ResponseObject): TurnStatus {
+  if (response.status === "completed") return "done";
+  return response.incomplete_details?.reason === "cancelled" ? "stopped" : "cut";
+}

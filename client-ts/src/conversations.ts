@@ -1,0 +1,163 @@
+import { DetachedError, NotFoundError } from "./errors.ts";
+import { EventLog } from "./event-log.ts";
+import type { ResponseHandle } from "./handle.ts";
+import type { Http } from "./http.ts";
+import type { FunctionCallOutput, InputItem, InputTextPart, ItemStatus, OutputItem } from "./items.ts";
+import type { Link } from "./link.ts";
+import { everyOne, type Page, type PageQuery } from "./pages.ts";
+import type { Responses } from "./responses.ts";
+
+export interface Conversation {
+  id: string;
+  object: "conversation";
+  /** Unix seconds. */
+  created_at: number;
+  metadata: Record<string, string>;
+}
+
+/** A message of a conversation that is not an answer. */
+export interface StoredMessage {
+  type: "message";
+  id: string;
+  role: "user" | "system" | "developer";
+  status: ItemStatus;
+  content: readonly InputTextPart[];
+}
+
+/** What a conversation holds: what was asked, what was answered, and what functions gave. */
+export type ConversationItem = StoredMessage | OutputItem | (FunctionCallOutput & { id: string });
+
+export interface ConversationCreateParams {
+  /** What has been said already. */
+  items?: readonly InputItem[];
+  metadata?: Record<string, string>;
+}
+
+/** Conversations that the server keeps: every request with `conversation` goes on from its items and adds both sides. */
+export class Conversations {
+  readonly items: ConversationItems;
+  readonly #http: Http;
+  readonly #link: Link;
+  readonly #responses: Responses;
+
+  /** @internal */
+  constructor(http: Http, link: Link, responses: Responses) {
+    this.#http = http;
+    this.#link = link;
+    this.#responses = responses;
+    this.items = new ConversationItems(http);
+  }
+
+  /**
+   * The turns of a conversation that others ask for: first what runs there, or ran last, then each one as it begins, until
+   * `signal` is aborted or the loop is left. What this client follows already is not among them. Stays connected. Of the
+   * turns that began and ended during an outage only the last is told of; the items have them all.
+   */
+  async *follow(
+    conversation: string,
+    options: { signal?: AbortSignal } = {},
+  ): AsyncGenerator<ResponseHandle, void, undefined> {
+    // What to look at: a response, or whatever is there after a time without a connection.
+    const turns = new EventLog<string | { conversation: string }>();
+    const stop = this.#link.watch({
+      conversation,
+      connected: () => turns.append({ conversation }),
+      turn: (responseId) => turns.append(responseId),
+    });
+    let pending: AbortController | undefined;
+    const leave = (): void => {
+      turns.end();
+      pending?.abort();
+    };
+    options.signal?.addEventListener("abort", leave);
+    if (options.signal?.aborted) leave();
+    const seen = new Set<string>();
+    try {
+      for await (const turn of turns.follow()) {
+        if (typeof turn === "string" && (seen.has(turn) || this.#link.runsOf(turn) > 0)) continue;
+        const asking = new AbortController();
+        pending = asking;
+        const handle = this.#responses.resume(turn, { signal: asking.signal });
+        const id = await handle.id.catch(unlessGone);
+        pending = undefined;
+        if (id === undefined || seen.has(id) || this.#link.runsOf(id) > 1) {
+          asking.abort();
+          continue;
+        }
+        seen.add(id);
+        yield handle;
+      }
+    } finally {
+      stop();
+      options.signal?.removeEventListener("abort", leave);
+    }
+  }
+
+  create(params: ConversationCreateParams = {}): Promise<Conversation> {
+    return this.#http.post("conversations", params);
+  }
+
+  retrieve(id: string): Promise<Conversation> {
+    return this.#http.get(pathOf(id));
+  }
+
+  /** Replaces the metadata. */
+  update(id: string, params: { metadata: Record<string, string> }): Promise<Conversation> {
+    return this.#http.post(pathOf(id), params);
+  }
+
+  /** Deletes it with its items and the responses in it; one that runs is cancelled. */
+  async delete(id: string): Promise<void> {
+    await this.#http.delete(pathOf(id));
+  }
+
+  /** One page, the newest first. */
+  list(query: PageQuery = {}): Promise<Page<Conversation>> {
+    return this.#http.get("conversations", { ...query });
+  }
+
+  all(query: PageQuery = {}): AsyncGenerator<Conversation, void, undefined> {
+    return everyOne((page) => this.list(page), query);
+  }
+}
+
+export class ConversationItems {
+  readonly #http: Http;
+
+  /** @internal */
+  constructor(http: Http) {
+    this.#http = http;
+  }
+
+  /** Adds items at the end, all or none. */
+  create(conversation: string, items: readonly InputItem[]): Promise<Page<ConversationItem>> {
+    return this.#http.post(`${pathOf(conversation)}/items`, { items });
+  }
+
+  /** One page, the newest first. */
+  list(conversation: string, query: PageQuery = {}): Promise<Page<ConversationItem>> {
+    return this.#http.get(`${pathOf(conversation)}/items`, { ...query });
+  }
+
+  all(conversation: string, query: PageQuery = {}): AsyncGenerator<ConversationItem, void, undefined> {
+    return everyOne((page) => this.list(conversation, page), query);
+  }
+
+  retrieve(conversation: string, item: string): Promise<ConversationItem> {
+    return this.#http.get(`${pathOf(conversation)}/items/${encodeURIComponent(item)}`);
+  }
+
+  /** Takes an item out; gives the conversation without it. */
+  delete(conversation: string, item: string): Promise<Conversation> {
+    return this.#http.delete(`${pathOf(conversation)}/items/${encodeURIComponent(item)}`);
+  }
+}
+
+function pathOf(conversation: string): string {
+  return `conversations/${encodeURIComponent(conversation)}`;
+}
+
+function unlessGone(error: unknown): undefined {
+  if (error instanceof NotFoundError || error instanceof DetachedError) return undefined;
+  throw error;
+}

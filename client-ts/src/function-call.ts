@@ -1,0 +1,53 @@
+import { CaudalError, ResponseFailedError } from "./errors.ts";
+import type { EventLog } from "./event-log.ts";
+import type { ResponseEvent } from "./events.ts";
+import type { FunctionCall } from "./items.ts";
+
+/** One function call of a response, from the moment the model begins to write it. */
+export class FunctionCallStream {
+  readonly callId: string;
+  readonly name: string;
+  readonly outputIndex: number;
+  readonly #log: EventLog<ResponseEvent>;
+  readonly #from: number;
+
+  /** @internal `from` is the place in the log of the event that announced the call. */
+  constructor(log: EventLog<ResponseEvent>, from: number, outputIndex: number, call: FunctionCall) {
+    this.#log = log;
+    this.#from = from;
+    this.outputIndex = outputIndex;
+    this.callId = call.call_id;
+    this.name = call.name;
+  }
+
+  /** The arguments as they are written: pieces of JSON, whole only at the end. */
+  async *arguments(): AsyncGenerator<string, void, undefined> {
+    let streamed = false;
+    for await (const event of this.#events()) {
+      if (event.type === "response.function_call_arguments.delta") {
+        streamed = true;
+        yield event.delta;
+      }
+      // A handle that resumed behind the deltas has the whole instead.
+      if (event.type === "response.output_item.done" && event.item.type === "function_call") {
+        if (!streamed && event.item.arguments !== "") yield event.item.arguments;
+        return;
+      }
+    }
+  }
+
+  /** The call when it is complete. Its `arguments` are what the model wrote: parse and check them. */
+  async final(): Promise<FunctionCall> {
+    for await (const event of this.#events()) {
+      if (event.type === "response.output_item.done" && event.item.type === "function_call") return event.item;
+    }
+    throw new CaudalError("The response ended before this call was complete.");
+  }
+
+  async *#events(): AsyncGenerator<ResponseEvent, void, undefined> {
+    for await (const event of this.#log.follow(this.#from)) {
+      if (event.type === "response.failed") throw new ResponseFailedError(event.response);
+      if ("output_index" in event && event.output_index === this.outputIndex) yield event;
+    }
+  }
+}

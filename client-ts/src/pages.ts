@@ -1,0 +1,30 @@
+/** Lists that come in pages. */
+
+export interface PageQuery {
+  /** How many at most. */
+  limit?: number;
+  /** The last id of the page before. */
+  after?: string;
+  order?: "asc" | "desc";
+}
+
+export interface Page<T> {
+  object: "list";
+  data: readonly T[];
+  first_id: string | null;
+  last_id: string | null;
+  has_more: boolean;
+}
+
+/** Every entry, each page fetched when it is needed. */
+export async function* everyOne<T>(
+  list: (query: PageQuery) => Promise<Page<T>>,
+  query: PageQuery,
+): AsyncGenerator<T, void, undefined> {
+  for (let after = query.after; ; ) {
+    const page = await list(after === undefined ? query : { ...query, after });
+    yield* page.data;
+    if (!page.has_more || page.last_id === null) return;
+    after = page.last_id;
+  }
+}

@@ -1,0 +1,216 @@
+/** Lets the model call functions until it has an answer: responses and the results of their calls, in turn. */
+
+import type { CaudalClient } from "./client.ts";
+import { DetachedError, isRecord, TooManyTurnsError } from "./errors.ts";
+import { EventLog } from "./event-log.ts";
+import type { ResponseEvent } from "./events.ts";
+import type { ResponseHandle } from "./handle.ts";
+import type { FunctionCall, FunctionCallOutput } from "./items.ts";
+import type { FollowOptions } from "./responses.ts";
+import type { FunctionTool, ResponseCreateParams, ResponseObject } from "./types.ts";
+
+export interface ToolCall {
+  readonly callId: string;
+  readonly name: string;
+  /** Aborted when the run is cancelled or no longer followed. */
+  readonly signal: AbortSignal;
+}
+
+/** A function that the model may call. */
+export interface Tool<Args extends object = object> {
+  description?: string;
+  /** A JSON Schema of the arguments. */
+  parameters?: Record<string, unknown>;
+  strict?: boolean;
+  /**
+   * Checks what the model wrote and returns it typed, or throws; the `parse` of a schema library fits. Without it the
+   * arguments are any JSON object, whatever type `execute` names.
+   */
+  parse?: (args: unknown) => Args;
+  /** What it returns is given to the model: a string as it is, anything else as JSON. So is what it throws, as an error. */
+  execute: (args: Args, call: ToolCall) => unknown;
+}
+
+/** A tool of any arguments. Methods, since they may be of a narrower type than here. */
+interface AnyTool extends Omit<Tool, "parse" | "execute"> {
+  parse?(args: unknown): object;
+  execute(args: object, call: ToolCall): unknown;
+}
+
+export interface RunToolsParams extends Omit<ResponseCreateParams, "tools"> {
+  /** By name. */
+  tools: Readonly<Record<string, AnyTool>>;
+  /** Responses to ask for at most. Default 10. */
+  maxTurns?: number;
+}
+
+export interface RunToolsOptions extends FollowOptions {
+  /**
+   * Goes on from this response instead of asking for a first one: after a page reload, with the id of the last of
+   * `answers()`. Functions whose results had not been sent yet run again.
+   */
+  resume?: string;
+}
+
+/**
+ * Asks, executes the calls of the response, all of one response together, and sends the results back, until a response
+ * has no calls. Returns at once; errors come out of the run. A `tool_choice` that forces a call holds for the first turn.
+ */
+export function runTools(client: CaudalClient, params: RunToolsParams, options: RunToolsOptions = {}): ToolRun {
+  return new ToolRun(client, params, options);
+}
+
+/** The responses of one run. Like a handle it can be read as often as wanted, each time from the start. */
+export class ToolRun implements AsyncIterable<ResponseEvent> {
+  readonly #client: CaudalClient;
+  readonly #params: Omit<ResponseCreateParams, "tools">;
+  readonly #tools: RunToolsParams["tools"];
+  readonly #maxTurns: number;
+  readonly #options: RunToolsOptions;
+  readonly #answers = new EventLog<ResponseHandle>();
+  readonly #abort = new AbortController();
+  #current: ResponseHandle | undefined;
+  #final: ResponseObject | undefined;
+
+  /** @internal */
+  constructor(client: CaudalClient, params: RunToolsParams, options: RunToolsOptions) {
+    const { tools, maxTurns = 10, ...rest } = params;
+    this.#client = client;
+    this.#params = rest;
+    this.#tools = tools;
+    this.#maxTurns = maxTurns;
+    this.#options = options;
+    void this.#run();
+  }
+
+  /** Each response as it is asked for: handles, to be read as any other. */
+  answers(): AsyncGenerator<ResponseHandle, void, undefined> {
+    return this.#answers.follow();
+  }
+
+  /** The events of all responses, one response after the other; `response_id` tells them apart. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<ResponseEvent, void, undefined> {
+    for await (const answer of this.answers()) yield* answer.events();
+  }
+
+  /** The output text of all responses as it comes. */
+  async *text(): AsyncGenerator<string, void, undefined> {
+    for await (const answer of this.answers()) yield* answer.text();
+  }
+
+  /** The last response: one without calls, or one that ended early. `TooManyTurnsError` when there is none in time. */
+  async final(): Promise<ResponseObject> {
+    await this.#answers.whenEnded();
+    // The log ended without an error, so there is a last response.
+    return this.#final as ResponseObject;
+  }
+
+  /** Cancels the response that runs, aborts the functions' signal, and asks for nothing more. */
+  async cancel(): Promise<void> {
+    this.#abort.abort();
+    await this.#current?.cancel();
+  }
+
+  async #run(): Promise<void> {
+    const { signal, cancelSignal } = this.#options;
+    const abort = (): void => this.#abort.abort();
+    for (const source of [signal, cancelSignal]) {
+      if (source?.aborted) abort();
+      source?.addEventListener("abort", abort, { once: true });
+    }
+    try {
+      this.#final = await this.#turns();
+      this.#answers.end();
+    } catch (error) {
+      this.#answers.end(error as Error);
+    } finally {
+      for (const source of [signal, cancelSignal]) source?.removeEventListener("abort", abort);
+    }
+  }
+
+  async #turns(): Promise<ResponseObject> {
+    const { resume } = this.#options;
+    const tools = Object.entries(this.#tools).map(([name, tool]) => described(name, tool));
+    let answer =
+      resume === undefined
+        ? this.#client.responses.create({ ...this.#params, tools }, this.#options)
+        : this.#client.responses.resume(resume, this.#options);
+    for (let turn = 1; ; turn++) {
+      this.#current = answer;
+      this.#answers.append(answer);
+      const response = await answer.final();
+      const calls = response.output.filter((item) => item.type === "function_call");
+      if (calls.length === 0 || response.status !== "completed") return response;
+      if (turn >= this.#maxTurns) throw new TooManyTurnsError(this.#maxTurns, response);
+      const input = await this.#execute(calls);
+      if (this.#options.signal?.aborted) throw new DetachedError("The caller stopped following.");
+      if (this.#abort.signal.aborted) return response;
+      answer = this.#client.responses.create({ ...this.#next(response), tools, input }, this.#options);
+    }
+  }
+
+  /** Its request id follows from the response it answers: asked twice, before and after a reload, it runs once. */
+  #next({ id }: ResponseObject): ResponseCreateParams {
+    const { tool_choice, conversation, ...rest } = this.#params;
+    return {
+      ...rest,
+      ...(conversation == null ? { previous_response_id: id } : { conversation }),
+      ...(tool_choice === "none" ? { tool_choice } : {}),
+      client_request_id: `tools_${id}`,
+    };
+  }
+
+  /** Ends early when the run is aborted: a function that does not heed its signal is not waited for. */
+  async #execute(calls: readonly FunctionCall[]): Promise<FunctionCallOutput[]> {
+    const { signal } = this.#abort;
+    let onAbort: (() => void) | undefined;
+    const aborted = new Promise<FunctionCallOutput[]>((resolve) => {
+      onAbort = () => resolve([]);
+      if (signal.aborted) onAbort();
+      signal.addEventListener("abort", onAbort);
+    });
+    try {
+      return await Promise.race([aborted, Promise.all(calls.map((call) => this.#output(call)))]);
+    } finally {
+      if (onAbort) signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  async #output({ call_id, name, arguments: json }: FunctionCall): Promise<FunctionCallOutput> {
+    return { type: "function_call_output", call_id, output: await this.#result(call_id, name, json) };
+  }
+
+  /** The model can mend its own mistakes, and say what went wrong, only if it is told of them. */
+  async #result(callId: string, name: string, json: string): Promise<string> {
+    const tool = Object.hasOwn(this.#tools, name) ? this.#tools[name] : undefined;
+    try {
+      if (!tool) throw new Error(`There is no function ${name}.`);
+      const args = objectOf(json);
+      const given = tool.parse ? tool.parse(args) : args;
+      const result = await tool.execute(given, { callId, name, signal: this.#abort.signal });
+      return typeof result === "string" ? result : (JSON.stringify(result) ?? "null");
+    } catch (error) {
+      return JSON.stringify({ error: error instanceof Error ? error.message : String(error) });
+    }
+  }
+}
+
+function described(name: string, { description, parameters, strict }: AnyTool): FunctionTool {
+  return {
+    type: "function",
+    name,
+    parameters: parameters ?? { type: "object", properties: {} },
+    ...(description === undefined ? {} : { description }),
+    ...(strict === undefined ? {} : { strict }),
+  };
+}
+
+function objectOf(json: string): object {
+  try {
+    const value: unknown = JSON.parse(json === "" ? "{}" : json);
+    if (isRecord(value)) return value;
+  } catch {
+    // Said below.
+  }
+  throw new Error("The arguments are not a JSON object.");
+}
