@@ -9,7 +9,7 @@ use std::{
 use caudal_server::{
     engine::Finish,
     store::{
-        Created, Entry, Header, LOG_VERSION, Lease, Store,
+        Created, Entry, Header, LOG_VERSION, Lease, Retention, Store,
         redis::{Config, RedisStore},
     },
     wire::{
@@ -31,8 +31,11 @@ fn store(redis: &Redis, replica: &str) -> RedisStore {
         url: redis.url(),
         prefix: "bench".into(),
         timeout: Duration::from_secs(5),
-        retention: Duration::from_secs(600),
-        resume_window: Duration::from_secs(600),
+        retention: Retention {
+            default: Duration::from_secs(600),
+            tenants: Default::default(),
+            resume_window: Duration::from_secs(600),
+        },
         replica: replica.into(),
         lease: Duration::from_secs(5),
     };
@@ -53,6 +56,7 @@ async fn created(store: &RedisStore, id: &str) -> Lease {
         max_output_tokens: REPLAYED,
         dialect: Default::default(),
         left_out: Default::default(),
+        sharing: None,
     };
     match store.create(header).await.expect("create") {
         Created::New(lease) => lease,
