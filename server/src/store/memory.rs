@@ -130,7 +130,7 @@ fn ids<K: std::hash::Hash + Eq + Send + Sync + 'static>(retention: Duration) -> 
 #[async_trait]
 impl Store for MemoryStore {
     async fn create(&self, header: Header) -> Result<Created, StoreError> {
-        let id = header.id.clone();
+        let (id, shows) = (header.id.clone(), header.shows().is_some());
         let request = header.create.client_request_id.clone().map(|request| (header.tenant.clone(), request));
         let log = Log {
             header: Arc::new(header),
@@ -138,22 +138,21 @@ impl Store for MemoryStore {
             lease: Mutex::new(Held { fence: 1, ..Held::default() }),
             state: watch::Sender::default(),
         };
-        let shows = log.header.shows().is_some();
         let log = Arc::new(log);
-        // The log is there before its request id is, so that whoever finds the id finds the log.
+        // Held to the end: of two creates with one request id one is first, and whoever finds the id finds the log.
+        let mut running = self.running();
+        if let Some(request) = request {
+            if let Some(first) = self.requests.get(&request) {
+                return Ok(Created::Existing(first));
+            }
+            self.requests.insert(request, id.clone());
+        }
         if shows {
             self.finish(&id, log);
         } else {
-            self.running().insert(id.clone(), log);
+            running.insert(id.clone(), log);
         }
-        if let Some(request) = request {
-            let entry = self.requests.entry(request).or_insert(id.clone());
-            if !entry.is_fresh() {
-                self.running().remove(&id);
-                self.finished.invalidate(&id);
-                return Ok(Created::Existing(entry.into_value()));
-            }
-        }
+        drop(running);
         Ok(Created::New(Lease { id, owner: OWNER.into(), fence: 1 }))
     }
 
