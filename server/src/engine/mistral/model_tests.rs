@@ -1,6 +1,6 @@
 //! Where models come from and how they are served: other files than GGUF, several models, a batch, a reload.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use candle_core::quantized::gguf_file::{self, Value};
 
@@ -255,26 +255,23 @@ fn a_reload_loses_nothing_and_frees_the_old_one() {
         let mut running = engine.generate("m", request(long, 120)).unwrap();
         running.recv().await.expect("it has begun");
         let running = tokio::spawn(collect(running));
-        let first = tokio::spawn({
-            let engine = engine.clone();
-            async move { engine.reload("m").await }
-        });
-        let second = loop {
-            // The first is on its way when it has the lock.
-            match engine.reload("m").await {
-                Err(ReloadError::InProgress(_)) => break true,
-                Ok(_) => break false,
-                Err(error) => panic!("{error}"),
-            }
-        };
-        let reloaded = first.await.unwrap();
-        assert!(second || matches!(reloaded, Err(ReloadError::InProgress(_))), "one of two reloads is refused");
+        let (first, second) = tokio::join!(engine.reload("m"), engine.reload("m"));
+        let (done, refused) = if first.is_ok() { (first, second) } else { (second, first) };
+        assert!(matches!(refused, Err(ReloadError::InProgress(_))), "one at a time: {refused:?}");
+        let reloaded = done.expect("it is loaded again");
+        assert_eq!((&reloaded.old, &reloaded.new), (&reloaded.new, &the(&engine).info));
         let fresh = collect(engine.generate("m", request(long, 120)).unwrap()).await;
         assert_eq!(fresh.text, whole.text);
         let rest = running.await.unwrap();
         assert!(whole.text.ends_with(&rest.text) && whole.tokens.ends_with(&rest.tokens), "{rest:?}");
         assert_eq!(rest.tokens.len(), whole.tokens.len() - 1);
-        assert!(old.upgrade().is_none(), "the old slots are still there");
+        // Its task ends just after its channel.
+        let gone = async {
+            while old.upgrade().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the old slots are gone");
         assert!(matches!(engine.reload("x").await, Err(ReloadError::UnknownModel(_))));
     });
 }
