@@ -1,15 +1,28 @@
 //! The pool of slots driven directly.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caudal_server::engine::{Engine, GenerateRequest, Message, Prompt, Role, Sampling};
 use tokio_util::sync::CancellationToken;
 
 use crate::Stream;
 
+/// A reply, and how long its first token took.
+pub struct Reply {
+    pub text: String,
+    pub first: Duration,
+    pub prompt_tokens: usize,
+    pub stream: Stream,
+}
+
 pub async fn chat(engine: &dyn Engine, text: String, tokens: u32) -> anyhow::Result<Stream> {
+    Ok(say(engine, vec![Message::text(Role::User, text)], tokens).await?.stream)
+}
+
+pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::Result<Reply> {
     let model = engine.models()[0].id.clone();
-    let prompt = engine.tokenize(&model, &Prompt::of(vec![Message::text(Role::User, text)]))?;
+    let prompt = engine.tokenize(&model, &Prompt::of(messages))?;
+    let prompt_tokens = prompt.len();
     let request = GenerateRequest {
         prompt,
         scope: "default".into(),
@@ -21,12 +34,15 @@ pub async fn chat(engine: &dyn Engine, text: String, tokens: u32) -> anyhow::Res
         max_output_tokens: tokens,
         cancel: CancellationToken::new(),
     };
+    let begun = Instant::now();
     let mut deltas = engine.generate(&model, request)?;
-    let mut stream = Stream::default();
+    let (mut stream, mut text) = (Stream::default(), String::new());
     while let Some(delta) = deltas.recv().await {
+        text.push_str(&delta.text);
         if !delta.tokens.is_empty() {
             stream.times.push(Instant::now());
         }
     }
-    Ok(stream)
+    let first = stream.times.first().map_or(Duration::MAX, |first| *first - begun);
+    Ok(Reply { text, first, prompt_tokens, stream })
 }

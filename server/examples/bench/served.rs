@@ -33,7 +33,11 @@ pub async fn chat(address: SocketAddr, text: String, tokens: u32) -> anyhow::Res
     Connection::open(address).await?.chat(&text, tokens).await
 }
 
-pub struct Connection(BufReader<TcpStream>);
+pub struct Connection {
+    socket: BufReader<TcpStream>,
+    /// The response that a next turn follows.
+    last: Option<String>,
+}
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
@@ -52,11 +56,23 @@ impl Connection {
             line.clear();
             stream.read_line(&mut line).await?;
         }
-        Ok(Self(stream))
+        Ok(Self { socket: stream, last: None })
     }
 
     pub async fn chat(&mut self, text: &str, tokens: u32) -> anyhow::Result<Stream> {
-        let create = json!({"type": "response.create", "input": text, "temperature": 0, "max_output_tokens": tokens});
+        self.turn(text, tokens, false).await
+    }
+
+    /// One turn, of the conversation so far where it `continues`.
+    pub async fn turn(&mut self, text: &str, tokens: u32, continues: bool) -> anyhow::Result<Stream> {
+        let previous = self.last.take().filter(|_| continues);
+        let create = json!({
+            "type": "response.create",
+            "input": text,
+            "temperature": 0,
+            "max_output_tokens": tokens,
+            "previous_response_id": previous,
+        });
         self.send(&create.to_string()).await?;
         let mut stream = Stream::default();
         loop {
@@ -64,6 +80,7 @@ impl Connection {
             match event["type"].as_str().unwrap_or_default() {
                 "response.output_text.delta" => stream.times.push(Instant::now()),
                 "response.completed" | "response.incomplete" => {
+                    self.last = event["response"]["id"].as_str().map(Into::into);
                     // A delta may hold no text, and then is no event: the tokens are counted by the server.
                     let counted = event["response"]["usage"]["output_tokens"].as_u64().unwrap_or(0) as usize;
                     ensure!(stream.times.len() <= counted, "more deltas than tokens");
@@ -82,19 +99,19 @@ impl Connection {
     async fn send(&mut self, text: &str) -> anyhow::Result<()> {
         let length = u16::try_from(text.len())?.to_be_bytes();
         let head = [0x81, 0x80 | 126, length[0], length[1], 0, 0, 0, 0];
-        Ok(self.0.get_mut().write_all(&[&head, text.as_bytes()].concat()).await?)
+        Ok(self.socket.get_mut().write_all(&[&head, text.as_bytes()].concat()).await?)
     }
 
     async fn receive(&mut self) -> anyhow::Result<Value> {
         loop {
-            let opcode = self.0.read_u8().await? & 0x0f;
-            let length = match self.0.read_u8().await? & 0x7f {
-                126 => u64::from(self.0.read_u16().await?),
-                127 => self.0.read_u64().await?,
+            let opcode = self.socket.read_u8().await? & 0x0f;
+            let length = match self.socket.read_u8().await? & 0x7f {
+                126 => u64::from(self.socket.read_u16().await?),
+                127 => self.socket.read_u64().await?,
                 short => u64::from(short),
             };
             let mut body = vec![0; usize::try_from(length)?];
-            self.0.read_exact(&mut body).await?;
+            self.socket.read_exact(&mut body).await?;
             match opcode {
                 1 => return Ok(serde_json::from_slice(&body)?),
                 8 => bail!("the server closed the connection"),

@@ -1,95 +1,158 @@
-//! One generation on the pool: takes a slot, runs the prompt in it, mends it when it broke, gives it back.
+//! One generation on the pool: takes a slot, runs the prompt in it, and where the slot breaks goes on in another from the
+//! tokens that it has. Their text has been shown and is not said again: the next run knows them as the beginning of its output.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 
 use super::{
     load::Shared,
-    pool::{Lease, Pool},
-    slot::Broken,
-    step::Steps,
+    pool::{Lease, NoSlot, Pool, Said, Wanted},
+    slot::{Broken, Sequence},
+    step::{Fenced, Steps},
+    threads::Helpers,
 };
 use crate::engine::{Delta, Finish, GenerateRequest};
 
+/// Runs of one generation that may break. A prompt that breaks every slot ends here.
+const MAX_FAULTS: usize = 3;
+
+/// How long a step may take to say what it has done, once its slot is broken: far longer than any does.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// One generation, from waiting for a slot to giving it back.
-pub async fn generate(
-    pool: Arc<Pool>,
-    shared: Arc<Shared>,
-    request: GenerateRequest,
-    max: u64,
-    sender: mpsc::Sender<Delta>,
-) {
-    let tokens = [request.prompt.as_slice(), &request.output].concat();
-    let lease = tokio::select! {
-        biased;
-        () = request.cancel.cancelled() => {
-            let last = Delta { finish: Some(Finish::Cancelled), ..Delta::default() };
-            drop(sender.try_send(last));
-            return;
+pub struct Generation {
+    pub pool: Arc<Pool>,
+    pub shared: Arc<Shared>,
+    pub request: GenerateRequest,
+    /// Bound on the whole output.
+    pub max: u64,
+    /// The only one that keeps the channel open: it closes when the slot is free, and no engine that wakes up late can say
+    /// anything after it.
+    pub sender: mpsc::Sender<Delta>,
+}
+
+/// How a run ended.
+enum Ended {
+    /// Its last delta is sent.
+    Finished,
+    /// The slot broke.
+    Broken(Broken),
+    /// The slot broke inside a step, and what that step did is not known.
+    Lost,
+}
+
+impl Generation {
+    pub async fn run(mut self) {
+        for fault in 1.. {
+            let error = match self.attempt(fault).await {
+                Ok(Ended::Finished) => return,
+                Ok(Ended::Lost) => return tracing::error!("a slot broke inside a step; its generation cannot go on"),
+                Ok(Ended::Broken(broken)) if fault < MAX_FAULTS => {
+                    let tokens = self.request.output.len();
+                    tracing::warn!(%broken, fault, tokens, "a slot broke; its generation goes on in another run");
+                    continue;
+                }
+                Ok(Ended::Broken(broken)) => broken.to_string(),
+                Err(error) => error.to_string(),
+            };
+            return self.steps(Arc::default()).finish(Finish::Failed(error));
         }
-        lease = pool.acquire(&tokens, &request.scope) => lease,
-    };
-    let steps = Arc::new(Steps::new(
-        &request,
-        max,
-        shared.tokens.bytes(),
-        shared.eos.clone(),
-        shared.end,
-        lease.slot.helpers.clone(),
-        sender,
-    ));
-    if !steps.finished() {
-        let run = run(&lease, &shared, tokens, max, &steps);
+    }
+
+    /// Takes a slot and runs to the end, or until it breaks.
+    async fn attempt(&mut self, fault: usize) -> Result<Ended, NoSlot> {
+        let tokens = [self.request.prompt.as_slice(), &self.request.output].concat();
+        let left = self.max.saturating_sub(self.request.output.len() as u64);
+        let wanted = Wanted { tokens: &tokens, scope: &self.request.scope, left };
+        let mut lease = tokio::select! {
+            biased;
+            () = self.request.cancel.cancelled() => {
+                self.steps(Arc::default()).finish(Finish::Cancelled);
+                return Ok(Ended::Finished);
+            }
+            lease = self.pool.acquire(wanted) => lease?,
+        };
+        let steps = Arc::new(self.steps(lease.slot.helpers.clone()));
+        if steps.finished() {
+            return Ok(Ended::Finished);
+        }
+        let Err(broken) = self.drive(&mut lease, tokens, &steps).await else {
+            // An engine that ended by itself has not been asked to.
+            steps.finish(Finish::Failed("the engine ended the sequence by itself".into()));
+            return Ok(Ended::Finished);
+        };
+        let fenced = settle(|| steps.try_fence()).await;
+        self.mend(lease, &broken, fault).await;
+        Ok(match fenced {
+            None => Ended::Lost,
+            Some(Fenced { finished: true, .. }) => Ended::Finished,
+            Some(Fenced { picked, .. }) => {
+                self.request.output.extend(picked);
+                Ended::Broken(broken)
+            }
+        })
+    }
+
+    async fn drive(&self, lease: &mut Lease, tokens: Vec<u32>, steps: &Arc<Steps>) -> Result<(), Broken> {
+        let sequence = Sequence {
+            spare: self.shared.spare(self.shared.end),
+            tokens,
+            max_len: usize::try_from(self.max).unwrap_or(usize::MAX).saturating_add(2),
+            end: self.shared.end,
+            steps: steps.clone(),
+            watch: lease.watch.clone(),
+        };
+        #[cfg(test)]
+        let sequence = super::faults::inject(sequence, &self.request);
+        let run = lease.run(&self.shared, sequence, &**steps);
         tokio::pin!(run);
-        let ended = tokio::select! {
+        tokio::select! {
             ended = &mut run => ended,
-            () = request.cancel.cancelled() => {
+            () = self.request.cancel.cancelled() => {
                 // Said at once, even in the middle of a long prefill; the slot is free when the engine has noticed.
-                steps.finish(Finish::Cancelled);
+                settle(|| steps.try_finish(Finish::Cancelled)).await;
                 run.await
             }
-        };
-        if let Err(broken) = ended {
-            recover(&lease, &shared, broken, &steps).await;
         }
     }
-    // The channel closes after the slot is free.
-    drop(lease);
-    steps.close();
+
+    /// Makes the slot usable again: an engine that still answers needs an empty cache, at first; any other is replaced.
+    async fn mend(&self, mut lease: Lease, broken: &Broken, fault: usize) {
+        let answers = matches!(broken, Broken::Error(_)) && fault == 1;
+        if !(answers && lease.empty(&self.shared).await.is_ok()) {
+            lease.replace(self.shared.clone());
+        }
+    }
+
+    /// What has been said up to now is the beginning of what these will say.
+    fn steps(&self, helpers: Arc<Helpers>) -> Steps {
+        let Shared { tokens, eos, end } = &*self.shared;
+        Steps::new(&self.request, self.max, tokens.bytes(), eos.clone(), *end, helpers, &self.sender)
+    }
 }
 
-async fn run(lease: &Lease, shared: &Shared, tokens: Vec<u32>, max: u64, steps: &Arc<Steps>) -> Result<(), Broken> {
-    if lease.empty_first {
-        lease.slot.empty_cache(shared).await?;
-        lease.emptied();
+impl Said for Steps {
+    fn tokens(&self) -> Vec<u32> {
+        self.picked()
     }
-    let max_len = usize::try_from(max).unwrap_or(usize::MAX).saturating_add(2);
-    lease.slot.run(tokens.clone(), max_len, shared.end, steps.clone()).await?;
-    // An engine that ended by itself has not been asked to.
-    steps.finish(Finish::Failed("the engine ended the sequence by itself".into()));
-    lease.kept([tokens, steps.picked()].concat());
-    if lease.over_limit() {
-        lease.slot.empty_cache(shared).await?;
-        lease.emptied();
+
+    fn has_ended(&self) -> bool {
+        self.finished()
     }
-    Ok(())
 }
 
-/// Tells the reader and makes the slot usable again before it is given back.
-async fn recover(lease: &Lease, shared: &Shared, broken: Broken, steps: &Steps) {
-    lease.emptied();
-    match broken {
-        Broken::Error(error) => {
-            tracing::warn!(error, "the engine refused a sequence");
-            steps.finish(Finish::Failed(error));
+/// Tries until a step, which may be under way, lets it.
+async fn settle<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    while begun.elapsed() < SETTLE {
+        if let Some(done) = attempt() {
+            return Some(done);
         }
-        Broken::Dead => {
-            steps.finish(Finish::Failed("the engine crashed".into()));
-            tracing::error!("an engine has crashed; loading it again");
-            if let Err(error) = lease.slot.reload(shared).await {
-                tracing::error!(%error, "the crashed engine cannot be loaded; its slot fails every generation");
-            }
-        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    None
 }

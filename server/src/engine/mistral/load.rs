@@ -23,12 +23,20 @@ pub struct Shared {
     pub end: u32,
 }
 
-type Loading = Arc<Mutex<dyn Pipeline + Send + Sync>>;
+impl Shared {
+    /// A token that ends nothing.
+    pub fn spare(&self, end: u32) -> u32 {
+        (0..).find(|token| *token != end && !self.eos.contains(token)).unwrap_or(0)
+    }
+}
+
+/// A model, shared with the engine that runs it.
+pub type Loading = Arc<Mutex<dyn Pipeline + Send + Sync>>;
 
 /// One engine with its own copy of the model.
 pub struct Loaded {
     pub engine: Arc<MistralRs>,
-    pipeline: Loading,
+    pub pipeline: Loading,
 }
 
 impl Loaded {

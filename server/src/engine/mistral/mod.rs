@@ -13,19 +13,28 @@
 //! | `model` | one served model |
 //! | `tokens` | chat template and tokenizer |
 //! | `pool` | which slot runs a prompt, with how many threads, and how much KV it keeps |
-//! | `generate` | one generation, from waiting for a slot to giving it back |
-//! | `slot` | one engine: run a sequence, empty its cache, load it again |
+//! | `pace` | how fast the model runs here, so how long something will take |
+//! | `kept` | what one slot's cache has, and what the engine will make of a prompt |
+//! | `kv` | keys and values outside the engine |
+//! | `generate` | one generation, from waiting for a slot to giving it back, through faults |
+//! | `slot` | one engine: run a sequence, empty its cache |
+//! | `watchdog` | whether a run is alive |
 //! | `step` | one generation on the engine's thread: sampling, stop strings, deltas, cancel |
 //! | `threads` | the rayon pool of an engine thread and the gate before its helpers |
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod fixture;
 mod generate;
 mod gguf;
+mod kept;
+mod kv;
 mod load;
 mod model;
 #[cfg(test)]
 mod model_tests;
+mod pace;
 mod place;
 mod plan;
 mod pool;
@@ -37,6 +46,7 @@ mod step;
 mod tests;
 mod threads;
 mod tokens;
+mod watchdog;
 
 use std::{
     collections::HashMap,
@@ -53,6 +63,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::plan::{default_slots, default_threads};
 use self::{
+    generate::Generation,
     model::Model,
     place::Place,
     plan::{Plan, Shares},
@@ -79,7 +90,7 @@ pub struct MistralConfig {
     /// Bounds prompt and output together, in tokens, below what the model allows; 0: the model's own. Rounded down to a
     /// multiple of 512.
     pub context_length: u32,
-    /// KV that one slot may keep for later turns. An entry of the default model takes 23.6 MB per 512 tokens begun.
+    /// KV that one slot may keep for later turns. The default model's takes 46 KB a token.
     pub prefix_cache_mb: u64,
     /// The share of a GPU's memory that weights and KV may fill.
     pub gpu_memory: f32,
@@ -295,7 +306,8 @@ impl Engine for MistralEngine {
         // A delta a token, one for the end, and one to spare: the engine never waits for the reader.
         let capacity = max.saturating_sub(request.output.len() as u64) + 2;
         let (sender, receiver) = mpsc::channel(usize::try_from(capacity).unwrap_or(usize::MAX >> 4));
-        self.runtime.spawn(generate::generate(model.pool.clone(), model.shared.clone(), request, max, sender));
+        let (pool, shared) = (model.pool.clone(), model.shared.clone());
+        self.runtime.spawn(Generation { pool, shared, request, max, sender }.run());
         Ok(receiver)
     }
 }

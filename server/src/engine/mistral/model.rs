@@ -43,7 +43,7 @@ impl Model {
         })
         .await
         .map_err(|error| EngineError::Load(error.to_string()))??;
-        let first = Arc::new(Slot::new(source.clone(), first.engine, running, plan.threads));
+        let first = Arc::new(Slot::new(source.clone(), first, running, plan.threads));
         let shared = Arc::new(Shared { end: usable_end(&first, &shared, ends).await?, ..shared });
         for _ in 0..running {
             pool.add(first.clone());
@@ -56,9 +56,9 @@ impl Model {
     /// # Errors
     /// `Load`, as [`Self::load`].
     pub async fn grow(&self) -> Result<(), EngineError> {
-        let engine = slot::load(self.source.clone(), 1).await?.engine;
-        let slot = Slot::new(self.source.clone(), engine, 1, self.plan.threads);
-        slot.warm_up(&self.shared, self.shared.end).await.map_err(|broken| EngineError::Load(format!("{broken:?}")))?;
+        let loaded = slot::load(self.source.clone(), 1).await?;
+        let slot = Slot::new(self.source.clone(), loaded, 1, self.plan.threads);
+        slot.warm_up(&self.shared, self.shared.end).await.map_err(|broken| EngineError::Load(broken.to_string()))?;
         self.pool.add(Arc::new(slot));
         Ok(())
     }
@@ -84,7 +84,7 @@ async fn usable_end(slot: &Slot, shared: &Shared, ends: Vec<u32>) -> Result<u32,
     for end in ends {
         match slot.warm_up(shared, end).await {
             Ok(()) => return Ok(end),
-            Err(broken) => reason = format!("{broken:?}"),
+            Err(broken) => reason = broken.to_string(),
         }
     }
     Err(EngineError::Load(format!("the engine does not run the model: {reason}")))

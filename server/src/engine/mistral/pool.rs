@@ -1,22 +1,38 @@
 //! The slots: which of them runs a prompt, how many threads each has, and how much KV each keeps.
+//!
+//! A prompt goes where it starts soonest: to the slot for which waiting until it is free and computing what it has not in its
+//! cache take least together. A free slot is waited for by nobody; a busy one only as long as the prefill that it saves would
+//! have taken on the best of the free ones, so that the choice costs at most twice what the better one would have.
 
 use std::{
-    cmp::Reverse,
-    sync::{Arc, Mutex},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
-use super::{load::KV_BLOCK, slot::Slot, threads::lock};
+use super::{
+    kept::{Before, Held, Kept, Reuse},
+    kv::{BLOCK, Home},
+    load::{KV_BLOCK, Shared},
+    pace::Pace,
+    slot::{Broken, Sequence, Slot},
+    threads::lock,
+    watchdog::Watch,
+};
 
-/// A shared beginning shorter than the whole of an entry counts in steps of this many tokens, so that the few tokens that
-/// every prompt begins with do not bind all conversations to one slot.
-const SHARED_STEP: usize = 64;
+/// Tokens of a prompt that the engine reads in one step, and an eighth of what it has read: a step begins with copies of all
+/// that was read before.
+const PIECE: usize = 256;
+
+/// Between two attempts to load a slot that broke: the first, doubled up to the last.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 pub struct Pool {
     seats: Mutex<Seats>,
-    /// A permit a free slot.
-    permits: Arc<Semaphore>,
+    /// A seat is free, new, or gone.
+    changed: Notify,
     limits: Limits,
 }
 
@@ -24,8 +40,7 @@ pub struct Pool {
 pub struct Limits {
     pub cores: usize,
     pub threads_per_slot: usize,
-    /// KV that a slot may keep after a generation, in bytes. Over half of it, the next prompt that finds nothing in it
-    /// empties it.
+    /// KV that a slot may keep between generations, in bytes. Over it, the least recently used leaves.
     pub prefix_cache_bytes: u64,
     pub kv_bytes_per_token: u64,
     /// All slots are one engine, which keeps what it keeps by itself, and computes with all threads whoever runs.
@@ -34,41 +49,85 @@ pub struct Limits {
 
 #[derive(Default)]
 struct Seats {
-    seats: Vec<Seat>,
+    seats: BTreeMap<u64, Seat>,
+    next: u64,
     clock: u64,
+    pace: Pace,
+    /// Why the last slot that was to be loaded again could not be.
+    failure: Option<String>,
 }
 
 struct Seat {
     slot: Arc<Slot>,
-    busy: bool,
+    running: Option<Running>,
+    /// Who waits for it.
+    reserved: Option<u64>,
     last_used: u64,
-    /// What the engine's prefix cache holds.
-    entries: Vec<Entry>,
+    kept: Kept,
 }
 
-struct Entry {
-    /// Who may reuse it.
-    scope: Arc<str>,
-    tokens: Vec<u32>,
-    /// Tokens there is room for; the engine allocates by blocks and copies an entry whole.
-    capacity: usize,
+/// What a seat is busy with.
+struct Running {
+    watch: Arc<Watch>,
+    /// Tokens of the prompt that it computes.
+    computed: usize,
+    /// Tokens of output that it may make.
+    left: u64,
+}
+
+/// No slot is there and none can be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("no slot is left: {0}")]
+pub struct NoSlot(String);
+
+/// What looks for a slot.
+pub struct Wanted<'a> {
+    /// The prompt, and what has been said already.
+    pub tokens: &'a [u32],
+    pub scope: &'a Arc<str>,
+    /// Tokens of output that it may make.
+    pub left: u64,
+}
+
+/// Holds a place before a seat until it is taken or given up.
+struct Reservation<'a> {
+    pool: &'a Pool,
+    ticket: u64,
+    /// Until when a busy seat may be waited for.
+    until: Option<Instant>,
 }
 
 /// A slot, for as long as a generation has it.
 pub struct Lease {
     pool: Arc<Pool>,
-    index: usize,
+    seat: u64,
     scope: Arc<str>,
     pub slot: Arc<Slot>,
-    /// The cache shall be emptied before the run.
-    pub empty_first: bool,
-    /// Given back after the seat is free.
-    _permit: OwnedSemaphorePermit,
+    pub watch: Arc<Watch>,
+    /// Tokens that the engine finds in its cache, once the lease is ready.
+    pub cached: usize,
+    computed: usize,
+    before: Before,
+}
+
+/// What a generation has said.
+pub trait Said {
+    fn tokens(&self) -> Vec<u32>;
+
+    /// Nobody wants more of it.
+    fn has_ended(&self) -> bool;
+}
+
+enum Choice {
+    Take(u64),
+    /// It is busy, and worth waiting for as long as this.
+    WaitFor(u64, Duration),
+    Wait,
 }
 
 impl Pool {
     pub fn new(limits: Limits) -> Self {
-        Self { seats: Mutex::default(), permits: Arc::new(Semaphore::new(0)), limits }
+        Self { seats: Mutex::default(), changed: Notify::new(), limits }
     }
 
     /// Slots that there are, busy and free.
@@ -77,118 +136,381 @@ impl Pool {
     }
 
     pub fn add(&self, slot: Arc<Slot>) {
-        lock(&self.seats).seats.push(Seat { slot, busy: false, last_used: 0, entries: Vec::new() });
-        self.permits.add_permits(1);
+        let mut seats = lock(&self.seats);
+        let seat = Seat { slot, running: None, reserved: None, last_used: 0, kept: Kept::default() };
+        let number = seats.next;
+        seats.next += 1;
+        seats.seats.insert(number, seat);
+        seats.failure = None;
+        drop(seats);
+        self.changed.notify_waiters();
     }
 
-    /// Waits for a slot and takes the one that has most of `prompt` in its cache, or else the least recently used. The
-    /// engine looks up KV by tokens alone, so a slot with KV of another scope is emptied: how long a prefill takes would
-    /// tell what others have asked.
-    pub async fn acquire(self: &Arc<Self>, prompt: &[u32], scope: &Arc<str>) -> Lease {
-        let permit = match self.permits.clone().acquire_owned().await {
-            Ok(permit) => permit,
-            Err(_) => unreachable!("the semaphore is never closed"),
-        };
+    /// Waits for the slot where the prompt starts soonest and takes it. The engine looks up KV by tokens alone, so a slot
+    /// with KV of another scope is emptied: how long a prefill takes would tell what others have asked.
+    ///
+    /// # Errors
+    /// Where there is no slot and the last that was to be loaded could not be.
+    pub async fn acquire(self: &Arc<Self>, wanted: Wanted<'_>) -> Result<Lease, NoSlot> {
+        let mut reservation = Reservation::new(self);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(lease) = self.try_acquire(&wanted, &mut reservation)? {
+                return Ok(lease);
+            }
+            match reservation.until {
+                Some(until) => drop(tokio::time::timeout_at(until.into(), changed).await),
+                None => changed.await,
+            }
+        }
+    }
+
+    fn try_acquire(
+        self: &Arc<Self>,
+        wanted: &Wanted<'_>,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Option<Lease>, NoSlot> {
         let mut seats = lock(&self.seats);
+        if let Some(failure) = seats.failure.as_ref().filter(|_| seats.seats.is_empty()) {
+            return Err(NoSlot(failure.clone()));
+        }
+        let now = Instant::now();
+        let patient = reservation.until.is_none_or(|until| now < until);
+        let choice = seats.choose(wanted.tokens, wanted.scope, reservation.ticket, patient);
+        seats.release(reservation.ticket);
+        let number = match choice {
+            Choice::Take(number) => number,
+            Choice::WaitFor(number, at_most) => {
+                reservation.until.get_or_insert(now + at_most);
+                if let Some(seat) = seats.seats.get_mut(&number) {
+                    seat.reserved = Some(reservation.ticket);
+                }
+                return Ok(None);
+            }
+            Choice::Wait => return Ok(None),
+        };
         seats.clock += 1;
         let clock = seats.clock;
-        let Some((index, shared)) = seats.best(prompt, scope) else { unreachable!("a permit is a free slot") };
-        let seat = &mut seats.seats[index];
-        seat.busy = true;
+        let Some(seat) = seats.seats.get_mut(&number) else { return Ok(None) };
+        let Reuse { cached, first: before } = seat.kept.reuse(wanted.tokens, wanted.scope);
+        seat.kept.touch(wanted.tokens);
         seat.last_used = clock;
-        let over = seat.bytes(self.limits.kv_bytes_per_token) > self.limits.prefix_cache_bytes / 2;
-        let empty_first = seat.is_foreign(scope) || over && shared < prompt.len() / 2;
-        let slot = seat.slot.clone();
+        let computed = wanted.tokens.len() - cached;
+        let watch = Arc::new(Watch::new());
+        seat.running = Some(Running { watch: watch.clone(), computed, left: wanted.left });
+        let (slot, scope) = (seat.slot.clone(), wanted.scope.clone());
         self.share_threads(&seats);
-        Lease { pool: self.clone(), index, scope: scope.clone(), slot, empty_first, _permit: permit }
+        Ok(Some(Lease { pool: self.clone(), seat: number, scope, slot, watch, cached, computed, before }))
     }
 
     #[cfg(test)]
     pub fn kept_bytes(&self) -> u64 {
-        lock(&self.seats).seats.iter().map(|seat| seat.bytes(self.limits.kv_bytes_per_token)).sum()
+        lock(&self.seats).seats.values().map(|seat| seat.kept.bytes(self.limits.kv_bytes_per_token)).sum()
     }
 
     #[cfg(test)]
     pub fn kept_scopes(&self) -> Vec<String> {
-        lock(&self.seats).seats.iter().flat_map(|seat| &seat.entries).map(|entry| entry.scope.to_string()).collect()
+        lock(&self.seats).seats.values().flat_map(|seat| seat.kept.scopes()).map(ToString::to_string).collect()
+    }
+
+    #[cfg(test)]
+    pub fn running(&self) -> usize {
+        lock(&self.seats).seats.values().filter(|seat| seat.running.is_some()).count()
+    }
+
+    #[cfg(test)]
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
+        lock(&self.seats).seats.values().map(|seat| seat.slot.clone()).collect()
     }
 
     fn share_threads(&self, seats: &Seats) {
-        let running = seats.seats.iter().filter(|seat| seat.busy).count().max(1);
+        let running = seats.seats.values().filter(|seat| seat.running.is_some()).count().max(1);
         let threads = (self.limits.cores / running).clamp(1, self.limits.threads_per_slot.max(1));
-        for seat in seats.seats.iter().filter(|seat| seat.busy) {
+        for seat in seats.seats.values().filter(|seat| seat.running.is_some()) {
             seat.slot.helpers.allow(threads);
+        }
+    }
+
+    /// Loads a slot in the place of one that broke, for as long as it takes.
+    async fn mend(pool: Weak<Self>, broken: Arc<Slot>, shared: Arc<Shared>) {
+        let mut pause = RETRY.0;
+        // Until nobody needs the pool any more: the model may be served from another.
+        while pool.strong_count() > 0 {
+            let loaded = broken.again(&shared).await;
+            let Some(pool) = pool.upgrade() else { return };
+            match loaded {
+                Ok(slot) => {
+                    tracing::info!("a slot was loaded in the place of the broken one");
+                    let slot = Arc::new(slot);
+                    (0..slot.running).for_each(|_| pool.add(slot.clone()));
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a broken slot cannot be loaded again; trying on");
+                    lock(&pool.seats).failure = Some(error.to_string());
+                    pool.changed.notify_waiters();
+                }
+            }
+            drop(pool);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
         }
     }
 }
 
 impl Lease {
-    /// The engine has kept the KV of `tokens`.
-    pub fn kept(&self, tokens: Vec<u32>) {
-        if self.pool.limits.is_batch {
-            return;
+    /// Runs a sequence on the slot, and keeps its KV for later turns. `said` is what it has said, once it has ended.
+    pub async fn run(&mut self, shared: &Shared, sequence: Sequence, said: &impl Said) -> Result<(), Broken> {
+        let mut tokens = sequence.tokens.clone();
+        if !self.read_ahead(shared, &tokens, said).await? {
+            return Ok(());
         }
+        let ended_at_once = self.run_one(shared, sequence).await?;
+        lock(&self.pool.seats).pace.measured(self.computed, &self.watch);
+        match ended_at_once {
+            Some(spare) => tokens.push(spare),
+            None => tokens.extend(said.tokens()),
+        }
+        let limits = self.pool.limits;
+        if limits.is_batch {
+            return Ok(());
+        }
+        self.keep(shared, tokens).await?;
+        let fits = self.with_kept(|kept| kept.trim(limits.prefix_cache_bytes, limits.kv_bytes_per_token));
+        if fits { Ok(()) } else { self.empty(shared).await }
+    }
+
+    /// Reads a long prompt in pieces, each of which ends at once and leaves its KV for the next: the engine computes a prompt
+    /// in one step, in which it hears nobody and no thread comes or goes. False where the generation has ended meanwhile.
+    async fn read_ahead(&mut self, shared: &Shared, tokens: &[u32], said: &impl Said) -> Result<bool, Broken> {
+        while !self.pool.limits.is_batch && tokens.len() - self.cached > PIECE * 3 / 2 {
+            let before = self.cached;
+            let cut = (self.cached + PIECE + self.cached / 8) / BLOCK * BLOCK;
+            let piece = self.slot.piece(shared, tokens[..cut].to_vec());
+            let mut read = piece.tokens.clone();
+            read.extend(self.run_one(shared, piece).await?);
+            self.keep(shared, read).await?;
+            if said.has_ended() {
+                return Ok(false);
+            }
+            let reuse = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope)));
+            if let Some(Reuse { cached, first }) = reuse {
+                (self.cached, self.before) = (cached, first);
+            }
+            if self.cached <= before {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The token that was given to the engine beside the sequence's own, where it ended at once.
+    async fn run_one(&mut self, shared: &Shared, sequence: Sequence) -> Result<Option<u32>, Broken> {
+        let put = self.ready(shared).await?;
+        let expected = lock(&self.pool.seats).pace.expected(sequence.tokens.len().saturating_sub(self.cached));
+        let expected = if self.pool.limits.is_batch { expected.beside_others() } else { expected };
+        let (watch, spare) = (sequence.watch.clone(), sequence.spare);
+        self.slot.run(sequence, expected).await?;
+        if let Some(home) = put {
+            drop(home.clear());
+        }
+        Ok(watch.ended_at_once().then_some(spare))
+    }
+
+    /// Makes the engine's cache what the prompt needs.
+    pub async fn ready(&mut self, shared: &Shared) -> Result<Option<Arc<Home>>, Broken> {
+        match std::mem::replace(&mut self.before, Before::Nothing) {
+            Before::Nothing => Ok(None),
+            Before::Empty => self.empty(shared).await.map(|()| None),
+            Before::Put(home, blocks) => {
+                let put = home.clone();
+                blocking(move || put.put(&blocks)).await?;
+                Ok(Some(home))
+            }
+        }
+    }
+
+    /// Takes what the engine has kept of the sequence that has just ended. `tokens` are all of it, and maybe one that the
+    /// engine was not given any more.
+    async fn keep(&mut self, shared: &Shared, mut tokens: Vec<u32>) -> Result<(), Broken> {
+        let held = match self.slot.home().await {
+            Some(home) => {
+                tokens.truncate(home.tokens());
+                let shared = self.with_kept(|kept| kept.shared_blocks(&tokens));
+                let home = Arc::new(home);
+                let taken = home.clone();
+                let blocks = blocking(move || taken.take(shared)).await?;
+                Held::Here { home, blocks, tokens: tokens.len(), trimmed: false }
+            }
+            None => {
+                let blocks = tokens.len().max(1).div_ceil(KV_BLOCK) as u64;
+                Held::Engine(blocks * KV_BLOCK as u64 * self.pool.limits.kv_bytes_per_token)
+            }
+        };
+        tokens.push(shared.end);
+        let scope = self.scope.clone();
+        self.with_kept(|kept| kept.add(scope, tokens, held));
+        Ok(())
+    }
+
+    /// Empties the engine's cache and forgets what was kept; a batch keeps its own, and others run in it.
+    pub async fn empty(&mut self, shared: &Shared) -> Result<(), Broken> {
+        if self.pool.limits.is_batch {
+            return Ok(());
+        }
+        self.with_kept(Kept::clear);
+        self.slot.empty_cache(shared).await
+    }
+
+    /// The slot is broken: it leaves the pool, and another is loaded in its place. Of a batch all seats leave, with the first
+    /// generation that has noticed.
+    pub fn replace(self, shared: Arc<Shared>) {
         let mut seats = lock(&self.pool.seats);
-        let seat = &mut seats.seats[self.index];
-        let matched = seat.entries.iter().max_by_key(|entry| shared_prefix(&entry.tokens, &tokens));
-        let inherited =
-            matched.filter(|entry| shared_prefix(&entry.tokens, &tokens) > 0).map_or(0, |entry| entry.capacity);
-        let capacity = (tokens.len().max(1).div_ceil(KV_BLOCK) * KV_BLOCK).max(inherited);
-        seat.entries.retain(|entry| entry.tokens != tokens);
-        seat.entries.push(Entry { scope: self.scope.clone(), tokens, capacity });
+        let before = seats.seats.len();
+        seats.seats.retain(|_, seat| !Arc::ptr_eq(&seat.slot, &self.slot));
+        let left = seats.seats.len() < before;
+        drop(seats);
+        self.pool.changed.notify_waiters();
+        if left {
+            tokio::spawn(Pool::mend(Arc::downgrade(&self.pool), self.slot.clone(), shared));
+        }
     }
 
-    /// The engine has emptied its cache.
-    pub fn emptied(&self) {
-        lock(&self.pool.seats).seats[self.index].entries.clear();
-    }
-
-    /// Whether the slot keeps more than it may.
-    pub fn over_limit(&self) -> bool {
-        let seats = lock(&self.pool.seats);
-        seats.seats[self.index].bytes(self.pool.limits.kv_bytes_per_token) > self.pool.limits.prefix_cache_bytes
+    fn with_kept<T: Default>(&self, use_it: impl FnOnce(&mut Kept) -> T) -> T {
+        lock(&self.pool.seats).seats.get_mut(&self.seat).map(|seat| use_it(&mut seat.kept)).unwrap_or_default()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut seats = lock(&self.pool.seats);
-        seats.seats[self.index].busy = false;
+        if let Some(seat) = seats.seats.get_mut(&self.seat) {
+            seat.running = None;
+        }
         self.pool.share_threads(&seats);
+        drop(seats);
+        self.pool.changed.notify_waiters();
+    }
+}
+
+impl<'a> Reservation<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        let mut seats = lock(&pool.seats);
+        seats.next += 1;
+        Self { pool, ticket: seats.next, until: None }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut seats = lock(&self.pool.seats);
+        if seats.release(self.ticket) {
+            drop(seats);
+            self.pool.changed.notify_waiters();
+        }
     }
 }
 
 impl Seats {
-    /// The free seat to take, and how many tokens of the prompt it has.
-    fn best(&self, prompt: &[u32], scope: &str) -> Option<(usize, usize)> {
-        let free = self.seats.iter().enumerate().filter(|(_, seat)| !seat.busy);
-        free.map(|(index, seat)| {
-            let shared = if seat.is_foreign(scope) { 0 } else { seat.shared(prompt) };
-            ((shared, !seat.is_foreign(scope), Reverse(seat.last_used), Reverse(index)), index, shared)
-        })
-        .max_by_key(|(rank, ..)| *rank)
-        .map(|(_, index, shared)| (index, shared))
+    /// Where a prompt goes. A busy seat only where its caller still has patience.
+    fn choose(&self, tokens: &[u32], scope: &str, ticket: u64, patient: bool) -> Choice {
+        let open = self.seats.iter().filter(|(_, seat)| seat.reserved.is_none_or(|by| by == ticket));
+        let offers: Vec<Offer> =
+            open.map(|(number, seat)| Offer::of(*number, seat, tokens, scope, &self.pace)).collect();
+        choose(&offers, &self.pace, patient)
+    }
+
+    fn release(&mut self, ticket: u64) -> bool {
+        let seats = self.seats.values_mut().filter(|seat| seat.reserved == Some(ticket));
+        seats.map(|seat| seat.reserved = None).count() > 0
     }
 }
 
-impl Seat {
-    fn is_foreign(&self, scope: &str) -> bool {
-        self.entries.iter().any(|entry| &*entry.scope != scope)
+/// What a seat can do for a prompt.
+struct Offer {
+    number: u64,
+    /// Until it is free, where it is not.
+    wait: Option<Duration>,
+    /// Tokens of the prompt that it would have to compute; beginnings that all prompts share do not count as cached.
+    computes: usize,
+    foreign: bool,
+    last_used: u64,
+}
+
+impl Offer {
+    fn of(number: u64, seat: &Seat, tokens: &[u32], scope: &str, pace: &Pace) -> Self {
+        let cached = seat.kept.worth(tokens, scope);
+        Self {
+            number,
+            wait: seat.running.as_ref().map(|running| pace.left(running.computed, running.left, &running.watch)),
+            computes: tokens.len() - cached,
+            foreign: seat.kept.is_foreign(scope),
+            last_used: seat.last_used,
+        }
     }
 
-    fn shared(&self, prompt: &[u32]) -> usize {
-        let worth = |entry: &Entry| match shared_prefix(&entry.tokens, prompt) {
-            all if all == entry.tokens.len() => all,
-            part => part / SHARED_STEP * SHARED_STEP,
-        };
-        self.entries.iter().map(worth).max().unwrap_or(0)
-    }
-
-    fn bytes(&self, per_token: u64) -> u64 {
-        self.entries.iter().map(|entry| entry.capacity as u64 * per_token).sum()
+    fn starts_in(&self, pace: &Pace) -> Duration {
+        self.wait.unwrap_or_default() + pace.prefill(self.computes)
     }
 }
 
-fn shared_prefix(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+fn choose(offers: &[Offer], pace: &Pace, patient: bool) -> Choice {
+    let rank = |offer: &&Offer| (offer.starts_in(pace), offer.foreign, offer.last_used, offer.number);
+    let Some(free) = offers.iter().filter(|offer| offer.wait.is_none()).min_by_key(rank) else { return Choice::Wait };
+    let busy = offers.iter().filter(|offer| offer.wait.is_some()).min_by_key(rank);
+    match busy.filter(|busy| patient && busy.starts_in(pace) < free.starts_in(pace)) {
+        Some(busy) => Choice::WaitFor(busy.number, pace.prefill(free.computes - busy.computes)),
+        None => Choice::Take(free.number),
+    }
+}
+
+/// Copies of megabytes, off the threads that serve.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> candle_core::Result<T> + Send + 'static,
+) -> Result<T, Broken> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| Broken::Error(error.to_string())),
+        Err(error) => Err(Broken::Error(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(number: u64, wait_ms: Option<u64>, computes: usize) -> Offer {
+        Offer { number, wait: wait_ms.map(Duration::from_millis), computes, foreign: false, last_used: number }
+    }
+
+    /// The seat, and how many milliseconds it may be waited for.
+    fn chosen(offers: &[Offer], patient: bool) -> Option<(u64, u128)> {
+        // Ten milliseconds a prompt token.
+        let pace = Pace::of(0.01, 0.01, 100.0);
+        match choose(offers, &pace, patient) {
+            Choice::Take(number) => Some((number, 0)),
+            Choice::WaitFor(number, at_most) => Some((number, at_most.as_millis())),
+            Choice::Wait => None,
+        }
+    }
+
+    #[test]
+    fn a_prompt_goes_where_it_starts_soonest() {
+        assert_eq!(chosen(&[offer(0, None, 300), offer(1, None, 20), offer(2, None, 300)], true), Some((1, 0)));
+        assert_eq!(
+            chosen(&[offer(0, None, 300), offer(1, Some(1000), 20)], true),
+            Some((1, 2800)),
+            "worth waiting for"
+        );
+        assert_eq!(chosen(&[offer(0, None, 300), offer(1, Some(3000), 20)], true), Some((0, 0)), "busy for too long");
+        assert_eq!(chosen(&[offer(0, None, 300), offer(1, Some(1000), 20)], false), Some((0, 0)), "waited in vain");
+        assert_eq!(chosen(&[offer(0, Some(9), 300), offer(1, Some(1000), 20)], true), None, "none is free");
+    }
+
+    #[test]
+    fn among_equals_the_least_recently_used_is_taken_and_a_foreign_one_last() {
+        let foreign = Offer { foreign: true, ..offer(0, None, 50) };
+        assert_eq!(chosen(&[foreign, offer(2, None, 50), offer(1, None, 50)], true), Some((1, 0)));
+    }
 }

@@ -2,7 +2,7 @@
 //! token, detokenises, matches stop strings, sends the delta, and then tells the engine, by logits that leave no choice,
 //! which token to go on with or that the sequence is over. The engine's own sampling, stopping and streaming are not used.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use candle_core::{Result, Tensor};
 use mistralrs_core::CustomLogitsProcessor;
@@ -22,17 +22,24 @@ pub struct Steps {
     end: u32,
 }
 
+/// What a run has said until it was fenced.
+pub struct Fenced {
+    pub picked: Vec<u32>,
+    /// The last delta was sent.
+    pub finished: bool,
+}
+
 struct State {
-    /// Has room for the whole reply. Gone once the slot is free, so that the channel closes then and not when the engine
-    /// happens to drop its last reference.
-    sender: Option<mpsc::Sender<Delta>>,
+    /// Has room for the whole reply. Weak, so that the channel closes when the slot is free and not when the engine happens
+    /// to drop its last reference.
+    sender: mpsc::WeakSender<Delta>,
     decoder: Decoder<Detokenizer>,
     sampler: Sampler,
     cancel: tokio_util::sync::CancellationToken,
     eos: Arc<[u32]>,
     /// Output tokens at which it ends.
     max: u64,
-    /// The tokens this run has picked.
+    /// The tokens this run has picked and said.
     picked: Vec<u32>,
     finished: bool,
 }
@@ -46,7 +53,7 @@ impl Steps {
         eos: Arc<[u32]>,
         end: u32,
         helpers: Arc<Helpers>,
-        sender: mpsc::Sender<Delta>,
+        sender: &mpsc::Sender<Delta>,
     ) -> Self {
         let mut decoder = Decoder::new(detokenizer, request.stop.clone());
         let mut sampler = Sampler::new(request.sampling.clone(), &request.prompt);
@@ -58,7 +65,7 @@ impl Steps {
             stopped = stopped.or(finish);
         }
         let mut state = State {
-            sender: Some(sender),
+            sender: sender.downgrade(),
             decoder,
             sampler,
             cancel: request.cancel.clone(),
@@ -81,7 +88,7 @@ impl Steps {
     pub fn warm_up(end: u32, detokenizer: Detokenizer, helpers: Arc<Helpers>) -> Self {
         let (sender, _) = mpsc::channel(1);
         let state = State {
-            sender: Some(sender),
+            sender: sender.downgrade(),
             decoder: Decoder::new(detokenizer, Vec::new()),
             sampler: Sampler::new(Sampling::default(), &[]),
             cancel: tokio_util::sync::CancellationToken::new(),
@@ -111,9 +118,26 @@ impl Steps {
         lock(&self.state).picked.clone()
     }
 
-    /// Closes the delta channel.
-    pub fn close(&self) {
-        lock(&self.state).sender = None;
+    /// [`Self::finish`], unless a step is under way.
+    pub fn try_finish(&self, finish: Finish) -> Option<()> {
+        let mut state = self.state.try_lock().ok()?;
+        if !state.finished {
+            let rest = state.decoder.finish();
+            state.finish(Vec::new(), rest, finish);
+        }
+        Some(())
+    }
+
+    /// Lets nothing be said any more, whenever the engine wakes up, and returns what was; unless a step is under way.
+    pub fn try_fence(&self) -> Option<Fenced> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            // Its step panicked: before anything was said, or after.
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let finished = std::mem::replace(&mut state.finished, true);
+        Some(Fenced { picked: state.picked.clone(), finished })
     }
 }
 
@@ -123,7 +147,10 @@ impl CustomLogitsProcessor for Steps {
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
         self.helpers.enter();
         let mut values = logits.to_vec1::<f32>()?;
-        let token = lock(&self.state).step(&mut values).unwrap_or(self.end);
+        let token = lock(&self.state).step(&mut values).unwrap_or_else(|| {
+            self.helpers.rest();
+            self.end
+        });
         let mut choice = vec![0f32; values.len()];
         match choice.get_mut(token as usize) {
             Some(place) => *place = 1.0,
@@ -152,7 +179,6 @@ impl State {
             return None;
         }
         self.sampler.push(token);
-        self.picked.push(token);
         let (mut text, stop) = self.decoder.push(token);
         if let Some(stop) = stop {
             self.finish(vec![token], text, stop);
@@ -173,7 +199,11 @@ impl State {
 
     /// False, and the generation is over, where nobody reads any more.
     fn send(&mut self, delta: Delta) -> bool {
-        let sent = self.sender.as_ref().is_some_and(|sender| sender.try_send(delta).is_ok());
+        let tokens = delta.tokens.clone();
+        let sent = self.sender.upgrade().is_some_and(|sender| sender.try_send(delta).is_ok());
+        if sent {
+            self.picked.extend(tokens);
+        }
         self.finished |= !sent;
         sent
     }

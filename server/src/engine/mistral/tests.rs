@@ -19,7 +19,7 @@ pub static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
     std::thread::spawn(load).join().expect("loads").expect("the model loads")
 });
 
-fn config(slots: usize, prefix_cache_mb: u64) -> MistralConfig {
+pub fn config(slots: usize, prefix_cache_mb: u64) -> MistralConfig {
     let models = vec![ModelSettings { id: "m".into(), ..ModelSettings::default() }];
     MistralConfig { models, slots, threads: 2, prefix_cache_mb, ..MistralConfig::default() }
 }
@@ -70,7 +70,7 @@ pub async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
     reply
 }
 
-fn run(request: GenerateRequest) -> Reply {
+pub fn run(request: GenerateRequest) -> Reply {
     RUNTIME.block_on(async { collect(ENGINE.generate("m", request).expect("starts")).await })
 }
 
@@ -244,16 +244,23 @@ impl mistralrs_core::CustomLogitsProcessor for Probe {
         let values = logits.to_vec1::<f32>()?;
         let mut choice = vec![0f32; values.len()];
         choice[self.end as usize] = 1.0;
-        *threads::lock(&self.seen) = values;
+        let mut seen = threads::lock(&self.seen);
+        if seen.is_empty() {
+            *seen = values;
+        }
         candle_core::Tensor::new(choice, logits.device())
     }
 }
 
 /// The likelihoods of the token after `prompt`, and how long they took.
-async fn likelihoods(slot: &Slot, end: u32, prompt: &[u32]) -> (Vec<f64>, Duration) {
+async fn likelihoods(slot: &Slot, shared: &load::Shared, prompt: &[u32]) -> (Vec<f64>, Duration) {
+    let end = shared.end;
     let probe = Arc::new(Probe { end, seen: std::sync::Mutex::default() });
     let begun = Instant::now();
-    slot.run(prompt.to_vec(), 2, end, probe.clone()).await.expect("runs");
+    let watch = Arc::new(watchdog::Watch::new());
+    let spare = shared.spare(end);
+    let sequence = slot::Sequence { tokens: prompt.to_vec(), max_len: 2, end, spare, steps: probe.clone(), watch };
+    slot.run(sequence, pace::Pace::default().expected(prompt.len())).await.expect("runs");
     let took = begun.elapsed();
     let logits = threads::lock(&probe.seen).clone();
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -279,16 +286,59 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
             Message::text(Role::User, "And how long is it?"),
         ];
         let prompt = engine.tokenize("m", &Prompt::of(turn)).unwrap();
-        let lease = the(&engine).pool.acquire(&prompt, &"t".into()).await;
-        let end = the(&engine).shared.end;
-        let (cached, fast) = likelihoods(&lease.slot, end, &prompt).await;
-        lease.slot.empty_cache(&the(&engine).shared).await.unwrap();
-        let (fresh, slow) = likelihoods(&lease.slot, end, &prompt).await;
+        let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
+        let mut lease = the(&engine).pool.acquire(wanted).await.unwrap();
+        lease.ready(&the(&engine).shared).await.unwrap();
+        let (cached, fast) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
+        lease.empty(&the(&engine).shared).await.unwrap();
+        let (fresh, slow) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
         // Not equal: a key computed in a prefill and one computed alone differ in the last bits.
         let far = distance(&cached, &fresh);
         eprintln!("distance {far}, cached {fast:?}, fresh {slow:?}");
         assert!(far < 0.05, "distance {far}");
         assert!(fast < slow, "cached {fast:?}, fresh {slow:?}");
+    });
+}
+
+/// Long enough to be read in several pieces.
+#[test]
+fn a_long_prompt_is_read_in_pieces_and_a_cancel_is_heard_between_them() {
+    let long: String = (0..300).map(|n| format!("{n} rivers, ")).collect();
+    RUNTIME.block_on(async {
+        let engine = load(config(1, 256)).await.expect("the model loads");
+        let prompt = request(&long, 2).prompt;
+        let scope = "t".into();
+        let wanted = || pool::Wanted { tokens: &prompt, scope: &scope, left: 2 };
+        let fresh = {
+            let mut lease = the(&engine).pool.acquire(wanted()).await.unwrap();
+            let (fresh, _) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
+            lease.empty(&the(&engine).shared).await.unwrap();
+            fresh
+        };
+        collect(engine.generate("m", request(&(long.clone() + "?"), 2)).unwrap()).await;
+        let mut lease = the(&engine).pool.acquire(wanted()).await.unwrap();
+        assert!(lease.cached > prompt.len() - 10, "{} of {} tokens", lease.cached, prompt.len());
+        lease.ready(&the(&engine).shared).await.unwrap();
+        let (pieces, _) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
+        let far = distance(&pieces, &fresh);
+        assert!(far < 0.05, "distance {far}");
+        lease.empty(&the(&engine).shared).await.unwrap();
+        drop(lease);
+
+        let whole = Instant::now();
+        collect(engine.generate("m", request(&format!("first {long}"), 1)).unwrap()).await;
+        let whole = whole.elapsed();
+        let cancelled = request(&format!("second {long}"), 1);
+        let cancel = cancelled.cancel.clone();
+        let begun = Instant::now();
+        let deltas = engine.generate("m", cancelled).unwrap();
+        while the(&engine).pool.running() == 0 {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+        assert_eq!(collect(deltas).await.finish, Some(Finish::Cancelled));
+        // The slot is free by then.
+        assert!(begun.elapsed() < whole / 2, "{:?} of {whole:?}", begun.elapsed());
     });
 }
 

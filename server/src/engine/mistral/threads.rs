@@ -2,132 +2,208 @@
 //! hand-over per product when that thread has none. So every engine thread is made a member of its own pool.
 //!
 //! A pool's size is fixed when it is built, but the number of slots that run changes with every request: alone, a slot is
-//! fastest with all cores; together, each is best off with one thread. So the helpers of every pool stand behind a gate
-//! that takes those above the slot's share out of the pool, by parking them inside a job, and lets them in again.
+//! fastest with all cores; together, each is best off with one thread. So the helpers of every pool stand behind a gate that
+//! takes those above the slot's share out of the pool, by parking them inside a job. A helper that parked with half of a
+//! matrix product on its stack would stop the engine for good; so they park only between two steps, when the engine's thread
+//! asks them to and waits until they have, and every slot rests with all of them parked. They may leave at any time.
 
 use std::{
     cell::RefCell,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use rayon::{ThreadPool, ThreadPoolBuilder, Yield};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 thread_local! {
     /// Keeps the pool of this engine thread alive as long as the thread, and says whose it is.
-    static POOL: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
+    static POOL: RefCell<Option<ThreadPool>> = const { RefCell::new(None) };
 }
 
-/// The gate and the pool of one slot. Index 0 is the engine thread itself and is never held.
+/// The gate before the helpers of one engine thread, and what is known of that thread.
 pub struct Helpers {
-    size: usize,
     gate: Arc<Gate>,
-    pool: Mutex<Option<Arc<ThreadPool>>>,
+    threads: OnceLock<EngineThreads>,
 }
 
 struct Gate {
+    /// Threads of the pool, the engine's included.
+    size: usize,
     state: Mutex<GateState>,
     changed: Condvar,
 }
 
 struct GateState {
-    /// Threads with an index below this may work.
+    /// Threads that may work, the engine's included.
     allowed: usize,
-    /// Parking jobs queued and not yet begun, by thread. A parked thread with another job queued leaves the old one, so
-    /// that jobs never pile up behind it.
-    queued: Vec<usize>,
+    parked: usize,
 }
 
 impl Helpers {
     /// For a pool of `size` threads, the engine thread included; at least 1.
     pub fn new(size: usize) -> Self {
         let size = size.max(1);
-        let state = Mutex::new(GateState { allowed: size, queued: vec![0; size] });
-        Self { size, gate: Arc::new(Gate { state, changed: Condvar::new() }), pool: Mutex::new(None) }
+        let state = Mutex::new(GateState { allowed: size, parked: 0 });
+        Self { gate: Arc::new(Gate { size, state, changed: Condvar::new() }), threads: OnceLock::new() }
     }
 
     /// For an engine that computes in the pool of the process.
     pub fn none() -> Self {
-        let mut helpers = Self::new(1);
-        helpers.size = 0;
-        helpers
+        let state = Mutex::new(GateState { allowed: 0, parked: 0 });
+        Self { gate: Arc::new(Gate { size: 0, state, changed: Condvar::new() }), threads: OnceLock::new() }
     }
 
-    /// Makes the calling thread a member of this slot's pool, once a thread. To be called on the engine's thread.
+    /// Makes the calling thread the engine's thread of this slot, once, and lets as many helpers work as are allowed. To be
+    /// called on the engine's thread, between two steps.
     pub fn enter(&self) {
-        if self.size == 0 {
+        if self.gate.size == 0 {
             return;
         }
-        POOL.with_borrow_mut(|own| {
-            if own.is_none() {
+        POOL.with_borrow_mut(|member| {
+            if member.is_none() {
+                let own = Arc::new(Mutex::new(vec![Thread::current()]));
+                let helpers = own.clone();
                 let built = ThreadPoolBuilder::new()
-                    .num_threads(self.size)
+                    .num_threads(self.gate.size)
                     .use_current_thread()
+                    .start_handler(move |_| lock(&helpers).push(Thread::current()))
                     .thread_name(|index| format!("slot-helper-{index}"))
                     .build();
                 match built {
-                    Ok(pool) => {
-                        let pool = Arc::new(pool);
-                        *lock(&self.pool) = Some(pool.clone());
-                        *own = Some(pool);
-                        self.park();
-                    }
+                    Ok(pool) => *member = Some(pool),
                     Err(error) => tracing::warn!(%error, "an engine thread runs without a pool of its own"),
                 }
+                self.threads.get_or_init(|| EngineThreads { own, shared: SHARED.get_or_init(Thread::others_here) });
             }
-            // The engine thread's own parking jobs end at once, but somebody has to take them.
-            if let Some(pool) = own {
-                while pool.yield_local() == Some(Yield::Executed) {}
+            if let Some(pool) = member {
+                self.gate.settle(pool);
             }
         });
     }
 
-    /// Sets how many threads may work, the engine thread included. May be called from any thread, at any time.
-    pub fn allow(&self, threads: usize) {
-        let threads = threads.clamp(1, self.size.max(1));
-        let fewer = {
-            let mut state = lock(&self.gate.state);
-            let fewer = threads < state.allowed;
-            state.allowed = threads;
-            fewer
-        };
-        if fewer {
-            self.park();
-        } else {
-            self.gate.changed.notify_all();
-        }
+    /// Parks all helpers: the sequence ends with this step. To be called where [`Self::enter`] is.
+    pub fn rest(&self) {
+        self.allow(1);
+        self.enter();
     }
 
-    /// Queues a job on every thread of the pool that holds it while its index is not allowed.
-    fn park(&self) {
-        let Some(pool) = lock(&self.pool).clone() else { return };
-        {
-            let mut state = lock(&self.gate.state);
-            if state.allowed >= self.size {
-                return;
-            }
-            state.queued.iter_mut().for_each(|queued| *queued += 1);
-        }
-        let gate = self.gate.clone();
-        pool.spawn_broadcast(move |context| gate.hold(context.index()));
+    /// Sets how many threads may work, the engine thread included. May be called from any thread, at any time: more work at
+    /// once, fewer from the next step on.
+    pub fn allow(&self, threads: usize) {
+        lock(&self.gate.state).allowed = threads.max(1).min(self.gate.size);
         self.gate.changed.notify_all();
+    }
+
+    /// The threads that compute for this slot, once its engine has entered.
+    pub fn threads(&self) -> Option<&EngineThreads> {
+        self.threads.get()
+    }
+}
+
+impl Default for Helpers {
+    fn default() -> Self {
+        Self::none()
     }
 }
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        self.allow(self.size);
+        self.allow(self.gate.size);
     }
 }
 
 impl Gate {
-    fn hold(&self, index: usize) {
+    /// Parks the helpers above what is allowed. None of them is in the middle of anything, since no step is.
+    fn settle(self: &Arc<Self>, pool: &ThreadPool) {
         let mut state = lock(&self.state);
-        if let Some(queued) = state.queued.get_mut(index) {
-            *queued = queued.saturating_sub(1);
+        for _ in state.parked..self.size - state.allowed {
+            let gate = self.clone();
+            pool.spawn(move || gate.hold());
         }
-        while index >= state.allowed && state.queued.get(index) == Some(&0) {
+        // Waited for, so that the engine's thread, which is of the pool too, never takes such a job itself.
+        while state.parked < self.size - state.allowed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn hold(&self) {
+        let mut state = lock(&self.state);
+        state.parked += 1;
+        self.changed.notify_all();
+        while state.parked <= self.size - state.allowed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.parked -= 1;
+    }
+}
+
+/// The threads on which all engines compute attention: the engine has one pool for that, in which the engine's threads are
+/// not. It is there when the first engine has made its first step.
+static SHARED: OnceLock<Vec<Thread>> = OnceLock::new();
+
+/// The threads that compute for one slot, as the system sees them.
+pub struct EngineThreads {
+    /// The engine's own and its helpers.
+    own: Arc<Mutex<Vec<Thread>>>,
+    shared: &'static [Thread],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// A thread of its own runs, or waits for a processor or a disk.
+    Awake,
+    /// Its own threads sleep; the shared ones compute, for this slot or another. Or nothing is known here.
+    Unclear,
+    /// All sleep; its own have used so much processor time, in the system's ticks.
+    Asleep(u64),
+}
+
+impl EngineThreads {
+    pub fn see(&self) -> Seen {
+        let mut used = 0;
+        for thread in &*lock(&self.own) {
+            match thread.asleep() {
+                Some(Ok(ticks)) => used += ticks,
+                Some(Err(())) => return Seen::Awake,
+                None => return Seen::Unclear,
+            }
+        }
+        let computing = |thread: &Thread| thread.asleep().is_some_and(|asleep| asleep.is_err());
+        if self.shared.iter().any(computing) { Seen::Unclear } else { Seen::Asleep(used) }
+    }
+}
+
+/// Its folder in `/proc`; nothing where there is none.
+struct Thread(Option<PathBuf>);
+
+impl Thread {
+    fn current() -> Self {
+        Self(fs::read_link("/proc/thread-self").ok().map(|thread| Path::new("/proc").join(thread)))
+    }
+
+    /// Those with the name of the current one: a thread without a name of its own has that of the thread that began it.
+    fn others_here() -> Vec<Self> {
+        let Some(here) = Self::current().0 else { return Vec::new() };
+        let name = |folder: &Path| fs::read(folder.join("comm")).ok();
+        let Some(Ok(all)) = here.parent().map(fs::read_dir) else { return Vec::new() };
+        let folders = all.flatten().map(|thread| thread.path());
+        folders
+            .filter(|folder| *folder != here && name(folder) == name(&here))
+            .map(|folder| Self(Some(folder)))
+            .collect()
+    }
+
+    /// The processor time it has used, in the system's ticks, or that it is awake. None where that is not known.
+    fn asleep(&self) -> Option<Result<u64, ()>> {
+        let stat = fs::read_to_string(self.0.as_ref()?.join("stat")).ok()?;
+        // The name before it is in parentheses and may hold anything.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        if fields.next()? != "S" {
+            return Some(Err(()));
+        }
+        let mut times = fields.skip(10);
+        Some(Ok(times.next()?.parse::<u64>().ok()? + times.next()?.parse::<u64>().ok()?))
     }
 }
 
@@ -148,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// Helpers park and wake when they get to it.
+    /// Helpers wake when they get to it.
     #[track_caller]
     fn eventually(holds: impl Fn() -> bool) {
         let begun = Instant::now();
@@ -166,36 +242,103 @@ mod tests {
         seen.into_inner().unwrap()
     }
 
+    /// Runs on a thread of its own: a thread can enter one pool in its life.
+    fn on_a_thread(test: impl FnOnce() + Send + 'static) {
+        thread::spawn(test).join().unwrap();
+    }
+
     #[test]
-    fn the_gate_takes_helpers_out_and_lets_them_in() {
-        // A thread of its own: a thread can enter one pool in its life.
-        thread::spawn(|| {
+    fn the_gate_takes_helpers_out_at_a_step_and_lets_them_in_at_once() {
+        on_a_thread(|| {
             let helpers = Helpers::new(3);
             helpers.enter();
             eventually(|| workers().len() == 3);
             for _ in 0..50 {
                 helpers.allow(2);
-                helpers.allow(1);
+                helpers.enter();
+                helpers.rest();
+                assert_eq!(workers(), HashSet::from([thread::current().id()]));
             }
-            eventually(|| workers() == HashSet::from([thread::current().id()]));
             helpers.allow(2);
             eventually(|| workers().len() == 2);
             helpers.allow(3);
             eventually(|| workers().len() == 3);
-        })
-        .join()
-        .unwrap();
+            helpers.allow(1);
+            assert_eq!(lock(&helpers.gate.state).parked, 0, "nobody parks in the middle of a step");
+        });
     }
 
     #[test]
     fn a_gate_closed_before_the_pool_exists_holds_in_it() {
-        thread::spawn(|| {
+        on_a_thread(|| {
             let helpers = Helpers::new(2);
             helpers.allow(1);
             helpers.enter();
-            eventually(|| workers().len() == 1);
-        })
-        .join()
-        .unwrap();
+            assert_eq!(workers().len(), 1);
+        });
+    }
+
+    /// Products in products, while the share changes all the time: a helper that parks inside one never comes back to it.
+    #[test]
+    fn no_share_stops_a_step() {
+        on_a_thread(|| {
+            let helpers = Arc::new(Helpers::new(3));
+            let steps = 2000;
+            let shares = helpers.clone();
+            let done = Arc::new(OnceLock::new());
+            let until = done.clone();
+            let changing = thread::spawn(move || {
+                for share in (1..=3).cycle() {
+                    shares.allow(share);
+                    if until.get().is_some() {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..steps {
+                helpers.enter();
+                let sum: u64 =
+                    (0..32u64).into_par_iter().map(|n| (0..32u64).into_par_iter().map(|m| n * m).sum::<u64>()).sum();
+                assert_eq!(sum, 496 * 496);
+            }
+            done.set(()).unwrap();
+            changing.join().unwrap();
+        });
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_are_seen_to_sleep() {
+        let (sender, threads) = std::sync::mpsc::channel();
+        let sleeper = thread::spawn(move || {
+            let own = Arc::new(Mutex::new(vec![Thread::current()]));
+            sender.send(own).unwrap();
+            thread::park();
+        });
+        let own = threads.recv().unwrap();
+        let threads = EngineThreads { own: own.clone(), shared: &[] };
+        eventually(|| matches!(threads.see(), Seen::Asleep(_)));
+        let shared = Box::leak(Box::new([Thread::current()]));
+        assert_eq!(EngineThreads { own: own.clone(), shared }.see(), Seen::Unclear, "this one runs");
+        lock(&own).push(Thread::current());
+        assert_eq!(threads.see(), Seen::Awake);
+        sleeper.thread().unpark();
+        sleeper.join().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_without_a_name_are_found_by_the_name_they_inherit() {
+        let begin = |name: &str| thread::Builder::new().name(name.into());
+        let found = begin("inherited-name").spawn(move || {
+            let nameless = thread::spawn(thread::park);
+            let named = begin("another-name").spawn(thread::park).unwrap();
+            eventually(|| Thread::others_here().len() == 1);
+            for thread in [nameless, named] {
+                thread.thread().unpark();
+                thread.join().unwrap();
+            }
+        });
+        found.unwrap().join().unwrap();
     }
 }

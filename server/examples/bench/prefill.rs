@@ -1,0 +1,43 @@
+//! Four streams while a prompt of a thousand tokens is read beside them: the longest time for which one of them stands still,
+//! and what it is without the prompt.
+
+use std::time::Duration;
+
+use caudal_server::engine::mistral::MistralEngine;
+use futures::future::{join, join_all};
+
+use crate::{Args, Figure, Stream, pool};
+
+const STREAMS: usize = 4;
+/// Words that make about a thousand tokens.
+const WORDS: usize = 480;
+
+/// Streams long enough to outlast the prompt.
+async fn streams(engine: &MistralEngine, name: &str, tokens: u32) -> anyhow::Result<Vec<Stream>> {
+    let chats = (0..STREAMS).map(|n| pool::chat(engine, format!("{name} {n}. Tell me a very long story."), tokens));
+    join_all(chats).await.into_iter().collect()
+}
+
+fn longest(streams: &[Stream]) -> Duration {
+    streams.iter().map(Stream::longest_gap).max().unwrap_or_default()
+}
+
+pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
+    let engine = crate::engine(args.slots).await?;
+    let quiet = longest(&streams(&engine, "Quiet", 96).await?);
+    let long: String = (0..WORDS).map(|n| format!("{n} rivers ")).collect();
+    let prompt = async {
+        // The streams have begun by then.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        pool::say(&*engine, vec![caudal_server::engine::Message::text(caudal_server::engine::Role::User, long)], 2)
+            .await
+    };
+    let (beside, reply) = join(streams(&engine, "Beside", 400), prompt).await;
+    let (beside, reply) = (longest(&beside?), reply?);
+    println!("a prompt of {} tokens beside {STREAMS} streams", reply.prompt_tokens);
+    Ok(vec![
+        Figure::new("longest gap of 4 streams, s", quiet.as_secs_f64(), ""),
+        Figure::new("longest gap beside the prompt, s", beside.as_secs_f64(), ""),
+        Figure::new("first token of the prompt, s", reply.first.as_secs_f64(), ""),
+    ])
+}

@@ -1,0 +1,36 @@
+//! Chats that begin with the same long instructions: a slot reads them once.
+
+use caudal_server::engine::{Message, Role};
+use futures::future::join_all;
+
+use crate::{Args, Figure, median, pool};
+
+/// Sentences of the instructions.
+const SENTENCES: usize = 40;
+const CHATS: usize = 16;
+
+pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
+    let engine = crate::engine(args.slots).await?;
+    let rule = |n| format!("Rule {n}: answer briefly and politely, and never speak of the weather on day {n}.");
+    let instructions: String = (1..=SENTENCES).map(|n| rule(n) + " ").collect();
+    let say = |question: String| {
+        let messages = vec![Message::text(Role::System, instructions.clone()), Message::text(Role::User, question)];
+        pool::say(&*engine, messages, 4)
+    };
+    let first = say("What do you do?".into()).await?;
+    let mut later = Vec::new();
+    for chat in 0..CHATS {
+        later.push(say(format!("{chat} is my number. What is yours?")).await?.first.as_secs_f64());
+    }
+    // Many at once come to every slot; after that each has read them.
+    let _ = join_all((0..CHATS).map(|n| say(format!("First {n}. Who are you?")))).await;
+    let crowd = join_all((0..CHATS).map(|n| say(format!("Then {n}. Who are you?")))).await;
+    let crowd: Vec<f64> =
+        crowd.into_iter().map(|reply| Ok(reply?.first.as_secs_f64())).collect::<anyhow::Result<_>>()?;
+    println!("instructions of {} tokens", first.prompt_tokens);
+    Ok(vec![
+        Figure::new("first token of the first chat, s", first.first.as_secs_f64(), ""),
+        Figure::new("of the chats after it, s", median(later), ""),
+        Figure::new("of 16 at once, s", median(crowd), ""),
+    ])
+}

@@ -1,0 +1,75 @@
+//! Time to first token over ten turns of a conversation, with nothing else to do and while other chats keep slots busy. Its
+//! KV is on one slot; every turn adds a question to what is there.
+
+use std::{sync::Arc, time::Duration};
+
+use caudal_server::engine::{Message, Role, mistral::MistralEngine};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Args, Figure, median, pool};
+
+const TURNS: usize = 10;
+/// Tokens of a reply.
+const REPLY: u32 = 24;
+/// Chats beside it, one after another on each.
+const BESIDE: usize = 3;
+
+/// Seconds to the first token of each turn.
+async fn conversation(engine: &MistralEngine, name: &str) -> anyhow::Result<Vec<f64>> {
+    let mut messages = Vec::new();
+    let mut firsts = Vec::new();
+    for turn in 1..=TURNS {
+        let question = format!("{name}, question {turn}: what should I know about river number {turn} of my country?");
+        messages.push(Message::text(Role::User, question));
+        let reply = pool::say(engine, messages.clone(), REPLY).await?;
+        firsts.push(reply.first.as_secs_f64());
+        messages.push(Message::text(Role::Assistant, reply.text));
+        // A user reads.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(firsts)
+}
+
+/// Chats of other people, for as long as `until` is not cancelled.
+async fn others(engine: Arc<MistralEngine>, number: usize, until: CancellationToken) -> anyhow::Result<()> {
+    for chat in 0.. {
+        let text = format!("Person {number}, chat {chat}: tell me something about the sea.");
+        pool::chat(&*engine, text, 48).await?;
+        if until.is_cancelled() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Result<Vec<Figure>> {
+    let engine = crate::engine(args.slots).await?;
+    let mut runs = Vec::new();
+    for busy in [false, true] {
+        let until = CancellationToken::new();
+        let beside = if busy { BESIDE } else { 0 };
+        let others: Vec<_> =
+            (0..beside).map(|number| tokio::spawn(others(engine.clone(), number, until.clone()))).collect();
+        let mut turns = vec![Vec::new(); TURNS];
+        for round in 0..args.rounds.max(3) {
+            let firsts = conversation(&engine, &format!("Anna {round}")).await?;
+            turns.iter_mut().zip(firsts).for_each(|(turn, first)| turn.push(first));
+        }
+        until.cancel();
+        for other in others {
+            other.await??;
+        }
+        runs.push(turns.into_iter().map(median).collect::<Vec<f64>>());
+    }
+    println!("{:<28} seconds to first token, turn 1 to {TURNS}", "a conversation");
+    for (what, run) in ["alone", "beside three other chats"].into_iter().zip(&runs) {
+        let shown: Vec<String> = run.iter().map(|first| format!("{first:.2}")).collect();
+        println!("  {what:<26} {}", shown.join(" "));
+    }
+    report.insert("turns".into(), json!({"alone": runs[0], "beside": runs[1]}));
+    Ok(vec![
+        Figure::new("first token of turn 10 / of turn 2, alone", runs[0][9] / runs[0][1], "≤ 1.5"),
+        Figure::new("first token of turn 10 / of turn 2, beside", runs[1][9] / runs[1][1], "≤ 1.5"),
+    ])
+}
