@@ -36,7 +36,7 @@ const MAX_WAITING: usize = 16;
 /// Between looks at whether the turn before has died.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a turn may be in line before its response exists.
-const CREATION: Duration = Duration::from_secs(10);
+const CREATION: Duration = Duration::from_secs(5);
 
 /// A response's place in the line. Dropped before the response runs, it leaves the line.
 pub struct Place {

@@ -382,6 +382,8 @@ async fn a_waiting_run_tells_its_place_to_all_who_share_it() {
     }
     busy.rest(&mut log).await;
     for client in &mut sharing {
-        client.event_of("response.in_progress").await;
+        client.event_of("response.completed").await;
     }
+    let replayed = run(&app, json!({"seed": 1})).await;
+    assert!(is_hit(&replayed) && !replayed.kinds().contains(&"response.queued"), "it did not wait");
 }

@@ -509,3 +509,63 @@ async fn a_waiting_turn_outlives_its_replica() {
     let kept = said(&items(&b, &id).await);
     assert_eq!(kept[2..], [pair("user", "second"), pair("assistant", &second.text())]);
 }
+
+#[tokio::test]
+async fn a_waiting_turn_that_has_begun_is_continued_with_the_same_prompt() {
+    let redis = Redis::spawn();
+    let (a, b) = (replica(&redis, &SLOW), replica(&redis, &SLOW));
+    let id = conversation(&b, json!({})).await;
+    let mut first = Client::extended(&b).await;
+    first.create(json!({"input": "first", "conversation": id})).await;
+    let mut log = EventLog::default();
+    log.push(first.event().await);
+    let mut waiting = Client::extended(&a).await;
+    waiting.create(json!({"input": "second", "conversation": id})).await;
+    first.rest(&mut log).await;
+    let mut second = EventLog::default();
+    while second.of_kind("response.output_text.delta").count() < 5 {
+        second.push(waiting.event().await);
+        second.events.retain(|event| !kind(event).starts_with("caudal:"));
+    }
+    a.signal("KILL");
+    let mut other = Client::extended(&b).await;
+    other.resume(&second.id(), second.last_number()).await;
+    other.rest(&mut second).await;
+    second.assert_gap_free();
+    // Two tokens a message beside its words: the first turn, its reply, and the second's input, once.
+    assert_eq!(second.usage("input_tokens"), (2 + 1) + (2 + 50) + (2 + 1));
+    assert_eq!(items(&b, &id).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_turn_of_which_nothing_is_left_does_not_hold_up_the_next() {
+    let redis = Redis::spawn();
+    let (a, b) = (replica(&redis, &SLOW), replica(&redis, &SLOW));
+    let id = conversation(&b, json!({})).await;
+    let mut client = Client::extended(&a).await;
+    client.create(json!({"input": "first", "conversation": id})).await;
+    let mut log = EventLog::default();
+    log.push(client.event().await);
+    a.signal("KILL");
+    redis.ask(&["DEL", &format!("caudal:1:{{{}}}:meta", log.id())]);
+    let second = Client::extended(&b).await.run(json!({"input": "second", "conversation": id})).await;
+    assert_eq!(second.status(), "completed");
+    let users: Vec<_> = said(&items(&b, &id).await).into_iter().filter(|(role, _)| role == "user").collect();
+    assert_eq!(users, [pair("user", "first"), pair("user", "second")]);
+}
+
+#[tokio::test]
+async fn only_so_many_turns_wait() {
+    let app = spawn_app(&["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=20"]);
+    let id = conversation(&app, json!({})).await;
+    let mut clients = vec![];
+    for _ in 0..17 {
+        let mut client = Client::extended(&app).await;
+        client.create(json!({"conversation": id})).await;
+        client.event_of("response.created").await;
+        clients.push(client);
+    }
+    let mut late = Client::extended(&app).await;
+    late.create(json!({"conversation": id})).await;
+    assert_eq!(code(&late.error().await), "conversation_busy");
+}

@@ -419,7 +419,7 @@ mod tests {
             .map(|task| {
                 let (gate, at_work, worked) = (gate.clone(), at_work.clone(), worked.clone());
                 tokio::spawn(async move {
-                    let mut random = task * 0x9e37_79b9_7f4a_7c15 + 1;
+                    let mut random = task.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
                     let mut next = move |below: u64| {
                         random ^= random << 13;
                         random ^= random >> 7;
