@@ -106,6 +106,8 @@ pub struct Lease {
     pub watch: Arc<Watch>,
     /// Tokens that the engine finds in its cache, once the lease is ready.
     pub cached: usize,
+    /// Its cache has the whole prompt, of which the engine computes all the same.
+    pub has_whole: bool,
     computed: usize,
     before: Before,
 }
@@ -195,6 +197,7 @@ impl Pool {
         let clock = seats.clock;
         let Some(seat) = seats.seats.get_mut(&number) else { return Ok(None) };
         let Reuse { cached, first: before } = seat.kept.reuse(wanted.tokens, wanted.scope);
+        let has_whole = seat.kept.has_whole(wanted.tokens, wanted.scope);
         seat.kept.touch(wanted.tokens);
         seat.last_used = clock;
         let computed = wanted.tokens.len() - cached;
@@ -202,7 +205,7 @@ impl Pool {
         seat.running = Some(Running { watch: watch.clone(), computed, left: wanted.left });
         let (slot, scope) = (seat.slot.clone(), wanted.scope.clone());
         self.share_threads(&seats);
-        Ok(Some(Lease { pool: self.clone(), seat: number, scope, slot, watch, cached, computed, before }))
+        Ok(Some(Lease { pool: self.clone(), seat: number, scope, slot, watch, cached, has_whole, computed, before }))
     }
 
     #[cfg(test)]
