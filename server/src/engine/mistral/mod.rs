@@ -252,6 +252,7 @@ impl Served {
         let new = Arc::new(new);
         *lock(&self.current) = new.clone();
         self.tell(&new);
+        tokio::spawn(model::see_off(self.id.clone(), Arc::downgrade(&old.pool)));
         let reloaded = Reloaded { old: old.info.clone(), new: new.info.clone(), took: begun.elapsed() };
         tracing::info!(model = self.id, took = ?reloaded.took, "the model was reloaded");
         Ok(reloaded)
