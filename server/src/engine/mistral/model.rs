@@ -31,13 +31,12 @@ impl Model {
     pub async fn load(source: Source, plan: Plan) -> Result<Self, EngineError> {
         let source = Arc::new(source);
         let is_batch = source.is_batch();
-        let pool = Arc::new(Pool::new(Limits {
-            cores: plan.cores,
-            threads_per_slot: plan.threads,
+        let limits = Limits {
             prefix_cache_bytes: plan.prefix_cache_bytes,
             kv_bytes_per_token: source.kv_bytes_per_token,
             is_batch,
-        }));
+        };
+        let pool = Arc::new(Pool::new(limits, plan.cores.clone()));
         let running = if is_batch { plan.slots } else { 1 };
         let first = slot::load(source.clone(), running).await?;
         let (first, shared, ends) = tokio::task::spawn_blocking(move || {
