@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `source` | where a model comes from: a setting to checked files |
 //! | `gguf`, `safetensors` | what those files must have, and the engine's loader for them |
-//! | `place`, `plan` | which device computes and by which mode; each model's share of the machine |
+//! | `place`, `plan`, `cores` | which device computes and by which mode; each model's share of the machine; each running slot's |
 //! | `load` | weights to an engine, and what its slots share |
 //! | `model` | one served model |
 //! | `tokens` | chat template and tokenizer |
@@ -24,6 +24,7 @@
 //! | `threads` | the rayon pool of an engine thread and the gate before its helpers |
 
 mod closing;
+mod cores;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -66,6 +67,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::plan::{default_slots, default_threads};
 use self::{
+    cores::Cores,
     generate::Generation,
     model::Model,
     place::Place,
@@ -154,6 +156,7 @@ impl MistralEngine {
         let place = Place::choose(config.mode, config.one_tenant, config.gpu_memory);
         let settings = if config.models.is_empty() { vec![ModelSettings::default()] } else { config.models };
         let shares = Shares {
+            cores: Cores::new(std::thread::available_parallelism().map_or(1, usize::from)),
             slots: config.slots,
             threads: config.threads,
             max_running: config.max_running,
@@ -164,7 +167,7 @@ impl MistralEngine {
         for (index, settings) in settings.into_iter().enumerate() {
             let context_length = settings.context_length.unwrap_or(config.context_length);
             let source = open(settings.clone(), index, context_length, place.clone()).await?;
-            let plan = Plan::new(&settings, &source, shares);
+            let plan = Plan::new(&settings, &source, &shares);
             planned.push((settings, context_length, source, plan));
         }
         check_names(planned.iter().map(|(_, _, source, _)| &*source.info))?;
@@ -173,7 +176,7 @@ impl MistralEngine {
         let mut served = Vec::new();
         for (index, (settings, context_length, source, plan)) in planned.into_iter().enumerate() {
             let id = source.info.id.clone();
-            let first = Model::load(source, plan).await?;
+            let first = Model::load(source, plan.clone()).await?;
             tracing::info!(
                 model = id,
                 slots = plan.slots,
@@ -242,7 +245,7 @@ impl Served {
         let failed = |error: EngineError| ReloadError::Failed(error.to_string());
         let settings = ModelSettings { id: self.id.clone(), ..self.settings.clone() };
         let source = open(settings, self.index, self.context_length, self.place.clone()).await.map_err(failed)?;
-        let new = Model::load(source, self.plan).await.map_err(failed)?;
+        let new = Model::load(source, self.plan.clone()).await.map_err(failed)?;
         let old = self.current();
         if !new.has_vocabulary_of(&old) {
             let reason = "it has another vocabulary, and what waits and what is stored are tokens of the old one; serve it \
@@ -255,6 +258,7 @@ impl Served {
         let new = Arc::new(new);
         *lock(&self.current) = new.clone();
         self.tell(&new);
+        tokio::spawn(model::see_off(self.id.clone(), Arc::downgrade(&old.pool)));
         let reloaded = Reloaded { old: old.info.clone(), new: new.info.clone(), took: begun.elapsed() };
         tracing::info!(model = self.id, took = ?reloaded.took, "the model was reloaded");
         Ok(reloaded)

@@ -1,7 +1,10 @@
 //! One served model: its checked files, and the slots that run it. Generations hold its pool, so that one that was replaced
 //! lives until the last of them has ended, and its memory no longer.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{
     load::Shared,
@@ -28,13 +31,12 @@ impl Model {
     pub async fn load(source: Source, plan: Plan) -> Result<Self, EngineError> {
         let source = Arc::new(source);
         let is_batch = source.is_batch();
-        let pool = Arc::new(Pool::new(Limits {
-            cores: plan.cores,
-            threads_per_slot: plan.threads,
+        let limits = Limits {
             prefix_cache_bytes: plan.prefix_cache_bytes,
             kv_bytes_per_token: source.kv_bytes_per_token,
             is_batch,
-        }));
+        };
+        let pool = Arc::new(Pool::new(limits, plan.cores.clone()));
         let running = if is_batch { plan.slots } else { 1 };
         let first = slot::load(source.clone(), running).await?;
         let (first, shared, ends) = tokio::task::spawn_blocking(move || {
@@ -75,6 +77,27 @@ impl Model {
     /// Whether tokens mean the same in both. Logs, and prompts that wait, hold tokens.
     pub fn has_vocabulary_of(&self, other: &Self) -> bool {
         self.shared.tokens.vocabulary() == other.shared.tokens.vocabulary()
+    }
+}
+
+/// Waits until nothing of a replaced model runs any more, and sees to it that its memory goes back to the system.
+///
+/// The allocator keeps what was freed for a second, and gives it back when pages are freed after that. A busy server does so
+/// all the time; an idle one would keep the memory of a model that is gone.
+pub async fn see_off(id: String, replaced: Weak<Pool>) {
+    const KEPT_FREE: Duration = Duration::from_millis(1100);
+    const PAGE: usize = 8 << 20;
+    while replaced.strong_count() > 0 {
+        tokio::time::sleep(KEPT_FREE).await;
+    }
+    tracing::info!(model = id, "what was replaced is gone");
+    // Twice: engines end a moment after their pool.
+    for _ in 0..2 {
+        tokio::time::sleep(KEPT_FREE).await;
+        // Each gives back a part.
+        for _ in 0..8 {
+            drop(std::hint::black_box(vec![1u8; PAGE]));
+        }
     }
 }
 

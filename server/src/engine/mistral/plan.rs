@@ -1,6 +1,8 @@
 //! How much of the machine each model gets.
 
-use super::source::Source;
+use std::sync::Arc;
+
+use super::{cores::Cores, source::Source};
 use crate::engine::model::ModelSettings;
 
 /// What a generation needs beside weights and kept KV: its own KV and the forward pass.
@@ -9,20 +11,21 @@ const WORKING_BYTES: u64 = 64 << 20;
 const MOST_SLOTS: usize = 32;
 
 /// One model's share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Plan {
     /// Generations at once: each in an engine of its own, or all in one.
     pub slots: usize,
     /// Threads that an engine computes with while the others leave cores free.
     pub threads: usize,
-    pub cores: usize,
+    pub cores: Arc<Cores>,
     /// KV that a slot may keep for later turns.
     pub prefix_cache_bytes: u64,
 }
 
 /// The engine's settings, where a model's own say nothing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Shares {
+    pub cores: Arc<Cores>,
     /// 0: by cores and memory.
     pub slots: usize,
     /// 0: by cores.
@@ -34,8 +37,8 @@ pub struct Shares {
 }
 
 impl Plan {
-    pub fn new(settings: &ModelSettings, source: &Source, shares: Shares) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    pub fn new(settings: &ModelSettings, source: &Source, shares: &Shares) -> Self {
+        let cores = shares.cores.count();
         let prefix_cache_bytes = settings.prefix_cache_mb.unwrap_or(shares.prefix_cache_mb) << 20;
         let slots = settings.slots.unwrap_or(if source.is_batch() { shares.max_running } else { shares.slots });
         let slots = match slots {
@@ -46,7 +49,7 @@ impl Plan {
             n => n,
         };
         let threads = if shares.threads == 0 { default_threads(cores) } else { shares.threads };
-        Self { slots, threads, cores, prefix_cache_bytes }
+        Self { slots, threads, cores: shares.cores.clone(), prefix_cache_bytes }
     }
 }
 

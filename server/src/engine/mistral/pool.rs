@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    cores::{Cores, Share},
     kept::{Before, Held, Kept, Reuse},
     kv::{BLOCK, Home},
     load::{KV_BLOCK, Shared},
@@ -34,12 +35,11 @@ pub struct Pool {
     /// A seat is free, new, or gone.
     changed: Notify,
     limits: Limits,
+    cores: Arc<Cores>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    pub cores: usize,
-    pub threads_per_slot: usize,
     /// KV that a slot may keep between generations, in bytes. Over it, the least recently used leaves.
     pub prefix_cache_bytes: u64,
     pub kv_bytes_per_token: u64,
@@ -110,6 +110,7 @@ pub struct Lease {
     pub has_whole: bool,
     computed: usize,
     before: Before,
+    _share: Share,
 }
 
 /// What a generation has said.
@@ -128,8 +129,8 @@ enum Choice {
 }
 
 impl Pool {
-    pub fn new(limits: Limits) -> Self {
-        Self { seats: Mutex::default(), changed: Notify::new(), limits }
+    pub fn new(limits: Limits, cores: Arc<Cores>) -> Self {
+        Self { seats: Mutex::default(), changed: Notify::new(), limits, cores }
     }
 
     /// Slots that there are, busy and free.
@@ -204,8 +205,9 @@ impl Pool {
         let watch = Arc::new(Watch::new());
         seat.running = Some(Running { watch: watch.clone(), computed, left: wanted.left });
         let (slot, scope) = (seat.slot.clone(), wanted.scope.clone());
-        self.share_threads(&seats);
-        Ok(Some(Lease { pool: self.clone(), seat: number, scope, slot, watch, cached, has_whole, computed, before }))
+        let _share = self.cores.share(slot.helpers.clone());
+        let pool = self.clone();
+        Ok(Some(Lease { pool, seat: number, scope, slot, watch, cached, has_whole, computed, before, _share }))
     }
 
     #[cfg(test)]
@@ -226,14 +228,6 @@ impl Pool {
     #[cfg(test)]
     pub fn slots(&self) -> Vec<Arc<Slot>> {
         lock(&self.seats).seats.values().map(|seat| seat.slot.clone()).collect()
-    }
-
-    fn share_threads(&self, seats: &Seats) {
-        let running = seats.seats.values().filter(|seat| seat.running.is_some()).count().max(1);
-        let threads = (self.limits.cores / running).clamp(1, self.limits.threads_per_slot.max(1));
-        for seat in seats.seats.values().filter(|seat| seat.running.is_some()) {
-            seat.slot.helpers.allow(threads);
-        }
     }
 
     /// Loads a slot in the place of one that broke, for as long as it takes.
@@ -392,7 +386,6 @@ impl Drop for Lease {
         if let Some(seat) = seats.seats.get_mut(&self.seat) {
             seat.running = None;
         }
-        self.pool.share_threads(&seats);
         drop(seats);
         self.pool.changed.notify_waiters();
     }

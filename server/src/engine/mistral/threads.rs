@@ -95,6 +95,11 @@ impl Helpers {
         self.gate.changed.notify_all();
     }
 
+    #[cfg(test)]
+    pub fn allowed(&self) -> usize {
+        lock(&self.gate.state).allowed
+    }
+
     /// The threads that compute for this slot, once its engine has entered.
     pub fn threads(&self) -> Option<&EngineThreads> {
         self.threads.get()

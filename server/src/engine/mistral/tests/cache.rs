@@ -56,9 +56,7 @@ fn cached_tokens_are_those_the_engine_does_not_compute() {
             }
             drop(lease);
             let reply = collect(
-                engine
-                    .generate("m", GenerateRequest { prompt: whole.clone(), ..request("", max) })
-                    .expect("starts"),
+                engine.generate("m", GenerateRequest { prompt: whole.clone(), ..request("", max) }).expect("starts"),
             )
             .await;
             let cached = reply.cached_tokens.expect("told") as usize;
