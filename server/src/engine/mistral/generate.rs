@@ -9,11 +9,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    grammar,
     load::Shared,
     pool::{Lease, NoSlot, Pool, Said, Wanted},
     slot::{Broken, Sequence},
-    step::{Fenced, Start, Steps},
+    step::{Fenced, Steps},
     threads::Helpers,
 };
 use crate::engine::{Delta, Finish, GenerateRequest};
@@ -60,38 +59,24 @@ impl Generation {
                 Ok(Ended::Broken(broken)) => broken.to_string(),
                 Err(error) => error.to_string(),
             };
-            return self.steps(None, None, Arc::default()).finish(Finish::Failed(error));
+            return self.steps(Arc::default()).finish(Finish::Failed(error));
         }
     }
 
     /// Takes a slot and runs to the end, or until it breaks.
     async fn attempt(&mut self, fault: usize) -> Result<Ended, NoSlot> {
-        let held = match self.shared.grammars.clone().hold(&self.request, self.max).await {
-            Ok(held) => held,
-            Err(error) => {
-                self.steps(None, None, Arc::default()).finish(Finish::Failed(error.to_string()));
-                return Ok(Ended::Finished);
-            }
-        };
         let tokens = [self.request.prompt.as_slice(), &self.request.output].concat();
         let left = self.max.saturating_sub(self.request.output.len() as u64);
         let wanted = Wanted { tokens: &tokens, scope: &self.request.scope, left };
         let mut lease = tokio::select! {
             biased;
             () = self.request.cancel.cancelled() => {
-                self.steps(None, None, Arc::default()).finish(Finish::Cancelled);
+                self.steps(Arc::default()).finish(Finish::Cancelled);
                 return Ok(Ended::Finished);
             }
             lease = self.pool.acquire(wanted) => lease?,
         };
-        let is_warm = self.request.max_output_tokens == 0 && lease.has_whole;
-        let cached = if is_warm { tokens.len() } else { lease.cached };
-        // A continuation has told it already.
-        let cached = self.request.output.is_empty().then_some(cached as u32);
-        let steps = Arc::new(self.steps(held, cached, lease.slot.helpers.clone()));
-        if is_warm {
-            steps.finish(Finish::Length);
-        }
+        let steps = Arc::new(self.steps(lease.slot.helpers.clone()));
         if steps.finished() {
             return Ok(Ended::Finished);
         }
@@ -144,9 +129,9 @@ impl Generation {
     }
 
     /// What has been said up to now is the beginning of what these will say.
-    fn steps(&self, held: Option<grammar::Held>, cached_tokens: Option<u32>, helpers: Arc<Helpers>) -> Steps {
-        let start = Start { max: self.max, held, cached_tokens, sender: &self.sender };
-        Steps::new(&self.shared, &self.request, start, helpers)
+    fn steps(&self, helpers: Arc<Helpers>) -> Steps {
+        let Shared { tokens, eos, end } = &*self.shared;
+        Steps::new(&self.request, self.max, tokens.bytes(), eos.clone(), *end, helpers, &self.sender)
     }
 }
 

@@ -84,11 +84,6 @@ impl Kept {
         Reuse { cached, first: Before::Put(home.clone(), blocks) }
     }
 
-    /// Whether keys and values of the whole prompt are held.
-    pub fn has_whole(&self, prompt: &[u32], scope: &str) -> bool {
-        !self.is_foreign(scope) && self.held(prompt).0 == prompt.len()
-    }
-
     /// Tokens of the prompt that choosing this slot saves; a beginning that is not a whole turn counts in steps of
     /// [`SHARED_STEP`].
     pub fn worth(&self, prompt: &[u32], scope: &str) -> usize {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use mistralrs_core::{MistralRs, MistralRsBuilder, Pipeline, llguidance::toktrie::TokEnv};
+use mistralrs_core::{MistralRs, MistralRsBuilder, Pipeline};
 use tokenizers::Tokenizer;
 use tokio::sync::Mutex;
 
 use super::{
-    grammar::{self, Grammars},
     place::Place,
     tokens::{Tokens, source},
 };
@@ -19,9 +18,6 @@ pub const KV_BLOCK: usize = 512;
 /// What is the same for all slots of a model.
 pub struct Shared {
     pub tokens: Tokens,
-    /// What bytes each token is.
-    pub vocabulary: TokEnv,
-    pub grammars: Arc<Grammars>,
     pub eos: Arc<[u32]>,
     /// The token that ends a sequence in the engine. See [`unused_special_tokens`].
     pub end: u32,
@@ -62,17 +58,13 @@ impl Loaded {
         let missing = |what: &str| EngineError::Load(format!("the model has no {what}"));
         let tokenizer = pipeline.tokenizer().ok_or_else(|| missing("tokenizer"))?;
         let chat = pipeline.get_chat_template().ok_or_else(|| missing("chat template"))?;
-        let metadata = pipeline.get_metadata();
-        let eos = metadata.eos_tok.clone();
+        let eos = pipeline.get_metadata().eos_tok.clone();
         let last = *eos.first().ok_or_else(|| missing("end-of-sequence token"))?;
         let template = source(&chat).unwrap_or_default();
         let mut ends = unused_special_tokens(&tokenizer, &eos, &template);
         ends.push(last);
         let tokens = Tokens::new(tokenizer, &chat)?;
-        let factory = metadata.llg_factory.as_ref().ok_or_else(|| missing("byte-level tokenizer"))?;
-        let vocabulary = grammar::with_text(factory.tok_env(), |token| tokens.shows(token));
-        let grammars = Arc::new(Grammars::new(&vocabulary, &eos)?);
-        Ok((Shared { tokens, vocabulary, grammars, eos: eos.into(), end: ends[0] }, ends))
+        Ok((Shared { tokens, eos: eos.into(), end: ends[0] }, ends))
     }
 }
 

@@ -106,8 +106,6 @@ pub struct Lease {
     pub watch: Arc<Watch>,
     /// Tokens that the engine finds in its cache, once the lease is ready.
     pub cached: usize,
-    /// Its cache has the whole prompt, of which the engine computes all the same.
-    pub has_whole: bool,
     computed: usize,
     before: Before,
     _share: Share,
@@ -198,7 +196,6 @@ impl Pool {
         let clock = seats.clock;
         let Some(seat) = seats.seats.get_mut(&number) else { return Ok(None) };
         let Reuse { cached, first: before } = seat.kept.reuse(wanted.tokens, wanted.scope);
-        let has_whole = seat.kept.has_whole(wanted.tokens, wanted.scope);
         seat.kept.touch(wanted.tokens);
         seat.last_used = clock;
         let computed = wanted.tokens.len() - cached;
@@ -206,8 +203,7 @@ impl Pool {
         seat.running = Some(Running { watch: watch.clone(), computed, left: wanted.left });
         let (slot, scope) = (seat.slot.clone(), wanted.scope.clone());
         let _share = self.cores.share(slot.helpers.clone());
-        let pool = self.clone();
-        Ok(Some(Lease { pool, seat: number, scope, slot, watch, cached, has_whole, computed, before, _share }))
+        Ok(Some(Lease { pool: self.clone(), seat: number, scope, slot, watch, cached, computed, before, _share }))
     }
 
     #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{
     kv::Home,
     load::{Loaded, Shared},
     source::Source,
-    step::WarmUp,
+    step::Steps,
     threads::Helpers,
     watchdog::{Expected, Watch},
 };
@@ -148,11 +148,6 @@ impl Slot {
         Home::of(&*self.loaded.pipeline.lock().await)
     }
 
-    #[cfg(test)]
-    pub fn engine(&self) -> Arc<mistralrs_core::MistralRs> {
-        self.loaded.engine.clone()
-    }
-
     /// The model in it; gone when its memory is given back.
     #[cfg(test)]
     pub fn model(&self) -> &Arc<tokio::sync::Mutex<dyn mistralrs_core::Pipeline + Send + Sync>> {
@@ -165,7 +160,7 @@ impl Slot {
     }
 
     fn ends_at_once(&self, shared: &Shared, tokens: Vec<u32>, end: u32) -> Sequence {
-        let steps = Arc::new(WarmUp { helpers: self.helpers.clone(), end });
+        let steps = Arc::new(Steps::warm_up(end, shared.tokens.bytes(), self.helpers.clone()));
         let spare = shared.spare(end);
         Sequence { tokens, max_len: 3, end, spare, steps, watch: Arc::new(Watch::new()) }
     }

@@ -4,35 +4,22 @@
 
 use std::sync::{Arc, Mutex, TryLockError};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use mistralrs_core::CustomLogitsProcessor;
 use tokio::sync::mpsc;
 
 use super::{
-    grammar::{Held, Pushed},
-    load::Shared,
     threads::{Helpers, lock},
     tokens::Detokenizer,
 };
-use crate::engine::{Delta, Finish, GenerateRequest, Logprobs, Sampler, decoder::Decoder, logprobs};
+use crate::engine::{Delta, Finish, GenerateRequest, Sampler, Sampling, decoder::Decoder};
 
 /// The logits processor of one generation.
 pub struct Steps {
     state: Mutex<State>,
-    shared: Arc<Shared>,
     helpers: Arc<Helpers>,
-}
-
-/// What a run starts with beside its request.
-pub struct Start<'a> {
-    /// Bound on the whole output, `request.output` included.
-    pub max: u64,
-    /// The request's grammar after its output.
-    pub held: Option<Held>,
-    /// How many of the prompt's tokens the engine need not compute, where that is to be told.
-    pub cached_tokens: Option<u32>,
-    /// Has room for the whole reply.
-    pub sender: &'a mpsc::Sender<Delta>,
+    /// Ends the sequence in the engine.
+    end: u32,
 }
 
 /// What a run has said until it was fenced.
@@ -43,16 +30,13 @@ pub struct Fenced {
 }
 
 struct State {
-    /// Weak, so that the channel closes when the slot is free and not when the engine happens to drop its last reference.
+    /// Has room for the whole reply. Weak, so that the channel closes when the slot is free and not when the engine happens
+    /// to drop its last reference.
     sender: mpsc::WeakSender<Delta>,
     decoder: Decoder<Detokenizer>,
     sampler: Sampler,
-    held: Option<Held>,
-    /// How many of the likeliest tokens are told, where any are.
-    logprobs: Option<u8>,
     cancel: tokio_util::sync::CancellationToken,
-    /// Told with the first delta.
-    cached_tokens: Option<u32>,
+    eos: Arc<[u32]>,
     /// Output tokens at which it ends.
     max: u64,
     /// The tokens this run has picked and said.
@@ -61,9 +45,17 @@ struct State {
 }
 
 impl Steps {
-    pub fn new(shared: &Arc<Shared>, request: &GenerateRequest, start: Start<'_>, helpers: Arc<Helpers>) -> Self {
-        let Start { max, held, cached_tokens, sender } = start;
-        let mut decoder = Decoder::new(shared.tokens.bytes(), request.stop.clone());
+    /// `max` is the bound on the whole output, `request.output` included.
+    pub fn new(
+        request: &GenerateRequest,
+        max: u64,
+        detokenizer: Detokenizer,
+        eos: Arc<[u32]>,
+        end: u32,
+        helpers: Arc<Helpers>,
+        sender: &mpsc::Sender<Delta>,
+    ) -> Self {
+        let mut decoder = Decoder::new(detokenizer, request.stop.clone());
         let mut sampler = Sampler::new(request.sampling.clone(), &request.prompt);
         let mut stopped = None;
         for token in &request.output {
@@ -72,35 +64,48 @@ impl Steps {
             sampler.push(*token);
             stopped = stopped.or(finish);
         }
-        let complete = held.as_ref().is_some_and(Held::is_complete);
         let mut state = State {
             sender: sender.downgrade(),
             decoder,
             sampler,
-            held,
-            logprobs: request.logprobs,
             cancel: request.cancel.clone(),
-            cached_tokens,
+            eos,
             max,
             picked: Vec::new(),
             finished: false,
         };
         // A continued output may already have its end.
         if stopped.is_some() {
-            state.finish(Delta::default(), Finish::Stop);
-        } else if complete {
-            state.end(Finish::Stop);
-        } else if state.sampler.position() >= state.max && request.max_output_tokens > 0 {
-            state.end(Finish::Length);
+            state.finish(Vec::new(), String::new(), Finish::Stop);
+        } else if state.sampler.position() >= state.max {
+            let rest = state.decoder.finish();
+            state.finish(Vec::new(), rest, Finish::Length);
         }
-        Self { state: Mutex::new(state), shared: shared.clone(), helpers }
+        Self { state: Mutex::new(state), helpers, end }
+    }
+
+    /// Makes the engine's thread a member of its pool and ends at once.
+    pub fn warm_up(end: u32, detokenizer: Detokenizer, helpers: Arc<Helpers>) -> Self {
+        let (sender, _) = mpsc::channel(1);
+        let state = State {
+            sender: sender.downgrade(),
+            decoder: Decoder::new(detokenizer, Vec::new()),
+            sampler: Sampler::new(Sampling::default(), &[]),
+            cancel: tokio_util::sync::CancellationToken::new(),
+            eos: Arc::new([]),
+            max: 0,
+            picked: Vec::new(),
+            finished: true,
+        };
+        Self { state: Mutex::new(state), helpers, end }
     }
 
     /// Sends the last delta now, unless one was sent. The engine follows at its next step.
     pub fn finish(&self, finish: Finish) {
         let mut state = lock(&self.state);
         if !state.finished {
-            state.end(finish);
+            let rest = state.decoder.finish();
+            state.finish(Vec::new(), rest, finish);
         }
     }
 
@@ -117,7 +122,8 @@ impl Steps {
     pub fn try_finish(&self, finish: Finish) -> Option<()> {
         let mut state = self.state.try_lock().ok()?;
         if !state.finished {
-            state.end(finish);
+            let rest = state.decoder.finish();
+            state.finish(Vec::new(), rest, finish);
         }
         Some(())
     }
@@ -141,130 +147,58 @@ impl CustomLogitsProcessor for Steps {
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
         self.helpers.enter();
         let mut values = logits.to_vec1::<f32>()?;
-        let token = lock(&self.state).step(&self.shared, &mut values).unwrap_or_else(|| {
+        let token = lock(&self.state).step(&mut values).unwrap_or_else(|| {
             self.helpers.rest();
-            self.shared.end
+            self.end
         });
-        only(token, values.len(), logits.device())
+        let mut choice = vec![0f32; values.len()];
+        match choice.get_mut(token as usize) {
+            Some(place) => *place = 1.0,
+            None => candle_core::bail!("token {token} is outside the vocabulary of {}", choice.len()),
+        }
+        let len = choice.len();
+        Tensor::from_vec(choice, len, logits.device())
     }
-}
-
-/// A logits processor that makes the engine's thread a member of its pool and ends at once.
-pub struct WarmUp {
-    pub helpers: Arc<Helpers>,
-    pub end: u32,
-}
-
-impl CustomLogitsProcessor for WarmUp {
-    fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
-        self.helpers.enter();
-        self.helpers.rest();
-        only(self.end, logits.elem_count(), logits.device())
-    }
-}
-
-/// Logits that leave no choice.
-fn only(token: u32, vocabulary: usize, device: &Device) -> Result<Tensor> {
-    let mut choice = vec![0f32; vocabulary];
-    match choice.get_mut(token as usize) {
-        Some(place) => *place = 1.0,
-        None => candle_core::bail!("token {token} is outside the vocabulary of {vocabulary}"),
-    }
-    Tensor::from_vec(choice, vocabulary, device)
 }
 
 impl State {
     /// The token to go on with, or none when the generation is over.
-    fn step(&mut self, shared: &Shared, logits: &mut [f32]) -> Option<u32> {
+    fn step(&mut self, logits: &mut [f32]) -> Option<u32> {
         if self.finished {
             return None;
         }
         if self.cancel.is_cancelled() {
-            self.end(Finish::Cancelled);
-            return None;
-        }
-        // The prompt was all that was asked for.
-        if self.sampler.position() >= self.max {
-            self.end(Finish::Length);
-            return None;
-        }
-        let raw = self.logprobs.map(|_| logits.to_vec());
-        if let Some(held) = &mut self.held
-            && let Err(error) = held.mask(logits, &shared.eos)
-        {
-            self.close(&error);
+            let rest = self.decoder.finish();
+            self.finish(Vec::new(), rest, Finish::Cancelled);
             return None;
         }
         let token = self.sampler.pick(logits);
-        if shared.eos.contains(&token) {
-            self.end(Finish::Stop);
+        if self.eos.contains(&token) {
+            let rest = self.decoder.finish();
+            self.finish(Vec::new(), rest, Finish::Stop);
             return None;
         }
-        let room = self.max - self.sampler.position() - 1;
-        let complete = match self.held.as_mut().map(|held| held.push(token, room)) {
-            None | Some(Ok(Pushed::Open)) => false,
-            Some(Ok(Pushed::Complete)) => true,
-            Some(Ok(Pushed::NoRoom)) => {
-                self.close("no room");
-                return None;
-            }
-            Some(Err(error)) => {
-                self.close(&error);
-                return None;
-            }
-        };
-        let logprobs = raw.into_iter().map(|raw| self.likelihoods(shared, &raw, token)).collect();
         self.sampler.push(token);
-        let (text, stop) = self.decoder.push(token);
-        let delta = Delta { tokens: vec![token], text, logprobs, ..Delta::default() };
+        let (mut text, stop) = self.decoder.push(token);
         if let Some(stop) = stop {
-            self.finish(delta, stop);
+            self.finish(vec![token], text, stop);
             return None;
         }
-        if complete || room == 0 {
-            let text = delta.text + &self.decoder.finish();
-            self.finish(Delta { text, ..delta }, if complete { Finish::Stop } else { Finish::Length });
+        if self.sampler.position() >= self.max {
+            text.push_str(&self.decoder.finish());
+            self.finish(vec![token], text, Finish::Length);
             return None;
         }
-        self.send(delta).then_some(token)
+        self.send(Delta { tokens: vec![token], text, ..Delta::default() }).then_some(token)
     }
 
-    fn likelihoods(&self, shared: &Shared, raw: &[f32], token: u32) -> Logprobs {
-        logprobs::of(raw, token, self.logprobs.unwrap_or(0), |token| shared.vocabulary.tok_trie().decode(&[token]))
-    }
-
-    /// Completes the output that is held to a grammar, in one delta: its bound is reached, or the grammar asks for more work
-    /// than is allowed. The model was not asked for these tokens, so they have no likelihoods.
-    fn close(&mut self, reason: &str) {
-        tracing::debug!(reason, "an output is closed");
-        let closing = self.held.as_ref().map(|held| held.closing().to_vec()).unwrap_or_default();
-        let mut delta = Delta::default();
-        for token in closing {
-            let (text, stop) = self.decoder.push(token);
-            delta.tokens.push(token);
-            delta.text.push_str(&text);
-            if let Some(stop) = stop {
-                return self.finish(delta, stop);
-            }
-        }
-        delta.text.push_str(&self.decoder.finish());
-        self.finish(delta, Finish::Length);
-    }
-
-    /// Ends it with the text that is held back.
-    fn end(&mut self, finish: Finish) {
-        let text = self.decoder.finish();
-        self.finish(Delta { text, ..Delta::default() }, finish);
-    }
-
-    fn finish(&mut self, last: Delta, finish: Finish) {
-        self.send(Delta { finish: Some(finish), ..last });
+    fn finish(&mut self, tokens: Vec<u32>, text: String, finish: Finish) {
+        self.send(Delta { tokens, text, finish: Some(finish), ..Delta::default() });
         self.finished = true;
     }
 
     /// False, and the generation is over, where nobody reads any more.
     fn send(&mut self, delta: Delta) -> bool {
-        let delta = Delta { cached_tokens: self.cached_tokens.take(), ..delta };
         let tokens = delta.tokens.clone();
         let sent = self.sender.upgrade().is_some_and(|sender| sender.try_send(delta).is_ok());
         if sent {

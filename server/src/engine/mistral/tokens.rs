@@ -70,11 +70,6 @@ impl Tokens {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Whether the token is text to the decoder.
-    pub fn shows(&self, token: u32) -> bool {
-        !self.tokenizer.get_added_tokens_decoder().get(&token).is_some_and(|added| added.special)
-    }
-
     /// What each token is.
     pub fn vocabulary(&self) -> std::collections::HashMap<String, u32> {
         self.tokenizer.get_vocab(true)
