@@ -4,6 +4,7 @@
 //! `scripted` is deterministic and made for tests and load; `mistral` drives mistral.rs and is the only code that names it.
 
 pub mod decoder;
+pub mod logprobs;
 pub mod model;
 pub mod prompt;
 pub mod sampler;
@@ -39,7 +40,7 @@ pub struct GenerateRequest {
     /// What the whole output must match. It also does when `max_output_tokens` ends it: the engine closes what is open
     /// within that bound.
     pub grammar: Option<Grammar>,
-    /// Log-probabilities of every token, with this many of the likeliest beside it.
+    /// Log-probabilities of every token, with this many of the likeliest beside it, at most 20.
     pub logprobs: Option<u8>,
     /// Bound on the tokens of the whole output, `output` included. 0 computes the prompt's KV, to be reused, and ends.
     pub max_output_tokens: u32,
@@ -55,9 +56,10 @@ pub struct Delta {
     /// The text that may be shown now. Empty while a character is incomplete or a stop string may be beginning; held text
     /// comes with a later delta, at the latest with the last one.
     pub text: String,
-    /// One a token, where the request asked for them.
+    /// One a token, where the request asked for them; none with the tokens that close an output at its bound, for which the
+    /// model was not asked.
     pub logprobs: Vec<Logprobs>,
-    /// On the first delta: how many of the prompt's tokens were not computed, because their KV was there.
+    /// On the first delta of an output: how many of the prompt's tokens were not computed, because their KV was there.
     pub cached_tokens: Option<u32>,
     /// Set on the last delta, and only there.
     pub finish: Option<Finish>,

@@ -44,7 +44,8 @@ static PLANNED: Mutex<Vec<Planned>> = Mutex::new(Vec::new());
 /// The steps of a generation, with what is planned for it.
 pub fn inject(sequence: Sequence, request: &GenerateRequest) -> Sequence {
     let seed = request.sampling.seed;
-    let steps = Faulty { seed, token: AtomicUsize::new(request.output.len()), steps: sequence.steps };
+    // What was said before is made again first.
+    let steps = Faulty { seed, token: AtomicUsize::new(0), steps: sequence.steps };
     Sequence { steps: Arc::new(steps), ..sequence }
 }
 

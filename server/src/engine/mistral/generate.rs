@@ -9,10 +9,11 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    grammar::Held,
     load::Shared,
     pool::{Lease, NoSlot, Pool, Said, Wanted},
     slot::{Broken, Sequence},
-    step::{Fenced, Steps},
+    step::{Fenced, Start, Steps},
     threads::Helpers,
 };
 use crate::engine::{Delta, Finish, GenerateRequest};
@@ -59,24 +60,37 @@ impl Generation {
                 Ok(Ended::Broken(broken)) => broken.to_string(),
                 Err(error) => error.to_string(),
             };
-            return self.steps(Arc::default()).finish(Finish::Failed(error));
+            return self.steps(Arc::default(), None, 0).finish(Finish::Failed(error));
         }
     }
 
     /// Takes a slot and runs to the end, or until it breaks.
     async fn attempt(&mut self, fault: usize) -> Result<Ended, NoSlot> {
-        let tokens = [self.request.prompt.as_slice(), &self.request.output].concat();
-        let left = self.max.saturating_sub(self.request.output.len() as u64);
+        let held = match self.shared.grammars.clone().hold(&self.request, self.max).await {
+            Ok(held) => held,
+            Err(error) => {
+                self.steps(Arc::default(), None, 0).finish(Finish::Failed(error.to_string()));
+                return Ok(Ended::Finished);
+            }
+        };
+        let GenerateRequest { prompt, output, .. } = &self.request;
+        let tokens = if self.pool.is_batch() { [prompt.as_slice(), output].concat() } else { prompt.clone() };
+        let left = self.max.saturating_sub((tokens.len() - prompt.len()) as u64);
         let wanted = Wanted { tokens: &tokens, scope: &self.request.scope, left };
         let mut lease = tokio::select! {
             biased;
             () = self.request.cancel.cancelled() => {
-                self.steps(Arc::default()).finish(Finish::Cancelled);
+                self.steps(Arc::default(), None, 0).finish(Finish::Cancelled);
                 return Ok(Ended::Finished);
             }
             lease = self.pool.acquire(wanted) => lease?,
         };
-        let steps = Arc::new(self.steps(lease.slot.helpers.clone()));
+        let warm = self.request.max_output_tokens == 0 && lease.has_all;
+        let cached = if warm { self.request.prompt.len() } else { lease.cached.min(self.request.prompt.len()) };
+        let steps = Arc::new(self.steps(lease.slot.helpers.clone(), held, cached));
+        if warm {
+            steps.finish(Finish::Length);
+        }
         if steps.finished() {
             return Ok(Ended::Finished);
         }
@@ -129,15 +143,15 @@ impl Generation {
     }
 
     /// What has been said up to now is the beginning of what these will say.
-    fn steps(&self, helpers: Arc<Helpers>) -> Steps {
-        let Shared { tokens, eos, end } = &*self.shared;
-        Steps::new(&self.request, self.max, tokens.bytes(), eos.clone(), *end, helpers, &self.sender)
+    fn steps(&self, helpers: Arc<Helpers>, held: Option<Held>, cached_tokens: usize) -> Steps {
+        let start = Start { max: self.max, held, cached_tokens, again: !self.pool.is_batch(), sender: &self.sender };
+        Steps::new(&self.shared, &self.request, start, helpers)
     }
 }
 
 impl Said for Steps {
     fn tokens(&self) -> Vec<u32> {
-        self.picked()
+        self.made()
     }
 
     fn has_ended(&self) -> bool {

@@ -84,6 +84,12 @@ impl Kept {
         Reuse { cached, first: Before::Put(home.clone(), blocks) }
     }
 
+    /// Whether keys and values of the whole prompt are there, for prompts that begin with it.
+    pub fn has_all(&self, prompt: &[u32], scope: &str) -> bool {
+        let in_engine = |entry: &Entry| matches!(entry.home, Held::Engine(_)) && entry.tokens.starts_with(prompt);
+        !self.is_foreign(scope) && (self.held(prompt).0 == prompt.len() || self.entries.iter().any(in_engine))
+    }
+
     /// Tokens of the prompt that choosing this slot saves; a beginning that is not a whole turn counts in steps of
     /// [`SHARED_STEP`].
     pub fn worth(&self, prompt: &[u32], scope: &str) -> usize {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use mistralrs_core::{MistralRs, MistralRsBuilder, Pipeline};
+use mistralrs_core::{MistralRs, MistralRsBuilder, Pipeline, llguidance::toktrie::TokEnv};
 use tokenizers::Tokenizer;
 use tokio::sync::Mutex;
 
 use super::{
+    grammar::{Grammars, vocabulary},
     place::Place,
     tokens::{Tokens, source},
 };
@@ -18,6 +19,9 @@ pub const KV_BLOCK: usize = 512;
 /// What is the same for all slots of a model.
 pub struct Shared {
     pub tokens: Tokens,
+    /// What bytes each token is.
+    pub vocabulary: TokEnv,
+    pub grammars: Arc<Grammars>,
     pub eos: Arc<[u32]>,
     /// The token that ends a sequence in the engine. See [`unused_special_tokens`].
     pub end: u32,
@@ -58,13 +62,17 @@ impl Loaded {
         let missing = |what: &str| EngineError::Load(format!("the model has no {what}"));
         let tokenizer = pipeline.tokenizer().ok_or_else(|| missing("tokenizer"))?;
         let chat = pipeline.get_chat_template().ok_or_else(|| missing("chat template"))?;
-        let eos = pipeline.get_metadata().eos_tok.clone();
+        let metadata = pipeline.get_metadata();
+        let eos = metadata.eos_tok.clone();
         let last = *eos.first().ok_or_else(|| missing("end-of-sequence token"))?;
         let template = source(&chat).unwrap_or_default();
         let mut ends = unused_special_tokens(&tokenizer, &eos, &template);
         ends.push(last);
+        let factory = metadata.llg_factory.as_ref().ok_or_else(|| missing("tokenizer of bytes"))?;
+        let vocabulary = vocabulary(factory.tok_env(), &tokenizer, &eos);
+        let grammars = Arc::new(Grammars::new(&vocabulary)?);
         let tokens = Tokens::new(tokenizer, &chat)?;
-        Ok((Shared { tokens, eos: eos.into(), end: ends[0] }, ends))
+        Ok((Shared { tokens, vocabulary, grammars, eos: eos.into(), end: ends[0] }, ends))
     }
 }
 

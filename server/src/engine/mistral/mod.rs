@@ -20,8 +20,10 @@
 //! | `slot` | one engine: run a sequence, empty its cache |
 //! | `watchdog` | whether a run is alive |
 //! | `step` | one generation on the engine's thread: sampling, stop strings, deltas, cancel |
+//! | `grammar`, `closing` | outputs held to a grammar, and the shortest way to complete one |
 //! | `threads` | the rayon pool of an engine thread and the gate before its helpers |
 
+mod closing;
 mod cores;
 #[cfg(test)]
 mod faults;
@@ -29,6 +31,7 @@ mod faults;
 mod fixture;
 mod generate;
 mod gguf;
+mod grammar;
 mod kept;
 mod kv;
 mod load;
@@ -280,9 +283,8 @@ impl Engine for MistralEngine {
         self.model(model)?.shared.tokens.render(prompt)
     }
 
-    fn check(&self, model: &str, _: &Grammar, _: u32) -> Result<(), EngineError> {
-        self.model(model)?;
-        Err(EngineError::Grammar("This engine holds no output to a grammar.".into()))
+    fn check(&self, model: &str, grammar: &Grammar, max_output_tokens: u32) -> Result<(), EngineError> {
+        self.model(model)?.shared.grammars.check(grammar, max_output_tokens)
     }
 
     fn slots(&self, model: &str) -> usize {

@@ -106,6 +106,8 @@ pub struct Lease {
     pub watch: Arc<Watch>,
     /// Tokens that the engine finds in its cache, once the lease is ready.
     pub cached: usize,
+    /// Keys and values of the whole prompt are kept.
+    pub has_all: bool,
     computed: usize,
     before: Before,
     _share: Share,
@@ -129,6 +131,11 @@ enum Choice {
 impl Pool {
     pub fn new(limits: Limits, cores: Arc<Cores>) -> Self {
         Self { seats: Mutex::default(), changed: Notify::new(), limits, cores }
+    }
+
+    /// Whether all slots are one engine.
+    pub fn is_batch(&self) -> bool {
+        self.limits.is_batch
     }
 
     /// Slots that there are, busy and free.
@@ -179,7 +186,7 @@ impl Pool {
         }
         let now = Instant::now();
         let patient = reservation.until.is_none_or(|until| now < until);
-        let choice = seats.choose(wanted.tokens, wanted.scope, reservation.ticket, patient);
+        let choice = seats.choose(wanted, reservation.ticket, patient);
         seats.release(reservation.ticket);
         let number = match choice {
             Choice::Take(number) => number,
@@ -196,6 +203,7 @@ impl Pool {
         let clock = seats.clock;
         let Some(seat) = seats.seats.get_mut(&number) else { return Ok(None) };
         let Reuse { cached, first: before } = seat.kept.reuse(wanted.tokens, wanted.scope);
+        let has_all = seat.kept.has_all(wanted.tokens, wanted.scope);
         seat.kept.touch(wanted.tokens);
         seat.last_used = clock;
         let computed = wanted.tokens.len() - cached;
@@ -203,7 +211,8 @@ impl Pool {
         seat.running = Some(Running { watch: watch.clone(), computed, left: wanted.left });
         let (slot, scope) = (seat.slot.clone(), wanted.scope.clone());
         let _share = self.cores.share(slot.helpers.clone());
-        Ok(Some(Lease { pool: self.clone(), seat: number, scope, slot, watch, cached, computed, before, _share }))
+        let pool = self.clone();
+        Ok(Some(Lease { pool, seat: number, scope, slot, watch, cached, has_all, computed, before, _share }))
     }
 
     #[cfg(test)]
@@ -407,10 +416,9 @@ impl Drop for Reservation<'_> {
 
 impl Seats {
     /// Where a prompt goes. A busy seat only where its caller still has patience.
-    fn choose(&self, tokens: &[u32], scope: &str, ticket: u64, patient: bool) -> Choice {
+    fn choose(&self, wanted: &Wanted<'_>, ticket: u64, patient: bool) -> Choice {
         let open = self.seats.iter().filter(|(_, seat)| seat.reserved.is_none_or(|by| by == ticket));
-        let offers: Vec<Offer> =
-            open.map(|(number, seat)| Offer::of(*number, seat, tokens, scope, &self.pace)).collect();
+        let offers: Vec<Offer> = open.map(|(number, seat)| Offer::of(*number, seat, wanted, &self.pace)).collect();
         choose(&offers, &self.pace, patient)
     }
 
@@ -432,8 +440,11 @@ struct Offer {
 }
 
 impl Offer {
-    fn of(number: u64, seat: &Seat, tokens: &[u32], scope: &str, pace: &Pace) -> Self {
-        let cached = seat.kept.worth(tokens, scope);
+    fn of(number: u64, seat: &Seat, wanted: &Wanted<'_>, pace: &Pace) -> Self {
+        let Wanted { tokens, scope, left } = wanted;
+        // A prompt that is only to be there is computed nowhere when it is.
+        let is_there = *left == 0 && seat.kept.has_all(tokens, scope);
+        let cached = if is_there { tokens.len() } else { seat.kept.worth(tokens, scope) };
         Self {
             number,
             wait: seat.running.as_ref().map(|running| pace.left(running.computed, running.left, &running.watch)),

@@ -12,7 +12,7 @@ use super::{
     kv::Home,
     load::{Loaded, Shared},
     source::Source,
-    step::Steps,
+    step::AtOnce,
     threads::Helpers,
     watchdog::{Expected, Watch},
 };
@@ -148,6 +148,11 @@ impl Slot {
         Home::of(&*self.loaded.pipeline.lock().await)
     }
 
+    #[cfg(test)]
+    pub fn engine(&self) -> &mistralrs_core::MistralRs {
+        &self.loaded.engine
+    }
+
     /// The model in it; gone when its memory is given back.
     #[cfg(test)]
     pub fn model(&self) -> &Arc<tokio::sync::Mutex<dyn mistralrs_core::Pipeline + Send + Sync>> {
@@ -160,7 +165,7 @@ impl Slot {
     }
 
     fn ends_at_once(&self, shared: &Shared, tokens: Vec<u32>, end: u32) -> Sequence {
-        let steps = Arc::new(Steps::warm_up(end, shared.tokens.bytes(), self.helpers.clone()));
+        let steps = Arc::new(AtOnce { helpers: self.helpers.clone(), end });
         let spare = shared.spare(end);
         Sequence { tokens, max_len: 3, end, spare, steps, watch: Arc::new(Watch::new()) }
     }

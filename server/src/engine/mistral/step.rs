@@ -9,17 +9,33 @@ use mistralrs_core::CustomLogitsProcessor;
 use tokio::sync::mpsc;
 
 use super::{
+    grammar::{Held, Pushed},
+    load::Shared,
     threads::{Helpers, lock},
     tokens::Detokenizer,
 };
-use crate::engine::{Delta, Finish, GenerateRequest, Sampler, Sampling, decoder::Decoder};
+use crate::engine::{Delta, Finish, GenerateRequest, Logprobs, Sampler, decoder::Decoder, logprobs};
 
 /// The logits processor of one generation.
 pub struct Steps {
     state: Mutex<State>,
+    shared: Arc<Shared>,
     helpers: Arc<Helpers>,
-    /// Ends the sequence in the engine.
-    end: u32,
+}
+
+/// What a run starts with beside its request.
+pub struct Start<'a> {
+    /// Bound on the whole output, `request.output` included.
+    pub max: u64,
+    /// The request's grammar after its output.
+    pub held: Option<Held>,
+    /// How many of the prompt's tokens the engine need not compute.
+    pub cached_tokens: usize,
+    /// Whether the engine is given the prompt alone and makes the tokens of the output again. Their keys and values are then
+    /// the same to the last bit as when they were first picked, which those of a prefill are not; on a CPU that costs no more.
+    pub again: bool,
+    /// Has room for the whole reply.
+    pub sender: &'a mpsc::Sender<Delta>,
 }
 
 /// What a run has said until it was fenced.
@@ -35,27 +51,26 @@ struct State {
     sender: mpsc::WeakSender<Delta>,
     decoder: Decoder<Detokenizer>,
     sampler: Sampler,
+    held: Option<Held>,
+    /// How many of the likeliest tokens are told, where any are.
+    logprobs: Option<u8>,
     cancel: tokio_util::sync::CancellationToken,
-    eos: Arc<[u32]>,
+    /// Told with the first delta.
+    cached_tokens: Option<u32>,
     /// Output tokens at which it ends.
     max: u64,
+    /// The tokens that the engine makes again, and how many of them it has.
+    again: Vec<u32>,
+    made: usize,
     /// The tokens this run has picked and said.
     picked: Vec<u32>,
     finished: bool,
 }
 
 impl Steps {
-    /// `max` is the bound on the whole output, `request.output` included.
-    pub fn new(
-        request: &GenerateRequest,
-        max: u64,
-        detokenizer: Detokenizer,
-        eos: Arc<[u32]>,
-        end: u32,
-        helpers: Arc<Helpers>,
-        sender: &mpsc::Sender<Delta>,
-    ) -> Self {
-        let mut decoder = Decoder::new(detokenizer, request.stop.clone());
+    pub fn new(shared: &Arc<Shared>, request: &GenerateRequest, start: Start, helpers: Arc<Helpers>) -> Self {
+        let Start { max, held, cached_tokens, again, sender } = start;
+        let mut decoder = Decoder::new(shared.tokens.bytes(), request.stop.clone());
         let mut sampler = Sampler::new(request.sampling.clone(), &request.prompt);
         let mut stopped = None;
         for token in &request.output {
@@ -64,48 +79,38 @@ impl Steps {
             sampler.push(*token);
             stopped = stopped.or(finish);
         }
+        let complete = held.as_ref().is_some_and(Held::is_complete);
+        let first = request.output.is_empty();
         let mut state = State {
             sender: sender.downgrade(),
             decoder,
             sampler,
+            held,
+            logprobs: request.logprobs,
             cancel: request.cancel.clone(),
-            eos,
+            cached_tokens: first.then(|| u32::try_from(cached_tokens).unwrap_or(u32::MAX)),
             max,
+            again: if again { request.output.clone() } else { Vec::new() },
+            made: 0,
             picked: Vec::new(),
             finished: false,
         };
         // A continued output may already have its end.
         if stopped.is_some() {
-            state.finish(Vec::new(), String::new(), Finish::Stop);
-        } else if state.sampler.position() >= state.max {
-            let rest = state.decoder.finish();
-            state.finish(Vec::new(), rest, Finish::Length);
+            state.finish(Delta::default(), Finish::Stop);
+        } else if complete {
+            state.end(Finish::Stop);
+        } else if state.sampler.position() >= state.max && request.max_output_tokens > 0 {
+            state.end(Finish::Length);
         }
-        Self { state: Mutex::new(state), helpers, end }
-    }
-
-    /// Makes the engine's thread a member of its pool and ends at once.
-    pub fn warm_up(end: u32, detokenizer: Detokenizer, helpers: Arc<Helpers>) -> Self {
-        let (sender, _) = mpsc::channel(1);
-        let state = State {
-            sender: sender.downgrade(),
-            decoder: Decoder::new(detokenizer, Vec::new()),
-            sampler: Sampler::new(Sampling::default(), &[]),
-            cancel: tokio_util::sync::CancellationToken::new(),
-            eos: Arc::new([]),
-            max: 0,
-            picked: Vec::new(),
-            finished: true,
-        };
-        Self { state: Mutex::new(state), helpers, end }
+        Self { state: Mutex::new(state), shared: shared.clone(), helpers }
     }
 
     /// Sends the last delta now, unless one was sent. The engine follows at its next step.
     pub fn finish(&self, finish: Finish) {
         let mut state = lock(&self.state);
         if !state.finished {
-            let rest = state.decoder.finish();
-            state.finish(Vec::new(), rest, finish);
+            state.end(finish);
         }
     }
 
@@ -113,17 +118,18 @@ impl Steps {
         lock(&self.state).finished
     }
 
-    /// The tokens this run has picked so far.
-    pub fn picked(&self) -> Vec<u32> {
-        lock(&self.state).picked.clone()
+    /// The tokens that the engine has made in this run so far, again or for the first time.
+    pub fn made(&self) -> Vec<u32> {
+        let state = lock(&self.state);
+        let again = state.again.get(..state.made).unwrap_or_default();
+        [again, &state.picked].concat()
     }
 
     /// [`Self::finish`], unless a step is under way.
     pub fn try_finish(&self, finish: Finish) -> Option<()> {
         let mut state = self.state.try_lock().ok()?;
         if !state.finished {
-            let rest = state.decoder.finish();
-            state.finish(Vec::new(), rest, finish);
+            state.end(finish);
         }
         Some(())
     }
@@ -147,59 +153,136 @@ impl CustomLogitsProcessor for Steps {
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
         self.helpers.enter();
         let mut values = logits.to_vec1::<f32>()?;
-        let token = lock(&self.state).step(&mut values).unwrap_or_else(|| {
+        let token = lock(&self.state).step(&self.shared, &mut values).unwrap_or_else(|| {
             self.helpers.rest();
-            self.end
+            self.shared.end
         });
-        let mut choice = vec![0f32; values.len()];
-        match choice.get_mut(token as usize) {
-            Some(place) => *place = 1.0,
-            None => candle_core::bail!("token {token} is outside the vocabulary of {}", choice.len()),
-        }
-        let len = choice.len();
-        Tensor::from_vec(choice, len, logits.device())
+        only(token, logits)
     }
+}
+
+/// A logits processor that makes the engine's thread a member of its pool and ends at once.
+pub struct AtOnce {
+    pub helpers: Arc<Helpers>,
+    pub end: u32,
+}
+
+impl CustomLogitsProcessor for AtOnce {
+    fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
+        self.helpers.enter();
+        self.helpers.rest();
+        only(self.end, logits)
+    }
+}
+
+/// Logits that leave no choice, in the shape of `logits`.
+fn only(token: u32, logits: &Tensor) -> Result<Tensor> {
+    let vocabulary = logits.elem_count();
+    let mut choice = vec![0f32; vocabulary];
+    match choice.get_mut(token as usize) {
+        Some(place) => *place = 1.0,
+        None => candle_core::bail!("token {token} is outside the vocabulary of {vocabulary}"),
+    }
+    Tensor::from_vec(choice, vocabulary, logits.device())
 }
 
 impl State {
     /// The token to go on with, or none when the generation is over.
-    fn step(&mut self, logits: &mut [f32]) -> Option<u32> {
+    fn step(&mut self, shared: &Shared, logits: &mut [f32]) -> Option<u32> {
         if self.finished {
             return None;
         }
         if self.cancel.is_cancelled() {
-            let rest = self.decoder.finish();
-            self.finish(Vec::new(), rest, Finish::Cancelled);
+            self.end(Finish::Cancelled);
+            return None;
+        }
+        if let Some(token) = self.again.get(self.made).copied() {
+            self.made += 1;
+            return Some(token);
+        }
+        // The prompt was all that was asked for.
+        if self.sampler.position() >= self.max {
+            self.end(Finish::Length);
+            return None;
+        }
+        let raw = self.logprobs.map(|_| logits.to_vec());
+        if let Some(held) = &mut self.held
+            && let Err(error) = held.mask(logits, &shared.eos)
+        {
+            self.close(&error);
             return None;
         }
         let token = self.sampler.pick(logits);
-        if self.eos.contains(&token) {
-            let rest = self.decoder.finish();
-            self.finish(Vec::new(), rest, Finish::Stop);
+        if shared.eos.contains(&token) {
+            self.end(Finish::Stop);
             return None;
         }
+        let room = self.max - self.sampler.position() - 1;
+        let complete = match self.held.as_mut().map(|held| held.push(token, room)) {
+            None | Some(Ok(Pushed::Open)) => false,
+            Some(Ok(Pushed::Complete)) => true,
+            Some(Ok(Pushed::NoRoom)) => {
+                self.close("no room");
+                return None;
+            }
+            Some(Err(error)) => {
+                self.close(&error);
+                return None;
+            }
+        };
+        let logprobs = raw.into_iter().map(|raw| self.likelihoods(shared, &raw, token)).collect();
         self.sampler.push(token);
-        let (mut text, stop) = self.decoder.push(token);
+        let (text, stop) = self.decoder.push(token);
+        let delta = Delta { tokens: vec![token], text, logprobs, ..Delta::default() };
         if let Some(stop) = stop {
-            self.finish(vec![token], text, stop);
+            self.finish(delta, stop);
             return None;
         }
-        if self.sampler.position() >= self.max {
-            text.push_str(&self.decoder.finish());
-            self.finish(vec![token], text, Finish::Length);
+        if complete || room == 0 {
+            let text = delta.text + &self.decoder.finish();
+            self.finish(Delta { text, ..delta }, if complete { Finish::Stop } else { Finish::Length });
             return None;
         }
-        self.send(Delta { tokens: vec![token], text, ..Delta::default() }).then_some(token)
+        self.send(delta).then_some(token)
     }
 
-    fn finish(&mut self, tokens: Vec<u32>, text: String, finish: Finish) {
-        self.send(Delta { tokens, text, finish: Some(finish), ..Delta::default() });
+    fn likelihoods(&self, shared: &Shared, raw: &[f32], token: u32) -> Logprobs {
+        logprobs::of(raw, token, self.logprobs.unwrap_or(0), |token| shared.vocabulary.tok_trie().decode(&[token]))
+    }
+
+    /// Completes the output that is held to a grammar, in one delta: its bound is reached, or the grammar asks for more work
+    /// than is allowed. The model was not asked for these tokens, so they have no likelihoods.
+    fn close(&mut self, reason: &str) {
+        tracing::debug!(reason, "an output is closed");
+        let closing = self.held.as_ref().map(|held| held.closing().to_vec()).unwrap_or_default();
+        let mut delta = Delta::default();
+        for token in closing {
+            let (text, stop) = self.decoder.push(token);
+            delta.tokens.push(token);
+            delta.text.push_str(&text);
+            if let Some(stop) = stop {
+                return self.finish(delta, stop);
+            }
+        }
+        delta.text.push_str(&self.decoder.finish());
+        self.finish(delta, Finish::Length);
+    }
+
+    /// Ends it with the text that is held back.
+    fn end(&mut self, finish: Finish) {
+        let text = self.decoder.finish();
+        self.finish(Delta { text, ..Delta::default() }, finish);
+    }
+
+    fn finish(&mut self, last: Delta, finish: Finish) {
+        self.send(Delta { finish: Some(finish), ..last });
         self.finished = true;
     }
 
     /// False, and the generation is over, where nobody reads any more.
     fn send(&mut self, delta: Delta) -> bool {
         let tokens = delta.tokens.clone();
+        let delta = Delta { cached_tokens: self.cached_tokens.take(), ..delta };
         let sent = self.sender.upgrade().is_some_and(|sender| sender.try_send(delta).is_ok());
         if sent {
             self.picked.extend(tokens);

@@ -1,5 +1,9 @@
 //! With the default model, which `caudal model pull` fetches. One engine of two slots serves all tests.
 
+mod cache;
+mod grammar;
+mod logprobs;
+
 use std::{
     sync::LazyLock,
     time::{Duration, Instant},
@@ -10,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::slot::Slot;
 use super::*;
-use crate::engine::{Finish, Message, Role, Sampling, decoder::TokenBytes};
+use crate::engine::{Finish, Logprobs, Message, Role, Sampling, decoder::TokenBytes};
 
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 pub static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
@@ -51,18 +55,35 @@ pub fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
     }
 }
 
-#[derive(Debug, Default, PartialEq, Clone)]
+#[derive(Debug, Default, Clone)]
 pub struct Reply {
     pub tokens: Vec<u32>,
     pub text: String,
+    pub logprobs: Vec<Logprobs>,
+    pub cached_tokens: Option<u32>,
+    /// Tokens of the last delta.
+    pub last: usize,
     pub finish: Option<Finish>,
+}
+
+/// What was said, wherever its prompt was computed.
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.tokens, &self.text, &self.finish) == (&other.tokens, &other.text, &other.finish)
+    }
 }
 
 /// Reads to the channel's end and checks that the finish comes once and last.
 pub async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
     let mut reply = Reply::default();
+    let mut first = true;
     while let Some(delta) = deltas.recv().await {
         assert_eq!(reply.finish, None, "a delta after the last");
+        assert!(first || delta.cached_tokens.is_none(), "cached tokens after the first delta");
+        first = false;
+        reply.cached_tokens = reply.cached_tokens.or(delta.cached_tokens);
+        reply.logprobs.extend(delta.logprobs);
+        reply.last = delta.tokens.len();
         reply.tokens.extend(delta.tokens);
         reply.text.push_str(&delta.text);
         reply.finish = delta.finish;

@@ -1,0 +1,112 @@
+//! Which KV is reused, and what is told of it.
+
+use mistralrs_core::{Constraint, NormalRequest, Request, RequestMessage, Response, SamplingParams};
+
+use super::*;
+
+/// How many tokens the engine of `slot` would compute for `tokens`: it gives the logits of each.
+async fn computed(slot: &Slot, tokens: Vec<u32>) -> usize {
+    let (sender, mut answer) = mpsc::channel(4);
+    let request = Request::Normal(Box::new(NormalRequest {
+        messages: RequestMessage::CompletionTokens(tokens),
+        sampling_params: SamplingParams::neutral(),
+        response: sender,
+        return_logprobs: false,
+        is_streaming: false,
+        id: 0,
+        constraint: Constraint::None,
+        suffix: None,
+        tools: None,
+        tool_choice: None,
+        logits_processors: None,
+        return_raw_logits: true,
+        web_search_options: None,
+        model_id: None,
+        truncate_sequence: false,
+    }));
+    slot.engine().get_sender(None).expect("runs").send(request).await.expect("runs");
+    match answer.recv().await {
+        Some(Response::Raw { logits_chunks, .. }) => {
+            logits_chunks.iter().map(|chunk| chunk.elem_count() / chunk.dims().last().copied().unwrap_or(1)).sum()
+        }
+        other => panic!("{:?}", other.map(|answer| answer.as_result().err())),
+    }
+}
+
+fn messages(turns: &[(&str, &str)], last: &str) -> Prompt {
+    let said = |(user, assistant): &(&str, &str)| {
+        [Message::text(Role::User, *user), Message::text(Role::Assistant, *assistant)]
+    };
+    Prompt::of(turns.iter().flat_map(said).chain([Message::text(Role::User, last)]).collect())
+}
+
+/// What `cached_tokens` says is what the engine would do, asked directly right before.
+#[test]
+fn cached_tokens_are_those_the_engine_does_not_compute() {
+    RUNTIME.block_on(async {
+        let engine = load(config(1, 512)).await.expect("the model loads");
+        let ask = async |prompt: Vec<u32>, max: u32| {
+            let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
+            let mut lease = the(&engine).pool.acquire(wanted).await.unwrap();
+            let put = lease.ready(&the(&engine).shared).await.unwrap();
+            let computed = computed(&lease.slot, prompt.clone()).await;
+            if let Some(home) = put {
+                home.clear().unwrap();
+            }
+            drop(lease);
+            let reply = GenerateRequest { prompt: prompt.clone(), ..request("", max) };
+            let reply = collect(engine.generate("m", reply).expect("starts")).await;
+            let cached = reply.cached_tokens.expect("told") as usize;
+            assert_eq!(cached, prompt.len() - computed, "of {}", prompt.len());
+            (cached, reply)
+        };
+        let tokens = |prompt: Prompt| engine.tokenize("m", &prompt).expect("rendered");
+
+        let first = tokens(messages(&[], "Tell me about the Nile in two sentences."));
+        let (cached, said) = ask(first.clone(), 30).await;
+        assert_eq!(cached, 0);
+        // The next turn has all of the first one, but for how its text may be cut into tokens anew.
+        let turns = [("Tell me about the Nile in two sentences.", said.text.as_str())];
+        let second = tokens(messages(&turns, "And how long is it?"));
+        let (cached, _) = ask(second.clone(), 5).await;
+        assert!(cached >= first.len() + 20, "{cached} of {}", second.len());
+        // Another chat shares what every prompt begins with.
+        let (cached, _) = ask(tokens(messages(&[], "Hi!")), 3).await;
+        assert!((1..first.len()).contains(&cached), "{cached}");
+        // The beginning of a prompt that is there.
+        let (cached, _) = ask(second[..first.len() + 4].to_vec(), 3).await;
+        eprintln!("a beginning of {}: {cached}", first.len() + 4);
+        // A cancelled prompt is cached as far as it came.
+        let cancelled = GenerateRequest { prompt: tokens(messages(&[], "Tell me a story.")), ..request("", 500) };
+        let (prompt, cancel) = (cancelled.prompt.clone(), cancelled.cancel.clone());
+        let mut deltas = engine.generate("m", cancelled).expect("starts");
+        deltas.recv().await.expect("a delta");
+        cancel.cancel();
+        while deltas.recv().await.is_some() {}
+        ask([prompt.as_slice(), &second[..3]].concat(), 3).await;
+        // The same again.
+        let (cached, _) = ask(first.clone(), 8).await;
+        eprintln!("the same again: {cached} of {}", first.len());
+    });
+}
+
+#[test]
+fn a_prompt_can_be_computed_without_an_answer() {
+    RUNTIME.block_on(async {
+        let engine = load(config(1, 256)).await.expect("the model loads");
+        let warm = |text: &str| GenerateRequest { scope: "w".into(), ..request(text, 0) };
+        let nothing = Reply { finish: Some(Finish::Length), ..Reply::default() };
+        let first = collect(engine.generate("m", warm("You are a river. Who are you?")).unwrap()).await;
+        assert_eq!((first.cached_tokens, &first), (Some(0), &nothing));
+        assert_eq!(the(&engine).pool.kept_scopes(), ["w"]);
+        // There already.
+        let again = collect(engine.generate("m", warm("You are a river. Who are you?")).unwrap()).await;
+        let all = prompt("You are a river. Who are you?").len();
+        assert_eq!((again.cached_tokens, &again), (Some(all as u32), &nothing));
+        // A longer prompt finds it.
+        let longer = [prompt("You are a river. Who are you?"), prompt("And now?")].concat();
+        let longer = GenerateRequest { prompt: longer, scope: "w".into(), ..request("", 3) };
+        let reply = collect(engine.generate("m", longer).unwrap()).await;
+        assert_eq!((reply.cached_tokens, reply.tokens.len()), (Some(all as u32), 3));
+    });
+}

@@ -1,0 +1,84 @@
+//! Log-probabilities.
+
+use super::*;
+use crate::engine::Grammar;
+
+fn likelihoods(request: GenerateRequest, top: u8) -> Reply {
+    run(GenerateRequest { logprobs: Some(top), ..request })
+}
+
+#[test]
+fn the_token_picked_at_temperature_0_is_the_likeliest() {
+    let question = "Name three rivers of Europe.";
+    let reply = likelihoods(request(question, 24), 5);
+    assert_eq!(reply, run(request(question, 24)), "they change nothing");
+    assert_eq!(reply.logprobs.len(), reply.tokens.len());
+    let bytes: Vec<u8> = reply.logprobs.iter().flat_map(|said| said.token.bytes.clone()).collect();
+    assert_eq!(String::from_utf8(bytes).expect("whole characters"), reply.text);
+    for said in &reply.logprobs {
+        assert_eq!(said.top.len(), 5);
+        assert_eq!(said.top[0], said.token);
+        assert!(said.top.is_sorted_by(|a, b| a.logprob >= b.logprob));
+        let sum: f64 = said.top.iter().map(|token| f64::from(token.logprob).exp()).sum();
+        assert!(said.token.logprob <= 0.0 && sum <= 1.0 + 1e-4, "{said:?}");
+    }
+    assert!(run(request(question, 4)).logprobs.is_empty());
+}
+
+/// Against the engine's logits, read another way, of the same forward pass: a slot of its own without a cache.
+#[test]
+fn they_are_the_models_own_distribution() {
+    RUNTIME.block_on(async {
+        let engine = load(config(1, 256)).await.expect("the model loads");
+        let mut sampled = request("Invent a name for a river.", 1);
+        // None of this is part of the model's distribution.
+        sampled.sampling = Sampling {
+            temperature: 1.7,
+            top_k: Some(9),
+            frequency_penalty: 1.0,
+            repetition_penalty: 1.3,
+            logit_bias: [(30, 5.0)].into(),
+            seed: 11,
+            ..Sampling::default()
+        };
+        sampled.logprobs = Some(20);
+        let prompt = sampled.prompt.clone();
+        let reply = collect(engine.generate("m", sampled).unwrap()).await;
+        let shared = &the(&engine).shared;
+        let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
+        let mut lease = the(&engine).pool.acquire(wanted).await.unwrap();
+        lease.empty(shared).await.unwrap();
+        let (plain, _) = super::likelihoods(&lease.slot, shared, &prompt).await;
+        let said = &reply.logprobs[0];
+        let close = |logprob: f32, token: usize| (f64::from(logprob) - plain[token].ln()).abs() < 1e-3;
+        assert!(close(said.token.logprob, reply.tokens[0] as usize), "{said:?}");
+        let mut order: Vec<usize> = (0..plain.len()).collect();
+        order.sort_by(|a, b| plain[*b].total_cmp(&plain[*a]));
+        for (top, token) in said.top.iter().zip(&order) {
+            assert!(close(top.logprob, *token), "{top:?} is {}", plain[*token].ln());
+            assert_eq!(top.bytes, shared.vocabulary.tok_trie().decode(&[*token as u32]));
+        }
+        assert_eq!(said.top.len(), 20);
+    });
+}
+
+#[test]
+fn a_grammar_does_not_change_what_the_model_finds_likely() {
+    let free = likelihoods(request("Is the sky blue?", 1), 3);
+    let mut held = request("Is the sky blue?", 30);
+    held.grammar = Some(Grammar::Regex("zebra|quartz".into()));
+    let held = likelihoods(held, 3);
+    assert_eq!(held.logprobs[0].top[0].token, free.logprobs[0].top[0].token);
+    assert!(held.logprobs[0].token.logprob < held.logprobs[0].top[0].logprob);
+}
+
+/// This vocabulary has emoji in parts.
+#[test]
+fn a_part_of_a_character_is_told_by_its_bytes() {
+    let mut parts = request("Say it.", 1);
+    let tokens = the(&ENGINE).shared.tokens.encode_plain("\u{1f9ff}");
+    parts.sampling.logit_bias = [(tokens[0], 1000.0)].into();
+    let said = likelihoods(parts, 0).logprobs.remove(0);
+    assert!(tokens.len() > 1 && "\u{1f9ff}".as_bytes().starts_with(&said.token.bytes), "{said:?}");
+    assert!(said.token.token.ends_with('\u{fffd}') && said.top.is_empty(), "{said:?}");
+}
