@@ -5,9 +5,19 @@ cd "$(dirname "$0")/.."
 out=${BENCH_DIR:-$CARGO_TARGET_DIR/bench}
 mkdir -p "$out"
 
-echo "== the server against bare mistral.rs (SmolLM2-135M, 96 tokens a reply)"
+echo "== the engine and the server against bare mistral.rs (SmolLM2-135M)"
 cargo build --release --locked --quiet -p caudal-server --example bench
 "$CARGO_TARGET_DIR/release/examples/bench" --json "$out/engine.json"
+
+echo
+echo "== determinism: the same seed alone and among seven others, and continued after a cut"
+cargo build --release --locked --quiet -p caudal-server --example determinism
+"$CARGO_TARGET_DIR/release/examples/determinism" --json "$out/determinism.json"
+
+echo
+echo "== the Redis store"
+cargo build --release --locked --quiet -p caudal-server --example store
+"$CARGO_TARGET_DIR/release/examples/store"
 
 echo
 echo "== 200 streams of 500 tokens at 20 tokens a second (scripted engine; gap: 50 ms; target: p99 ≤ 100 ms)"

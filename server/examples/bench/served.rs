@@ -70,6 +70,8 @@ impl Connection {
             "type": "response.create",
             "input": text,
             "temperature": 0,
+            // The engine is measured, not the cache.
+            "cache": {"mode": "off"},
             "max_output_tokens": tokens,
             "previous_response_id": previous,
         });

@@ -28,7 +28,7 @@ const MAX_NESTING: usize = 200;
 /// The compiler recurses along references; a chain of them as long as a source can hold fits in this.
 const STACK: usize = 256 << 20;
 const COMPILE_TIME: Duration = Duration::from_secs(2);
-/// Compilations at once. Those that were given up count until they end.
+/// Compilations at once.
 const MAX_COMPILING: usize = 8;
 /// A chat sends its schema with every turn.
 const CACHED: u64 = 64;
@@ -141,8 +141,13 @@ impl Grammars {
             .map_err(|error| EngineError::Grammar((*error).clone()))
     }
 
+    /// Compilations under way, those that were given up among them.
+    pub fn compiling(&self) -> usize {
+        Arc::strong_count(&self.compiling) - 1
+    }
+
     fn compile_aside(&self, grammar: &Grammar) -> Result<Arc<Compiled>, String> {
-        if Arc::strong_count(&self.compiling) > MAX_COMPILING {
+        if self.compiling() >= MAX_COMPILING {
             return Err("Too many grammars are being compiled. Try again later.".into());
         }
         let (factory, closers, running) = (self.factory.clone(), self.closers.clone(), self.compiling.clone());
