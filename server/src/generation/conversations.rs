@@ -1,4 +1,4 @@
-//! Conversations as clients use them: what is created, deleted and resumed, beside the turns of [`super::turns`].
+//! Conversations as clients use them: what is created, deleted and resumed, beside the turns of `turns`.
 
 use std::sync::Arc;
 
