@@ -2,7 +2,7 @@
 
 use caudal_tests::{
     App, Client, EventLog, http,
-    log::{kind, output_text},
+    log::{is_terminal, kind, output_text},
     spawn_app,
     ws::code,
 };
@@ -172,4 +172,23 @@ async fn a_cancelled_reply_can_be_continued() {
     next.assert_gap_free();
     assert!(!output_text(next.response()).is_empty());
     assert!(next.usage("input_tokens") > log.usage("input_tokens"));
+}
+
+#[tokio::test]
+async fn a_thousand_cancels_in_a_row_do_not_touch_a_stream_beside_them() {
+    let app = spawn_app(&["engine.slots=2", "engine.scripted.tokens=100000", "engine.scripted.tokens_per_second=200"]);
+    let (mut beside, mut log) = speaking(&app).await;
+    let mut client = Client::plain(&app).await;
+    for _ in 0..1000 {
+        client.create(json!({})).await;
+        let created = client.event_of("response.created").await;
+        client.send(json!({"type": "response.cancel", "response_id": created["response"]["id"]})).await;
+        while !is_terminal(&client.event().await) {}
+    }
+    // Both slots are there: neither waits.
+    let (_other, _) = speaking(&app).await;
+    beside.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
+    beside.rest(&mut log).await;
+    assert_cancelled(&log);
+    assert!(log.of_kind("response.output_text.delta").count() > 100, "it went on");
 }

@@ -25,6 +25,8 @@ use crate::engine::{EngineError, GenerateRequest, Grammar};
 const MAX_SOURCE: usize = 64 << 10;
 /// Brackets open at once in a regex or Lark text. (JSON is bounded by its parser.)
 const MAX_NESTING: usize = 200;
+/// The compiler makes a state for every remainder, and nothing ends it.
+const MAX_DIVISOR: u64 = 10_000;
 /// The compiler recurses along references; a chain of them as long as a source can hold fits in this.
 const STACK: usize = 256 << 20;
 const COMPILE_TIME: Duration = Duration::from_secs(2);
@@ -135,6 +137,10 @@ impl Grammars {
             let message = format!("The grammar has more than {MAX_NESTING} brackets open at once.");
             return Err(EngineError::Grammar(message));
         }
+        if divisors(&source) > MAX_DIVISOR {
+            let message = format!("The numbers of 'multipleOf' multiply to more than {MAX_DIVISOR}.");
+            return Err(EngineError::Grammar(message));
+        }
         let key: [u8; 32] = Sha256::new().chain_update(kind).chain_update(&source).finalize().into();
         self.compiled
             .try_get_with(key, || self.compile_aside(grammar))
@@ -223,6 +229,27 @@ fn texts(lark: &str, factory: &ParserFactory) -> Arc<[Vec<u32>]> {
         };
     }
     texts.into()
+}
+
+/// The product of all different numbers of `multipleOf`, by their digits; in a Lark text as well, which may hold schemas.
+fn divisors(source: &str) -> u64 {
+    // JSON may write any letter by its number.
+    let plain = source.split("\\u00").enumerate().fold(String::new(), |mut plain, (at, part)| {
+        let code = part.get(..2).filter(|_| at > 0).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        plain.extend(code.map(char::from));
+        plain + if code.is_some() { &part[2..] } else { part }
+    });
+    let numbers = plain.split("\"multipleOf\"").skip(1).filter_map(|rest| {
+        let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(end);
+        let digits = number.replace('.', "");
+        // Numbers that are larger, or have an exponent, are more than enough.
+        let number = if after.starts_with(['e', 'E']) { u64::MAX } else { digits.parse().unwrap_or(u64::MAX) };
+        Some(number.max(1))
+    });
+    let different: std::collections::HashSet<u64> = numbers.collect();
+    different.into_iter().fold(1, u64::saturating_mul)
 }
 
 /// Brackets open at once, those in strings counted too.
@@ -326,5 +353,19 @@ impl Held {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divisors_are_found_however_they_are_written() {
+        assert_eq!(divisors(r#"{"multipleOf": 5, "x": {"multipleOf":0.01}}"#), 5);
+        assert_eq!(divisors(r#"start: %json {"multipleOf" : 30, "y": {"multiple\u004ff": 7, "multipleOf":7}}"#), 210);
+        assert_eq!(divisors("{}"), 1);
+        assert_eq!(divisors(r#"{"multipleOf":99999999999999999999999}"#), u64::MAX);
+        assert_eq!(divisors(r#"{"multipleOf":1e8}"#), u64::MAX);
     }
 }
