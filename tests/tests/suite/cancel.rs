@@ -187,8 +187,10 @@ async fn a_thousand_cancels_in_a_row_do_not_touch_a_stream_beside_them() {
     }
     // Both slots are there: neither waits.
     let (_other, _) = speaking(&app).await;
+    while log.of_kind("response.output_text.delta").count() < 200 {
+        log.push(beside.event().await);
+    }
     beside.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
     beside.rest(&mut log).await;
     assert_cancelled(&log);
-    assert!(log.of_kind("response.output_text.delta").count() > 100, "it went on");
 }
