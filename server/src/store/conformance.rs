@@ -4,10 +4,11 @@ pub mod cache;
 pub mod conversations;
 pub mod prompts;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::*;
 use crate::{
@@ -50,6 +51,8 @@ pub async fn append<S: Store>(
     store.append(lease, first, &entries).await
 }
 
+/// A follower that waits longer waits for what it should have seen.
+const PATIENCE: Duration = Duration::from_secs(20);
 const APPENDED: Result<Appended, StoreError> = Ok(Appended { cancelled: false, left: vec![] });
 
 pub fn header(id: &str, tenant: &str) -> Header {
@@ -93,7 +96,7 @@ pub fn finished() -> Entry {
 async fn followed<S: Store>(store: &S, tenant: &str, id: &str) -> Vec<Entry> {
     let mut followed = store.follow(tenant, id).await.expect("follow");
     let mut entries: Vec<Entry> = followed.entries.iter().map(|e| (**e).clone()).collect();
-    while let Some(batch) = followed.rest.next().await {
+    while let Some(batch) = timeout(PATIENCE, followed.rest.next()).await.expect("an entry was missed") {
         let batch = batch.expect("follow");
         assert_eq!(batch.first, entries.len() as u64, "no gap, no repeat");
         entries.extend(batch.entries.iter().map(|e| (**e).clone()));
