@@ -5,9 +5,14 @@ cd "$(dirname "$0")/.."
 out=${BENCH_DIR:-$CARGO_TARGET_DIR/bench}
 mkdir -p "$out"
 
-echo "== the engine and the server against bare mistral.rs (SmolLM2-135M)"
+echo "== the engine and the server on it (SmolLM2-135M): speed, turns, shared instructions, long prompts, cancels"
 cargo build --release --locked --quiet -p caudal-server --example bench
-"$CARGO_TARGET_DIR/release/examples/bench" --json "$out/engine.json"
+"$CARGO_TARGET_DIR/release/examples/bench" --rows speed,turns,shared,prefill,cancels --json "$out/engine.json"
+
+echo
+echo "== memory, in a process of its own; takes many minutes (BENCH_MEMORY='--chats 200 --conversations 20' for less)"
+# shellcheck disable=SC2086
+"$CARGO_TARGET_DIR/release/examples/bench" --rows memory ${BENCH_MEMORY:-} --json "$out/memory.json"
 
 echo
 echo "== determinism: the same seed alone and among seven others, and continued after a cut"
@@ -34,4 +39,4 @@ done
 url=$(sed -n 's/^listening on //p' "$log")
 "$CARGO_TARGET_DIR/release/load" --url "$url" --streams 200 --tokens 500 --ramp-ms 1000 --json "$out/load.json"
 echo
-echo "JSON: $out/engine.json $out/load.json"
+echo "JSON: $out/engine.json $out/memory.json $out/load.json"

@@ -6,6 +6,7 @@
 //! ```
 
 mod bare;
+mod cancels;
 mod memory;
 mod pool;
 mod prefill;
@@ -37,6 +38,9 @@ struct Args {
     /// Conversations of ten turns after which memory is compared.
     #[arg(long, default_value_t = 200)]
     conversations: usize,
+    /// Replies that are cancelled or left.
+    #[arg(long, default_value_t = 1000)]
+    cancels: usize,
     /// Slots; 0: as many as the server takes.
     #[arg(long, default_value_t = 0)]
     slots: usize,
@@ -57,6 +61,8 @@ enum Rows {
     Shared,
     /// Four streams while a long prompt is read beside them.
     Prefill,
+    /// A stream beside clients that leave.
+    Cancels,
     /// Memory after many chats and conversations.
     Memory,
 }
@@ -111,6 +117,7 @@ async fn main() -> anyhow::Result<()> {
             Rows::Turns => turns::rows(&args, &mut report).await?,
             Rows::Shared => shared::rows(&args).await?,
             Rows::Prefill => prefill::rows(&args).await?,
+            Rows::Cancels => cancels::rows(&args).await?,
             Rows::Memory => memory::rows(&args, &mut report).await?,
         };
         println!();

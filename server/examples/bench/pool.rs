@@ -12,6 +12,8 @@ pub struct Reply {
     pub text: String,
     pub first: Duration,
     pub prompt_tokens: usize,
+    /// Of them, those that were not computed.
+    pub cached_tokens: u32,
     pub stream: Stream,
 }
 
@@ -36,13 +38,14 @@ pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> an
     };
     let begun = Instant::now();
     let mut deltas = engine.generate(&model, request)?;
-    let (mut stream, mut text) = (Stream::default(), String::new());
+    let (mut stream, mut text, mut cached_tokens) = (Stream::default(), String::new(), 0);
     while let Some(delta) = deltas.recv().await {
         text.push_str(&delta.text);
+        cached_tokens = delta.cached_tokens.unwrap_or(cached_tokens);
         if !delta.tokens.is_empty() {
             stream.times.push(Instant::now());
         }
     }
     let first = stream.times.first().map_or(Duration::MAX, |first| *first - begun);
-    Ok(Reply { text, first, prompt_tokens, stream })
+    Ok(Reply { text, first, prompt_tokens, cached_tokens, stream })
 }

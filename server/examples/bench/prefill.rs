@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use caudal_server::engine::mistral::MistralEngine;
+use caudal_server::engine::{Message, Role, mistral::MistralEngine};
 use futures::future::{join, join_all};
 
 use crate::{Args, Figure, Stream, pool};
 
 const STREAMS: usize = 4;
-/// Words that make about a thousand tokens.
-const WORDS: usize = 480;
+/// Rivers that make about a thousand tokens.
+const WORDS: usize = 205;
 
 /// Streams long enough to outlast the prompt.
 async fn streams(engine: &MistralEngine, name: &str, tokens: u32) -> anyhow::Result<Vec<Stream>> {

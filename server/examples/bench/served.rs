@@ -97,14 +97,32 @@ impl Connection {
         }
     }
 
+    /// Asks, and does not wait for the answer.
+    pub async fn begin(&mut self, text: &str, tokens: u32, previous: Option<String>) -> anyhow::Result<()> {
+        let create = json!({
+            "type": "response.create",
+            "input": text,
+            "temperature": 0,
+            "max_output_tokens": tokens,
+            "previous_response_id": previous,
+        });
+        self.send(&create).await
+    }
+
+    /// Cancels the response of an event.
+    pub async fn cancel(&mut self, id: &Value) -> anyhow::Result<()> {
+        self.send(&json!({"type": "response.cancel", "response_id": id})).await
+    }
+
     /// A masked text frame, with a mask of zeros.
-    async fn send(&mut self, text: &str) -> anyhow::Result<()> {
+    async fn send(&mut self, event: &Value) -> anyhow::Result<()> {
+        let text = event.to_string();
         let length = u16::try_from(text.len())?.to_be_bytes();
         let head = [0x81, 0x80 | 126, length[0], length[1], 0, 0, 0, 0];
         Ok(self.socket.get_mut().write_all(&[&head, text.as_bytes()].concat()).await?)
     }
 
-    async fn receive(&mut self) -> anyhow::Result<Value> {
+    pub async fn receive(&mut self) -> anyhow::Result<Value> {
         loop {
             let opcode = self.socket.read_u8().await? & 0x0f;
             let length = match self.socket.read_u8().await? & 0x7f {
