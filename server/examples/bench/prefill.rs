@@ -29,12 +29,12 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     let prompt = async {
         // The streams have begun by then.
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        pool::say(&*engine, vec![caudal_server::engine::Message::text(caudal_server::engine::Role::User, long)], 2)
-            .await
+        pool::say(&*engine, vec![Message::text(Role::User, long)], 2).await
     };
     let (beside, reply) = join(streams(&engine, "Beside", 400), prompt).await;
     let (beside, reply) = (longest(&beside?), reply?);
-    println!("a prompt of {} tokens beside {STREAMS} streams", reply.prompt_tokens);
+    let (all, cached) = (reply.prompt_tokens, reply.cached_tokens);
+    println!("a prompt of {all} tokens, {cached} of them cached, beside {STREAMS} streams");
     Ok(vec![
         Figure::new("longest gap of 4 streams, s", quiet.as_secs_f64(), ""),
         Figure::new("longest gap beside the prompt, s", beside.as_secs_f64(), ""),

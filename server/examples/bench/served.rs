@@ -66,16 +66,7 @@ impl Connection {
     /// One turn, of the conversation so far where it `continues`.
     pub async fn turn(&mut self, text: &str, tokens: u32, continues: bool) -> anyhow::Result<Stream> {
         let previous = self.last.take().filter(|_| continues);
-        let create = json!({
-            "type": "response.create",
-            "input": text,
-            "temperature": 0,
-            // The engine is measured, not the cache.
-            "cache": {"mode": "off"},
-            "max_output_tokens": tokens,
-            "previous_response_id": previous,
-        });
-        self.send(&create.to_string()).await?;
+        self.begin(text, tokens, previous).await?;
         let mut stream = Stream::default();
         loop {
             let event = self.receive().await?;
@@ -103,6 +94,8 @@ impl Connection {
             "type": "response.create",
             "input": text,
             "temperature": 0,
+            // The engine is measured, not the cache.
+            "cache": {"mode": "off"},
             "max_output_tokens": tokens,
             "previous_response_id": previous,
         });
