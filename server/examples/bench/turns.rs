@@ -20,10 +20,7 @@ async fn conversation(engine: &MistralEngine, name: &str) -> anyhow::Result<Vec<
     let mut messages = Vec::new();
     let mut firsts = Vec::new();
     for turn in 1..=TURNS {
-        let question = match turn {
-            1 => format!("I am {name}. Tell me about the rivers of my country."),
-            _ => format!("And what about number {turn}?"),
-        };
+        let question = format!("{name}, question {turn}: what should I know about river number {turn} of my country?");
         messages.push(Message::text(Role::User, question));
         let reply = pool::say(engine, messages.clone(), REPLY).await?;
         firsts.push(reply.first.as_secs_f64());
