@@ -33,8 +33,8 @@ const CHATS: [&str; 8] = [
 const ALONE: &str = "Tell me about the sea and everything that lives in it.";
 /// Pairs of requests that the added time to first token is the median of.
 const TTFT_PAIRS: usize = 101;
-/// Pairs of chats, directly and over the server, of which the best are compared.
-const SINGLE_PAIRS: usize = 7;
+/// Pairs of chats, directly and over the server, of which the medians are compared.
+const SINGLE_PAIRS: usize = 20;
 /// An engine ends a sequence a step after its last token was sent; by then it has.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -165,19 +165,21 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
     ])
 }
 
-/// Tokens a second of one chat over the server, against the same slot without it: in turn, the best of each.
+/// Tokens a second of one chat over the server, against the same pool without it: medians of pairs in turn, each of
+/// them first in every other pair.
 async fn beside_the_pool(engine: &MistralEngine, address: SocketAddr, tokens: u32) -> anyhow::Result<f64> {
-    let (mut direct, mut served) = (0f64, 0f64);
-    let speed = |begun: Instant, stream: Stream| Speed::of(begun, &[stream]).tokens_per_second;
-    for pair in 0..SINGLE_PAIRS {
+    let (mut direct, mut served) = (Vec::new(), Vec::new());
+    for turn in 0..SINGLE_PAIRS * 2 {
         tokio::time::sleep(IDLE).await;
+        let text = format!("{turn}. {ALONE}");
         let begun = Instant::now();
-        direct = direct.max(speed(begun, pool::chat(engine, format!("Once {pair}. {ALONE}"), tokens).await?));
-        tokio::time::sleep(IDLE).await;
-        let begun = Instant::now();
-        served = served.max(speed(begun, served::chat(address, format!("Twice {pair}. {ALONE}"), tokens).await?));
+        let (speeds, stream) = match turn % 4 {
+            0 | 3 => (&mut direct, pool::chat(engine, text, tokens).await?),
+            _ => (&mut served, served::chat(address, text, tokens).await?),
+        };
+        speeds.push(Speed::of(begun, &[stream]).tokens_per_second);
     }
-    Ok(served / direct)
+    Ok(median(served) / median(direct))
 }
 
 /// Milliseconds to the first token of a short prompt, driven directly, and what the server adds to them: medians of pairs,
