@@ -10,7 +10,7 @@ use super::{
     paging::{PageQuery, list},
 };
 use crate::{
-    generation::conversations::{conversation_error, new_items},
+    generation::{conversations::conversation_error, items::new_items},
     store::{
         conversations::{Conversation, ConversationError},
         page::Listed,

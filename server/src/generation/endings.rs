@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{conversations::output_items, prompt_cache::Counts};
+use super::{counts::Counts, items::output_items};
 use crate::{
     engine::Finish,
     store::{

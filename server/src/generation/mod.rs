@@ -4,18 +4,23 @@
 pub mod admission;
 mod clock;
 pub mod conversations;
+mod counts;
 mod create;
+mod draft;
 mod endings;
 mod follow;
 mod grammar;
 mod history;
+pub mod items;
 mod log;
 mod prompt;
 mod prompt_cache;
 pub mod prompts;
+mod random;
 mod request;
 mod run;
 mod running;
+mod start;
 mod take_over;
 mod turns;
 
@@ -24,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, ModelInfo},
     settings,
     store::{
         Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache, conversations::Conversations,
@@ -33,11 +38,11 @@ use crate::{
     wire::{error::WireError, response::Response},
 };
 use admission::Admission;
-pub use create::random_hex;
+use counts::Counts;
 use endings::Endings;
 pub use follow::Follow;
 use log::Writing;
-use prompt_cache::Counts;
+pub use random::random_hex;
 use running::{Follower, Running};
 
 /// The service that the edge calls.
@@ -96,6 +101,16 @@ impl Generations {
 
     pub fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    /// The model that is called so; the default one where no name is given.
+    fn model(&self, name: Option<&str>) -> Result<Arc<ModelInfo>, WireError> {
+        let mut models = self.engine.models().into_iter();
+        match name {
+            None => models.next(),
+            Some(name) => models.find(|model| model.is_called(name)),
+        }
+        .ok_or_else(|| WireError::ModelNotFound(name.unwrap_or("default").to_owned()))
     }
 
     /// The response object as it stands now.

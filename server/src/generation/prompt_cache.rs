@@ -5,27 +5,20 @@
 //! writes the log belongs to none of them: a cancel lets one response leave, and the last one who leaves ends the run.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{
-    Generations,
-    create::{CreatedResponse, random_hex},
-    store_error,
-};
+use super::{Generations, random::random_hex, start::CreatedResponse, store_error};
 use crate::{
     dialect::Dialect,
     engine::ModelInfo,
     store::{
         Created, Entry, Header, Sharing, StoreError,
-        cache::{CacheKey, CacheSize, Cached},
+        cache::{CacheKey, Cached},
         shared::{Pace, Role},
     },
     wire::{
@@ -37,45 +30,6 @@ use crate::{
 
 /// Bounds of a paced replay's interval between entries.
 const PACE_MS: (u64, u64) = (2, 100);
-const REPORT: Duration = Duration::from_secs(60);
-
-/// What the cache did in this process.
-#[derive(Debug, Default)]
-pub struct Counts {
-    hits: AtomicU64,
-    joined: AtomicU64,
-    misses: AtomicU64,
-    bytes: AtomicU64,
-    evicted: AtomicU64,
-}
-
-impl Counts {
-    /// Says what has changed every minute.
-    pub fn start() -> Arc<Self> {
-        let counts = Arc::new(Self::default());
-        let reported = Arc::downgrade(&counts);
-        tokio::spawn(async move {
-            let mut last = (0, 0, 0);
-            loop {
-                tokio::time::sleep(REPORT).await;
-                let Some(counts) = reported.upgrade() else { return };
-                let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-                let now = (get(&counts.hits), get(&counts.joined), get(&counts.misses));
-                if now != last {
-                    let (bytes, evicted) = (get(&counts.bytes), get(&counts.evicted));
-                    tracing::info!(hits = now.0, joined = now.1, misses = now.2, bytes, evicted, "prompt cache");
-                    last = now;
-                }
-            }
-        });
-        counts
-    }
-
-    pub fn size(&self, size: CacheSize) {
-        self.bytes.store(size.bytes, Ordering::Relaxed);
-        self.evicted.store(size.evicted, Ordering::Relaxed);
-    }
-}
 
 /// Everything that determines a reply. Of the request all that is not known to be without effect: a field that is forgotten
 /// here costs a hit, and never gives a wrong one.

@@ -15,16 +15,18 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Generations,
-    conversations::{conversation_error, input_items, output_items},
+    conversations::conversation_error,
+    items::{input_items, output_items},
     log::Log,
-    run::{self, conclude, never_ran},
+    run::{Job, conclude, never_ran},
     running::Registration,
+    start::CreatedResponse,
     store_error,
 };
 use crate::{
     engine::Finish,
     settings::ConversationConflict,
-    store::{Entry, Header, StoreError, conversations::ConversationError, page::Page},
+    store::{Created, Entry, Header, StoreError, conversations::ConversationError, page::Page},
     wire::{
         error::WireError,
         input::{InputItem, parse_input},
@@ -42,26 +44,26 @@ const CREATION: Duration = Duration::from_secs(5);
 pub struct Place {
     generations: Arc<Generations>,
     tenant: String,
-    pub conversation: String,
+    conversation: String,
     response: String,
-    pub is_first: bool,
+    is_first: bool,
     kept: bool,
 }
 
 impl Place {
     /// The response runs, or waits, and leaves the line itself.
-    pub fn keep(mut self) {
+    fn keep(mut self) {
         self.kept = true;
     }
 
     /// Whether the response may wait for its turn.
-    pub fn check(&self) -> Result<(), WireError> {
+    fn check(&self) -> Result<(), WireError> {
         let refused = self.generations.settings.conversation_conflict == ConversationConflict::Refuse;
         if refused && !self.is_first { Err(WireError::ConversationBusy(self.conversation.clone())) } else { Ok(()) }
     }
 
     /// Begins the first turn: its input is in the conversation from now on.
-    pub async fn begin(&self, header: &Header) -> Result<(), WireError> {
+    async fn begin(&self, header: &Header) -> Result<(), WireError> {
         let begun =
             self.generations.conversations.begin(&self.tenant, &self.conversation, &self.response, input_items(header));
         begun.await.map_err(|error| conversation_error(error, &self.conversation))
@@ -115,8 +117,46 @@ impl Generations {
         Ok(place)
     }
 
+    /// Starts a turn of a conversation, or lets it wait.
+    pub(super) async fn start_turn(
+        self: &Arc<Self>,
+        header: Header,
+        place: Place,
+    ) -> Result<CreatedResponse, WireError> {
+        let (tenant, id) = (header.tenant.clone(), header.id.clone());
+        let header = if place.is_first {
+            let history = self.items_before(&tenant, &place.conversation, &header).await?;
+            self.with_prompt(&header, history).await?
+        } else {
+            header
+        };
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+            Created::New(lease) => lease,
+            Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
+        };
+        let follower = self.running.follower(&id);
+        let started = async {
+            place.check()?;
+            if place.is_first {
+                place.begin(&header).await?;
+                return self.run(header, lease.clone());
+            }
+            let registration = self.running.register(&id);
+            let log = Log::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
+            self.tasks.spawn_on(self.clone().take_turn(log, registration, false), &self.runtime);
+            Ok(())
+        };
+        if let Err(error) = started.await {
+            let _ = self.store.delete(&tenant, &id).await;
+            let _ = self.store.ended(&lease).await;
+            return Err(error);
+        }
+        place.keep();
+        Ok(CreatedResponse { id, follower })
+    }
+
     /// What was said in a conversation before this response's input, oldest first.
-    pub(super) async fn items_before(
+    async fn items_before(
         &self,
         tenant: &str,
         conversation: &str,
@@ -151,7 +191,7 @@ impl Generations {
                 let ticket = if again { self.admission.enter_first(entered) } else { self.admission.enter(entered) };
                 match ticket {
                     Ok(ticket) => {
-                        let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
+                        let job = Job { engine: self.engine.clone(), log, ticket, registration };
                         return job.run().await;
                     }
                     Err(error) => log.finish(refused(&error)).await,
