@@ -118,9 +118,6 @@ pub enum EngineError {
     /// The grammar cannot be compiled, or nothing that fits it is as short as the output may be.
     #[error("{0}")]
     Grammar(String),
-    /// The model is still being loaded.
-    #[error("the model `{0}` is being loaded")]
-    Loading(String),
     #[error("{0}")]
     Load(String),
 }

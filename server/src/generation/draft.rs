@@ -83,7 +83,6 @@ impl Draft {
                 let param = if self.header.create.callable().next().is_some() { "tools" } else { "text.format" };
                 WireError::invalid(param, format!("The output cannot be held to '{param}': {reason}"))
             }
-            EngineError::Loading(_) => WireError::ServerOverloaded { retry_after_ms: 1000 },
             EngineError::Load(reason) => {
                 tracing::error!(reason, "the engine failed");
                 WireError::EngineFailed
