@@ -12,7 +12,7 @@ use candle_core::quantized::{
 };
 use mistralrs_core::{AdapterPaths, GGUFLoaderBuilder, GGUFSpecificConfig, Loader, LocalModelPaths, ModelPaths};
 
-use super::source::Facts;
+use super::facts::Facts;
 use crate::engine::model::{ModelSettings, SamplingDefaults};
 
 /// Architectures the engine runs from GGUF.

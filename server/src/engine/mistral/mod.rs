@@ -7,7 +7,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `source` | where a model comes from: a setting to checked files |
-//! | `gguf`, `safetensors` | what those files must have, and the engine's loader for them |
+//! | `gguf`, `safetensors` | what those files must have, and the engine's loader for them; `facts`: what they say about the model |
 //! | `place`, `plan`, `cores` | which device computes and by which mode; each model's share of the machine; each running slot's |
 //! | `load` | weights to an engine, and what its slots share |
 //! | `model` | one served model |
@@ -25,6 +25,7 @@
 
 mod closing;
 mod cores;
+mod facts;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{place::Place, source::Facts};
+use super::{facts::Facts, place::Place};
 use crate::{
     engine::model::{ModelSettings, SamplingDefaults},
     model::hub,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    facts::Facts,
     gguf::Gguf,
     load::{KV_BLOCK, Loaded},
     place::Place,
@@ -37,21 +38,6 @@ pub struct Source {
     /// Of the files with the weights, when they were checked.
     state: Vec<FileState>,
     place: Place,
-}
-
-/// What the files say about the model.
-pub struct Facts {
-    /// Tokens that prompt and output may take together.
-    pub context_length: u32,
-    pub kv_bytes_per_token: u64,
-    pub weight_bytes: u64,
-    /// The type most of the weights have, such as `Q8_0`.
-    pub quantisation: String,
-    /// The chat template.
-    pub template: String,
-    /// What the model's authors recommend.
-    pub sampling: SamplingDefaults,
-    pub adapters: Vec<String>,
 }
 
 enum Files {

@@ -1,0 +1,17 @@
+//! What a model's files say about it, of whatever kind they are.
+
+use crate::engine::model::SamplingDefaults;
+
+pub struct Facts {
+    /// Tokens that prompt and output may take together.
+    pub context_length: u32,
+    pub kv_bytes_per_token: u64,
+    pub weight_bytes: u64,
+    /// The type most of the weights have, such as `Q8_0`.
+    pub quantisation: String,
+    /// The chat template.
+    pub template: String,
+    /// What the model's authors recommend.
+    pub sampling: SamplingDefaults,
+    pub adapters: Vec<String>,
+}
