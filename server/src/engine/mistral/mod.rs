@@ -12,7 +12,7 @@
 //! | `load` | weights to an engine, and what its slots share |
 //! | `model` | one served model |
 //! | `tokens` | chat template and tokenizer |
-//! | `pool` | which slot runs a prompt, with how many threads, and how much KV it keeps |
+//! | `pool`, `choice` | the slots: which of them runs a prompt, with how many threads, and how much KV it keeps |
 //! | `pace` | how fast the model runs here, so how long something will take |
 //! | `kept` | what one slot's cache has, and what the engine will make of a prompt |
 //! | `kv` | keys and values outside the engine |
@@ -23,6 +23,7 @@
 //! | `grammar`, `closing` | outputs held to a grammar, and the shortest way to complete one |
 //! | `threads` | the rayon pool of an engine thread and the gate before its helpers |
 
+mod choice;
 mod closing;
 mod cores;
 mod facts;

@@ -1,8 +1,4 @@
 //! The slots: which of them runs a prompt, how many threads each has, and how much KV each keeps.
-//!
-//! A prompt goes where it starts soonest: to the slot for which waiting until it is free and computing what it has not in its
-//! cache take least together. A free slot is waited for by nobody; a busy one only as long as the prefill that it saves would
-//! have taken on the best of the free ones, so that the choice costs at most twice what the better one would have.
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +9,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    choice::{Choice, Offer, choose},
     cores::{Cores, Share},
     kept::{Before, Held, Kept, Reuse},
     kv::{BLOCK, Home},
@@ -119,13 +116,6 @@ pub trait Said {
 
     /// Nobody wants more of it.
     fn has_ended(&self) -> bool;
-}
-
-enum Choice {
-    Take(u64),
-    /// It is busy, and worth waiting for as long as this.
-    WaitFor(u64, Duration),
-    Wait,
 }
 
 impl Pool {
@@ -396,6 +386,23 @@ impl Drop for Lease {
     }
 }
 
+impl Seat {
+    /// What it can do for a prompt.
+    fn offer(&self, number: u64, wanted: &Wanted<'_>, pace: &Pace) -> Offer {
+        let Wanted { tokens, scope, left } = wanted;
+        // A prompt that is only to be there is computed nowhere when it is.
+        let is_there = *left == 0 && self.kept.has_all(tokens, scope);
+        let cached = if is_there { tokens.len() } else { self.kept.worth(tokens, scope) };
+        Offer {
+            number,
+            wait: self.running.as_ref().map(|running| pace.left(running.computed, running.left, &running.watch)),
+            computes: tokens.len() - cached,
+            foreign: self.kept.is_foreign(scope),
+            last_used: self.last_used,
+        }
+    }
+}
+
 impl<'a> Reservation<'a> {
     fn new(pool: &'a Pool) -> Self {
         let mut seats = lock(&pool.seats);
@@ -418,54 +425,13 @@ impl Seats {
     /// Where a prompt goes. A busy seat only where its caller still has patience.
     fn choose(&self, wanted: &Wanted<'_>, ticket: u64, patient: bool) -> Choice {
         let open = self.seats.iter().filter(|(_, seat)| seat.reserved.is_none_or(|by| by == ticket));
-        let offers: Vec<Offer> = open.map(|(number, seat)| Offer::of(*number, seat, wanted, &self.pace)).collect();
+        let offers: Vec<Offer> = open.map(|(number, seat)| seat.offer(*number, wanted, &self.pace)).collect();
         choose(&offers, &self.pace, patient)
     }
 
     fn release(&mut self, ticket: u64) -> bool {
         let seats = self.seats.values_mut().filter(|seat| seat.reserved == Some(ticket));
         seats.map(|seat| seat.reserved = None).count() > 0
-    }
-}
-
-/// What a seat can do for a prompt.
-struct Offer {
-    number: u64,
-    /// Until it is free, where it is not.
-    wait: Option<Duration>,
-    /// Tokens of the prompt that it would have to compute; beginnings that all prompts share do not count as cached.
-    computes: usize,
-    foreign: bool,
-    last_used: u64,
-}
-
-impl Offer {
-    fn of(number: u64, seat: &Seat, wanted: &Wanted<'_>, pace: &Pace) -> Self {
-        let Wanted { tokens, scope, left } = wanted;
-        // A prompt that is only to be there is computed nowhere when it is.
-        let is_there = *left == 0 && seat.kept.has_all(tokens, scope);
-        let cached = if is_there { tokens.len() } else { seat.kept.worth(tokens, scope) };
-        Self {
-            number,
-            wait: seat.running.as_ref().map(|running| pace.left(running.computed, running.left, &running.watch)),
-            computes: tokens.len() - cached,
-            foreign: seat.kept.is_foreign(scope),
-            last_used: seat.last_used,
-        }
-    }
-
-    fn starts_in(&self, pace: &Pace) -> Duration {
-        self.wait.unwrap_or_default() + pace.prefill(self.computes)
-    }
-}
-
-fn choose(offers: &[Offer], pace: &Pace, patient: bool) -> Choice {
-    let rank = |offer: &&Offer| (offer.starts_in(pace), offer.foreign, offer.last_used, offer.number);
-    let Some(free) = offers.iter().filter(|offer| offer.wait.is_none()).min_by_key(rank) else { return Choice::Wait };
-    let busy = offers.iter().filter(|offer| offer.wait.is_some()).min_by_key(rank);
-    match busy.filter(|busy| patient && busy.starts_in(pace) < free.starts_in(pace)) {
-        Some(busy) => Choice::WaitFor(busy.number, pace.prefill(free.computes - busy.computes)),
-        None => Choice::Take(free.number),
     }
 }
 
@@ -476,44 +442,5 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| Broken::Error(error.to_string())),
         Err(error) => Err(Broken::Error(error.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn offer(number: u64, wait_ms: Option<u64>, computes: usize) -> Offer {
-        Offer { number, wait: wait_ms.map(Duration::from_millis), computes, foreign: false, last_used: number }
-    }
-
-    /// The seat, and how many milliseconds it may be waited for.
-    fn chosen(offers: &[Offer], patient: bool) -> Option<(u64, u128)> {
-        // Ten milliseconds a prompt token.
-        let pace = Pace::of(0.01, 0.01, 100.0);
-        match choose(offers, &pace, patient) {
-            Choice::Take(number) => Some((number, 0)),
-            Choice::WaitFor(number, at_most) => Some((number, at_most.as_millis())),
-            Choice::Wait => None,
-        }
-    }
-
-    #[test]
-    fn a_prompt_goes_where_it_starts_soonest() {
-        assert_eq!(chosen(&[offer(0, None, 300), offer(1, None, 20), offer(2, None, 300)], true), Some((1, 0)));
-        assert_eq!(
-            chosen(&[offer(0, None, 300), offer(1, Some(1000), 20)], true),
-            Some((1, 2800)),
-            "worth waiting for"
-        );
-        assert_eq!(chosen(&[offer(0, None, 300), offer(1, Some(3000), 20)], true), Some((0, 0)), "busy for too long");
-        assert_eq!(chosen(&[offer(0, None, 300), offer(1, Some(1000), 20)], false), Some((0, 0)), "waited in vain");
-        assert_eq!(chosen(&[offer(0, Some(9), 300), offer(1, Some(1000), 20)], true), None, "none is free");
-    }
-
-    #[test]
-    fn among_equals_the_least_recently_used_is_taken_and_a_foreign_one_last() {
-        let foreign = Offer { foreign: true, ..offer(0, None, 50) };
-        assert_eq!(chosen(&[foreign, offer(2, None, 50), offer(1, None, 50)], true), Some((1, 0)));
     }
 }
