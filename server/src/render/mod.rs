@@ -5,6 +5,7 @@ pub mod chat;
 mod input;
 mod items;
 pub mod responses;
+mod snapshot;
 
 pub use input::{input_items, items_of};
 pub use responses::{Renderer, response};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::items::Open;
+use super::{items::Open, snapshot::snapshot};
 use crate::{
     dialect::{Parser, Segment},
     engine::Finish,
@@ -11,10 +11,7 @@ use crate::{
         error::WireError,
         event::Event,
         logprobs::{Logprob, TokenLogprob},
-        response::{
-            ConversationId, IncompleteDetails, ItemStatus, OutputItem, Response, ResponseError, Status,
-            TruncationDetails, Usage,
-        },
+        response::{IncompleteDetails, ItemStatus, OutputItem, Response, ResponseError, Status, Usage},
     },
 };
 
@@ -58,15 +55,17 @@ impl Renderer {
 
     /// The events before the first entry. To be called once, first.
     pub fn begin(&mut self, emit: &mut Emit) {
-        self.emit(emit, Event::Created { response: Box::new(self.snapshot(Status::InProgress)) });
+        self.emit(emit, Event::Created { response: Box::new(snapshot(&self.header, Status::InProgress)) });
     }
 
     /// The events of the next entry, with their sequence numbers.
     pub fn entry(&mut self, entry: &Entry, emit: &mut Emit) {
         match entry {
-            Entry::Queued => self.emit(emit, Event::Queued { response: Box::new(self.snapshot(Status::Queued)) }),
+            Entry::Queued => {
+                self.emit(emit, Event::Queued { response: Box::new(snapshot(&self.header, Status::Queued)) })
+            }
             Entry::Started => {
-                self.emit(emit, Event::InProgress { response: Box::new(self.snapshot(Status::InProgress)) })
+                self.emit(emit, Event::InProgress { response: Box::new(snapshot(&self.header, Status::InProgress)) })
             }
             Entry::Delta { tokens, text, logprobs, .. } => {
                 self.logprobs.extend(logprobs.iter().map(logprob));
@@ -133,7 +132,7 @@ impl Renderer {
         // A stop string may cut a call, too.
         let whole = *finish == Finish::Stop && !self.parser.is_in_arguments();
         self.close(if whole { ItemStatus::Completed } else { ItemStatus::Incomplete }, emit);
-        let mut response = self.snapshot(Status::Completed);
+        let mut response = snapshot(&self.header, Status::Completed);
         response.output = std::mem::take(&mut self.output);
         usage.output_tokens_details.reasoning_tokens = self.thinking.tokens;
         response.usage = Some(usage);
@@ -166,50 +165,6 @@ impl Renderer {
             }
         };
         self.emit(emit, event);
-    }
-
-    /// The response object without output.
-    fn snapshot(&self, status: Status) -> Response {
-        let create = &self.header.create;
-        Response {
-            id: self.header.id.clone(),
-            object: "response",
-            created_at: self.header.created_at,
-            completed_at: None,
-            status,
-            incomplete_details: None,
-            model: self.header.model.clone(),
-            previous_response_id: create.previous_response_id.clone(),
-            conversation: create.conversation.clone().map(|id| ConversationId { id }),
-            prompt: create.prompt.clone(),
-            instructions: create.instructions.clone(),
-            output: vec![],
-            error: None,
-            tools: create.tools.clone(),
-            tool_choice: create.tool_choice.clone(),
-            truncation: create.truncation,
-            truncation_details: Some(self.header.left_out.turns)
-                .filter(|turns| *turns > 0)
-                .map(|dropped_turns| TruncationDetails { dropped_turns }),
-            parallel_tool_calls: create.parallel_tool_calls,
-            text: create.text.clone(),
-            top_p: create.top_p.unwrap_or(1.0),
-            temperature: create.temperature.unwrap_or(1.0),
-            presence_penalty: create.presence_penalty,
-            frequency_penalty: create.frequency_penalty,
-            top_logprobs: create.top_logprobs,
-            reasoning: create.reasoning,
-            usage: None,
-            max_output_tokens: create.max_output_tokens,
-            max_tool_calls: None,
-            store: create.store,
-            background: false,
-            service_tier: create.service_tier,
-            metadata: create.metadata.clone(),
-            safety_identifier: create.safety_identifier.clone(),
-            prompt_cache_key: create.prompt_cache_key.clone(),
-            user: create.user.clone(),
-        }
     }
 }
 
@@ -252,7 +207,7 @@ pub fn response<'e>(header: &Arc<Header>, entries: impl IntoIterator<Item = &'e 
     renderer.begin(&mut keep);
     entries.into_iter().for_each(|entry| renderer.entry(entry, &mut keep));
     let (number, response) = last;
-    let mut response = response.map_or_else(|| renderer.snapshot(Status::InProgress), |r| *r);
+    let mut response = response.map_or_else(|| snapshot(&renderer.header, Status::InProgress), |r| *r);
     // The last event has the output, those before it have none yet.
     response.output.append(&mut renderer.output);
     response.output.extend(renderer.open.map(|open| open.end(ItemStatus::InProgress, &mut |_| {})));
