@@ -1,12 +1,11 @@
-//! Replicas on one Redis: any of them serves any response, and what Redis does to them is a pause, never a wrong stream.
+//! Replicas on one Redis: any of them serves any response.
 
 use std::time::{Duration, Instant};
 
 use caudal_tests::{
     App, Client, EventLog, Redis, Setup, http,
-    log::{is_terminal, kind, output_text},
-    proxy::delaying,
-    redis::{RedisCluster, Sentinel, Tls},
+    log::{kind, output_text},
+    redis::Tls,
     until,
     ws::{Connect, code, create},
 };
@@ -17,7 +16,7 @@ pub fn replica(redis: &Redis, settings: &[&str]) -> App {
     replica_at(&redis.url(), settings)
 }
 
-fn replica_at(url: &str, settings: &[&str]) -> App {
+pub fn replica_at(url: &str, settings: &[&str]) -> App {
     let store = ["store.kind=redis", &format!("store.redis.url={url}")];
     Setup::scripted().set(&store).set(settings).spawn()
 }
@@ -52,11 +51,20 @@ pub async fn replay(app: &App, id: &str) -> EventLog {
     log
 }
 
-async fn ready(app: &App, status: u16) {
+pub async fn ready(app: &App, status: u16) {
     until(format!("readyz to say {status}"), || async {
         (http::get(app.address, "/readyz").await.status == status).then_some(())
     })
     .await;
+}
+
+pub async fn refused(client: &mut Client) {
+    let asked = Instant::now();
+    client.create(json!({})).await;
+    let error = client.error().await;
+    assert_eq!((code(&error), &error["status"]), ("store_unavailable", &json!(503)), "{error}");
+    assert!(error["retry_after_ms"].is_u64(), "{error}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "promptly, not after {:?}", asked.elapsed());
 }
 
 #[tokio::test]
@@ -278,140 +286,6 @@ async fn messages_that_were_lost_are_read_even_the_last() {
     assert_eq!(replay(&b, &log.id()).await, seen);
 }
 
-/// Tokens that go on for about as long as the outages of these tests.
-const STEADY: [&str; 2] = ["engine.scripted.tokens=600", "engine.scripted.tokens_per_second=100"];
-
-/// A stream on each of two replicas, one of them followed on the other, through what happens to Redis.
-async fn through(redis: &mut Redis, apps: [&App; 2], trouble: impl AsyncFnOnce(&mut Redis, [&App; 2], &mut Client)) {
-    let mut idle = Client::extended(apps[0]).await;
-    let (mut here, mut here_log) = speaking(apps[0], 20).await;
-    let (mut there, mut there_log) = speaking(apps[1], 20).await;
-    let (mut across, _) = resumed(apps[0], &there_log.id(), None).await;
-    trouble(redis, apps, &mut idle).await;
-    here.rest(&mut here_log).await;
-    there.rest(&mut there_log).await;
-    let across_log = across.response().await;
-    for log in [&here_log, &there_log, &across_log] {
-        log.assert_gap_free();
-        log.assert_text_agrees();
-        assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 600));
-    }
-    assert_eq!(across_log, there_log);
-    assert_eq!(replay(apps[1], &here_log.id()).await, here_log);
-    for app in apps {
-        ready(app, 200).await;
-    }
-    // Sessions have stayed, and take new work.
-    idle.run(json!({"max_output_tokens": 3})).await.assert_gap_free();
-}
-
-async fn refused(client: &mut Client) {
-    let asked = Instant::now();
-    client.create(json!({})).await;
-    let error = client.error().await;
-    assert_eq!((code(&error), &error["status"]), ("store_unavailable", &json!(503)), "{error}");
-    assert!(error["retry_after_ms"].is_u64(), "{error}");
-    assert!(asked.elapsed() < Duration::from_secs(5), "promptly, not after {:?}", asked.elapsed());
-}
-
-#[tokio::test]
-async fn redis_goes_away_for_ten_seconds_and_comes_back() {
-    let mut redis = Redis::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
-    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
-    through(&mut redis, [&a, &b], async |redis, apps, idle| {
-        redis.kill();
-        let gone = Instant::now();
-        for app in apps {
-            ready(app, 503).await;
-        }
-        refused(idle).await;
-        assert_eq!(http::post(apps[1].address, "/v1/responses", &json!({"input": "x"})).await.status, 503);
-        tokio::time::sleep_until((gone + Duration::from_secs(10)).into()).await;
-        redis.start();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn redis_answers_nothing_for_a_while() {
-    let mut redis = Redis::spawn();
-    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
-    through(&mut redis, [&a, &b], async |redis, _, idle| {
-        redis.signal("STOP");
-        refused(idle).await;
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        redis.signal("CONT");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_outage_that_outlasts_the_writers_patience_is_a_pause_all_the_same() {
-    let mut redis = Redis::persistent();
-    let settings = [&STEADY[..], &["store.outage_ms=300"]].concat();
-    let (a, b) = (replica(&redis, &settings), replica(&redis, &settings));
-    through(&mut redis, [&a, &b], async |redis, apps, _| {
-        redis.kill();
-        for app in apps {
-            until("the writer to give up", || async { app.stderr().contains("gave up").then_some(()) }).await;
-        }
-        redis.start();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn redis_is_full_for_a_while() {
-    let mut redis = Redis::spawn();
-    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
-    through(&mut redis, [&a, &b], async |redis, _, idle| {
-        redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-        refused(idle).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn redis_is_a_replica_for_a_while() {
-    let mut redis = Redis::spawn();
-    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
-    through(&mut redis, [&a, &b], async |redis, _, idle| {
-        redis.ask(&["REPLICAOF", "127.0.0.1", "1"]);
-        refused(idle).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        redis.ask(&["REPLICAOF", "NO", "ONE"]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn sentinel_promotes_another_master() {
-    let mut redis = Redis::spawn();
-    let sentinel = Sentinel::spawn(&redis);
-    let settings = [&STEADY[..], &["store.redis.timeout_ms=500"]].concat();
-    let (a, b) = (replica_at(&sentinel.url(), &settings), replica_at(&sentinel.url(), &settings));
-    through(&mut redis, [&a, &b], async |redis, _, _| {
-        redis.kill();
-        until("the failover", || async { (sentinel.master() == sentinel.standby.address).then_some(()) }).await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn replicas_share_a_cluster() {
-    let mut cluster = RedisCluster::spawn();
-    let (url, [first, ..]) = (cluster.url(), &mut cluster.nodes);
-    let (a, b) = (replica_at(&url, &STEADY), replica_at(&url, &STEADY));
-    through(first, [&a, &b], async |redis, _, _| {
-        redis.signal("STOP");
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        redis.signal("CONT");
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn the_connection_may_be_encrypted() {
     let tls = Tls::make();
@@ -426,57 +300,6 @@ async fn the_connection_may_be_encrypted() {
     // Who does not know the certificate does not connect.
     let wary = encrypted().spawn();
     refused(&mut Client::extended(&wary).await).await;
-}
-
-#[tokio::test]
-async fn redis_loses_its_latest_entries_and_they_are_written_again() {
-    // Nothing reaches the disk but what is saved by hand.
-    let mut redis = Redis::with(&["--save", "", "--appendonly", "no", "--dbfilename", "dump.rdb"]);
-    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
-    through(&mut redis, [&a, &b], async |redis, _, _| {
-        redis.ask(&["SAVE"]);
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        redis.kill();
-        redis.start();
-    })
-    .await;
-    assert!(format!("{}{}", a.stderr(), b.stderr()).contains("lost entries"), "the test lost none");
-}
-
-#[tokio::test]
-async fn redis_comes_back_empty_and_nobody_sees_a_wrong_stream() {
-    let mut redis = Redis::spawn();
-    let (a, b) = (replica(&redis, &LONG), replica(&redis, &LONG));
-    let (mut client, log) = speaking(&a, 5).await;
-    let (mut other, _) = resumed(&b, &log.id(), None).await;
-    redis.kill();
-    redis.start();
-    for client in [&mut client, &mut other] {
-        let last = loop {
-            let event = client.event().await;
-            assert!(!is_terminal(&event), "{event}");
-            if kind(&event) == "error" {
-                break event;
-            }
-        };
-        assert_eq!(code(&last), "response_not_found");
-    }
-    assert_eq!(code(&resumed(&b, &log.id(), None).await.1), "response_not_found");
-    client.run(json!({"max_output_tokens": 3})).await.assert_gap_free();
-}
-
-#[tokio::test]
-async fn a_slow_redis_makes_streams_later_not_shorter() {
-    let redis = Redis::spawn();
-    let slow = delaying(redis.address, Duration::from_millis(100)).await;
-    let (a, b) = (replica_at(&format!("redis://{slow}"), &LONG), replica(&redis, &LONG));
-    let (mut client, mut log) = speaking(&a, 5).await;
-    let (mut other, _) = resumed(&b, &log.id(), None).await;
-    client.rest(&mut log).await;
-    log.assert_gap_free();
-    assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 300));
-    assert_eq!(other.response().await, log);
-    assert!(!b.stderr().contains("taken over"), "slow is not dead:\n{}", b.stderr());
 }
 
 #[tokio::test]

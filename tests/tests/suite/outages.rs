@@ -1,0 +1,191 @@
+//! What Redis does to replicas is a pause, never a wrong stream.
+
+use std::time::{Duration, Instant};
+
+use caudal_tests::{
+    App, Client, Redis, http,
+    log::{is_terminal, kind},
+    proxy::delaying,
+    redis::{RedisCluster, Sentinel},
+    until,
+    ws::code,
+};
+use serde_json::json;
+
+use super::redis::{LONG, ready, refused, replay, replica, replica_at, resumed, speaking};
+
+/// Tokens that go on for about as long as the outages of these tests.
+const STEADY: [&str; 2] = ["engine.scripted.tokens=600", "engine.scripted.tokens_per_second=100"];
+
+/// A stream on each of two replicas, one of them followed on the other, through what happens to Redis.
+async fn through(redis: &mut Redis, apps: [&App; 2], trouble: impl AsyncFnOnce(&mut Redis, [&App; 2], &mut Client)) {
+    let mut idle = Client::extended(apps[0]).await;
+    let (mut here, mut here_log) = speaking(apps[0], 20).await;
+    let (mut there, mut there_log) = speaking(apps[1], 20).await;
+    let (mut across, _) = resumed(apps[0], &there_log.id(), None).await;
+    trouble(redis, apps, &mut idle).await;
+    here.rest(&mut here_log).await;
+    there.rest(&mut there_log).await;
+    let across_log = across.response().await;
+    for log in [&here_log, &there_log, &across_log] {
+        log.assert_gap_free();
+        log.assert_text_agrees();
+        assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 600));
+    }
+    assert_eq!(across_log, there_log);
+    assert_eq!(replay(apps[1], &here_log.id()).await, here_log);
+    for app in apps {
+        ready(app, 200).await;
+    }
+    // Sessions have stayed, and take new work.
+    idle.run(json!({"max_output_tokens": 3})).await.assert_gap_free();
+}
+
+#[tokio::test]
+async fn redis_goes_away_for_ten_seconds_and_comes_back() {
+    let mut redis = Redis::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
+    through(&mut redis, [&a, &b], async |redis, apps, idle| {
+        redis.kill();
+        let gone = Instant::now();
+        for app in apps {
+            ready(app, 503).await;
+        }
+        refused(idle).await;
+        assert_eq!(http::post(apps[1].address, "/v1/responses", &json!({"input": "x"})).await.status, 503);
+        tokio::time::sleep_until((gone + Duration::from_secs(10)).into()).await;
+        redis.start();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_answers_nothing_for_a_while() {
+    let mut redis = Redis::spawn();
+    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
+    through(&mut redis, [&a, &b], async |redis, _, idle| {
+        redis.signal("STOP");
+        refused(idle).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        redis.signal("CONT");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_outage_that_outlasts_the_writers_patience_is_a_pause_all_the_same() {
+    let mut redis = Redis::persistent();
+    let settings = [&STEADY[..], &["store.outage_ms=300"]].concat();
+    let (a, b) = (replica(&redis, &settings), replica(&redis, &settings));
+    through(&mut redis, [&a, &b], async |redis, apps, _| {
+        redis.kill();
+        for app in apps {
+            until("the writer to give up", || async { app.stderr().contains("gave up").then_some(()) }).await;
+        }
+        redis.start();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_is_full_for_a_while() {
+    let mut redis = Redis::spawn();
+    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
+    through(&mut redis, [&a, &b], async |redis, _, idle| {
+        redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        refused(idle).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_is_a_replica_for_a_while() {
+    let mut redis = Redis::spawn();
+    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
+    through(&mut redis, [&a, &b], async |redis, _, idle| {
+        redis.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+        refused(idle).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        redis.ask(&["REPLICAOF", "NO", "ONE"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sentinel_promotes_another_master() {
+    let mut redis = Redis::spawn();
+    let sentinel = Sentinel::spawn(&redis);
+    let settings = [&STEADY[..], &["store.redis.timeout_ms=500"]].concat();
+    let (a, b) = (replica_at(&sentinel.url(), &settings), replica_at(&sentinel.url(), &settings));
+    through(&mut redis, [&a, &b], async |redis, _, _| {
+        redis.kill();
+        until("the failover", || async { (sentinel.master() == sentinel.standby.address).then_some(()) }).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_share_a_cluster() {
+    let mut cluster = RedisCluster::spawn();
+    let (url, [first, ..]) = (cluster.url(), &mut cluster.nodes);
+    let (a, b) = (replica_at(&url, &STEADY), replica_at(&url, &STEADY));
+    through(first, [&a, &b], async |redis, _, _| {
+        redis.signal("STOP");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        redis.signal("CONT");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_loses_its_latest_entries_and_they_are_written_again() {
+    // Nothing reaches the disk but what is saved by hand.
+    let mut redis = Redis::with(&["--save", "", "--appendonly", "no", "--dbfilename", "dump.rdb"]);
+    let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
+    through(&mut redis, [&a, &b], async |redis, _, _| {
+        redis.ask(&["SAVE"]);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        redis.kill();
+        redis.start();
+    })
+    .await;
+    assert!(format!("{}{}", a.stderr(), b.stderr()).contains("lost entries"), "the test lost none");
+}
+
+#[tokio::test]
+async fn redis_comes_back_empty_and_nobody_sees_a_wrong_stream() {
+    let mut redis = Redis::spawn();
+    let (a, b) = (replica(&redis, &LONG), replica(&redis, &LONG));
+    let (mut client, log) = speaking(&a, 5).await;
+    let (mut other, _) = resumed(&b, &log.id(), None).await;
+    redis.kill();
+    redis.start();
+    for client in [&mut client, &mut other] {
+        let last = loop {
+            let event = client.event().await;
+            assert!(!is_terminal(&event), "{event}");
+            if kind(&event) == "error" {
+                break event;
+            }
+        };
+        assert_eq!(code(&last), "response_not_found");
+    }
+    assert_eq!(code(&resumed(&b, &log.id(), None).await.1), "response_not_found");
+    client.run(json!({"max_output_tokens": 3})).await.assert_gap_free();
+}
+
+#[tokio::test]
+async fn a_slow_redis_makes_streams_later_not_shorter() {
+    let redis = Redis::spawn();
+    let slow = delaying(redis.address, Duration::from_millis(100)).await;
+    let (a, b) = (replica_at(&format!("redis://{slow}"), &LONG), replica(&redis, &LONG));
+    let (mut client, mut log) = speaking(&a, 5).await;
+    let (mut other, _) = resumed(&b, &log.id(), None).await;
+    client.rest(&mut log).await;
+    log.assert_gap_free();
+    assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 300));
+    assert_eq!(other.response().await, log);
+    assert!(!b.stderr().contains("taken over"), "slow is not dead:\n{}", b.stderr());
+}
