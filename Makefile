@@ -49,6 +49,7 @@ integration: build ## The real binary over real sockets
 	@cargo test --locked -p caudal-tests
 
 client-test: build ## The SDK against the real binary
+	@bash tests/setup.sh
 	@cd client-ts && npm run --silent test
 
 e2e: build ## A real browser on the real model

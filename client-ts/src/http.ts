@@ -6,8 +6,8 @@ export interface HttpOptions {
   fetch?: typeof fetch;
 }
 
-export type Method = "GET" | "POST" | "DELETE";
-export type Query = Readonly<Record<string, string | number | undefined>>;
+type Method = "GET" | "POST" | "DELETE";
+type Query = Readonly<Record<string, string | number | undefined>>;
 
 const PROBE_LIMIT_MS = 5_000;
 

@@ -67,8 +67,8 @@ export type { Models } from "./models.ts";
 export { outputText } from "./output-text.ts";
 export type { Page, PageQuery } from "./pages.ts";
 export type { PromptCreateParams, Prompts, StoredPrompt } from "./prompts.ts";
-export type { FollowOptions, Responses, ResumeOptions, Retry } from "./responses.ts";
-export type { ResumeTarget } from "./run.ts";
+export type { FollowOptions, Responses, ResumeOptions } from "./responses.ts";
+export type { ResumeTarget, Retry } from "./run.ts";
 export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
 export {
   type RunToolsOptions,

@@ -1,29 +1,15 @@
-import type { ApiError } from "./errors.ts";
 import { DetachedError } from "./errors.ts";
-import type { QueuePosition } from "./events.ts";
 import { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import type { Link } from "./link.ts";
-import { type ResumeTarget, Run } from "./run.ts";
+import { type ResumeTarget, Run, type RunNews } from "./run.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
 
-/** The server could not take the request just now; it is asked again at `retryAt` (as `Date.now()` counts). */
-export interface Retry {
-  error: ApiError;
-  /** 1 for the first. */
-  attempt: number;
-  retryAt: number;
-}
-
-export interface FollowOptions {
+export interface FollowOptions extends RunNews {
   /** Aborting it stops following: the handle ends with `DetachedError` and the generation goes on at the server. */
   signal?: AbortSignal;
   /** Aborting it cancels the generation, like `handle.cancel()`. */
   cancelSignal?: AbortSignal;
-  /** Told where the request stands while it waits for a free slot. */
-  onQueued?: (position: QueuePosition) => void;
-  /** Told when the server is too busy and the request will be sent again by itself. */
-  onRetry?: (retry: Retry) => void;
 }
 
 export interface ResumeOptions extends FollowOptions {

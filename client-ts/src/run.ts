@@ -4,10 +4,9 @@
  */
 
 import type { Message } from "./connection.ts";
-import { ProtocolError } from "./errors.ts";
+import { type ApiError, ProtocolError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
-import { isTerminal, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
-import type { FollowOptions } from "./responses.ts";
+import { isTerminal, type QueuePosition, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
 
 /** Gaps in a row, without an event in between, that a broken server is allowed. */
 const GAPS_TOLERATED = 3;
@@ -17,7 +16,21 @@ const RESUME = "caudal:response.resume";
 /** A response by its id, or whatever is said in a conversation. */
 export type ResumeTarget = string | { conversation: string };
 
-export type RunNews = Pick<FollowOptions, "onQueued" | "onRetry">;
+/** The server could not take the request just now; it is asked again at `retryAt` (as `Date.now()` counts). */
+export interface Retry {
+  error: ApiError;
+  /** 1 for the first. */
+  attempt: number;
+  retryAt: number;
+}
+
+/** What the caller is told while the request waits. */
+export interface RunNews {
+  /** Told where the request stands while it waits for a free slot. */
+  onQueued?: (position: QueuePosition) => void;
+  /** Told when the server is too busy and the request will be sent again by itself. */
+  onRetry?: (retry: Retry) => void;
+}
 
 export class Run {
   readonly log: EventLog<ResponseEvent> = new EventLog<ResponseEvent>();
