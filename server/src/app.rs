@@ -23,7 +23,7 @@ use crate::{
     settings::{EngineKind, Settings, StoreKind},
     store::{
         Stores, conversations,
-        memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryStore},
+        memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
         prompts,
         redis::{Config, RedisStore},
     },
@@ -137,6 +137,7 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
                 cache: Arc::new(MemoryCache::new(cache_bytes, retention.longest())),
                 conversations: Arc::new(MemoryConversations::new(retention, bounds, max_bytes)),
                 prompts: Arc::new(MemoryPrompts::new(PROMPTS)),
+                rates: Arc::new(MemoryRates::default()),
                 fleet: None,
             })
         }
@@ -156,6 +157,7 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
                 conversations: Arc::new(store.conversations(retention, bounds)),
                 prompts: Arc::new(store.prompts(PROMPTS)),
                 responses: Arc::new(store.clone()),
+                rates: Arc::new(store.clone()),
                 fleet: Some(Arc::new(store)),
             })
         }

@@ -1,7 +1,7 @@
 //! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every key; `config/caudal.toml`
 //! documents them and is what the defaults are read from, so that the two cannot differ.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::{
     Figment,
@@ -27,6 +27,7 @@ pub struct Settings {
     pub auth: Auth,
     pub engine: Engine,
     pub admission: Admission,
+    pub limits: Limits,
     pub generation: Generation,
     pub conversations: Conversations,
     pub cache: Cache,
@@ -104,6 +105,29 @@ pub struct Admission {
     pub queue: usize,
     pub queue_per_tenant: usize,
     pub weights: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub requests_per_minute: u32,
+    #[serde(default)]
+    pub tenants: BTreeMap<String, LimitsTenant>,
+}
+
+/// What differs for one tenant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsTenant {
+    pub requests_per_minute: u32,
+}
+
+impl Limits {
+    /// Requests that a tenant may send in a minute; `None`: any number.
+    pub fn requests_per_minute(&self, tenant: &str) -> Option<NonZeroU32> {
+        let own = self.tenants.get(tenant).map(|tenant| tenant.requests_per_minute);
+        NonZeroU32::new(own.unwrap_or(self.requests_per_minute))
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -306,6 +330,10 @@ impl Settings {
         {
             return wrong(&format!("admission.weights.{tenant}: a weight must be from 0.001 to 1000"));
         }
+        let rates = self.limits.tenants.values().map(|tenant| tenant.requests_per_minute);
+        if rates.chain([self.limits.requests_per_minute]).any(|rate| rate > 1_000_000) {
+            return wrong("limits.requests_per_minute: a limit must be from 1 to 1000000, or 0 for none");
+        }
         if self.engine.scripted.text.trim().is_empty() {
             return wrong("engine.scripted.text must not be empty");
         }
@@ -399,6 +427,15 @@ mod tests {
     }
 
     #[test]
+    fn a_tenants_limit_stands_in_place_of_the_general_one() {
+        let overrides = ["limits.requests_per_minute=5", "limits.tenants.a={requests_per_minute=7}"];
+        let limits = set(&[overrides[0], overrides[1], "limits.tenants.b={requests_per_minute=0}"]).unwrap().limits;
+        let of = |tenant| limits.requests_per_minute(tenant).map(NonZeroU32::get);
+        assert_eq!((of("a"), of("b"), of("c")), (Some(7), None, Some(5)));
+        assert_eq!(set(&[]).unwrap().limits.requests_per_minute("a"), None);
+    }
+
+    #[test]
     fn errors_name_the_key() {
         for (assignment, key) in [
             ("server.bnd=x", "server.bnd"),
@@ -417,6 +454,9 @@ mod tests {
             ("store.redis.prefix=a{b}", "store.redis.prefix"),
             ("cluster.lease_ms=1", "cluster.lease_ms"),
             ("cluster.replica=a b", "cluster.replica"),
+            ("limits.requests_per_minute=1000001", "limits.requests_per_minute"),
+            ("limits.tenants.t={requests_per_minute=1000001}", "limits.requests_per_minute"),
+            ("limits.tenants.t={rpm=1}", "rpm"),
         ] {
             let error = set(&[assignment]).unwrap_err().to_string();
             assert!(error.contains(key), "{assignment}: {error}");

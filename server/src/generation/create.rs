@@ -28,6 +28,7 @@ impl Generations {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
+        self.count_request(tenant).await?;
         self.expand(tenant, &mut create).await?;
         let model = self.model(create.model.as_deref())?;
         complete(&mut create, model.sampling);

@@ -17,6 +17,7 @@ mod prompt;
 mod prompt_cache;
 pub mod prompts;
 mod random;
+mod rates;
 mod request;
 mod run;
 mod running;
@@ -33,7 +34,7 @@ use crate::{
     settings,
     store::{
         Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache, conversations::Conversations,
-        prompts::Prompts,
+        prompts::Prompts, rates::Rates,
     },
     wire::{error::WireError, response::Response},
 };
@@ -53,6 +54,8 @@ pub struct Generations {
     pub prompts: Arc<dyn Prompts>,
     cache: Arc<dyn PromptCache>,
     counts: Arc<Counts>,
+    rates: Arc<dyn Rates>,
+    limits: settings::Limits,
     endings: Arc<Endings>,
     retention: Retention,
     pub admission: Admission,
@@ -69,7 +72,7 @@ pub struct Generations {
 impl Generations {
     /// To be called on the runtime that generations shall run on.
     pub fn new(engine: Arc<dyn Engine>, stores: Stores, settings: &settings::Settings) -> Arc<Self> {
-        let Stores { responses, conversations, prompts, cache, fleet } = stores;
+        let Stores { responses, conversations, prompts, cache, rates, fleet } = stores;
         let counts = Counts::start();
         let endings = Endings { conversations: conversations.clone(), cache: cache.clone(), counts: counts.clone() };
         let models = engine.models();
@@ -83,6 +86,8 @@ impl Generations {
             prompts,
             cache,
             counts,
+            rates,
+            limits: settings.limits.clone(),
             endings: Arc::new(endings),
             retention: settings.retention(),
             settings: settings.generation.clone(),

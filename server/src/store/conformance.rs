@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod conversations;
 pub mod prompts;
+pub mod rates;
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,6 +4,7 @@
 mod cache;
 mod conversations;
 mod prompts;
+mod rates;
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 pub use cache::MemoryCache;
 pub use conversations::MemoryConversations;
 pub use prompts::MemoryPrompts;
+pub use rates::MemoryRates;
 
 use super::{Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Retention, Snapshot, Store, StoreError};
 

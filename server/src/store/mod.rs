@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod memory;
 pub mod page;
 pub mod prompts;
+pub mod rates;
 pub mod redis;
 mod retention;
 pub mod shared;
@@ -22,7 +23,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use self::{cache::PromptCache, conversations::Conversations, fleet::Fleet, prompts::Prompts};
+use self::{cache::PromptCache, conversations::Conversations, fleet::Fleet, prompts::Prompts, rates::Rates};
 use crate::{
     dialect::Dialect,
     engine::{Finish, Logprobs},
@@ -246,6 +247,7 @@ pub struct Stores {
     pub conversations: Arc<dyn Conversations>,
     pub prompts: Arc<dyn Prompts>,
     pub cache: Arc<dyn PromptCache>,
+    pub rates: Arc<dyn Rates>,
     /// Where replicas share them.
     pub fleet: Option<Arc<dyn Fleet>>,
 }

@@ -52,6 +52,8 @@ pub enum WireError {
     ServerOverloaded { retry_after_ms: u64 },
     #[error("{waiting} of your requests wait already. Try again later.")]
     RateLimitExceeded { waiting: usize, retry_after_ms: u64 },
+    #[error("You may send {per_minute} requests a minute. Try again later.")]
+    RequestRateExceeded { per_minute: u32, retry_after_ms: u64 },
     #[error("The server is shutting down. Reconnect.")]
     Draining { retry_after_ms: u64 },
     #[error("The engine failed while generating.")]
@@ -99,7 +101,7 @@ impl WireError {
             Self::InvalidApiKey => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
             Self::ServerOverloaded { .. } | Self::Draining { .. } => ("server_overloaded", 503),
-            Self::RateLimitExceeded { .. } => ("rate_limit_exceeded", 429),
+            Self::RateLimitExceeded { .. } | Self::RequestRateExceeded { .. } => ("rate_limit_exceeded", 429),
             Self::EngineFailed => ("engine_failed", 500),
             Self::StoreUnavailable { .. } => ("store_unavailable", 503),
         }
@@ -110,6 +112,7 @@ impl WireError {
         match self {
             Self::ServerOverloaded { retry_after_ms }
             | Self::RateLimitExceeded { retry_after_ms, .. }
+            | Self::RequestRateExceeded { retry_after_ms, .. }
             | Self::Draining { retry_after_ms }
             | Self::StoreUnavailable { retry_after_ms } => Some(*retry_after_ms),
             _ => None,

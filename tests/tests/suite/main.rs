@@ -18,6 +18,7 @@ mod order;
 mod orphans;
 mod outages;
 mod prompts;
+mod rates;
 mod reasoning;
 mod redis;
 mod resume;

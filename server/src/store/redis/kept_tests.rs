@@ -1,4 +1,4 @@
-//! Conversations, prompts and the cache's index on Redis: the suites that all stores pass, on a server and on a cluster.
+//! Conversations, prompts, the cache's index and the rates on Redis: the suites that all stores pass, on a server and on a cluster.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -39,6 +39,7 @@ async fn all_conform(make: Maker) {
     conformance::prompts::all(async || make.store().prompts(conformance::prompts::BOUNDS)).await;
     let minute = Duration::from_secs(60);
     conformance::cache::all(async || make.store().cache(conformance::cache::MAX_BYTES, minute)).await;
+    conformance::rates::all(async || make.store()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

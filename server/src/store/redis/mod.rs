@@ -12,6 +12,7 @@ pub mod keys;
 mod link;
 mod live;
 mod prompts;
+mod rates;
 mod scripts;
 
 #[cfg(test)]
