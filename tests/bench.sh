@@ -20,9 +20,9 @@ cargo build --release --locked --quiet -p caudal-server --example determinism
 "$CARGO_TARGET_DIR/release/examples/determinism" --json "$out/determinism.json"
 
 echo
-echo "== the Redis store"
+echo "== the stores: latency between replicas, replay, prompt-cache hits, one stream on each, a million conversations (2 GB)"
 cargo build --release --locked --quiet -p caudal-server --example store
-"$CARGO_TARGET_DIR/release/examples/store"
+"$CARGO_TARGET_DIR/release/examples/store" --json "$out/store.json"
 
 echo
 echo "== 200 streams of 500 tokens at 20 tokens a second (scripted engine; gap: 50 ms; target: p99 ≤ 100 ms)"
@@ -39,4 +39,4 @@ done
 url=$(sed -n 's/^listening on //p' "$log")
 "$CARGO_TARGET_DIR/release/load" --url "$url" --streams 200 --tokens 500 --ramp-ms 1000 --json "$out/load.json"
 echo
-echo "JSON: $out/engine.json $out/memory.json $out/load.json"
+echo "JSON: $out/engine.json $out/memory.json $out/determinism.json $out/store.json $out/load.json"

@@ -1,0 +1,79 @@
+//! From an append on one replica to a follower on another, resume to the first entry, and what Redis pays for it.
+
+use std::time::{Duration, Instant};
+
+use caudal_server::store::{Store, redis::RedisStore};
+use caudal_tests::Redis;
+use futures::{StreamExt, future::join_all};
+
+use crate::{Figure, TENANT, created, finished, quantile, store, token};
+
+const STREAMS: u32 = 100;
+const TOKENS: u32 = 100;
+/// Between two tokens of a stream: 2,000 appends a second in all.
+const PACE: Duration = Duration::from_millis(50);
+const RESUMES: u32 = 500;
+
+fn cpu_seconds(redis: &Redis) -> f64 {
+    let info = redis.ask(&["INFO", "cpu"]);
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+    field("used_cpu_sys:").unwrap_or(0.0) + field("used_cpu_user:").unwrap_or(0.0)
+}
+
+/// One stream, followed on the other replica: how long each token took from before its append, in ms.
+async fn stream(writer: RedisStore, reader: RedisStore, n: u32) -> Vec<f64> {
+    let lease = created(&writer, &format!("resp_{n}")).await;
+    let mut followed = reader.follow(TENANT, &lease.id).await.expect("follow");
+    tokio::time::sleep(Duration::from_millis(500) + PACE / STREAMS * n).await;
+    let (sender, mut sent) = tokio::sync::mpsc::channel(TOKENS as usize);
+    let follower = tokio::spawn(async move {
+        let mut latencies = vec![];
+        while let Some(batch) = followed.rest.next().await {
+            for _ in batch.expect("a batch").entries {
+                let sent: Instant = sent.recv().await.expect("when it was sent");
+                latencies.push(sent.elapsed().as_secs_f64() * 1000.0);
+            }
+        }
+        latencies
+    });
+    let mut pace = tokio::time::interval(PACE);
+    for at in 0..TOKENS {
+        pace.tick().await;
+        let entry = if at + 1 == TOKENS { finished() } else { token(at) };
+        sender.send(Instant::now()).await.expect("room");
+        writer.append(&lease, u64::from(at), &[entry]).await.expect("append");
+    }
+    follower.await.expect("the follower ends")
+}
+
+pub async fn rows() -> Vec<Figure> {
+    let redis = Redis::spawn();
+    let (writer, reader) = (store(&redis, "a"), store(&redis, "b"));
+    let cpu = cpu_seconds(&redis);
+    let streams = (0..STREAMS).map(|n| tokio::spawn(stream(writer.clone(), reader.clone(), n)));
+    let streams = join_all(streams).await;
+    let mut added: Vec<f64> = streams.into_iter().flat_map(|stream| stream.expect("a stream")).collect();
+    let cpu = cpu_seconds(&redis) - cpu;
+    let bytes = redis.ask(&["MEMORY", "USAGE", "bench:1:{resp_1}:log", "SAMPLES", "0"]);
+
+    let mut resumed = vec![];
+    for n in 0..RESUMES {
+        let begun = Instant::now();
+        reader.follow(TENANT, &format!("resp_{}", n % STREAMS)).await.expect("follow");
+        resumed.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    println!("{} appends/s on one replica, followed on another", f64::from(STREAMS) / PACE.as_secs_f64());
+    vec![
+        Figure::new("append to follower, p50 ms", quantile(&mut added, 0.5), "≤ 1"),
+        Figure::new("append to follower, p99 ms", quantile(&mut added, 0.99), "≤ 5"),
+        Figure::new("append to follower, max ms", quantile(&mut added, 1.0), ""),
+        Figure::new("redis CPU for 1000 tokens, ms", cpu / f64::from(STREAMS * TOKENS) * 1e6, ""),
+        Figure::new(
+            "redis bytes for 1000 tokens",
+            bytes.parse::<f64>().unwrap_or(f64::NAN) * 1000.0 / f64::from(TOKENS),
+            "",
+        ),
+        Figure::new("resume of 100 tokens to the first entry, p50 ms", quantile(&mut resumed, 0.5), ""),
+        Figure::new("resume of 100 tokens to the first entry, p99 ms", quantile(&mut resumed, 0.99), "≤ 10"),
+    ]
+}
