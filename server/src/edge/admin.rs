@@ -1,15 +1,20 @@
 //! `/admin`: what operators do to a running server. Opened by `auth.admin_key`, closed without one.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{HttpResponse, http::StatusCode, web};
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::{Edge, api::Answer, auth::Admin};
-use crate::engine::{ModelInfo, ReloadError};
+use crate::{
+    engine::{ModelInfo, ReloadError},
+    generation::Counted,
+    wire::error::WireError,
+};
 
 pub fn routes(config: &mut web::ServiceConfig) {
-    config.route("/models/{id:.+}/reload", web::post().to(reload));
+    config.route("/models/{id:.+}/reload", web::post().to(reload)).route("/cache", web::get().to(cache));
 }
 
 /// Loads a model's files again and switches to them. Goes on when the client has gone.
@@ -35,6 +40,25 @@ async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answe
             Ok(HttpResponse::build(status).json(json!({ "error": body })))
         }
     }
+}
+
+/// What the prompt cache did on this replica since it started, and what it holds of each tenant on all of them.
+async fn cache(edge: web::Data<Edge>, _: Admin) -> Answer {
+    let generations = &edge.generations;
+    let sizes = edge.auth.tenants().into_iter().map(async |tenant| {
+        let size = generations.cache_size(tenant).await?;
+        Ok::<_, WireError>((tenant, size))
+    });
+    let tenants: BTreeMap<_, _> = try_join_all(sizes).await?.into_iter().collect();
+    let Counted { hits, joined, misses, in_flight } = generations.cache_counts();
+    Ok(HttpResponse::Ok().json(json!({
+        "object": "prompt_cache",
+        "hits": hits,
+        "joined": joined,
+        "misses": misses,
+        "in_flight": in_flight,
+        "tenants": tenants,
+    })))
 }
 
 fn outline(model: &Arc<ModelInfo>) -> Value {

@@ -1,7 +1,10 @@
 //! Who asks, and from where. Fails closed: a request without a valid key, or from a web page of another origin, reaches
 //! no handler.
 
-use std::{collections::HashMap, future::Ready, future::ready};
+use std::{
+    collections::{BTreeSet, HashMap},
+    future::{Ready, ready},
+};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use sha2::{Digest, Sha256};
@@ -46,6 +49,14 @@ impl Authenticator {
         let key = bearer(request).or_else(|| subprotocol_key(request)).ok_or(WireError::InvalidApiKey)?;
         let hash: [u8; 32] = Sha256::digest(key).into();
         keys.get(&hash).cloned().map(Tenant).ok_or(WireError::InvalidApiKey)
+    }
+
+    /// Everybody who may be let in.
+    pub fn tenants(&self) -> BTreeSet<&str> {
+        match &self.keys {
+            Some(keys) => keys.values().map(String::as_str).collect(),
+            None => [ONLY_TENANT].into(),
+        }
     }
 
     /// The comparison is of hashes, as with [`Self::tenant`].

@@ -1,4 +1,4 @@
-//! What the prompt cache did in this process.
+//! What the prompt cache did in this process, and what it holds.
 
 use std::{
     sync::{
@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use crate::store::cache::CacheSize;
+use super::{Generations, prompt_cache::LOG, store_error};
+use crate::{store::cache::CacheSize, wire::error::WireError};
 
 const REPORT: Duration = Duration::from_secs(60);
 
@@ -17,8 +18,16 @@ pub struct Counts {
     pub hits: AtomicU64,
     pub joined: AtomicU64,
     pub misses: AtomicU64,
-    bytes: AtomicU64,
-    evicted: AtomicU64,
+}
+
+/// Requests that were answered by a finished reply, by one that was running, by none; and the runs for the cache that are
+/// in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub hits: u64,
+    pub joined: u64,
+    pub misses: u64,
+    pub in_flight: usize,
 }
 
 impl Counts {
@@ -31,11 +40,9 @@ impl Counts {
             loop {
                 tokio::time::sleep(REPORT).await;
                 let Some(counts) = reported.upgrade() else { return };
-                let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-                let now = (get(&counts.hits), get(&counts.joined), get(&counts.misses));
+                let now = counts.read();
                 if now != last {
-                    let (bytes, evicted) = (get(&counts.bytes), get(&counts.evicted));
-                    tracing::info!(hits = now.0, joined = now.1, misses = now.2, bytes, evicted, "prompt cache");
+                    tracing::info!(hits = now.0, joined = now.1, misses = now.2, "prompt cache");
                     last = now;
                 }
             }
@@ -43,8 +50,22 @@ impl Counts {
         counts
     }
 
-    pub fn size(&self, size: CacheSize) {
-        self.bytes.store(size.bytes, Ordering::Relaxed);
-        self.evicted.store(size.evicted, Ordering::Relaxed);
+    fn read(&self) -> (u64, u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.hits), read(&self.joined), read(&self.misses))
+    }
+}
+
+impl Generations {
+    /// Since this process began.
+    pub fn cache_counts(&self) -> Counted {
+        let (hits, joined, misses) = self.counts.read();
+        let in_flight = self.running.ids().iter().filter(|id| id.starts_with(LOG)).count();
+        Counted { hits, joined, misses, in_flight }
+    }
+
+    /// What is kept of a tenant, by all replicas together.
+    pub async fn cache_size(&self, tenant: &str) -> Result<CacheSize, WireError> {
+        self.cache.size(tenant).await.map_err(|error| store_error(error, tenant))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{counts::Counts, items::output_items};
+use super::items::output_items;
 use crate::{
     engine::Finish,
     store::{
@@ -15,7 +15,6 @@ use crate::{
 pub struct Endings {
     pub conversations: Arc<dyn Conversations>,
     pub cache: Arc<dyn PromptCache>,
-    pub counts: Arc<Counts>,
 }
 
 impl Endings {
@@ -44,9 +43,9 @@ impl Endings {
         if let Some(Sharing::Run { key, .. }) = &header.sharing
             && ended_well(entries)
         {
-            match self.cache.complete(&header.tenant, key, &header.id, bytes(entries)).await {
-                Ok(size) => self.counts.size(size),
-                Err(error) => tracing::debug!(log = header.id, %error, "a log could not be put in the prompt cache"),
+            let completed = self.cache.complete(&header.tenant, key, &header.id, bytes(entries)).await;
+            if let Err(error) = completed {
+                tracing::debug!(log = header.id, %error, "a log could not be put in the prompt cache");
             }
         }
     }

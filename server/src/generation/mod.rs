@@ -39,6 +39,7 @@ use crate::{
     wire::{error::WireError, response::Response},
 };
 use admission::Admission;
+pub use counts::Counted;
 use counts::Counts;
 use endings::Endings;
 pub use follow::Follow;
@@ -74,7 +75,7 @@ impl Generations {
     pub fn new(engine: Arc<dyn Engine>, stores: Stores, settings: &settings::Settings) -> Arc<Self> {
         let Stores { responses, conversations, prompts, cache, rates, fleet } = stores;
         let counts = Counts::start();
-        let endings = Endings { conversations: conversations.clone(), cache: cache.clone(), counts: counts.clone() };
+        let endings = Endings { conversations: conversations.clone(), cache: cache.clone() };
         let models = engine.models();
         let slots = models.iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
         let generations = Arc::new(Self {

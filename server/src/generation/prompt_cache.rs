@@ -28,6 +28,8 @@ use crate::{
     },
 };
 
+/// What the id of a cache's log begins with.
+pub const LOG: &str = "log_";
 /// Bounds of a paced replay's interval between entries.
 const PACE_MS: (u64, u64) = (2, 100);
 
@@ -108,7 +110,7 @@ impl Generations {
 
     /// Starts the run that writes the key's log, or joins the one that somebody else has started meanwhile.
     async fn lead(self: &Arc<Self>, header: Header, key: CacheKey) -> Result<CreatedResponse, WireError> {
-        let (tenant, log) = (header.tenant.clone(), format!("log_{}", random_hex()));
+        let (tenant, log) = (header.tenant.clone(), format!("{LOG}{}", random_hex()));
         let failed = |error: StoreError| store_error(error, &header.id);
         let retention = self.retention.stored(&tenant);
         let ttl = header.create.cache.ttl_s.map_or(retention, |ttl| retention.min(Duration::from_secs(ttl)));

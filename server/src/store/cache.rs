@@ -25,7 +25,7 @@ pub struct Cached {
 }
 
 /// What the index of a tenant holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CacheSize {
     /// Of completed logs.
     pub bytes: u64,
@@ -55,11 +55,13 @@ pub trait PromptCache: Send + Sync + 'static {
 
     /// The log has ended well, so it is replayed until its time is over or until the room is needed for others that were
     /// used later.
-    async fn complete(&self, tenant: &str, key: &CacheKey, log: &str, bytes: u64) -> Result<CacheSize, StoreError>;
+    async fn complete(&self, tenant: &str, key: &CacheKey, log: &str, bytes: u64) -> Result<(), StoreError>;
 
     /// The log is no answer to the key. Nothing happens where the key has another by now.
     async fn discard(&self, tenant: &str, key: &CacheKey, log: &str) -> Result<(), StoreError>;
 
     /// The response no longer shares the log; how many do. With the last one the log is discarded too.
     async fn leave(&self, tenant: &str, key: &CacheKey, log: &str, response: &str) -> Result<usize, StoreError>;
+
+    async fn size(&self, tenant: &str) -> Result<CacheSize, StoreError>;
 }

@@ -387,3 +387,51 @@ async fn a_waiting_run_tells_its_place_to_all_who_share_it() {
     let replayed = run(&app, json!({"seed": 1})).await;
     assert!(is_hit(&replayed) && !replayed.kinds().contains(&"response.queued"), "it did not wait");
 }
+
+#[tokio::test]
+async fn operators_are_told_what_the_cache_does_and_holds() {
+    let redis = Redis::spawn();
+    let settings = [
+        "auth.mode=keys",
+        r#"auth.keys=[{key="key-of-a", tenant="a"}, {key="key-of-b", tenant="b"}]"#,
+        "auth.admin_key=admin-key-1",
+        SLOW[0],
+        SLOW[1],
+    ];
+    let (app, other) = (replica(&redis, &settings), replica(&redis, &settings));
+    let told = async |app: &App| {
+        let ask = http::call(app.address, "GET", "/admin/cache").header("authorization", "Bearer admin-key-1");
+        let answer = ask.send().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let connect = async || {
+        let connect = Connect::to(app.address).header("authorization", "Bearer key-of-a");
+        connect.open().await.expect("the server upgrades")
+    };
+    let nothing = json!({"bytes": 0, "evicted": 0});
+    let counts = |hits: u64, joined: u64, misses: u64, in_flight: u64, a: &Value| {
+        json!({"object": "prompt_cache", "hits": hits, "joined": joined, "misses": misses, "in_flight": in_flight,
+               "tenants": {"a": a, "b": nothing}})
+    };
+    assert_eq!(told(&app).await, counts(0, 0, 0, 0, &nothing));
+    let (mut first, mut second) = (connect().await, connect().await);
+    for client in [&mut first, &mut second] {
+        client.create(json!({"seed": 1})).await;
+        client.event_of("response.output_text.delta").await;
+    }
+    assert_eq!(told(&app).await, counts(0, 1, 1, 1, &nothing));
+    for client in [&mut first, &mut second] {
+        client.event_of("response.completed").await;
+    }
+    let kept = until("the reply to be kept and its run to have ended", || async {
+        let told = told(&app).await;
+        (told["in_flight"] == 0 && told["tenants"]["a"] != nothing).then(|| told["tenants"]["a"].clone())
+    })
+    .await;
+    assert!(kept["bytes"].as_u64().is_some_and(|bytes| bytes > 1000), "{kept}");
+    first.run(json!({"seed": 1})).await;
+    assert_eq!(told(&app).await, counts(1, 1, 1, 0, &kept));
+    assert_eq!(told(&other).await, counts(0, 0, 0, 0, &kept), "the counts are a replica's, the bytes the fleet's");
+    assert_eq!(http::get(app.address, "/admin/cache").await.status, 401);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::store::cache::{CacheKey, Cached, PromptCache};
+use crate::store::cache::{CacheKey, CacheSize, Cached, PromptCache};
 
 /// That of the stores under test.
 pub const MAX_BYTES: u64 = 1000;
@@ -48,8 +48,11 @@ async fn one_leads_and_the_others_join<S: PromptCache>(store: S) {
 async fn a_completed_log_is_replayed_until_its_time_is_over<S: PromptCache>(store: S) {
     let ttl = Duration::from_millis(150);
     assert_eq!(store.lead("t", &key("k"), "log_1", "resp_1", ttl).await.unwrap(), None);
-    assert_eq!(store.complete("t", &key("k"), "log_1", 100).await.unwrap().bytes, 100);
-    assert_eq!(store.complete("t", &key("k"), "log_1", 100).await.unwrap().bytes, 100, "once");
+    for _ in 0..2 {
+        store.complete("t", &key("k"), "log_1", 100).await.unwrap();
+        assert_eq!(store.size("t").await.unwrap(), CacheSize { bytes: 100, evicted: 0 }, "it counts once");
+    }
+    assert_eq!(store.size("other").await.unwrap(), CacheSize::default());
     assert_eq!(store.join("t", &key("k"), "resp_2").await.unwrap(), cached("log_1", true));
     caudal_tests::until("its time to be over", || async {
         store.join("t", &key("k"), "resp_2").await.unwrap().is_none().then_some(())
@@ -103,7 +106,8 @@ async fn what_was_not_used_for_longest_makes_room<S: PromptCache>(store: S) {
     // One that runs is not struck, and what is too large alone does not stay.
     store.lead("t", &key("runs"), "log_runs", "resp_1", LONG).await.unwrap();
     store.lead("t", &key("large"), "log_large", "resp_1", LONG).await.unwrap();
-    let size = store.complete("t", &key("large"), "log_large", MAX_BYTES + 1).await.unwrap();
-    assert_eq!((size.bytes, store.join("t", &key("large"), "resp_3").await.unwrap()), (0, None));
+    store.complete("t", &key("large"), "log_large", MAX_BYTES + 1).await.unwrap();
+    assert_eq!(store.join("t", &key("large"), "resp_3").await.unwrap(), None);
+    assert_eq!(store.size("t").await.unwrap(), CacheSize { bytes: 0, evicted: 4 });
     assert_eq!(store.join("t", &key("runs"), "resp_3").await.unwrap(), cached("log_runs", false));
 }

@@ -103,9 +103,9 @@ impl PromptCache for MemoryCache {
         Ok(None)
     }
 
-    async fn complete(&self, tenant: &str, key: &CacheKey, log: &str, bytes: u64) -> Result<CacheSize, StoreError> {
+    async fn complete(&self, tenant: &str, key: &CacheKey, log: &str, bytes: u64) -> Result<(), StoreError> {
         let mut tenants = self.tenants();
-        let Some(index) = tenants.get_mut(tenant) else { return Ok(CacheSize::default()) };
+        let Some(index) = tenants.get_mut(tenant) else { return Ok(()) };
         if let Some(slot) = index.keys.get_mut(key).filter(|slot| slot.cached.log == log && !slot.cached.complete) {
             slot.cached.complete = true;
             slot.bytes = bytes;
@@ -119,7 +119,7 @@ impl PromptCache for MemoryCache {
             index.remove(&oldest);
             index.size.evicted += 1;
         }
-        Ok(index.size)
+        Ok(())
     }
 
     async fn discard(&self, tenant: &str, key: &CacheKey, log: &str) -> Result<(), StoreError> {
@@ -144,6 +144,10 @@ impl PromptCache for MemoryCache {
             }
         }
         Ok(left)
+    }
+
+    async fn size(&self, tenant: &str) -> Result<CacheSize, StoreError> {
+        Ok(self.tenants().get(tenant).map(|index| index.size).unwrap_or_default())
     }
 }
 

@@ -91,7 +91,7 @@ return ''",
     )
 });
 
-/// log, bytes, max bytes. {bytes of all, logs struck}.
+/// log, bytes, max bytes.
 static COMPLETE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
@@ -116,7 +116,7 @@ while bytes > tonumber(ARGV[5]) do
     at = at + 1
   end
 end
-return {bytes, tonumber(redis.call('HGET', size, 'evicted') or 0)}",
+return 1",
     )
 });
 
@@ -204,11 +204,10 @@ impl PromptCache for RedisCache {
         }
     }
 
-    async fn complete(&self, tenant: &str, key: &CacheKey, log: &str, bytes: u64) -> Result<CacheSize, StoreError> {
+    async fn complete(&self, tenant: &str, key: &CacheKey, log: &str, bytes: u64) -> Result<(), StoreError> {
         let mut complete = self.prepare(&COMPLETE, tenant, key, log);
         complete.arg(bytes).arg(self.max_bytes);
-        let (bytes, evicted) = self.store.0.script(&complete).await?;
-        Ok(CacheSize { bytes, evicted })
+        self.store.0.script(&complete).await
     }
 
     async fn discard(&self, tenant: &str, key: &CacheKey, log: &str) -> Result<(), StoreError> {
@@ -219,5 +218,12 @@ impl PromptCache for RedisCache {
         let mut leave = self.prepare(&LEAVE, tenant, key, log);
         leave.arg(response);
         self.store.0.script(&leave).await
+    }
+
+    async fn size(&self, tenant: &str) -> Result<CacheSize, StoreError> {
+        let mut get = cmd("HMGET");
+        get.arg(self.store.0.keys.tenant(tenant, "cache:size")).arg(&["bytes", "evicted"]);
+        let (bytes, evicted): (Option<u64>, Option<u64>) = self.store.0.query(&get).await?;
+        Ok(CacheSize { bytes: bytes.unwrap_or(0), evicted: evicted.unwrap_or(0) })
     }
 }
