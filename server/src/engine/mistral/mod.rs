@@ -114,7 +114,7 @@ impl Default for MistralConfig {
             slots: 0,
             threads: 0,
             context_length: 0,
-            prefix_cache_mb: 256,
+            prefix_cache_mb: 128,
             gpu_memory: 0.9,
             one_tenant: false,
         }
