@@ -29,8 +29,8 @@ impl Generations {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
         self.count_request(tenant).await?;
-        self.expand(tenant, &mut create).await?;
         let model = self.model(create.model.as_deref())?;
+        self.expand(tenant, &mut create, &model.id).await?;
         complete(&mut create, model.sampling);
         let id = format!("resp_{}", random_hex());
         let place = match &create.conversation {

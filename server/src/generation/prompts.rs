@@ -10,12 +10,12 @@ use super::{Generations, clock::unix_seconds, prompt::prompt, request::request};
 use crate::{
     store::{
         Header, LOG_VERSION, LeftOut,
-        prompts::{PromptError, StoredPrompt, weight},
+        prompts::{PromptError, StoredPrompt, Use, weight},
     },
     wire::{error::WireError, input::InputItem, prompt::PutPrompt, request::Create},
 };
 
-/// Prompts that are kept warm, and between looks at which those are.
+/// Prompts that are kept warm, for each model served, and the time between looks at which those are.
 const HOT: usize = 8;
 const LOOK: Duration = Duration::from_secs(10);
 /// Between looks at whether the last idle slot is taken while a prompt is warmed.
@@ -52,8 +52,9 @@ impl Generations {
         self.prompts.put(prompt).await.map_err(|error| prompt_error(error, &id))
     }
 
-    /// Puts what the request's stored prompt says into it. The request's own instructions stand before the prompt's.
-    pub(super) async fn expand(&self, tenant: &str, create: &mut Create) -> Result<(), WireError> {
+    /// Puts what the request's stored prompt says into it, and counts it as used with the model. The request's own
+    /// instructions stand before the prompt's.
+    pub(super) async fn expand(&self, tenant: &str, create: &mut Create, model: &str) -> Result<(), WireError> {
         let Some(used) = &mut create.prompt else { return Ok(()) };
         let version = used.version.as_deref().and_then(|version| version.parse().ok());
         let stored = self.prompts.get(tenant, &used.id, version).await.map_err(|e| prompt_error(e, &used.id))?;
@@ -65,16 +66,17 @@ impl Generations {
         if create.input.is_empty() && create.preamble.is_empty() {
             return Err(WireError::invalid("input", "'input' is missing, and the prompt has no messages."));
         }
-        if let Err(error) = self.prompts.used(tenant, &used.id, weight(unix_seconds())).await {
+        let counted = Use { tenant: tenant.to_owned(), prompt: used.id.clone(), model: model.to_owned() };
+        if let Err(error) = self.prompts.used(counted, weight(unix_seconds())).await {
             tracing::debug!(prompt = used.id, %error, "a use was not counted");
         }
         Ok(())
     }
 
     /// Lets the engine compute the constant beginning of a prompt, if it can be done without anybody waiting for it.
-    async fn warm_one(&self, stored: &StoredPrompt) -> Option<()> {
-        // One slot stays for whoever comes meanwhile.
-        let model = self.engine.models().into_iter().next()?;
+    async fn warm_one(&self, stored: &StoredPrompt, model: &str) -> Option<()> {
+        // One slot stays for whoever comes meanwhile. A model that is not served here is another replica's.
+        let model = self.model(Some(model)).ok()?;
         if self.is_draining() || self.admission.idle(&model.id) < 2 {
             return None;
         }
@@ -124,23 +126,116 @@ impl Generations {
     }
 }
 
-/// Warms what is hot, now and whenever something else becomes hot.
+/// Warms what is hot, each with the models that it is used with, now and whenever something else becomes hot.
 pub async fn warm(generations: Weak<Generations>) {
-    let mut warmed: HashMap<(String, String), u32> = HashMap::new();
+    let mut warmed: HashMap<Use, u32> = HashMap::new();
     loop {
         {
             let Some(generations) = generations.upgrade() else { return };
-            let hot = generations.prompts.hot(HOT).await.unwrap_or_default();
-            warmed.retain(|prompt, _| hot.contains(prompt));
-            for (tenant, id) in hot {
-                let Ok(stored) = generations.prompts.get(&tenant, &id, None).await else { continue };
-                let key = (tenant, id);
-                if warmed.get(&key) != Some(&stored.version) && generations.warm_one(&stored).await.is_some() {
-                    tracing::debug!(prompt = stored.id, version = stored.version, "warmed");
-                    warmed.insert(key, stored.version);
+            let count = HOT * generations.engine.models().len();
+            let hot = generations.prompts.hot(count).await.unwrap_or_default();
+            warmed.retain(|used, _| hot.contains(used));
+            for used in hot {
+                let Ok(stored) = generations.prompts.get(&used.tenant, &used.prompt, None).await else { continue };
+                let is_warm = warmed.get(&used) == Some(&stored.version);
+                if !is_warm && generations.warm_one(&stored, &used.model).await.is_some() {
+                    tracing::debug!(prompt = stored.id, version = stored.version, model = used.model, "warmed");
+                    warmed.insert(used, stored.version);
                 }
             }
         }
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures::future::BoxFuture;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        engine::{
+            Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, ReloadError, Reloaded,
+            prompt::Prompt,
+            scripted::{Scripted, ScriptedSettings},
+        },
+        settings::{Settings, Sources},
+        store::{
+            Retention, Stores, conversations,
+            memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
+        },
+        wire::prompt::Template,
+    };
+
+    /// Two models of one engine, which notes what it is asked to compute.
+    struct Two {
+        one: Scripted,
+        asked: Mutex<Vec<(String, usize)>>,
+    }
+
+    impl Engine for Two {
+        fn models(&self) -> Vec<Arc<ModelInfo>> {
+            let model = |id: &str| Arc::new(ModelInfo { id: id.into(), ..ModelInfo::clone(&self.one.models()[0]) });
+            vec![model("one"), model("two")]
+        }
+
+        fn tokenize(&self, _: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+            self.one.tokenize("scripted", prompt)
+        }
+
+        fn check(&self, _: &str, _: &Grammar, _: u32) -> Result<(), EngineError> {
+            Ok(())
+        }
+
+        fn slots(&self, _: &str) -> usize {
+            4
+        }
+
+        fn status(&self) -> Vec<ModelStatus> {
+            vec![]
+        }
+
+        fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>> {
+            self.one.reload(model)
+        }
+
+        fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {
+            self.asked.lock().unwrap().push((model.to_owned(), request.prompt.len()));
+            self.one.generate("scripted", request)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_prompt_is_warmed_with_the_models_that_it_is_used_with() {
+        let one = Scripted::new(ScriptedSettings { tokens_per_second: 0.0, ..ScriptedSettings::default() }, 4);
+        let engine = Arc::new(Two { one, asked: Mutex::default() });
+        let bounds = conversations::Bounds { items: 9, bytes: 9999 };
+        let stores = Stores {
+            responses: Arc::new(MemoryStore::new(Limits { retention: Retention::for_tests(), max_bytes: 1 << 20 })),
+            conversations: Arc::new(MemoryConversations::new(Retention::for_tests(), bounds, 1 << 20)),
+            prompts: Arc::new(MemoryPrompts::new(crate::store::conformance::prompts::BOUNDS)),
+            cache: Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60))),
+            rates: Arc::new(MemoryRates::default()),
+            fleet: None,
+        };
+        for (id, words) in [("a", "one"), ("b", "one two"), ("c", "one two three")] {
+            let template = Template { instructions: Some(words.into()), ..Template::default() };
+            let prompt = StoredPrompt { id: id.into(), tenant: "t".into(), version: 0, created_at: 0, template };
+            stores.prompts.put(prompt).await.unwrap();
+        }
+        let used = |prompt: &str, model: &str| Use { tenant: "t".into(), prompt: prompt.into(), model: model.into() };
+        for (weight, used) in [used("b", "other"), used("a", "one"), used("b", "two")].into_iter().enumerate() {
+            stores.prompts.used(used, 3.0 - weight as f64).await.unwrap();
+        }
+        let settings = Settings::load(&Sources::default()).unwrap();
+        let _generations = Generations::new(engine.clone(), stores, &settings);
+        let asked = caudal_tests::until("two prompts to be warmed", || async {
+            Some(engine.asked.lock().unwrap().clone()).filter(|asked| asked.len() >= 2)
+        })
+        .await;
+        assert_eq!(asked, [("one".to_owned(), 3), ("two".to_owned(), 4)]);
     }
 }

@@ -58,6 +58,14 @@ pub fn weight(unix_seconds: u64) -> f64 {
     (unix_seconds.saturating_sub(EPOCH) as f64 / HALF_LIFE).exp2()
 }
 
+/// A prompt in use with a model.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Use {
+    pub tenant: String,
+    pub prompt: String,
+    pub model: String,
+}
+
 /// Where stored prompts live, until they are deleted. Every method is one atomic step, and every one names the tenant.
 #[async_trait]
 pub trait Prompts: Send + Sync + 'static {
@@ -75,8 +83,8 @@ pub trait Prompts: Send + Sync + 'static {
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError>;
 
     /// Counts a use by its [`weight`].
-    async fn used(&self, tenant: &str, id: &str, weight: f64) -> Result<(), PromptError>;
+    async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError>;
 
-    /// The most used prompts of all tenants, as tenant and id, the hottest first.
-    async fn hot(&self, count: usize) -> Result<Vec<(String, String)>, PromptError>;
+    /// The most used prompts of all tenants and models, the hottest first.
+    async fn hot(&self, count: usize) -> Result<Vec<Use>, PromptError>;
 }

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use crate::{
     store::{
         page::{Order, Page},
-        prompts::{Bounds, PromptError, Prompts, StoredPrompt},
+        prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
     },
     wire::prompt::Template,
 };
@@ -92,13 +92,21 @@ async fn bounds_hold<S: Prompts>(store: S) {
 }
 
 async fn the_most_used_are_hot<S: Prompts>(store: S) {
-    for (tenant, id, weight) in [("t", "a", 1.0), ("t", "b", 4.0), ("u", "c", 2.0), ("t", "d", 0.5)] {
+    let of = |tenant: &str, prompt: &str, model: &str| Use {
+        tenant: tenant.into(),
+        prompt: prompt.into(),
+        model: model.into(),
+    };
+    for (tenant, id, weight) in [("t", "a", 1.0), ("t", "b", 4.0), ("u", "c", 2.0), ("t", "d", 0.5), ("t", "b\"", 0.4)]
+    {
         store.put(prompt(tenant, id, "x")).await.unwrap();
-        store.used(tenant, id, weight).await.unwrap();
+        store.used(of(tenant, id, "m"), weight).await.unwrap();
     }
-    store.used("t", "a", 2.0).await.unwrap();
-    let pair = |tenant: &str, id: &str| (tenant.to_owned(), id.to_owned());
-    assert_eq!(store.hot(3).await.unwrap(), [pair("t", "b"), pair("t", "a"), pair("u", "c")]);
+    store.used(of("t", "a", "m"), 2.0).await.unwrap();
+    store.used(of("t", "b", "n"), 3.5).await.unwrap();
+    let expected = [of("t", "b", "m"), of("t", "b", "n"), of("t", "a", "m"), of("u", "c", "m")];
+    assert_eq!(store.hot(4).await.unwrap(), expected, "a prompt is as hot as it is with that model");
     store.delete("t", "b").await.unwrap();
-    assert_eq!(store.hot(1).await.unwrap(), [pair("t", "a")]);
+    let expected = [of("t", "a", "m"), of("u", "c", "m"), of("t", "d", "m"), of("t", "b\"", "m")];
+    assert_eq!(store.hot(9).await.unwrap(), expected);
 }

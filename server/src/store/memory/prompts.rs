@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::store::{
     page::{Listed, Order, Page},
-    prompts::{Bounds, PromptError, Prompts, StoredPrompt},
+    prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
 };
 
 pub struct MemoryPrompts {
@@ -29,7 +29,8 @@ struct Kept {
 struct Versions {
     number: u64,
     versions: Vec<StoredPrompt>,
-    uses: f64,
+    /// By model.
+    uses: HashMap<String, f64>,
 }
 
 impl MemoryPrompts {
@@ -60,7 +61,7 @@ impl Prompts for MemoryPrompts {
         let known = kept.prompts.entry(prompt.id.clone()).or_insert_with(|| {
             kept.next += 1;
             kept.order.insert(kept.next, prompt.id.clone());
-            Versions { number: kept.next, versions: vec![], uses: 0.0 }
+            Versions { number: kept.next, versions: vec![], uses: HashMap::new() }
         });
         known.versions.push(prompt.clone());
         Ok(prompt)
@@ -102,22 +103,29 @@ impl Prompts for MemoryPrompts {
         Ok(())
     }
 
-    async fn used(&self, tenant: &str, id: &str, weight: f64) -> Result<(), PromptError> {
+    async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError> {
         let mut tenants = self.tenants();
-        let known = tenants.get_mut(tenant).and_then(|kept| kept.prompts.get_mut(id)).ok_or(PromptError::NotFound)?;
-        known.uses += weight;
+        let kept = tenants.get_mut(&used.tenant).ok_or(PromptError::NotFound)?;
+        let known = kept.prompts.get_mut(&used.prompt).ok_or(PromptError::NotFound)?;
+        *known.uses.entry(used.model).or_default() += weight;
         Ok(())
     }
 
-    async fn hot(&self, count: usize) -> Result<Vec<(String, String)>, PromptError> {
+    async fn hot(&self, count: usize) -> Result<Vec<Use>, PromptError> {
         let tenants = self.tenants();
-        let mut used: Vec<(f64, &String, &String)> = tenants
-            .iter()
-            .flat_map(|(tenant, kept)| kept.prompts.iter().map(move |(id, known)| (known.uses, tenant, id)))
-            .filter(|(uses, _, _)| *uses > 0.0)
-            .collect();
+        let mut used = vec![];
+        for (tenant, kept) in tenants.iter() {
+            for (prompt, known) in &kept.prompts {
+                used.extend(known.uses.iter().map(|(model, uses)| (*uses, tenant, prompt, model)));
+            }
+        }
         used.sort_by(|a, b| b.0.total_cmp(&a.0));
-        Ok(used.into_iter().take(count).map(|(_, tenant, id)| (tenant.clone(), id.clone())).collect())
+        let hot = used.into_iter().take(count).map(|(_, tenant, prompt, model)| Use {
+            tenant: tenant.clone(),
+            prompt: prompt.clone(),
+            model: model.clone(),
+        });
+        Ok(hot.collect())
     }
 }
 

@@ -18,7 +18,7 @@
 //! | `{tenant:<hash>}:prompts` | sorted set | prompt → when it was created, in µs | until it is deleted, as all of prompts |
 //! | `{tenant:<hash>}:prompt:<id>` | hash | version → JSON, `latest`, the `call` that made it | |
 //! | `{tenant:<hash>}:prompts:bytes` | string | bytes of all versions | |
-//! | `{prompts}:hot` | sorted set | tenant and prompt → weight of its uses, the hottest 1,000 | for ever |
+//! | `{prompts}:hot` | sorted set | tenant, prompt and model (JSON) → weight of its uses, the hottest 1,000 | for ever |
 //! | `{tenant:<hash>}:cache` | hash | cache key → `log complete bytes until ttl` | the retention after the last use |
 //! | `{tenant:<hash>}:cache:used` | sorted set | cache key → when it was used last, in µs | the same |
 //! | `{tenant:<hash>}:cache:size` | hash | `bytes` of completed logs, `evicted` | the same |

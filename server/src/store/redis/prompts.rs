@@ -9,10 +9,10 @@ use super::{RedisStore, conversations::PAGE, keys::MAX_ID};
 use crate::store::{
     StoreError,
     page::{Listed, Order, Page},
-    prompts::{Bounds, PromptError, Prompts, StoredPrompt},
+    prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
 };
 
-/// Prompts whose uses are counted.
+/// Prompts, each with a model, whose uses are counted.
 const MAX_HOT: usize = 1000;
 
 pub struct RedisPrompts {
@@ -73,7 +73,18 @@ return 1",
     )
 });
 
-/// hot; tenant and id, weight, how many to keep.
+/// hot; how the uses of a prompt begin, whatever the model.
+static FORGET: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+for _, use in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if string.sub(use, 1, #ARGV[1]) == ARGV[1] then redis.call('ZREM', KEYS[1], use) end
+end
+return 1",
+    )
+});
+
+/// hot; a use, weight, how many to keep.
 static USED: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -95,8 +106,8 @@ fn unreadable(error: impl std::fmt::Display) -> PromptError {
     PromptError::Unavailable(format!("a prompt that this version cannot read: {error}"))
 }
 
-fn member(tenant: &str, id: &str) -> Result<String, PromptError> {
-    serde_json::to_string(&(tenant, id)).map_err(unreadable)
+fn member(used: &Use) -> Result<String, PromptError> {
+    serde_json::to_string(used).map_err(unreadable)
 }
 
 impl RedisPrompts {
@@ -162,22 +173,24 @@ impl Prompts for RedisPrompts {
         if self.store.0.script::<u8>(&delete).await? == 0 {
             return Err(PromptError::NotFound);
         }
-        let mut cool = cmd("ZREM");
-        cool.arg(self.store.0.keys.hot_prompts()).arg(member(tenant, id)?);
-        Ok(self.store.0.query(&cool).await?)
+        let of_no_model = member(&Use { tenant: tenant.into(), prompt: id.into(), model: String::new() })?;
+        let mut forget = FORGET.prepare_invoke();
+        forget.key(self.store.0.keys.hot_prompts()).arg(of_no_model.trim_end_matches("\"}"));
+        Ok(self.store.0.script(&forget).await?)
     }
 
-    async fn used(&self, tenant: &str, id: &str, weight: f64) -> Result<(), PromptError> {
-        let mut used = USED.prepare_invoke();
-        used.key(self.store.0.keys.hot_prompts()).arg(member(tenant, id)?).arg(weight).arg(MAX_HOT);
-        self.store.0.script::<()>(&used).await?;
+    async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError> {
+        let mut count = USED.prepare_invoke();
+        count.key(self.store.0.keys.hot_prompts()).arg(member(&used)?).arg(weight).arg(MAX_HOT);
+        self.store.0.script::<()>(&count).await?;
         Ok(())
     }
 
-    async fn hot(&self, count: usize) -> Result<Vec<(String, String)>, PromptError> {
+    async fn hot(&self, count: usize) -> Result<Vec<Use>, PromptError> {
         let mut hot = cmd("ZREVRANGE");
         hot.arg(self.store.0.keys.hot_prompts()).arg(0).arg(count as i64 - 1);
         let members: Vec<String> = self.store.0.query(&hot).await?;
-        members.iter().map(|member| serde_json::from_str(member).map_err(unreadable)).collect()
+        // Another version may have written some that this one cannot read; they are warmed by others.
+        Ok(members.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
     }
 }
