@@ -21,6 +21,10 @@ use caudal_server::engine::mistral::{MistralConfig, MistralEngine, Progress};
 use clap::{Parser, ValueEnum};
 use serde_json::{Map, json};
 
+/// As the server's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Args {
     /// Groups of rows; all of them where none is given.
