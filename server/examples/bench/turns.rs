@@ -15,15 +15,15 @@ const REPLY: u32 = 24;
 /// Chats beside it, one after another on each.
 const BESIDE: usize = 3;
 
-/// Seconds to the first token of each turn.
-async fn conversation(engine: &MistralEngine, name: &str) -> anyhow::Result<Vec<f64>> {
+/// Seconds to the first token of each turn, and tokens of its prompt.
+async fn conversation(engine: &MistralEngine, name: &str) -> anyhow::Result<Vec<(f64, usize)>> {
     let mut messages = Vec::new();
     let mut firsts = Vec::new();
     for turn in 1..=TURNS {
         let question = format!("{name}, question {turn}: what should I know about river number {turn} of my country?");
         messages.push(Message::text(Role::User, question));
         let reply = pool::say(engine, messages.clone(), REPLY).await?;
-        firsts.push(reply.first.as_secs_f64());
+        firsts.push((reply.first.as_secs_f64(), reply.prompt_tokens));
         messages.push(Message::text(Role::Assistant, reply.text));
         // A user reads.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -46,6 +46,7 @@ async fn others(engine: Arc<MistralEngine>, number: usize, until: CancellationTo
 pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Result<Vec<Figure>> {
     let engine = crate::engine(args.slots).await?;
     let mut runs = Vec::new();
+    let mut prompts = Vec::new();
     for busy in [false, true] {
         let until = CancellationToken::new();
         let beside = if busy { BESIDE } else { 0 };
@@ -54,7 +55,8 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
         let mut turns = vec![Vec::new(); TURNS];
         for round in 0..args.rounds.max(3) {
             let firsts = conversation(&engine, &format!("Anna {round}")).await?;
-            turns.iter_mut().zip(firsts).for_each(|(turn, first)| turn.push(first));
+            turns.iter_mut().zip(&firsts).for_each(|(turn, (first, _))| turn.push(*first));
+            prompts = firsts.into_iter().map(|(_, tokens)| tokens).collect();
         }
         until.cancel();
         for other in others {
@@ -67,7 +69,8 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
         let shown: Vec<String> = run.iter().map(|first| format!("{first:.2}")).collect();
         println!("  {what:<26} {}", shown.join(" "));
     }
-    report.insert("turns".into(), json!({"alone": runs[0], "beside": runs[1]}));
+    println!("  {:<26} {}", "tokens of the prompt", prompts.iter().map(usize::to_string).collect::<Vec<_>>().join(" "));
+    report.insert("turns".into(), json!({"alone": runs[0], "beside": runs[1], "prompt_tokens": prompts}));
     Ok(vec![
         Figure::new("first token of turn 10 / of turn 2, alone", runs[0][9] / runs[0][1], "≤ 1.5"),
         Figure::new("first token of turn 10 / of turn 2, beside", runs[1][9] / runs[1][1], "≤ 1.5"),

@@ -4,7 +4,7 @@ mod nginx;
 mod replica;
 
 use std::{
-    fs,
+    env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -17,9 +17,11 @@ use crate::{
 use nginx::Nginx;
 pub use replica::Replica;
 
-/// Where the project's configuration files are.
+/// Where the project's configuration files are. Cargo says at run time too where the crate is: what is built may be shared by
+/// several checkouts.
 pub fn config_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
+    let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&folder).join("../config")
 }
 
 /// A running stack. Dropping it ends its processes and removes their files.
