@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod chaos;
+pub mod figures;
 pub mod http;
 pub mod load;
 pub mod log;

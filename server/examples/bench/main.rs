@@ -18,8 +18,9 @@ mod turns;
 use std::{path::PathBuf, sync::Arc, time::Duration, time::Instant};
 
 use caudal_server::engine::mistral::{MistralConfig, MistralEngine, Progress};
+use caudal_tests::figures::{self, Figure};
 use clap::{Parser, ValueEnum};
-use serde_json::{Map, json};
+use serde_json::Map;
 
 /// As the server's.
 #[global_allocator]
@@ -84,19 +85,6 @@ impl Stream {
     }
 }
 
-/// One figure, with what it should be where that is said somewhere.
-pub struct Figure {
-    name: &'static str,
-    value: f64,
-    target: &'static str,
-}
-
-impl Figure {
-    pub fn new(name: &'static str, value: f64, target: &'static str) -> Self {
-        Self { name, value, target }
-    }
-}
-
 /// An engine as the server loads it.
 pub async fn engine(slots: usize) -> anyhow::Result<Arc<MistralEngine>> {
     let config = MistralConfig { slots, one_tenant: true, ..MistralConfig::default() };
@@ -124,12 +112,7 @@ async fn main() -> anyhow::Result<()> {
             Rows::Cancels => cancels::rows(&args).await?,
             Rows::Memory => memory::rows(&args, &mut report).await?,
         };
-        println!();
-        for Figure { name, value, target } in figures {
-            println!("{name:<44} {value:>9.3}   {target}");
-            report.insert(name.into(), json!({"value": value, "target": target}));
-        }
-        println!();
+        figures::tell(figures, &mut report);
     }
     if let Some(path) = args.json {
         std::fs::write(&path, serde_json::to_string_pretty(&report)?)?;

@@ -23,7 +23,10 @@ use caudal_server::{
         response::{InputTokensDetails, OutputTokensDetails, Usage},
     },
 };
-use caudal_tests::Redis;
+use caudal_tests::{
+    Redis,
+    figures::{self, Figure},
+};
 use clap::{Parser, ValueEnum};
 use serde_json::{Map, json};
 
@@ -49,19 +52,6 @@ enum Rows {
     Served,
     /// A million stored conversations against a thousand.
     Conversations,
-}
-
-/// One figure, with what it should be where that is said somewhere.
-struct Figure {
-    name: String,
-    value: f64,
-    target: &'static str,
-}
-
-impl Figure {
-    fn new(name: impl Into<String>, value: f64, target: &'static str) -> Self {
-        Self { name: name.into(), value, target }
-    }
 }
 
 const TENANT: &str = "t";
@@ -138,11 +128,7 @@ async fn main() -> anyhow::Result<()> {
             Rows::Served => served::rows().await?,
             Rows::Conversations => conversations::rows(args.conversations).await,
         };
-        for Figure { name, value, target } in figures {
-            println!("{name:<64} {value:>11.3}   {target}");
-            report.insert(name, json!({"value": value, "target": target}));
-        }
-        println!();
+        figures::tell(figures, &mut report);
     }
     if let Some(path) = args.json {
         std::fs::write(&path, serde_json::to_string_pretty(&report)?)?;

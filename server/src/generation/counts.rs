@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Generations, prompt_cache::LOG, store_error};
+use super::{Generations, store_error};
 use crate::{store::cache::CacheSize, wire::error::WireError};
+
+/// What the id of a log that the cache may keep begins with.
+pub const LOG: &str = "log_";
 
 const REPORT: Duration = Duration::from_secs(60);
 

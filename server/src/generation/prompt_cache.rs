@@ -12,7 +12,7 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Generations, random::random_hex, start::CreatedResponse, store_error};
+use super::{Generations, counts::LOG, random::random_hex, start::CreatedResponse, store_error};
 use crate::{
     dialect::Dialect,
     engine::ModelInfo,
@@ -28,8 +28,6 @@ use crate::{
     },
 };
 
-/// What the id of a cache's log begins with.
-pub const LOG: &str = "log_";
 /// Bounds of a paced replay's interval between entries.
 const PACE_MS: (u64, u64) = (2, 100);
 
@@ -124,14 +122,10 @@ impl Generations {
         let Created::New(lease) = self.store.create(run.clone()).await.map_err(failed)? else {
             return Err(WireError::EngineFailed);
         };
-        let abandon = || async {
-            let _ = self.store.delete(&tenant, &log).await;
-            let _ = self.store.ended(&lease).await;
-        };
         match self.cache.lead(&tenant, &key, &log, &header.id, ttl).await {
             Ok(None) => {}
             Ok(Some(cached)) => {
-                abandon().await;
+                self.abandon(&tenant, &lease).await;
                 return match self.show(&header, &key, cached).await? {
                     Some(created) => Ok(created),
                     // Gone already: alone, then, rather than again and again.
@@ -139,13 +133,13 @@ impl Generations {
                 };
             }
             Err(error) => {
-                abandon().await;
+                self.abandon(&tenant, &lease).await;
                 return Err(failed(error));
             }
         }
         let give_up = || async {
             let _ = self.cache.discard(&tenant, &key, &log).await;
-            abandon().await;
+            self.abandon(&tenant, &lease).await;
         };
         let id = match self.member(&header, &key, &log, Role::First).await {
             Ok(id) => id,

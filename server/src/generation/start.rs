@@ -22,11 +22,17 @@ impl Generations {
             Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
         };
         let follower = self.running.follower(&id);
-        if let Err(overloaded) = self.run(header, lease) {
-            let _ = self.store.delete(&tenant, &id).await;
+        if let Err(overloaded) = self.run(header, lease.clone()) {
+            self.abandon(&tenant, &lease).await;
             return Err(overloaded);
         }
         Ok(CreatedResponse { id, follower })
+    }
+
+    /// Leaves nothing of a response that was created and could not begin; it does not count as running here any more.
+    pub(super) async fn abandon(&self, tenant: &str, lease: &Lease) {
+        let _ = self.store.delete(tenant, &lease.id).await;
+        let _ = self.store.ended(lease).await;
     }
 
     /// Takes a slot or a place in the queue for a response, which goes on by itself from here.

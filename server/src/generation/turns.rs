@@ -147,8 +147,7 @@ impl Generations {
             Ok(())
         };
         if let Err(error) = started.await {
-            let _ = self.store.delete(&tenant, &id).await;
-            let _ = self.store.ended(&lease).await;
+            self.abandon(&tenant, &lease).await;
             return Err(error);
         }
         place.keep();

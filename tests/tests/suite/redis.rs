@@ -374,3 +374,19 @@ async fn a_user_needs_few_rights_and_its_password_is_never_shown() {
     assert!(!wrong.stderr().contains("wrong-word"), "{}", wrong.stderr());
     ready(&wrong, 503).await;
 }
+
+#[tokio::test]
+async fn a_refused_response_leaves_nothing_in_redis() {
+    let redis = Redis::spawn();
+    let app = replica(&redis, &[LONG[0], LONG[1], "engine.slots=1", "admission.queue=0"]);
+    let (_speaking, log) = speaking(&app, 1).await;
+    let mut refused = Client::extended(&app).await;
+    // Alone, and as the run of a reply that the prompt cache may keep.
+    for request in [json!({}), json!({"temperature": 0})] {
+        refused.create(request).await;
+        assert_eq!(code(&refused.error().await), "server_overloaded");
+    }
+    let runs = redis.ask(&["KEYS", "caudal:1:{replica:*}:runs"]);
+    assert_eq!(redis.ask(&["SMEMBERS", runs.trim()]).trim(), log.id());
+    assert_eq!(redis.ask(&["KEYS", "caudal:1:*:meta"]).trim(), format!("caudal:1:{{{}}}:meta", log.id()));
+}

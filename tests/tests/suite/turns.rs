@@ -1,6 +1,6 @@
 //! Turns of a conversation that follow one another, on one server and on several.
 
-use caudal_tests::{Client, EventLog, Redis, log::kind, spawn_app, ws::code};
+use caudal_tests::{App, Client, EventLog, Redis, log::kind, spawn_app, ws::code};
 use futures::future::join_all;
 use serde_json::json;
 
@@ -9,19 +9,22 @@ use super::{
     redis::replica,
 };
 
+/// Asks for a turn of a conversation; its log has the first event.
+async fn turn(app: &App, conversation: &str, input: &str) -> (Client, EventLog) {
+    let mut client = Client::extended(app).await;
+    client.create(json!({"input": input, "conversation": conversation})).await;
+    let mut log = EventLog::default();
+    log.push(client.event().await);
+    (client, log)
+}
+
 #[tokio::test]
 async fn a_second_turn_waits_for_the_first_and_reads_what_it_said() {
     let app = spawn_app(&SLOW);
     let id = conversation(&app, json!({})).await;
-    let (mut a, mut b) = (Client::extended(&app).await, Client::extended(&app).await);
-    a.create(json!({"input": "first", "conversation": id})).await;
-    let mut first = EventLog::default();
-    first.push(a.event().await);
-    b.create(json!({"input": "second", "conversation": id})).await;
-    let mut second = EventLog::default();
-    while second.events.len() < 2 {
-        second.push(b.event().await);
-    }
+    let (mut a, mut first) = turn(&app, &id, "first").await;
+    let (mut b, mut second) = turn(&app, &id, "second").await;
+    second.push(b.event().await);
     assert_eq!(second.kinds(), ["response.created", "response.queued"]);
     a.rest(&mut first).await;
     b.rest(&mut second).await;
@@ -43,11 +46,7 @@ async fn a_waiting_turn_can_be_cancelled_and_the_next_one_goes_on() {
     let id = conversation(&app, json!({})).await;
     let mut clients = vec![];
     for n in 0..3 {
-        let mut client = Client::extended(&app).await;
-        client.create(json!({"input": n.to_string(), "conversation": id})).await;
-        let mut log = EventLog::default();
-        log.push(client.event().await);
-        clients.push((client, log));
+        clients.push(turn(&app, &id, &n.to_string()).await);
     }
     let waiting = clients[1].1.id();
     clients[0].0.send(json!({"type": "response.cancel", "response_id": waiting})).await;
@@ -125,11 +124,7 @@ async fn turns_on_different_replicas_take_their_turns() {
     watcher.error().await;
     let mut clients = vec![];
     for (n, app) in apps.iter().enumerate() {
-        let mut client = Client::extended(app).await;
-        client.create(json!({"input": n.to_string(), "conversation": id})).await;
-        let mut log = EventLog::default();
-        log.push(client.event().await);
-        clients.push((client, log));
+        clients.push(turn(app, &id, &n.to_string()).await);
     }
     let mut told = vec![];
     for (client, log) in &mut clients {
@@ -153,9 +148,7 @@ async fn a_dead_replicas_turn_is_finished_elsewhere_and_the_next_one_follows() {
     let redis = Redis::spawn();
     let (a, b) = (replica(&redis, &SLOW), replica(&redis, &SLOW));
     let id = conversation(&b, json!({})).await;
-    let mut client = Client::extended(&a).await;
-    client.create(json!({"input": "first", "conversation": id})).await;
-    let mut log = EventLog::default();
+    let (mut client, mut log) = turn(&a, &id, "first").await;
     while log.of_kind("response.output_text.delta").count() < 5 {
         log.push(client.event().await);
     }
@@ -180,16 +173,9 @@ async fn a_waiting_turn_outlives_its_replica() {
     let redis = Redis::spawn();
     let (a, b) = (replica(&redis, &SLOW), replica(&redis, &SLOW));
     let id = conversation(&b, json!({})).await;
-    let mut first = Client::extended(&b).await;
-    first.create(json!({"input": "first", "conversation": id})).await;
-    let mut log = EventLog::default();
-    log.push(first.event().await);
-    let mut waiting = Client::extended(&a).await;
-    waiting.create(json!({"input": "second", "conversation": id})).await;
-    let mut second = EventLog::default();
-    while second.events.len() < 2 {
-        second.push(waiting.event().await);
-    }
+    let (mut first, mut log) = turn(&b, &id, "first").await;
+    let (mut waiting, mut second) = turn(&a, &id, "second").await;
+    second.push(waiting.event().await);
     a.signal("KILL");
     let mut other = Client::extended(&b).await;
     other.resume(&second.id(), second.last_number()).await;
@@ -206,14 +192,9 @@ async fn a_waiting_turn_that_has_begun_is_continued_with_the_same_prompt() {
     let redis = Redis::spawn();
     let (a, b) = (replica(&redis, &SLOW), replica(&redis, &SLOW));
     let id = conversation(&b, json!({})).await;
-    let mut first = Client::extended(&b).await;
-    first.create(json!({"input": "first", "conversation": id})).await;
-    let mut log = EventLog::default();
-    log.push(first.event().await);
-    let mut waiting = Client::extended(&a).await;
-    waiting.create(json!({"input": "second", "conversation": id})).await;
+    let (mut first, mut log) = turn(&b, &id, "first").await;
+    let (mut waiting, mut second) = turn(&a, &id, "second").await;
     first.rest(&mut log).await;
-    let mut second = EventLog::default();
     while second.of_kind("response.output_text.delta").count() < 5 {
         second.push(waiting.event().await);
         second.events.retain(|event| !kind(event).starts_with("caudal:"));
@@ -233,10 +214,7 @@ async fn a_turn_of_which_nothing_is_left_does_not_hold_up_the_next() {
     let redis = Redis::spawn();
     let (a, b) = (replica(&redis, &SLOW), replica(&redis, &SLOW));
     let id = conversation(&b, json!({})).await;
-    let mut client = Client::extended(&a).await;
-    client.create(json!({"input": "first", "conversation": id})).await;
-    let mut log = EventLog::default();
-    log.push(client.event().await);
+    let (_client, log) = turn(&a, &id, "first").await;
     a.signal("KILL");
     redis.ask(&["DEL", &format!("caudal:1:{{{}}}:meta", log.id())]);
     let second = Client::extended(&b).await.run(json!({"input": "second", "conversation": id})).await;
