@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use caudal_server::engine::{Engine, Finish, GenerateRequest, Message, Prompt, Role, Sampling};
 use tokio_util::sync::CancellationToken;
 
@@ -38,17 +39,21 @@ pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> an
     };
     let begun = Instant::now();
     let mut deltas = engine.generate(&model, request)?;
-    let (mut stream, mut text, mut cached_tokens) = (Stream::default(), String::new(), 0);
+    let (mut stream, mut text, mut cached_tokens, mut finish) = (Stream::default(), String::new(), 0, None);
     while let Some(delta) = deltas.recv().await {
         text.push_str(&delta.text);
         cached_tokens = delta.cached_tokens.unwrap_or(cached_tokens);
-        if let Some(Finish::Failed(reason)) = delta.finish {
-            anyhow::bail!("a reply failed: {reason}");
-        }
+        finish = delta.finish.or(finish);
         if !delta.tokens.is_empty() {
             stream.times.push(Instant::now());
         }
     }
-    let first = stream.times.first().map_or(Duration::MAX, |first| *first - begun);
+    match finish {
+        Some(Finish::Failed(reason)) => bail!("a reply failed: {reason}"),
+        None => bail!("a reply broke off"),
+        Some(_) => {}
+    }
+    // A reply may be empty.
+    let first = stream.times.first().copied().unwrap_or_else(Instant::now) - begun;
     Ok(Reply { text, first, prompt_tokens, cached_tokens, stream })
 }

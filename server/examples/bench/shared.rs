@@ -1,7 +1,7 @@
 //! Chats that begin with the same long instructions: a slot reads them once.
 
 use caudal_server::engine::{Message, Role};
-use futures::future::join_all;
+use futures::future::try_join_all;
 
 use crate::{Args, Figure, median, pool};
 
@@ -23,10 +23,9 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
         later.push(say(format!("{chat} is my number. What is yours?")).await?.first.as_secs_f64());
     }
     // Many at once come to every slot; after that each has read them.
-    let _ = join_all((0..CHATS).map(|n| say(format!("First {n}. Who are you?")))).await;
-    let crowd = join_all((0..CHATS).map(|n| say(format!("Then {n}. Who are you?")))).await;
-    let crowd: Vec<f64> =
-        crowd.into_iter().map(|reply| Ok(reply?.first.as_secs_f64())).collect::<anyhow::Result<_>>()?;
+    try_join_all((0..CHATS).map(|n| say(format!("First {n}. Who are you?")))).await?;
+    let crowd = try_join_all((0..CHATS).map(|n| say(format!("Then {n}. Who are you?")))).await?;
+    let crowd = crowd.into_iter().map(|reply| reply.first.as_secs_f64()).collect();
     println!("instructions of {} tokens", first.prompt_tokens);
     Ok(vec![
         Figure::new("first token of the first chat, s", first.first.as_secs_f64(), ""),
