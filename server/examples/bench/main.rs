@@ -108,7 +108,7 @@ async fn main() -> anyhow::Result<()> {
     let rows = if args.rows.is_empty() { Rows::value_variants() } else { &args.rows };
     for group in rows {
         let figures = match group {
-            Rows::Product => product::rows(&args, &mut report)?,
+            Rows::Product => product::rows()?,
             Rows::Speed => speed::rows(&args, &mut report).await?,
             Rows::Turns => turns::rows(&args, &mut report).await?,
             Rows::Shared => shared::rows(&args).await?,

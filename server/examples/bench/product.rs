@@ -3,14 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use candle_core::{
     Device, Module, Tensor,
     quantized::{GgmlDType, QMatMul, QTensor},
 };
-use serde_json::{Map, Value, json};
 
-use crate::{Args, Figure};
+use crate::Figure;
 
 /// Rows and columns of a matrix; those of the default model's feed-forward layers.
 const ROWS: usize = 576;
@@ -41,16 +39,11 @@ fn nanoseconds(weights: GgmlDType) -> candle_core::Result<f64> {
     Ok(best.as_secs_f64() * 1e9 / (MATRICES * ROWS * COLUMNS / BLOCK) as f64)
 }
 
-pub fn rows(_args: &Args, report: &mut Map<String, Value>) -> anyhow::Result<Vec<Figure>> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().context("a pool of one thread")?;
-    let measured =
-        pool.install(|| TYPES.map(|weights| nanoseconds(weights).map(|time| (format!("{weights:?}"), time))));
-    let measured = measured.into_iter().collect::<Result<Vec<_>, _>>()?;
-    println!("{:<28} nanoseconds for 32 weights, on one thread", "a product");
-    for (name, time) in &measured {
-        println!("  {name:<26} {time:.2}");
-    }
-    let times: Map<String, Value> = measured.into_iter().map(|(name, time)| (name, json!(time))).collect();
-    report.insert("product_ns".into(), Value::Object(times));
-    Ok(Vec::new())
+pub fn rows() -> anyhow::Result<Vec<Figure>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    let figure = |weights| {
+        let name = format!("product with {weights:?}, ns for {BLOCK} weights on one thread");
+        Ok(Figure::new(name, nanoseconds(weights)?, ""))
+    };
+    pool.install(|| TYPES.into_iter().map(figure).collect())
 }

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use caudal_server::engine::{Engine, Message, Role, mistral::MistralEngine};
+use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,7 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
     // A server that has run for a while: the memory that conversations need was used before.
     let slots = engine.models().first().map_or(0, |model| engine.slots(&model.id));
     let earlier = (0..slots).map(|number| conversation(&engine, format!("Otto {number}")));
-    futures::future::try_join_all(earlier).await?;
+    try_join_all(earlier).await?;
     let mut runs = Vec::new();
     let mut prompts = Vec::new();
     for busy in [false, true] {

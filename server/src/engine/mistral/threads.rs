@@ -144,7 +144,8 @@ impl Gate {
 }
 
 /// The threads on which all engines compute attention: the engine has one pool for that, in which the engine's threads are
-/// not. It is there when the first engine has made its first step.
+/// not. It is there when the first engine has made its first step; its threads are known by the name that they inherit from
+/// that engine's, so no engine of somebody else may come before it in a process.
 static SHARED: OnceLock<Vec<Thread>> = OnceLock::new();
 
 /// The threads that compute for one slot, as the system sees them.
@@ -158,7 +159,7 @@ pub struct EngineThreads {
 pub enum Seen {
     /// A thread of its own runs, or waits for a processor or a disk.
     Awake,
-    /// Its own threads sleep; the shared ones compute, for this slot or another, or are not known.
+    /// Its own threads sleep; the shared ones compute, for this slot or another. Or nothing is known here.
     Unclear,
     /// All sleep; its own have used so much processor time, in the system's ticks.
     Asleep(u64),
@@ -175,9 +176,7 @@ impl EngineThreads {
             }
         }
         let computing = |thread: &Thread| thread.asleep().is_some_and(|asleep| asleep.is_err());
-        // Not those of this name, where the process has run an engine of somebody else before.
-        let unknown = self.shared.is_empty();
-        if unknown || self.shared.iter().any(computing) { Seen::Unclear } else { Seen::Asleep(used) }
+        if self.shared.iter().any(computing) { Seen::Unclear } else { Seen::Asleep(used) }
     }
 }
 
@@ -316,27 +315,21 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn threads_are_seen_to_sleep() {
-        let sleeper = || {
-            let (sender, thread) = std::sync::mpsc::channel();
-            let handle = thread::spawn(move || {
-                sender.send(Thread::current()).unwrap();
-                thread::park();
-            });
-            (handle, thread.recv().unwrap())
-        };
-        let ((own_handle, own), (shared_handle, shared)) = (sleeper(), sleeper());
-        let own = Arc::new(Mutex::new(vec![own]));
-        let threads = EngineThreads { own: own.clone(), shared: Box::leak(Box::new([shared])) };
+        let (sender, threads) = std::sync::mpsc::channel();
+        let sleeper = thread::spawn(move || {
+            let own = Arc::new(Mutex::new(vec![Thread::current()]));
+            sender.send(own).unwrap();
+            thread::park();
+        });
+        let own = threads.recv().unwrap();
+        let threads = EngineThreads { own: own.clone(), shared: &[] };
         eventually(|| matches!(threads.see(), Seen::Asleep(_)));
-        let here = Box::leak(Box::new([Thread::current()]));
-        assert_eq!(EngineThreads { own: own.clone(), shared: here }.see(), Seen::Unclear, "this one runs");
-        assert_eq!(EngineThreads { own: own.clone(), shared: &[] }.see(), Seen::Unclear, "who computes is not known");
+        let shared = Box::leak(Box::new([Thread::current()]));
+        assert_eq!(EngineThreads { own: own.clone(), shared }.see(), Seen::Unclear, "this one runs");
         lock(&own).push(Thread::current());
         assert_eq!(threads.see(), Seen::Awake);
-        for handle in [own_handle, shared_handle] {
-            handle.thread().unpark();
-            handle.join().unwrap();
-        }
+        sleeper.thread().unpark();
+        sleeper.join().unwrap();
     }
 
     #[cfg(target_os = "linux")]
