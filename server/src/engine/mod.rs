@@ -59,7 +59,8 @@ pub struct Delta {
     /// One a token, where the request asked for them; none with the tokens that close an output at its bound, for which the
     /// model was not asked.
     pub logprobs: Vec<Logprobs>,
-    /// On the first delta of an output: how many of the prompt's tokens were not computed, because their KV was there.
+    /// How many of the prompt's tokens were not computed, because their KV was there. On the first delta of an output, and on a
+    /// later one where it turns out otherwise.
     pub cached_tokens: Option<u32>,
     /// Set on the last delta, and only there.
     pub finish: Option<Finish>,

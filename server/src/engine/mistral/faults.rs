@@ -81,8 +81,11 @@ fn plan(seed: u64, token: usize, fault: Fault, times: usize) {
     lock(&PLANNED).push(Planned { seed, token, fault, times });
 }
 
+/// Of a tenant of its own, so that every token is the engine's and none comes from what was kept of another's.
 fn seeded(seed: u64, tokens: u32) -> GenerateRequest {
+    static TENANTS: AtomicUsize = AtomicUsize::new(0);
     let mut request = request("Count from one to a hundred, in digits, with commas.", tokens);
+    request.scope = format!("faults {}", TENANTS.fetch_add(1, Ordering::Relaxed)).into();
     request.sampling.seed = seed;
     request
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::{
     grammar::Held,
     load::Shared,
+    logits::FirstLogits,
     pool::{Lease, NoSlot, Pool, Said, Wanted},
     slot::{Broken, Sequence},
     step::{Fenced, Start, Steps},
@@ -86,13 +87,20 @@ impl Generation {
             lease = self.pool.acquire(wanted) => lease?,
         };
         let warm = self.request.max_output_tokens == 0 && lease.has_all;
-        let cached = if warm { self.request.prompt.len() } else { lease.cached.min(self.request.prompt.len()) };
+        let knows = lease.logits_after(&tokens).is_some();
+        let all = self.request.prompt.len();
+        let cached = if warm || knows { all } else { lease.cached.min(all) };
         let steps = Arc::new(self.steps(lease.slot.helpers.clone(), held, cached));
         if warm {
             steps.finish(Finish::Length);
         }
+        let tokens = if knows { recall(&mut lease, tokens, &steps).await } else { tokens };
         if steps.finished() {
             return Ok(Ended::Finished);
+        }
+        if knows && lease.cached < all && self.request.output.is_empty() {
+            // The output is an earlier one for longer than its logits were kept.
+            steps.set_cached_tokens(lease.cached);
         }
         let Err(broken) = self.drive(&mut lease, tokens, &steps).await else {
             // An engine that ended by itself has not been asked to.
@@ -144,7 +152,7 @@ impl Generation {
 
     /// What has been said up to now is the beginning of what these will say.
     fn steps(&self, helpers: Arc<Helpers>, held: Option<Held>, cached_tokens: usize) -> Steps {
-        let start = Start { max: self.max, held, cached_tokens, again: !self.pool.is_batch(), sender: &self.sender };
+        let start = Start { max: self.max, held, cached_tokens, alone: !self.pool.is_batch(), sender: &self.sender };
         Steps::new(&self.shared, &self.request, start, helpers)
     }
 }
@@ -154,9 +162,33 @@ impl Said for Steps {
         self.made()
     }
 
+    fn first_logits(&self) -> FirstLogits {
+        Steps::first_logits(self)
+    }
+
     fn has_ended(&self) -> bool {
         self.finished()
     }
+}
+
+/// Picks tokens by logits that the slot has kept, for as long as the output goes the way of an earlier one. Returns what the
+/// engine is then given: they too, or where it would not find the prompt so the prompt alone.
+async fn recall(lease: &mut Lease, prompt: Vec<u32>, steps: &Arc<Steps>) -> Vec<u32> {
+    let mut tokens = prompt.clone();
+    while let Some(logits) = lease.logits_after(&tokens).filter(|_| !steps.finished()) {
+        let steps = steps.clone();
+        // Off the threads that serve, for a grammar may take its time.
+        let Ok(Some(token)) = tokio::task::spawn_blocking(move || steps.recall(&logits)).await else { break };
+        tokens.push(token);
+    }
+    lease.goes_on_from(&tokens);
+    if lease.cached >= prompt.len() {
+        steps.give_recalled();
+        return tokens;
+    }
+    steps.make_recalled();
+    lease.goes_on_from(&prompt);
+    prompt
 }
 
 /// Tries until a step, which may be under way, lets it.

@@ -4,7 +4,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::kv::{BLOCK, Block, Home};
+use super::{
+    kv::{BLOCK, Block, Home},
+    logits::{FirstLogits, Logits},
+};
 
 /// Entries at which the engine's cache is emptied. The engine forgets no entry by itself and looks at all of them for every
 /// prompt; those without keys and values cost their tokens only.
@@ -29,6 +32,7 @@ struct Entry {
     /// The engine's key: all tokens, that which ended the sequence included, which has no keys and values.
     tokens: Vec<u32>,
     home: Held,
+    logits: FirstLogits,
     last_used: u64,
 }
 
@@ -56,8 +60,7 @@ pub enum Before {
 }
 
 impl Kept {
-    /// What the engine makes of a prompt. A prompt that lies wholly inside an entry is computed whole: the engine wants a
-    /// token to begin with.
+    /// What the engine makes of a prompt. One that [lies inside](Self::contains) an entry is computed whole.
     pub fn reuse(&self, prompt: &[u32], scope: &str) -> Reuse {
         let none = |first| Reuse { cached: 0, first };
         if self.is_foreign(scope) {
@@ -84,6 +87,17 @@ impl Kept {
         Reuse { cached, first: Before::Put(home.clone(), blocks) }
     }
 
+    /// Whether a prompt lies wholly inside an entry. The engine wants a token to begin with.
+    pub fn contains(&self, prompt: &[u32]) -> bool {
+        self.entries.iter().any(|entry| entry.tokens.starts_with(prompt))
+    }
+
+    /// What the model said after `tokens`, where that is kept.
+    pub fn logits_after(&self, tokens: &[u32], scope: &str) -> Option<Logits> {
+        let of = |entry: &Entry| entry.logits.after(tokens.len()).filter(|_| entry.tokens.starts_with(tokens)).cloned();
+        if self.is_foreign(scope) { None } else { self.entries.iter().find_map(of) }
+    }
+
     /// Whether keys and values of the whole prompt are there, for prompts that begin with it.
     pub fn has_all(&self, prompt: &[u32], scope: &str) -> bool {
         let in_engine = |entry: &Entry| matches!(entry.home, Held::Engine(_)) && entry.tokens.starts_with(prompt);
@@ -93,6 +107,9 @@ impl Kept {
     /// Tokens of the prompt that choosing this slot saves; a beginning that is not a whole turn counts in steps of
     /// [`SHARED_STEP`].
     pub fn worth(&self, prompt: &[u32], scope: &str) -> usize {
+        if self.logits_after(prompt, scope).is_some() {
+            return prompt.len();
+        }
         let Reuse { cached, .. } = self.reuse(prompt, scope);
         let whole_turn = self
             .entries
@@ -130,17 +147,17 @@ impl Kept {
     }
 
     /// The engine has kept a sequence.
-    pub fn add(&mut self, scope: Arc<str>, tokens: Vec<u32>, home: Held) {
+    pub fn add(&mut self, scope: Arc<str>, tokens: Vec<u32>, home: Held, logits: FirstLogits) {
         self.clock += 1;
-        let entry = Entry { scope, tokens, home, last_used: self.clock };
+        let entry = Entry { scope, tokens, home, logits, last_used: self.clock };
         match self.entries.iter_mut().find(|old| old.tokens == entry.tokens) {
             Some(old) => *old = entry,
             None => self.entries.push(entry),
         }
     }
 
-    /// Drops keys and values of the least recently used sequences, but for their heads, until no more than `budget` bytes are
-    /// held. False where only emptying the engine's cache helps.
+    /// Drops logits, and keys and values but for their heads, of the least recently used sequences, until no more than `budget`
+    /// bytes are held. False where only emptying the engine's cache helps.
     pub fn trim(&mut self, budget: u64, bytes_per_token: u64) -> bool {
         let newest = self.entries.iter().map(|entry| entry.last_used).max();
         while self.bytes(bytes_per_token) > budget {
@@ -150,6 +167,7 @@ impl Kept {
             let oldest = self.entries.iter().enumerate().filter(whole).min_by_key(|(_, entry)| entry.last_used);
             let Some((index, entry)) = oldest else { return false };
             let head = self.head(entry);
+            self.entries[index].logits = FirstLogits::default();
             if let Held::Here { tokens, blocks, trimmed, .. } = &mut self.entries[index].home {
                 *tokens = head.min(*tokens);
                 blocks.truncate(head.div_ceil(BLOCK));
@@ -178,15 +196,20 @@ impl Kept {
         self.entries.clear();
     }
 
-    /// What is held, in bytes; blocks that sequences share count once.
+    /// What is held, in bytes; what sequences share counts once.
     pub fn bytes(&self, bytes_per_token: u64) -> u64 {
-        let mut seen = HashSet::new();
-        let of = |entry: &Entry| match &entry.home {
-            Held::Engine(bytes) => *bytes,
-            Held::Here { blocks, .. } => {
-                let new = blocks.iter().filter(|block| seen.insert(Arc::as_ptr(block))).count();
-                (new * BLOCK) as u64 * bytes_per_token
-            }
+        let (mut seen, mut seen_logits) = (HashSet::new(), HashSet::new());
+        let of = |entry: &Entry| {
+            let new = entry.logits.iter().filter(|logits| seen_logits.insert(Arc::as_ptr(logits)));
+            let logits: usize = new.map(|logits| size_of_val(&**logits)).sum();
+            let keys_and_values = match &entry.home {
+                Held::Engine(bytes) => *bytes,
+                Held::Here { blocks, .. } => {
+                    let new = blocks.iter().filter(|block| seen.insert(Arc::as_ptr(block))).count();
+                    (new * BLOCK) as u64 * bytes_per_token
+                }
+            };
+            keys_and_values + logits as u64
         };
         self.entries.iter().map(of).sum()
     }
@@ -206,15 +229,24 @@ mod tests {
     use super::*;
 
     const END: u32 = 9999;
+    /// Bytes of one step's.
+    const LOGITS: u64 = 16;
 
     impl Kept {
-        /// A sequence of which everything is held, with its own copy of what no other has.
         fn say(&mut self, tokens: &[u32]) {
+            self.say_with(tokens, tokens.len(), 0);
+        }
+
+        /// A sequence of which everything is held, with its own copy of what no other has, and the logits of `steps` after its
+        /// prompt.
+        fn say_with(&mut self, tokens: &[u32], prompt: usize, steps: u64) {
+            let mut logits = FirstLogits::of_prompt(prompt);
+            (0..steps).for_each(|step| logits.keep(step, || vec![step as f32; LOGITS as usize / 4].into()));
             let mut blocks = self.shared_blocks(tokens);
             blocks.resize_with(tokens.len().div_ceil(BLOCK), || Arc::new(Block::nothing()));
             let home = Held::Here { home: Arc::new(Home::nothing()), blocks, tokens: tokens.len(), trimmed: false };
             self.touch(tokens);
-            self.add("t".into(), [tokens, &[END]].concat(), home);
+            self.add("t".into(), [tokens, &[END]].concat(), home, logits);
         }
 
         /// Tokens found, and of how many keys and values are put back first; none where the cache is emptied.
@@ -286,9 +318,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_model_said_first_is_kept_with_its_sequence() {
+        let mut kept = Kept::default();
+        let said = [tokens(0, 40), tokens(600, 3)].concat();
+        kept.say_with(&said, 40, 3);
+        kept.say(&tokens(5000, 32));
+        assert_eq!(kept.bytes(1), 64 + 32 + 3 * LOGITS);
+        let after = |kept: &Kept, tokens: &[u32]| kept.logits_after(tokens, "t").map(|logits| logits[0]);
+        assert_eq!(after(&kept, &said[..39]), None, "inside the prompt");
+        assert_eq!(after(&kept, &said[..40]), Some(0.0));
+        assert_eq!(after(&kept, &said[..42]), Some(2.0));
+        assert_eq!(after(&kept, &said[..43]), None, "more than was kept");
+        assert_eq!(after(&kept, &[tokens(0, 40), tokens(900, 1)].concat()), None, "another token");
+        assert!(kept.logits_after(&said[..40], "other").is_none(), "another's");
+        assert_eq!((kept.worth(&said[..40], "t"), kept.worth(&said[..39], "t")), (40, 0));
+        assert!(kept.contains(&said[..39]) && !kept.contains(&[0, 2]));
+        kept.trim(64 + 32 + LOGITS, 1);
+        assert_eq!(after(&kept, &said[..40]), None, "the budget is for them too");
+    }
+
+    #[test]
     fn what_cannot_be_trimmed_is_said() {
         let mut kept = Kept::default();
-        kept.add("t".into(), tokens(0, 5), Held::Engine(100));
+        kept.add("t".into(), tokens(0, 5), Held::Engine(100), FirstLogits::default());
         assert_eq!(kept.found(&tokens(0, 9)), Some((5, 0)));
         assert!(kept.trim(100, 1));
         assert!(!kept.trim(99, 1));

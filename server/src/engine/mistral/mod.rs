@@ -37,6 +37,7 @@ mod grammar;
 mod kept;
 mod kv;
 mod load;
+mod logits;
 mod model;
 #[cfg(test)]
 mod model_tests;

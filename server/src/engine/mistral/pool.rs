@@ -14,6 +14,7 @@ use super::{
     kept::{Before, Held, Kept, Reuse},
     kv::{BLOCK, Home},
     load::{KV_BLOCK, Shared},
+    logits::{FirstLogits, Logits},
     pace::Pace,
     slot::{Broken, Sequence, Slot},
     threads::lock,
@@ -113,6 +114,9 @@ pub struct Lease {
 /// What a generation has said.
 pub trait Said {
     fn tokens(&self) -> Vec<u32>;
+
+    /// Those that chose the first of them.
+    fn first_logits(&self) -> FirstLogits;
 
     /// Nobody wants more of it.
     fn has_ended(&self) -> bool;
@@ -265,11 +269,12 @@ impl Lease {
             Some(spare) => tokens.push(spare),
             None => tokens.extend(said.tokens()),
         }
+        let logits = said.first_logits();
         let limits = self.pool.limits;
         if limits.is_batch {
             return Ok(());
         }
-        self.keep(shared, tokens).await?;
+        self.keep(shared, tokens, logits).await?;
         let fits = self.with_kept(|kept| kept.trim(limits.prefix_cache_bytes, limits.kv_bytes_per_token));
         if fits { Ok(()) } else { self.empty(shared).await }
     }
@@ -277,20 +282,21 @@ impl Lease {
     /// Reads a long prompt in pieces, each of which ends at once and leaves its KV for the next: the engine computes a prompt
     /// in one step, in which it hears nobody and no thread comes or goes. False where the generation has ended meanwhile.
     async fn read_ahead(&mut self, shared: &Shared, tokens: &[u32], said: &impl Said) -> Result<bool, Broken> {
+        if self.with_kept(|kept| kept.contains(tokens)) {
+            // No piece would help: the engine computes it whole.
+            return Ok(true);
+        }
         while !self.pool.limits.is_batch && tokens.len() - self.cached > PIECE * 3 / 2 {
             let before = self.cached;
             let cut = (self.cached + PIECE + self.cached / 8) / BLOCK * BLOCK;
             let piece = self.slot.piece(shared, tokens[..cut].to_vec());
             let mut read = piece.tokens.clone();
             read.extend(self.run_one(shared, piece).await?);
-            self.keep(shared, read).await?;
+            self.keep(shared, read, FirstLogits::default()).await?;
             if said.has_ended() {
                 return Ok(false);
             }
-            let reuse = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope)));
-            if let Some(Reuse { cached, first }) = reuse {
-                (self.cached, self.before) = (cached, first);
-            }
+            self.look(tokens);
             if self.cached <= before {
                 break;
             }
@@ -324,9 +330,31 @@ impl Lease {
         }
     }
 
+    /// What the model said after `tokens`, where the slot has kept it.
+    pub fn logits_after(&self, tokens: &[u32]) -> Option<Logits> {
+        self.with_kept(|kept| kept.logits_after(tokens, &self.scope))
+    }
+
+    /// Looks again what the engine will make of `tokens`.
+    pub fn look(&mut self, tokens: &[u32]) {
+        if let Some(Reuse { cached, first }) = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope))) {
+            (self.cached, self.before) = (cached, first);
+        }
+    }
+
+    /// What is run is now `tokens`: some that followed the prompt are known.
+    pub fn goes_on_from(&mut self, tokens: &[u32]) {
+        self.look(tokens);
+        self.computed = tokens.len() - self.cached;
+        let mut seats = lock(&self.pool.seats);
+        if let Some(running) = seats.seats.get_mut(&self.seat).and_then(|seat| seat.running.as_mut()) {
+            running.computed = self.computed;
+        }
+    }
+
     /// Takes what the engine has kept of the sequence that has just ended. `tokens` are all of it, and maybe one that the
     /// engine was not given any more.
-    async fn keep(&mut self, shared: &Shared, mut tokens: Vec<u32>) -> Result<(), Broken> {
+    async fn keep(&mut self, shared: &Shared, mut tokens: Vec<u32>, logits: FirstLogits) -> Result<(), Broken> {
         let held = match self.slot.home().await {
             Some(home) => {
                 tokens.truncate(home.tokens());
@@ -343,7 +371,7 @@ impl Lease {
         };
         tokens.push(shared.end);
         let scope = self.scope.clone();
-        self.with_kept(|kept| kept.add(scope, tokens, held));
+        self.with_kept(|kept| kept.add(scope, tokens, held, logits));
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::{
     grammar::{Held, Pushed},
     load::Shared,
+    logits::{FirstLogits, Logits},
     threads::{Helpers, lock},
     tokens::Detokenizer,
 };
@@ -31,9 +32,10 @@ pub struct Start<'a> {
     pub held: Option<Held>,
     /// How many of the prompt's tokens the engine need not compute.
     pub cached_tokens: usize,
-    /// Whether the engine is given the prompt alone and makes the tokens of the output again. Their keys and values are then
-    /// the same to the last bit as when they were first picked, which those of a prefill are not; on a CPU that costs no more.
-    pub again: bool,
+    /// Whether the engine runs nothing else. It is then given the prompt alone and makes the tokens of the output again. Their
+    /// keys and values are then the same to the last bit as when they were first picked, which those of a prefill are not; on
+    /// a CPU that costs no more. And its first logits are kept.
+    pub alone: bool,
     /// Has room for the whole reply.
     pub sender: &'a mpsc::Sender<Delta>,
 }
@@ -55,21 +57,24 @@ struct State {
     /// How many of the likeliest tokens are told, where any are.
     logprobs: Option<u8>,
     cancel: tokio_util::sync::CancellationToken,
-    /// Told with the first delta.
+    /// Told with the next delta.
     cached_tokens: Option<u32>,
     /// Output tokens at which it ends.
     max: u64,
-    /// The tokens that the engine makes again, and how many of them it has.
+    /// The tokens that the engine makes again, before any is picked.
     again: Vec<u32>,
-    made: usize,
+    /// Those it has made in this run, again or for the first time.
+    made: Vec<u32>,
     /// The tokens this run has picked and said.
     picked: Vec<u32>,
+    /// Where they are to be kept.
+    logits: Option<FirstLogits>,
     finished: bool,
 }
 
 impl Steps {
     pub fn new(shared: &Arc<Shared>, request: &GenerateRequest, start: Start, helpers: Arc<Helpers>) -> Self {
-        let Start { max, held, cached_tokens, again, sender } = start;
+        let Start { max, held, cached_tokens, alone, sender } = start;
         let mut decoder = Decoder::new(shared.tokens.bytes(), request.stop.clone());
         let mut sampler = Sampler::new(request.sampling.clone(), &request.prompt);
         let mut stopped = None;
@@ -90,9 +95,10 @@ impl Steps {
             cancel: request.cancel.clone(),
             cached_tokens: first.then(|| u32::try_from(cached_tokens).unwrap_or(u32::MAX)),
             max,
-            again: if again { request.output.clone() } else { Vec::new() },
-            made: 0,
+            again: if alone { request.output.clone() } else { Vec::new() },
+            made: Vec::new(),
             picked: Vec::new(),
+            logits: alone.then(|| FirstLogits::of_prompt(request.prompt.len())),
             finished: false,
         };
         // A continued output may already have its end.
@@ -120,9 +126,38 @@ impl Steps {
 
     /// The tokens that the engine has made in this run so far, again or for the first time.
     pub fn made(&self) -> Vec<u32> {
-        let state = lock(&self.state);
-        let again = state.again.get(..state.made).unwrap_or_default();
-        [again, &state.picked].concat()
+        lock(&self.state).made.clone()
+    }
+
+    /// Picks a token by logits that were kept, as if the engine had given them. None when the generation is over.
+    pub fn recall(&self, logits: &Logits) -> Option<u32> {
+        let mut state = lock(&self.state);
+        state.keep(|| logits.clone());
+        state.step(&self.shared, &mut logits.to_vec())
+    }
+
+    /// The engine is given the tokens that were recalled, together with the prompt.
+    pub fn give_recalled(&self) {
+        let state = &mut *lock(&self.state);
+        state.again.drain(..state.made.len().min(state.again.len()));
+        state.made.clear();
+    }
+
+    /// The engine makes the tokens that were recalled again.
+    pub fn make_recalled(&self) {
+        let state = &mut *lock(&self.state);
+        let rest = state.again.split_off(state.made.len().min(state.again.len()));
+        state.again = std::mem::take(&mut state.made);
+        state.again.extend(rest);
+    }
+
+    /// Corrects how many of the prompt's tokens the engine need not compute.
+    pub fn set_cached_tokens(&self, tokens: usize) {
+        lock(&self.state).cached_tokens = Some(u32::try_from(tokens).unwrap_or(u32::MAX));
+    }
+
+    pub fn first_logits(&self) -> FirstLogits {
+        lock(&self.state).logits.take().unwrap_or_default()
     }
 
     /// [`Self::finish`], unless a step is under way.
@@ -153,7 +188,9 @@ impl CustomLogitsProcessor for Steps {
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
         self.helpers.enter();
         let mut values = logits.to_vec1::<f32>()?;
-        let token = lock(&self.state).step(&self.shared, &mut values).unwrap_or_else(|| {
+        let mut state = lock(&self.state);
+        state.keep(|| values.as_slice().into());
+        let token = state.step(&self.shared, &mut values).unwrap_or_else(|| {
             self.helpers.rest();
             self.shared.end
         });
@@ -187,8 +224,22 @@ fn only(token: u32, logits: &Tensor) -> Result<Tensor> {
 }
 
 impl State {
+    /// Keeps the logits that choose the next token, if it is one of the output's first.
+    fn keep(&mut self, values: impl FnOnce() -> Logits) {
+        let picks = !self.finished && self.made.len() >= self.again.len();
+        if let Some(logits) = self.logits.as_mut().filter(|_| picks) {
+            logits.keep(self.sampler.position(), values);
+        }
+    }
+
     /// The token to go on with, or none when the generation is over.
     fn step(&mut self, shared: &Shared, logits: &mut [f32]) -> Option<u32> {
+        let token = self.next(shared, logits)?;
+        self.made.push(token);
+        Some(token)
+    }
+
+    fn next(&mut self, shared: &Shared, logits: &mut [f32]) -> Option<u32> {
         if self.finished {
             return None;
         }
@@ -196,9 +247,8 @@ impl State {
             self.end(Finish::Cancelled);
             return None;
         }
-        if let Some(token) = self.again.get(self.made).copied() {
-            self.made += 1;
-            return Some(token);
+        if let Some(token) = self.again.get(self.made.len()) {
+            return Some(*token);
         }
         // The prompt was all that was asked for.
         if self.sampler.position() >= self.max {

@@ -74,8 +74,7 @@ fn cached_tokens_are_those_the_engine_does_not_compute() {
         let (cached, _) = ask(tokens(messages(&[], "Hi!")), 3).await;
         assert!((1..first.len()).contains(&cached), "{cached}");
         // The beginning of a prompt that is there.
-        let (cached, _) = ask(second[..first.len() + 4].to_vec(), 3).await;
-        eprintln!("a beginning of {}: {cached}", first.len() + 4);
+        assert_eq!(ask(first[..first.len() - 4].to_vec(), 3).await.0, 0);
         // A cancelled prompt is cached as far as it came.
         let cancelled = GenerateRequest { prompt: tokens(messages(&[], "Tell me a story.")), ..request("", 500) };
         let (prompt, cancel) = (cancelled.prompt.clone(), cancelled.cancel.clone());
@@ -84,9 +83,67 @@ fn cached_tokens_are_those_the_engine_does_not_compute() {
         cancel.cancel();
         while deltas.recv().await.is_some() {}
         ask([prompt.as_slice(), &second[..3]].concat(), 3).await;
-        // The same again.
-        let (cached, _) = ask(first.clone(), 8).await;
-        eprintln!("the same again: {cached} of {}", first.len());
+    });
+}
+
+#[test]
+fn a_prompt_that_is_asked_again_is_not_computed_again() {
+    RUNTIME.block_on(async {
+        let engine = load(config(1, 512)).await.expect("the model loads");
+        let ask = async |scope: &str, temperature: f32, seed: u64, length: u32| {
+            let sampling = Sampling { temperature, seed, ..Sampling::default() };
+            let request = request("Invent a name for a river, and say where it flows.", length);
+            let request = GenerateRequest { scope: scope.into(), sampling, logprobs: Some(2), ..request };
+            collect(engine.generate("m", request).unwrap()).await
+        };
+        let all = Some(prompt("Invent a name for a river, and say where it flows.").len() as u32);
+        let mut again = Vec::new();
+        let first = ask("t", 1.0, 0, 32).await;
+        assert_eq!(first.cached_tokens, Some(0));
+        for seed in 1..6 {
+            again.push(ask("t", 1.0, seed, 32).await);
+        }
+        assert!(again.iter().any(|reply| reply.tokens != first.tokens), "every seed gave {first:?}");
+        let fresh = ask("other", 1.0, 0, 32).await;
+        assert_eq!((fresh.cached_tokens, &fresh), (Some(0), &first), "another tenant's is computed");
+        for (seed, again) in (1..).zip(&again) {
+            // Whether the prompt was reused or not, the reply is what it would have been.
+            assert_eq!(again.cached_tokens, all, "seed {seed}");
+            ask("nobody", 1.0, 0, 1).await;
+            let fresh = ask("other", 1.0, seed, 32).await;
+            assert_eq!(fresh.cached_tokens, Some(0));
+            assert_eq!((&fresh, &fresh.logprobs), (again, &again.logprobs), "seed {seed}");
+        }
+    });
+}
+
+#[test]
+fn a_reply_that_is_the_same_again_needs_the_engine_for_its_end_only() {
+    RUNTIME.block_on(async {
+        let engine = load(config(1, 512)).await.expect("the model loads");
+        let ask = async |length| collect(engine.generate("m", request("Name five rivers.", length)).unwrap()).await;
+        let all = Some(prompt("Name five rivers.").len() as u32);
+        let first = ask(24).await;
+        assert_eq!((first.cached_tokens, first.tokens.len()), (Some(0), 24));
+        let begun = ask(8).await;
+        assert_eq!((begun.cached_tokens, &begun.tokens[..]), (all, &first.tokens[..8]));
+        assert_eq!(begun.finish, Some(Finish::Length));
+        // It goes the old reply's way past what is kept of it, and the engine has to read the prompt again.
+        let again = ask(24).await;
+        assert_eq!((again.cached_tokens, &again), (Some(0), &first));
+    });
+}
+
+#[test]
+fn a_prompt_that_was_warmed_is_answered_at_once() {
+    RUNTIME.block_on(async {
+        let engine = load(config(1, 512)).await.expect("the model loads");
+        let ask = async |length| collect(engine.generate("m", request("Who are you?", length)).unwrap()).await;
+        let all = Some(prompt("Who are you?").len() as u32);
+        assert_eq!(ask(0).await.cached_tokens, Some(0));
+        let reply = ask(6).await;
+        assert_eq!(reply.cached_tokens, all);
+        assert_eq!(reply, collect(ENGINE.generate("m", request("Who are you?", 6)).unwrap()).await);
     });
 }
 

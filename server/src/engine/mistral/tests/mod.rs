@@ -76,12 +76,9 @@ impl PartialEq for Reply {
 /// Reads to the channel's end and checks that the finish comes once and last.
 pub async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
     let mut reply = Reply::default();
-    let mut first = true;
     while let Some(delta) = deltas.recv().await {
         assert_eq!(reply.finish, None, "a delta after the last");
-        assert!(first || delta.cached_tokens.is_none(), "cached tokens after the first delta");
-        first = false;
-        reply.cached_tokens = reply.cached_tokens.or(delta.cached_tokens);
+        reply.cached_tokens = delta.cached_tokens.or(reply.cached_tokens);
         reply.logprobs.extend(delta.logprobs);
         reply.last = delta.tokens.len();
         reply.tokens.extend(delta.tokens);
