@@ -66,6 +66,26 @@ async fn a_seeded_reply_repeats_and_another_seed_says_something_else() {
 }
 
 #[tokio::test]
+async fn another_answer_to_the_same_question_does_not_read_it_again() {
+    let (app, _turn) = app().await;
+    let mut client = Client::plain(&app).await;
+    let cached = |log: &EventLog| log.response()["usage"]["input_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    let first = client.run(seeded(json!({"temperature": 1}))).await;
+    assert_eq!(cached(&first), 0);
+    let mut answers = vec![first.text()];
+    for seed in 1..5 {
+        let again = client.run(seeded(json!({"temperature": 1, "seed": seed}))).await;
+        again.assert_gap_free();
+        again.assert_text_agrees();
+        assert_eq!(cached(&again), again.usage("input_tokens"), "{}", again.text());
+        answers.push(again.text());
+    }
+    answers.sort();
+    answers.dedup();
+    assert!(answers.len() > 2, "{answers:?}");
+}
+
+#[tokio::test]
 async fn a_greedy_reply_repeats() {
     let (app, _turn) = app().await;
     let mut client = Client::plain(&app).await;

@@ -5,6 +5,7 @@
 //! cargo run --release --example bench -- [--rows speed,turns] [--tokens 96] [--rounds 2] [--json FILE]
 //! ```
 
+mod again;
 mod bare;
 mod cancels;
 mod memory;
@@ -67,6 +68,8 @@ enum Rows {
     Turns,
     /// Chats that begin with the same long instructions.
     Shared,
+    /// A prompt that is asked again.
+    Again,
     /// Four streams while a long prompt is read beside them.
     Prefill,
     /// A stream beside clients that leave.
@@ -112,6 +115,7 @@ async fn main() -> anyhow::Result<()> {
             Rows::Speed => speed::rows(&args, &mut report).await?,
             Rows::Turns => turns::rows(&args, &mut report).await?,
             Rows::Shared => shared::rows(&args).await?,
+            Rows::Again => again::rows(&args).await?,
             Rows::Prefill => prefill::rows(&args).await?,
             Rows::Cancels => cancels::rows(&args).await?,
             Rows::Memory => memory::rows(&args, &mut report).await?,

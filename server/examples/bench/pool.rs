@@ -23,6 +23,15 @@ pub async fn chat(engine: &dyn Engine, text: String, tokens: u32) -> anyhow::Res
 }
 
 pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::Result<Reply> {
+    sample(engine, messages, tokens, Sampling { temperature: 0.0, ..Sampling::default() }).await
+}
+
+pub async fn sample(
+    engine: &dyn Engine,
+    messages: Vec<Message>,
+    tokens: u32,
+    sampling: Sampling,
+) -> anyhow::Result<Reply> {
     let model = engine.models()[0].id.clone();
     let prompt = engine.tokenize(&model, &Prompt::of(messages))?;
     let prompt_tokens = prompt.len();
@@ -30,7 +39,7 @@ pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> an
         prompt,
         scope: "default".into(),
         output: Vec::new(),
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        sampling,
         stop: Vec::new(),
         grammar: None,
         logprobs: None,

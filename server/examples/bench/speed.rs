@@ -172,7 +172,7 @@ async fn beside_the_pool(engine: &MistralEngine, address: SocketAddr, tokens: u3
     let (mut direct, mut served) = (Vec::new(), Vec::new());
     for turn in 0..SINGLE_PAIRS * 2 {
         tokio::time::sleep(IDLE).await;
-        let text = format!("{turn}. {ALONE}");
+        let text = format!("Pair {turn}. {ALONE}");
         let begun = Instant::now();
         let (speeds, stream) = match turn % 4 {
             0 | 3 => (&mut direct, pool::chat(engine, text, tokens).await?),
@@ -188,13 +188,15 @@ async fn beside_the_pool(engine: &MistralEngine, address: SocketAddr, tokens: u3
 async fn added_ttft(engine: &MistralEngine, address: SocketAddr) -> anyhow::Result<(f64, f64)> {
     let mut connection = served::Connection::open(address).await?;
     let (mut direct, mut added) = (Vec::new(), Vec::new());
-    for _ in 0..TTFT_PAIRS {
+    for pair in 0..TTFT_PAIRS {
+        // Nobody asks again what was asked before: its first tokens are kept.
+        let greeting = |who| format!("Hi {who} {pair}!");
         tokio::time::sleep(IDLE).await;
         let begun = Instant::now();
-        let alone = pool::chat(engine, "Hi!".into(), 1).await?.times[0] - begun;
+        let alone = pool::chat(engine, greeting("slot"), 1).await?.times[0] - begun;
         tokio::time::sleep(IDLE).await;
         let begun = Instant::now();
-        let served = connection.chat("Hi!", 1).await?.times[0] - begun;
+        let served = connection.chat(&greeting("host"), 1).await?.times[0] - begun;
         direct.push(alone.as_secs_f64() * 1000.0);
         added.push((served.as_secs_f64() - alone.as_secs_f64()) * 1000.0);
     }

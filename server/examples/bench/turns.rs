@@ -59,7 +59,7 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
             (0..beside).map(|number| tokio::spawn(others(engine.clone(), number, until.clone()))).collect();
         let mut turns = vec![Vec::new(); TURNS];
         for round in 0..args.rounds.max(3) {
-            // Nobody says again what somebody has said: a prompt that the engine has whole is computed whole.
+            // Nobody says again what somebody has said: the first tokens of its answer are kept.
             let firsts = conversation(&engine, format!("{} {round}", if busy { "Berta" } else { "Anna" })).await?;
             turns.iter_mut().zip(&firsts).for_each(|(turn, (first, _))| turn.push(*first));
             prompts = firsts.into_iter().map(|(_, tokens)| tokens).collect();

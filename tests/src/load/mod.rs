@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long)]
     #[serde(skip)]
     pub key: Option<String>,
-    /// Chooses prompts; the same seed asks the same
+    /// Chooses prompts; the same seed asks the same, and a server that still knows them answers sooner
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// A stream that says nothing for so long is given up

@@ -98,7 +98,7 @@ pub struct MistralConfig {
     /// Bounds prompt and output together, in tokens, below what the model allows; 0: the model's own. Rounded down to a
     /// multiple of 512.
     pub context_length: u32,
-    /// KV that one slot may keep for later turns. The default model's takes 46 KB a token.
+    /// KV and first logits that one slot may keep for later turns. The KV of the default model takes 46 KB a token.
     pub prefix_cache_mb: u64,
     /// The share of a GPU's memory that weights and KV may fill.
     pub gpu_memory: f32,
