@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 
 use super::{
     grammar::Held,
+    lease::{Lease, Said},
     load::Shared,
     logits::FirstLogits,
-    pool::{Lease, NoSlot, Pool, Said, Wanted},
+    pool::{NoSlot, Pool, Wanted},
     slot::{Broken, Sequence},
     step::{Fenced, Start, Steps},
     threads::Helpers,
@@ -84,7 +85,7 @@ impl Generation {
                 self.steps(Arc::default(), None, 0).finish(Finish::Cancelled);
                 return Ok(Ended::Finished);
             }
-            lease = self.pool.acquire(wanted) => lease?,
+            lease = Lease::acquire(&self.pool, wanted) => lease?,
         };
         let warm = self.request.max_output_tokens == 0 && lease.has_all;
         let knows = lease.logits_after(&tokens).is_some();

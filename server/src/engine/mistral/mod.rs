@@ -12,10 +12,11 @@
 //! | `load` | weights to an engine, and what its slots share |
 //! | `model` | one served model |
 //! | `tokens` | chat template and tokenizer |
-//! | `pool`, `choice` | the slots: which of them runs a prompt, with how many threads, and how much KV it keeps |
+//! | `pool`, `choice` | the slots, and which of them runs a prompt |
+//! | `lease` | a slot in the hands of one generation: what comes before and after its run |
 //! | `pace` | how fast the model runs here, so how long something will take |
 //! | `kept` | what one slot's cache has, and what the engine will make of a prompt |
-//! | `kv` | keys and values outside the engine |
+//! | `kv`, `logits` | keys and values outside the engine; what the model said at the first tokens of an output |
 //! | `generate` | one generation, from waiting for a slot to giving it back, through faults |
 //! | `slot` | one engine: run a sequence, empty its cache |
 //! | `watchdog` | whether a run is alive |
@@ -36,6 +37,7 @@ mod gguf;
 mod grammar;
 mod kept;
 mod kv;
+mod lease;
 mod load;
 mod logits;
 mod model;

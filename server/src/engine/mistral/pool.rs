@@ -1,4 +1,4 @@
-//! The slots: which of them runs a prompt, how many threads each has, and how much KV each keeps.
+//! The slots: which of them runs a prompt, and what is known of each.
 
 use std::{
     collections::BTreeMap,
@@ -11,19 +11,13 @@ use tokio::sync::Notify;
 use super::{
     choice::{Choice, Offer, choose},
     cores::{Cores, Share},
-    kept::{Before, Held, Kept, Reuse},
-    kv::{BLOCK, Home},
-    load::{KV_BLOCK, Shared},
-    logits::{FirstLogits, Logits},
+    kept::{Kept, Reuse},
+    load::Shared,
     pace::Pace,
-    slot::{Broken, Sequence, Slot},
+    slot::Slot,
     threads::lock,
-    watchdog::Watch,
+    watchdog::{Expected, Watch},
 };
-
-/// Tokens of a prompt that the engine reads in one step, and an eighth of what it has read: a step begins with copies of all
-/// that was read before.
-const PIECE: usize = 256;
 
 /// Between two attempts to load a slot that broke: the first, doubled up to the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
@@ -32,7 +26,7 @@ pub struct Pool {
     seats: Mutex<Seats>,
     /// A seat is free, new, or gone.
     changed: Notify,
-    limits: Limits,
+    pub limits: Limits,
     cores: Arc<Cores>,
 }
 
@@ -87,39 +81,24 @@ pub struct Wanted<'a> {
     pub left: u64,
 }
 
+/// A seat that was taken. Who has it gives it [free](Pool::free).
+pub struct Taken {
+    pub seat: u64,
+    pub slot: Arc<Slot>,
+    pub watch: Arc<Watch>,
+    /// What the slot's engine makes of the prompt.
+    pub reuse: Reuse,
+    /// Keys and values of the whole prompt are kept.
+    pub has_all: bool,
+    pub share: Share,
+}
+
 /// Holds a place before a seat until it is taken or given up.
 struct Reservation<'a> {
     pool: &'a Pool,
     ticket: u64,
     /// Until when a busy seat may be waited for.
     until: Option<Instant>,
-}
-
-/// A slot, for as long as a generation has it.
-pub struct Lease {
-    pool: Arc<Pool>,
-    seat: u64,
-    scope: Arc<str>,
-    pub slot: Arc<Slot>,
-    pub watch: Arc<Watch>,
-    /// Tokens that the engine finds in its cache, once the lease is ready.
-    pub cached: usize,
-    /// Keys and values of the whole prompt are kept.
-    pub has_all: bool,
-    computed: usize,
-    before: Before,
-    _share: Share,
-}
-
-/// What a generation has said.
-pub trait Said {
-    fn tokens(&self) -> Vec<u32>;
-
-    /// Those that chose the first of them.
-    fn first_logits(&self) -> FirstLogits;
-
-    /// Nobody wants more of it.
-    fn has_ended(&self) -> bool;
 }
 
 impl Pool {
@@ -153,14 +132,14 @@ impl Pool {
     ///
     /// # Errors
     /// Where there is no slot and the last that was to be loaded could not be.
-    pub async fn acquire(self: &Arc<Self>, wanted: Wanted<'_>) -> Result<Lease, NoSlot> {
+    pub async fn take(&self, wanted: Wanted<'_>) -> Result<Taken, NoSlot> {
         let mut reservation = Reservation::new(self);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(lease) = self.try_acquire(&wanted, &mut reservation)? {
-                return Ok(lease);
+            if let Some(taken) = self.try_take(&wanted, &mut reservation)? {
+                return Ok(taken);
             }
             match reservation.until {
                 Some(until) => drop(tokio::time::timeout_at(until.into(), changed).await),
@@ -169,11 +148,7 @@ impl Pool {
         }
     }
 
-    fn try_acquire(
-        self: &Arc<Self>,
-        wanted: &Wanted<'_>,
-        reservation: &mut Reservation<'_>,
-    ) -> Result<Option<Lease>, NoSlot> {
+    fn try_take(&self, wanted: &Wanted<'_>, reservation: &mut Reservation<'_>) -> Result<Option<Taken>, NoSlot> {
         let mut seats = lock(&self.seats);
         if let Some(failure) = seats.failure.as_ref().filter(|_| seats.seats.is_empty()) {
             return Err(NoSlot(failure.clone()));
@@ -196,17 +171,62 @@ impl Pool {
         seats.clock += 1;
         let clock = seats.clock;
         let Some(seat) = seats.seats.get_mut(&number) else { return Ok(None) };
-        let Reuse { cached, first: before } = seat.kept.reuse(wanted.tokens, wanted.scope);
+        let reuse = seat.kept.reuse(wanted.tokens, wanted.scope);
         let has_all = seat.kept.has_all(wanted.tokens, wanted.scope);
         seat.kept.touch(wanted.tokens);
         seat.last_used = clock;
-        let computed = wanted.tokens.len() - cached;
+        let computed = wanted.tokens.len() - reuse.cached;
         let watch = Arc::new(Watch::new());
         seat.running = Some(Running { watch: watch.clone(), computed, left: wanted.left });
-        let (slot, scope) = (seat.slot.clone(), wanted.scope.clone());
-        let _share = self.cores.share(slot.helpers.clone());
-        let pool = self.clone();
-        Ok(Some(Lease { pool, seat: number, scope, slot, watch, cached, has_all, computed, before, _share }))
+        let slot = seat.slot.clone();
+        let share = self.cores.share(slot.helpers.clone());
+        Ok(Some(Taken { seat: number, slot, watch, reuse, has_all, share }))
+    }
+
+    /// What a seat's slot keeps, where the seat is there.
+    pub fn with_kept<T: Default>(&self, seat: u64, use_it: impl FnOnce(&mut Kept) -> T) -> T {
+        lock(&self.seats).seats.get_mut(&seat).map(|seat| use_it(&mut seat.kept)).unwrap_or_default()
+    }
+
+    /// How many tokens of its prompt the run on a seat computes.
+    pub fn computes(&self, seat: u64, tokens: usize) {
+        let mut seats = lock(&self.seats);
+        if let Some(running) = seats.seats.get_mut(&seat).and_then(|seat| seat.running.as_mut()) {
+            running.computed = tokens;
+        }
+    }
+
+    /// What a run may take that computes so many tokens of its prompt.
+    pub fn expected(&self, computed: usize) -> Expected {
+        let expected = lock(&self.seats).pace.expected(computed);
+        if self.limits.is_batch { expected.beside_others() } else { expected }
+    }
+
+    /// A run that computed so many tokens of its prompt has ended.
+    pub fn measured(&self, computed: usize, watch: &Watch) {
+        lock(&self.seats).pace.measured(computed, watch);
+    }
+
+    /// The run on a seat is over.
+    pub fn free(&self, seat: u64) {
+        if let Some(seat) = lock(&self.seats).seats.get_mut(&seat) {
+            seat.running = None;
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// A slot is broken: it leaves, and another is loaded in its place. Of a batch all seats leave, with the first generation
+    /// that has noticed.
+    pub fn replace(self: &Arc<Self>, slot: &Arc<Slot>, shared: Arc<Shared>) {
+        let mut seats = lock(&self.seats);
+        let before = seats.seats.len();
+        seats.seats.retain(|_, seat| !Arc::ptr_eq(&seat.slot, slot));
+        let left = seats.seats.len() < before;
+        drop(seats);
+        self.changed.notify_waiters();
+        if left {
+            tokio::spawn(Self::mend(Arc::downgrade(self), slot.clone(), shared));
+        }
     }
 
     #[cfg(test)]
@@ -256,164 +276,6 @@ impl Pool {
     }
 }
 
-impl Lease {
-    /// Runs a sequence on the slot, and keeps its KV for later turns. `said` is what it has said, once it has ended.
-    pub async fn run(&mut self, shared: &Shared, sequence: Sequence, said: &impl Said) -> Result<(), Broken> {
-        let mut tokens = sequence.tokens.clone();
-        if !self.read_ahead(shared, &tokens, said).await? {
-            return Ok(());
-        }
-        let ended_at_once = self.run_one(shared, sequence).await?;
-        lock(&self.pool.seats).pace.measured(self.computed, &self.watch);
-        match ended_at_once {
-            Some(spare) => tokens.push(spare),
-            None => tokens.extend(said.tokens()),
-        }
-        let logits = said.first_logits();
-        let limits = self.pool.limits;
-        if limits.is_batch {
-            return Ok(());
-        }
-        self.keep(shared, tokens, logits).await?;
-        let fits = self.with_kept(|kept| kept.trim(limits.prefix_cache_bytes, limits.kv_bytes_per_token));
-        if fits { Ok(()) } else { self.empty(shared).await }
-    }
-
-    /// Reads a long prompt in pieces, each of which ends at once and leaves its KV for the next: the engine computes a prompt
-    /// in one step, in which it hears nobody and no thread comes or goes. False where the generation has ended meanwhile.
-    async fn read_ahead(&mut self, shared: &Shared, tokens: &[u32], said: &impl Said) -> Result<bool, Broken> {
-        if self.with_kept(|kept| kept.contains(tokens)) {
-            // No piece would help: the engine computes it whole.
-            return Ok(true);
-        }
-        while !self.pool.limits.is_batch && tokens.len() - self.cached > PIECE * 3 / 2 {
-            let before = self.cached;
-            let cut = (self.cached + PIECE + self.cached / 8) / BLOCK * BLOCK;
-            let piece = self.slot.piece(shared, tokens[..cut].to_vec());
-            let mut read = piece.tokens.clone();
-            read.extend(self.run_one(shared, piece).await?);
-            self.keep(shared, read, FirstLogits::default()).await?;
-            if said.has_ended() {
-                return Ok(false);
-            }
-            self.look(tokens);
-            if self.cached <= before {
-                break;
-            }
-        }
-        Ok(true)
-    }
-
-    /// The token that was given to the engine beside the sequence's own, where it ended at once.
-    async fn run_one(&mut self, shared: &Shared, sequence: Sequence) -> Result<Option<u32>, Broken> {
-        let put = self.ready(shared).await?;
-        let expected = lock(&self.pool.seats).pace.expected(sequence.tokens.len().saturating_sub(self.cached));
-        let expected = if self.pool.limits.is_batch { expected.beside_others() } else { expected };
-        let (watch, spare) = (sequence.watch.clone(), sequence.spare);
-        self.slot.run(sequence, expected).await?;
-        if let Some(home) = put {
-            drop(home.clear());
-        }
-        Ok(watch.ended_at_once().then_some(spare))
-    }
-
-    /// Makes the engine's cache what the prompt needs.
-    pub async fn ready(&mut self, shared: &Shared) -> Result<Option<Arc<Home>>, Broken> {
-        match std::mem::replace(&mut self.before, Before::Nothing) {
-            Before::Nothing => Ok(None),
-            Before::Empty => self.empty(shared).await.map(|()| None),
-            Before::Put(home, blocks) => {
-                let put = home.clone();
-                blocking(move || put.put(&blocks)).await?;
-                Ok(Some(home))
-            }
-        }
-    }
-
-    /// What the model said after `tokens`, where the slot has kept it.
-    pub fn logits_after(&self, tokens: &[u32]) -> Option<Logits> {
-        self.with_kept(|kept| kept.logits_after(tokens, &self.scope))
-    }
-
-    /// Looks again what the engine will make of `tokens`.
-    pub fn look(&mut self, tokens: &[u32]) {
-        if let Some(Reuse { cached, first }) = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope))) {
-            (self.cached, self.before) = (cached, first);
-        }
-    }
-
-    /// What is run is now `tokens`: some that followed the prompt are known.
-    pub fn goes_on_from(&mut self, tokens: &[u32]) {
-        self.look(tokens);
-        self.computed = tokens.len() - self.cached;
-        let mut seats = lock(&self.pool.seats);
-        if let Some(running) = seats.seats.get_mut(&self.seat).and_then(|seat| seat.running.as_mut()) {
-            running.computed = self.computed;
-        }
-    }
-
-    /// Takes what the engine has kept of the sequence that has just ended. `tokens` are all of it, and maybe one that the
-    /// engine was not given any more.
-    async fn keep(&mut self, shared: &Shared, mut tokens: Vec<u32>, logits: FirstLogits) -> Result<(), Broken> {
-        let held = match self.slot.home().await {
-            Some(home) => {
-                tokens.truncate(home.tokens());
-                let shared = self.with_kept(|kept| kept.shared_blocks(&tokens));
-                let home = Arc::new(home);
-                let taken = home.clone();
-                let blocks = blocking(move || taken.take(shared)).await?;
-                Held::Here { home, blocks, tokens: tokens.len(), trimmed: false }
-            }
-            None => {
-                let blocks = tokens.len().max(1).div_ceil(KV_BLOCK) as u64;
-                Held::Engine(blocks * KV_BLOCK as u64 * self.pool.limits.kv_bytes_per_token)
-            }
-        };
-        tokens.push(shared.end);
-        let scope = self.scope.clone();
-        self.with_kept(|kept| kept.add(scope, tokens, held, logits));
-        Ok(())
-    }
-
-    /// Empties the engine's cache and forgets what was kept; a batch keeps its own, and others run in it.
-    pub async fn empty(&mut self, shared: &Shared) -> Result<(), Broken> {
-        if self.pool.limits.is_batch {
-            return Ok(());
-        }
-        self.with_kept(Kept::clear);
-        self.slot.empty_cache(shared).await
-    }
-
-    /// The slot is broken: it leaves the pool, and another is loaded in its place. Of a batch all seats leave, with the first
-    /// generation that has noticed.
-    pub fn replace(self, shared: Arc<Shared>) {
-        let mut seats = lock(&self.pool.seats);
-        let before = seats.seats.len();
-        seats.seats.retain(|_, seat| !Arc::ptr_eq(&seat.slot, &self.slot));
-        let left = seats.seats.len() < before;
-        drop(seats);
-        self.pool.changed.notify_waiters();
-        if left {
-            tokio::spawn(Pool::mend(Arc::downgrade(&self.pool), self.slot.clone(), shared));
-        }
-    }
-
-    fn with_kept<T: Default>(&self, use_it: impl FnOnce(&mut Kept) -> T) -> T {
-        lock(&self.pool.seats).seats.get_mut(&self.seat).map(|seat| use_it(&mut seat.kept)).unwrap_or_default()
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut seats = lock(&self.pool.seats);
-        if let Some(seat) = seats.seats.get_mut(&self.seat) {
-            seat.running = None;
-        }
-        drop(seats);
-        self.pool.changed.notify_waiters();
-    }
-}
-
 impl Seat {
     /// What it can do for a prompt.
     fn offer(&self, number: u64, wanted: &Wanted<'_>, pace: &Pace) -> Offer {
@@ -460,15 +322,5 @@ impl Seats {
     fn release(&mut self, ticket: u64) -> bool {
         let seats = self.seats.values_mut().filter(|seat| seat.reserved == Some(ticket));
         seats.map(|seat| seat.reserved = None).count() > 0
-    }
-}
-
-/// Copies of megabytes, off the threads that serve.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> candle_core::Result<T> + Send + 'static,
-) -> Result<T, Broken> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| Broken::Error(error.to_string())),
-        Err(error) => Err(Broken::Error(error.to_string())),
     }
 }

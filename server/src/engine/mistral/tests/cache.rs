@@ -47,7 +47,7 @@ fn cached_tokens_are_those_the_engine_does_not_compute() {
         let engine = load(config(1, 512)).await.expect("the model loads");
         let ask = async |prompt: Vec<u32>, max: u32| {
             let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
-            let mut lease = the(&engine).pool.acquire(wanted).await.unwrap();
+            let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted).await.unwrap();
             let put = lease.ready(&the(&engine).shared).await.unwrap();
             let computed = computed(&lease.slot, prompt.clone()).await;
             if let Some(home) = put {

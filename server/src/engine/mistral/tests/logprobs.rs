@@ -46,7 +46,7 @@ fn they_are_the_models_own_distribution() {
         let reply = collect(engine.generate("m", sampled).unwrap()).await;
         let shared = &the(&engine).shared;
         let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
-        let mut lease = the(&engine).pool.acquire(wanted).await.unwrap();
+        let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted).await.unwrap();
         lease.empty(shared).await.unwrap();
         let (plain, _) = super::likelihoods(&lease.slot, shared, &prompt).await;
         let said = &reply.logprobs[0];

@@ -305,7 +305,7 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
         ];
         let prompt = engine.tokenize("m", &Prompt::of(turn)).unwrap();
         let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
-        let mut lease = the(&engine).pool.acquire(wanted).await.unwrap();
+        let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted).await.unwrap();
         lease.ready(&the(&engine).shared).await.unwrap();
         let (cached, fast) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
         lease.empty(&the(&engine).shared).await.unwrap();
@@ -328,13 +328,13 @@ fn a_long_prompt_is_read_in_pieces_and_a_cancel_is_heard_between_them() {
         let scope = "t".into();
         let wanted = || pool::Wanted { tokens: &prompt, scope: &scope, left: 2 };
         let fresh = {
-            let mut lease = the(&engine).pool.acquire(wanted()).await.unwrap();
+            let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted()).await.unwrap();
             let (fresh, _) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
             lease.empty(&the(&engine).shared).await.unwrap();
             fresh
         };
         collect(engine.generate("m", request(&(long.clone() + "?"), 2)).unwrap()).await;
-        let mut lease = the(&engine).pool.acquire(wanted()).await.unwrap();
+        let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted()).await.unwrap();
         assert!(lease.cached > prompt.len() - 10, "{} of {} tokens", lease.cached, prompt.len());
         lease.ready(&the(&engine).shared).await.unwrap();
         let (pieces, _) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;

@@ -1,0 +1,205 @@
+//! A slot in the hands of one generation: its cache is made what the prompt needs, the prompt is run, and what later turns may
+//! need is kept.
+
+use std::sync::Arc;
+
+use super::{
+    cores::Share,
+    kept::{Before, Held, Kept, Reuse},
+    kv::{BLOCK, Home},
+    load::{KV_BLOCK, Shared},
+    logits::{FirstLogits, Logits},
+    pool::{NoSlot, Pool, Taken, Wanted},
+    slot::{Broken, Sequence, Slot},
+    watchdog::Watch,
+};
+
+/// Tokens of a prompt that the engine reads in one step, and an eighth of what it has read: a step begins with copies of all
+/// that was read before.
+const PIECE: usize = 256;
+
+/// A slot, for as long as a generation has it.
+pub struct Lease {
+    pool: Arc<Pool>,
+    seat: u64,
+    scope: Arc<str>,
+    pub slot: Arc<Slot>,
+    pub watch: Arc<Watch>,
+    /// Tokens that the engine finds in its cache, once the lease is ready.
+    pub cached: usize,
+    /// Keys and values of the whole prompt are kept.
+    pub has_all: bool,
+    computed: usize,
+    before: Before,
+    _share: Share,
+}
+
+/// What a generation has said.
+pub trait Said {
+    fn tokens(&self) -> Vec<u32>;
+
+    /// Those that chose the first of them.
+    fn first_logits(&self) -> FirstLogits;
+
+    /// Nobody wants more of it.
+    fn has_ended(&self) -> bool;
+}
+
+impl Lease {
+    /// [`Pool::take`].
+    pub async fn acquire(pool: &Arc<Pool>, wanted: Wanted<'_>) -> Result<Self, NoSlot> {
+        let (scope, tokens) = (wanted.scope.clone(), wanted.tokens.len());
+        let Taken { seat, slot, watch, reuse: Reuse { cached, first: before }, has_all, share } =
+            pool.take(wanted).await?;
+        let (pool, computed) = (pool.clone(), tokens - cached);
+        Ok(Self { pool, seat, scope, slot, watch, cached, has_all, computed, before, _share: share })
+    }
+
+    /// Runs a sequence on the slot, and keeps its KV for later turns. `said` is what it has said, once it has ended.
+    pub async fn run(&mut self, shared: &Shared, sequence: Sequence, said: &impl Said) -> Result<(), Broken> {
+        let mut tokens = sequence.tokens.clone();
+        if !self.read_ahead(shared, &tokens, said).await? {
+            return Ok(());
+        }
+        let ended_at_once = self.run_one(shared, sequence).await?;
+        self.pool.measured(self.computed, &self.watch);
+        match ended_at_once {
+            Some(spare) => tokens.push(spare),
+            None => tokens.extend(said.tokens()),
+        }
+        let logits = said.first_logits();
+        let limits = self.pool.limits;
+        if limits.is_batch {
+            return Ok(());
+        }
+        self.keep(shared, tokens, logits).await?;
+        let fits = self.with_kept(|kept| kept.trim(limits.prefix_cache_bytes, limits.kv_bytes_per_token));
+        if fits { Ok(()) } else { self.empty(shared).await }
+    }
+
+    /// Reads a long prompt in pieces, each of which ends at once and leaves its KV for the next: the engine computes a prompt
+    /// in one step, in which it hears nobody and no thread comes or goes. False where the generation has ended meanwhile.
+    async fn read_ahead(&mut self, shared: &Shared, tokens: &[u32], said: &impl Said) -> Result<bool, Broken> {
+        if self.with_kept(|kept| kept.contains(tokens)) {
+            // No piece would help: the engine computes it whole.
+            return Ok(true);
+        }
+        while !self.pool.limits.is_batch && tokens.len() - self.cached > PIECE * 3 / 2 {
+            let before = self.cached;
+            let cut = (self.cached + PIECE + self.cached / 8) / BLOCK * BLOCK;
+            let piece = self.slot.piece(shared, tokens[..cut].to_vec());
+            let mut read = piece.tokens.clone();
+            read.extend(self.run_one(shared, piece).await?);
+            self.keep(shared, read, FirstLogits::default()).await?;
+            if said.has_ended() {
+                return Ok(false);
+            }
+            self.look(tokens);
+            if self.cached <= before {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The token that was given to the engine beside the sequence's own, where it ended at once.
+    async fn run_one(&mut self, shared: &Shared, sequence: Sequence) -> Result<Option<u32>, Broken> {
+        let put = self.ready(shared).await?;
+        let expected = self.pool.expected(sequence.tokens.len().saturating_sub(self.cached));
+        let (watch, spare) = (sequence.watch.clone(), sequence.spare);
+        self.slot.run(sequence, expected).await?;
+        if let Some(home) = put {
+            drop(home.clear());
+        }
+        Ok(watch.ended_at_once().then_some(spare))
+    }
+
+    /// Makes the engine's cache what the prompt needs.
+    pub async fn ready(&mut self, shared: &Shared) -> Result<Option<Arc<Home>>, Broken> {
+        match std::mem::replace(&mut self.before, Before::Nothing) {
+            Before::Nothing => Ok(None),
+            Before::Empty => self.empty(shared).await.map(|()| None),
+            Before::Put(home, blocks) => {
+                let put = home.clone();
+                blocking(move || put.put(&blocks)).await?;
+                Ok(Some(home))
+            }
+        }
+    }
+
+    /// What the model said after `tokens`, where the slot has kept it.
+    pub fn logits_after(&self, tokens: &[u32]) -> Option<Logits> {
+        self.with_kept(|kept| kept.logits_after(tokens, &self.scope))
+    }
+
+    /// Looks again what the engine will make of `tokens`.
+    pub fn look(&mut self, tokens: &[u32]) {
+        if let Some(Reuse { cached, first }) = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope))) {
+            (self.cached, self.before) = (cached, first);
+        }
+    }
+
+    /// What is run is now `tokens`: some that followed the prompt are known.
+    pub fn goes_on_from(&mut self, tokens: &[u32]) {
+        self.look(tokens);
+        self.computed = tokens.len() - self.cached;
+        self.pool.computes(self.seat, self.computed);
+    }
+
+    /// Takes what the engine has kept of the sequence that has just ended. `tokens` are all of it, and maybe one that the
+    /// engine was not given any more.
+    async fn keep(&mut self, shared: &Shared, mut tokens: Vec<u32>, logits: FirstLogits) -> Result<(), Broken> {
+        let held = match self.slot.home().await {
+            Some(home) => {
+                tokens.truncate(home.tokens());
+                let shared = self.with_kept(|kept| kept.shared_blocks(&tokens));
+                let home = Arc::new(home);
+                let taken = home.clone();
+                let blocks = blocking(move || taken.take(shared)).await?;
+                Held::Here { home, blocks, tokens: tokens.len(), trimmed: false }
+            }
+            None => {
+                let blocks = tokens.len().max(1).div_ceil(KV_BLOCK) as u64;
+                Held::Engine(blocks * KV_BLOCK as u64 * self.pool.limits.kv_bytes_per_token)
+            }
+        };
+        tokens.push(shared.end);
+        let scope = self.scope.clone();
+        self.with_kept(|kept| kept.add(scope, tokens, held, logits));
+        Ok(())
+    }
+
+    /// Empties the engine's cache and forgets what was kept; a batch keeps its own, and others run in it.
+    pub async fn empty(&mut self, shared: &Shared) -> Result<(), Broken> {
+        if self.pool.limits.is_batch {
+            return Ok(());
+        }
+        self.with_kept(Kept::clear);
+        self.slot.empty_cache(shared).await
+    }
+
+    /// The slot is broken: it leaves the pool, and another is loaded in its place.
+    pub fn replace(self, shared: Arc<Shared>) {
+        self.pool.replace(&self.slot, shared);
+    }
+
+    fn with_kept<T: Default>(&self, use_it: impl FnOnce(&mut Kept) -> T) -> T {
+        self.pool.with_kept(self.seat, use_it)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.free(self.seat);
+    }
+}
+
+/// Copies of megabytes, off the threads that serve.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> candle_core::Result<T> + Send + 'static,
+) -> Result<T, Broken> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| Broken::Error(error.to_string())),
+        Err(error) => Err(Broken::Error(error.to_string())),
+    }
+}
