@@ -47,14 +47,17 @@ async fn gap(engine: &Arc<MistralEngine>, address: SocketAddr, cancels: usize) -
         let mut longest = 0f64;
         let until = until.notified();
         tokio::pin!(until);
-        // One stream after another until the clients have left; at least one.
-        loop {
-            let stream = pool::chat(&*stream, "Tell me a long story about a mill.".into(), 200).await?;
+        // One stream after another until the clients have left; at least one. Each asks something else: the first tokens of an
+        // answer that is the same again come at once, and the next when the prompt has been read.
+        for number in 0.. {
+            let text = format!("Tell me a long story about mill {number} of {cancels}.");
+            let stream = pool::chat(&*stream, text, 200).await?;
             longest = longest.max(stream.longest_gap().as_secs_f64());
             if cancels == 0 || futures::FutureExt::now_or_never(until.as_mut()).is_some() {
-                return anyhow::Ok(longest);
+                break;
             }
         }
+        anyhow::Ok(longest)
     });
     for number in 0..cancels {
         leave(address, number).await?;
