@@ -126,6 +126,30 @@ fn faults_that_come_again_and_again_end_it() {
     assert_eq!(run(seeded(1, 2)).tokens.len(), 2);
 }
 
+/// What was said without the engine is not said again, nor lost, when the engine breaks after it: where it has left an earlier
+/// reply, and where the engine makes that one again.
+#[test]
+fn another_answer_goes_on_through_a_fault() {
+    let sampled = |seed, temperature| {
+        let mut request = seeded(seed, 24);
+        request.sampling.temperature = temperature;
+        request
+    };
+    for (seed, temperature, tokens) in [(7000, 1.0, [1, 5]), (7100, 0.0, [5, 18])] {
+        let whole = run(sampled(seed, temperature));
+        for token in tokens {
+            // As many faults as tenants, each with an earlier reply of its own.
+            let fresh = seeded(seed + 1, 24);
+            let tenant = fresh.scope.clone();
+            run(GenerateRequest { sampling: sampled(seed + 1, temperature).sampling, ..fresh });
+            plan(seed, token, Fault::Panic, 1);
+            let again = run(GenerateRequest { scope: tenant, ..sampled(seed, temperature) });
+            assert!(lock(&PLANNED).iter().all(|planned| planned.seed != seed || planned.times == 0), "it never broke");
+            assert_eq!(again, whole, "at temperature {temperature}, token {token}");
+        }
+    }
+}
+
 /// When the tokens of a reply came.
 async fn times(request: GenerateRequest) -> Vec<Instant> {
     let mut deltas = ENGINE.generate("m", request).unwrap();

@@ -99,10 +99,6 @@ impl Generation {
         if steps.finished() {
             return Ok(Ended::Finished);
         }
-        if knows && lease.cached < all && self.request.output.is_empty() {
-            // The output is an earlier one for longer than its logits were kept.
-            steps.set_cached_tokens(lease.cached);
-        }
         let Err(broken) = self.drive(&mut lease, tokens, &steps).await else {
             // An engine that ended by itself has not been asked to.
             steps.finish(Finish::Failed("the engine ended the sequence by itself".into()));
@@ -187,8 +183,9 @@ async fn recall(lease: &mut Lease, prompt: Vec<u32>, steps: &Arc<Steps>) -> Vec<
         steps.give_recalled();
         return tokens;
     }
-    steps.make_recalled();
+    // The output is an earlier one for longer than its logits were kept.
     lease.goes_on_from(&prompt);
+    steps.make_recalled(lease.cached);
     prompt
 }
 

@@ -87,9 +87,9 @@ impl Kept {
         Reuse { cached, first: Before::Put(home.clone(), blocks) }
     }
 
-    /// Whether a prompt lies wholly inside an entry. The engine wants a token to begin with.
-    pub fn contains(&self, prompt: &[u32]) -> bool {
-        self.entries.iter().any(|entry| entry.tokens.starts_with(prompt))
+    /// Whether a prompt lies wholly inside an entry that the scope may reuse. The engine wants a token to begin with.
+    pub fn contains(&self, prompt: &[u32], scope: &str) -> bool {
+        !self.is_foreign(scope) && self.entries.iter().any(|entry| entry.tokens.starts_with(prompt))
     }
 
     /// What the model said after `tokens`, where that is kept.
@@ -332,7 +332,8 @@ mod tests {
         assert_eq!(after(&kept, &[tokens(0, 40), tokens(900, 1)].concat()), None, "another token");
         assert!(kept.logits_after(&said[..40], "other").is_none(), "another's");
         assert_eq!((kept.worth(&said[..40], "t"), kept.worth(&said[..39], "t")), (40, 0));
-        assert!(kept.contains(&said[..39]) && !kept.contains(&[0, 2]));
+        assert!(kept.contains(&said[..39], "t") && !kept.contains(&[0, 2], "t"));
+        assert!(!kept.contains(&said[..39], "other"), "how it is read must not tell what another has asked");
         kept.trim(64 + 32 + LOGITS, 1);
         assert_eq!(after(&kept, &said[..40]), None, "the budget is for them too");
     }

@@ -67,12 +67,11 @@ impl Lease {
             Some(spare) => tokens.push(spare),
             None => tokens.extend(said.tokens()),
         }
-        let logits = said.first_logits();
-        let limits = self.pool.limits;
-        if limits.is_batch {
+        if self.pool.is_batch() {
             return Ok(());
         }
-        self.keep(shared, tokens, logits).await?;
+        self.keep(shared, tokens, said.first_logits()).await?;
+        let limits = self.pool.limits;
         let fits = self.with_kept(|kept| kept.trim(limits.prefix_cache_bytes, limits.kv_bytes_per_token));
         if fits { Ok(()) } else { self.empty(shared).await }
     }
@@ -80,11 +79,11 @@ impl Lease {
     /// Reads a long prompt in pieces, each of which ends at once and leaves its KV for the next: the engine computes a prompt
     /// in one step, in which it hears nobody and no thread comes or goes. False where the generation has ended meanwhile.
     async fn read_ahead(&mut self, shared: &Shared, tokens: &[u32], said: &impl Said) -> Result<bool, Broken> {
-        if self.with_kept(|kept| kept.contains(tokens)) {
+        if self.with_kept(|kept| kept.contains(tokens, &self.scope)) {
             // No piece would help: the engine computes it whole.
             return Ok(true);
         }
-        while !self.pool.limits.is_batch && tokens.len() - self.cached > PIECE * 3 / 2 {
+        while !self.pool.is_batch() && tokens.len() - self.cached > PIECE * 3 / 2 {
             let before = self.cached;
             let cut = (self.cached + PIECE + self.cached / 8) / BLOCK * BLOCK;
             let piece = self.slot.piece(shared, tokens[..cut].to_vec());
@@ -133,7 +132,7 @@ impl Lease {
     }
 
     /// Looks again what the engine will make of `tokens`.
-    pub fn look(&mut self, tokens: &[u32]) {
+    fn look(&mut self, tokens: &[u32]) {
         if let Some(Reuse { cached, first }) = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope))) {
             (self.cached, self.before) = (cached, first);
         }
@@ -171,7 +170,7 @@ impl Lease {
 
     /// Empties the engine's cache and forgets what was kept; a batch keeps its own, and others run in it.
     pub async fn empty(&mut self, shared: &Shared) -> Result<(), Broken> {
-        if self.pool.limits.is_batch {
+        if self.pool.is_batch() {
             return Ok(());
         }
         self.with_kept(Kept::clear);

@@ -93,7 +93,7 @@ impl Steps {
             held,
             logprobs: request.logprobs,
             cancel: request.cancel.clone(),
-            cached_tokens: first.then(|| u32::try_from(cached_tokens).unwrap_or(u32::MAX)),
+            cached_tokens: first.then(|| count(cached_tokens)),
             max,
             again: if alone { request.output.clone() } else { Vec::new() },
             made: Vec::new(),
@@ -143,17 +143,16 @@ impl Steps {
         state.made.clear();
     }
 
-    /// The engine makes the tokens that were recalled again.
-    pub fn make_recalled(&self) {
+    /// The engine makes the tokens that were recalled again, and need not compute `cached_tokens` of the prompt.
+    pub fn make_recalled(&self, cached_tokens: usize) {
         let state = &mut *lock(&self.state);
+        // Of a continued output that was told when it began.
+        if state.again.is_empty() {
+            state.cached_tokens = Some(count(cached_tokens));
+        }
         let rest = state.again.split_off(state.made.len().min(state.again.len()));
         state.again = std::mem::take(&mut state.made);
         state.again.extend(rest);
-    }
-
-    /// Corrects how many of the prompt's tokens the engine need not compute.
-    pub fn set_cached_tokens(&self, tokens: usize) {
-        lock(&self.state).cached_tokens = Some(u32::try_from(tokens).unwrap_or(u32::MAX));
     }
 
     pub fn first_logits(&self) -> FirstLogits {
@@ -210,6 +209,10 @@ impl CustomLogitsProcessor for AtOnce {
         self.helpers.rest();
         only(self.end, logits)
     }
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 /// Logits that leave no choice, in the shape of `logits`.

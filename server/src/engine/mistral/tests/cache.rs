@@ -33,6 +33,10 @@ async fn computed(slot: &Slot, tokens: Vec<u32>) -> usize {
     }
 }
 
+async fn say(engine: &MistralEngine, text: &str, length: u32) -> Reply {
+    collect(engine.generate("m", request(text, length)).expect("starts")).await
+}
+
 fn messages(turns: &[(&str, &str)], last: &str) -> Prompt {
     let said = |(user, assistant): &(&str, &str)| {
         [Message::text(Role::User, *user), Message::text(Role::Assistant, *assistant)]
@@ -121,7 +125,7 @@ fn a_prompt_that_is_asked_again_is_not_computed_again() {
 fn a_reply_that_is_the_same_again_needs_the_engine_for_its_end_only() {
     RUNTIME.block_on(async {
         let engine = load(config(1, 512)).await.expect("the model loads");
-        let ask = async |length| collect(engine.generate("m", request("Name five rivers.", length)).unwrap()).await;
+        let ask = async |length| say(&engine, "Name five rivers.", length).await;
         let all = Some(prompt("Name five rivers.").len() as u32);
         let first = ask(24).await;
         assert_eq!((first.cached_tokens, first.tokens.len()), (Some(0), 24));
@@ -138,12 +142,10 @@ fn a_reply_that_is_the_same_again_needs_the_engine_for_its_end_only() {
 fn a_prompt_that_was_warmed_is_answered_at_once() {
     RUNTIME.block_on(async {
         let engine = load(config(1, 512)).await.expect("the model loads");
-        let ask = async |length| collect(engine.generate("m", request("Who are you?", length)).unwrap()).await;
-        let all = Some(prompt("Who are you?").len() as u32);
-        assert_eq!(ask(0).await.cached_tokens, Some(0));
-        let reply = ask(6).await;
-        assert_eq!(reply.cached_tokens, all);
-        assert_eq!(reply, collect(ENGINE.generate("m", request("Who are you?", 6)).unwrap()).await);
+        assert_eq!(say(&engine, "Who are you?", 0).await.cached_tokens, Some(0));
+        let reply = say(&engine, "Who are you?", 6).await;
+        assert_eq!(reply.cached_tokens, Some(prompt("Who are you?").len() as u32));
+        assert_eq!(reply, say(&ENGINE, "Who are you?", 6).await);
     });
 }
 

@@ -76,9 +76,15 @@ impl PartialEq for Reply {
 /// Reads to the channel's end and checks that the finish comes once and last.
 pub async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
     let mut reply = Reply::default();
+    let mut first = true;
     while let Some(delta) = deltas.recv().await {
         assert_eq!(reply.finish, None, "a delta after the last");
-        reply.cached_tokens = delta.cached_tokens.or(reply.cached_tokens);
+        if let Some(cached) = delta.cached_tokens {
+            let corrected = reply.cached_tokens.is_some_and(|told| cached < told);
+            assert!(first || corrected, "{cached} cached tokens after {:?}", reply.cached_tokens);
+            reply.cached_tokens = Some(cached);
+        }
+        first = false;
         reply.logprobs.extend(delta.logprobs);
         reply.last = delta.tokens.len();
         reply.tokens.extend(delta.tokens);
