@@ -17,6 +17,7 @@ pub mod teach;
 use serde::{Deserialize, Serialize};
 
 pub use detect::detect;
+pub(crate) use parse::overlap;
 pub use parse::{Parser, Segment};
 
 /// One model's way of writing. Part of a response's header, since the text is read by it for ever.

@@ -261,8 +261,8 @@ fn split_blank(text: &str) -> (&str, &str) {
     text.split_at(text.len() - text.trim_start().len())
 }
 
-/// Length of the longest suffix of `text` that is a proper prefix of `tag`.
-fn overlap(text: &str, tag: &str) -> usize {
+/// Length of the longest suffix of `text` that is a proper prefix of `tag`: what may become one.
+pub(crate) fn overlap(text: &str, tag: &str) -> usize {
     tag.char_indices().map(|(at, _)| at).skip(1).filter(|at| text.ends_with(&tag[..*at])).max().unwrap_or(0)
 }
 

@@ -1,6 +1,7 @@
 //! Tokens to text that may be shown: completes characters that span tokens and holds back what may become a stop string.
 
 use super::Finish;
+use crate::dialect::overlap;
 
 /// Turns token ids into bytes; what tokenizers differ in. One instance a generation.
 pub trait TokenBytes: Send {
@@ -59,11 +60,6 @@ impl<T: TokenBytes> Decoder<T> {
     fn incomplete_run(&self) -> usize {
         self.window.len().saturating_sub(1)
     }
-}
-
-/// Length of the longest suffix of `text` that is a proper prefix of `stop`.
-fn overlap(text: &str, stop: &str) -> usize {
-    stop.char_indices().map(|(at, _)| at).skip(1).filter(|at| text.ends_with(&stop[..*at])).max().unwrap_or(0)
 }
 
 #[cfg(test)]

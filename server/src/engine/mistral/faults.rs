@@ -140,11 +140,13 @@ fn another_answer_goes_on_through_a_fault() {
         for token in tokens {
             // As many faults as tenants, each with an earlier reply of its own.
             let fresh = seeded(seed + 1, 24);
-            let tenant = fresh.scope.clone();
+            let (tenant, prompt) = (fresh.scope.clone(), fresh.prompt.len() as u32);
             run(GenerateRequest { sampling: sampled(seed + 1, temperature).sampling, ..fresh });
             plan(seed, token, Fault::Panic, 1);
             let again = run(GenerateRequest { scope: tenant, ..sampled(seed, temperature) });
             assert!(lock(&PLANNED).iter().all(|planned| planned.seed != seed || planned.times == 0), "it never broke");
+            let reused = if temperature > 0.0 { prompt } else { 0 };
+            assert_eq!(again.cached_tokens, Some(reused), "{again:?}");
             assert_eq!(again, whole, "at temperature {temperature}, token {token}");
         }
     }

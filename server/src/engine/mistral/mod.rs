@@ -314,8 +314,9 @@ impl Engine for MistralEngine {
         let context = u64::from(model.info.context_length);
         let room = context.saturating_sub(request.prompt.len() as u64);
         let max = u64::from(request.max_output_tokens).min(room);
-        // A delta a token, one for the end, and one to spare: the engine never waits for the reader.
-        let capacity = max.saturating_sub(request.output.len() as u64) + 2;
+        // A delta a token, one that corrects `cached_tokens`, one for the end, and one to spare: the engine never waits for
+        // the reader.
+        let capacity = max.saturating_sub(request.output.len() as u64) + 3;
         let (sender, receiver) = mpsc::channel(usize::try_from(capacity).unwrap_or(usize::MAX >> 4));
         let (pool, shared) = (model.pool.clone(), model.shared.clone());
         self.runtime.spawn(Generation { pool, shared, request, max, sender }.run());

@@ -146,9 +146,10 @@ impl Steps {
     /// The engine makes the tokens that were recalled again, and need not compute `cached_tokens` of the prompt.
     pub fn make_recalled(&self, cached_tokens: usize) {
         let state = &mut *lock(&self.state);
-        // Of a continued output that was told when it began.
-        if state.again.is_empty() {
+        // Of a continued output that was told when it began. Told now, for the slot may break before the next token.
+        if state.again.is_empty() && !state.finished {
             state.cached_tokens = Some(count(cached_tokens));
+            state.send(Delta::default());
         }
         let rest = state.again.split_off(state.made.len().min(state.again.len()));
         state.again = std::mem::take(&mut state.made);
