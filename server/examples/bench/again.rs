@@ -1,6 +1,6 @@
 //! A prompt that is asked again, as a user does who wants another answer: sampled anew, on a slot that has the first one.
 
-use caudal_server::engine::{Message, Role, Sampling};
+use caudal_server::engine::{GenerateRequest, Message, Role, Sampling};
 
 use crate::{Args, Figure, median, pool};
 
@@ -15,7 +15,8 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     let long = long + "Invent a name for one of these rivers, and say where it flows.";
     let say = async |seed| {
         let sampling = Sampling { temperature: 0.7, top_p: 0.95, seed, ..Sampling::default() };
-        pool::sample(&*engine, vec![Message::text(Role::User, long.clone())], REPLY, sampling).await
+        let request = pool::ask(&*engine, vec![Message::text(Role::User, long.clone())], REPLY)?;
+        pool::run(&*engine, GenerateRequest { sampling, ..request }).await
     };
     let first = say(0).await?;
     let mut again = Vec::new();

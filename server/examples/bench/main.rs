@@ -12,6 +12,7 @@ mod memory;
 mod pool;
 mod prefill;
 mod product;
+mod returns;
 mod served;
 mod shared;
 mod speed;
@@ -70,6 +71,8 @@ enum Rows {
     Shared,
     /// A prompt that is asked again.
     Again,
+    /// Conversations that come back.
+    Returns,
     /// Four streams while a long prompt is read beside them.
     Prefill,
     /// A stream beside clients that leave.
@@ -116,6 +119,7 @@ async fn main() -> anyhow::Result<()> {
             Rows::Turns => turns::rows(&args, &mut report).await?,
             Rows::Shared => shared::rows(&args).await?,
             Rows::Again => again::rows(&args).await?,
+            Rows::Returns => returns::rows(&args).await?,
             Rows::Prefill => prefill::rows(&args).await?,
             Rows::Cancels => cancels::rows(&args).await?,
             Rows::Memory => memory::rows(&args, &mut report).await?,

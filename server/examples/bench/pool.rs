@@ -23,29 +23,27 @@ pub async fn chat(engine: &dyn Engine, text: String, tokens: u32) -> anyhow::Res
 }
 
 pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::Result<Reply> {
-    sample(engine, messages, tokens, Sampling { temperature: 0.0, ..Sampling::default() }).await
+    run(engine, ask(engine, messages, tokens)?).await
 }
 
-pub async fn sample(
-    engine: &dyn Engine,
-    messages: Vec<Message>,
-    tokens: u32,
-    sampling: Sampling,
-) -> anyhow::Result<Reply> {
-    let model = engine.models()[0].id.clone();
-    let prompt = engine.tokenize(&model, &Prompt::of(messages))?;
-    let prompt_tokens = prompt.len();
-    let request = GenerateRequest {
-        prompt,
+/// The likeliest reply to messages, of the first model.
+pub fn ask(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::Result<GenerateRequest> {
+    Ok(GenerateRequest {
+        prompt: engine.tokenize(&engine.models()[0].id, &Prompt::of(messages))?,
         scope: "default".into(),
         output: Vec::new(),
-        sampling,
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stop: Vec::new(),
         grammar: None,
         logprobs: None,
         max_output_tokens: tokens,
         cancel: CancellationToken::new(),
-    };
+    })
+}
+
+pub async fn run(engine: &dyn Engine, request: GenerateRequest) -> anyhow::Result<Reply> {
+    let model = engine.models()[0].id.clone();
+    let prompt_tokens = request.prompt.len();
     let begun = Instant::now();
     let mut deltas = engine.generate(&model, request)?;
     let (mut stream, mut text, mut cached_tokens, mut finish) = (Stream::default(), String::new(), 0, None);

@@ -90,7 +90,7 @@ impl Generation {
         let warm = self.request.max_output_tokens == 0 && lease.has_all;
         let knows = lease.logits_after(&tokens).is_some();
         let all = self.request.prompt.len();
-        let cached = if warm || knows { all } else { lease.cached.min(all) };
+        let cached = if warm || knows { all } else { lease.reused().min(all) };
         let steps = Arc::new(self.steps(lease.slot.helpers.clone(), held, cached));
         if warm {
             steps.finish(Finish::Length);
@@ -118,7 +118,7 @@ impl Generation {
 
     async fn drive(&self, lease: &mut Lease, tokens: Vec<u32>, steps: &Arc<Steps>) -> Result<(), Broken> {
         let sequence = Sequence {
-            spare: self.shared.spare(self.shared.end),
+            spare: self.shared.spare(&[self.shared.end]),
             tokens,
             max_len: usize::try_from(self.max).unwrap_or(usize::MAX).saturating_add(2),
             end: self.shared.end,
@@ -179,13 +179,13 @@ async fn recall(lease: &mut Lease, prompt: Vec<u32>, steps: &Arc<Steps>) -> Vec<
         tokens.push(token);
     }
     lease.goes_on_from(&tokens);
-    if lease.cached >= prompt.len() {
+    if lease.reused() >= prompt.len() {
         steps.give_recalled();
         return tokens;
     }
     // The output is an earlier one for longer than its logits were kept.
     lease.goes_on_from(&prompt);
-    steps.make_recalled(lease.cached);
+    steps.make_recalled(lease.reused());
     prompt
 }
 

@@ -1,8 +1,16 @@
 //! What one slot keeps for later turns: the entries of the engine's prefix cache, in the engine's order, and the keys and
 //! values of their tokens, which are ours. It foretells what the engine will do with a prompt: the engine takes the first of
 //! the entries that share the longest beginning with it, and trusts that their keys and values are there.
+//!
+//! The engine compares tokens and knows no tenants. So the first token of what it is given may be another, a *salt*, which it
+//! finds in an entry of that one token; the keys and values of the true first token are put there, which are the same in
+//! every sequence. What has one salt is never found by another: each tenant has its own, and a tenant gets a new one where the
+//! engine would find what is no longer there, or the whole prompt, of which it wants a token to begin with.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     kv::{BLOCK, Block, Home},
@@ -17,23 +25,35 @@ const MAX_ENTRIES: usize = 256;
 /// finds this entry in the engine, and with nothing there the cache would have to be emptied for it.
 const HEAD: usize = 8;
 
+/// Where salts are looked for: ordinary words, with which no chat template begins.
+const SALTS: u32 = 1000;
+
 /// So that the few tokens that every prompt begins with do not bind all conversations to one slot.
 const SHARED_STEP: usize = 64;
 
 #[derive(Default)]
 pub struct Kept {
     entries: Vec<Entry>,
+    /// Keys and values of tokens at the beginning of a sequence.
+    firsts: HashMap<u32, Arc<Block>>,
     clock: u64,
 }
 
 struct Entry {
-    /// Who may reuse it.
-    scope: Arc<str>,
-    /// The engine's key: all tokens, that which ended the sequence included, which has no keys and values.
-    tokens: Vec<u32>,
+    key: Key,
     home: Held,
     logits: FirstLogits,
     last_used: u64,
+}
+
+/// What a sequence is found by.
+pub struct Key {
+    /// Who may reuse it.
+    pub scope: Arc<str>,
+    /// What the engine has in the place of the first token.
+    pub salt: u32,
+    /// All tokens, that which ended the sequence included, which has no keys and values.
+    pub tokens: Vec<u32>,
 }
 
 /// Where keys and values are.
@@ -48,60 +68,101 @@ pub enum Held {
 pub struct Reuse {
     /// Tokens of the prompt that the engine does not compute.
     pub cached: usize,
+    /// What the engine is given in the place of the first token.
+    pub salt: u32,
     pub first: Before,
 }
 
 pub enum Before {
     Nothing,
-    /// The engine's cache has to be emptied: it has another scope's, or an entry that has lost what the prompt would find.
+    /// The engine's cache has to be emptied: what the prompt would find there is another's, or has lost its keys and values.
     Empty,
+    /// The engine has to have an entry of the salt, with these.
+    Salt(Arc<Block>),
     /// These have to be put there.
     Put(Arc<Home>, Vec<Arc<Block>>),
 }
 
 impl Kept {
-    /// What the engine makes of a prompt. One that [lies inside](Self::contains) an entry is computed whole.
+    /// What the engine makes of a prompt, with the salt by which it finds most.
     pub fn reuse(&self, prompt: &[u32], scope: &str) -> Reuse {
-        let none = |first| Reuse { cached: 0, first };
-        if self.is_foreign(scope) {
-            return none(Before::Empty);
-        }
-        let mut best: Option<(usize, &Entry)> = None;
-        for entry in &self.entries {
-            let shared = shared_prefix(&entry.tokens, prompt);
-            if shared > best.map_or(0, |(most, _)| most) {
-                best = Some((shared, entry));
+        let (held, blocks) = self.held(prompt, scope);
+        let mut longest: BTreeMap<u32, (usize, &Entry)> = BTreeMap::new();
+        for entry in self.of(scope) {
+            let shared = shared_prefix(&entry.key.tokens, prompt);
+            let best = longest.entry(entry.key.salt).or_insert((shared, entry));
+            if shared > best.0 {
+                *best = (shared, entry);
             }
         }
-        let Some((cached, entry)) = best.filter(|(shared, _)| *shared < prompt.len()) else {
-            return none(Before::Nothing);
-        };
-        let Held::Here { home, .. } = &entry.home else { return Reuse { cached, first: Before::Nothing } };
         // The token that ended a sequence has no keys and values; an engine that found it lives with zeros.
-        let needed = cached.min(entry.tokens.len() - 1);
-        let (held, blocks) = self.held(prompt);
-        if held < needed {
-            return none(Before::Empty);
-        }
-        let blocks = blocks.iter().take(needed.div_ceil(BLOCK)).cloned().collect();
-        Reuse { cached, first: Before::Put(home.clone(), blocks) }
+        let needed = |shared: usize, entry: &Entry| shared.min(entry.key.tokens.len() - 1);
+        let usable = |(shared, entry): &(usize, &Entry)| {
+            let there = matches!(entry.home, Held::Engine(_)) || held >= needed(*shared, entry);
+            there && (1..prompt.len()).contains(shared)
+        };
+        let Some((cached, entry)) = longest.into_values().filter(usable).max_by_key(|(shared, _)| *shared) else {
+            return self.anew(prompt, scope);
+        };
+        let first = match &entry.home {
+            Held::Engine(_) => Before::Nothing,
+            Held::Here { home, .. } => {
+                let blocks = blocks.iter().take(needed(cached, entry).div_ceil(BLOCK));
+                Before::Put(home.clone(), blocks.cloned().collect())
+            }
+        };
+        Reuse { cached, salt: entry.key.salt, first }
     }
 
-    /// Whether a prompt lies wholly inside an entry that the scope may reuse. The engine wants a token to begin with.
-    pub fn contains(&self, prompt: &[u32], scope: &str) -> bool {
-        !self.is_foreign(scope) && self.entries.iter().any(|entry| entry.tokens.starts_with(prompt))
+    /// How a prompt is computed of which the engine may find nothing.
+    fn anew(&self, prompt: &[u32], scope: &str) -> Reuse {
+        let token = prompt.first().copied().unwrap_or_default();
+        let is_taken = |salt: u32| self.entries.iter().any(|entry| entry.key.salt == salt);
+        let itself = |first| Reuse { cached: 0, salt: token, first };
+        if !is_taken(token) {
+            return itself(Before::Nothing);
+        }
+        if let Some(block) = self.firsts.get(&token).filter(|_| prompt.len() > 1) {
+            let salt = (SALTS..).find(|salt| !is_taken(*salt)).unwrap_or(SALTS);
+            return Reuse { cached: 1, salt, first: Before::Salt(block.clone()) };
+        }
+        // The engine computes a prompt whole that it finds whole.
+        let mut same = self.entries.iter().filter(|entry| entry.key.salt == token);
+        let whole = same.clone().any(|entry| entry.key.tokens.starts_with(prompt))
+            && same.all(|entry| &*entry.key.scope == scope);
+        itself(if whole { Before::Nothing } else { Before::Empty })
+    }
+
+    fn of(&self, scope: &str) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| &*entry.key.scope == scope)
+    }
+
+    /// Whether keys and values of a token at the beginning are known.
+    pub fn knows_first(&self, token: u32) -> bool {
+        self.firsts.contains_key(&token)
+    }
+
+    pub fn learn_first(&mut self, token: u32, block: Block) {
+        self.firsts.insert(token, Arc::new(block));
+    }
+
+    /// The engine has an entry of a salt. The key's tokens are the true first one and those with which its run ended.
+    pub fn add_salt(&mut self, key: Key, home: Arc<Home>) {
+        let blocks = key.tokens.first().and_then(|token| self.firsts.get(token)).cloned().into_iter().collect();
+        self.add(key, Held::Here { home, blocks, tokens: 1, trimmed: true }, FirstLogits::default());
     }
 
     /// What the model said after `tokens`, where that is kept.
     pub fn logits_after(&self, tokens: &[u32], scope: &str) -> Option<Logits> {
-        let of = |entry: &Entry| entry.logits.after(tokens.len()).filter(|_| entry.tokens.starts_with(tokens)).cloned();
-        if self.is_foreign(scope) { None } else { self.entries.iter().find_map(of) }
+        let of =
+            |entry: &Entry| entry.logits.after(tokens.len()).filter(|_| entry.key.tokens.starts_with(tokens)).cloned();
+        self.of(scope).find_map(of)
     }
 
     /// Whether keys and values of the whole prompt are there, for prompts that begin with it.
     pub fn has_all(&self, prompt: &[u32], scope: &str) -> bool {
-        let in_engine = |entry: &Entry| matches!(entry.home, Held::Engine(_)) && entry.tokens.starts_with(prompt);
-        !self.is_foreign(scope) && (self.held(prompt).0 == prompt.len() || self.entries.iter().any(in_engine))
+        let in_engine = |entry: &Entry| matches!(entry.home, Held::Engine(_)) && entry.key.tokens.starts_with(prompt);
+        self.held(prompt, scope).0 == prompt.len() || self.of(scope).any(in_engine)
     }
 
     /// Tokens of the prompt that choosing this slot saves; a beginning that is not a whole turn counts in steps of
@@ -112,25 +173,24 @@ impl Kept {
         }
         let Reuse { cached, .. } = self.reuse(prompt, scope);
         let whole_turn = self
-            .entries
-            .iter()
-            .any(|entry| entry.tokens.len() <= cached + 1 && shared_prefix(&entry.tokens, prompt) == cached);
+            .of(scope)
+            .any(|entry| entry.key.tokens.len() <= cached + 1 && shared_prefix(&entry.key.tokens, prompt) == cached);
         if whole_turn { cached } else { cached / SHARED_STEP * SHARED_STEP }
     }
 
     /// Whole blocks that are held already of a sequence's beginning.
-    pub fn shared_blocks(&self, tokens: &[u32]) -> Vec<Arc<Block>> {
-        let (held, blocks) = self.held(tokens);
+    pub fn shared_blocks(&self, tokens: &[u32], scope: &str) -> Vec<Arc<Block>> {
+        let (held, blocks) = self.held(tokens, scope);
         blocks.iter().take(held / BLOCK).cloned().collect()
     }
 
     /// The longest beginning of `tokens` that is held, in one entry's blocks.
-    fn held(&self, tokens: &[u32]) -> (usize, &[Arc<Block>]) {
+    fn held(&self, tokens: &[u32], scope: &str) -> (usize, &[Arc<Block>]) {
         let of = |entry: &Entry| match &entry.home {
-            Held::Here { tokens: held, .. } => shared_prefix(&entry.tokens[..*held], tokens),
+            Held::Here { tokens: held, .. } => shared_prefix(&entry.key.tokens[..*held], tokens),
             Held::Engine(_) => 0,
         };
-        let longest = self.entries.iter().map(|entry| (of(entry), entry)).max_by_key(|(held, _)| *held);
+        let longest = self.of(scope).map(|entry| (of(entry), entry)).max_by_key(|(held, _)| *held);
         match longest {
             Some((held, Entry { home: Held::Here { blocks, .. }, .. })) => (held, blocks),
             _ => (0, &[]),
@@ -138,19 +198,21 @@ impl Kept {
     }
 
     /// Marks what a prompt begins with as used now.
-    pub fn touch(&mut self, prompt: &[u32]) {
+    pub fn touch(&mut self, prompt: &[u32], scope: &str) {
         self.clock += 1;
-        let longest = self.entries.iter_mut().max_by_key(|entry| shared_prefix(&entry.tokens, prompt));
+        let own = self.entries.iter_mut().filter(|entry| &*entry.key.scope == scope);
+        let longest = own.max_by_key(|entry| shared_prefix(&entry.key.tokens, prompt));
         if let Some(entry) = longest {
             entry.last_used = self.clock;
         }
     }
 
     /// The engine has kept a sequence.
-    pub fn add(&mut self, scope: Arc<str>, tokens: Vec<u32>, home: Held, logits: FirstLogits) {
+    pub fn add(&mut self, key: Key, home: Held, logits: FirstLogits) {
         self.clock += 1;
-        let entry = Entry { scope, tokens, home, logits, last_used: self.clock };
-        match self.entries.iter_mut().find(|old| old.tokens == entry.tokens) {
+        let entry = Entry { key, home, logits, last_used: self.clock };
+        let same = |old: &&mut Entry| old.key.salt == entry.key.salt && old.key.tokens == entry.key.tokens;
+        match self.entries.iter_mut().find(same) {
             Some(old) => *old = entry,
             None => self.entries.push(entry),
         }
@@ -180,18 +242,19 @@ impl Kept {
     /// Tokens of which an entry keeps keys and values when the rest is dropped.
     fn head(&self, entry: &Entry) -> usize {
         let branch = |other: &Entry| {
-            let shared = shared_prefix(&other.tokens, &entry.tokens);
+            let shared = shared_prefix(&other.key.tokens, &entry.key.tokens);
             // Another turn of the same conversation is no branch.
-            if shared + 1 < other.tokens.len().min(entry.tokens.len()) { shared } else { 0 }
+            if shared + 1 < other.key.tokens.len().min(entry.key.tokens.len()) { shared } else { 0 }
         };
-        let shared = self.entries.iter().map(branch).max().unwrap_or(0);
+        let shared = self.of(&entry.key.scope).map(branch).max().unwrap_or(0);
         (shared + HEAD).div_ceil(BLOCK) * BLOCK
     }
 
     pub fn is_foreign(&self, scope: &str) -> bool {
-        self.entries.iter().any(|entry| &*entry.scope != scope)
+        self.entries.iter().any(|entry| &*entry.key.scope != scope)
     }
 
+    /// The engine's cache was emptied.
     pub fn clear(&mut self) {
         self.entries.clear();
     }
@@ -216,7 +279,7 @@ impl Kept {
 
     #[cfg(test)]
     pub fn scopes(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.entries.iter().map(|entry| &entry.scope)
+        self.entries.iter().map(|entry| &entry.key.scope)
     }
 }
 
@@ -242,23 +305,51 @@ mod tests {
         fn say_with(&mut self, tokens: &[u32], prompt: usize, steps: u64) {
             let mut logits = FirstLogits::of_prompt(prompt);
             (0..steps).for_each(|step| logits.keep(step, || vec![step as f32; LOGITS as usize / 4].into()));
-            let mut blocks = self.shared_blocks(tokens);
-            blocks.resize_with(tokens.len().div_ceil(BLOCK), || Arc::new(Block::nothing()));
-            let home = Held::Here { home: Arc::new(Home::nothing()), blocks, tokens: tokens.len(), trimmed: false };
-            self.touch(tokens);
-            self.add("t".into(), [tokens, &[END]].concat(), home, logits);
+            self.say_in("t", tokens, logits);
         }
 
-        /// Tokens found, and of how many keys and values are put back first; none where the cache is emptied.
-        fn found(&self, prompt: &[u32]) -> Option<(usize, usize)> {
-            let reuse = self.reuse(prompt, "t");
-            match reuse.first {
-                Before::Nothing => Some((reuse.cached, 0)),
-                Before::Put(_, blocks) => Some((reuse.cached, blocks.len() * BLOCK)),
-                Before::Empty => None,
+        fn say_in(&mut self, scope: &str, tokens: &[u32], logits: FirstLogits) {
+            let Reuse { salt, first, .. } = self.reuse(tokens, scope);
+            let key = |tokens| Key { scope: scope.into(), salt, tokens };
+            if let Before::Salt(_) = first {
+                self.add_salt(key(vec![tokens[0], 3, END]), Arc::new(Home::nothing()));
             }
+            if salt == tokens[0] {
+                self.learn_first(salt, Block::nothing());
+            }
+            let mut blocks = self.shared_blocks(tokens, scope);
+            blocks.resize_with(tokens.len().div_ceil(BLOCK), || Arc::new(Block::nothing()));
+            let home = Held::Here { home: Arc::new(Home::nothing()), blocks, tokens: tokens.len(), trimmed: false };
+            self.touch(tokens, scope);
+            self.add(key([tokens, &[END]].concat()), home, logits);
+        }
+
+        fn found(&self, prompt: &[u32]) -> (usize, Found) {
+            self.found_in("t", prompt)
+        }
+
+        /// Tokens that the engine finds, and what has to be done first.
+        fn found_in(&self, scope: &str, prompt: &[u32]) -> (usize, Found) {
+            let reuse = self.reuse(prompt, scope);
+            let first = match reuse.first {
+                Before::Nothing => Found::There,
+                Before::Put(_, blocks) => Found::Put(blocks.len() * BLOCK),
+                Before::Salt(_) => Found::Salt,
+                Before::Empty => Found::Empty,
+            };
+            (reuse.cached, first)
         }
     }
+
+    #[derive(Debug, PartialEq)]
+    enum Found {
+        There,
+        /// Keys and values of so many tokens are put back.
+        Put(usize),
+        Salt,
+        Empty,
+    }
+    use Found::*;
 
     fn tokens(from: u32, len: usize) -> Vec<u32> {
         (from..).take(len).collect()
@@ -267,14 +358,31 @@ mod tests {
     #[test]
     fn a_prompt_finds_the_longest_beginning() {
         let mut kept = Kept::default();
-        assert_eq!(kept.found(&tokens(0, 50)), Some((0, 0)));
+        assert_eq!(kept.found(&tokens(0, 50)), (0, There));
         kept.say(&tokens(0, 40));
         kept.say(&tokens(0, 70));
-        assert_eq!(kept.found(&tokens(0, 100)), Some((70, 96)), "the longer one, whole");
-        assert_eq!(kept.found(&[tokens(0, 33), tokens(500, 9)].concat()), Some((33, 64)));
-        assert_eq!(kept.found(&tokens(0, 70)), Some((0, 0)), "a prompt inside an entry is computed whole");
-        assert_eq!(kept.found(&tokens(500, 9)), Some((0, 0)));
-        assert!(matches!(kept.reuse(&tokens(0, 100), "other").first, Before::Empty), "another's");
+        assert_eq!(kept.found(&tokens(0, 100)), (70, Put(96)), "the longer one, whole");
+        assert_eq!(kept.found(&[tokens(0, 33), tokens(500, 9)].concat()), (33, Put(64)));
+        assert_eq!(kept.found(&tokens(0, 70)), (1, Salt), "the engine would take none of a prompt that it finds whole");
+        assert_eq!(kept.found(&tokens(500, 9)), (0, There));
+    }
+
+    #[test]
+    fn each_scope_finds_its_own() {
+        let mut kept = Kept::default();
+        kept.say(&tokens(0, 70));
+        assert_eq!(kept.found_in("u", &tokens(0, 100)), (1, Salt));
+        assert_eq!(kept.found_in("u", &[0]), (0, Empty), "nothing of it would be computed under a salt");
+        assert_eq!(kept.found_in("u", &tokens(500, 9)), (0, There), "no entry begins so");
+        kept.say_in("u", &tokens(0, 40), FirstLogits::default());
+        assert_eq!(kept.found_in("u", &tokens(0, 100)), (40, Put(64)));
+        assert_eq!(kept.found(&tokens(0, 100)), (70, Put(96)));
+        assert_eq!(kept.found_in("v", &tokens(0, 100)), (1, Salt));
+        let salts = ["t", "u", "v"].map(|scope| kept.reuse(&tokens(0, 100), scope).salt);
+        assert_eq!(salts, [0, SALTS, SALTS + 1]);
+        assert_eq!(kept.bytes(1), 96 + 32 + 64, "nothing but the first token is shared");
+        kept.clear();
+        assert_eq!(kept.found_in("u", &tokens(0, 100)), (0, There));
     }
 
     #[test]
@@ -295,16 +403,19 @@ mod tests {
         for n in 1..=5 {
             kept.say(&chat(n, 192));
         }
-        kept.touch(&chat(1, 500));
+        kept.touch(&chat(1, 500), "t");
         assert!(kept.trim(64 + 3 * 192 + 2 * 32, 1));
         for n in [1, 4, 5] {
-            assert_eq!(kept.found(&chat(n, 500)), Some((256, 256)), "chat {n}");
+            assert_eq!(kept.found(&chat(n, 500)), (256, Put(256)), "chat {n}");
         }
-        assert_eq!(kept.found(&chat(2, 500)), None, "its keys and values are gone");
+        assert_eq!(kept.found(&chat(2, 500)), (1, Salt), "its keys and values are gone");
         let begins_alike = |len| [chat(2, len), tokens(7000, 9)].concat();
-        assert_eq!(kept.found(&begins_alike(HEAD)), Some((72, 96)), "but not those of its head");
-        assert_eq!(kept.found(&begins_alike(100)), None);
-        assert_eq!(kept.found(&chat(6, 9)), Some((64, 64)), "nor those of what all begin with");
+        assert_eq!(kept.found(&begins_alike(HEAD)), (72, Put(96)), "but not those of its head");
+        assert_eq!(kept.found(&begins_alike(100)), (1, Salt));
+        assert_eq!(kept.found(&chat(6, 9)), (64, Put(64)), "nor those of what all begin with");
+        kept.say(&chat(2, 500));
+        assert_eq!(kept.found(&chat(2, 600)), (564, Put(576)), "computed again, with a salt of its own");
+        assert_eq!(kept.found(&chat(1, 500)), (256, Put(256)), "and the others were not disturbed");
     }
 
     #[test]
@@ -314,7 +425,7 @@ mod tests {
         kept.say(&tokens(0, 200));
         kept.say(&tokens(5000, 10));
         assert!(kept.trim(7 * 32 + 32, 1));
-        assert_eq!(kept.found(&[tokens(0, 90), tokens(700, 9)].concat()), Some((90, 96)));
+        assert_eq!(kept.found(&[tokens(0, 90), tokens(700, 9)].concat()), (90, Put(96)));
     }
 
     #[test]
@@ -332,8 +443,6 @@ mod tests {
         assert_eq!(after(&kept, &[tokens(0, 40), tokens(900, 1)].concat()), None, "another token");
         assert!(kept.logits_after(&said[..40], "other").is_none(), "another's");
         assert_eq!((kept.worth(&said[..40], "t"), kept.worth(&said[..39], "t")), (40, 0));
-        assert!(kept.contains(&said[..39], "t") && !kept.contains(&[0, 2], "t"));
-        assert!(!kept.contains(&said[..39], "other"), "how it is read must not tell what another has asked");
         kept.trim(64 + 32 + LOGITS, 1);
         assert_eq!(after(&kept, &said[..40]), None, "the budget is for them too");
     }
@@ -341,8 +450,11 @@ mod tests {
     #[test]
     fn what_cannot_be_trimmed_is_said() {
         let mut kept = Kept::default();
-        kept.add("t".into(), tokens(0, 5), Held::Engine(100), FirstLogits::default());
-        assert_eq!(kept.found(&tokens(0, 9)), Some((5, 0)));
+        let key = Key { scope: "t".into(), salt: 0, tokens: tokens(0, 5) };
+        kept.add(key, Held::Engine(100), FirstLogits::default());
+        assert_eq!(kept.found(&tokens(0, 9)), (5, There));
+        assert_eq!(kept.found(&tokens(0, 3)), (0, There), "computed whole");
+        assert_eq!(kept.found_in("u", &tokens(0, 9)), (0, Empty), "what stays in the engine has no salt");
         assert!(kept.trim(100, 1));
         assert!(!kept.trim(99, 1));
         kept.clear();

@@ -57,6 +57,17 @@ impl Home {
         self.0.first().and_then(|tensor| tensor.dim(2).ok()).unwrap_or(0)
     }
 
+    /// A copy of those of the first token.
+    pub fn first(&self) -> Result<Block> {
+        let copy = |tensor: &Tensor| {
+            let storage = exchange(tensor, empty(tensor.dtype())?)?;
+            let copy = copy_out(&storage, tensor.layout(), 0, 1);
+            exchange(tensor, storage)?;
+            copy
+        };
+        self.0.iter().map(copy).collect::<Result<_>>().map(Block)
+    }
+
     /// Takes keys and values out, in blocks. The first of them are `shared`, which another sequence has already. Copies what
     /// is not.
     pub fn take(&self, shared: Vec<Arc<Block>>) -> Result<Vec<Arc<Block>>> {
@@ -218,6 +229,8 @@ mod tests {
     fn what_was_taken_is_put_back() {
         let home = home(70, 0.0);
         let before = numbers(&home, 70);
+        let first = home.first().unwrap();
+        assert_eq!(numbers(&home, 70), before, "it was copied");
         let blocks = home.take(Vec::new()).unwrap();
         assert_eq!(blocks.len(), 3);
         assert!(home.take(Vec::new()).is_err(), "it is empty");
@@ -226,6 +239,8 @@ mod tests {
         home.clear().unwrap();
         home.put(&blocks[..1]).unwrap();
         assert_eq!(numbers(&home, BLOCK), numbers(&self::home(70, 0.0), BLOCK));
+        home.put(&[Arc::new(first)]).unwrap();
+        assert_eq!(numbers(&home, 1), numbers(&self::home(70, 0.0), 1));
     }
 
     #[test]

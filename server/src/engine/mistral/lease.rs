@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     cores::Share,
-    kept::{Before, Held, Kept, Reuse},
+    kept::{Before, Held, Kept, Key, Reuse},
     kv::{BLOCK, Home},
     load::{KV_BLOCK, Shared},
     logits::{FirstLogits, Logits},
@@ -26,7 +26,9 @@ pub struct Lease {
     pub slot: Arc<Slot>,
     pub watch: Arc<Watch>,
     /// Tokens that the engine finds in its cache, once the lease is ready.
-    pub cached: usize,
+    cached: usize,
+    /// What it is given in the place of the first.
+    salt: u32,
     /// Keys and values of the whole prompt are kept.
     pub has_all: bool,
     computed: usize,
@@ -49,10 +51,15 @@ impl Lease {
     /// [`Pool::take`].
     pub async fn acquire(pool: &Arc<Pool>, wanted: Wanted<'_>) -> Result<Self, NoSlot> {
         let (scope, tokens) = (wanted.scope.clone(), wanted.tokens.len());
-        let Taken { seat, slot, watch, reuse: Reuse { cached, first: before }, has_all, share } =
-            pool.take(wanted).await?;
+        let Taken { seat, slot, watch, reuse, has_all, share } = pool.take(wanted).await?;
+        let Reuse { cached, salt, first: before } = reuse;
         let (pool, computed) = (pool.clone(), tokens - cached);
-        Ok(Self { pool, seat, scope, slot, watch, cached, has_all, computed, before, _share: share })
+        Ok(Self { pool, seat, scope, slot, watch, cached, salt, has_all, computed, before, _share: share })
+    }
+
+    /// Tokens that are found because the scope has used them before. The first alone may be there for everyone.
+    pub fn reused(&self) -> usize {
+        if self.cached > 1 { self.cached } else { 0 }
     }
 
     /// Runs a sequence on the slot, and keeps its KV for later turns. `said` is what it has said, once it has ended.
@@ -79,10 +86,6 @@ impl Lease {
     /// Reads a long prompt in pieces, each of which ends at once and leaves its KV for the next: the engine computes a prompt
     /// in one step, in which it hears nobody and no thread comes or goes. False where the generation has ended meanwhile.
     async fn read_ahead(&mut self, shared: &Shared, tokens: &[u32], said: &impl Said) -> Result<bool, Broken> {
-        if self.with_kept(|kept| kept.contains(tokens, &self.scope)) {
-            // No piece would help: the engine computes it whole.
-            return Ok(true);
-        }
         while !self.pool.is_batch() && tokens.len() - self.cached > PIECE * 3 / 2 {
             let before = self.cached;
             let cut = (self.cached + PIECE + self.cached / 8) / BLOCK * BLOCK;
@@ -102,8 +105,8 @@ impl Lease {
     }
 
     /// The token that was given to the engine beside the sequence's own, where it ended at once.
-    async fn run_one(&mut self, shared: &Shared, sequence: Sequence) -> Result<Option<u32>, Broken> {
-        let put = self.ready(shared).await?;
+    async fn run_one(&mut self, shared: &Shared, mut sequence: Sequence) -> Result<Option<u32>, Broken> {
+        let put = self.ready(shared, &mut sequence.tokens).await?;
         let expected = self.pool.expected(sequence.tokens.len().saturating_sub(self.cached));
         let (watch, spare) = (sequence.watch.clone(), sequence.spare);
         self.slot.run(sequence, expected).await?;
@@ -113,17 +116,36 @@ impl Lease {
         Ok(watch.ended_at_once().then_some(spare))
     }
 
-    /// Makes the engine's cache what the prompt needs.
-    pub async fn ready(&mut self, shared: &Shared) -> Result<Option<Arc<Home>>, Broken> {
-        match std::mem::replace(&mut self.before, Before::Nothing) {
-            Before::Nothing => Ok(None),
-            Before::Empty => self.empty(shared).await.map(|()| None),
-            Before::Put(home, blocks) => {
-                let put = home.clone();
-                blocking(move || put.put(&blocks)).await?;
-                Ok(Some(home))
-            }
+    /// Makes the engine's cache what the prompt needs, and the prompt what the engine is given. Where keys and values are then
+    /// put for it, to be cleared when it has run.
+    pub async fn ready(&mut self, shared: &Shared, prompt: &mut [u32]) -> Result<Option<Arc<Home>>, Broken> {
+        let put = match std::mem::replace(&mut self.before, Before::Nothing) {
+            Before::Nothing => None,
+            Before::Empty => self.empty(shared).await.map(|()| None)?,
+            Before::Put(home, blocks) => Some((home, blocks)),
+            Before::Salt(first) => Some((self.add_salt(shared, prompt).await?, vec![first])),
+        };
+        if let Some(token) = prompt.first_mut() {
+            *token = self.salt;
         }
+        let Some((home, blocks)) = put else { return Ok(None) };
+        let put = home.clone();
+        blocking(move || put.put(&blocks)).await?;
+        Ok(Some(home))
+    }
+
+    /// Makes the engine keep the salt, as a sequence of one token. The one after it is not the prompt's, which would be found
+    /// there too.
+    async fn add_salt(&self, shared: &Shared, prompt: &[u32]) -> Result<Arc<Home>, Broken> {
+        let mut piece = self.slot.piece(shared, vec![self.salt]);
+        piece.spare = shared.spare(&[piece.end, prompt[1]]);
+        let tokens = vec![prompt[0], piece.spare, piece.end];
+        self.slot.run(piece, self.pool.expected(1)).await?;
+        let home = Arc::new(self.slot.home().await.ok_or_else(|| Broken::Error("no keys and values".into()))?);
+        home.clear().map_err(|error| Broken::Error(error.to_string()))?;
+        let key = Key { scope: self.scope.clone(), salt: self.salt, tokens };
+        self.with_kept(|kept| kept.add_salt(key, home.clone()));
+        Ok(home)
     }
 
     /// What the model said after `tokens`, where the slot has kept it.
@@ -133,8 +155,8 @@ impl Lease {
 
     /// Looks again what the engine will make of `tokens`.
     fn look(&mut self, tokens: &[u32]) {
-        if let Some(Reuse { cached, first }) = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope))) {
-            (self.cached, self.before) = (cached, first);
+        if let Some(Reuse { cached, salt, first }) = self.with_kept(|kept| Some(kept.reuse(tokens, &self.scope))) {
+            (self.cached, self.salt, self.before) = (cached, salt, first);
         }
     }
 
@@ -151,8 +173,9 @@ impl Lease {
         let held = match self.slot.home().await {
             Some(home) => {
                 tokens.truncate(home.tokens());
-                let shared = self.with_kept(|kept| kept.shared_blocks(&tokens));
                 let home = Arc::new(home);
+                self.learn_first(&tokens, &home).await?;
+                let shared = self.with_kept(|kept| kept.shared_blocks(&tokens, &self.scope));
                 let taken = home.clone();
                 let blocks = blocking(move || taken.take(shared)).await?;
                 Held::Here { home, blocks, tokens: tokens.len(), trimmed: false }
@@ -163,8 +186,18 @@ impl Lease {
             }
         };
         tokens.push(shared.end);
-        let scope = self.scope.clone();
-        self.with_kept(|kept| kept.add(scope, tokens, held, logits));
+        let key = Key { scope: self.scope.clone(), salt: self.salt, tokens };
+        self.with_kept(|kept| kept.add(key, held, logits));
+        Ok(())
+    }
+
+    /// Takes those of the first token, with which sequences of any salt begin.
+    async fn learn_first(&self, tokens: &[u32], home: &Arc<Home>) -> Result<(), Broken> {
+        let new = |token: &&u32| **token == self.salt && !self.with_kept(|kept| kept.knows_first(**token));
+        let Some(token) = tokens.first().filter(new) else { return Ok(()) };
+        let home = home.clone();
+        let block = blocking(move || home.first()).await?;
+        self.with_kept(|kept| kept.learn_first(*token, block));
         Ok(())
     }
 

@@ -28,9 +28,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A token that ends nothing.
-    pub fn spare(&self, end: u32) -> u32 {
-        (0..).find(|token| *token != end && !self.eos.contains(token)).unwrap_or(0)
+    /// A token that ends nothing and is none of these.
+    pub fn spare(&self, not: &[u32]) -> u32 {
+        (0..).find(|token| !not.contains(token) && !self.eos.contains(token)).unwrap_or(0)
     }
 }
 

@@ -15,7 +15,7 @@
 //! | `pool`, `choice` | the slots, and which of them runs a prompt |
 //! | `lease` | a slot in the hands of one generation: what comes before and after its run |
 //! | `pace` | how fast the model runs here, so how long something will take |
-//! | `kept` | what one slot's cache has, and what the engine will make of a prompt |
+//! | `kept` | what one slot's cache has and for whom, and what the engine will make of a prompt |
 //! | `kv`, `logits` | keys and values outside the engine; what the model said at the first tokens of an output |
 //! | `generate` | one generation, from waiting for a slot to giving it back, through faults |
 //! | `slot` | one engine: run a sequence, empty its cache |

@@ -127,8 +127,8 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    /// Waits for the slot where the prompt starts soonest and takes it. The engine looks up KV by tokens alone, so a slot
-    /// with KV of another scope is emptied: how long a prefill takes would tell what others have asked.
+    /// Waits for the slot where the prompt starts soonest and takes it. Only KV of its own scope counts: how long a prefill
+    /// takes would tell what others have asked.
     ///
     /// # Errors
     /// Where there is no slot and the last that was to be loaded could not be.
@@ -173,7 +173,7 @@ impl Pool {
         let Some(seat) = seats.seats.get_mut(&number) else { return Ok(None) };
         let reuse = seat.kept.reuse(wanted.tokens, wanted.scope);
         let has_all = seat.kept.has_all(wanted.tokens, wanted.scope);
-        seat.kept.touch(wanted.tokens);
+        seat.kept.touch(wanted.tokens, wanted.scope);
         seat.last_used = clock;
         let computed = wanted.tokens.len() - reuse.cached;
         let watch = Arc::new(Watch::new());

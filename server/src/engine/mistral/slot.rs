@@ -166,7 +166,7 @@ impl Slot {
 
     fn ends_at_once(&self, shared: &Shared, tokens: Vec<u32>, end: u32) -> Sequence {
         let steps = Arc::new(AtOnce { helpers: self.helpers.clone(), end });
-        let spare = shared.spare(end);
+        let spare = shared.spare(&[end]);
         Sequence { tokens, max_len: 3, end, spare, steps, watch: Arc::new(Watch::new()) }
     }
 }

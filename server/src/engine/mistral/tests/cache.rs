@@ -52,8 +52,9 @@ fn cached_tokens_are_those_the_engine_does_not_compute() {
         let ask = async |prompt: Vec<u32>, max: u32| {
             let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
             let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted).await.unwrap();
-            let put = lease.ready(&the(&engine).shared).await.unwrap();
-            let computed = computed(&lease.slot, prompt.clone()).await;
+            let mut given = prompt.clone();
+            let put = lease.ready(&the(&engine).shared, &mut given).await.unwrap();
+            let computed = computed(&lease.slot, given).await;
             if let Some(home) = put {
                 home.clear().unwrap();
             }
@@ -61,7 +62,9 @@ fn cached_tokens_are_those_the_engine_does_not_compute() {
             let reply = GenerateRequest { prompt: prompt.clone(), ..request("", max) };
             let reply = collect(engine.generate("m", reply).expect("starts")).await;
             let cached = reply.cached_tokens.expect("told") as usize;
-            assert_eq!(cached, prompt.len() - computed, "of {}", prompt.len());
+            // The first token alone is anybody's.
+            let found = Some(prompt.len() - computed).filter(|found| *found > 1).unwrap_or(0);
+            assert_eq!(cached, found, "of {}", prompt.len());
             (cached, reply)
         };
         let tokens = |prompt: Prompt| engine.tokenize("m", &prompt).expect("rendered");
@@ -94,27 +97,26 @@ fn cached_tokens_are_those_the_engine_does_not_compute() {
 fn a_prompt_that_is_asked_again_is_not_computed_again() {
     RUNTIME.block_on(async {
         let engine = load(config(1, 512)).await.expect("the model loads");
-        let ask = async |scope: &str, temperature: f32, seed: u64, length: u32| {
-            let sampling = Sampling { temperature, seed, ..Sampling::default() };
-            let request = request("Invent a name for a river, and say where it flows.", length);
+        let ask = async |scope: &str, seed: u64| {
+            let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
+            let request = request("Invent a name for a river, and say where it flows.", 32);
             let request = GenerateRequest { scope: scope.into(), sampling, logprobs: Some(2), ..request };
             collect(engine.generate("m", request).unwrap()).await
         };
         let all = Some(prompt("Invent a name for a river, and say where it flows.").len() as u32);
         let mut again = Vec::new();
-        let first = ask("t", 1.0, 0, 32).await;
+        let first = ask("t", 0).await;
         assert_eq!(first.cached_tokens, Some(0));
         for seed in 1..6 {
-            again.push(ask("t", 1.0, seed, 32).await);
+            again.push(ask("t", seed).await);
         }
         assert!(again.iter().any(|reply| reply.tokens != first.tokens), "every seed gave {first:?}");
-        let fresh = ask("other", 1.0, 0, 32).await;
+        let fresh = ask("other", 0).await;
         assert_eq!((fresh.cached_tokens, &fresh), (Some(0), &first), "another tenant's is computed");
         for (seed, again) in (1..).zip(&again) {
             // Whether the prompt was reused or not, the reply is what it would have been.
             assert_eq!(again.cached_tokens, all, "seed {seed}");
-            ask("nobody", 1.0, 0, 1).await;
-            let fresh = ask("other", 1.0, seed, 32).await;
+            let fresh = ask(&format!("other {seed}"), seed).await;
             assert_eq!(fresh.cached_tokens, Some(0));
             assert_eq!((&fresh, &fresh.logprobs), (again, &again.logprobs), "seed {seed}");
         }

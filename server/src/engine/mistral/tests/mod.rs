@@ -74,24 +74,33 @@ impl PartialEq for Reply {
 }
 
 /// Reads to the channel's end and checks that the finish comes once and last.
-pub async fn collect(mut deltas: mpsc::Receiver<Delta>) -> Reply {
+pub async fn collect(deltas: mpsc::Receiver<Delta>) -> Reply {
     let mut reply = Reply::default();
-    let mut first = true;
-    while let Some(delta) = deltas.recv().await {
-        assert_eq!(reply.finish, None, "a delta after the last");
-        if let Some(cached) = delta.cached_tokens {
-            let corrected = reply.cached_tokens.is_some_and(|told| cached < told);
-            assert!(first || corrected, "{cached} cached tokens after {:?}", reply.cached_tokens);
-            reply.cached_tokens = Some(cached);
-        }
-        first = false;
-        reply.logprobs.extend(delta.logprobs);
-        reply.last = delta.tokens.len();
-        reply.tokens.extend(delta.tokens);
-        reply.text.push_str(&delta.text);
-        reply.finish = delta.finish;
-    }
+    reply.goes_on(deltas).await;
     reply
+}
+
+impl Reply {
+    pub async fn goes_on(&mut self, mut deltas: mpsc::Receiver<Delta>) {
+        while let Some(delta) = deltas.recv().await {
+            self.add(delta);
+        }
+    }
+
+    pub fn add(&mut self, delta: Delta) {
+        assert_eq!(self.finish, None, "a delta after the last");
+        if let Some(cached) = delta.cached_tokens {
+            let first = self.tokens.is_empty() && self.cached_tokens.is_none();
+            let corrected = self.cached_tokens.is_some_and(|told| cached < told);
+            assert!(first || corrected, "{cached} cached tokens after {:?}", self.cached_tokens);
+            self.cached_tokens = Some(cached);
+        }
+        self.logprobs.extend(delta.logprobs);
+        self.last = delta.tokens.len();
+        self.tokens.extend(delta.tokens);
+        self.text.push_str(&delta.text);
+        self.finish = delta.finish;
+    }
 }
 
 pub fn run(request: GenerateRequest) -> Reply {
@@ -282,7 +291,7 @@ async fn likelihoods(slot: &Slot, shared: &load::Shared, prompt: &[u32]) -> (Vec
     let probe = Arc::new(Probe { end, seen: std::sync::Mutex::default() });
     let begun = Instant::now();
     let watch = Arc::new(watchdog::Watch::new());
-    let spare = shared.spare(end);
+    let spare = shared.spare(&[end]);
     let sequence = slot::Sequence { tokens: prompt.to_vec(), max_len: 2, end, spare, steps: probe.clone(), watch };
     slot.run(sequence, pace::Pace::default().expected(prompt.len())).await.expect("runs");
     let took = begun.elapsed();
@@ -312,7 +321,7 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
         let prompt = engine.tokenize("m", &Prompt::of(turn)).unwrap();
         let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
         let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted).await.unwrap();
-        lease.ready(&the(&engine).shared).await.unwrap();
+        lease.ready(&the(&engine).shared, &mut prompt.clone()).await.unwrap();
         let (cached, fast) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
         lease.empty(&the(&engine).shared).await.unwrap();
         let (fresh, slow) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
@@ -341,8 +350,8 @@ fn a_long_prompt_is_read_in_pieces_and_a_cancel_is_heard_between_them() {
         };
         collect(engine.generate("m", request(&(long.clone() + "?"), 2)).unwrap()).await;
         let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted()).await.unwrap();
-        assert!(lease.cached > prompt.len() - 10, "{} of {} tokens", lease.cached, prompt.len());
-        lease.ready(&the(&engine).shared).await.unwrap();
+        assert!(lease.reused() > prompt.len() - 10, "{} of {} tokens", lease.reused(), prompt.len());
+        lease.ready(&the(&engine).shared, &mut prompt.clone()).await.unwrap();
         let (pieces, _) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
         let far = distance(&pieces, &fresh);
         assert!(far < 0.05, "distance {far}");
@@ -385,12 +394,30 @@ fn the_cache_is_bounded() {
 fn one_scope_never_finds_the_kv_of_another() {
     RUNTIME.block_on(async {
         let engine = load(config(1, 256)).await.expect("the model loads");
-        let of = |scope: &str| GenerateRequest { scope: scope.into(), ..request("What is a river?", 4) };
-        let first = collect(engine.generate("m", of("a")).unwrap()).await;
-        assert_eq!(the(&engine).pool.kept_scopes(), ["a"]);
-        let second = collect(engine.generate("m", of("b")).unwrap()).await;
-        assert_eq!(the(&engine).pool.kept_scopes(), ["b"], "the slot was emptied in between");
-        assert_eq!(first, second);
+        let ask = async |scope: &str, prompt: &[u32]| {
+            let request = GenerateRequest { scope: scope.into(), logprobs: Some(3), ..request("", 12) };
+            collect(engine.generate("m", GenerateRequest { prompt: prompt.to_vec(), ..request }).unwrap()).await
+        };
+        let first = prompt("What is a river?");
+        let a = ask("a", &first).await;
+        let turn = [&first, a.tokens.as_slice(), &prompt("And a lake?")[1..]].concat();
+        let a_turn = ask("a", &turn).await;
+        assert!(a_turn.cached_tokens.is_some_and(|cached| cached as usize >= first.len() + 11), "{a_turn:?}");
+        // Each finds nothing of the others', and still its own after them.
+        for scope in ["b", "c"] {
+            let other = ask(scope, &first).await;
+            assert_eq!((other.cached_tokens, &other, &other.logprobs), (Some(0), &a, &a.logprobs), "{scope}");
+        }
+        for scope in ["b", "a", "c"] {
+            let again = ask(scope, &[turn.as_slice(), &first[1..]].concat()).await;
+            let own = if scope == "a" { turn.len() } else { first.len() + 11 };
+            assert_eq!(again.cached_tokens.map(|cached| cached as usize >= own), Some(true), "{scope}: {again:?}");
+            assert_eq!(again.cached_tokens.map(|cached| cached as usize >= turn.len()), Some(scope == "a"), "{scope}");
+        }
+        let mut scopes = the(&engine).pool.kept_scopes();
+        scopes.sort();
+        scopes.dedup();
+        assert_eq!(scopes, ["a", "b", "c"]);
     });
 }
 
