@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use caudal_server::engine::{
-    Engine, GenerateRequest, Message, Role,
+    GenerateRequest, Message, Role,
     mistral::{MistralConfig, MistralEngine, Progress},
 };
 use futures::future::try_join_all;
@@ -16,8 +16,8 @@ const CROWD: (usize, usize) = (12, 4);
 const TENANTS: usize = 4;
 /// Conversations of which the slots can keep half, and visits to one of them after another, at random.
 const MANY: (usize, usize) = (16, 64);
-/// The slots' share of memory for them: some 700 tokens each.
-const LITTLE: (usize, u64) = (2, 32);
+/// The slots, and megabytes of each for them.
+const LITTLE: (usize, u64) = (2, 48);
 const REPLY: u32 = 16;
 
 struct Conversation {

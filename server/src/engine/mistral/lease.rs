@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     cores::Share,
-    kept::{Before, Held, Kept, Key, Reuse},
+    kept::{Before, Held, Kept, Key, Part, Reuse},
     kv::{BLOCK, Home},
     load::{KV_BLOCK, Shared},
     logits::{FirstLogits, Logits},
@@ -178,7 +178,7 @@ impl Lease {
                 let shared = self.with_kept(|kept| kept.shared_blocks(&tokens, &self.scope));
                 let taken = home.clone();
                 let blocks = blocking(move || taken.take(shared)).await?;
-                Held::Here { home, blocks, tokens: tokens.len(), trimmed: false }
+                Held::Here { home, blocks, tokens: tokens.len(), part: Part::Whole }
             }
             None => {
                 let blocks = tokens.len().max(1).div_ceil(KV_BLOCK) as u64;
@@ -193,7 +193,7 @@ impl Lease {
 
     /// Takes those of the first token, with which sequences of any salt begin.
     async fn learn_first(&self, tokens: &[u32], home: &Arc<Home>) -> Result<(), Broken> {
-        let new = |token: &&u32| **token == self.salt && !self.with_kept(|kept| kept.knows_first(**token));
+        let new = |token: &&u32| **token == self.salt && self.with_kept(|kept| kept.wants_first(**token));
         let Some(token) = tokens.first().filter(new) else { return Ok(()) };
         let home = home.clone();
         let block = blocking(move || home.first()).await?;
