@@ -53,21 +53,39 @@ impl Conversation {
     }
 }
 
-/// Seconds that all took together, and the turns but for the first of each.
-async fn crowd(engine: &MistralEngine, tenants: usize) -> anyhow::Result<(f64, Vec<Turn>)> {
-    let begun = Instant::now();
-    let talk = async |number: usize| {
-        let name = format!("Number {number} of {tenants}");
-        let mut conversation = Conversation::new(&name, format!("tenant {} of {tenants}", number % tenants));
-        let mut turns = Vec::new();
-        for turn in 1..=CROWD.1 {
-            turns.push(conversation.turn(engine, format!("Question {turn}: what is river {turn} like?")).await?);
-        }
-        turns.remove(0);
-        anyhow::Ok(turns)
-    };
-    let turns = try_join_all((0..CROWD.0).map(talk)).await?;
-    Ok((begun.elapsed().as_secs_f64(), turns.into_iter().flatten().collect()))
+/// Conversations at once.
+#[derive(Default)]
+struct Crowd {
+    /// Seconds that all took together.
+    took: f64,
+    /// But for the first of each.
+    turns: Vec<Turn>,
+}
+
+impl Crowd {
+    async fn talk(&mut self, engine: &MistralEngine, tenants: usize, round: usize) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let turns = try_join_all((0..CROWD.0).map(|number| conversation(engine, number, tenants, round))).await?;
+        self.took += begun.elapsed().as_secs_f64();
+        self.turns.extend(turns.into_iter().flatten());
+        Ok(())
+    }
+}
+
+async fn conversation(
+    engine: &MistralEngine,
+    number: usize,
+    tenants: usize,
+    round: usize,
+) -> anyhow::Result<Vec<Turn>> {
+    let name = format!("Number {number}, {round} of {tenants}");
+    let mut conversation = Conversation::new(&name, format!("tenant {} of {tenants}", number % tenants));
+    let mut turns = Vec::new();
+    for turn in 1..=CROWD.1 {
+        turns.push(conversation.turn(engine, format!("Question {turn}: what is river {turn} like?")).await?);
+    }
+    turns.remove(0);
+    Ok(turns)
 }
 
 /// The turns of conversations that come back at random, with too little memory for all.
@@ -102,17 +120,20 @@ fn first(turns: &[Turn]) -> f64 {
 pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     let engine = crate::engine(args.slots).await?;
     // The first crowd also pays for memory that all use.
-    crowd(&engine, CROWD.0).await?;
-    let (one_took, one) = crowd(&engine, 1).await?;
-    let (four_took, four) = crowd(&engine, TENANTS).await?;
+    Crowd::default().talk(&engine, CROWD.0, 0).await?;
+    let (mut one, mut four) = (Crowd::default(), Crowd::default());
+    for round in 1..=args.rounds {
+        one.talk(&engine, 1, round).await?;
+        four.talk(&engine, TENANTS, round).await?;
+    }
     drop(engine);
     let many = many().await?;
     println!("{} conversations of {} turns at once; then {} with room for half", CROWD.0, CROWD.1, MANY.0);
     Ok(vec![
-        Figure::new("four tenants / one, time for all", four_took / one_took, ""),
-        Figure::new("four tenants / one, first token of a turn", first(&four) / first(&one), ""),
-        Figure::new("reused of what was said before, one tenant", reused(&one), ""),
-        Figure::new("four tenants", reused(&four), ""),
+        Figure::new("four tenants / one, time for all", four.took / one.took, ""),
+        Figure::new("four tenants / one, first token of a turn", first(&four.turns) / first(&one.turns), ""),
+        Figure::new("reused of what was said before, one tenant", reused(&one.turns), ""),
+        Figure::new("four tenants", reused(&four.turns), ""),
         Figure::new("with room for half", reused(&many), ""),
         Figure::new("first token of a turn there, s", first(&many), ""),
     ])

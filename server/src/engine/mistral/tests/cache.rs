@@ -44,53 +44,62 @@ fn messages(turns: &[(&str, &str)], last: &str) -> Prompt {
     Prompt::of(turns.iter().flat_map(said).chain([Message::text(Role::User, last)]).collect())
 }
 
-/// What `cached_tokens` says is what the engine would do, asked directly right before.
+/// What `cached_tokens` says is what the engine would do, asked directly right before; also where a slot is another tenant's too.
 #[test]
 fn cached_tokens_are_those_the_engine_does_not_compute() {
     RUNTIME.block_on(async {
         let engine = load(config(1, 512)).await.expect("the model loads");
-        let ask = async |prompt: Vec<u32>, max: u32| {
-            let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
-            let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted).await.unwrap();
-            let mut given = prompt.clone();
-            let put = lease.ready(&the(&engine).shared, &mut given).await.unwrap();
-            let computed = computed(&lease.slot, given).await;
-            if let Some(home) = put {
-                home.clear().unwrap();
-            }
-            drop(lease);
-            let reply = GenerateRequest { prompt: prompt.clone(), ..request("", max) };
-            let reply = collect(engine.generate("m", reply).expect("starts")).await;
-            let cached = reply.cached_tokens.expect("told") as usize;
-            // The first token alone is anybody's.
-            let found = Some(prompt.len() - computed).filter(|found| *found > 1).unwrap_or(0);
-            assert_eq!(cached, found, "of {}", prompt.len());
-            (cached, reply)
-        };
-        let tokens = |prompt: Prompt| engine.tokenize("m", &prompt).expect("rendered");
-
-        let first = tokens(messages(&[], "Tell me about the Nile in two sentences."));
-        let (cached, said) = ask(first.clone(), 30).await;
-        assert_eq!(cached, 0);
-        // The next turn has all of the first one, but for how its text may be cut into tokens anew.
-        let turns = [("Tell me about the Nile in two sentences.", said.text.as_str())];
-        let second = tokens(messages(&turns, "And how long is it?"));
-        let (cached, _) = ask(second.clone(), 5).await;
-        assert!(cached >= first.len() + 20, "{cached} of {}", second.len());
-        // Another chat shares what every prompt begins with.
-        let (cached, _) = ask(tokens(messages(&[], "Hi!")), 3).await;
-        assert!((1..first.len()).contains(&cached), "{cached}");
-        // The beginning of a prompt that is there.
-        assert_eq!(ask(first[..first.len() - 4].to_vec(), 3).await.0, 0);
-        // A cancelled prompt is cached as far as it came.
-        let cancelled = GenerateRequest { prompt: tokens(messages(&[], "Tell me a story.")), ..request("", 500) };
-        let (prompt, cancel) = (cancelled.prompt.clone(), cancelled.cancel.clone());
-        let mut deltas = engine.generate("m", cancelled).expect("starts");
-        deltas.recv().await.expect("a delta");
-        cancel.cancel();
-        while deltas.recv().await.is_some() {}
-        ask([prompt.as_slice(), &second[..3]].concat(), 3).await;
+        for scope in ["t", "u"] {
+            cached_in(&engine, scope).await;
+        }
     });
+}
+
+async fn cached_in(engine: &MistralEngine, scope: &str) {
+    let of_scope = |prompt: &[u32], max: u32| {
+        let request = GenerateRequest { scope: scope.into(), ..request("", max) };
+        GenerateRequest { prompt: prompt.to_vec(), ..request }
+    };
+    let ask = async |prompt: &[u32], max: u32| {
+        let wanted = pool::Wanted { tokens: prompt, scope: &scope.into(), left: 2 };
+        let mut lease = lease::Lease::acquire(&the(engine).pool, wanted).await.unwrap();
+        let mut given = prompt.to_vec();
+        let put = lease.ready(&the(engine).shared, &mut given).await.unwrap();
+        let computed = computed(&lease.slot, given).await;
+        if let Some(home) = put {
+            home.clear().unwrap();
+        }
+        drop(lease);
+        let reply = collect(engine.generate("m", of_scope(prompt, max)).expect("starts")).await;
+        let cached = reply.cached_tokens.expect("told") as usize;
+        // The first token alone is anybody's.
+        let found = Some(prompt.len() - computed).filter(|found| *found > 1).unwrap_or(0);
+        assert_eq!(cached, found, "of {}", prompt.len());
+        (cached, reply)
+    };
+    let tokens = |prompt: Prompt| engine.tokenize("m", &prompt).expect("rendered");
+
+    let first = tokens(messages(&[], "Tell me about the Nile in two sentences."));
+    let (cached, said) = ask(&first, 30).await;
+    assert_eq!(cached, 0);
+    // The next turn has all of the first one, but for how its text may be cut into tokens anew.
+    let turns = [("Tell me about the Nile in two sentences.", said.text.as_str())];
+    let second = tokens(messages(&turns, "And how long is it?"));
+    let (cached, _) = ask(&second, 5).await;
+    assert!(cached >= first.len() + 20, "{cached} of {}", second.len());
+    // Another chat shares what every prompt begins with.
+    let (cached, _) = ask(&tokens(messages(&[], "Hi!")), 3).await;
+    assert!((1..first.len()).contains(&cached), "{cached}");
+    // The beginning of a prompt that is there.
+    assert_eq!(ask(&first[..first.len() - 4], 3).await.0, 0);
+    // A cancelled prompt is cached as far as it came.
+    let cancelled = of_scope(&tokens(messages(&[], "Tell me a story.")), 500);
+    let (prompt, cancel) = (cancelled.prompt.clone(), cancelled.cancel.clone());
+    let mut deltas = engine.generate("m", cancelled).expect("starts");
+    deltas.recv().await.expect("a delta");
+    cancel.cancel();
+    while deltas.recv().await.is_some() {}
+    ask(&[prompt.as_slice(), &second[..3]].concat(), 3).await;
 }
 
 #[test]
