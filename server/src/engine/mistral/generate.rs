@@ -179,11 +179,12 @@ async fn recall(lease: &mut Lease, prompt: Vec<u32>, steps: &Arc<Steps>) -> Vec<
         tokens.push(token);
     }
     lease.goes_on_from(&tokens);
-    if lease.reused() >= prompt.len() {
+    if lease.reused() + 1 == tokens.len() {
         steps.give_recalled();
         return tokens;
     }
-    // The output is an earlier one for longer than its logits were kept.
+    // The output is an earlier one for longer than its logits were kept. Several of its tokens in one step would not be computed
+    // as they were first, one by one.
     lease.goes_on_from(&prompt);
     steps.make_recalled(lease.reused());
     prompt

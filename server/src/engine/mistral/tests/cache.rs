@@ -116,6 +116,7 @@ fn a_prompt_that_is_asked_again_is_not_computed_again() {
         let mut again = Vec::new();
         let first = ask("t", 0).await;
         assert_eq!(first.cached_tokens, Some(0));
+        assert_eq!(ask("t", 0).await, first, "whose prompt is there twice from now on");
         for seed in 1..6 {
             again.push(ask("t", seed).await);
         }
@@ -128,6 +129,9 @@ fn a_prompt_that_is_asked_again_is_not_computed_again() {
             let fresh = ask(&format!("other {seed}"), seed).await;
             assert_eq!(fresh.cached_tokens, Some(0));
             assert_eq!((&fresh, &fresh.logprobs), (again, &again.logprobs), "seed {seed}");
+            // Once more, where this reply and others to the same prompt are there.
+            let once_more = ask("t", seed).await;
+            assert_eq!((&once_more, &once_more.logprobs), (again, &again.logprobs), "seed {seed}");
         }
     });
 }
