@@ -132,6 +132,8 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![
         Figure::new("four tenants / one, time for all", four.took / one.took, ""),
         Figure::new("four tenants / one, first token of a turn", first(&four.turns) / first(&one.turns), ""),
+        Figure::new("of one tenant, s", first(&one.turns), ""),
+        Figure::new("of four, s", first(&four.turns), ""),
         Figure::new("reused of what was said before, one tenant", reused(&one.turns), ""),
         Figure::new("four tenants", reused(&four.turns), ""),
         Figure::new("with room for half", reused(&many), ""),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     cores::Share,
     kept::{Before, Held, Kept, Key, Part, Reuse},
-    kv::{BLOCK, Home},
+    kv::{BLOCK, Block, Home},
     load::{KV_BLOCK, Shared},
     logits::{FirstLogits, Logits},
     pool::{NoSlot, Pool, Taken, Wanted},
@@ -123,7 +123,7 @@ impl Lease {
             Before::Nothing => None,
             Before::Empty => self.empty(shared).await.map(|()| None)?,
             Before::Put(home, blocks) => Some((home, blocks)),
-            Before::Salt(first) => Some((self.add_salt(shared, prompt).await?, vec![first])),
+            Before::Salt(first) => Some((self.add_salt(shared, prompt, first.clone()).await?, vec![first])),
         };
         if let Some(token) = prompt.first_mut() {
             *token = self.salt;
@@ -134,9 +134,9 @@ impl Lease {
         Ok(Some(home))
     }
 
-    /// Makes the engine keep the salt, as a sequence of one token. The one after it is not the prompt's, which would be found
-    /// there too.
-    async fn add_salt(&self, shared: &Shared, prompt: &[u32]) -> Result<Arc<Home>, Broken> {
+    /// Makes the engine keep the salt, as a sequence of one token that has the keys and values of the prompt's first. The one
+    /// after it is not the prompt's, which would be found there too.
+    async fn add_salt(&self, shared: &Shared, prompt: &[u32], first: Arc<Block>) -> Result<Arc<Home>, Broken> {
         let mut piece = self.slot.piece(shared, vec![self.salt]);
         piece.spare = shared.spare(&[piece.end, prompt[1]]);
         let tokens = vec![prompt[0], piece.spare, piece.end];
@@ -144,7 +144,8 @@ impl Lease {
         let home = Arc::new(self.slot.home().await.ok_or_else(|| Broken::Error("no keys and values".into()))?);
         home.clear().map_err(|error| Broken::Error(error.to_string()))?;
         let key = Key { scope: self.scope.clone(), salt: self.salt, tokens };
-        self.with_kept(|kept| kept.add_salt(key, home.clone()));
+        let held = Held::Here { home: home.clone(), blocks: vec![first], tokens: 1, part: Part::Salt };
+        self.with_kept(|kept| kept.add(key, held, FirstLogits::default()));
         Ok(home)
     }
 

@@ -159,12 +159,6 @@ impl Kept {
         self.firsts.insert(token, Arc::new(block));
     }
 
-    /// The engine has an entry of a salt. The key's tokens are the true first one and those with which its run ended.
-    pub fn add_salt(&mut self, key: Key, home: Arc<Home>) {
-        let blocks = key.tokens.first().and_then(|token| self.firsts.get(token)).cloned().into_iter().collect();
-        self.add(key, Held::Here { home, blocks, tokens: 1, part: Part::Salt }, FirstLogits::default());
-    }
-
     /// What the model said after `tokens`, where that is kept.
     pub fn logits_after(&self, tokens: &[u32], scope: &str) -> Option<Logits> {
         let of =

@@ -22,17 +22,19 @@ impl Kept {
     fn say_in(&mut self, scope: &str, tokens: &[u32], logits: FirstLogits) {
         let Reuse { salt, first, .. } = self.reuse(tokens, scope);
         let key = |tokens| Key { scope: scope.into(), salt, tokens };
-        if let Before::Salt(_) = first {
-            self.add_salt(key(vec![tokens[0], 3, END]), Arc::new(Home::nothing()));
+        let home = Arc::new(Home::nothing());
+        if let Before::Salt(first) = first {
+            let held = Held::Here { home: home.clone(), blocks: vec![first], tokens: 1, part: Part::Salt };
+            self.add(key(vec![tokens[0], 3, END]), held, FirstLogits::default());
         }
         if salt == tokens[0] && self.wants_first(salt) {
             self.learn_first(salt, Block::nothing());
         }
         let mut blocks = self.shared_blocks(tokens, scope);
         blocks.resize_with(tokens.len().div_ceil(BLOCK), || Arc::new(Block::nothing()));
-        let home = Held::Here { home: Arc::new(Home::nothing()), blocks, tokens: tokens.len(), part: Part::Whole };
+        let held = Held::Here { home, blocks, tokens: tokens.len(), part: Part::Whole };
         self.touch(tokens, scope);
-        self.add(key([tokens, &[END]].concat()), home, logits);
+        self.add(key([tokens, &[END]].concat()), held, logits);
     }
 
     fn found(&self, prompt: &[u32]) -> (usize, Found) {
@@ -64,6 +66,11 @@ use Found::*;
 
 fn tokens(from: u32, len: usize) -> Vec<u32> {
     (from..).take(len).collect()
+}
+
+/// One of some that begin alike.
+fn chat(n: u32, len: usize) -> Vec<u32> {
+    [tokens(0, 64), tokens(n * 1000, len)].concat()
 }
 
 #[test]
@@ -110,7 +117,6 @@ fn a_conversation_is_held_once() {
 #[test]
 fn the_least_recently_used_loses_all_but_its_head() {
     let mut kept = Kept::default();
-    let chat = |n: u32, len| [tokens(0, 64), tokens(n * 1000, len)].concat();
     for n in 1..=5 {
         kept.say(&chat(n, 192));
     }
@@ -132,7 +138,6 @@ fn the_least_recently_used_loses_all_but_its_head() {
 #[test]
 fn heads_leave_too() {
     let mut kept = Kept::default();
-    let chat = |n: u32, len| [tokens(0, 64), tokens(n * 1000, len)].concat();
     for n in 1..=9 {
         kept.say(&chat(n, 64));
         assert!(kept.trim(64 + 5 * 64, 1), "there is always something to drop");

@@ -321,8 +321,9 @@ fn a_cached_turn_is_fast_and_gives_the_same_likelihoods() {
         let prompt = engine.tokenize("m", &Prompt::of(turn)).unwrap();
         let wanted = pool::Wanted { tokens: &prompt, scope: &"t".into(), left: 2 };
         let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted).await.unwrap();
-        lease.ready(&the(&engine).shared, &mut prompt.clone()).await.unwrap();
-        let (cached, fast) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
+        let mut given = prompt.clone();
+        lease.ready(&the(&engine).shared, &mut given).await.unwrap();
+        let (cached, fast) = likelihoods(&lease.slot, &the(&engine).shared, &given).await;
         lease.empty(&the(&engine).shared).await.unwrap();
         let (fresh, slow) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
         // Not equal: a key computed in a prefill and one computed alone differ in the last bits.
@@ -351,8 +352,9 @@ fn a_long_prompt_is_read_in_pieces_and_a_cancel_is_heard_between_them() {
         collect(engine.generate("m", request(&(long.clone() + "?"), 2)).unwrap()).await;
         let mut lease = lease::Lease::acquire(&the(&engine).pool, wanted()).await.unwrap();
         assert!(lease.reused() > prompt.len() - 10, "{} of {} tokens", lease.reused(), prompt.len());
-        lease.ready(&the(&engine).shared, &mut prompt.clone()).await.unwrap();
-        let (pieces, _) = likelihoods(&lease.slot, &the(&engine).shared, &prompt).await;
+        let mut given = prompt.clone();
+        lease.ready(&the(&engine).shared, &mut given).await.unwrap();
+        let (pieces, _) = likelihoods(&lease.slot, &the(&engine).shared, &given).await;
         let far = distance(&pieces, &fresh);
         assert!(far < 0.05, "distance {far}");
         lease.empty(&the(&engine).shared).await.unwrap();
