@@ -46,11 +46,14 @@ pub struct Loaded {
 impl Loaded {
     /// Starts an engine thread for up to `running` sequences. To be called on a thread outside the runtime: inside one the
     /// builder runs a request of its own, whose KV would stay.
-    pub fn start(pipeline: Loading, place: &Place, running: usize) -> Self {
-        let scheduler = place.scheduler(&*pipeline.blocking_lock(), running);
+    ///
+    /// # Errors
+    /// `Load` where so many cannot run where the model is.
+    pub fn start(pipeline: Loading, place: &Place, running: usize) -> Result<Self, EngineError> {
+        let scheduler = place.scheduler(&*pipeline.blocking_lock(), running)?;
         let builder = MistralRsBuilder::new(pipeline.clone(), scheduler, false, None)
             .with_no_prefix_cache(place.is_batch && !place.batch_keeps_kv);
-        Self { engine: futures::executor::block_on(builder.build()), pipeline }
+        Ok(Self { engine: futures::executor::block_on(builder.build()), pipeline })
     }
 
     /// What all slots share, and the tokens that may serve as [`Shared::end`], the best first.

@@ -1,8 +1,8 @@
 //! The real engine: mistral.rs, on CPU as a pool of slots a model, on a GPU as one batch a model.
 //!
-//! On CPU mistral.rs batches only sequences of equal length, so every slot is an engine of its own, with its own copy of the
-//! model, its own thread and one sequence at a time. What a slot does is in `step`: the engine computes logits, everything
-//! else is ours. Only this module names mistral.rs.
+//! On CPU mistral.rs batches only sequences of equal length, and mixes them up, so every slot is an engine of its own, with
+//! its own copy of the model, its own thread and one sequence at a time. What a slot does is in `step`: the engine computes
+//! logits, everything else is ours. Only this module names mistral.rs.
 //!
 //! | file | owns |
 //! |---|---|
@@ -173,6 +173,7 @@ impl MistralEngine {
             let context_length = settings.context_length.unwrap_or(config.context_length);
             let source = open(settings.clone(), index, context_length, place.clone()).await?;
             let plan = Plan::new(&settings, &source, &shares);
+            place.check(plan.slots)?;
             planned.push((settings, context_length, source, plan));
         }
         check_names(planned.iter().map(|(_, _, source, _)| &*source.info))?;

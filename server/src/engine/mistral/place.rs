@@ -31,12 +31,6 @@ impl Place {
             Mode::Batch => true,
             Mode::Slots => false,
         };
-        if is_batch && device.is_cpu() {
-            tracing::warn!(
-                "engine.mode: on CPU a batch runs together only what has the same length; several chats are far slower than \
-                 with \"slots\""
-            );
-        }
         let batch_keeps_kv = one_tenant && !device.is_cpu();
         Self { device, is_batch, batch_keeps_kv, gpu_memory }
     }
@@ -70,14 +64,42 @@ impl Place {
             .map_err(|error| EngineError::Load(format!("PagedAttention cannot be set up: {error}")))
     }
 
+    /// Whether an engine can run `running` sequences here, before anything is loaded.
+    ///
+    /// # Errors
+    /// `Load`, as [`Self::scheduler`].
+    pub fn check(&self, running: usize) -> Result<(), EngineError> {
+        if self.is_batch { together(&[self.device.clone()], running) } else { Ok(()) }
+    }
+
     /// How an engine that runs up to `running` sequences chooses among them.
-    pub fn scheduler(&self, pipeline: &dyn Pipeline, running: usize) -> SchedulerConfig {
+    ///
+    /// # Errors
+    /// `Load` where there are several and a layer is on the CPU. See [`together`].
+    pub fn scheduler(&self, pipeline: &dyn Pipeline, running: usize) -> Result<SchedulerConfig, EngineError> {
+        let devices =
+            pipeline.device_mapper().map_or_else(|| vec![pipeline.device()], |mapper| mapper.get_unique_devices());
+        together(&devices, running)?;
         let running = NonZeroUsize::new(running).unwrap_or(NonZeroUsize::MIN);
-        match pipeline.get_metadata().cache_config.clone() {
+        Ok(match pipeline.get_metadata().cache_config.clone() {
             Some(config) => SchedulerConfig::PagedAttentionMeta { max_num_seqs: running.get(), config },
             None => SchedulerConfig::DefaultScheduler { method: DefaultSchedulerMethod::Fixed(running) },
-        }
+        })
     }
+}
+
+/// Refuses several sequences where a layer is on the CPU. There the engine runs those of equal length in one step, and its
+/// attention for one new token of each (mistral.rs 0.8.1, `attention/backends/cpu.rs`) gives all of them what it made of the
+/// last: a reply goes on from somebody else's prompt.
+fn together(devices: &[Device], running: usize) -> Result<(), EngineError> {
+    if running > 1 && devices.iter().any(Device::is_cpu) {
+        return Err(EngineError::Load(format!(
+            "engine.mode: a batch of {running} needs the whole model on a GPU, for on a CPU mistral.rs mixes up the replies that \
+             it computes together; set it to \"slots\", or let the model fit into the GPU, or set engine.max_running (and the \
+             model's own slots) to 1"
+        )));
+    }
+    Ok(())
 }
 
 /// The first GPU, where this build knows of GPUs and the machine has one.

@@ -129,7 +129,7 @@ impl Source {
             }
             Files::Folder(folder) => folder.load(&self.place, map, paged),
         };
-        Ok(Loaded::start(pipeline.map_err(|error| failed(&error))?, &self.place, running))
+        Loaded::start(pipeline.map_err(|error| failed(&error))?, &self.place, running)
     }
 
     /// The path to name in messages.
