@@ -111,6 +111,7 @@ pub struct Admission {
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     pub requests_per_minute: u32,
+    pub tokens_per_minute: u32,
     #[serde(default)]
     pub tenants: BTreeMap<String, LimitsTenant>,
 }
@@ -119,14 +120,33 @@ pub struct Limits {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsTenant {
-    pub requests_per_minute: u32,
+    pub requests_per_minute: Option<u32>,
+    pub tokens_per_minute: Option<u32>,
 }
 
 impl Limits {
     /// Requests that a tenant may send in a minute; `None`: any number.
     pub fn requests_per_minute(&self, tenant: &str) -> Option<NonZeroU32> {
-        let own = self.tenants.get(tenant).map(|tenant| tenant.requests_per_minute);
+        let own = self.tenants.get(tenant).and_then(|tenant| tenant.requests_per_minute);
         NonZeroU32::new(own.unwrap_or(self.requests_per_minute))
+    }
+
+    /// Tokens that a tenant's responses may use in a minute, prompts and outputs together; `None`: any number.
+    pub fn tokens_per_minute(&self, tenant: &str) -> Option<NonZeroU32> {
+        let own = self.tenants.get(tenant).and_then(|tenant| tenant.tokens_per_minute);
+        NonZeroU32::new(own.unwrap_or(self.tokens_per_minute))
+    }
+
+    /// The first that is larger than what is counted exactly: its name, and the largest.
+    fn wrong(&self) -> Option<(&'static str, u32)> {
+        let of = |own: fn(&LimitsTenant) -> Option<u32>, general| {
+            self.tenants.values().filter_map(own).chain([general]).max().unwrap_or(0)
+        };
+        let largest = [
+            ("requests_per_minute", of(|own| own.requests_per_minute, self.requests_per_minute), 1_000_000),
+            ("tokens_per_minute", of(|own| own.tokens_per_minute, self.tokens_per_minute), 50_000_000),
+        ];
+        largest.into_iter().find(|(_, set, most)| set > most).map(|(name, _, most)| (name, most))
     }
 }
 
@@ -330,9 +350,8 @@ impl Settings {
         {
             return wrong(&format!("admission.weights.{tenant}: a weight must be from 0.001 to 1000"));
         }
-        let rates = self.limits.tenants.values().map(|tenant| tenant.requests_per_minute);
-        if rates.chain([self.limits.requests_per_minute]).any(|rate| rate > 1_000_000) {
-            return wrong("limits.requests_per_minute: a limit must be from 1 to 1000000, or 0 for none");
+        if let Some((name, most)) = self.limits.wrong() {
+            return wrong(&format!("limits.{name}: a limit must be from 1 to {most}, or 0 for none"));
         }
         if self.engine.scripted.text.trim().is_empty() {
             return wrong("engine.scripted.text must not be empty");
@@ -428,11 +447,21 @@ mod tests {
 
     #[test]
     fn a_tenants_limit_stands_in_place_of_the_general_one() {
-        let overrides = ["limits.requests_per_minute=5", "limits.tenants.a={requests_per_minute=7}"];
-        let limits = set(&[overrides[0], overrides[1], "limits.tenants.b={requests_per_minute=0}"]).unwrap().limits;
-        let of = |tenant| limits.requests_per_minute(tenant).map(NonZeroU32::get);
-        assert_eq!((of("a"), of("b"), of("c")), (Some(7), None, Some(5)));
-        assert_eq!(set(&[]).unwrap().limits.requests_per_minute("a"), None);
+        let limits = set(&[
+            "limits.requests_per_minute=5",
+            "limits.tokens_per_minute=50",
+            "limits.tenants.a={requests_per_minute=7}",
+            "limits.tenants.b={requests_per_minute=0, tokens_per_minute=70}",
+        ])
+        .unwrap()
+        .limits;
+        let of = |tenant| {
+            [limits.requests_per_minute(tenant), limits.tokens_per_minute(tenant)]
+                .map(|limit| limit.map(NonZeroU32::get))
+        };
+        assert_eq!((of("a"), of("b"), of("c")), ([Some(7), Some(50)], [None, Some(70)], [Some(5), Some(50)]));
+        let none = set(&[]).unwrap().limits;
+        assert_eq!((none.requests_per_minute("a"), none.tokens_per_minute("a")), (None, None));
     }
 
     #[test]
@@ -456,6 +485,8 @@ mod tests {
             ("cluster.replica=a b", "cluster.replica"),
             ("limits.requests_per_minute=1000001", "limits.requests_per_minute"),
             ("limits.tenants.t={requests_per_minute=1000001}", "limits.requests_per_minute"),
+            ("limits.tokens_per_minute=50000001", "limits.tokens_per_minute"),
+            ("limits.tenants.t={tokens_per_minute=50000001}", "limits.tokens_per_minute"),
             ("limits.tenants.t={rpm=1}", "rpm"),
         ] {
             let error = set(&[assignment]).unwrap_err().to_string();

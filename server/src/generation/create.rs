@@ -28,7 +28,7 @@ impl Generations {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
-        self.count_request(tenant).await?;
+        self.quotas.enter(tenant).await?;
         let model = self.model(create.model.as_deref())?;
         self.expand(tenant, &mut create, &model.id).await?;
         complete(&mut create, model.sampling);

@@ -1,8 +1,8 @@
-//! What ends with a response: its turn in a conversation, its run in the prompt cache.
+//! What ends with a response: its turn in a conversation, its run in the prompt cache, its share of a tenant's tokens.
 
 use std::sync::Arc;
 
-use super::items::output_items;
+use super::{items::output_items, rates::Quotas};
 use crate::{
     engine::Finish,
     store::{
@@ -15,6 +15,7 @@ use crate::{
 pub struct Endings {
     pub conversations: Arc<dyn Conversations>,
     pub cache: Arc<dyn PromptCache>,
+    pub quotas: Arc<Quotas>,
 }
 
 impl Endings {
@@ -40,6 +41,9 @@ impl Endings {
 
     /// To be called after the last entry was appended.
     pub async fn after(&self, header: &Header, entries: &[Arc<Entry>]) {
+        if let Some(Entry::Finished { usage, .. }) = entries.last().map(|entry| &**entry) {
+            self.quotas.used(&header.tenant, usage).await;
+        }
         if let Some(Sharing::Run { key, .. }) = &header.sharing
             && ended_well(entries)
         {

@@ -34,7 +34,7 @@ use crate::{
     settings,
     store::{
         Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache, conversations::Conversations,
-        prompts::Prompts, rates::Rates,
+        prompts::Prompts,
     },
     wire::{error::WireError, response::Response},
 };
@@ -45,6 +45,7 @@ use endings::Endings;
 pub use follow::Follow;
 use log::Writing;
 pub use random::random_hex;
+use rates::Quotas;
 use running::{Follower, Running};
 
 /// The service that the edge calls.
@@ -55,8 +56,7 @@ pub struct Generations {
     pub prompts: Arc<dyn Prompts>,
     cache: Arc<dyn PromptCache>,
     counts: Arc<Counts>,
-    rates: Arc<dyn Rates>,
-    limits: settings::Limits,
+    quotas: Arc<Quotas>,
     endings: Arc<Endings>,
     retention: Retention,
     pub admission: Admission,
@@ -75,7 +75,8 @@ impl Generations {
     pub fn new(engine: Arc<dyn Engine>, stores: Stores, settings: &settings::Settings) -> Arc<Self> {
         let Stores { responses, conversations, prompts, cache, rates, fleet } = stores;
         let counts = Counts::start();
-        let endings = Endings { conversations: conversations.clone(), cache: cache.clone() };
+        let quotas = Arc::new(Quotas { limits: settings.limits.clone(), rates });
+        let endings = Endings { conversations: conversations.clone(), cache: cache.clone(), quotas: quotas.clone() };
         let models = engine.models();
         let slots = models.iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
         let generations = Arc::new(Self {
@@ -87,8 +88,7 @@ impl Generations {
             prompts,
             cache,
             counts,
-            rates,
-            limits: settings.limits.clone(),
+            quotas,
             endings: Arc::new(endings),
             retention: settings.retention(),
             settings: settings.generation.clone(),

@@ -1,4 +1,4 @@
-//! How often tenants ask, counted for a whole fleet. This module owns the contract; `memory` and `redis` count.
+//! What tenants use in a minute, counted for a whole fleet. This module owns the contract; `memory` and `redis` count.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -6,18 +6,37 @@ use async_trait::async_trait;
 
 use super::StoreError;
 
-/// What a bucket holds: a minute's requests.
+/// What a bucket holds: a minute's.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// A bucket for each tenant, full at first, that gives a minute's requests at once and fills again evenly.
-#[async_trait]
-pub trait Rates: Send + Sync + 'static {
-    /// Takes a request from the tenant's bucket. `None`: it may be served. Otherwise nothing was taken, and after that
-    /// time there is one, if nobody else of the tenant takes it. Atomic; repeated after a lost answer it takes another.
-    async fn take(&self, tenant: &str, per_minute: NonZeroU32) -> Result<Option<Duration>, StoreError>;
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    Requests,
+    Tokens,
 }
 
-/// How long a request takes to flow back into the bucket, in whole µs, so that a full bucket has all of its requests.
-pub fn interval(per_minute: NonZeroU32) -> Duration {
-    Duration::from_micros(MINUTE.as_micros() as u64 / u64::from(per_minute.get()))
+/// A tenant's bucket, full at first, that gives a minute's units at once and fills again evenly.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket<'a> {
+    pub tenant: &'a str,
+    pub unit: Unit,
+    pub per_minute: NonZeroU32,
+}
+
+#[async_trait]
+pub trait Rates: Send + Sync + 'static {
+    /// Takes one. `None`: it was there. Otherwise nothing was taken, and after that time there is one, if nobody else of the
+    /// tenant takes it. Atomic; repeated after a lost answer it takes another.
+    async fn take(&self, bucket: Bucket<'_>) -> Result<Option<Duration>, StoreError>;
+
+    /// Takes `count`, whether they are there or not; what was not has to flow back before [`Self::take`] finds one.
+    async fn spend(&self, bucket: Bucket<'_>, count: u64) -> Result<(), StoreError>;
+}
+
+impl Bucket<'_> {
+    /// How long `count` take to flow back, in whole µs, so that a full bucket has all that it should.
+    pub fn refill(&self, count: u64) -> Duration {
+        Duration::from_micros((MINUTE.as_micros() as u64).saturating_mul(count) / u64::from(self.per_minute.get()))
+    }
 }

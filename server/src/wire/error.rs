@@ -54,6 +54,8 @@ pub enum WireError {
     RateLimitExceeded { waiting: usize, retry_after_ms: u64 },
     #[error("You may send {per_minute} requests a minute. Try again later.")]
     RequestRateExceeded { per_minute: u32, retry_after_ms: u64 },
+    #[error("You may use {per_minute} tokens a minute, and have used more. Try again later.")]
+    TokenRateExceeded { per_minute: u32, retry_after_ms: u64 },
     #[error("The server is shutting down. Reconnect.")]
     Draining { retry_after_ms: u64 },
     #[error("The engine failed while generating.")]
@@ -101,7 +103,9 @@ impl WireError {
             Self::InvalidApiKey => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
             Self::ServerOverloaded { .. } | Self::Draining { .. } => ("server_overloaded", 503),
-            Self::RateLimitExceeded { .. } | Self::RequestRateExceeded { .. } => ("rate_limit_exceeded", 429),
+            Self::RateLimitExceeded { .. } | Self::RequestRateExceeded { .. } | Self::TokenRateExceeded { .. } => {
+                ("rate_limit_exceeded", 429)
+            }
             Self::EngineFailed => ("engine_failed", 500),
             Self::StoreUnavailable { .. } => ("store_unavailable", 503),
         }
@@ -113,6 +117,7 @@ impl WireError {
             Self::ServerOverloaded { retry_after_ms }
             | Self::RateLimitExceeded { retry_after_ms, .. }
             | Self::RequestRateExceeded { retry_after_ms, .. }
+            | Self::TokenRateExceeded { retry_after_ms, .. }
             | Self::Draining { retry_after_ms }
             | Self::StoreUnavailable { retry_after_ms } => Some(*retry_after_ms),
             _ => None,

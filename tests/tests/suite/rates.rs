@@ -114,6 +114,43 @@ async fn without_its_store_a_limit_refuses_as_everything_else_does() {
     assert_refused(&client.error().await, 60_000);
 }
 
+/// What a response has used is counted after its last event, so that one more may slip in before it is.
+#[tokio::test]
+async fn replicas_share_a_tenants_tokens_and_who_owes_some_waits() {
+    const PER_MINUTE: u64 = 300;
+    let redis = Redis::spawn();
+    let settings = [KEYS[0], KEYS[1], &format!("limits.tokens_per_minute={PER_MINUTE}"), "engine.scripted.tokens=100"];
+    let (a, b) = (replica(&redis, &settings), replica(&redis, &settings));
+    let mut alpha = [connected(&a, "alpha-key").await, connected(&b, "alpha-key").await];
+    let (mut used, mut last) = (0, 0);
+    let (begun, mut served) = (Instant::now(), 0);
+    let refused = loop {
+        let client = &mut alpha[served % 2];
+        client.create(json!({})).await;
+        let mut event = client.event().await;
+        if event["type"] == "error" {
+            break event;
+        }
+        while event["type"] != "response.completed" {
+            event = client.event().await;
+        }
+        last = event["response"]["usage"]["total_tokens"].as_u64().expect("a number");
+        assert!(last > 100, "prompt and output: {event}");
+        (used, served) = (used + last, served + 1);
+    };
+    let flowed = |since: Instant| since.elapsed().as_millis() as u64 * PER_MINUTE / 60_000 + 1;
+    assert!(used + flowed(begun) >= PER_MINUTE && used <= PER_MINUTE + 2 * last + flowed(begun), "{used} of {last}");
+    assert!(refused["error"]["message"].as_str().is_some_and(|text| text.contains("300 tokens a minute")), "{refused}");
+    assert_refused(&refused, (used - PER_MINUTE + 1) * 60_000 / PER_MINUTE);
+    let mut client = connected(&b, "beta-key").await;
+    client.run(json!({})).await.assert_gap_free();
+    // A long debt is paid before anything is served again, wherever it is asked for.
+    let path = "/v1/chat/completions";
+    let call = http::call(a.address, "POST", path).header("authorization", "Bearer alpha-key");
+    let answer = call.json(&json!({"messages": [{"role": "user", "content": "x"}]})).send().await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (429, &json!("rate_limit_exceeded")));
+}
+
 #[tokio::test]
 async fn a_single_process_counts_by_itself() {
     let app = spawn_app(&["limits.requests_per_minute=2"]);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,25 +10,37 @@ use async_trait::async_trait;
 
 use crate::store::{
     StoreError,
-    rates::{MINUTE, Rates, interval},
+    rates::{Bucket, MINUTE, Rates, Unit},
 };
 
-/// When each tenant's bucket will be full again. Tenants are those of the settings, and no more.
+/// When each bucket will be full again. Tenants are those of the settings, and no more.
 #[derive(Default)]
-pub struct MemoryRates(Mutex<HashMap<String, Instant>>);
+pub struct MemoryRates(Mutex<HashMap<(String, Unit), Instant>>);
 
 #[async_trait]
 impl Rates for MemoryRates {
-    async fn take(&self, tenant: &str, per_minute: NonZeroU32) -> Result<Option<Duration>, StoreError> {
-        let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn take(&self, bucket: Bucket<'_>) -> Result<Option<Duration>, StoreError> {
+        Ok(self.draw(bucket, 1, Some(MINUTE)))
+    }
+
+    async fn spend(&self, bucket: Bucket<'_>, count: u64) -> Result<(), StoreError> {
+        self.draw(bucket, count, None);
+        Ok(())
+    }
+}
+
+impl MemoryRates {
+    /// Takes `count`, unless the bucket would then take longer than `longest` to be full again: how much longer.
+    fn draw(&self, bucket: Bucket, count: u64, longest: Option<Duration>) -> Option<Duration> {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let full = tenants.entry(tenant.to_owned()).or_insert(now);
-        let then = (*full).max(now) + interval(per_minute);
-        match (then - now).checked_sub(MINUTE).filter(|wait| !wait.is_zero()) {
-            None => *full = then,
-            wait => return Ok(wait),
+        let full = buckets.entry((bucket.tenant.to_owned(), bucket.unit)).or_insert(now);
+        let then = (*full).max(now) + bucket.refill(count);
+        let wait = longest.and_then(|longest| (then - now).checked_sub(longest)).filter(|wait| !wait.is_zero());
+        if wait.is_none() {
+            *full = then;
         }
-        Ok(None)
+        wait
     }
 }
 

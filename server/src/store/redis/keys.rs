@@ -23,7 +23,7 @@
 //! | `{tenant:<hash>}:cache:used` | sorted set | cache key → when it was used last, in µs | the same |
 //! | `{tenant:<hash>}:cache:size` | hash | `bytes` of completed logs, `evicted` | the same |
 //! | `{tenant:<hash>}:sharing:<log>` | set | the responses that share a log | the same |
-//! | `{tenant:<hash>}:requests` | string | until when the tenant's requests are counted, in µs by Redis' clock | until then |
+//! | `{tenant:<hash>}:requests`, `:tokens` | string | until when what the tenant has used is counted, in µs by Redis' clock | until then |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
 //! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
 //! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
