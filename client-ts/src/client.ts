@@ -18,8 +18,8 @@ export interface CaudalClientOptions {
   fetch?: typeof fetch;
   reconnect?: ReconnectOptions;
   /**
-   * How often a request is sent again that the server has no room for (429 or 503 with a time to come back). It is the
-   * same request each time, so it cannot run twice. Default 4; 0 never does.
+   * How often a request is sent again that the server has no room for (429 or 503 with a time to come back, which is
+   * before `reconnect.giveUpAfterMs`). It is the same request each time, so it cannot run twice. Default 4; 0 never does.
    */
   maxRetries?: number;
 }

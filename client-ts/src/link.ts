@@ -272,7 +272,9 @@ export class Link {
     const { reconnect, maxRetries } = this.#options;
     this.#lanes.free(connection, streamId);
     const passing = error.status === 429 || error.status === 503;
-    const inTime = passing && Date.now() - run.waitingSince < reconnect.giveUpAfterMs;
+    // A time to come back that is further away than a connection is waited for is the caller's to decide on.
+    const waited = Date.now() + (error.retryAfterMs ?? 0) - run.waitingSince;
+    const inTime = passing && waited < reconnect.giveUpAfterMs;
     const exists = run.responseId !== undefined;
     const invited = error.retryAfterMs !== undefined && run.refusals < maxRetries;
     // The server has nothing of a create that it refuses.

@@ -49,6 +49,19 @@ describe("a create that is refused with a time to come back", () => {
     expect(net.last.sentOf("response.create")).toHaveLength(3);
   });
 
+  test("fails at once when that time is further away than a connection is waited for", async () => {
+    const failed = expect(connect().responses.create({ input: "hello" }).final()).rejects.toMatchObject({
+      name: "RateLimitError",
+      retryAfterMs: 120_000,
+    });
+    await settle();
+    net.last.accept();
+    net.last.receive({ ...busy("rate_limit_exceeded", 429), retry_after_ms: 120_000 });
+    await failed;
+    await vi.advanceTimersByTimeAsync(240_000);
+    expect(net.last.sentOf("response.create")).toHaveLength(1);
+  });
+
   test("does not keep others from their turn", async () => {
     const client = connect();
     client.responses.create({ input: "hello" });

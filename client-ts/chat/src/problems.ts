@@ -40,5 +40,6 @@ function messageOf(error: unknown): string {
 function soon({ retryAfterMs }: ApiError): string {
   if (retryAfterMs === undefined) return " in a moment";
   const seconds = Math.max(1, Math.ceil(retryAfterMs / 1000));
+  if (seconds >= 120) return ` in ${Math.ceil(seconds / 60)} minutes`;
   return seconds === 1 ? " in a second" : ` in ${seconds} seconds`;
 }
