@@ -7,6 +7,7 @@ pub mod edge;
 pub mod engine;
 pub mod generation;
 mod loading;
+pub mod metrics;
 pub mod model;
 pub mod render;
 pub mod settings;

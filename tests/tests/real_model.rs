@@ -276,6 +276,33 @@ async fn likelihoods_are_of_the_tokens_said_and_the_second_turn_finds_the_first(
 }
 
 #[tokio::test]
+async fn operators_see_what_was_computed() {
+    let _turn = turn().await;
+    let app = Setup::real().set(&["engine.slots=1", "auth.admin_key=admin-key-1"]).spawn();
+    let mut client = Client::plain(&app).await;
+    let first = client.run(seeded(json!({}))).await;
+    let next = json!({"input": "Tell me more of the first.", "previous_response_id": first.id()});
+    let next = client.run(seeded(next)).await;
+    let model = first.response()["model"].as_str().unwrap().to_owned();
+    let cached = next.response()["usage"]["input_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    let expected = [
+        format!(
+            "caudal_prompt_tokens_total{{model=\"{model}\"}} {}",
+            first.usage("input_tokens") + next.usage("input_tokens")
+        ),
+        format!("caudal_prompt_tokens_cached_total{{model=\"{model}\"}} {cached}"),
+        format!("caudal_time_to_first_token_seconds_count{{model=\"{model}\"}} 2"),
+    ];
+    assert!(cached > 0);
+    until("both to be counted", || async {
+        let ask = http::call(app.address, "GET", "/admin/metrics").header("authorization", "Bearer admin-key-1");
+        let text = ask.send().await.text();
+        expected.iter().all(|line| text.lines().any(|told| told == line)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn characters_are_never_cut() {
     let (app, _turn) = app().await;
     let log = Client::plain(&app)

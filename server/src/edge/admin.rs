@@ -10,11 +10,15 @@ use super::{Edge, api::Answer, auth::Admin};
 use crate::{
     engine::{ModelInfo, ReloadError},
     generation::Counted,
+    metrics::CONTENT_TYPE,
     wire::error::WireError,
 };
 
 pub fn routes(config: &mut web::ServiceConfig) {
-    config.route("/models/{id:.+}/reload", web::post().to(reload)).route("/cache", web::get().to(cache));
+    config
+        .route("/models/{id:.+}/reload", web::post().to(reload))
+        .route("/cache", web::get().to(cache))
+        .route("/metrics", web::get().to(metrics));
 }
 
 /// Loads a model's files again and switches to them. Goes on when the client has gone.
@@ -40,6 +44,11 @@ async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answe
             Ok(HttpResponse::build(status).json(json!({ "error": body })))
         }
     }
+}
+
+/// For Prometheus: what this replica did since it started, and does now.
+async fn metrics(edge: web::Data<Edge>, _: Admin) -> HttpResponse {
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(edge.generations.metrics_text())
 }
 
 /// What the prompt cache did on this replica since it started, and what it holds of each tenant on all of them.

@@ -1,27 +1,18 @@
-//! What the prompt cache did in this process, and what it holds.
+//! What this replica does and did: for operators.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{Generations, store_error};
-use crate::{store::cache::CacheSize, wire::error::WireError};
+use crate::{
+    metrics::{Load, Metrics},
+    store::cache::CacheSize,
+    wire::error::WireError,
+};
 
 /// What the id of a log that the cache may keep begins with.
 pub const LOG: &str = "log_";
 
 const REPORT: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub hits: AtomicU64,
-    pub joined: AtomicU64,
-    pub misses: AtomicU64,
-}
 
 /// Requests that were answered by a finished reply, by one that was running, by none; and the runs for the cache that are
 /// in flight.
@@ -33,36 +24,42 @@ pub struct Counted {
     pub in_flight: usize,
 }
 
-impl Counts {
-    /// Says what has changed every minute.
-    pub fn start() -> Arc<Self> {
-        let counts = Arc::new(Self::default());
-        let reported = Arc::downgrade(&counts);
-        tokio::spawn(async move {
-            let mut last = (0, 0, 0);
-            loop {
-                tokio::time::sleep(REPORT).await;
-                let Some(counts) = reported.upgrade() else { return };
-                let now = counts.read();
-                if now != last {
-                    tracing::info!(hits = now.0, joined = now.1, misses = now.2, "prompt cache");
-                    last = now;
-                }
+/// Says every minute what the prompt cache did, where that has changed.
+pub fn report(metrics: &Arc<Metrics>) {
+    let metrics = Arc::downgrade(metrics);
+    tokio::spawn(async move {
+        let mut last = (0, 0, 0);
+        loop {
+            tokio::time::sleep(REPORT).await;
+            let Some(metrics) = metrics.upgrade() else { return };
+            let now = answers(&metrics);
+            if now != last {
+                tracing::info!(hits = now.0, joined = now.1, misses = now.2, "prompt cache");
+                last = now;
             }
-        });
-        counts
-    }
+        }
+    });
+}
 
-    fn read(&self) -> (u64, u64, u64) {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.hits), read(&self.joined), read(&self.misses))
-    }
+fn answers(metrics: &Metrics) -> (u64, u64, u64) {
+    let counts = &metrics.prompt_cache;
+    (counts.hits.get(), counts.joined.get(), counts.misses.get())
 }
 
 impl Generations {
+    /// Counts, times and loads as OpenMetrics text.
+    pub fn metrics_text(&self) -> String {
+        let models = self.engine.status().into_iter().map(|status| {
+            let (running, waiting) = self.admission.load(&status.id);
+            let (slots, slots_loaded) = (status.slots, status.slots_loaded);
+            Load { model: status.id, slots, slots_loaded, running, waiting }
+        });
+        self.metrics.text(models)
+    }
+
     /// Since this process began.
     pub fn cache_counts(&self) -> Counted {
-        let (hits, joined, misses) = self.counts.read();
+        let (hits, joined, misses) = answers(&self.metrics);
         let in_flight = self.running.ids().iter().filter(|id| id.starts_with(LOG)).count();
         Counted { hits, joined, misses, in_flight }
     }

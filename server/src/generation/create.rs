@@ -22,6 +22,15 @@ impl Generations {
     pub async fn create(
         self: &Arc<Self>,
         tenant: &str,
+        create: Create,
+        connection: Option<&str>,
+    ) -> Result<CreatedResponse, WireError> {
+        self.try_create(tenant, create, connection).await.inspect_err(|error| self.metrics.refused(error.code().0))
+    }
+
+    async fn try_create(
+        self: &Arc<Self>,
+        tenant: &str,
         mut create: Create,
         connection: Option<&str>,
     ) -> Result<CreatedResponse, WireError> {

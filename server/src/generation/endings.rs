@@ -1,10 +1,12 @@
-//! What ends with a response: its turn in a conversation, its run in the prompt cache, its share of a tenant's tokens.
+//! What ends with a response: its turn in a conversation, its run in the prompt cache, its share of a tenant's tokens; and it
+//! is counted.
 
 use std::sync::Arc;
 
 use super::{items::output_items, rates::Quotas};
 use crate::{
     engine::Finish,
+    metrics::Metrics,
     store::{
         Entry, Header, Sharing, StoreError,
         cache::PromptCache,
@@ -16,6 +18,7 @@ pub struct Endings {
     pub conversations: Arc<dyn Conversations>,
     pub cache: Arc<dyn PromptCache>,
     pub quotas: Arc<Quotas>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Endings {
@@ -41,7 +44,8 @@ impl Endings {
 
     /// To be called after the last entry was appended.
     pub async fn after(&self, header: &Header, entries: &[Arc<Entry>]) {
-        if let Some(Entry::Finished { usage, .. }) = entries.last().map(|entry| &**entry) {
+        if let Some(Entry::Finished { finish, usage, .. }) = entries.last().map(|entry| &**entry) {
+            self.metrics.ended(&header.model, status(finish), usage);
             self.quotas.used(&header.tenant, usage).await;
         }
         if let Some(Sharing::Run { key, .. }) = &header.sharing
@@ -52,6 +56,15 @@ impl Endings {
                 tracing::debug!(log = header.id, %error, "a log could not be put in the prompt cache");
             }
         }
+    }
+}
+
+fn status(finish: &Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "completed",
+        Finish::Length => "incomplete",
+        Finish::Cancelled => "cancelled",
+        Finish::Refused { .. } | Finish::Failed(_) => "failed",
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::{clock::unix_seconds, endings::Endings, request::request, running::Registration};
 use crate::{
     engine::{Delta, Finish, GenerateRequest},
+    metrics::{Metrics, Timing},
     store::{Entry, Header, Lease, Store, StoreError},
     wire::{
         error::WireError,
@@ -39,6 +40,7 @@ pub struct Log {
     stored: usize,
     output: Vec<u32>,
     cached_tokens: u32,
+    timing: Timing,
     /// What ends with the response was told before its last entry.
     told: bool,
     /// Somebody asked for the end, on whatever replica.
@@ -55,8 +57,16 @@ impl Log {
                 cached_tokens = cached.unwrap_or(cached_tokens);
             }
         }
+        let mut timing = writing.endings.metrics.begin(&header.model);
+        if !output.is_empty() {
+            timing.goes_on();
+        }
         let stored = entries.len();
-        Self { writing, header, lease, entries, stored, output, cached_tokens, told: false, cancelled: false }
+        Self { writing, header, lease, entries, stored, output, cached_tokens, timing, told: false, cancelled: false }
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.writing.endings.metrics
     }
 
     pub fn header(&self) -> &Arc<Header> {
@@ -89,6 +99,7 @@ impl Log {
     }
 
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let before = self.entries.len();
         self.entries.extend(entries.into_iter().map(Arc::new));
         let (mut outage, mut retry) = (None, FIRST_RETRY);
         while self.stored < self.entries.len() {
@@ -117,10 +128,24 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
+        self.time(before);
         if self.has_ended() {
             self.writing.endings.after(&self.header, &self.entries).await;
         }
         Ok(())
+    }
+
+    fn time(&mut self, since: usize) {
+        let mut produced = 0;
+        for entry in &self.entries[since..] {
+            match &**entry {
+                Entry::Started => self.timing.admitted(),
+                Entry::Delta { tokens, .. } => produced += tokens.len(),
+                Entry::Finished { .. } => self.timing.ended(),
+                _ => {}
+            }
+        }
+        self.timing.produced(produced);
     }
 
     /// Appends what the store has not yet, and learns what was asked of the writer.

@@ -31,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::{Engine, ModelInfo},
+    metrics::Metrics,
     settings,
     store::{
         Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache, conversations::Conversations,
@@ -40,7 +41,6 @@ use crate::{
 };
 use admission::Admission;
 pub use counts::Counted;
-use counts::Counts;
 use endings::Endings;
 pub use follow::Follow;
 use log::Writing;
@@ -55,7 +55,7 @@ pub struct Generations {
     pub conversations: Arc<dyn Conversations>,
     pub prompts: Arc<dyn Prompts>,
     cache: Arc<dyn PromptCache>,
-    counts: Arc<Counts>,
+    pub metrics: Arc<Metrics>,
     quotas: Arc<Quotas>,
     endings: Arc<Endings>,
     retention: Retention,
@@ -74,9 +74,15 @@ impl Generations {
     /// To be called on the runtime that generations shall run on.
     pub fn new(engine: Arc<dyn Engine>, stores: Stores, settings: &settings::Settings) -> Arc<Self> {
         let Stores { responses, conversations, prompts, cache, rates, fleet } = stores;
-        let counts = Counts::start();
+        let metrics = Arc::new(Metrics::default());
+        counts::report(&metrics);
         let quotas = Arc::new(Quotas { limits: settings.limits.clone(), rates });
-        let endings = Endings { conversations: conversations.clone(), cache: cache.clone(), quotas: quotas.clone() };
+        let endings = Endings {
+            conversations: conversations.clone(),
+            cache: cache.clone(),
+            quotas: quotas.clone(),
+            metrics: metrics.clone(),
+        };
         let models = engine.models();
         let slots = models.iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
         let generations = Arc::new(Self {
@@ -87,7 +93,7 @@ impl Generations {
             conversations,
             prompts,
             cache,
-            counts,
+            metrics,
             quotas,
             endings: Arc::new(endings),
             retention: settings.retention(),

@@ -5,7 +5,7 @@
 //! writes the log belongs to none of them: a cancel lets one response leave, and the last one who leaves ends the run.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -99,7 +99,7 @@ impl Generations {
         {
             return Ok(created);
         }
-        self.counts.misses.fetch_add(1, Ordering::Relaxed);
+        self.metrics.prompt_cache.misses.inc();
         if header.create.cache.mode == CacheMode::Read {
             return self.start(header).await;
         }
@@ -188,8 +188,12 @@ impl Generations {
                 Role::Replayed { pace: Some(pace(&run, &entries)) }
             }
         };
-        let counted = if cached.complete { &self.counts.hits } else { &self.counts.joined };
-        counted.fetch_add(1, Ordering::Relaxed);
+        let answers = &self.metrics.prompt_cache;
+        if cached.complete {
+            answers.hits.inc()
+        } else {
+            answers.joined.inc()
+        };
         let id = self.member(header, key, log, role).await?;
         Ok(Some(CreatedResponse { follower, id }))
     }

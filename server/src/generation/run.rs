@@ -112,7 +112,10 @@ pub async fn conclude(log: &Log, outcome: Result<(), StoreError>) {
         Ok(()) if log.has_ended() => log.close().await,
         // Handed over: it stays listed as this replica's until somebody has claimed it.
         Ok(()) => match log.release().await {
-            Ok(()) => tracing::info!(response = id, "handed over"),
+            Ok(()) => {
+                log.metrics().handed_over.inc();
+                tracing::info!(response = id, "handed over");
+            }
             Err(error) => tracing::warn!(response = id, %error, "not handed over; it is taken over later"),
         },
         // It was deleted, or another replica has it: nobody is to see more of it from here.

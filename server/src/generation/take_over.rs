@@ -15,6 +15,7 @@ impl Generations {
     pub fn take_over(self: &Arc<Self>, claim: Claim) {
         let id = claim.header.id.clone();
         tracing::info!(response = id, fence = claim.lease.fence, entries = claim.entries.len(), "taken over");
+        self.metrics.taken_over.inc();
         let mut log = Log::new(self.writing(), claim.header, claim.lease, claim.entries);
         log.cancelled = claim.cancelled;
         let registration = self.running.register(&id);

@@ -13,6 +13,7 @@ mod formats;
 mod http;
 mod lanes;
 mod limits;
+mod metrics;
 mod models;
 mod order;
 mod orphans;

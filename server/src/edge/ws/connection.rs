@@ -69,10 +69,13 @@ pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, sessio
         unstored: RefCell::new(None),
         turns,
     });
+    let open = &edge.generations.metrics.connections;
+    open.inc();
     let _ = connection.live(incoming, watched).await;
     // Ends the writer once it has sent what was queued.
     drop(connection);
     let _ = writer.await;
+    open.dec();
 }
 
 impl Connection {
@@ -246,6 +249,7 @@ impl Connection {
             Ok(follow) => follow,
             Err(error) => return self.error(&error, stream_id).await,
         };
+        self.edge.generations.metrics.resumed.inc();
         self.turns.follow(&response_id);
         if let Some(conversation) = &follow.conversation {
             self.watch(conversation).await;

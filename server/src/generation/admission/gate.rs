@@ -130,6 +130,12 @@ impl Gate {
         if state.waiters.is_empty() { self.slots.saturating_sub(state.running.len()) } else { 0 }
     }
 
+    /// How many run and how many wait.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.running.len(), state.waiters.len())
+    }
+
     pub fn place(&self, id: &str) -> Option<watch::Receiver<Option<Place>>> {
         let mut place = self.state().waiters.values().find(|waiter| waiter.id == id)?.place.subscribe();
         // What is known already is news to who asks.

@@ -59,6 +59,11 @@ impl Admission {
         self.gates.get(model).map_or(0, |gate| gate.idle())
     }
 
+    /// Of a model, how many run and how many wait.
+    pub fn load(&self, model: &str) -> (usize, usize) {
+        self.gates.get(model).map_or((0, 0), |gate| gate.load())
+    }
+
     fn gate(&self, header: &Header) -> Result<&Arc<Gate>, WireError> {
         self.gates.get(&header.model).ok_or_else(|| WireError::ModelNotFound(header.model.clone()))
     }

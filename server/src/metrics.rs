@@ -1,0 +1,217 @@
+//! What operators see of a replica: counts since it began, and times, as OpenMetrics. Owns their names; tells nothing of
+//! tenants.
+
+use std::time::Instant;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::wire::response::Usage;
+
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of what is told apart, in seconds: from the gap between two tokens to a long wait.
+const SECONDS: [f64; 17] =
+    [0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Model {
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    model: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    answer: &'static str,
+}
+
+type Counts = Family<Model, Counter>;
+type Times = Family<Model, Histogram, fn() -> Histogram>;
+type Gauges = Family<Model, Gauge>;
+
+/// Counts and times of what happens, kept by who sees it.
+pub struct Metrics {
+    registry: Registry,
+    responses: Family<Ended, Counter>,
+    refused: Family<Code, Counter>,
+    prompt_tokens: Counts,
+    cached_tokens: Counts,
+    output_tokens: Counts,
+    queue: Times,
+    first_token: Times,
+    inter_token: Times,
+    response: Times,
+    slots: Gauges,
+    slots_loaded: Gauges,
+    running: Gauges,
+    waiting: Gauges,
+    pub prompt_cache: PromptCacheCounts,
+    /// Responses that other replicas began and this one went on with.
+    pub taken_over: Counter,
+    /// Responses that this replica stopped, for another to go on with.
+    pub handed_over: Counter,
+    /// WebSocket connections.
+    pub connections: Gauge,
+    pub resumed: Counter,
+}
+
+/// Requests that the prompt cache answered with a finished reply, with one that was still running, or not.
+pub struct PromptCacheCounts {
+    pub hits: Counter,
+    pub joined: Counter,
+    pub misses: Counter,
+}
+
+/// What a model does at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Load {
+    pub model: String,
+    pub slots: usize,
+    pub slots_loaded: usize,
+    pub running: usize,
+    pub waiting: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("caudal");
+        let r = &mut registry;
+        let answers = Family::<Answer, Counter>::default();
+        r.register("prompt_cache", "Requests that may be answered from the prompt cache", answers.clone());
+        let answered = |answer| answers.get_or_create(&Answer { answer }).clone();
+        let prompt_cache =
+            PromptCacheCounts { hits: answered("hit"), joined: answered("joined"), misses: answered("miss") };
+        Self {
+            responses: kept(r, "responses", "Responses that ran here, by how they ended"),
+            refused: kept(r, "refused", "Requests for a response that were refused, by error code"),
+            prompt_tokens: kept(r, "prompt_tokens", "Tokens of the prompts of responses that ran here"),
+            cached_tokens: kept(r, "prompt_tokens_cached", "Those whose keys and values were there already"),
+            output_tokens: kept(r, "output_tokens", "Tokens of the outputs of responses that ran here"),
+            queue: timed(r, "queue", "From creation to a slot"),
+            first_token: timed(r, "time_to_first_token", "From creation to the first token in the log"),
+            inter_token: timed(r, "inter_token_latency", "From a token in the log to the next"),
+            response: timed(r, "response", "From creation to the end"),
+            slots: kept(r, "slots", "Responses that can run at once"),
+            slots_loaded: kept(r, "slots_loaded", "Slots that are there; the others are being loaded"),
+            running: kept(r, "running", "Responses that run"),
+            waiting: kept(r, "waiting", "Responses that wait for a slot"),
+            prompt_cache,
+            taken_over: kept(r, "taken_over", "Responses of other replicas that went on here"),
+            handed_over: kept(r, "handed_over", "Responses that were stopped here for another replica to go on"),
+            connections: kept(r, "connections", "WebSocket connections"),
+            resumed: kept(r, "resumed", "Streams that were taken up again over a WebSocket"),
+            registry,
+        }
+    }
+}
+
+fn kept<M: Default + Clone + prometheus_client::registry::Metric>(r: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    r.register(name, help, metric.clone());
+    metric
+}
+
+fn timed(r: &mut Registry, name: &str, help: &str) -> Times {
+    let times: Times = Family::new_with_constructor(|| Histogram::new(SECONDS));
+    r.register_with_unit(name, help, Unit::Seconds, times.clone());
+    times
+}
+
+impl Metrics {
+    pub fn refused(&self, code: &'static str) {
+        self.refused.get_or_create(&Code { code }).inc();
+    }
+
+    pub fn ended(&self, model: &str, status: &'static str, usage: &Usage) {
+        self.responses.get_or_create(&Ended { model: model.to_owned(), status }).inc();
+        let of = Model { model: model.to_owned() };
+        self.prompt_tokens.get_or_create(&of).inc_by(usage.input_tokens.into());
+        self.cached_tokens.get_or_create(&of).inc_by(usage.input_tokens_details.cached_tokens.into());
+        self.output_tokens.get_or_create(&of).inc_by(usage.output_tokens.into());
+    }
+
+    /// Begins to time a response.
+    pub fn begin(&self, model: &str) -> Timing {
+        let of = Model { model: model.to_owned() };
+        Timing {
+            begun: Instant::now(),
+            last: None,
+            queue: self.queue.get_or_create(&of).clone(),
+            first_token: self.first_token.get_or_create(&of).clone(),
+            inter_token: self.inter_token.get_or_create(&of).clone(),
+            response: self.response.get_or_create(&of).clone(),
+        }
+    }
+
+    /// All of it as OpenMetrics text, with what the models do now.
+    pub fn text(&self, models: impl IntoIterator<Item = Load>) -> String {
+        for Load { model, slots, slots_loaded, running, waiting } in models {
+            let of = Model { model };
+            let set = [
+                (&self.slots, slots),
+                (&self.slots_loaded, slots_loaded),
+                (&self.running, running),
+                (&self.waiting, waiting),
+            ];
+            for (gauge, now) in set {
+                gauge.get_or_create(&of).set(i64::try_from(now).unwrap_or(i64::MAX));
+            }
+        }
+        let mut text = String::new();
+        // A `String` takes all that is written.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// The times of one response.
+pub struct Timing {
+    begun: Instant,
+    last: Option<Instant>,
+    queue: Histogram,
+    first_token: Histogram,
+    inter_token: Histogram,
+    response: Histogram,
+}
+
+impl Timing {
+    /// It has a slot.
+    pub fn admitted(&self) {
+        self.queue.observe(self.begun.elapsed().as_secs_f64());
+    }
+
+    /// Its first token was another replica's: the one that comes next is late by what it takes from now on.
+    pub fn goes_on(&mut self) {
+        self.last = Some(self.begun);
+    }
+
+    /// So many tokens have come together.
+    pub fn produced(&mut self, tokens: usize) {
+        if tokens == 0 {
+            return;
+        }
+        let now = Instant::now();
+        match self.last.replace(now) {
+            Some(last) => self.inter_token.observe((now - last).as_secs_f64()),
+            None => self.first_token.observe((now - self.begun).as_secs_f64()),
+        }
+        (1..tokens).for_each(|_| self.inter_token.observe(0.0));
+    }
+
+    pub fn ended(&self) {
+        self.response.observe(self.begun.elapsed().as_secs_f64());
+    }
+}
