@@ -116,6 +116,10 @@ async fn what_changes_hands_is_counted_by_who_goes_on() {
     let redis = Redis::spawn();
     let settings = [LONG.as_slice(), &[ADMIN]].concat();
     let (a, b) = (replica(&redis, &settings), replica(&redis, &settings));
+    until("the replicas to know each other", || async {
+        (redis.ask(&["ZCARD", "caudal:1:{fleet}:replicas"]) == "2").then_some(())
+    })
+    .await;
     let (_lost, log) = speaking(&a, 20).await;
     let (mut client, _) = resumed(&b, &log.id(), None).await;
     a.signal("TERM");
