@@ -69,7 +69,7 @@ impl Place {
     /// # Errors
     /// `Load`, as [`Self::scheduler`].
     pub fn check(&self, running: usize) -> Result<(), EngineError> {
-        if self.is_batch { together(&[self.device.clone()], running) } else { Ok(()) }
+        if self.is_batch { together(std::slice::from_ref(&self.device), running) } else { Ok(()) }
     }
 
     /// How an engine that runs up to `running` sequences chooses among them.
