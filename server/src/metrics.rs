@@ -63,8 +63,7 @@ pub struct Metrics {
     pub taken_over: Counter,
     /// Responses that this replica stopped, for another to go on with.
     pub handed_over: Counter,
-    /// WebSocket connections.
-    pub connections: Gauge,
+    connections: Gauge,
     pub resumed: Counter,
 }
 
@@ -143,6 +142,12 @@ impl Metrics {
         self.output_tokens.get_or_create(&of).inc_by(usage.output_tokens.into());
     }
 
+    /// Counts a WebSocket connection for as long as what it returns lives.
+    pub fn connected(&self) -> Connected {
+        self.connections.inc();
+        Connected(self.connections.clone())
+    }
+
     /// Begins to time a response.
     pub fn begin(&self, model: &str) -> Timing {
         let of = Model { model: model.to_owned() };
@@ -174,6 +179,15 @@ impl Metrics {
         // A `String` takes all that is written.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+/// An open connection.
+pub struct Connected(Gauge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -69,13 +69,11 @@ pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, sessio
         unstored: RefCell::new(None),
         turns,
     });
-    let open = &edge.generations.metrics.connections;
-    open.inc();
+    let _connected = edge.generations.metrics.connected();
     let _ = connection.live(incoming, watched).await;
     // Ends the writer once it has sent what was queued.
     drop(connection);
     let _ = writer.await;
-    open.dec();
 }
 
 impl Connection {
