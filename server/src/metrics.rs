@@ -6,7 +6,7 @@ use std::time::Instant;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
 use crate::wire::response::Usage;
@@ -94,30 +94,30 @@ impl Default for Metrics {
         let prompt_cache =
             PromptCacheCounts { hits: answered("hit"), joined: answered("joined"), misses: answered("miss") };
         Self {
-            responses: kept(r, "responses", "Responses that ran here, by how they ended"),
-            refused: kept(r, "refused", "Requests for a response that were refused, by error code"),
-            prompt_tokens: kept(r, "prompt_tokens", "Tokens of the prompts of responses that ran here"),
-            cached_tokens: kept(r, "prompt_tokens_cached", "Those whose keys and values were there already"),
-            output_tokens: kept(r, "output_tokens", "Tokens of the outputs of responses that ran here"),
+            responses: registered(r, "responses", "Responses that ended here, by how"),
+            refused: registered(r, "refused", "Requests for a response that were refused, by error code"),
+            prompt_tokens: registered(r, "prompt_tokens", "Tokens of the prompts of responses that ended here"),
+            cached_tokens: registered(r, "prompt_tokens_cached", "Those whose keys and values were there already"),
+            output_tokens: registered(r, "output_tokens", "Tokens of the outputs of responses that ended here"),
             queue: timed(r, "queue", "From creation to a slot"),
             first_token: timed(r, "time_to_first_token", "From creation to the first token in the log"),
             inter_token: timed(r, "inter_token_latency", "From a token in the log to the next"),
             response: timed(r, "response", "From creation to the end"),
-            slots: kept(r, "slots", "Responses that can run at once"),
-            slots_loaded: kept(r, "slots_loaded", "Slots that are there; the others are being loaded"),
-            running: kept(r, "running", "Responses that run"),
-            waiting: kept(r, "waiting", "Responses that wait for a slot"),
+            slots: registered(r, "slots", "Responses that can run at once"),
+            slots_loaded: registered(r, "slots_loaded", "Slots that are there; the others are being loaded"),
+            running: registered(r, "running", "Responses that run"),
+            waiting: registered(r, "waiting", "Responses that wait for a slot"),
             prompt_cache,
-            taken_over: kept(r, "taken_over", "Responses of other replicas that went on here"),
-            handed_over: kept(r, "handed_over", "Responses that were stopped here for another replica to go on"),
-            connections: kept(r, "connections", "WebSocket connections"),
-            resumed: kept(r, "resumed", "Streams that were taken up again over a WebSocket"),
+            taken_over: registered(r, "taken_over", "Responses of other replicas that went on here"),
+            handed_over: registered(r, "handed_over", "Responses that were stopped here for another replica to go on"),
+            connections: registered(r, "connections", "WebSocket connections"),
+            resumed: registered(r, "resumed", "Streams that were taken up again over a WebSocket"),
             registry,
         }
     }
 }
 
-fn kept<M: Default + Clone + prometheus_client::registry::Metric>(r: &mut Registry, name: &str, help: &str) -> M {
+fn registered<M: Default + Clone + Metric>(r: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     r.register(name, help, metric.clone());
     metric
@@ -130,10 +130,12 @@ fn timed(r: &mut Registry, name: &str, help: &str) -> Times {
 }
 
 impl Metrics {
+    /// A response was not created.
     pub fn refused(&self, code: &'static str) {
         self.refused.get_or_create(&Code { code }).inc();
     }
 
+    /// A response has ended; some of it may have been another replica's.
     pub fn ended(&self, model: &str, status: &'static str, usage: &Usage) {
         self.responses.get_or_create(&Ended { model: model.to_owned(), status }).inc();
         let of = Model { model: model.to_owned() };
@@ -152,7 +154,7 @@ impl Metrics {
     pub fn begin(&self, model: &str) -> Timing {
         let of = Model { model: model.to_owned() };
         Timing {
-            begun: Instant::now(),
+            begun: Some(Instant::now()),
             last: None,
             queue: self.queue.get_or_create(&of).clone(),
             first_token: self.first_token.get_or_create(&of).clone(),
@@ -193,7 +195,9 @@ impl Drop for Connected {
 
 /// The times of one response.
 pub struct Timing {
-    begun: Instant,
+    /// When it was created, if it was here.
+    begun: Option<Instant>,
+    /// When the last tokens came.
     last: Option<Instant>,
     queue: Histogram,
     first_token: Histogram,
@@ -204,12 +208,12 @@ pub struct Timing {
 impl Timing {
     /// It has a slot.
     pub fn admitted(&self) {
-        self.queue.observe(self.begun.elapsed().as_secs_f64());
+        self.observe(&self.queue);
     }
 
-    /// Its first token was another replica's: the one that comes next is late by what it takes from now on.
+    /// Another replica began it, so that only the gaps between the tokens that come here are known.
     pub fn goes_on(&mut self) {
-        self.last = Some(self.begun);
+        self.begun = None;
     }
 
     /// So many tokens have come together.
@@ -220,12 +224,19 @@ impl Timing {
         let now = Instant::now();
         match self.last.replace(now) {
             Some(last) => self.inter_token.observe((now - last).as_secs_f64()),
-            None => self.first_token.observe((now - self.begun).as_secs_f64()),
+            None => self.observe(&self.first_token),
         }
         (1..tokens).for_each(|_| self.inter_token.observe(0.0));
     }
 
+    /// Its last entry is in the log.
     pub fn ended(&self) {
-        self.response.observe(self.begun.elapsed().as_secs_f64());
+        self.observe(&self.response);
+    }
+
+    fn observe(&self, since_begun: &Histogram) {
+        if let Some(begun) = self.begun {
+            since_begun.observe(begun.elapsed().as_secs_f64());
+        }
     }
 }

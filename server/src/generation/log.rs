@@ -58,7 +58,7 @@ impl Log {
             }
         }
         let mut timing = writing.endings.metrics.begin(&header.model);
-        if !output.is_empty() {
+        if !entries.is_empty() {
             timing.goes_on();
         }
         let stored = entries.len();
@@ -135,6 +135,7 @@ impl Log {
         Ok(())
     }
 
+    /// Times the entries from `since` on, which the store has just taken.
     fn time(&mut self, since: usize) {
         let mut produced = 0;
         for entry in &self.entries[since..] {

@@ -189,11 +189,8 @@ impl Generations {
             }
         };
         let answers = &self.metrics.prompt_cache;
-        if cached.complete {
-            answers.hits.inc()
-        } else {
-            answers.joined.inc()
-        };
+        let counted = if cached.complete { &answers.hits } else { &answers.joined };
+        counted.inc();
         let id = self.member(header, key, log, role).await?;
         Ok(Some(CreatedResponse { follower, id }))
     }

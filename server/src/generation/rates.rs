@@ -17,33 +17,37 @@ pub struct Quotas {
 impl Quotas {
     /// Counts a request, and its first token. Before anything else, so that what is refused costs nothing but this.
     pub async fn enter(&self, tenant: &str) -> Result<(), WireError> {
-        if let Some(per_minute) = self.limits.requests_per_minute(tenant)
-            && let Some(wait) = self.take(Bucket { tenant, unit: Unit::Requests, per_minute }).await?
-        {
-            return Err(WireError::RequestRateExceeded { per_minute: per_minute.get(), retry_after_ms: millis(wait) });
+        if let Some((per_minute, retry_after_ms)) = self.take(tenant, Unit::Requests).await? {
+            return Err(WireError::RequestRateExceeded { per_minute, retry_after_ms });
         }
-        if let Some(per_minute) = self.limits.tokens_per_minute(tenant)
-            && let Some(wait) = self.take(Bucket { tenant, unit: Unit::Tokens, per_minute }).await?
-        {
-            return Err(WireError::TokenRateExceeded { per_minute: per_minute.get(), retry_after_ms: millis(wait) });
+        if let Some((per_minute, retry_after_ms)) = self.take(tenant, Unit::Tokens).await? {
+            return Err(WireError::TokenRateExceeded { per_minute, retry_after_ms });
         }
         Ok(())
     }
 
     /// Counts what a response has used, once it is known. In the worst case that is more than there was, and the tenant waits.
     pub async fn used(&self, tenant: &str, usage: &Usage) {
-        let Some(per_minute) = self.limits.tokens_per_minute(tenant) else { return };
+        let Some(bucket) = self.bucket(tenant, Unit::Tokens) else { return };
         let rest = u64::from(usage.total_tokens).saturating_sub(1);
-        if let Err(error) = self.rates.spend(Bucket { tenant, unit: Unit::Tokens, per_minute }, rest).await {
+        if let Err(error) = self.rates.spend(bucket, rest).await {
             tracing::warn!(%error, rest, "a response's tokens were not counted");
         }
     }
 
-    async fn take(&self, bucket: Bucket<'_>) -> Result<Option<Duration>, WireError> {
-        self.rates.take(bucket).await.map_err(|error| store_error(error, "new"))
+    /// The limit and how many ms until there is one again, where there is none.
+    async fn take(&self, tenant: &str, unit: Unit) -> Result<Option<(u32, u64)>, WireError> {
+        let Some(bucket) = self.bucket(tenant, unit) else { return Ok(None) };
+        let wait = self.rates.take(bucket).await.map_err(|error| store_error(error, "new"))?;
+        let millis = |wait: Duration| u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        Ok(wait.map(|wait| (bucket.per_minute.get(), millis(wait))))
     }
-}
 
-fn millis(wait: Duration) -> u64 {
-    u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+    fn bucket<'t>(&self, tenant: &'t str, unit: Unit) -> Option<Bucket<'t>> {
+        let per_minute = match unit {
+            Unit::Requests => self.limits.requests_per_minute(tenant),
+            Unit::Tokens => self.limits.tokens_per_minute(tenant),
+        };
+        Some(Bucket { tenant, unit, per_minute: per_minute? })
+    }
 }

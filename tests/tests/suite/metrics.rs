@@ -130,12 +130,10 @@ async fn what_changes_hands_is_counted_by_who_goes_on() {
         ("caudal_responses_total{model=\"scripted\",status=\"completed\"}", 1.0),
     ];
     let samples = assert_samples(&b, &expected).await;
-    // The first token was the other's, and is in no replica's count twice.
-    assert!(
-        !samples.contains_key("caudal_time_to_first_token_seconds_count{model=\"scripted\"}")
-            || samples["caudal_time_to_first_token_seconds_count{model=\"scripted\"}"] == 0.0
-    );
-    let produced = samples["caudal_inter_token_latency_seconds_count{model=\"scripted\"}"];
+    // Its creation and its first token were the other's to time.
+    let of = |name: &str| samples[&format!("caudal_{name}_seconds_count{{model=\"scripted\"}}")];
+    assert_eq!(["queue", "time_to_first_token", "response"].map(of), [0.0; 3]);
+    let produced = of("inter_token_latency");
     assert!(produced > 0.0 && produced < log.usage("output_tokens") as f64);
 }
 
