@@ -1,0 +1,1 @@
+//! Which instruction set this process uses.
