@@ -28,15 +28,36 @@ echo
 echo "== 200 streams of 500 tokens at 20 tokens a second (scripted engine; gap: 50 ms; target: p99 ≤ 100 ms)"
 cargo build --release --locked --quiet -p caudal-tests --bin load
 log=$(mktemp)
-"$CARGO_TARGET_DIR/release/caudal" serve --set server.bind=127.0.0.1:0 --set engine.kind=scripted \
-  --set engine.scripted.tokens=500 --set engine.scripted.tokens_per_second=20 >"$log" 2>/dev/null &
-server=$!
-trap 'kill $server 2>/dev/null; rm -f "$log"' EXIT
-until grep -q listening "$log"; do
-  kill -0 $server || { echo "the server did not start" >&2; exit 1; }
-  sleep 0.1
-done
-url=$(sed -n 's/^listening on //p' "$log")
+server=
+trap 'test -z "$server" || kill "$server" 2>/dev/null; rm -f "$log"' EXIT
+
+# Starts `caudal serve` with these arguments on a free port; sets $server to its process id and $url to its address.
+serve() {
+  "$CARGO_TARGET_DIR/release/caudal" serve --set server.bind=127.0.0.1:0 "$@" >"$log" 2>/dev/null &
+  server=$!
+  until grep -q listening "$log"; do
+    kill -0 "$server" || { echo "the server did not start" >&2; exit 1; }
+    sleep 0.1
+  done
+  url=$(sed -n 's/^listening on //p' "$log")
+}
+
+serve --set engine.kind=scripted --set engine.scripted.tokens=500 --set engine.scripted.tokens_per_second=20
 "$CARGO_TARGET_DIR/release/load" --url "$url" --streams 200 --tokens 500 --ramp-ms 1000 --json "$out/load.json"
+kill "$server" && wait "$server" || true
+server=
+
+if [ -n "${BENCH_PEER:-}" ]; then
+  echo
+  echo "== beside other servers: $BENCH_PEER (docs/performance.md says how to start them)"
+  cargo build --release --locked --quiet -p caudal-tests --bin peer
+  # shellcheck disable=SC2086
+  serve ${BENCH_PEER_SERVE:-}
+  peers=()
+  for peer in $BENCH_PEER; do peers+=(--peer "$peer"); done
+  for pid in ${BENCH_PEER_PID:-}; do peers+=(--peer-pid "$pid"); done
+  # shellcheck disable=SC2086
+  "$CARGO_TARGET_DIR/release/peer" --ours "$url" --ours-pid "$server" "${peers[@]}" ${BENCH_PEER_ARGS:-} --json "$out/peer.json"
+fi
 echo
-echo "JSON: $out/engine.json $out/memory.json $out/determinism.json $out/store.json $out/load.json"
+echo "JSON: $out/engine.json $out/memory.json $out/determinism.json $out/store.json $out/load.json${BENCH_PEER:+ $out/peer.json}"

@@ -8,6 +8,7 @@ pub mod figures;
 pub mod http;
 pub mod load;
 pub mod log;
+pub mod peer;
 pub mod proxy;
 pub mod raw;
 pub mod redis;

@@ -162,7 +162,8 @@ pub async fn run(options: &Options) -> Result<Report, String> {
     Ok(Report::new(options, begun.elapsed(), timed))
 }
 
-async fn resolve(url: &str) -> Result<SocketAddr, String> {
+/// Resolves the address of a server from its `http://` or `ws://` URL.
+pub(crate) async fn resolve(url: &str) -> Result<SocketAddr, String> {
     let host = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("ws://"))
