@@ -1,1 +1,402 @@
-//! The threads that compute.
+//! The threads that compute: one team for the process, which shares the chunks of one piece of work at a time.
+//!
+//! A run is a fork and a join: the caller publishes the work, all threads claim chunks of it by one atomic counter, and the
+//! caller returns when each claimed chunk has ended. The caller computes too. It waits only for chunks that a helper has
+//! claimed, so a helper that the system has not scheduled holds nothing up.
+//!
+//! A helper without work spins for [`SPIN`] and then sleeps. Waking a sleeping thread takes 20 to 45 µs, as long as a
+//! product of a small model, so the gaps within a step are bridged by spinning and the gaps between steps are not.
+//!
+//! When a second thread calls [`run`] while a run is under way, it computes its chunks alone: that is work done at once,
+//! where waiting for the team would cost a wake-up for each product. Callers with many runs in a row, such as the steps of
+//! several models, hold a [`Turn`] for a whole step instead, so that they do not slow each other down.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+/// How long a helper looks for work before it sleeps.
+pub const SPIN: Duration = Duration::from_micros(100);
+/// How long a caller that waits for a claimed chunk spins before it yields its core.
+const WAIT: Duration = Duration::from_micros(50);
+/// Pauses between two looks at the clock.
+const PAUSES: u32 = 32;
+
+static SIZE: OnceLock<usize> = OnceLock::new();
+static TEAM: OnceLock<Team> = OnceLock::new();
+static STEPS: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// Whether this thread is inside a chunk.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns the number of threads of the team, the caller included: the cores that this process may use. CPU affinity and the
+/// quotas of cgroups are counted.
+pub fn size() -> usize {
+    *SIZE.get_or_init(machine)
+}
+
+/// Sets the number of threads before the first use; 0 leaves the choice to the machine. Later calls have no effect.
+pub fn set_size(threads: usize) {
+    let _ = SIZE.set(if threads == 0 { machine() } else { threads });
+}
+
+fn machine() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Calls `work` with each number below `chunks`, on the team's threads, and returns when all calls have returned.
+///
+/// Calls from within a chunk run on the calling thread.
+///
+/// # Panics
+/// With the first panic of a chunk, after all chunks have ended. The team stays usable.
+pub fn run(chunks: usize, work: &(dyn Fn(usize) + Sync)) {
+    if chunks <= 1 || size() == 1 || INSIDE.get() {
+        return alone(chunks, work);
+    }
+    TEAM.get_or_init(|| Team::new(size())).run(chunks, work);
+}
+
+/// The right to a step's runs. See [`turn`].
+pub struct Turn {
+    _steps: MutexGuard<'static, ()>,
+}
+
+/// Waits until no other thread holds a [`Turn`], and holds it.
+///
+/// Engines that share a process hold a turn for each step. A turn is not needed for a correct result. A thread that holds a
+/// turn must not take another.
+pub fn turn() -> Turn {
+    Turn { _steps: STEPS.lock().unwrap_or_else(PoisonError::into_inner) }
+}
+
+fn alone(chunks: usize, work: &(dyn Fn(usize) + Sync)) {
+    (0..chunks).for_each(work);
+}
+
+/// Threads that share work.
+pub(crate) struct Team {
+    shared: Arc<Shared>,
+    helpers: Vec<Thread>,
+    /// Held by the caller whose work the team shares.
+    lead: Mutex<()>,
+}
+
+/// A value in a cache line pair of its own.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+struct Shared {
+    /// The chunks of the current run (upper half) and the next chunk that nobody has claimed (lower half).
+    claims: Apart<AtomicU64>,
+    /// How many chunks of the current run have ended.
+    done: Apart<AtomicUsize>,
+    /// The current run's work. Valid while a claimed chunk has not ended.
+    work: AtomicPtr<&'static (dyn Fn(usize) + Sync)>,
+    /// For each helper: whether it sleeps, or is about to.
+    asleep: Vec<AtomicBool>,
+    /// The first panic of the current run.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    closed: AtomicBool,
+}
+
+impl Team {
+    /// Starts `threads - 1` helpers. A thread that the system refuses to start is left out.
+    pub(crate) fn new(threads: usize) -> Self {
+        let count = threads.saturating_sub(1);
+        let shared = Arc::new(Shared {
+            claims: Apart(AtomicU64::new(0)),
+            done: Apart(AtomicUsize::new(0)),
+            work: AtomicPtr::new(std::ptr::null_mut()),
+            asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            panic: Mutex::new(None),
+            closed: AtomicBool::new(false),
+        });
+        let helpers = (0..count).filter_map(|me| {
+            let shared = Arc::clone(&shared);
+            let helper = thread::Builder::new().name(format!("team-{me}")).spawn(move || shared.help(me));
+            helper.ok().map(|handle| handle.thread().clone())
+        });
+        let helpers = helpers.collect();
+        Self { shared, helpers, lead: Mutex::new(()) }
+    }
+
+    /// See [`run`].
+    pub(crate) fn run(&self, chunks: usize, work: &(dyn Fn(usize) + Sync)) {
+        let lead = match self.lead.try_lock() {
+            Ok(lead) => lead,
+            Err(std::sync::TryLockError::Poisoned(lead)) => lead.into_inner(),
+            Err(std::sync::TryLockError::WouldBlock) => return alone(chunks, work),
+        };
+        let Ok(count) = u32::try_from(chunks).map(|count| count.min(u32::MAX / 2)) else { return alone(chunks, work) };
+        if INSIDE.get() || self.helpers.is_empty() || count as usize != chunks {
+            return alone(chunks, work);
+        }
+        // SAFETY: only the lifetime is extended. The reference is used by threads that have claimed a chunk of this run
+        // (`Shared::drain`), and this function returns only after all claimed chunks have ended: `done` reaches `chunks`.
+        // No statement between the publication and that wait can panic, as `drain` catches the panics of chunks.
+        let mut work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
+        let shared = &*self.shared;
+        shared.work.store(&raw mut work, Ordering::Relaxed);
+        shared.done.0.store(0, Ordering::Relaxed);
+        shared.claims.0.store(u64::from(count) << 32, Ordering::SeqCst);
+        for (helper, asleep) in self.helpers.iter().zip(&shared.asleep) {
+            if asleep.load(Ordering::SeqCst) && asleep.swap(false, Ordering::SeqCst) {
+                helper.unpark();
+            }
+        }
+        shared.drain();
+        shared.join(chunks);
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(lead);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Team {
+    /// Ends the helpers. They are not awaited: no run is under way, so none holds borrowed work.
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.helpers.iter().for_each(Thread::unpark);
+    }
+}
+
+impl Shared {
+    /// Whether the current run has a chunk that nobody has claimed.
+    fn is_open(&self) -> bool {
+        let claims = self.claims.0.load(Ordering::SeqCst);
+        (claims & u64::from(u32::MAX)) < claims >> 32
+    }
+
+    /// Claims and computes chunks of the current run until none is left.
+    fn drain(&self) {
+        INSIDE.set(true);
+        // The counter cannot reach the upper half: `is_open` is checked first, so each thread passes the end by one a run.
+        while self.is_open() {
+            let claims = self.claims.0.fetch_add(1, Ordering::AcqRel);
+            let chunk = claims & u64::from(u32::MAX);
+            if chunk >= claims >> 32 {
+                break;
+            }
+            // SAFETY: this thread has claimed a chunk of the current run and has not ended it, so the caller of that run is
+            // still inside `Team::run`, where the pointed-to reference lives, and `work` was stored before the claim could
+            // succeed (release and acquire of `claims`).
+            let work = unsafe { *self.work.load(Ordering::Relaxed) };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(chunk as usize))) {
+                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+            }
+            self.done.0.fetch_add(1, Ordering::Release);
+        }
+        INSIDE.set(false);
+    }
+
+    /// Waits until `chunks` chunks have ended.
+    fn join(&self, chunks: usize) {
+        let done = || self.done.0.load(Ordering::Acquire) == chunks;
+        if spin(WAIT, done) {
+            return;
+        }
+        while !done() {
+            thread::yield_now();
+        }
+    }
+
+    /// A helper's life.
+    fn help(&self, me: usize) {
+        let Some(asleep) = self.asleep.get(me) else { return };
+        loop {
+            let woken = || self.is_open() || self.closed.load(Ordering::Relaxed);
+            if !spin(SPIN, woken) {
+                asleep.store(true, Ordering::SeqCst);
+                while !woken() {
+                    thread::park();
+                }
+                asleep.store(false, Ordering::SeqCst);
+            }
+            if self.closed.load(Ordering::Relaxed) {
+                return;
+            }
+            self.drain();
+        }
+    }
+}
+
+/// Spins until `ready`, for at most `limit`. Returns whether it is ready.
+fn spin(limit: Duration, ready: impl Fn() -> bool) -> bool {
+    let mut begun = None;
+    loop {
+        for _ in 0..PAUSES {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if begun.get_or_insert_with(Instant::now).elapsed() >= limit {
+            return ready();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// Runs `chunks` chunks and asserts that each ran once.
+    fn check(team: &Team, chunks: usize) {
+        let counts: Vec<_> = (0..chunks).map(|_| AtomicU32::new(0)).collect();
+        team.run(chunks, &|chunk| {
+            counts[chunk].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn each_chunk_runs_once() {
+        for threads in [1, 2, 3, 8] {
+            let team = Team::new(threads);
+            for chunks in [0, 1, 2, 3, 7, 64, 1000] {
+                check(&team, chunks);
+            }
+        }
+    }
+
+    #[test]
+    fn many_runs_in_a_row() {
+        let team = Team::new(2);
+        for chunks in 0..20_000 {
+            check(&team, chunks % 5);
+        }
+    }
+
+    #[test]
+    fn work_reaches_a_sleeping_helper() {
+        let team = Team::new(2);
+        for _ in 0..20 {
+            while !team.shared.asleep[0].load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            // Each chunk waits for the other, so both threads must take part.
+            let both = std::sync::Barrier::new(2);
+            team.run(2, &|_| {
+                both.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_is_raised_on_the_caller_after_all_chunks() {
+        let team = Team::new(2);
+        for failing in 0..8 {
+            let ended = AtomicU32::new(0);
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                team.run(8, &|chunk| {
+                    if chunk == failing {
+                        resume_unwind(Box::new(chunk));
+                    }
+                    ended.fetch_add(1, Ordering::Relaxed);
+                });
+            }));
+            assert_eq!(caught.unwrap_err().downcast_ref::<usize>(), Some(&failing));
+            assert_eq!(ended.load(Ordering::Relaxed), 7);
+            check(&team, 100);
+        }
+    }
+
+    #[test]
+    fn a_run_within_a_chunk_is_computed_by_its_thread() {
+        let team = Team::new(3);
+        let ran = AtomicU32::new(0);
+        team.run(16, &|_| {
+            let outer = thread::current().id();
+            team.run(16, &|_| {
+                assert_eq!(thread::current().id(), outer);
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(ran.load(Ordering::Relaxed), 256);
+    }
+
+    #[test]
+    fn several_callers_at_once() {
+        let team = Team::new(2);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for chunks in 0..3000 {
+                        check(&team, chunks % 9);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_second_caller_does_not_wait_for_the_first() {
+        // One chunk of the first run blocks, on the caller or on the helper.
+        let team = Team::new(2);
+        let (entered, release) = (AtomicBool::new(false), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let caller = scope.spawn(|| {
+                team.run(2, &|chunk| {
+                    entered.store(true, Ordering::SeqCst);
+                    while chunk == 0 && !release.load(Ordering::SeqCst) {
+                        thread::yield_now();
+                    }
+                });
+            });
+            while !entered.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            // A second caller computes alone.
+            check(&team, 50);
+            release.store(true, Ordering::SeqCst);
+            assert!(caller.join().is_ok());
+        });
+    }
+
+    #[test]
+    fn busy_neighbours_do_not_stop_the_team() {
+        let team = Team::new(2);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            for _ in 0..500 {
+                check(&team, 8);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn the_process_has_one_team() {
+        assert!(size() >= 1);
+        set_size(size() + 7);
+        let sum = AtomicUsize::new(0);
+        let _turn = turn();
+        run(100, &|chunk| {
+            sum.fetch_add(chunk, Ordering::Relaxed);
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 4950);
+        assert!(size() < machine() + 7);
+    }
+}
