@@ -1,1 +1,104 @@
-//! Attention on a CPU.
+//! Attention on a CPU: over the paged cache, and over dense keys and values.
+//!
+//! A row, one query of one head, is computed alike in a prompt and alone: tokens in groups of 64 and parts of 256, counted
+//! from the sequence's first, with a running softmax over the groups of a part; the parts are joined in order. So its bits
+//! depend on its own query, keys and values only.
+
+mod dense;
+mod paged;
+mod panel;
+mod tensors;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+use candle_core::{Result, Tensor};
+
+use crate::isa;
+
+/// Tokens of a block of the paged cache.
+pub const BLOCK: usize = 16;
+
+/// Blocks of a group.
+const GROUP_BLOCKS: usize = 4;
+
+/// Tokens whose scores are computed together.
+const GROUP: usize = GROUP_BLOCKS * BLOCK;
+
+/// Tokens of a part. Parts of one sequence can be computed by different threads.
+const PART: usize = 4 * GROUP;
+
+/// The largest head size that is supported.
+pub const MAX_HEAD_SIZE: usize = 512;
+
+/// How the products of queries and keys become scores.
+#[derive(Debug, Clone, Copy)]
+pub struct Scores {
+    /// Factor of the products.
+    pub scale: f32,
+    /// `c` in `c * tanh(x / c)`, applied to a scaled product `x` before the mask.
+    pub softcap: Option<f32>,
+    /// A token attends to itself and the `window - 1` tokens before it.
+    pub window: Option<usize>,
+}
+
+/// Where one step's keys and values lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Cache<'a> {
+    /// Pool of blocks x key heads x 16 x head size keys, f32, contiguous, of any shape whose first dimension is the blocks.
+    /// Within a block of a head: the first component of the 16 keys, then the second, and so on.
+    pub keys: &'a Tensor,
+    /// Pool of as many values. Within a block of a head: the first token's value, then the second's.
+    pub values: &'a Tensor,
+    /// The blocks of each sequence, u32 (batch, most blocks). What follows a sequence's last block is not read.
+    pub tables: &'a Tensor,
+    /// Tokens of each sequence, its new tokens included, u32 (batch).
+    pub lens: &'a Tensor,
+    /// The place of each new token, i64, batch x new tokens of them: `16 * block + offset`, or -1 for padding.
+    pub slots: &'a Tensor,
+}
+
+/// Whether the functions of this module take heads of `size` components.
+pub fn fits(size: usize) -> bool {
+    size > 0 && size.is_multiple_of(BLOCK) && size <= MAX_HEAD_SIZE
+}
+
+/// Attention of `q` (b, h, n, d) to all of `k` and `v` (b, key heads, l, d), f32, with any strides whose last is 1.
+///
+/// `mask` is added to the scores; it is f32, f16 or bf16 and broadcastable to (b, h, n, l), or (b, n, l). Without a mask
+/// each row attends to all tokens, except those before its window. With a mask the window is expected to be part of it.
+/// A row that may attend to nothing gives 0.
+///
+/// Returns (b, h, n, d), or `None` for types, shapes and devices that are not supported.
+pub fn dense(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scores: &Scores) -> Result<Option<Tensor>> {
+    dense::attend(&dense::Inputs { q, k, v, mask }, scores, isa::current())
+}
+
+/// Writes the new tokens' keys and values into the cache, then lets each attend to its sequence up to itself.
+///
+/// `q` is (b, h, n, d), `k` and `v` are (b, key heads, n, d), f32, with any strides whose last is 1. The new tokens of
+/// sequence `i` are its last ones: as many as row `i` of the slots has that are not -1. A row of padding gives 0.
+///
+/// Returns (b, h, n, d), a transposed view of contiguous (b, n, h, d). Fails, without a change of the cache, for types and
+/// shapes that are not supported, and for slots, blocks and lengths that do not fit the pool.
+pub fn paged(q: &Tensor, k: &Tensor, v: &Tensor, cache: &Cache, scores: &Scores) -> Result<Tensor> {
+    paged::attend(q, Some((k, v)), cache, scores, isa::current())
+}
+
+/// [`paged`] for a layer that shares another layer's cache: the new tokens' keys and values are there already.
+pub fn paged_shared(q: &Tensor, cache: &Cache, scores: &Scores) -> Result<Tensor> {
+    paged::attend(q, None, cache, scores, isa::current())
+}
+
+/// Copies the first `tokens` tokens of block `from` to block `to`, in a pool of keys and values with `kv_heads` heads.
+pub fn copy_block(
+    keys: &Tensor,
+    values: &Tensor,
+    kv_heads: usize,
+    from: usize,
+    to: usize,
+    tokens: usize,
+) -> Result<()> {
+    paged::copy_block(keys, values, kv_heads, (from, to), tokens)
+}

@@ -1,0 +1,168 @@
+//! Attention to dense keys and values.
+
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
+
+use super::{
+    BLOCK, GROUP, GROUP_BLOCKS, Scores, fits,
+    panel::{Panel, Row, Scaling, Source, blocks_of},
+    tensors::{Locked, Rows, Shared},
+    tile::{Group, Span},
+};
+use crate::{elementwise::lanes::run_on, isa::Isa, team};
+
+/// Rows of a panel: the more, the less often keys are transposed.
+const PANEL_ROWS: usize = 96;
+
+/// What [`super::dense`] takes.
+pub(super) struct Inputs<'a> {
+    pub q: &'a Tensor,
+    pub k: &'a Tensor,
+    pub v: &'a Tensor,
+    pub mask: Option<&'a Tensor>,
+}
+
+pub(super) fn attend(inputs: &Inputs, scores: &Scores, isa: Isa) -> Result<Option<Tensor>> {
+    let tensors = [inputs.q, inputs.k, inputs.v].map(Locked::new);
+    let [Some(queries), Some(keys), Some(values)] = [tensors[0].rows(), tensors[1].rows(), tensors[2].rows()] else {
+        return Ok(None);
+    };
+    let ([b, h, n, size], [kb, kv_heads, l, kd]) = (queries.dims, keys.dims);
+    if !fits(size) || kd != size || kb != b || values.dims != keys.dims || !h.is_multiple_of(kv_heads) {
+        return Ok(None);
+    }
+    let mask = match inputs.mask {
+        None => None,
+        Some(mask) => match expanded(mask, [b, h, n, l])? {
+            None => return Ok(None),
+            Some(mask) => Some(mask),
+        },
+    };
+    let mask = mask.as_ref().map(|mask| mask.storage_and_layout());
+    let mask = match &mask {
+        None => None,
+        Some((storage, layout)) => match &**storage {
+            Storage::Cpu(CpuStorage::F32(data)) => Some((data.as_slice(), *layout)),
+            _ => return Ok(None),
+        },
+    };
+    let mut out = vec![0.0; b * h * n * size];
+    let step = Step { isa, queries, keys, values, mask, scores: *scores, result: Shared::new(&mut out) };
+    step.run();
+    Ok(Some(Tensor::from_vec(out, (b, h, n, size), &Device::Cpu)?))
+}
+
+/// The mask in f32, broadcast to `dims`, with a last stride of 1; `None` if it cannot be.
+fn expanded(mask: &Tensor, dims: [usize; 4]) -> Result<Option<Tensor>> {
+    if !matches!(mask.dtype(), DType::F32 | DType::F16 | DType::BF16) || !mask.device().is_cpu() {
+        return Ok(None);
+    }
+    let mask = match *mask.dims() {
+        [first, _, _] if first == dims[0] => mask.unsqueeze(1)?,
+        _ => mask.clone(),
+    };
+    let mask = mask.to_dtype(DType::F32)?.contiguous()?;
+    let Ok(wide) = mask.broadcast_as(&dims) else { return Ok(None) };
+    Ok(Some(if wide.stride().last() == Some(&1) { wide } else { wide.contiguous()? }))
+}
+
+/// One call's attention.
+struct Step<'a> {
+    isa: Isa,
+    queries: Rows<'a>,
+    keys: Rows<'a>,
+    values: Rows<'a>,
+    mask: Option<(&'a [f32], &'a Layout)>,
+    scores: Scores,
+    result: Shared<f32>,
+}
+
+impl Step<'_> {
+    fn run(&self) {
+        let ([b, h, n, _], [_, kv_heads, _, _]) = (self.queries.dims, self.keys.dims);
+        let tokens = (PANEL_ROWS / (h / kv_heads)).max(1);
+        let panels = n.div_ceil(tokens);
+        team::run(b * kv_heads * panels, &|task| {
+            // Later rows of a causal mask attend to more tokens; they come first.
+            let (panel, head) = (panels - 1 - task / (b * kv_heads), task % (b * kv_heads));
+            self.panel(head / kv_heads, head % kv_heads, panel * tokens..((panel + 1) * tokens).min(n));
+        });
+    }
+
+    fn panel(&self, b: usize, head: usize, tokens: std::ops::Range<usize>) {
+        let ([_, h, n, size], [_, kv_heads, l, _]) = (self.queries.dims, self.keys.dims);
+        let group = h / kv_heads;
+        let mut rows = Vec::with_capacity(tokens.len() * group);
+        for t in tokens {
+            for head in head * group..(head + 1) * group {
+                let mask = self.mask.map(|(data, layout)| mask_row(data, layout, [b, head, t]));
+                let (from, to) = match mask {
+                    Some(mask) => visible(&mask[..l]),
+                    None => (self.scores.window.map_or(0, |window| (l + t + 1).saturating_sub(n + window.max(1))), l),
+                };
+                rows.push(Row {
+                    query: self.queries.row(b, head, t).as_ptr(),
+                    result: self.result.at(((b * h + head) * n + t) * size),
+                    from,
+                    to,
+                    mask: mask.map(<[f32]>::as_ptr),
+                });
+            }
+        }
+        let source = Strided { step: self, b, head, transposed: vec![0.0; GROUP * size] };
+        let scaling = Scaling::new(self.scores.scale, self.scores.softcap);
+        let panel = Panel { rows: &rows, size, scaling, source };
+        // SAFETY: the CPU has what `isa` found. The rows' queries have `size` values, as have their results, which no other
+        // panel writes; a mask has a value for each of `l` tokens, and no row attends to others.
+        unsafe { run_on(self.isa, panel) }
+    }
+}
+
+/// The mask of row (`b`, `h`, `n`), and what follows it.
+fn mask_row<'a>(data: &'a [f32], layout: &Layout, index: [usize; 3]) -> &'a [f32] {
+    let at: usize = index.iter().zip(layout.stride()).map(|(i, stride)| i * stride).sum();
+    &data[layout.start_offset() + at..]
+}
+
+/// From the first token that a mask does not hide to the last.
+fn visible(mask: &[f32]) -> (usize, usize) {
+    let shown = |value: &f32| *value != f32::NEG_INFINITY;
+    let to = mask.iter().rposition(shown).map_or(0, |last| last + 1);
+    (mask[..to].iter().position(shown).unwrap_or(to), to)
+}
+
+/// Keys and values of one head, by token.
+struct Strided<'a> {
+    step: &'a Step<'a>,
+    b: usize,
+    head: usize,
+    /// A group's keys, transposed.
+    transposed: Vec<f32>,
+}
+
+impl Source for Strided<'_> {
+    type Element = f32;
+
+    fn group(&mut self, first: usize, span: Span) -> Group<f32> {
+        let (keys, values) = (self.step.keys, self.step.values);
+        let [_, _, l, size] = keys.dims;
+        let mut group = Group {
+            keys: [self.transposed.as_ptr(); GROUP_BLOCKS],
+            values: [self.transposed.as_ptr(); GROUP_BLOCKS],
+            stride: values.stride(),
+        };
+        for (b, block) in blocks_of(first, span) {
+            let target = &mut self.transposed[b * BLOCK * size..][..BLOCK * size];
+            for offset in 0..BLOCK.min(l - block * BLOCK) {
+                let key = keys.row(self.b, self.head, block * BLOCK + offset);
+                for (to, from) in target[offset..].iter_mut().step_by(BLOCK).zip(key) {
+                    *to = *from;
+                }
+            }
+            group.values[b] = values.address(self.b, self.head, block * BLOCK);
+        }
+        for (b, keys) in group.keys.iter_mut().enumerate() {
+            *keys = self.transposed.as_ptr().wrapping_add(b * BLOCK * size);
+        }
+        group
+    }
+}

@@ -1,0 +1,164 @@
+//! Access to the memory of candle's tensors.
+
+use std::{cell::RefCell, sync::RwLockReadGuard};
+
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use half::f16;
+
+use super::tile::Element;
+
+/// A tensor's storage, locked for reading.
+pub(super) struct Locked<'a> {
+    storage: RwLockReadGuard<'a, Storage>,
+    layout: &'a Layout,
+}
+
+impl<'a> Locked<'a> {
+    pub(super) fn new(tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self { storage, layout }
+    }
+
+    /// The tensor as rows of f32, or `None` if it is not f32 (b, h, n, d) on the CPU with a last stride of 1.
+    pub(super) fn rows(&self) -> Option<Rows<'_>> {
+        let Storage::Cpu(CpuStorage::F32(data)) = &*self.storage else { return None };
+        Rows::new(data, self.layout)
+    }
+}
+
+/// Rows of f32 of a tensor (b, h, n, d).
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    data: &'a [f32],
+    start: usize,
+    pub dims: [usize; 4],
+    strides: [usize; 3],
+}
+
+impl<'a> Rows<'a> {
+    fn new(data: &'a [f32], layout: &Layout) -> Option<Self> {
+        let (&[b, h, n, d], &[sb, sh, sn, sd]) = (layout.dims(), layout.stride()) else { return None };
+        if b * h * n * d == 0 || (sd != 1 && d > 1) {
+            return None;
+        }
+        let end = layout.start_offset() + (b - 1) * sb + (h - 1) * sh + (n - 1) * sn + d;
+        (end <= data.len()).then_some(Self {
+            data,
+            start: layout.start_offset(),
+            dims: [b, h, n, d],
+            strides: [sb, sh, sn],
+        })
+    }
+
+    fn index(&self, b: usize, h: usize, n: usize) -> usize {
+        self.start + b * self.strides[0] + h * self.strides[1] + n * self.strides[2]
+    }
+
+    /// Row (`b`, `h`, `n`): `d` values.
+    pub(super) fn row(&self, b: usize, h: usize, n: usize) -> &'a [f32] {
+        let at = self.index(b, h, n);
+        &self.data[at..at + self.dims[3]]
+    }
+
+    /// Address of row (`b`, `h`, `n`), from which the head's other rows can be reached too.
+    pub(super) fn address(&self, b: usize, h: usize, n: usize) -> *const f32 {
+        self.data.as_ptr().wrapping_add(self.index(b, h, n))
+    }
+
+    /// Values from a row to the next of the same head.
+    pub(super) fn stride(&self) -> usize {
+        self.strides[2]
+    }
+}
+
+/// A type of cached keys and values.
+pub(super) trait Stored: Element {
+    fn narrowed(x: f32) -> Self;
+
+    fn of(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+}
+
+impl Stored for f32 {
+    fn narrowed(x: f32) -> Self {
+        x
+    }
+
+    fn of(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        if let CpuStorage::F32(data) = storage { Some(data) } else { None }
+    }
+}
+
+impl Stored for f16 {
+    fn narrowed(x: f32) -> Self {
+        f16::from_f32(x)
+    }
+
+    fn of(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        if let CpuStorage::F16(data) = storage { Some(data) } else { None }
+    }
+}
+
+/// Calls `work` with the memory of two contiguous tensors of one size, through their shared storage.
+///
+/// The caller holds no lock on either storage.
+pub(super) fn with_pools<T: Stored>(
+    keys: &Tensor,
+    values: &Tensor,
+    mut work: impl FnMut(&mut [T], &mut [T]) -> Result<()>,
+) -> Result<()> {
+    if same_storage(keys, values) {
+        bail!("attention: keys and values share one storage");
+    }
+    write(keys, |keys| write(values, |values| work(keys, values)))
+}
+
+fn write<T: Stored>(tensor: &Tensor, mut work: impl FnMut(&mut [T]) -> Result<()>) -> Result<()> {
+    struct Write<F>(RefCell<F>);
+    impl<F: FnMut(&mut CpuStorage, &Layout) -> Result<()>> InplaceOp1 for Write<F> {
+        fn name(&self) -> &'static str {
+            "attention"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            (self.0.borrow_mut())(storage, layout)
+        }
+    }
+    tensor.inplace_op1(&Write(RefCell::new(|storage: &mut CpuStorage, layout: &Layout| {
+        let range = layout.contiguous_offsets();
+        match (T::of(storage), range) {
+            (Some(data), Some((from, to))) if to <= data.len() => work(&mut data[from..to]),
+            _ => bail!("attention: the cache must be contiguous, keys and values of one type"),
+        }
+    })))
+}
+
+/// Whether two tensors are views of one storage.
+pub(super) fn same_storage(a: &Tensor, b: &Tensor) -> bool {
+    let (a, b) = (Locked::new(a), Locked::new(b));
+    std::ptr::eq(&*a.storage, &*b.storage)
+}
+
+/// Whether a cache of this type is supported.
+pub(super) fn is_stored(kind: DType) -> bool {
+    matches!(kind, DType::F32 | DType::F16)
+}
+
+/// Memory that several threads write, each its own part.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<T>(*mut T);
+
+// SAFETY: whoever writes through the pointer answers for threads writing disjoint parts; see `at`.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub(super) fn new(data: &mut [T]) -> Self {
+        Self(data.as_mut_ptr())
+    }
+
+    /// The address of value `index`. Threads must not write what others read or write at the same time.
+    pub(super) fn at(self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
+    }
+}

@@ -1,0 +1,106 @@
+//! Sixteen f32 lanes, on each instruction set.
+//!
+//! A kernel is written once, over [`Lanes`], and compiled once for each instruction set. Every operation is defined lane
+//! by lane and rounds once, so a kernel gives the same bits on all of them.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use half::f16;
+
+use crate::isa::Isa;
+
+/// Lanes of a vector; also the tokens of a block of keys.
+pub(crate) const WIDTH: usize = 16;
+
+/// Sixteen f32 lanes.
+///
+/// A value exists only where the CPU has the instruction set: the functions that make a value from something else are
+/// unsafe, and the others take a value.
+pub(crate) trait Lanes: Copy {
+    /// Blocks of keys whose scores fit the registers together, for a full tile of rows.
+    const BLOCKS: usize;
+
+    /// All lanes set to `x`.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set.
+    unsafe fn splat(x: f32) -> Self;
+
+    /// Sixteen values from memory.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set, and 16 values at `from` are readable.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// Sixteen half-precision values from memory, widened.
+    ///
+    /// # Safety
+    /// As [`Lanes::load`].
+    unsafe fn load_half(from: *const f16) -> Self;
+
+    /// Writes the lanes to memory.
+    ///
+    /// # Safety
+    /// 16 values at `to` are writable.
+    unsafe fn store(self, to: *mut f32);
+
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
+    fn over(self, other: Self) -> Self;
+
+    /// `self * factor + term`, rounded once.
+    fn fused(self, factor: Self, term: Self) -> Self;
+
+    /// The greater of each two lanes; `other` where they are equal or one is NaN.
+    fn larger(self, other: Self) -> Self;
+
+    /// The nearest whole numbers; halves go to the even one.
+    fn rounded(self) -> Self;
+
+    /// `self * 2^exponent`. The exponents are whole numbers from -125 to 127, the magnitudes of `self` below 2, and the
+    /// products normal.
+    fn scaled(self, exponent: Self) -> Self;
+
+    /// The lanes of `then` where `self < bound`, those of `otherwise` elsewhere.
+    fn pick_below(self, bound: Self, then: Self, otherwise: Self) -> Self;
+
+    /// Whether any lane is greater than its counterpart.
+    fn any_above(self, other: Self) -> bool;
+
+    /// Lanes `from..to`; minus infinity elsewhere.
+    fn keep(self, from: usize, to: usize) -> Self;
+
+    /// The greatest lane.
+    fn greatest(self) -> f32;
+
+    /// The sum of all lanes: lane `i` and lane `i + 8` first, then 4, 2 and 1 apart.
+    fn total(self) -> f32;
+}
+
+/// Something to compute on one instruction set.
+pub(crate) trait Kernel {
+    type Output;
+
+    /// Runs the kernel. Implementations are `#[inline(always)]`, so that they are compiled for the instruction set.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of `V`, and what the kernel itself demands holds.
+    unsafe fn run<V: Lanes>(self) -> Self::Output;
+}
+
+/// Runs a kernel on an instruction set.
+///
+/// # Safety
+/// The CPU has `isa`, and what the kernel itself demands holds.
+pub(crate) unsafe fn run_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the caller's promise.
+        Isa::Avx512 => unsafe { avx512::run(kernel) },
+        // SAFETY: the caller's promise; the portable lanes demand nothing of the CPU.
+        _ => unsafe { kernel.run::<portable::Portable>() },
+    }
+}
