@@ -1,5 +1,7 @@
 //! Exponentials and what is built on them, lane by lane, the same on every instruction set.
 
+use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
+
 use super::lanes::Lanes;
 
 /// `(2^r - 1) / r` for `r` from -0.5 to 0.5; as part of `2^r` its relative error is at most 9.2e-8.
@@ -47,7 +49,7 @@ unsafe fn power_less_one<V: Lanes>(r: V) -> V {
 pub(crate) unsafe fn tanh<V: Lanes>(x: V) -> V {
     // SAFETY: the caller's promise.
     let [zero, one, two, negative_one, factor, most] =
-        unsafe { [0.0, 1.0, 2.0, -1.0, 2.0 * std::f32::consts::LOG2_E, -30.0].map(|x| V::splat(x)) };
+        unsafe { [0.0, 1.0, 2.0, -1.0, 2.0 * LOG2_E, -30.0].map(|x| V::splat(x)) };
     // With z = e^(-2|x|) - 1: tanh(|x|) = -z / (z + 2).
     let size = x.larger(zero.minus(x));
     let exponent = size.times(zero.minus(factor)).larger(most);
@@ -58,4 +60,80 @@ pub(crate) unsafe fn tanh<V: Lanes>(x: V) -> V {
     let less_one = rest.fused(power, power.minus(one));
     let tanh = less_one.over(less_one.plus(two));
     x.pick_below(zero, tanh, tanh.times(negative_one))
+}
+
+/// The greatest exponent that [`power_of_two`] takes.
+const MOST: f32 = 126.0;
+
+/// `x / (1 + 2^-scaled)`.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn gated_by_power<V: Lanes>(x: V, scaled: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let exponent = V::splat(0.0).minus(scaled.larger(V::splat(-MOST)));
+        x.over(power_of_two(exponent).plus(V::splat(1.0)))
+    }
+}
+
+/// `x / (1 + e^-x)`.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+pub(crate) unsafe fn silu<V: Lanes>(x: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { gated_by_power(x, x.times(V::splat(LOG2_E))) }
+}
+
+/// `x * (1 + tanh(u)) / 2` with `u = sqrt(2 / pi) * (x + 0.044715 x^3)`, which is `x / (1 + e^(-2 u))`.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+pub(crate) unsafe fn gelu_tanh<V: Lanes>(x: V) -> V {
+    const LINEAR: f32 = 2.0 * LOG2_E * 0.797_884_6;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let polynomial = x.times(x).fused(V::splat(0.044_715 * LINEAR), V::splat(LINEAR));
+        gated_by_power(x, x.times(polynomial))
+    }
+}
+
+/// `P(t)` in `erfc(z) = e^(-z^2) * t * P(t)` with `t = 1 / (1 + 0.4 z)`, for `z` of at least 0; relative error 5.8e-8.
+const TAIL: [f32; 9] = [
+    0.040_267_46,
+    -0.135_470_93,
+    0.073_841_83,
+    0.099_729_896,
+    0.071_508_124,
+    0.196_963_09,
+    0.200_958_56,
+    0.226_575_72,
+    0.225_626_3,
+];
+
+/// `x * (1 + erf(x / sqrt 2)) / 2`.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+pub(crate) unsafe fn gelu<V: Lanes>(x: V) -> V {
+    // With z = |x| / sqrt 2 the result is x * erfc(z) / 2 for negative x, and x less that for others.
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (zero, one) = (V::splat(0.0), V::splat(1.0));
+        let z = x.larger(zero.minus(x)).times(V::splat(FRAC_1_SQRT_2));
+        let t = one.over(z.fused(V::splat(0.4), one));
+        let [first, others @ ..] = TAIL;
+        let mut tail = V::splat(first);
+        for coefficient in others {
+            tail = tail.fused(t, V::splat(coefficient));
+        }
+        let power = power_of_two(z.times(z).times(V::splat(-LOG2_E)));
+        let half = x.times(V::splat(0.5)).times(tail.times(t)).times(power);
+        x.pick_below(zero, half, x.minus(half))
+    }
 }

@@ -104,3 +104,31 @@ pub(crate) unsafe fn run_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         _ => unsafe { kernel.run::<portable::Portable>() },
     }
 }
+
+/// The first `count` values from memory, at most 16; 0 in the other lanes.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`, and `count` values at `from` are readable.
+#[inline(always)]
+pub(crate) unsafe fn load_part<V: Lanes>(from: *const f32, count: usize) -> V {
+    let mut part = [0.0; WIDTH];
+    // SAFETY: the caller's promise; the array has 16 values.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), count.min(WIDTH));
+        V::load(part.as_ptr())
+    }
+}
+
+/// Writes the first `count` lanes, at most 16, to memory.
+///
+/// # Safety
+/// `count` values at `to` are writable.
+#[inline(always)]
+pub(crate) unsafe fn store_part<V: Lanes>(lanes: V, to: *mut f32, count: usize) {
+    let mut part = [0.0; WIDTH];
+    // SAFETY: the caller's promise; the array has 16 values.
+    unsafe {
+        lanes.store(part.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(part.as_ptr(), to, count.min(WIDTH));
+    }
+}
