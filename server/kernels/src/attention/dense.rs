@@ -5,10 +5,17 @@ use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
 use super::{
     BLOCK, GROUP, GROUP_BLOCKS, Scores, fits,
     panel::{Panel, Row, Scaling, Source, blocks_of},
-    tensors::{Locked, Rows, Shared},
+    tensors::Heads,
     tile::{Group, Span},
 };
-use crate::{elementwise::lanes::run_on, isa::Isa, team};
+use crate::{
+    elementwise::{
+        lanes::run_on,
+        rows::{Address, Locked},
+    },
+    isa::Isa,
+    team,
+};
 
 /// Rows of a panel: the more, the less often keys are transposed.
 const PANEL_ROWS: usize = 96;
@@ -23,7 +30,9 @@ pub(super) struct Inputs<'a> {
 
 pub(super) fn attend(inputs: &Inputs, scores: &Scores, isa: Isa) -> Result<Option<Tensor>> {
     let tensors = [inputs.q, inputs.k, inputs.v].map(Locked::new);
-    let [Some(queries), Some(keys), Some(values)] = [tensors[0].rows(), tensors[1].rows(), tensors[2].rows()] else {
+    let [Some(queries), Some(keys), Some(values)] =
+        [Heads::new(&tensors[0]), Heads::new(&tensors[1]), Heads::new(&tensors[2])]
+    else {
         return Ok(None);
     };
     let ([b, h, n, size], [kb, kv_heads, l, kd]) = (queries.dims, keys.dims);
@@ -46,7 +55,7 @@ pub(super) fn attend(inputs: &Inputs, scores: &Scores, isa: Isa) -> Result<Optio
         },
     };
     let mut out = vec![0.0; b * h * n * size];
-    let step = Step { isa, queries, keys, values, mask, scores: *scores, result: Shared::new(&mut out) };
+    let step = Step { isa, queries, keys, values, mask, scores: *scores, result: Address::new(out.as_mut_ptr()) };
     step.run();
     Ok(Some(Tensor::from_vec(out, (b, h, n, size), &Device::Cpu)?))
 }
@@ -68,12 +77,12 @@ fn expanded(mask: &Tensor, dims: [usize; 4]) -> Result<Option<Tensor>> {
 /// One call's attention.
 struct Step<'a> {
     isa: Isa,
-    queries: Rows<'a>,
-    keys: Rows<'a>,
-    values: Rows<'a>,
+    queries: Heads<'a>,
+    keys: Heads<'a>,
+    values: Heads<'a>,
     mask: Option<(&'a [f32], &'a Layout)>,
     scores: Scores,
-    result: Shared<f32>,
+    result: Address<f32>,
 }
 
 impl Step<'_> {

@@ -51,11 +51,13 @@ pub struct Cache<'a> {
     pub keys: &'a Tensor,
     /// Pool of as many values. Within a block of a head: the first token's value, then the second's.
     pub values: &'a Tensor,
-    /// The blocks of each sequence, u32 (batch, most blocks). What follows a sequence's last block is not read.
+    /// The blocks of each run's sequence, u32 (runs, most blocks). What follows a sequence's last block is not read.
     pub tables: &'a Tensor,
-    /// Tokens of each sequence, its new tokens included, u32 (batch).
+    /// Tokens of each run's sequence up to the run's last row, u32 (runs).
     pub lens: &'a Tensor,
-    /// The place of each new token, i64, batch x new tokens of them: `16 * block + offset`, or -1 for padding.
+    /// Rows of each run, in order.
+    pub counts: &'a [usize],
+    /// The place of each row's key and value, i64, as many as there are rows: `16 * block + offset`.
     pub slots: &'a Tensor,
 }
 
@@ -77,10 +79,10 @@ pub fn dense(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scores: 
 
 /// Writes the new tokens' keys and values into the cache, then lets each attend to its sequence up to itself.
 ///
-/// `q` is (b, h, n, d), `k` and `v` are (b, key heads, n, d), f32, with any strides whose last is 1. The new tokens of
-/// sequence `i` are its last ones: as many as row `i` of the slots has that are not -1. A row of padding gives 0.
+/// A row is one new token; a run is some consecutive new tokens of one sequence, of which there may be several runs. `q` is
+/// (rows, h, 1, d), `k` and `v` are (rows, key heads, 1, d), f32, with any strides whose last is 1.
 ///
-/// Returns (b, h, n, d), a transposed view of contiguous (b, n, h, d). Fails, without a change of the cache, for types and
+/// Returns contiguous (rows, h, 1, d). Fails, without a change of the cache, for types and
 /// shapes that are not supported, and for slots, blocks and lengths that do not fit the pool.
 pub fn paged(q: &Tensor, k: &Tensor, v: &Tensor, cache: &Cache, scores: &Scores) -> Result<Tensor> {
     paged::attend(q, Some((k, v)), cache, scores, isa::current())

@@ -6,20 +6,25 @@ use half::f16;
 use super::{
     BLOCK, Cache, Scores, fits,
     panel::{Panel, Row, Scaling, Source, blocks_of},
-    tensors::{Locked, Rows, Shared, Stored, is_stored, same_storage, with_pools},
+    tensors::{Heads, Stored, is_stored, same_storage, with_pools},
     tile::{Group, Span},
 };
-use crate::{elementwise::lanes::run_on, isa::Isa, team};
+use crate::{
+    elementwise::{
+        lanes::run_on,
+        rows::{Address, Locked},
+    },
+    isa::Isa,
+    team,
+};
 
 /// Most rows of a panel: with their sums and weights and a group's keys they fit the innermost caches.
 const PANEL_ROWS: usize = 48;
 
-/// A sequence's part of a step.
+/// Consecutive tokens of one sequence: a run.
 struct Sequence {
-    /// Its row of the batch.
+    /// The row of its first new token.
     row: usize,
-    /// Its first new token's column in the batch.
-    column: usize,
     /// New tokens.
     new: usize,
     /// All tokens, the new ones included.
@@ -32,9 +37,9 @@ struct Sequence {
 /// Sizes that all parts of a step share.
 #[derive(Clone, Copy)]
 struct Sizes {
+    /// Rows of the step.
     batch: usize,
     heads: usize,
-    new: usize,
     size: usize,
     kv_heads: usize,
     blocks: usize,
@@ -89,7 +94,7 @@ fn sizes(q: &Tensor, new: Option<(&Tensor, &Tensor)>, cache: &Cache) -> Result<S
         }
         None => second,
     };
-    if !fits(size) || kv_heads == 0 || !heads.is_multiple_of(kv_heads) || batch == 0 || heads == 0 || tokens == 0 {
+    if !fits(size) || kv_heads == 0 || !heads.is_multiple_of(kv_heads) || batch == 0 || heads == 0 || tokens != 1 {
         bail!("attention: queries {:?} with {kv_heads} key heads are not supported", q.dims());
     }
     let count = blocks * kv_heads * BLOCK * size;
@@ -101,7 +106,7 @@ fn sizes(q: &Tensor, new: Option<(&Tensor, &Tensor)>, cache: &Cache) -> Result<S
     if !is_stored(kind) || cache.values.dtype() != kind {
         bail!("attention: a cache of {kind:?} and {:?} is not supported", cache.values.dtype());
     }
-    Ok(Sizes { batch, heads, new: tokens, size, kv_heads, blocks })
+    Ok(Sizes { batch, heads, size, kv_heads, blocks })
 }
 
 /// Reads and checks what the step's sequences are.
@@ -109,28 +114,36 @@ fn sequences(cache: &Cache, sizes: Sizes) -> Result<Vec<Sequence>> {
     let tables = cache.tables.to_vec2::<u32>()?;
     let lens = cache.lens.to_vec1::<u32>()?;
     let slots = cache.slots.flatten_all()?.to_vec1::<i64>()?;
-    if tables.len() != sizes.batch || lens.len() != sizes.batch || slots.len() != sizes.batch * sizes.new {
+    let runs = cache.counts.len();
+    let rows: usize = cache.counts.iter().sum();
+    if tables.len() != runs || lens.len() != runs || slots.len() != sizes.batch || rows != sizes.batch {
         let (tables, lens, slots) = (cache.tables.dims(), cache.lens.dims(), cache.slots.dims());
-        bail!("attention: tables {tables:?}, lengths {lens:?} and slots {slots:?} do not fit the batch");
+        bail!(
+            "attention: tables {tables:?}, lengths {lens:?}, slots {slots:?} and {rows} rows do not fit {}",
+            sizes.batch
+        );
     }
-    let rows = tables.into_iter().zip(lens).zip(slots.chunks(sizes.new)).enumerate();
-    rows.map(|(row, ((table, len), slots))| sequence(row, &table, len as usize, slots, sizes)).collect()
+    let mut row = 0;
+    let mut sequences = Vec::with_capacity(runs);
+    for ((table, len), count) in tables.iter().zip(lens).zip(cache.counts) {
+        sequences.push(sequence(row, table, len as usize, slots.get(row..row + count).unwrap_or_default(), sizes)?);
+        row += count;
+    }
+    Ok(sequences)
 }
 
 fn sequence(row: usize, table: &[u32], len: usize, slots: &[i64], sizes: Sizes) -> Result<Sequence> {
-    let column = slots.iter().take_while(|slot| **slot < 0).count();
-    let slots: Vec<usize> = slots.iter().skip(column).map_while(|slot| usize::try_from(*slot).ok()).collect();
     let new = slots.len();
-    let len = if new == 0 { 0 } else { len };
+    let slots: Vec<usize> = slots.iter().map_while(|slot| usize::try_from(*slot).ok()).collect();
     let blocks: Vec<usize> = table.iter().take(len.div_ceil(BLOCK)).map(|block| *block as usize).collect();
-    if new > len || blocks.len() < len.div_ceil(BLOCK) {
+    if new > len || slots.len() < new || blocks.len() < len.div_ceil(BLOCK) {
         bail!("attention: row {row} has {new} new of {len} tokens in {} blocks", blocks.len());
     }
     let outside = |block: &usize| *block >= sizes.blocks;
     if blocks.iter().any(outside) || slots.iter().any(|slot| outside(&(slot / BLOCK))) {
         bail!("attention: row {row} names a block beyond the pool's {}", sizes.blocks);
     }
-    Ok(Sequence { row, column, new, len, blocks, slots })
+    Ok(Sequence { row, new, len, blocks, slots })
 }
 
 fn attend_to<T: Stored>(
@@ -140,14 +153,14 @@ fn attend_to<T: Stored>(
     (scores, isa): (&Scores, Isa),
     (sizes, sequences): (Sizes, &[Sequence]),
 ) -> Result<Tensor> {
-    let mut out = vec![0.0; sizes.batch * sizes.new * sizes.heads * sizes.size];
-    let result = Shared::new(&mut out);
+    let mut out = vec![0.0; sizes.batch * sizes.heads * sizes.size];
+    let result = Address::new(out.as_mut_ptr());
     let unsupported = || candle_core::Error::Msg("attention: queries, keys and values must be f32 on the CPU".into());
     let q = Locked::new(q);
-    let queries = q.rows().ok_or_else(unsupported)?;
+    let queries = Heads::new(&q).ok_or_else(unsupported)?;
     let new = new.map(|(k, v)| (Locked::new(k), Locked::new(v)));
     let new = match &new {
-        Some((k, v)) => Some((k.rows().ok_or_else(unsupported)?, v.rows().ok_or_else(unsupported)?)),
+        Some((k, v)) => Some((Heads::new(k).ok_or_else(unsupported)?, Heads::new(v).ok_or_else(unsupported)?)),
         None => None,
     };
     with_pools::<T>(cache.keys, cache.values, |keys, values| {
@@ -158,26 +171,25 @@ fn attend_to<T: Stored>(
         step.run(sequences);
         Ok(())
     })?;
-    let shape = (sizes.batch, sizes.new, sizes.heads, sizes.size);
-    Tensor::from_vec(out, shape, &candle_core::Device::Cpu)?.transpose(1, 2)
+    Tensor::from_vec(out, (sizes.batch, sizes.heads, 1, sizes.size), &candle_core::Device::Cpu)
 }
 
 /// Writes the new tokens' keys and values into the pool.
 fn write_tokens<T: Stored>(
     sequences: &[Sequence],
     sizes: Sizes,
-    (k, v): (Rows, Rows),
+    (k, v): (Heads, Heads),
     (keys, values): (&mut [T], &mut [T]),
 ) {
     for sequence in sequences {
         for head in 0..sizes.kv_heads {
             for (t, slot) in sequence.slots.iter().enumerate() {
                 let (at, offset) = (sizes.at(slot / BLOCK, head), slot % BLOCK);
-                let key = k.row(sequence.row, head, sequence.column + t);
+                let key = k.row(sequence.row + t, head, 0);
                 for (to, from) in keys[at..at + sizes.block()][offset..].iter_mut().step_by(BLOCK).zip(key) {
                     *to = T::narrowed(*from);
                 }
-                let value = v.row(sequence.row, head, sequence.column + t);
+                let value = v.row(sequence.row + t, head, 0);
                 for (to, from) in values[at + offset * sizes.size..][..sizes.size].iter_mut().zip(value) {
                     *to = T::narrowed(*from);
                 }
@@ -191,10 +203,10 @@ struct Step<'a, T> {
     isa: Isa,
     sizes: Sizes,
     scores: Scores,
-    queries: Rows<'a>,
+    queries: Heads<'a>,
     keys: &'a [T],
     values: &'a [T],
-    result: Shared<f32>,
+    result: Address<f32>,
 }
 
 /// Some new tokens of one sequence, for the heads that share a key head.
@@ -222,17 +234,17 @@ impl<T: Stored> Step<'_, T> {
 
     fn task(&self, task: &Task) {
         let Task { sequence, head, from, to } = *task;
-        let Sizes { heads, new, size, kv_heads, .. } = self.sizes;
+        let Sizes { heads, size, kv_heads, .. } = self.sizes;
         let group = heads / kv_heads;
         let mut rows = Vec::with_capacity((to - from) * group);
         for t in from..to {
             let end = sequence.len - sequence.new + t + 1;
             let begin = self.scores.window.map_or(0, |window| end.saturating_sub(window.max(1)));
             for h in head * group..(head + 1) * group {
-                let column = sequence.column + t;
+                let row = sequence.row + t;
                 rows.push(Row {
-                    query: self.queries.row(sequence.row, h, column).as_ptr(),
-                    result: self.result.at(((sequence.row * new + column) * heads + h) * size),
+                    query: self.queries.row(row, h, 0).as_ptr(),
+                    result: self.result.at((row * heads + h) * size),
                     from: begin,
                     to: end,
                     mask: None,

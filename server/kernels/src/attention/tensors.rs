@@ -1,42 +1,26 @@
 //! Access to the memory of candle's tensors.
 
-use std::{cell::RefCell, sync::RwLockReadGuard};
+use std::cell::RefCell;
 
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor, bail};
 use half::f16;
 
 use super::tile::Element;
+use crate::elementwise::rows::Locked;
 
-/// A tensor's storage, locked for reading.
-pub(super) struct Locked<'a> {
-    storage: RwLockReadGuard<'a, Storage>,
-    layout: &'a Layout,
-}
-
-impl<'a> Locked<'a> {
-    pub(super) fn new(tensor: &'a Tensor) -> Self {
-        let (storage, layout) = tensor.storage_and_layout();
-        Self { storage, layout }
-    }
-
-    /// The tensor as rows of f32, or `None` if it is not f32 (b, h, n, d) on the CPU with a last stride of 1.
-    pub(super) fn rows(&self) -> Option<Rows<'_>> {
-        let Storage::Cpu(CpuStorage::F32(data)) = &*self.storage else { return None };
-        Rows::new(data, self.layout)
-    }
-}
-
-/// Rows of f32 of a tensor (b, h, n, d).
+/// Vectors of f32 of a tensor (b, h, n, d), such as the queries.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct Heads<'a> {
     data: &'a [f32],
     start: usize,
     pub dims: [usize; 4],
     strides: [usize; 3],
 }
 
-impl<'a> Rows<'a> {
-    fn new(data: &'a [f32], layout: &Layout) -> Option<Self> {
+impl<'a> Heads<'a> {
+    /// `None` if the tensor is not f32 (b, h, n, d) on the CPU with a last stride of 1, or is empty.
+    pub(super) fn new(tensor: &'a Locked) -> Option<Self> {
+        let (data, layout) = (tensor.data()?, tensor.layout());
         let (&[b, h, n, d], &[sb, sh, sn, sd]) = (layout.dims(), layout.stride()) else { return None };
         if b * h * n * d == 0 || (sd != 1 && d > 1) {
             return None;
@@ -54,18 +38,18 @@ impl<'a> Rows<'a> {
         self.start + b * self.strides[0] + h * self.strides[1] + n * self.strides[2]
     }
 
-    /// Row (`b`, `h`, `n`): `d` values.
+    /// Vector (`b`, `h`, `n`): `d` values.
     pub(super) fn row(&self, b: usize, h: usize, n: usize) -> &'a [f32] {
         let at = self.index(b, h, n);
         &self.data[at..at + self.dims[3]]
     }
 
-    /// Address of row (`b`, `h`, `n`), from which the head's other rows can be reached too.
+    /// Address of vector (`b`, `h`, `n`), from which the head's others can be reached too.
     pub(super) fn address(&self, b: usize, h: usize, n: usize) -> *const f32 {
         self.data.as_ptr().wrapping_add(self.index(b, h, n))
     }
 
-    /// Values from a row to the next of the same head.
+    /// Values from a vector to the next of the same head.
     pub(super) fn stride(&self) -> usize {
         self.strides[2]
     }
@@ -134,31 +118,10 @@ fn write<T: Stored>(tensor: &Tensor, mut work: impl FnMut(&mut [T]) -> Result<()
 
 /// Whether two tensors are views of one storage.
 pub(super) fn same_storage(a: &Tensor, b: &Tensor) -> bool {
-    let (a, b) = (Locked::new(a), Locked::new(b));
-    std::ptr::eq(&*a.storage, &*b.storage)
+    Locked::new(a).shares_storage(&Locked::new(b))
 }
 
 /// Whether a cache of this type is supported.
 pub(super) fn is_stored(kind: DType) -> bool {
     matches!(kind, DType::F32 | DType::F16)
-}
-
-/// Memory that several threads write, each its own part.
-#[derive(Clone, Copy)]
-pub(super) struct Shared<T>(*mut T);
-
-// SAFETY: whoever writes through the pointer answers for threads writing disjoint parts; see `at`.
-unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    pub(super) fn new(data: &mut [T]) -> Self {
-        Self(data.as_mut_ptr())
-    }
-
-    /// The address of value `index`. Threads must not write what others read or write at the same time.
-    pub(super) fn at(self, index: usize) -> *mut T {
-        self.0.wrapping_add(index)
-    }
 }

@@ -78,43 +78,38 @@ impl Pool {
         Self { model, keys, values, sequences }
     }
 
-    /// A tensor (batch, heads, tokens, size) of pieces, padded, as a transposed view of (batch, tokens, heads, size).
-    fn batch(&self, pieces: &[Piece], heads: usize, data: impl Fn(&Sequence) -> &[f32]) -> Tensor {
-        let most = pieces.iter().map(|(_, range)| range.len()).max().unwrap();
+    /// A tensor (rows, heads, 1, size) of the pieces' tokens.
+    fn rows(&self, pieces: &[Piece], heads: usize, data: impl Fn(&Sequence) -> &[f32]) -> Tensor {
         let token = heads * self.model.size;
-        let mut all = Vec::new();
-        for (sequence, range) in pieces {
-            let data = data(&self.sequences[*sequence]);
-            all.extend_from_slice(&data[range.start * token..range.end * token]);
-            all.resize(all.len() + (most - range.len()) * token, f32::NAN);
-        }
-        let shape = (pieces.len(), most, heads, self.model.size);
+        let of = |(sequence, range): &Piece| &data(&self.sequences[*sequence])[range.start * token..range.end * token];
+        let all: Vec<f32> = pieces.iter().flat_map(of).copied().collect();
+        let shape = (all.len() / token, 1, heads, self.model.size);
         Tensor::from_vec(all, shape, &Device::Cpu).unwrap().transpose(1, 2).unwrap()
     }
 
-    /// Computes the pieces in one step. Returns the results (batch, tokens, heads, size).
+    /// Computes the pieces in one step, a run each. Returns the results (rows, heads, 1, size).
     pub(super) fn step(&self, pieces: &[Piece], isa: Isa) -> Tensor {
-        let most = pieces.iter().map(|(_, range)| range.len()).max().unwrap();
         let (mut tables, mut slots) = (Vec::new(), Vec::new());
         let width = pieces.iter().map(|(sequence, _)| self.sequences[*sequence].blocks.len()).max().unwrap() + 1;
         for (sequence, range) in pieces {
             let blocks = &self.sequences[*sequence].blocks;
             let used = range.end.div_ceil(BLOCK);
             tables.extend((0..width).map(|b| if b < used { blocks[b] } else { u32::MAX }));
-            let slot = |t: usize| (blocks[t / BLOCK] as usize * BLOCK + t % BLOCK) as i64;
-            slots.extend(range.clone().map(slot).chain(std::iter::repeat(-1)).take(most));
+            slots.extend(range.clone().map(|t| (blocks[t / BLOCK] as usize * BLOCK + t % BLOCK) as i64));
         }
         let lens: Vec<u32> = pieces.iter().map(|(_, range)| range.end as u32).collect();
+        let counts: Vec<usize> = pieces.iter().map(|(_, range)| range.len()).collect();
         let tables = Tensor::from_vec(tables, (pieces.len(), width), &Device::Cpu).unwrap();
         let lens = Tensor::from_vec(lens, pieces.len(), &Device::Cpu).unwrap();
-        let slots = Tensor::from_vec(slots, (pieces.len(), most), &Device::Cpu).unwrap();
-        let cache = Cache { keys: &self.keys, values: &self.values, tables: &tables, lens: &lens, slots: &slots };
+        let slots = Tensor::new(slots, &Device::Cpu).unwrap();
+        let (keys, values) = (&self.keys, &self.values);
+        let cache = Cache { keys, values, tables: &tables, lens: &lens, counts: &counts, slots: &slots };
         let Model { heads, kv_heads, .. } = self.model;
-        let q = self.batch(pieces, heads, |sequence| &sequence.q);
-        let (k, v) = (self.batch(pieces, kv_heads, |s| &s.k), self.batch(pieces, kv_heads, |s| &s.v));
+        let q = self.rows(pieces, heads, |sequence| &sequence.q);
+        let (k, v) = (self.rows(pieces, kv_heads, |s| &s.k), self.rows(pieces, kv_heads, |s| &s.v));
         let out = paged::attend(&q, Some((&k, &v)), &cache, &self.model.scores, isa).unwrap();
-        let out = out.transpose(1, 2).unwrap();
         assert!(out.is_contiguous());
+        assert_eq!(out.dims(), q.dims());
         out
     }
 
@@ -133,33 +128,30 @@ impl Pool {
 
     /// Compares a step's result with the reference.
     pub(super) fn check(&self, pieces: &[Piece], found: &Tensor) {
-        let most = found.dim(1).unwrap();
         let found = values(found);
-        let Model { heads, kv_heads, size, scores, kind } = self.model;
-        let row = heads * size;
-        for (i, (index, range)) in pieces.iter().enumerate() {
-            let sequence = &self.sequences[*index];
-            for t in 0..most {
-                let found = &found[(i * most + t) * row..][..row];
-                if t >= range.len() {
-                    assert!(found.iter().all(|x| *x == 0.0), "padding");
-                    continue;
-                }
-                let position = range.start + t;
-                let from = scores.window.map_or(0, |window| (position + 1).saturating_sub(window));
-                for h in 0..heads {
-                    let head = h / (heads / kv_heads);
-                    let of = |data: &[f32]| -> Vec<Vec<f32>> {
-                        let token = |t: usize| &data[(t * kv_heads + head) * size..][..size];
-                        (from..=position).map(|t| token(t).iter().map(|x| stored(*x, kind)).collect()).collect()
-                    };
-                    let (keys, values) = (of(&sequence.k), of(&sequence.v));
-                    let [keys, values] = [&keys, &values].map(|x| x.iter().map(Vec::as_slice).collect::<Vec<_>>());
-                    let query = &sequence.q[(position * heads + h) * size..][..size];
-                    let expected = attend(query, &keys, &values, &vec![0.0; keys.len()], &scores);
-                    assert_near(&found[h * size..][..size], &expected, 3e-6, &format!("position {position}, head {h}"));
-                }
+        let mut rows = found.chunks(self.model.heads * self.model.size);
+        for (sequence, range) in pieces {
+            for position in range.clone() {
+                self.check_row(&self.sequences[*sequence], position, rows.next().unwrap());
             }
+        }
+        assert!(rows.next().is_none());
+    }
+
+    fn check_row(&self, sequence: &Sequence, position: usize, found: &[f32]) {
+        let Model { heads, kv_heads, size, scores, kind } = self.model;
+        let from = scores.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        for (h, found) in found.chunks(size).enumerate() {
+            let head = h / (heads / kv_heads);
+            let of = |data: &[f32]| -> Vec<Vec<f32>> {
+                let token = |t: usize| &data[(t * kv_heads + head) * size..][..size];
+                (from..=position).map(|t| token(t).iter().map(|x| stored(*x, kind)).collect()).collect()
+            };
+            let (keys, values) = (of(&sequence.k), of(&sequence.v));
+            let [keys, values] = [&keys, &values].map(|x| x.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let query = &sequence.q[(position * heads + h) * size..][..size];
+            let expected = attend(query, &keys, &values, &vec![0.0; keys.len()], &scores);
+            assert_near(found, &expected, 3e-6, &format!("position {position}, head {h}"));
         }
     }
 }
