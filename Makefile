@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 CAUDAL := $(RELEASE)/caudal
 
-.PHONY: help run build chat server model test unit engine-test integration client-test e2e check stack chaos bench clean tools
+.PHONY: help run build chat patches server model test unit engine-test integration client-test e2e check stack chaos bench clean tools
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -29,7 +29,10 @@ client-ts/node_modules: client-ts/package-lock.json
 	@cd client-ts && npm ci --silent --no-audit --no-fund
 	@touch client-ts/node_modules
 
-server:
+patches: ## The patched crates that every cargo command needs, made once
+	@bash server/patches/apply.sh
+
+server: patches
 	@cargo build --release --locked -p caudal-server
 
 model: server
@@ -37,9 +40,10 @@ model: server
 
 test: build unit engine-test integration client-test e2e ## Every test: Rust, TypeScript, browser; installs what it needs
 
-unit: ## Unit tests of everything but the real engine
+unit: patches ## Unit tests of everything but the real engine
 	@bash tests/setup.sh
 	@cargo test --locked -p caudal-server --no-default-features
+	@cargo test --locked -p caudal-kernels
 
 engine-test: model ## Unit tests of the real engine, on the real model
 	@cargo test --locked --release -p caudal-server --lib -- engine::mistral model:: --test-threads 1
@@ -56,10 +60,10 @@ e2e: build ## A real browser on the real model
 	@bash tests/setup.sh
 	@cd client-ts && npm run --silent test:e2e
 
-check: client-ts/node_modules ## Format, lint, types, docs
+check: patches client-ts/node_modules ## Format, lint, types, docs
 	@cargo fmt --all --check
-	@cargo clippy --locked --workspace --all-targets --no-default-features -- -D warnings
-	@cargo clippy --locked --release -p caudal-server --all-targets -- -D warnings
+	@cargo clippy --locked --workspace --no-deps --all-targets --no-default-features -- -D warnings
+	@cargo clippy --locked --release --no-deps -p caudal-server --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p caudal-server --no-default-features
 	@cd client-ts && npm run --silent check
 

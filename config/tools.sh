@@ -16,6 +16,7 @@ if command -v python3 >/dev/null; then
 else
   need "Python 3 is missing; it fetches the default model. On Debian: apt-get install python3 python3-pip"
 fi
+command -v patch >/dev/null || need "patch is missing. On Debian: apt-get install patch"
 command -v cc >/dev/null || need "A C compiler is missing. On Debian: apt-get install build-essential"
 
 mkdir -p "$CARGO_TARGET_DIR" || need "$CARGO_TARGET_DIR cannot be made; set CARGO_TARGET_DIR to a folder you may write to."

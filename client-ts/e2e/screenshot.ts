@@ -21,7 +21,7 @@ const VIEWS = [
 
 test("pictures", async () => {
   mkdirSync(FOLDER, { recursive: true });
-  const server = await chatServer({ "engine.kind": "mistralrs", "engine.slots": 1 });
+  const server = await chatServer({ "engine.kind": "mistralrs", "engine.max_running": 1 });
   later(() => server.stop());
   for (const { name, colorScheme, width, height } of VIEWS) {
     const phone = width < 500;

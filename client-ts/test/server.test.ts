@@ -52,7 +52,7 @@ describe("a response", () => {
   });
 
   test("says where it stands in the queue", async () => {
-    const client = clientOf((await server({ ...scripted(100, 100), "engine.slots": 1 })).url);
+    const client = clientOf((await server({ ...scripted(100, 100), "engine.max_running": 1 })).url);
     const running = client.responses.create({ input: "first" });
     await running.id;
     const position = new Promise<QueuePosition>((onQueued) => {

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Slots of the scripted engine, which computes nothing.
-const SCRIPTED_SLOTS: usize = 1024;
+const SCRIPTED_MAX_RUNNING: usize = 1024;
 /// How long sockets may take to close after the last stream.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -71,7 +71,7 @@ impl App {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let models: Vec<String> =
-            engine.models().iter().map(|m| format!("model {} · {} slots", m.id, engine.slots(&m.id))).collect();
+            engine.models().iter().map(|m| format!("model {} · up to {} at once", m.id, engine.capacity(&m.id).sequences)).collect();
         let stores = stores(&settings)?;
         let (store, fleet) = (stores.responses.clone(), stores.fleet.clone());
         let kind = match &fleet {
@@ -189,8 +189,8 @@ pub async fn interrupted() -> std::io::Result<()> {
 async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) -> anyhow::Result<Arc<dyn Engine>> {
     match settings.engine.kind {
         EngineKind::Scripted => {
-            let slots = if settings.engine.slots == 0 { SCRIPTED_SLOTS } else { settings.engine.slots };
-            Ok(Arc::new(Scripted::load(settings.engine.scripted.clone(), slots, &progress).await))
+            let most = if settings.engine.max_running == 0 { SCRIPTED_MAX_RUNNING } else { settings.engine.max_running };
+            Ok(Arc::new(Scripted::load(settings.engine.scripted.clone(), most, &progress).await))
         }
         #[cfg(not(feature = "mistralrs"))]
         EngineKind::Mistralrs => anyhow::bail!(
@@ -198,25 +198,17 @@ async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) 
         ),
         #[cfg(feature = "mistralrs")]
         EngineKind::Mistralrs => {
-            use crate::{
-                engine::mistral::{MistralConfig, MistralEngine},
-                settings::AuthMode,
-            };
+            use crate::engine::mistral::{MistralConfig, MistralEngine};
 
             let engine = &settings.engine;
-            let mut tenants: Vec<&str> = settings.auth.keys.iter().map(|key| key.tenant.as_str()).collect();
-            tenants.sort_unstable();
-            tenants.dedup();
             let config = MistralConfig {
                 models: engine.models.clone(),
-                mode: engine.mode,
                 max_running: engine.max_running,
-                slots: engine.slots,
                 threads: engine.threads,
                 context_length: engine.context_length,
-                prefix_cache_mb: engine.prefix_cache_mb,
+                kv_mb: engine.kv_mb,
+                kv_type: engine.kv_type,
                 gpu_memory: engine.gpu_memory,
-                one_tenant: settings.auth.mode == AuthMode::None || tenants.len() <= 1,
             };
             Ok(Arc::new(MistralEngine::load(config, progress).await?))
         }

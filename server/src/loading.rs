@@ -15,7 +15,7 @@ pub async fn show(mut progress: watch::Receiver<Vec<ModelStatus>>) {
         match &bar {
             Some(bar) => {
                 bar.set_length(models.len().max(1) as u64);
-                bar.set_position(models.iter().filter(|model| model.slots_loaded > 0).count() as u64);
+                bar.set_position(models.iter().filter(|model| model.loaded).count() as u64);
                 bar.set_message(words(&models));
                 bar.tick();
             }
@@ -28,7 +28,7 @@ pub async fn show(mut progress: watch::Receiver<Vec<ModelStatus>>) {
 }
 
 fn words(models: &[ModelStatus]) -> String {
-    match models.iter().find(|model| model.slots_loaded == 0) {
+    match models.iter().find(|model| !model.loaded) {
         Some(next) => next.id.clone(),
         None if models.is_empty() => "checking the models".into(),
         None => "starting".into(),
@@ -50,9 +50,9 @@ mod tests {
 
     #[test]
     fn the_model_being_loaded_is_named() {
-        let status = |id: &str, slots_loaded| ModelStatus { id: id.into(), slots_loaded, slots: 2 };
+        let status = |id: &str, loaded| ModelStatus { id: id.into(), loaded };
         assert_eq!(words(&[]), "checking the models");
-        assert_eq!(words(&[status("a", 1), status("b", 0)]), "b");
-        assert_eq!(words(&[status("a", 1), status("b", 2)]), "starting");
+        assert_eq!(words(&[status("a", true), status("b", false)]), "b");
+        assert_eq!(words(&[status("a", true), status("b", true)]), "starting");
     }
 }

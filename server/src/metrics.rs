@@ -54,8 +54,7 @@ pub struct Metrics {
     first_token: Times,
     inter_token: Times,
     response: Times,
-    slots: Gauges,
-    slots_loaded: Gauges,
+    most: Gauges,
     running: Gauges,
     waiting: Gauges,
     pub prompt_cache: PromptCacheCounts,
@@ -78,8 +77,7 @@ pub struct PromptCacheCounts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Load {
     pub model: String,
-    pub slots: usize,
-    pub slots_loaded: usize,
+    pub most: usize,
     pub running: usize,
     pub waiting: usize,
 }
@@ -103,8 +101,7 @@ impl Default for Metrics {
             first_token: timed(r, "time_to_first_token", "From creation to the first token in the log"),
             inter_token: timed(r, "inter_token_latency", "From a token in the log to the next"),
             response: timed(r, "response", "From creation to the end"),
-            slots: registered(r, "slots", "Responses that can run at once"),
-            slots_loaded: registered(r, "slots_loaded", "Slots that are there; the others are being loaded"),
+            most: registered(r, "running_max", "Responses that can run at once"),
             running: registered(r, "running", "Responses that run"),
             waiting: registered(r, "waiting", "Responses that wait for a slot"),
             prompt_cache,
@@ -165,11 +162,10 @@ impl Metrics {
 
     /// All of it as OpenMetrics text, with what the models do now.
     pub fn text(&self, models: impl IntoIterator<Item = Load>) -> String {
-        for Load { model, slots, slots_loaded, running, waiting } in models {
+        for Load { model, most, running, waiting } in models {
             let of = Model { model };
             let set = [
-                (&self.slots, slots),
-                (&self.slots_loaded, slots_loaded),
+                (&self.most, most),
                 (&self.running, running),
                 (&self.waiting, waiting),
             ];
@@ -206,7 +202,7 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// It has a slot.
+    /// It runs.
     pub fn admitted(&self) {
         self.observe(&self.queue);
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     engine::{
-        model::{Mode, ModelSettings, one_or_more},
+        model::{KvType, ModelSettings, one_or_more},
         scripted::ScriptedSettings,
     },
     store::Retention,
@@ -82,12 +82,11 @@ pub struct Engine {
     pub kind: EngineKind,
     #[serde(deserialize_with = "one_or_more")]
     pub models: Vec<ModelSettings>,
-    pub mode: Mode,
-    pub slots: usize,
     pub max_running: usize,
     pub threads: usize,
     pub context_length: u32,
-    pub prefix_cache_mb: u64,
+    pub kv_mb: u64,
+    pub kv_type: KvType,
     pub gpu_memory: f32,
     pub scripted: ScriptedSettings,
 }
@@ -322,8 +321,8 @@ impl Settings {
         if !self.auth.admin_key.expose().is_empty() && self.auth.admin_key.expose().len() < 8 {
             return wrong("auth.admin_key needs at least 8 characters");
         }
-        if self.engine.max_running == 0 || !(0.05..=1.0).contains(&self.engine.gpu_memory) {
-            return wrong("engine.max_running must be above 0 and engine.gpu_memory from 0.05 to 1");
+        if !(0.05..=1.0).contains(&self.engine.gpu_memory) {
+            return wrong("engine.gpu_memory must be from 0.05 to 1");
         }
         if self.store.kind == StoreKind::Redis && self.store.redis.url.expose().is_empty() {
             return wrong(
@@ -390,8 +389,19 @@ fn describe(error: &figment::Error) -> String {
         .as_ref()
         .map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
     let source = source.filter(|s| !s.contains("string")).map(|s| format!(" (from {s})")).unwrap_or_default();
-    format!("{}: {}{source}", path.join("."), error.kind)
+    let (path, kind) = (path.join("."), &error.kind);
+    match GONE.iter().find(|(gone, _)| path == *gone || path.starts_with("engine.models") && path.ends_with(&gone[6..])) {
+        Some((_, instead)) => format!("{path}: this setting is gone; {instead}{source}"),
+        None => format!("{path}: {kind}{source}"),
+    }
 }
+
+/// Settings that earlier versions had, and what took their place.
+const GONE: [(&str, &str); 3] = [
+    ("engine.mode", "every model runs its generations as one batch, so remove it"),
+    ("engine.slots", "engine.max_running is how many generations of a model run at once"),
+    ("engine.prefix_cache_mb", "engine.kv_mb is the memory for the keys and values of a model, cached ones included"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -433,11 +443,11 @@ mod tests {
             id: "b".into(),
             aliases: vec!["c".into()],
             model: "o/b".into(),
-            slots: Some(2),
+            max_running: Some(2),
             sampling: SamplingDefaults { temperature: Some(0.5), ..SamplingDefaults::default() },
             ..ModelSettings::default()
         };
-        let both = r#"["/a.gguf", {id="b", aliases=["c"], model="o/b", slots=2, sampling={temperature=0.5}}]"#;
+        let both = r#"["/a.gguf", {id="b", aliases=["c"], model="o/b", max_running=2, sampling={temperature=0.5}}]"#;
         assert_eq!(models(both), [plain, named]);
         // `caudal config` prints what can be read again.
         let printed = toml::to_string(&set(&[&format!("engine.models={both}")]).unwrap()).unwrap();

@@ -27,7 +27,7 @@ async fn two_hundred_streams_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_over_the_slots_wait_and_lose_nothing() {
-    let app = spawn_app(&["engine.slots=16", "admission.queue=200", "engine.scripted.tokens=30"]);
+    let app = spawn_app(&["engine.max_running=16", "admission.queue=200", "engine.scripted.tokens=30"]);
     let options = Options { turns: 3, ..Options::new(app.address, 150, 30) };
     let report = load::run(&options).await.expect("the load runs");
     assert_whole(&report, 450, 450 * 30);

@@ -21,7 +21,7 @@ async fn turn() -> MutexGuard<'static, ()> {
 /// A server of one slot.
 async fn app() -> (App, MutexGuard<'static, ()>) {
     let turn = turn().await;
-    (Setup::real().set(&["engine.slots=1"]).spawn(), turn)
+    (Setup::real().set(&["engine.max_running=1"]).spawn(), turn)
 }
 
 fn seeded(more: Value) -> Value {
@@ -278,7 +278,7 @@ async fn likelihoods_are_of_the_tokens_said_and_the_second_turn_finds_the_first(
 #[tokio::test]
 async fn operators_see_what_was_computed() {
     let _turn = turn().await;
-    let app = Setup::real().set(&["engine.slots=1", "auth.admin_key=admin-key-1"]).spawn();
+    let app = Setup::real().set(&["engine.max_running=1", "auth.admin_key=admin-key-1"]).spawn();
     let mut client = Client::plain(&app).await;
     let first = client.run(seeded(json!({}))).await;
     let next = json!({"input": "Tell me more of the first.", "previous_response_id": first.id()});
@@ -320,12 +320,7 @@ async fn characters_are_never_cut() {
 #[tokio::test]
 async fn a_model_is_reloaded_under_a_running_stream() {
     let _turn = turn().await;
-    let app = Setup::real().set(&["engine.slots=2", "auth.admin_key=admin-key-1"]).spawn();
-    let all_slots = || async {
-        let ready = http::get(app.address, "/readyz").await.json();
-        (ready["models"][0]["slots_loaded"] == ready["models"][0]["slots"]).then_some(())
-    };
-    until("all slots to be loaded", all_slots).await;
+    let app = Setup::real().set(&["engine.max_running=2", "auth.admin_key=admin-key-1"]).spawn();
     let model = http::get(app.address, "/v1/models").await.json()["data"][0]["id"].as_str().expect("an id").to_owned();
     let reload = || async {
         let call = http::call(app.address, "POST", &format!("/admin/models/{model}/reload"));
@@ -362,9 +357,9 @@ async fn a_broken_file_does_not_replace_the_model() {
     let source = std::env::home_dir().expect("a home").join(".cache/caudal/models");
     let source = std::env::var_os("CAUDAL_MODEL_DIR").map_or(source, Into::into);
     let path = std::env::temp_dir().join(format!("caudal-swap-{}.gguf", std::process::id()));
-    std::fs::copy(source.join("SmolLM2-135M-Instruct.Q8_0.gguf"), &path).expect("the default model");
+    std::fs::copy(source.join("SmolLM2-135M-Instruct.Q4_1.gguf"), &path).expect("the default model");
     let models = format!("engine.models=[{{model={path:?}, id=\"m\", aliases=[\"n\"], sampling={{temperature=0.0}}}}]");
-    let app = Setup::real().set(&[&models, "engine.slots=1", "auth.admin_key=admin-key-1"]).spawn();
+    let app = Setup::real().set(&[&models, "engine.max_running=1", "auth.admin_key=admin-key-1"]).spawn();
     let question = json!({"input": "Name a river.", "model": "n", "max_output_tokens": 8});
     let mut client = Client::plain(&app).await;
     let first = client.run(question.clone()).await;

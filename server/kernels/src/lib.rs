@@ -10,11 +10,15 @@
 //! | `product` | products of quantised weights |
 //! | `attention` | attention, dense and over the paged cache |
 //! | `elementwise` | norms, activations, rotary embeddings |
+//! | `embedding` | embedding tables that stay quantised |
 //!
 //! This is the only crate of the workspace with `unsafe`. Each use states why it is sound.
 
 pub mod attention;
 pub mod elementwise;
+mod embedding;
 pub mod isa;
 pub mod product;
 pub mod team;
+
+pub use embedding::Embedding;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use model::{ModelInfo, ModelStatus, ReloadError, Reloaded};
+pub use model::{Capacity, ModelInfo, ModelStatus, ReloadError, Reloaded};
 pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
 
@@ -29,8 +29,8 @@ pub use sampler::{Sampler, Sampling};
 pub struct GenerateRequest {
     /// The rendered prompt.
     pub prompt: Vec<u32>,
-    /// Whose it is: KV is reused within a scope and never across.
-    pub scope: Arc<str>,
+    /// Whose it is. Keys and values are reused within a tenant and never across.
+    pub tenant: Arc<str>,
     /// Tokens already generated for this prompt. Not empty when a generation is continued after a loss: their text is not
     /// sent again, but it counts for stop strings, for the position of the sampler and for `max_output_tokens`.
     pub output: Vec<u32>,
@@ -59,8 +59,8 @@ pub struct Delta {
     /// One a token, where the request asked for them; none with the tokens that close an output at its bound, for which the
     /// model was not asked.
     pub logprobs: Vec<Logprobs>,
-    /// How many of the prompt's tokens were not computed, because their KV was there. On the first delta of an output, and on a
-    /// later one where it turns out otherwise.
+    /// How many of the prompt's tokens were not computed, because their keys and values were cached. On the first delta of an
+    /// output.
     pub cached_tokens: Option<u32>,
     /// Set on the last delta, and only there.
     pub finish: Option<Finish>,
@@ -135,10 +135,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Whether outputs can be held to the grammar within `max_output_tokens`. Takes milliseconds of computation.
     fn check(&self, model: &str, grammar: &Grammar, max_output_tokens: u32) -> Result<(), EngineError>;
 
-    /// How many generations of the model can run at once. Admission never asks for more.
-    fn slots(&self, model: &str) -> usize;
+    /// What can run at once of the model. Admission never asks for more sequences.
+    fn capacity(&self, model: &str) -> Capacity;
 
-    /// How far each model is loaded: all have a first slot, others may still come.
+    /// Which models are loaded.
     fn status(&self) -> Vec<ModelStatus>;
 
     /// Loads the model's files again beside it and switches: generations that run end on the old one, new ones go to the
@@ -146,6 +146,6 @@ pub trait Engine: Send + Sync + 'static {
     fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>>;
 
     /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. It closes
-    /// when the slot is free again, which is after the delta with `finish`; closed without one, the engine has crashed.
+    /// when the sequence has left the engine, which is after the delta with `finish`; closed without one, the engine has crashed.
     fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError>;
 }

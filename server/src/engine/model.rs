@@ -98,11 +98,11 @@ pub struct ModelSettings {
     /// Adapters merged into safetensors: folders, or `owner/name` on Hugging Face.
     pub lora: Vec<String>,
     /// Generations at once, in place of the engine's.
-    pub slots: Option<usize>,
+    pub max_running: Option<usize>,
     /// In place of the engine's.
     pub context_length: Option<u32>,
     /// In place of the engine's.
-    pub prefix_cache_mb: Option<u64>,
+    pub kv_mb: Option<u64>,
     pub sampling: SamplingDefaults,
 }
 
@@ -163,25 +163,29 @@ pub fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mod
     deserializer.deserialize_any(Models)
 }
 
-/// How generations run side by side. `engine.mode`.
+/// The type of cached keys and values. `engine.kv_type`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// `Batch` on a GPU, `Slots` elsewhere.
+pub enum KvType {
     #[default]
-    Auto,
-    /// One engine runs all of them together.
-    Batch,
-    /// Engines of one generation each.
-    Slots,
+    F32,
+    /// Half the memory; keys and values are rounded to 11 bits.
+    F16,
 }
 
 /// How far a model is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ModelStatus {
     pub id: String,
-    pub slots_loaded: usize,
-    pub slots: usize,
+    pub loaded: bool,
+}
+
+/// What a model's engine can run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    pub sequences: usize,
+    /// Tokens of all sequences together; absent where they are not counted.
+    pub tokens: Option<usize>,
 }
 
 /// A model that was loaded again.

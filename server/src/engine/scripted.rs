@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, Logprobs, ModelInfo, ModelStatus, Prompt,
+    Capacity, Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, Logprobs, ModelInfo, ModelStatus, Prompt,
     ReloadError, Reloaded, TokenLogprob,
     decoder::{Decoder, TokenBytes},
     model::SamplingDefaults,
@@ -55,21 +55,21 @@ pub struct Scripted {
     model: Arc<ModelInfo>,
     words: Arc<[String]>,
     settings: ScriptedSettings,
-    slots: usize,
+    max_running: usize,
     runtime: tokio::runtime::Handle,
 }
 
 impl Scripted {
     /// [`Self::new`], after a pretence of loading.
-    pub async fn load(settings: ScriptedSettings, slots: usize, progress: &watch::Sender<Vec<ModelStatus>>) -> Self {
-        let engine = Self::new(settings, slots);
-        progress.send_replace(vec![ModelStatus { slots_loaded: 0, ..engine.own_status() }]);
+    pub async fn load(settings: ScriptedSettings, max_running: usize, progress: &watch::Sender<Vec<ModelStatus>>) -> Self {
+        let engine = Self::new(settings, max_running);
+        progress.send_replace(vec![ModelStatus { loaded: false, ..engine.own_status() }]);
         tokio::time::sleep(Duration::from_millis(engine.settings.load_ms)).await;
         engine
     }
 
     /// To be called on the runtime that generations shall run on.
-    pub fn new(settings: ScriptedSettings, slots: usize) -> Self {
+    pub fn new(settings: ScriptedSettings, max_running: usize) -> Self {
         let mut words: Vec<String> = settings.text.split_inclusive(' ').map(str::to_owned).collect();
         if let Some(last) = words.last_mut().filter(|last| !last.ends_with(' ')) {
             last.push(' ');
@@ -88,7 +88,7 @@ impl Scripted {
             model: Arc::new(model),
             words: words.into(),
             settings,
-            slots,
+            max_running,
             runtime: tokio::runtime::Handle::current(),
         }
     }
@@ -101,7 +101,7 @@ fn thoughts() -> Tags {
 
 impl Scripted {
     fn own_status(&self) -> ModelStatus {
-        ModelStatus { id: self.model.id.clone(), slots_loaded: self.slots, slots: self.slots }
+        ModelStatus { id: self.model.id.clone(), loaded: true }
     }
 }
 
@@ -131,8 +131,8 @@ impl Engine for Scripted {
         Ok(())
     }
 
-    fn slots(&self, _: &str) -> usize {
-        self.slots
+    fn capacity(&self, _: &str) -> Capacity {
+        Capacity { sequences: self.max_running, tokens: None }
     }
 
     fn status(&self) -> Vec<ModelStatus> {
@@ -230,7 +230,7 @@ mod tests {
     fn request() -> GenerateRequest {
         GenerateRequest {
             prompt: vec![1],
-            scope: "t".into(),
+            tenant: "t".into(),
             output: vec![],
             sampling: Sampling::default(),
             stop: vec![],

@@ -51,8 +51,8 @@ impl Generations {
     pub fn metrics_text(&self) -> String {
         let models = self.engine.status().into_iter().map(|status| {
             let (running, waiting) = self.admission.load(&status.id);
-            let (slots, slots_loaded) = (status.slots, status.slots_loaded);
-            Load { model: status.id, slots, slots_loaded, running, waiting }
+            let most = self.engine.capacity(&status.id).sequences;
+            Load { model: status.id, most, running, waiting }
         });
         self.metrics.text(models)
     }

@@ -84,9 +84,9 @@ impl Generations {
             metrics: metrics.clone(),
         };
         let models = engine.models();
-        let slots = models.iter().map(|model| (model.id.clone(), engine.slots(&model.id)));
+        let capacities = models.iter().map(|model| (model.id.clone(), engine.capacity(&model.id)));
         let generations = Arc::new(Self {
-            admission: Admission::new(slots, &settings.admission),
+            admission: Admission::new(capacities, &settings.admission),
             running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet),
             engine,
             store: Arc::new(SharedLogs::new(responses)),

@@ -1,4 +1,4 @@
-//! Stored prompts in use: expanded into a request, and warmed in this replica's engines while slots are idle.
+//! Stored prompts in use: expanded into a request, and warmed in this replica's engines while there is room.
 
 use std::{collections::HashMap, sync::Weak, time::Duration};
 
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::{
         engine::{
-            Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, ReloadError, Reloaded,
+            Capacity, Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, ReloadError, Reloaded,
             prompt::Prompt,
             scripted::{Scripted, ScriptedSettings},
         },
@@ -190,8 +190,8 @@ mod tests {
             Ok(())
         }
 
-        fn slots(&self, _: &str) -> usize {
-            4
+        fn capacity(&self, _: &str) -> Capacity {
+            Capacity { sequences: 4, tokens: None }
         }
 
         fn status(&self) -> Vec<ModelStatus> {

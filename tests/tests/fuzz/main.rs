@@ -36,7 +36,7 @@ async fn ten_thousand_bad_messages_get_their_answers_and_disturb_nobody() {
         "engine.scripted.text=uno dois tres quatro cinco seis sete",
         "engine.scripted.tokens=4000",
         "engine.scripted.tokens_per_second=50",
-        "engine.slots=64",
+        "engine.max_running=64",
     ]);
     let seed = std::env::var("CAUDAL_FUZZ_SEED").map_or(SEED, |s| s.parse().expect("CAUDAL_FUZZ_SEED is a number"));
     let done = AtomicBool::new(false);

@@ -90,7 +90,7 @@ fn assert_overloaded(error: &Value) {
 
 #[tokio::test]
 async fn over_the_queues_bound_requests_are_refused() {
-    let app = spawn(&["engine.slots=1", "admission.queue=2"]);
+    let app = spawn(&["engine.max_running=1", "admission.queue=2"]);
     let (mut running, id) = holder(&app).await;
     let (mut first, _) = queued(&app).await;
     let (mut second, _) = queued(&app).await;
@@ -112,7 +112,7 @@ async fn over_the_queues_bound_requests_are_refused() {
 
 #[tokio::test]
 async fn without_a_queue_the_slots_are_the_bound() {
-    let app = spawn(&["engine.slots=2", "admission.queue=0"]);
+    let app = spawn(&["engine.max_running=2", "admission.queue=0"]);
     let _running = (holder(&app).await, holder(&app).await);
     let mut client = Client::plain(&app).await;
     client.create(json!({})).await;
@@ -135,7 +135,7 @@ async fn stands_at(client: &mut Client, position: u64) {
 
 #[tokio::test]
 async fn who_waits_is_told_where_it_stands() {
-    let app = spawn(&["engine.slots=1"]);
+    let app = spawn(&["engine.max_running=1"]);
     let (mut running, holder) = holder(&app).await;
     let (mut first, first_id) = queued(&app).await;
     let (mut second, second_id) = queued(&app).await;
@@ -165,7 +165,7 @@ async fn who_waits_is_told_where_it_stands() {
 
 #[tokio::test]
 async fn the_queue_is_served_in_order() {
-    let app = spawn(&["engine.slots=1"]);
+    let app = spawn(&["engine.max_running=1"]);
     let (mut running, holder) = holder(&app).await;
     // All on one connection, in lanes of their own, so that the order of their events is the order of their turns.
     let mut client = Client::plain(&app).await;
@@ -193,7 +193,7 @@ async fn the_queue_is_served_in_order() {
 
 #[tokio::test]
 async fn slots_bound_what_runs_at_once() {
-    let app = spawn_app(&["engine.slots=3", "engine.scripted.tokens=20", "engine.scripted.tokens_per_second=100"]);
+    let app = spawn_app(&["engine.max_running=3", "engine.scripted.tokens=20", "engine.scripted.tokens_per_second=100"]);
     let mut client = Client::plain(&app).await;
     for lane in 0..12 {
         client.create(json!({"stream_id": lane.to_string()})).await;
@@ -216,7 +216,7 @@ async fn slots_bound_what_runs_at_once() {
 
 /// A server with one slot, taken; what waits is served in the order of the log once the holder is cancelled.
 async fn one_slot(more: &[&str]) -> (App, Client, String) {
-    let mut settings = vec!["engine.slots=1", TRACED];
+    let mut settings = vec!["engine.max_running=1", TRACED];
     settings.extend(KEYS);
     settings.extend(more);
     let app = spawn(&settings);

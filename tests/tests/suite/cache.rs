@@ -184,7 +184,7 @@ async fn one_who_cancels_leaves_and_the_others_go_on() {
 
 #[tokio::test]
 async fn the_last_who_cancels_ends_the_run_and_poisons_nothing() {
-    let app = spawn_app(&["engine.scripted.tokens=50", "engine.scripted.tokens_per_second=50", "engine.slots=1"]);
+    let app = spawn_app(&["engine.scripted.tokens=50", "engine.scripted.tokens_per_second=50", "engine.max_running=1"]);
     let fields = json!({"seed": 1});
     let (mut a, mut first) = speaking(&app, fields.clone(), 3).await;
     let (mut b, mut second) = speaking(&app, fields.clone(), 3).await;
@@ -372,7 +372,7 @@ async fn a_cancel_on_another_replica_lets_one_leave() {
 
 #[tokio::test]
 async fn a_waiting_run_tells_its_place_to_all_who_share_it() {
-    let app = spawn_app(&["engine.slots=1", "engine.scripted.tokens=40", "engine.scripted.tokens_per_second=50"]);
+    let app = spawn_app(&["engine.max_running=1", "engine.scripted.tokens=40", "engine.scripted.tokens_per_second=50"]);
     let (mut busy, mut log) = speaking(&app, json!({}), 1).await;
     let mut sharing = [Client::extended(&app).await, Client::extended(&app).await];
     for client in &mut sharing {

@@ -48,7 +48,7 @@ fn assert_cancelled(log: &EventLog) {
 
 #[tokio::test]
 async fn from_another_connection_by_either_name() {
-    let app = spawn(&["engine.slots=1"]);
+    let app = spawn(&["engine.max_running=1"]);
     for name in ["caudal:response.cancel", "response.cancel"] {
         let (mut client, mut log) = speaking(&app).await;
         let mut other = Client::plain(&app).await;
@@ -102,7 +102,7 @@ async fn over_http_the_answer_is_the_cancelled_response() {
 
 #[tokio::test]
 async fn the_next_in_the_queue_starts() {
-    let app = spawn(&["engine.slots=1"]);
+    let app = spawn(&["engine.max_running=1"]);
     let (mut first, mut log) = speaking(&app).await;
     let mut second = Client::extended(&app).await;
     second.create(json!({})).await;
@@ -115,7 +115,7 @@ async fn the_next_in_the_queue_starts() {
 
 #[tokio::test]
 async fn who_is_cancelled_in_the_queue_never_reaches_the_engine() {
-    let app = spawn(&["engine.slots=1"]);
+    let app = spawn(&["engine.max_running=1"]);
     let (mut first, mut log) = speaking(&app).await;
     let (mut second, mut third) = (Client::extended(&app).await, Client::extended(&app).await);
     second.create(json!({})).await;
@@ -176,7 +176,7 @@ async fn a_cancelled_reply_can_be_continued() {
 
 #[tokio::test]
 async fn a_thousand_cancels_in_a_row_do_not_touch_a_stream_beside_them() {
-    let app = spawn_app(&["engine.slots=2", "engine.scripted.tokens=100000", "engine.scripted.tokens_per_second=200"]);
+    let app = spawn_app(&["engine.max_running=2", "engine.scripted.tokens=100000", "engine.scripted.tokens_per_second=200"]);
     let (mut beside, mut log) = speaking(&app).await;
     let mut client = Client::plain(&app).await;
     for _ in 0..1000 {

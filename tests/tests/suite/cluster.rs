@@ -60,7 +60,7 @@ async fn the_death_of_a_replica_is_a_pause() {
 #[tokio::test]
 async fn what_a_dead_replica_had_queued_or_prefilled_runs_elsewhere() {
     let redis = Redis::spawn();
-    let slow = ["engine.slots=1", "engine.scripted.prefill_ms=3000"];
+    let slow = ["engine.max_running=1", "engine.scripted.prefill_ms=3000"];
     let a = replica(&redis, &slow);
     let mut prefilling = Client::extended(&a).await;
     prefilling.create(json!({})).await;
@@ -68,7 +68,7 @@ async fn what_a_dead_replica_had_queued_or_prefilled_runs_elsewhere() {
     let mut queued = Client::extended(&a).await;
     queued.create(json!({})).await;
     let second = queued.event_of("response.queued").await["response"]["id"].as_str().unwrap().to_owned();
-    let b = replica(&redis, &["engine.slots=1"]);
+    let b = replica(&redis, &["engine.max_running=1"]);
     until("the replicas to know each other", || async {
         (redis.ask(&["ZCARD", "caudal:1:{fleet}:replicas"]) == "2").then_some(())
     })

@@ -177,7 +177,7 @@ async fn deleted_is_gone() {
 
 #[tokio::test]
 async fn deleting_a_running_response_frees_its_slot() {
-    let app = spawn_app(&["engine.slots=1", "engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"]);
+    let app = spawn_app(&["engine.max_running=1", "engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"]);
     let mut client = Client::extended(&app).await;
     client.create(json!({})).await;
     let created = client.event_of("response.created").await;

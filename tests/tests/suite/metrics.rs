@@ -36,9 +36,9 @@ async fn assert_samples(app: &App, expected: &[(&str, f64)]) -> HashMap<String, 
 #[tokio::test]
 async fn responses_are_counted_and_timed() {
     let pace = ["engine.scripted.tokens=64", "engine.scripted.tokens_per_second=100"];
-    let app = spawn_app(&[ADMIN, "engine.slots=1", "admission.queue=1", pace[0], pace[1]]);
+    let app = spawn_app(&[ADMIN, "engine.max_running=1", "admission.queue=1", pace[0], pace[1]]);
     let none = samples(&app).await;
-    assert_eq!(none["caudal_slots{model=\"scripted\"}"], 1.0);
+    assert_eq!(none["caudal_running_max{model=\"scripted\"}"], 1.0);
     assert!(!none.contains_key("caudal_responses_total{model=\"scripted\",status=\"completed\"}"));
 
     let mut client = Client::extended(&app).await;

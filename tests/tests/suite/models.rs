@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 #[tokio::test]
 async fn while_models_load_probes_are_answered_and_requests_asked_to_come_back() {
-    let starting = Setup::scripted().set(&["engine.scripted.load_ms=1500", "engine.slots=3"]).spawn_loading();
+    let starting = Setup::scripted().set(&["engine.scripted.load_ms=1500", "engine.max_running=3"]).spawn_loading();
     let address = starting.address.expect("a chosen port");
     let answer = until("the probe to be answered", || async {
         let answer = http::try_get(address, "/readyz").await.ok()?;
@@ -17,7 +17,7 @@ async fn while_models_load_probes_are_answered_and_requests_asked_to_come_back()
     })
     .await;
     assert_eq!(answer.status, 503);
-    let expected = json!({"status": "loading", "models": [{"id": "scripted", "slots_loaded": 0, "slots": 3}]});
+    let expected = json!({"status": "loading", "models": [{"id": "scripted", "loaded": false}]});
     assert_eq!(answer.json(), expected);
     assert_eq!(get(address, "/healthz").await.status, 200);
     for path in ["/v1/responses", "/v1/models", "/"] {
@@ -29,7 +29,7 @@ async fn while_models_load_probes_are_answered_and_requests_asked_to_come_back()
     let app = starting.ready();
     assert_eq!(app.address, address);
     let ready = get(address, "/readyz").await;
-    let expected = json!({"status": "ready", "models": [{"id": "scripted", "slots_loaded": 3, "slots": 3}]});
+    let expected = json!({"status": "ready", "models": [{"id": "scripted", "loaded": true}]});
     assert_eq!((ready.status, ready.json()), (200, expected));
     Client::plain(&app).await.run(json!({"input": "hello"})).await.assert_gap_free();
     assert!(app.stderr().contains("loading: scripted"), "{}", app.stderr());

@@ -137,7 +137,7 @@ async fn items_and_parts_are_whole() {
 #[tokio::test]
 async fn the_response_object_has_every_field_at_every_stage() {
     // One slot that is taken, so that the second response is queued as well.
-    let app = spawn_app(&["engine.slots=1", "engine.scripted.tokens_per_second=200"]);
+    let app = spawn_app(&["engine.max_running=1", "engine.scripted.tokens_per_second=200"]);
     let mut holder = Client::plain(&app).await;
     holder.create(json!({})).await;
     holder.event_of("response.in_progress").await;
@@ -234,7 +234,7 @@ async fn fields_that_change_nothing_are_accepted_as_openai_sends_them() {
 
 #[tokio::test]
 async fn the_session_is_announced_first_and_counts_for_itself() {
-    let app = spawn_app(&["engine.slots=1", "server.heartbeat_ms=12345", "generation.resume_window_ms=54321"]);
+    let app = spawn_app(&["engine.max_running=1", "server.heartbeat_ms=12345", "generation.resume_window_ms=54321"]);
     let mut client = Connect::to(app.address).protocols(SUBPROTOCOL).open().await.expect("the server upgrades");
     assert_eq!(client.protocol(), Some(SUBPROTOCOL));
     let session = client.event().await;
@@ -253,7 +253,7 @@ async fn the_session_is_announced_first_and_counts_for_itself() {
 
 #[tokio::test]
 async fn without_the_subprotocol_nothing_of_ours_is_said() {
-    let app = spawn_app(&["engine.slots=1", "engine.scripted.tokens_per_second=100"]);
+    let app = spawn_app(&["engine.max_running=1", "engine.scripted.tokens_per_second=100"]);
     let mut holder = Client::plain(&app).await;
     holder.create(json!({})).await;
     holder.event_of("response.in_progress").await;

@@ -33,7 +33,7 @@ fn spawn(more: &[&str]) -> App {
 
 #[tokio::test]
 async fn without_followers_it_is_cancelled_after_the_grace_and_frees_its_slot() {
-    let app = spawn(&["engine.slots=1", "generation.orphan_grace_ms=300"]);
+    let app = spawn(&["engine.max_running=1", "generation.orphan_grace_ms=300"]);
     let (client, id) = begun(&app).await;
     let left = Instant::now();
     client.kill();
@@ -84,7 +84,7 @@ async fn an_sse_follower_counts_as_well() {
 
 #[tokio::test]
 async fn an_orphan_in_the_queue_leaves_it() {
-    let app = spawn(&["engine.slots=1", "generation.orphan_grace_ms=200", "engine.scripted.tokens=4000"]);
+    let app = spawn(&["engine.max_running=1", "generation.orphan_grace_ms=200", "engine.scripted.tokens=4000"]);
     let (mut holder, _) = begun(&app).await;
     let mut queued = Client::extended(&app).await;
     queued.create(json!({})).await;
@@ -99,7 +99,7 @@ async fn an_orphan_in_the_queue_leaves_it() {
 
 #[tokio::test]
 async fn who_hangs_up_on_a_post_leaves_an_orphan() {
-    let app = spawn(&["engine.slots=1", "generation.orphan_grace_ms=100", "engine.scripted.tokens=4000"]);
+    let app = spawn(&["engine.max_running=1", "generation.orphan_grace_ms=100", "engine.scripted.tokens=4000"]);
     let body = json!({"input": "x", "client_request_id": "hung-up"}).to_string();
     let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("the server accepts");
     let request = format!(

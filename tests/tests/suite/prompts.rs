@@ -146,7 +146,7 @@ async fn hot_prompts_are_warmed_where_slots_are_idle() {
     let b = replica(&redis, &log);
     until("the prompt to be warmed", || async { b.stderr().contains("warmed").then_some(()) }).await;
     // With a single slot nobody's request could wait for it.
-    let single = replica(&redis, &["log.filter=debug,hyper=off", "engine.slots=1"]);
+    let single = replica(&redis, &["log.filter=debug,hyper=off", "engine.max_running=1"]);
     Client::extended(&single).await.run(json!({})).await;
     assert!(!single.stderr().contains("warmed"));
 }

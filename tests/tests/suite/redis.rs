@@ -308,7 +308,7 @@ async fn five_thousand_followed_streams_need_few_connections() {
     const LANES: usize = 16;
     let redis = Redis::spawn();
     let settings = [
-        "engine.slots=6000",
+        "engine.max_running=6000",
         "engine.scripted.prefill_ms=15000",
         "engine.scripted.tokens=2",
         "store.redis.timeout_ms=20000",
@@ -378,7 +378,7 @@ async fn a_user_needs_few_rights_and_its_password_is_never_shown() {
 #[tokio::test]
 async fn a_refused_response_leaves_nothing_in_redis() {
     let redis = Redis::spawn();
-    let app = replica(&redis, &[LONG[0], LONG[1], "engine.slots=1", "admission.queue=0"]);
+    let app = replica(&redis, &[LONG[0], LONG[1], "engine.max_running=1", "admission.queue=0"]);
     let (_speaking, log) = speaking(&app, 1).await;
     let mut refused = Client::extended(&app).await;
     // Alone, and as the run of a reply that the prompt cache may keep.

@@ -35,8 +35,8 @@ fn a_wrong_setting_is_an_error_that_names_the_key() {
         ("server.bnd=x", "server.bnd"),
         ("nonsense=1", "nonsense"),
         ("engine.scripted.colour=red", "engine.scripted.colour"),
-        ("engine.slots=many", "engine.slots"),
-        ("engine.slots=-1", "engine.slots"),
+        ("engine.max_running=many", "engine.max_running"),
+        ("engine.max_running=-1", "engine.max_running"),
         ("engine.kind=gpt", "engine.kind"),
         ("server.bind=here", "server.bind"),
         ("server.allowed_origins=7", "server.allowed_origins"),
@@ -68,32 +68,46 @@ fn a_wrong_file_or_environment_is_an_error_that_names_it() {
     assert!(!output.status.success() && !stderr(&output).is_empty());
     let output = Setup::scripted().env("CAUDAL__SERVER__BND", "1").run("config");
     assert!(!output.status.success() && stderr(&output).contains("server.bnd"), "{}", stderr(&output));
-    let output = Setup::scripted().env("CAUDAL__ENGINE__SLOTS", "many").run("config");
-    assert!(!output.status.success() && stderr(&output).contains("engine.slots"), "{}", stderr(&output));
+    let output = Setup::scripted().env("CAUDAL__ENGINE__MAX_RUNNING", "many").run("config");
+    assert!(!output.status.success() && stderr(&output).contains("engine.max_running"), "{}", stderr(&output));
 }
 
-/// `engine.slots` as `caudal config` prints it.
-fn slots(setup: Setup) -> String {
+/// `engine.max_running` as `caudal config` prints it.
+fn max_running(setup: Setup) -> String {
     let output = setup.run("config");
     assert!(output.status.success(), "{}", stderr(&output));
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = stdout.lines().find_map(|line| line.trim().strip_prefix("slots = "));
-    line.unwrap_or_else(|| panic!("no engine.slots in:\n{stdout}")).to_owned()
+    let line = stdout.lines().find_map(|line| line.trim().strip_prefix("max_running = "));
+    line.unwrap_or_else(|| panic!("no engine.max_running in:\n{stdout}")).to_owned()
+}
+
+#[test]
+fn a_setting_that_is_gone_names_what_took_its_place() {
+    for (setting, instead) in [
+        ("engine.mode=batch", "one batch"),
+        ("engine.slots=2", "engine.max_running"),
+        ("engine.prefix_cache_mb=64", "engine.kv_mb"),
+        ("engine.models=[{slots=2}]", "engine.max_running"),
+    ] {
+        let output = Setup::scripted().set(&[setting]).run("config");
+        let stderr = stderr(&output);
+        assert!(!output.status.success() && stderr.contains("is gone") && stderr.contains(instead), "{setting}: {stderr}");
+    }
 }
 
 #[test]
 fn later_layers_win() {
-    let (first, second) = (File::new("first", "[engine]\nslots = 11\n"), File::new("second", "[engine]\nslots = 22\n"));
-    assert_eq!(slots(Setup::scripted()), "0", "the default");
+    let (first, second) = (File::new("first", "[engine]\nmax_running = 11\n"), File::new("second", "[engine]\nmax_running = 22\n"));
+    assert_eq!(max_running(Setup::scripted()), "0", "the default");
     let files = || Setup::scripted().argument("--config").argument(first.path());
-    assert_eq!(slots(files()), "11", "a file over the default");
+    assert_eq!(max_running(files()), "11", "a file over the default");
     let files = || files().argument("--config").argument(second.path());
-    assert_eq!(slots(files()), "22", "a later file over an earlier one");
-    let environment = || files().env("CAUDAL__ENGINE__SLOTS", "33");
-    assert_eq!(slots(environment()), "33", "the environment over files");
-    assert_eq!(slots(environment().set(&["engine.slots=44"])), "44", "--set over the environment");
+    assert_eq!(max_running(files()), "22", "a later file over an earlier one");
+    let environment = || files().env("CAUDAL__ENGINE__MAX_RUNNING", "33");
+    assert_eq!(max_running(environment()), "33", "the environment over files");
+    assert_eq!(max_running(environment().set(&["engine.max_running=44"])), "44", "--set over the environment");
     assert_eq!(
-        slots(environment().set(&["engine.slots=44", "engine.slots=55"])),
+        max_running(environment().set(&["engine.max_running=44", "engine.max_running=55"])),
         "55",
         "a later --set over an earlier one"
     );

@@ -63,7 +63,7 @@ async fn running_streams_finish_and_nothing_new_begins() {
 #[tokio::test]
 async fn at_the_deadline_what_runs_is_cancelled() {
     let mut app = spawn_app(&[
-        "engine.slots=1",
+        "engine.max_running=1",
         "engine.scripted.tokens=4000",
         "engine.scripted.tokens_per_second=100",
         "server.shutdown_deadline_ms=500",

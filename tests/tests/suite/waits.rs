@@ -61,7 +61,7 @@ async fn run(app: &App, requests: Vec<Value>) -> Vec<(Duration, Duration)> {
 
 #[tokio::test]
 async fn the_estimate_is_right_within_a_factor_of_two_at_the_median() {
-    let app = spawn(&["engine.slots=4"]);
+    let app = spawn(&["engine.max_running=4"]);
     // Finished work is what it learns from.
     for round in 0..2 {
         run(&app, (0..LANES).map(|n| request(1000 + round * LANES + n)).collect()).await;
@@ -82,7 +82,7 @@ async fn the_estimate_is_right_within_a_factor_of_two_at_the_median() {
 
 #[tokio::test]
 async fn who_is_refused_is_told_when_to_come_back() {
-    let app = spawn(&["engine.slots=1", "admission.queue=1"]);
+    let app = spawn(&["engine.max_running=1", "admission.queue=1"]);
     let mut client = Client::plain(&app).await;
     for _ in 0..3 {
         client.run(json!({"max_output_tokens": 20})).await;

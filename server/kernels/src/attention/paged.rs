@@ -307,7 +307,7 @@ fn copy<T: Stored>(
     let blocks = keys.dims().first().copied().unwrap_or(0);
     let per_head = blocks * kv_heads * BLOCK;
     let count = keys.elem_count();
-    if per_head == 0 || count % per_head != 0 || values.elem_count() != count {
+    if per_head == 0 || !count.is_multiple_of(per_head) || values.elem_count() != count {
         bail!("attention: keys {:?} and values {:?} do not have {kv_heads} heads", keys.dims(), values.dims());
     }
     if from >= blocks || to >= blocks || tokens > BLOCK {

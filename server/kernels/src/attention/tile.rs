@@ -107,16 +107,16 @@ unsafe fn score_blocks<V: Lanes, T: Element, const R: usize, const C: usize>(
         let mut sums = [[V::splat(0.0); C]; R];
         for i in 0..size {
             let key: [V; C] = std::array::from_fn(|c| T::lanes::<V>(keys[c].add(i * BLOCK)));
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let query = V::splat(*queries.add(i * R + r));
-                for c in 0..C {
-                    sums[r][c] = query.fused(key[c], sums[r][c]);
+                for (sum, key) in sums.iter_mut().zip(key) {
+                    *sum = query.fused(key, *sum);
                 }
             }
         }
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c].store(scores.add(r * GROUP + c * BLOCK));
+        for (r, sums) in sums.iter().enumerate() {
+            for (c, sum) in sums.iter().enumerate() {
+                sum.store(scores.add(r * GROUP + c * BLOCK));
             }
         }
     }
@@ -287,18 +287,18 @@ unsafe fn mix_columns<V: Lanes, T: Element, const R: usize, const C: usize>(
             let mut values = group.values[b].add((first - b * BLOCK) * group.stride + column);
             for t in first..last {
                 let value: [V; C] = std::array::from_fn(|c| T::lanes::<V>(values.add(c * BLOCK)));
-                for r in 0..R {
+                for (r, sums) in total.iter_mut().enumerate() {
                     let weight = V::splat(*weights.add(r * GROUP + t));
-                    for c in 0..C {
-                        total[r][c] = weight.fused(value[c], total[r][c]);
+                    for (sum, value) in sums.iter_mut().zip(value) {
+                        *sum = weight.fused(value, *sum);
                     }
                 }
                 values = values.wrapping_add(group.stride);
             }
         }
-        for r in 0..R {
-            for c in 0..C {
-                total[r][c].store(at(r, c));
+        for (r, sums) in total.iter().enumerate() {
+            for (c, sum) in sums.iter().enumerate() {
+                sum.store(at(r, c));
             }
         }
     }

@@ -1,1 +1,49 @@
-//! Products of quantised weights.
+//! Products of quantised weights with f32 inputs.
+//!
+//! A weight is packed when it is loaded: [`pack`] returns a storage for candle's `QTensor` that computes products from tiles of
+//! 16 rows ([`tiles`]). Inputs are quantised to 8 bits in blocks of 32 ([`activations`]). Products of integers are exact, and
+//! each output adds its blocks in one order with fused multiply-add, so its bits depend on its row and its weight only: not
+//! on other rows, on threads, or on the instruction set.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `format` | the ggml types that can be packed |
+//! | `tiles`, `buffer` | the packed layout, and its memory |
+//! | `activations` | inputs in 8 bits |
+//! | `multiply` | how work is cut, and the choice of a kernel |
+//! | `portable`, `avx512`, `avx2`, `neon` | kernels |
+//! | `storage` | candle's interface, and products that share their input |
+//! | `rows` | single rows of a weight, for embedding tables |
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod buffer;
+mod format;
+mod multiply;
+mod portable;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+pub use storage::{joined, pack};
+
+use crate::{isa::Isa, team};
+
+/// Who computes: instructions, and threads.
+#[derive(Clone, Copy)]
+pub(crate) struct Executor<'a> {
+    pub isa: Isa,
+    /// The threads among which work is cut.
+    pub threads: usize,
+    /// Calls its argument once with each number below the first, and returns when all calls have returned.
+    pub run: &'a dyn Fn(usize, &(dyn Fn(usize) + Sync)),
+}
+
+impl Executor<'static> {
+    /// This process's instruction set and team.
+    pub(crate) fn current() -> Self {
+        Self { isa: crate::isa::current(), threads: team::size(), run: &team::run }
+    }
+}

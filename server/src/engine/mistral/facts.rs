@@ -5,8 +5,8 @@ use crate::engine::model::SamplingDefaults;
 pub struct Facts {
     /// Tokens that prompt and output may take together.
     pub context_length: u32,
-    pub kv_bytes_per_token: u64,
-    pub weight_bytes: u64,
+    /// Numbers in the keys and values of a token.
+    pub kv_elements_per_token: u64,
     /// The type most of the weights have, such as `Q8_0`.
     pub quantisation: String,
     /// The chat template.

@@ -1,7 +1,7 @@
 //! GGUF files: what their header says, and how the engine loads them.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::BufReader,
     path::{Path, PathBuf},
 };
@@ -72,9 +72,7 @@ impl Gguf {
         let value = number("attention.value_length").unwrap_or(width);
         let facts = Facts {
             context_length: number("context_length").and_then(|n| u32::try_from(n).ok()).unwrap_or(4096),
-            // The engine computes in f32 on CPU.
-            kv_bytes_per_token: layers * kv_heads * (key + value) * 4,
-            weight_bytes: size(&parts) + embedding_bytes(&content),
+            kv_elements_per_token: layers * kv_heads * (key + value),
             quantisation: quantisation(&content),
             template,
             sampling: sampling(&content),
@@ -119,15 +117,6 @@ fn parts(path: &Path) -> Result<Vec<PathBuf>, String> {
         Some(missing) => Err(format!("{} is missing; the model has {total} parts", missing.display())),
         None => Ok(all),
     }
-}
-
-fn size(parts: &[PathBuf]) -> u64 {
-    parts.iter().filter_map(|part| fs::metadata(part).ok()).map(|meta| meta.len()).sum()
-}
-
-/// The engine keeps embeddings in f32 beside the weights.
-fn embedding_bytes(content: &Content) -> u64 {
-    content.tensor_infos.get("token_embd.weight").map_or(0, |tensor| tensor.shape.elem_count() as u64 * 4)
 }
 
 /// What the model's authors recommend, where the file says it.

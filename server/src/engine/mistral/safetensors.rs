@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{facts::Facts, place::Place};
+use super::{device::ComputeDevice, facts::Facts};
 use crate::{
     engine::model::{ModelSettings, SamplingDefaults},
     model::hub,
@@ -49,7 +49,6 @@ struct Config {
     #[serde(default)]
     max_position_embeddings: Option<u32>,
     hidden_size: u64,
-    vocab_size: u64,
     num_hidden_layers: u64,
     num_attention_heads: u64,
     num_key_value_heads: Option<u64>,
@@ -63,7 +62,7 @@ impl Folder {
     /// # Errors
     /// What is wrong with the folder: a file is missing, of an architecture the engine has not, without a chat template, or
     /// `settings` asks for what the engine does not do here.
-    pub fn open(path: &Path, settings: &ModelSettings, place: &Place) -> Result<Self, String> {
+    pub fn open(path: &Path, settings: &ModelSettings, device: &ComputeDevice) -> Result<Self, String> {
         let config: Config = read_json(&path.join("config.json"))?;
         let [architecture] = config.architectures.as_slice() else {
             return Err(format!("{} must name one architecture", path.join("config.json").display()));
@@ -75,18 +74,16 @@ impl Folder {
             return Err(format!("{} has no tokenizer.json", path.display()));
         }
         let (template, text) = template(path)?;
-        let (isq, type_name) = isq(&settings.isq, place)?.unzip();
+        let (isq, type_name) = isq(&settings.isq, device)?.unzip();
         let uqff = uqff(path, settings)?;
         let mut weights = weights(path, uqff.is_some())?;
         let lora: Vec<Adapter> =
             settings.lora.iter().map(|adapter| Adapter::open(adapter)).collect::<Result<_, _>>()?;
-        let bytes: u64 = weights.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| meta.len()).sum();
         weights.extend(uqff.iter().map(|file| path.join(file)));
         weights.extend(lora.iter().map(|adapter| adapter.weights.clone()));
         let facts = Facts {
             context_length: config.max_position_embeddings.unwrap_or(4096),
-            kv_bytes_per_token: config.kv_bytes_per_token(),
-            weight_bytes: config.weight_bytes(bytes, isq, place),
+            kv_elements_per_token: config.kv_elements_per_token(),
             quantisation: match (type_name, &uqff) {
                 (Some(name), _) => name,
                 (None, Some(file)) => format!("UQFF {}", file.trim_end_matches(".uqff")),
@@ -106,11 +103,11 @@ impl Folder {
     /// With the engine's reason.
     pub fn load(
         &self,
-        place: &Place,
+        device: &ComputeDevice,
         map: DeviceMapSetting,
         paged: Option<PagedAttentionConfig>,
     ) -> anyhow::Result<Arc<Mutex<dyn Pipeline + Send + Sync>>> {
-        let (dtype, device) = (place.dtype(), &place.device);
+        let (dtype, device) = (device.dtype(), &device.0);
         let loader = self.loader()?;
         if self.uqff.is_some() {
             // Only this one finds the other parts of the file; with a folder's path it looks nowhere else.
@@ -156,22 +153,10 @@ impl Folder {
 }
 
 impl Config {
-    fn kv_bytes_per_token(&self) -> u64 {
+    fn kv_elements_per_token(&self) -> u64 {
         let heads = self.num_attention_heads.max(1);
         let head = self.head_dim.unwrap_or(self.hidden_size / heads);
-        self.num_hidden_layers * self.num_key_value_heads.unwrap_or(heads) * head * 2 * 4
-    }
-
-    /// On CPU the engine computes with f32, and with the weights' own type elsewhere.
-    fn weight_bytes(&self, stored: u64, isq: Option<IsqType>, place: &Place) -> u64 {
-        let embeddings = self.vocab_size * self.hidden_size * 4;
-        let width = if self.torch_dtype.as_deref() == Some("float32") { 4 } else { 2 };
-        match isq {
-            Some(IsqType::Q8_0 | IsqType::Q8_1 | IsqType::Q6K) => stored / width * 9 / 8 + embeddings,
-            Some(_) => stored / width * 3 / 4 + embeddings,
-            None if place.device.is_cpu() && self.quantization_config.is_none() => stored / width * 4,
-            None => stored,
-        }
+        self.num_hidden_layers * self.num_key_value_heads.unwrap_or(heads) * head * 2
     }
 
     fn stored_type(&self) -> String {
@@ -276,16 +261,16 @@ fn weights(folder: &Path, is_uqff: bool) -> Result<Vec<PathBuf>, String> {
 }
 
 /// The type and its usual name.
-fn isq(wanted: &str, place: &Place) -> Result<Option<(IsqType, String)>, String> {
+fn isq(wanted: &str, device: &ComputeDevice) -> Result<Option<(IsqType, String)>, String> {
     if wanted.is_empty() {
         return Ok(None);
     }
     // K types are written both ways.
     let name = wanted.to_uppercase().replace("_K", "K");
-    if place.device.is_cpu() && !CPU_TYPES.contains(&name.as_str()) {
+    if device.is_cpu() && !CPU_TYPES.contains(&name.as_str()) {
         return Err(format!("isq: on CPU the engine quantises to {}, not to `{wanted}`", CPU_TYPES.join(", ")));
     }
-    let ty = parse_isq_value(&name, Some(&place.device)).map_err(|reason| format!("isq: {reason}"))?;
+    let ty = parse_isq_value(&name, Some(&device.0)).map_err(|reason| format!("isq: {reason}"))?;
     Ok(Some((ty, name.strip_suffix('K').map_or_else(|| name.clone(), |bits| format!("{bits}_K")))))
 }
 

@@ -8,18 +8,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{
-    facts::Facts,
-    gguf::Gguf,
-    load::{KV_BLOCK, Loaded},
-    place::Place,
-    safetensors::Folder,
-};
+use super::{facts::Facts, gguf::Gguf, load::Loading, safetensors::Folder, served::Origin};
 use crate::{
     dialect,
     engine::{
         EngineError, ModelInfo,
-        model::{ModelSettings, SamplingDefaults},
+        model::{KvType, ModelSettings, SamplingDefaults},
     },
     model::{self, hub},
 };
@@ -27,17 +21,13 @@ use crate::{
 /// The default model is small and rambles at 1.
 const DEFAULT_MODEL_TEMPERATURE: f32 = 0.4;
 
-/// A checked model, ready to be loaded as often as there are slots.
+/// A checked model, ready to be loaded, again if need be.
 pub struct Source {
     pub info: Arc<ModelInfo>,
-    /// Bytes of keys and values a token takes.
-    pub kv_bytes_per_token: u64,
-    /// What one copy takes in memory, about.
-    pub weight_bytes: u64,
     files: Files,
     /// Of the files with the weights, when they were checked.
     state: Vec<FileState>,
-    place: Place,
+    pub origin: Origin,
 }
 
 enum Files {
@@ -60,19 +50,15 @@ impl Source {
     /// # Errors
     /// `Load`, naming the setting, the file, and what to do: it is missing, its sum is wrong, it is of an architecture the
     /// engine has not, has no chat template, or asks for what the engine does not do here.
-    pub fn open(
-        settings: &ModelSettings,
-        index: usize,
-        context_length: u32,
-        place: &Place,
-    ) -> Result<Self, EngineError> {
+    pub fn open(origin: Origin) -> Result<Self, EngineError> {
+        let Origin { index, settings, context_length, device, .. } = &origin;
         let wrong = |reason: String| EngineError::Load(format!("engine.models[{index}]: {reason}"));
         if let Some((field, range)) = settings.sampling.wrong() {
             return Err(wrong(format!("sampling.{field} must be {range}")));
         }
         let path = find(settings).map_err(wrong)?;
         let files = if path.is_dir() {
-            Files::Folder(Folder::open(&path, settings, place).map_err(wrong)?)
+            Files::Folder(Folder::open(&path, settings, device).map_err(wrong)?)
         } else {
             Files::Gguf(Gguf::open(&path, settings).map_err(wrong)?)
         };
@@ -84,7 +70,7 @@ impl Source {
         let created = state.iter().filter_map(|file| file.modified).max();
         let created = created.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
         let facts = files.facts();
-        let bound = if context_length == 0 { u32::MAX } else { context_length };
+        let bound = if *context_length == 0 { u32::MAX } else { *context_length };
         let mut advised = facts.sampling;
         if settings.model.is_empty() {
             advised.temperature = Some(DEFAULT_MODEL_TEMPERATURE);
@@ -95,24 +81,54 @@ impl Source {
         let info = ModelInfo {
             id: if settings.id.is_empty() { name(settings, &path) } else { settings.id.clone() },
             aliases: settings.aliases.clone(),
-            context_length: whole_blocks(facts.context_length.min(bound)),
+            context_length: facts.context_length.min(bound),
             created,
             quantisation: Some(facts.quantisation.clone()),
             adapters: facts.adapters.clone(),
             sampling: settings.sampling.or(advised),
             dialect: dialect::detect(&facts.template),
         };
-        let (kv_bytes_per_token, weight_bytes) = (facts.kv_bytes_per_token, facts.weight_bytes);
-        Ok(Self { info: Arc::new(info), kv_bytes_per_token, weight_bytes, files, state, place: place.clone() })
+        let mut source = Self { info: Arc::new(info), files, state, origin };
+        source.fit_context();
+        Ok(source)
     }
 
-    /// Loads the weights and starts an engine for up to `running` sequences. Takes about a second for the default model;
-    /// blocks the caller.
+    /// Bounds the context by the memory for keys and values: what never fits is refused as too long.
+    fn fit_context(&mut self) {
+        let Origin { capacity, device, .. } = &self.origin;
+        let tokens = capacity.tokens(self, device).and_then(|tokens| u32::try_from(tokens).ok()).unwrap_or(u32::MAX);
+        let info = Arc::make_mut(&mut self.info);
+        if tokens < info.context_length {
+            tracing::warn!(
+                model = info.id,
+                context_length = info.context_length,
+                kv_tokens = tokens,
+                "engine.kv_mb has room for fewer tokens than the model's context; longer prompts are refused"
+            );
+            info.context_length = tokens;
+        }
+    }
+
+    /// Bytes that the keys and values of a token take.
+    pub fn kv_bytes_per_token(&self, kv_type: KvType) -> u64 {
+        let bytes = match kv_type {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        };
+        self.files.facts().kv_elements_per_token * bytes
+    }
+
+    /// Tells models apart whose keys and values differ.
+    pub fn kv_name(&self) -> String {
+        format!("{} {:?} {:?}", self.info.id, self.state, self.origin.capacity.kv_type)
+    }
+
+    /// Loads the weights. Takes less than a second for the default model; blocks the caller.
     ///
     /// # Errors
-    /// `Load` with the engine's reason, or that the files are not those that were checked: a slot that is loaded later must
-    /// not be another model.
-    pub fn load(&self, running: usize) -> Result<Loaded, EngineError> {
+    /// `Load` with mistral.rs's reason, or that the files are not those that were checked: what is loaded later must not be
+    /// another model.
+    pub fn load(&self) -> Result<Loading, EngineError> {
         let failed = |reason: &dyn std::fmt::Display| {
             EngineError::Load(format!("cannot load {} from {}: {reason}", self.info.id, self.shown().display()))
         };
@@ -120,25 +136,22 @@ impl Source {
             let path = changed.path.display();
             return Err(failed(&format_args!("{path} has changed since; reload the model to take the new one")));
         }
-        let map = self.place.map(self.info.context_length, running);
-        let paged = self.place.paged_attention()?;
+        let Origin { device, capacity, .. } = &self.origin;
+        let map = device.map(self.info.context_length, capacity.places);
+        let paged = Some(device.paged_cache(capacity).map_err(|error| failed(&error))?);
         let pipeline = match &self.files {
             Files::Gguf(gguf) => {
                 let (loader, paths) = gguf.loader();
-                loader.load_model_from_path(&paths, &self.place.dtype(), &self.place.device, true, map, None, paged)
+                loader.load_model_from_path(&paths, &device.dtype(), &device.0, true, map, None, paged)
             }
-            Files::Folder(folder) => folder.load(&self.place, map, paged),
+            Files::Folder(folder) => folder.load(device, map, paged),
         };
-        Loaded::start(pipeline.map_err(|error| failed(&error))?, &self.place, running)
+        pipeline.map_err(|error| failed(&error))
     }
 
     /// The path to name in messages.
     pub fn shown(&self) -> &Path {
         self.state.first().map_or(Path::new(""), |file| &file.path)
-    }
-
-    pub fn is_batch(&self) -> bool {
-        self.place.is_batch
     }
 }
 
@@ -200,12 +213,6 @@ fn name(settings: &ModelSettings, path: &Path) -> String {
     let absolute = fs::canonicalize(named).unwrap_or_else(|_| named.to_owned());
     let name = if path.is_dir() { absolute.file_name() } else { named.file_stem() };
     name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
-}
-
-/// The engine's KV grows by whole blocks, up to the model's end.
-fn whole_blocks(context_length: u32) -> u32 {
-    let block = KV_BLOCK as u32;
-    if context_length > block { context_length - context_length % block } else { context_length }
 }
 
 fn check_sum(weights: &[PathBuf], expected: &str) -> Result<(), String> {

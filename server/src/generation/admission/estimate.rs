@@ -28,7 +28,7 @@ pub struct Work {
 /// How far work has come. The default has not begun.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
-    /// Since it has its slot.
+    /// Since it runs.
     pub elapsed: Duration,
     /// How long the first token took, if it is there.
     pub first_token: Option<Duration>,
@@ -42,7 +42,7 @@ pub struct Ended {
     pub progress: Progress,
     /// The reply ended by itself, not by its bound, a cancel or a fault.
     pub by_itself: bool,
-    /// Every slot was taken.
+    /// Others waited.
     pub busy: bool,
 }
 
@@ -54,7 +54,7 @@ pub struct Costs {
 #[derive(Default)]
 struct Model {
     any: Pace,
-    /// Of work that ended while every slot was taken, which is the pace that counts for those who wait.
+    /// Of work that ended while others waited, which is the pace that counts for those who wait.
     busy: Pace,
     lengths: Lengths,
 }
@@ -77,7 +77,12 @@ impl Costs {
         Self { model: Mutex::default(), tenants: Cache::new(MAX_TENANTS) }
     }
 
-    /// The mean of what this costs, in seconds of a slot.
+    /// Tokens of output that the work is expected to have.
+    pub fn output(&self, tenant: &str, work: Work) -> usize {
+        self.known(tenant).1.mean(work.max_output_tokens).ceil() as usize
+    }
+
+    /// The mean of what this costs, in seconds of running.
     pub fn mean(&self, tenant: &str, work: Work) -> f64 {
         let (pace, hazard) = self.known(tenant);
         pace.prefill() * f64::from(work.prompt_tokens) + pace.decode() * hazard.mean(work.max_output_tokens)
@@ -128,7 +133,7 @@ impl Pace {
         let Some(first_token) = progress.first_token else { return };
         self.prefill.learn(first_token, work.prompt_tokens);
         if progress.output_tokens > 1 {
-            // To the slot's release: that is what those who wait wait for.
+            // To the end of the run: that is what those who wait wait for.
             self.decode.learn(progress.elapsed.saturating_sub(first_token), progress.output_tokens - 1);
         }
     }
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_of_full_slots_counts() {
+    fn the_pace_while_others_wait_counts() {
         let costs = learnt("t", ended(200, true));
         let slow = Duration::from_millis(5000);
         let progress = Progress { elapsed: slow, first_token: Some(slow / 5), output_tokens: 201 };

@@ -4,21 +4,21 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use super::queue::{Queue, Waiting};
 
-/// The numbers of those who wait, in the order in which they start, with the time until then. `slots`: when each comes free;
-/// `takes`: how long a request keeps one.
-pub fn starts(mut queue: Queue, slots: Vec<Duration>, takes: impl Fn(&Waiting) -> Duration) -> Vec<(u64, Duration)> {
-    let mut slots: BinaryHeap<_> = slots.into_iter().map(Reverse).collect();
+/// The numbers of those who wait, in the order in which they start, with the time until then. `ends`: when each of those that
+/// run ends; `takes`: how long a request runs.
+pub fn starts(mut queue: Queue, ends: Vec<Duration>, takes: impl Fn(&Waiting) -> Duration) -> Vec<(u64, Duration)> {
+    let mut ends: BinaryHeap<_> = ends.into_iter().map(Reverse).collect();
     let mut starts = Vec::new();
-    while let Some(Reverse(free)) = slots.pop() {
+    while let Some(Reverse(free)) = ends.pop() {
         let Some(next) = queue.pop() else { break };
-        slots.push(Reverse(free.saturating_add(takes(&next))));
+        ends.push(Reverse(free.saturating_add(takes(&next))));
         starts.push((next.number, free));
     }
     starts
 }
 
 /// Which of the equally likely lengths a request is reckoned with. Work whose length is unknown does not all take the mean:
-/// of several, one ends early and frees its slot. Consecutive numbers are spread evenly, and each keeps its own.
+/// of several, one ends early. Consecutive numbers are spread evenly, and each keeps its own.
 pub fn quantile(number: u64) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     (number as f64 * GOLDEN).fract()
@@ -30,7 +30,7 @@ mod tests {
     use crate::{generation::admission::estimate::Work, wire::response::ServiceTier};
 
     #[test]
-    fn slots_are_taken_in_turn() {
+    fn places_are_taken_in_turn() {
         let mut queue = Queue::default();
         for (number, seconds) in [5, 5, 1].into_iter().enumerate() {
             let work = Work { prompt_tokens: 0, max_output_tokens: seconds };

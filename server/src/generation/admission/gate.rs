@@ -1,4 +1,4 @@
-//! One model's slots and the queue for them.
+//! What runs at once of one model, and the queue for it.
 
 use std::{
     collections::HashMap,
@@ -22,6 +22,7 @@ use super::{
     queue::{Queue, Waiting},
 };
 use crate::{
+    engine::Capacity,
     settings,
     wire::{error::WireError, response::ServiceTier},
 };
@@ -34,7 +35,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 const MIN_RETRY: Duration = Duration::from_millis(100);
 
 pub struct Gate {
-    slots: usize,
+    capacity: Capacity,
     settings: settings::Admission,
     costs: Costs,
     state: Mutex<State>,
@@ -42,7 +43,7 @@ pub struct Gate {
     changed: Arc<Notify>,
 }
 
-/// While a slot is free nobody waits.
+/// While there is room for the next request nobody waits.
 #[derive(Default)]
 struct State {
     arrived: u64,
@@ -58,17 +59,19 @@ struct Waiter {
     place: watch::Sender<Option<Place>>,
 }
 
-/// Work in a slot.
+/// Work in the engine.
 struct Run {
     tenant: Arc<str>,
     work: Work,
+    /// Tokens that it is expected to take of the capacity.
+    tokens: usize,
     since: Instant,
     first_token: OnceLock<Duration>,
     output_tokens: AtomicU32,
     by_itself: AtomicBool,
 }
 
-/// A place in the queue or, when there was a slot, the permit already. Dropping it leaves the queue.
+/// A place in the queue or, when there was room, the permit already. Dropping it leaves the queue.
 pub struct Ticket {
     gate: Arc<Gate>,
     number: u64,
@@ -76,18 +79,18 @@ pub struct Ticket {
     pub waits: bool,
 }
 
-/// A slot of the engine. Lives exactly as long as the work in it.
+/// The right to run in the engine. Lives exactly as long as the work.
 pub struct Permit {
     run: Arc<Run>,
-    /// `None` once the slot has been passed on.
-    slot: Option<(Arc<Gate>, u64)>,
+    /// `None` once the right has been passed on.
+    place: Option<(Arc<Gate>, u64)>,
 }
 
 impl Gate {
-    pub fn new(slots: usize, settings: settings::Admission) -> Arc<Self> {
+    pub fn new(capacity: Capacity, settings: settings::Admission) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let gate =
-            Arc::new(Self { slots, settings, costs: Costs::new(), state: Mutex::default(), changed: changed.clone() });
+            Arc::new(Self { capacity, settings, costs: Costs::new(), state: Mutex::default(), changed: changed.clone() });
         tokio::spawn(keep_places(Arc::downgrade(&gate), changed));
         gate
     }
@@ -96,8 +99,8 @@ impl Gate {
         let weight = self.settings.weights.get(tenant).copied().unwrap_or(1.0);
         let cost = self.costs.mean(tenant, work) / weight;
         let state = self.state();
-        if state.running.len() >= self.slots {
-            self.check_room(&state, tenant)?;
+        if !state.waiters.is_empty() || !self.has_room(&state, self.tokens(tenant, work)) {
+            self.check_queue(&state, tenant)?;
         }
         Ok(self.admit(state, id, Waiting { number: 0, tenant: tenant.into(), tier, work, cost }))
     }
@@ -124,10 +127,23 @@ impl Gate {
         Ticket { gate: self.clone(), number, permit, waits }
     }
 
-    /// Slots that nobody has or waits for.
+    /// How many more could run; 0 while somebody waits.
     pub fn idle(&self) -> usize {
         let state = self.state();
-        if state.waiters.is_empty() { self.slots.saturating_sub(state.running.len()) } else { 0 }
+        if state.waiters.is_empty() { self.capacity.sequences.saturating_sub(state.running.len()) } else { 0 }
+    }
+
+    /// Whether work of so many tokens can run beside what runs. Work that has the engine for itself always can: the engine
+    /// refuses what never fits.
+    fn has_room(&self, state: &State, tokens: usize) -> bool {
+        let taken: usize = state.running.values().map(|run| run.tokens).sum();
+        let fits = self.capacity.tokens.is_none_or(|all| taken + tokens <= all);
+        state.running.len() < self.capacity.sequences && (fits || state.running.is_empty())
+    }
+
+    /// Tokens that work is expected to take: its prompt, and an output of the usual length.
+    fn tokens(&self, tenant: &str, work: Work) -> usize {
+        work.prompt_tokens as usize + self.costs.output(tenant, work)
     }
 
     /// How many run and how many wait.
@@ -143,7 +159,7 @@ impl Gate {
         Some(place)
     }
 
-    fn check_room(&self, state: &State, tenant: &str) -> Result<(), WireError> {
+    fn check_queue(&self, state: &State, tenant: &str) -> Result<(), WireError> {
         let settings::Admission { queue, queue_per_tenant, .. } = self.settings;
         if state.waiters.len() >= queue {
             let retry_after_ms = self.retry_after_ms(state, state.waiters.values());
@@ -157,7 +173,7 @@ impl Gate {
         Ok(())
     }
 
-    /// When the first of these is expected to leave the queue or, where none is, the first slot to come free.
+    /// When the first of these is expected to leave the queue or, where none is, the first of those that run to end.
     fn retry_after_ms<'s>(&self, state: &'s State, waiters: impl Iterator<Item = &'s Waiter>) -> u64 {
         let place = |waiter: &Waiter| waiter.place.borrow().map(|place| place.estimated_wait());
         let wait = waiters.filter_map(place).min();
@@ -169,17 +185,22 @@ impl Gate {
         self.costs.rest(&run.tenant, run.work, run.progress(), forecast::quantile(number))
     }
 
-    /// Gives slots to those who are next, as long as there are some.
+    /// Lets those who are next run, as long as there is room for the next.
     fn fill(self: &Arc<Self>, state: &mut State) {
-        while state.running.len() < self.slots {
+        while state.running.len() < self.capacity.sequences {
+            let room = |next: &Waiting| self.has_room(state, self.tokens(&next.tenant, next.work));
+            if self.capacity.tokens.is_some() && !state.queue.peek().as_ref().is_some_and(room) {
+                return;
+            }
             let Some(Waiting { number, tenant, work, .. }) = state.queue.pop() else { return };
             let Some(waiter) = state.waiters.remove(&number) else { continue };
-            let run = Arc::new(Run::new(tenant, work));
+            let tokens = self.tokens(&tenant, work);
+            let run = Arc::new(Run::new(tenant, work, tokens));
             state.running.insert(number, run.clone());
             // A ticket leaves the queue before its channel closes. Should one not have, it is passed over, and its permit
-            // must not free the slot a second time.
-            if let Err(mut unclaimed) = waiter.permit.send(Permit { run, slot: Some((self.clone(), number)) }) {
-                unclaimed.slot = None;
+            // must not free its place a second time.
+            if let Err(mut unclaimed) = waiter.permit.send(Permit { run, place: Some((self.clone(), number)) }) {
+                unclaimed.place = None;
                 state.running.remove(&number);
             }
         }
@@ -191,8 +212,8 @@ impl Gate {
         let queue = state.queue.clone();
         let running: Vec<_> = state.running.iter().map(|(number, run)| (*number, run.clone())).collect();
         drop(state);
-        let slots = running.iter().map(|(number, run)| self.rest(*number, run)).collect();
-        forecast::starts(queue, slots, |next| {
+        let ends = running.iter().map(|(number, run)| self.rest(*number, run)).collect();
+        forecast::starts(queue, ends, |next| {
             self.costs.rest(&next.tenant, next.work, Progress::default(), forecast::quantile(next.number))
         })
     }
@@ -256,10 +277,11 @@ fn differs(told: Place, place: Place, now: Instant) -> bool {
 }
 
 impl Run {
-    fn new(tenant: Arc<str>, work: Work) -> Self {
+    fn new(tenant: Arc<str>, work: Work, tokens: usize) -> Self {
         Self {
             tenant,
             work,
+            tokens,
             since: Instant::now(),
             first_token: OnceLock::new(),
             output_tokens: AtomicU32::new(0),
@@ -277,7 +299,7 @@ impl Run {
 }
 
 impl Ticket {
-    /// Waits for the slot.
+    /// Waits for the permit.
     pub async fn admitted(&mut self) -> Option<Permit> {
         (&mut self.permit).await.ok()
     }
@@ -294,7 +316,7 @@ impl Drop for Ticket {
             drop(state);
             self.gate.changed.notify_one();
         }
-        // A permit that came meanwhile goes with the channel, and frees its slot.
+        // A permit that came meanwhile goes with the channel, and frees its place.
     }
 }
 
@@ -315,13 +337,13 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Some((gate, number)) = self.slot.take() else { return };
+        let Some((gate, number)) = self.place.take() else { return };
         let mut state = gate.state();
         let ended = Ended {
             work: self.run.work,
             progress: self.run.progress(),
             by_itself: self.run.by_itself.load(Ordering::Relaxed),
-            busy: state.running.len() >= gate.slots,
+            busy: !state.waiters.is_empty() || state.running.len() >= gate.capacity.sequences,
         };
         state.running.remove(&number);
         gate.fill(&mut state);
@@ -342,9 +364,9 @@ mod tests {
 
     const WORK: Work = Work { prompt_tokens: 10, max_output_tokens: 100 };
 
-    fn gate(slots: usize, queue: usize) -> Arc<Gate> {
+    fn gate(sequences: usize, queue: usize) -> Arc<Gate> {
         let settings = settings::Admission { queue, queue_per_tenant: queue, weights: Default::default() };
-        Gate::new(slots, settings)
+        Gate::new(Capacity { sequences, tokens: None }, settings)
     }
 
     fn enter(gate: &Arc<Gate>, id: &str) -> Result<Ticket, WireError> {
@@ -358,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slots_are_bounded_and_given_in_order() {
+    async fn what_runs_is_bounded_and_starts_in_order() {
         let gate = gate(1, 2);
         let mut first = enter(&gate, "a").unwrap();
         assert!(!first.waits && gate.place("a").is_none());
@@ -378,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_the_queue_is_passed_over_and_a_dropped_ticket_frees_its_slot() {
+    async fn who_leaves_the_queue_is_passed_over_and_a_dropped_ticket_frees_its_place() {
         let gate = gate(1, 2);
         let held = enter(&gate, "a").unwrap();
         let gone = enter(&gate, "b").unwrap();
@@ -392,13 +414,36 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_has_a_bound_of_its_own() {
         let settings = settings::Admission { queue: 3, queue_per_tenant: 1, weights: Default::default() };
-        let gate = Gate::new(1, settings);
+        let gate = Gate::new(Capacity { sequences: 1, tokens: None }, settings);
         let enter = |tenant| gate.enter("id", tenant, ServiceTier::Default, WORK);
         let (_running, waiting) = (enter("a").unwrap(), enter("a").unwrap());
         assert!(matches!(enter("a"), Err(WireError::RateLimitExceeded { waiting: 1, retry_after_ms: 100.. })));
         drop(waiting);
         let _waiting = (enter("a").unwrap(), enter("b").unwrap(), enter("c").unwrap());
         assert!(matches!(enter("d"), Err(WireError::ServerOverloaded { .. })));
+    }
+
+    #[tokio::test]
+    async fn work_waits_for_tokens_in_its_turn() {
+        let settings = settings::Admission { queue: 9, queue_per_tenant: 9, weights: Default::default() };
+        let gate = Gate::new(Capacity { sequences: 8, tokens: Some(1000) }, settings);
+        let enter = |id, prompt_tokens| {
+            let work = Work { prompt_tokens, max_output_tokens: 10 };
+            gate.enter(id, "t", ServiceTier::Default, work).unwrap()
+        };
+        let mut first = enter("a", 5000);
+        let alone = first.admitted().await.unwrap();
+        let mut second = enter("b", 600);
+        assert!(second.waits, "there is room for one that is too large, alone");
+        drop(alone);
+        let permit = second.admitted().await.unwrap();
+        let mut third = enter("c", 300);
+        let (mut fourth, fifth) = (enter("d", 900), enter("e", 20));
+        assert!(!third.waits && fourth.waits);
+        assert!(fifth.waits, "nobody overtakes who waits for tokens");
+        drop(permit);
+        drop(third.admitted().await.unwrap());
+        assert!(fourth.admitted().await.is_some());
     }
 
     #[tokio::test]
@@ -414,11 +459,11 @@ mod tests {
         assert!(!second.has_changed().unwrap(), "another came behind it");
     }
 
-    /// Many tasks that come, wait, work, and leave at any moment: never more permits than slots, and none lost.
+    /// Many tasks that come, wait, work, and leave at any moment: never more permits than places, and none lost.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn permits_are_neither_lost_nor_doubled() {
-        const SLOTS: usize = 3;
-        let gate = gate(SLOTS, 1000);
+        const PLACES: usize = 3;
+        let gate = gate(PLACES, 1000);
         let at_work = Arc::new(AtomicUsize::new(0));
         let worked = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (0..64u64)
@@ -443,7 +488,7 @@ mod tests {
                             () = yields(patience) => None,
                         };
                         let Some(permit) = admitted else { continue };
-                        assert!(at_work.fetch_add(1, Ordering::SeqCst) < SLOTS);
+                        assert!(at_work.fetch_add(1, Ordering::SeqCst) < PLACES);
                         yields(next(5)).await;
                         permit.produced(1);
                         at_work.fetch_sub(1, Ordering::SeqCst);
@@ -460,8 +505,8 @@ mod tests {
         drop(state);
         let worked = worked.load(Ordering::SeqCst);
         assert!((1000..12_800).contains(&worked), "{worked} of 12,800 had the patience to wait");
-        let all: Vec<_> = (0..=SLOTS).map(|n| enter(&gate, &n.to_string()).unwrap()).collect();
-        assert_eq!(all.iter().filter(|ticket| ticket.waits).count(), 1, "every slot is free again");
+        let all: Vec<_> = (0..=PLACES).map(|n| enter(&gate, &n.to_string()).unwrap()).collect();
+        assert_eq!(all.iter().filter(|ticket| ticket.waits).count(), 1, "every place is free again");
     }
 
     async fn yields(times: u64) {

@@ -1,5 +1,5 @@
-//! Admission: the engine is given what can run now; the rest waits here within a bound. A model has slots of its own and a
-//! queue for them. Who is next says `queue`; what work costs, `estimate` and `lengths`; who starts when, `forecast`.
+//! Admission: the engine is given what can run now; the rest waits here within a bound. A model has a capacity of its own and a
+//! queue for it. Who is next says `queue`; what work costs, `estimate` and `lengths`; who starts when, `forecast`.
 
 mod estimate;
 mod forecast;
@@ -11,12 +11,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::{settings, store::Header, wire::error::WireError};
+use crate::{engine::Capacity, settings, store::Header, wire::error::WireError};
 use estimate::Work;
 use gate::Gate;
 pub use gate::{Permit, Ticket};
 
-/// Every model's slots, by its id.
+/// Every model's gate, by its id.
 pub struct Admission {
     gates: HashMap<String, Arc<Gate>>,
 }
@@ -37,24 +37,23 @@ impl Place {
 }
 
 impl Admission {
-    /// `slots`: each model's id and how many generations of it run at once. To be called on the runtime that keeps the
-    /// places up to date.
-    pub fn new(slots: impl IntoIterator<Item = (String, usize)>, settings: &settings::Admission) -> Self {
-        let gates = slots.into_iter().map(|(model, slots)| (model, Gate::new(slots, settings.clone())));
+    /// `models`: each model's id and what of it runs at once. To be called on the runtime that keeps the places up to date.
+    pub fn new(models: impl IntoIterator<Item = (String, Capacity)>, settings: &settings::Admission) -> Self {
+        let gates = models.into_iter().map(|(model, capacity)| (model, Gate::new(capacity, settings.clone())));
         Self { gates: gates.collect() }
     }
 
-    /// Takes a slot or a place in the queue.
+    /// Takes a permit or a place in the queue.
     pub fn enter(&self, header: &Header) -> Result<Ticket, WireError> {
         self.gate(header)?.enter(&header.id, &header.tenant, header.create.service_tier, work(header))
     }
 
-    /// Takes a slot or a place among the first, which there always is: what was taken over has waited elsewhere already.
+    /// Takes a permit or a place among the first, which there always is: what was taken over has waited elsewhere already.
     pub fn enter_first(&self, header: &Header) -> Result<Ticket, WireError> {
         Ok(self.gate(header)?.enter_first(&header.id, &header.tenant, work(header)))
     }
 
-    /// A model's slots that nobody has or waits for.
+    /// How many more of a model could run; 0 while somebody waits.
     pub fn idle(&self, model: &str) -> usize {
         self.gates.get(model).map_or(0, |gate| gate.idle())
     }

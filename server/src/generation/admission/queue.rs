@@ -76,6 +76,11 @@ impl Queue {
         tenant.arrived += 1;
     }
 
+    /// The next, which stays.
+    pub fn peek(&self) -> Option<Waiting> {
+        self.clone().pop()
+    }
+
     /// Takes the next out.
     pub fn pop(&mut self) -> Option<Waiting> {
         let overdue = self.tiers.iter().find(|(_, tier)| tier.passed_over >= MAX_PASSED_OVER);

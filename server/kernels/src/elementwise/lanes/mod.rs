@@ -4,7 +4,11 @@
 //! by lane and rounds once, so a kernel gives the same bits on all of them.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use half::f16;
@@ -100,6 +104,12 @@ pub(crate) unsafe fn run_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the caller's promise.
         Isa::Avx512 => unsafe { avx512::run(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the caller's promise.
+        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::run(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: the caller's promise.
+        Isa::Neon => unsafe { neon::run(kernel) },
         // SAFETY: the caller's promise; the portable lanes demand nothing of the CPU.
         _ => unsafe { kernel.run::<portable::Portable>() },
     }

@@ -1,0 +1,206 @@
+//! Inputs of a product in 8 bits.
+//!
+//! Each 32 values of a row share a scale `d`, their largest magnitude divided by 127; an integer is a value divided by `d`,
+//! rounded to the nearest, ties to even. Rows are packed into panels, so that a kernel reads what it needs of all rows of a
+//! panel one after the other. For each block of 32 columns, with R rows in the panel, a panel holds words of 32 bits:
+//!
+//! | words | for each row |
+//! |---|---|
+//! | 8 R | four integers; the 8 groups of a block follow each other, the rows within a group |
+//! | R | `d`, f32 |
+//! | R | `d` times the sum of the integers, f32 |
+//! | R | -128 times the sum of the integers |
+//! | 2 R | the latter for each half of the block, if a weight has scales for 16 values |
+//! | 2 R | `d` times the sum for each half, likewise |
+//!
+//! A row with a value that is not finite gets a `d` that is not, so its outputs are not finite either.
+
+use super::{Executor, multiply, tiles::BLOCK};
+use crate::isa::Isa;
+
+/// Words of a block and row without those for halves.
+const WORDS: usize = 11;
+/// Words of a block and row with those for halves.
+const WORDS_WITH_HALVES: usize = 15;
+/// Blocks that are quantised as one piece of work.
+const PIECE: usize = 128;
+
+/// Places of the words of a block, to be multiplied by the number of rows.
+pub(crate) mod place {
+    pub(crate) const D: usize = 8;
+    pub(crate) const D_SUM: usize = 9;
+    pub(crate) const SUM: usize = 10;
+    pub(crate) const HALF_SUM: usize = 11;
+    pub(crate) const HALF_D_SUM: usize = 13;
+}
+
+/// A largest magnitude below this counts as zero: 127 divided by it would not be finite.
+const TINY: f32 = 1e-30;
+
+/// One quantised block of a row.
+pub(crate) struct Quantised {
+    pub integers: [i32; 8],
+    pub d: f32,
+    /// Sums of the integers of the two halves.
+    pub sums: [i32; 2],
+}
+
+/// Quantises whole blocks of a row into a panel: the row's values, where its blocks begin in the panel, and the place.
+pub(crate) type Quantise = unsafe fn(&[f32], &mut [i32], Place);
+
+/// Where a row lies in a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The row's number in its panel.
+    pub row: usize,
+    /// Rows of the panel.
+    pub rows: usize,
+    /// Words of a block and row.
+    pub words: usize,
+}
+
+/// Quantised rows.
+#[derive(Default)]
+pub(crate) struct Panels {
+    words: Vec<i32>,
+    rows: usize,
+    blocks: usize,
+    /// Number of panels. Their sizes differ by at most one row.
+    count: usize,
+    words_per_row: usize,
+}
+
+/// One panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    pub words: &'a [i32],
+    /// The panel's first row.
+    pub first: usize,
+    pub rows: usize,
+}
+
+impl Panels {
+    /// Quantises rows of `k` values, a multiple of 32.
+    pub(crate) fn fill(&mut self, rows: &[f32], k: usize, halves: bool, executor: Executor) {
+        self.rows = rows.len() / k;
+        self.blocks = k / BLOCK;
+        self.count = self.rows.div_ceil(multiply::panel_rows(executor.isa));
+        self.words_per_row = if halves { WORDS_WITH_HALVES } else { WORDS };
+        let words = self.rows * self.blocks * self.words_per_row;
+        if self.words.len() < words {
+            self.words.resize(words, 0);
+        }
+        let quantise = quantiser(executor.isa);
+        let pieces = self.blocks.div_ceil(PIECE);
+        let start = Words(self.words.as_mut_ptr());
+        let (layout, per_block) = (&*self, self.words_per_row);
+        let quantise_piece = |number: usize| {
+            let (panel, piece) = (number / pieces, number % pieces * PIECE);
+            let (first, count) = layout.range(panel);
+            let blocks = PIECE.min(layout.blocks - piece);
+            let start = &start;
+            // SAFETY: `words` is at least as long as all panels together, `range` gives disjoint rows, and the pieces of a
+            // panel are disjoint, so no two calls get overlapping words.
+            let to = unsafe {
+                let begin = start.0.add((first * layout.blocks + piece * count) * per_block);
+                std::slice::from_raw_parts_mut(begin, blocks * count * per_block)
+            };
+            for row in 0..count {
+                let values = &rows[(first + row) * k + piece * BLOCK..][..blocks * BLOCK];
+                // SAFETY: `quantiser` returns a function for instructions that the machine has.
+                unsafe { quantise(values, to, Place { row, rows: count, words: per_block }) };
+            }
+        };
+        // A fork costs more than a few blocks.
+        if self.rows * self.blocks <= PIECE {
+            (0..self.count * pieces).for_each(quantise_piece);
+        } else {
+            (executor.run)(self.count * pieces, &quantise_piece);
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Blocks of a row.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The number of panels.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of the largest panel.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        self.range(0).1 * self.blocks * self.words_per_row * size_of::<i32>()
+    }
+
+    /// The first row and the number of rows of a panel.
+    fn range(&self, panel: usize) -> (usize, usize) {
+        let (least, more) = (self.rows / self.count, self.rows % self.count);
+        (panel * least + panel.min(more), least + usize::from(panel < more))
+    }
+
+    pub(crate) fn panel(&self, panel: usize) -> Panel<'_> {
+        let (first, rows) = self.range(panel);
+        let per_row = self.blocks * self.words_per_row;
+        Panel { words: &self.words[first * per_row..][..rows * per_row], first, rows }
+    }
+}
+
+/// Start of the words that threads fill in parts.
+struct Words(*mut i32);
+// SAFETY: `Panels::fill` hands disjoint parts to the threads.
+unsafe impl Sync for Words {}
+
+fn quantiser(isa: Isa) -> Quantise {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => super::avx512::quantise,
+        _ => quantise,
+    }
+}
+
+/// The scale of a block and its inverse, from the bits of the largest magnitude.
+pub(crate) fn scale(largest: u32) -> (f32, f32) {
+    let largest = f32::from_bits(largest);
+    if largest < TINY { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) }
+}
+
+/// Writes a block of a row to a panel. `to` begins with the block.
+#[inline(always)]
+pub(crate) fn store(block: &Quantised, to: &mut [i32], place: Place) {
+    let Place { row, rows, words } = place;
+    let to = &mut to[..rows * words];
+    let sum = block.sums[0] + block.sums[1];
+    let mut set = |word: usize, value: i32| to[word * rows + row] = value;
+    block.integers.iter().enumerate().for_each(|(word, value)| set(word, *value));
+    set(place::D, block.d.to_bits().cast_signed());
+    set(place::D_SUM, (block.d * sum as f32).to_bits().cast_signed());
+    set(place::SUM, -128 * sum);
+    if words == WORDS_WITH_HALVES {
+        for (half, sum) in block.sums.iter().enumerate() {
+            set(place::HALF_SUM + half, -128 * sum);
+            set(place::HALF_D_SUM + half, (block.d * *sum as f32).to_bits().cast_signed());
+        }
+    }
+}
+
+/// See [`Quantise`]; for any machine.
+fn quantise(values: &[f32], to: &mut [i32], place: Place) {
+    let per_block = place.rows * place.words;
+    for (values, to) in values.chunks_exact(BLOCK).zip(to.chunks_exact_mut(per_block)) {
+        let largest = values.iter().fold(0, |largest, value| u32::max(largest, value.to_bits() & !(1 << 31)));
+        let (d, inverse) = scale(largest);
+        let mut block = Quantised { integers: [0; 8], d, sums: [0; 2] };
+        for (group, (integers, values)) in block.integers.iter_mut().zip(values.chunks_exact(4)).enumerate() {
+            let bytes = [0, 1, 2, 3].map(|i| (values[i] * inverse).round_ties_even() as i8);
+            block.sums[group / 4] += bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
+            *integers = i32::from_le_bytes(bytes.map(i8::cast_unsigned));
+        }
+        store(&block, to, place);
+    }
+}

@@ -1,0 +1,323 @@
+//! The thread that runs a model's sequences together, step by step.
+//!
+//! A step computes one token of every sequence that decodes and some tokens of the prompts that are read. Between two steps
+//! the thread takes in what was submitted and lets go of what has ended or was cancelled. An error or a panic in a step ends
+//! the engine: its sequences are told and begin again in another one.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use candle_core::Tensor;
+use caudal_kernels::team;
+use tokio::sync::mpsc;
+
+use super::{
+    pulse::Pulse,
+    schedule::{self, Part, Schedule},
+    sequence::{Ended, Sequence, Submission},
+    step::{self, Run},
+    throughput::Throughput,
+};
+use crate::engine::{
+    Finish,
+    mistral::{
+        load::Loading,
+        lock,
+        prefix_cache::{BlockName, Blocks, Copied},
+    },
+};
+
+/// What an engine needs beside its model.
+pub struct EngineInputs {
+    pub pipeline: Loading,
+    pub submissions: mpsc::Receiver<Submission>,
+    /// Sequences that run at once.
+    pub places: usize,
+    pub blocks: usize,
+    /// The model whose keys and values the blocks hold.
+    pub model: String,
+    pub pulse: Arc<Pulse>,
+}
+
+/// The state of the thread.
+pub struct Engine {
+    pipeline: Loading,
+    submissions: mpsc::Receiver<Submission>,
+    places: usize,
+    model: String,
+    pulse: Arc<Pulse>,
+    blocks: Blocks,
+    /// Whether keys and values stay after a sequence, and whether one pass computes tokens of several prompts.
+    is_paged: bool,
+    is_flat: bool,
+    running: Vec<Sequence>,
+    /// Sequences without blocks, the next first.
+    waiting: VecDeque<Sequence>,
+    arrived: u64,
+    schedule: Schedule,
+    throughput: Throughput,
+}
+
+/// A step failed.
+struct Fault(String);
+
+impl Engine {
+    pub fn new(inputs: EngineInputs) -> Self {
+        let EngineInputs { pipeline, submissions, places, blocks, model, pulse } = inputs;
+        let (is_paged, on_cpu) = {
+            let pipeline = pipeline.blocking_lock();
+            (pipeline.get_metadata().cache_engine.is_some(), pipeline.device().is_cpu())
+        };
+        Self {
+            pipeline,
+            submissions,
+            places,
+            model,
+            pulse,
+            blocks: Blocks::new(blocks),
+            is_paged,
+            is_flat: is_paged && on_cpu,
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+            arrived: 0,
+            schedule: Schedule::default(),
+            throughput: Throughput::default(),
+        }
+    }
+
+    /// Runs until nobody can submit any more, or until a step fails.
+    pub fn run(mut self) {
+        while self.take_in() {
+            self.let_go();
+            self.give_blocks();
+            let parts = self.schedule.next(&self.running, &self.throughput, self.is_flat);
+            let parts = self.make_room(parts);
+            if parts.is_empty() {
+                continue;
+            }
+            if let Err(Fault(reason)) = self.step(&parts) {
+                return self.break_down(&parts, &reason);
+            }
+        }
+    }
+
+    /// Takes in what was submitted; waits for it if there is nothing to do. False: there is nothing and nothing will come.
+    fn take_in(&mut self) -> bool {
+        let is_idle = self.running.is_empty() && self.waiting.is_empty();
+        if is_idle {
+            match self.submissions.blocking_recv() {
+                Some(submission) => self.arrive(submission),
+                None => return false,
+            }
+        }
+        while let Ok(submission) = self.submissions.try_recv() {
+            self.arrive(submission);
+        }
+        true
+    }
+
+    fn arrive(&mut self, submission: Submission) {
+        self.arrived += 1;
+        let root = BlockName::root(&self.model, &submission.tenant);
+        self.waiting.push_back(Sequence::new(submission, root, self.arrived));
+    }
+
+    /// Ends the sequences that have ended or were cancelled.
+    fn let_go(&mut self) {
+        for at in (0..self.running.len()).rev() {
+            if self.running[at].processor.has_ended() {
+                let sequence = self.running.remove(at);
+                self.finish(sequence);
+            }
+        }
+        for at in (0..self.waiting.len()).rev() {
+            if self.waiting[at].processor.has_ended()
+                && let Some(sequence) = self.waiting.remove(at)
+            {
+                sequence.end(Ended::Finished);
+            }
+        }
+    }
+
+    fn finish(&mut self, mut sequence: Sequence) {
+        if let Some(held) = sequence.blocks.take() {
+            let computed = if self.is_paged { sequence.tokens.get(..sequence.computed) } else { None };
+            self.blocks.end(held, computed.unwrap_or_default());
+        }
+        sequence.end(Ended::Finished);
+    }
+
+    /// Lets those who wait begin, the oldest first, as long as there are places and blocks.
+    fn give_blocks(&mut self) {
+        while self.running.len() < self.places
+            && let Some(next) = self.waiting.front()
+        {
+            let Some(found) = self.blocks.begin(next.root, &next.tenant, &next.tokens) else { break };
+            // Every sequence that runs can go on for a block.
+            if !self.running.is_empty() && self.blocks.available() < self.running.len() {
+                self.blocks.end(found.held, &[]);
+                break;
+            }
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            sequence.computed = match found.copied.map(|copied| (copied, self.copy(copied))) {
+                Some((copied, false)) => found.tokens - copied.tokens,
+                _ => found.tokens,
+            };
+            sequence.processor.reused(sequence.computed);
+            sequence.blocks = Some(found.held);
+            self.running.push(sequence);
+        }
+    }
+
+    /// Copies keys and values between blocks. False if they cannot be copied.
+    fn copy(&self, copied: Copied) -> bool {
+        let pipeline = self.pipeline.blocking_lock();
+        let metadata = pipeline.get_metadata();
+        let Some(cache) = metadata.cache_engine.as_ref().filter(|_| self.is_flat) else { return false };
+        let copy = |(keys, values): &(Tensor, Tensor)| {
+            caudal_kernels::attention::copy_block(
+                keys,
+                values,
+                keys.dim(1)?,
+                copied.from as usize,
+                copied.to as usize,
+                copied.tokens,
+            )
+        };
+        let done = cache.get_kv_cache().iter().try_for_each(copy);
+        done.inspect_err(|error| tracing::warn!(%error, "a cached block cannot be copied")).is_ok()
+    }
+
+    /// Takes the blocks that the step needs. Where there are too few, the youngest sequences wait and are left out of it.
+    fn make_room(&mut self, mut parts: Vec<Part>) -> Vec<Part> {
+        let mut at = 0;
+        while let Some(part) = parts.get(at).copied() {
+            let sequence = &mut self.running[part.at];
+            let until = sequence.computed + part.tokens;
+            if sequence.blocks.as_mut().is_some_and(|held| self.blocks.grow(held, until)) {
+                at += 1;
+                continue;
+            }
+            let Some(youngest) = (0..self.running.len()).max_by_key(|at| self.running[*at].arrived) else { break };
+            self.preempt(youngest);
+            parts.retain(|part| part.at != youngest);
+            parts.iter_mut().filter(|part| part.at > youngest).for_each(|part| part.at -= 1);
+            at = at.min(parts.len());
+            // Those that have their blocks keep them; the check is cheap.
+            at = 0.min(at);
+        }
+        parts
+    }
+
+    /// Takes a sequence's blocks away. It begins again when there is room, from what of them is still cached.
+    fn preempt(&mut self, at: usize) {
+        let mut sequence = self.running.remove(at);
+        tracing::debug!(tokens = sequence.tokens.len(), "a sequence waits for blocks");
+        if let Some(held) = sequence.blocks.take() {
+            let computed = sequence.tokens.get(..sequence.computed).unwrap_or_default();
+            self.blocks.end(held, if self.is_paged { computed } else { &[] });
+        }
+        sequence.computed = 0;
+        self.waiting.push_front(sequence);
+    }
+
+    fn step(&mut self, parts: &[Part]) -> Result<(), Fault> {
+        let begun = Instant::now();
+        let size = schedule::size(parts);
+        self.pulse.begin(self.throughput.expected(size));
+        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(parts)));
+        let logits = match computed {
+            Ok(Ok(logits)) => logits,
+            Ok(Err(error)) => return Err(Fault(error.to_string())),
+            Err(panic) => return Err(Fault(format!("a step panicked: {}", message(&*panic)))),
+        };
+        for part in parts {
+            let sequence = &mut self.running[part.at];
+            sequence.computed += part.tokens;
+            if self.is_paged
+                && let Some(held) = &mut sequence.blocks
+            {
+                self.blocks.name_full(held, &sequence.tokens[..sequence.computed]);
+            }
+        }
+        self.pick(parts, logits);
+        self.throughput.measured(size, begun.elapsed());
+        self.pulse.end();
+        Ok(())
+    }
+
+    /// The logits after the last token of each part whose sequence is computed to its end.
+    fn compute(&self, parts: &[Part]) -> candle_core::Result<Vec<Option<Tensor>>> {
+        let mut runs = Vec::with_capacity(parts.len());
+        for part in parts {
+            let sequence = &self.running[part.at];
+            let Some(blocks) = &sequence.blocks else { candle_core::bail!("a sequence without blocks") };
+            let until = sequence.computed + part.tokens;
+            let wanted = until == sequence.tokens.len();
+            runs.push(Run { tokens: &sequence.tokens, from: sequence.computed, until, wanted, blocks });
+        }
+        #[cfg(test)]
+        super::faults::strike(&self.running, parts)?;
+        step::forward(&mut *self.pipeline.blocking_lock(), &runs)
+    }
+
+    /// Picks the next token of every sequence that has logits, on all threads.
+    fn pick(&mut self, parts: &[Part], logits: Vec<Option<Tensor>>) {
+        let wanted: Vec<(usize, Tensor)> =
+            parts.iter().zip(logits).filter_map(|(part, logits)| Some((part.at, logits?))).collect();
+        let picked: Vec<Mutex<Option<u32>>> = wanted.iter().map(|_| Mutex::default()).collect();
+        let running = &self.running;
+        team::run(wanted.len(), &|index| {
+            let (at, logits) = &wanted[index];
+            let processor = &running[*at].processor;
+            let token = catch_unwind(AssertUnwindSafe(|| match logits.to_vec1::<f32>() {
+                Ok(mut logits) => processor.next(&mut logits),
+                Err(error) => {
+                    processor.finish(Finish::Failed(error.to_string()));
+                    None
+                }
+            }));
+            match token {
+                Ok(token) => *lock(&picked[index]) = token,
+                // Nobody else is affected.
+                Err(panic) => processor.fail(format!("picking a token panicked: {}", message(&*panic))),
+            }
+        });
+        let mut ended = Vec::new();
+        for ((at, _), picked) in wanted.iter().zip(picked) {
+            match picked.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                Some(token) => {
+                    self.running[*at].tokens.push(token);
+                    self.running[*at].is_suspect = false;
+                }
+                None => ended.push(*at),
+            }
+        }
+        ended.sort_unstable();
+        for at in ended.into_iter().rev() {
+            let sequence = self.running.remove(at);
+            self.finish(sequence);
+        }
+    }
+
+    /// Tells every sequence that this engine is at its end.
+    fn break_down(self, parts: &[Part], reason: &str) {
+        tracing::error!(reason, sequences = self.running.len(), "a step failed; the engine begins anew");
+        for (at, sequence) in self.running.into_iter().enumerate() {
+            let was_running = parts.iter().any(|part| part.at == at);
+            sequence.end(Ended::Broken { reason: reason.to_owned(), was_running });
+        }
+        for sequence in self.waiting {
+            sequence.end(Ended::Broken { reason: reason.to_owned(), was_running: false });
+        }
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

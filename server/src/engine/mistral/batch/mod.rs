@@ -1,0 +1,230 @@
+//! The batch of one model: an engine's thread that runs its sequences together, and another in its place when it breaks.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `engine` | the thread: takes sequences in, computes steps, lets them go |
+//! | `schedule` | which sequences a step computes, and how many tokens of each |
+//! | `step` | one forward pass as the pipeline reads it |
+//! | `sequence` | one generation in the batch |
+//! | `throughput` | how fast steps run here |
+//! | `pulse` | whether the thread is alive |
+
+mod engine;
+#[cfg(test)]
+pub mod faults;
+mod pulse;
+mod schedule;
+mod sequence;
+mod step;
+mod throughput;
+
+use std::{sync::Arc, time::Duration};
+
+use rayon::ThreadPoolBuilder;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::sequence::{Ended, Submission};
+use self::{
+    engine::{Engine, EngineInputs},
+    pulse::Pulse,
+};
+use super::{load::Loading, prefix_cache::BLOCK, source::Source};
+
+/// How often an engine that cannot be begun anew is tried again: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Runs the sequences of one model. Dropped, it ends its engine when that has nothing more to do.
+pub struct Batch {
+    state: watch::Receiver<State>,
+    pub places: usize,
+    /// Tokens whose keys and values there is room for; absent for a model that is not paged.
+    pub tokens: Option<usize>,
+    /// Ends whoever keeps an engine running.
+    _keeper: tokio_util::sync::DropGuard,
+}
+
+#[derive(Clone)]
+enum State {
+    Runs(Arc<Running>),
+    /// Another engine is being begun.
+    Begins,
+    /// It could not be begun; it is tried again.
+    Failed(String),
+}
+
+/// An engine that runs.
+struct Running {
+    submissions: mpsc::Sender<Submission>,
+    pulse: Arc<Pulse>,
+    /// Cancelled when the engine is given up because it hangs.
+    given_up: CancellationToken,
+}
+
+/// Why a sequence did not run to its end.
+#[derive(Debug)]
+pub struct Broken {
+    pub reason: String,
+    /// It was in the step that failed.
+    pub was_running: bool,
+    /// Nothing runs sequences at present.
+    pub is_final: bool,
+}
+
+/// What an engine is begun with.
+struct Keeper {
+    source: Arc<Source>,
+    pipeline: Loading,
+    places: usize,
+    blocks: usize,
+    state: watch::Sender<State>,
+}
+
+impl Batch {
+    /// Begins an engine on a loaded model. To be called within the runtime.
+    pub fn new(source: Arc<Source>, pipeline: Loading) -> Self {
+        let metadata = pipeline.try_lock().ok().map(|pipeline| pipeline.get_metadata());
+        let config = metadata.as_ref().and_then(|metadata| metadata.cache_config.clone());
+        let tokens = config.map(|config| config.num_gpu_blocks * config.block_size);
+        let context = source.info.context_length as usize;
+        // A model that is not paged runs one sequence, whose blocks are only counted.
+        let (places, blocks) = match tokens {
+            Some(tokens) => (source.origin.capacity.places, tokens / BLOCK),
+            None => (1, context.div_ceil(BLOCK) + 1),
+        };
+        let (state, states) = watch::channel(State::Begins);
+        let stop = CancellationToken::new();
+        let keeper = Keeper { source, pipeline, places, blocks, state };
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = keeper.keep() => {}
+            }
+        });
+        Self { state: states, places, tokens, _keeper: stop.drop_guard() }
+    }
+
+    /// Runs a sequence to its end, which its processor decides.
+    ///
+    /// # Errors
+    /// The engine broke before. What the sequence produced until then, its processor knows.
+    pub async fn run(&self, mut submission: Submission, ended: oneshot::Receiver<Ended>) -> Result<(), Broken> {
+        let broken = |reason: &str, is_final| Broken { reason: reason.into(), was_running: false, is_final };
+        let mut states = self.state.clone();
+        let running = loop {
+            let state = states.borrow_and_update().clone();
+            match state {
+                State::Runs(running) => match running.submissions.send(submission).await {
+                    Ok(()) => break running,
+                    // It ended just now; another one comes.
+                    Err(back) => submission = back.0,
+                },
+                State::Failed(reason) => return Err(broken(&reason, true)),
+                State::Begins => {}
+            }
+            if states.changed().await.is_err() {
+                return Err(broken("the model is being unloaded", true));
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = ended => match ended {
+                Ok(Ended::Finished) => Ok(()),
+                Ok(Ended::Broken { reason, was_running }) => Err(Broken { reason, was_running, is_final: false }),
+                Err(_) => Err(broken("the engine's thread has ended", false)),
+            },
+            () = running.given_up.cancelled() => {
+                Err(Broken { reason: "the engine hangs".into(), was_running: running.pulse.is_stepping(), is_final: false })
+            }
+        }
+    }
+
+    /// Returns when an engine runs.
+    pub async fn runs(&self) {
+        let mut states = self.state.clone();
+        let _ = states.wait_for(|state| matches!(state, State::Runs(_))).await;
+    }
+}
+
+impl Keeper {
+    /// Keeps an engine running, another whenever one has broken.
+    async fn keep(mut self) {
+        let mut faults = 0;
+        loop {
+            let (submissions, inbox) = mpsc::channel(self.places.max(1));
+            let pulse = Arc::new(Pulse::default());
+            let inputs = EngineInputs {
+                pipeline: self.pipeline.clone(),
+                submissions: inbox,
+                places: self.places,
+                blocks: self.blocks,
+                model: self.source.kv_name(),
+                pulse: pulse.clone(),
+            };
+            let Some(thread_ended) = begin(inputs) else {
+                self.state.send_replace(State::Failed("a thread for the engine cannot be begun".into()));
+                tokio::time::sleep(RETRY.0).await;
+                continue;
+            };
+            let given_up = CancellationToken::new();
+            let running = Running { submissions, pulse: pulse.clone(), given_up: given_up.clone() };
+            self.state.send_replace(State::Runs(Arc::new(running)));
+            let hangs = tokio::select! {
+                _ = thread_ended => None,
+                reason = pulse.clone().stops() => Some(reason),
+            };
+            self.state.send_replace(State::Begins);
+            faults = if pulse.steps() > STEADY { 1 } else { faults + 1 };
+            // A thread that hangs holds the pipeline for good; one that fails at once may have broken it.
+            if let Some(reason) = &hangs {
+                tracing::error!(reason, "the engine hangs; the model is loaded again beside it");
+                given_up.cancel();
+            }
+            if hangs.is_some() || faults >= MOST_FAULTS {
+                self.load_again().await;
+                faults = 0;
+            }
+        }
+    }
+
+    /// Loads the model, for as long as it takes.
+    async fn load_again(&mut self) {
+        let mut pause = RETRY.0;
+        loop {
+            match super::load::load(self.source.clone()).await {
+                Ok(pipeline) => {
+                    self.pipeline = pipeline;
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the model cannot be loaded again; trying on");
+                    self.state.send_replace(State::Failed(error.to_string()));
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+}
+
+/// Faults in a row, each within a few steps, after which the model itself is taken for broken.
+const MOST_FAULTS: u32 = 3;
+/// Steps after which an engine is taken for sound.
+const STEADY: u64 = 64;
+
+/// Begins an engine's thread. The receiver ends with the thread.
+fn begin(inputs: EngineInputs) -> Option<oneshot::Receiver<()>> {
+    let (alive, ended) = oneshot::channel::<()>();
+    let begun = std::thread::Builder::new().name("engine".into()).spawn(move || {
+        let _alive = alive;
+        // candle's own operations run in the pool of the thread that calls them; a hand-over to another thread would take longer
+        // than most of them.
+        let pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+        if let Err(error) = &pool {
+            tracing::warn!(%error, "the engine's thread has no pool of its own, and is slower");
+        }
+        Engine::new(inputs).run();
+    });
+    begun.inspect_err(|error| tracing::error!(%error, "a thread for the engine cannot be begun")).ok().map(|_| ended)
+}

@@ -1,0 +1,100 @@
+//! Which sequences the next step computes, and how many tokens of each.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{
+    BLOCK,
+    sequence::Sequence,
+    throughput::{StepSize, Throughput},
+};
+
+/// A step's length while outputs wait for it.
+const STEP: Duration = Duration::from_millis(50);
+/// A step's length while nobody waits for it but who reads: a cancel is noticed at the next step.
+const LONG_STEP: Duration = Duration::from_millis(400);
+/// Tokens of prompts in a step. Larger steps are not faster.
+const MOST_TOKENS: usize = 512;
+
+/// One sequence's part of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its place in the list of sequences.
+    pub at: usize,
+    /// Tokens to compute.
+    pub tokens: usize,
+}
+
+/// Plans steps. Tenants take turns with the tokens of their prompts.
+#[derive(Default)]
+pub struct Schedule {
+    /// The tenant whose prompt was read last.
+    last: Option<Arc<str>>,
+}
+
+impl Schedule {
+    /// The next step: every sequence that decodes, and tokens of prompts beside them. `flat`: whether one pass computes tokens
+    /// of several prompts together.
+    pub fn next(&mut self, sequences: &[Sequence], throughput: &Throughput, flat: bool) -> Vec<Part> {
+        let ready = |sequence: &&Sequence| sequence.blocks.is_some();
+        if let Some(suspect) = sequences.iter().position(|sequence| sequence.is_suspect && ready(&sequence)) {
+            let tokens = sequences[suspect].pending().min(MOST_TOKENS);
+            return vec![Part { at: suspect, tokens }];
+        }
+        let ready = || sequences.iter().enumerate().filter(|(_, sequence)| sequence.blocks.is_some());
+        let mut parts: Vec<Part> = ready()
+            .filter(|(_, sequence)| sequence.is_decoding())
+            .map(|(at, _)| Part { at, tokens: 1 })
+            .collect();
+        let limit = if parts.is_empty() { LONG_STEP } else { STEP };
+        let budget = throughput.tokens_within(limit, parts.len()).clamp(BLOCK, MOST_TOKENS);
+        let reading: Vec<(usize, &Sequence)> = ready().filter(|(_, sequence)| !sequence.is_decoding()).collect();
+        parts.extend(self.pieces(reading, budget, flat));
+        parts
+    }
+
+    /// Shares the budget among prompts, tenant by tenant, each tenant's oldest first.
+    fn pieces(&mut self, reading: Vec<(usize, &Sequence)>, mut budget: usize, flat: bool) -> Vec<Part> {
+        let mut tenants: BTreeMap<&Arc<str>, Vec<(usize, &Sequence)>> = BTreeMap::new();
+        for (at, sequence) in reading {
+            tenants.entry(&sequence.tenant).or_default().push((at, sequence));
+        }
+        for prompts in tenants.values_mut() {
+            prompts.sort_by_key(|(_, sequence)| sequence.arrived);
+        }
+        // The tenants after the last one, then those before it.
+        let (after, before): (Vec<_>, Vec<_>) =
+            tenants.into_iter().partition(|(tenant, _)| self.last.as_ref().is_none_or(|last| *tenant > last));
+        let mut parts = Vec::new();
+        for (tenant, prompts) in after.into_iter().chain(before) {
+            for (at, sequence) in prompts {
+                let tokens = piece(sequence.pending(), budget);
+                if tokens == 0 || (!flat && !parts.is_empty()) {
+                    return parts;
+                }
+                if parts.is_empty() {
+                    self.last = Some(tenant.clone());
+                }
+                parts.push(Part { at, tokens });
+                budget -= tokens.min(budget);
+            }
+        }
+        parts
+    }
+}
+
+/// Tokens to read of `pending`: all that fit, and not so many that a few are left for a step of their own.
+fn piece(pending: usize, budget: usize) -> usize {
+    if pending <= budget + budget / 4 && budget >= BLOCK {
+        pending
+    } else if budget < BLOCK {
+        0
+    } else {
+        budget / BLOCK * BLOCK
+    }
+}
+
+/// What a step computes in all.
+pub fn size(parts: &[Part]) -> StepSize {
+    let decoding = parts.iter().filter(|part| part.tokens == 1).count();
+    StepSize { decoding, reading: parts.iter().map(|part| part.tokens).sum::<usize>() - decoding }
+}

@@ -1,0 +1,70 @@
+//! One generation in the batch.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::engine::mistral::{
+    prefix_cache::{BlockName, Held},
+    run::token_processor::TokenProcessor,
+};
+
+/// What the batch is to run.
+pub struct Submission {
+    /// The prompt, and the output that is there already.
+    pub tokens: Vec<u32>,
+    pub tenant: Arc<str>,
+    pub processor: Arc<TokenProcessor>,
+    /// Whether it ran when an engine broke. It runs alone until it has produced a token.
+    pub is_suspect: bool,
+    /// Is told how the run ended; dropped if the engine's thread is gone.
+    pub ended: oneshot::Sender<Ended>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The last delta was sent.
+    Finished,
+    /// The engine broke, which `was_running` may have caused.
+    Broken { reason: String, was_running: bool },
+}
+
+/// A submission that has its place.
+pub struct Sequence {
+    pub tokens: Vec<u32>,
+    pub tenant: Arc<str>,
+    /// The name before the tenant's first block.
+    pub root: BlockName,
+    pub processor: Arc<TokenProcessor>,
+    pub is_suspect: bool,
+    ended: oneshot::Sender<Ended>,
+    /// Counts arrivals.
+    pub arrived: u64,
+    /// Absent while the sequence waits for blocks.
+    pub blocks: Option<Held>,
+    /// Tokens whose keys and values are in `blocks`.
+    pub computed: usize,
+}
+
+impl Sequence {
+    pub fn new(submission: Submission, root: BlockName, arrived: u64) -> Self {
+        let Submission { tokens, tenant, processor, is_suspect, ended } = submission;
+        Self { tokens, tenant, root, processor, is_suspect, ended, arrived, blocks: None, computed: 0 }
+    }
+
+    /// Tokens that are still to be computed before the next one is picked; at least 1.
+    pub fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Whether only the last token is to be computed.
+    pub fn is_decoding(&self) -> bool {
+        self.pending() == 1
+    }
+
+    pub fn end(self, ended: Ended) {
+        // Who waited for it may be gone.
+        let _ = self.ended.send(ended);
+    }
+}

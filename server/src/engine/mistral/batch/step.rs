@@ -1,0 +1,237 @@
+//! One forward pass: the rows of a step, as the pipeline reads them.
+//!
+//! On a CPU a step is a flat list of tokens, prompts' and outputs' alike: a row each, with its position and the blocks of its
+//! sequence. So a prompt needs no pass of its own, and a token is computed alike wherever it stands. On a GPU mistral.rs's
+//! kernels know two kinds of passes: the next token of many sequences, and the tokens of one prompt.
+
+use std::collections::HashMap;
+
+use candle_core::{D, DType, Device, DeviceLocation, Result, Tensor, bail};
+use mistralrs_core::{
+    Pipeline,
+    pipeline::{
+        ForwardInputsResult,
+        text_models_inputs_processor::{FlashParams, ModelInputs, PagedAttentionInputMetadata},
+    },
+};
+
+use crate::engine::mistral::prefix_cache::{BLOCK, Held};
+
+/// Tokens of one sequence that a step computes.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// All tokens of the sequence.
+    pub tokens: &'a [u32],
+    /// Tokens from here to `until` are computed; the keys and values of those before are in the cache.
+    pub from: usize,
+    pub until: usize,
+    /// Whether the logits after the last token are wanted.
+    pub wanted: bool,
+    pub blocks: &'a Held,
+}
+
+/// Computes the runs and returns the logits after each that wants them: f32 of shape (vocabulary).
+///
+/// # Errors
+/// The pass failed. What it wrote to the cache is not known.
+pub fn forward(pipeline: &mut dyn Pipeline, runs: &[Run]) -> Result<Vec<Option<Tensor>>> {
+    let device = pipeline.device();
+    let is_paged = pipeline.get_metadata().cache_engine.is_some();
+    if is_paged && device.is_cpu() {
+        return flat(pipeline, runs);
+    }
+    let mut logits = vec![None; runs.len()];
+    let is_single = |run: &Run| is_paged && run.until - run.from == 1;
+    let (single, others): (Vec<usize>, Vec<usize>) = (0..runs.len()).partition(|at| is_single(&runs[*at]));
+    if !single.is_empty() {
+        let together: Vec<Run> = single.iter().map(|at| runs[*at]).collect();
+        let all = compute(pipeline, next_tokens(&together, &device)?)?;
+        for (row, at) in single.into_iter().enumerate() {
+            logits[at] = Some(all.get(row)?);
+        }
+    }
+    for at in others {
+        let inputs = if is_paged { prompt(&runs[at], &device)? } else { unpaged(pipeline, &runs[at], &device)? };
+        logits[at] = Some(compute(pipeline, inputs)?.get(0)?);
+    }
+    Ok(logits.into_iter().zip(runs).map(|(logits, run)| logits.filter(|_| run.wanted)).collect())
+}
+
+/// The logits of a pass: f32, (rows, vocabulary).
+fn compute(pipeline: &mut dyn Pipeline, inputs: ModelInputs) -> Result<Tensor> {
+    let ForwardInputsResult::CausalGeneration { logits } = pipeline.forward_inputs(Box::new(inputs), false)? else {
+        bail!("the pipeline gives no logits");
+    };
+    let vocabulary = logits.dim(D::Minus1)?;
+    logits.reshape(((), vocabulary))?.to_dtype(DType::F32)
+}
+
+/// All runs in one pass, a token a row. Rows whose logits are wanted come first: the pipeline computes the logits of as many
+/// rows as it is asked for, or of all.
+fn flat(pipeline: &mut dyn Pipeline, runs: &[Run]) -> Result<Vec<Option<Tensor>>> {
+    let last = runs.iter().filter(|run| run.wanted).map(|run| Run { from: run.until - 1, ..*run });
+    let before = runs.iter().map(|run| Run { until: run.until - usize::from(run.wanted), ..*run });
+    let wanted = last.clone().count();
+    let parts: Vec<Run> = last.chain(before.filter(|run| run.from < run.until)).collect();
+    let all = compute(pipeline, flat_inputs(&parts, wanted)?)?;
+    let mut rows = 0..wanted;
+    let mut next = |run: &Run| if run.wanted { rows.next().map(|row| all.get(row)).transpose() } else { Ok(None) };
+    runs.iter().map(&mut next).collect()
+}
+
+fn flat_inputs(runs: &[Run], wanted: usize) -> Result<ModelInputs> {
+    let device = Device::Cpu;
+    let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+    for run in runs {
+        ids.extend_from_slice(tokens(run)?);
+        for position in run.from..run.until {
+            positions.push(position);
+            slots.push(slot(run, position)?);
+        }
+    }
+    let rows = ids.len();
+    let (tables, lens) = tables(runs)?;
+    let here = |tensor: Tensor| HashMap::from([(DeviceLocation::Cpu, tensor)]);
+    let metadata = PagedAttentionInputMetadata {
+        block_tables: Some(here(tables)),
+        context_lens: Some(here(lens)),
+        query_lens: Some(runs.iter().map(|run| run.until - run.from).collect()),
+        is_first_prompt_chunk: false,
+        slot_mappings: here(Tensor::from_vec(slots, (rows, 1), &device)?),
+        ..PagedAttentionInputMetadata::dummy(&device)?
+    };
+    Ok(ModelInputs {
+        input_ids: Tensor::from_vec(ids, (rows, 1), &device)?,
+        position_ids: positions.iter().map(|position| position + 1).collect(),
+        seqlen_offsets: positions,
+        context_lens: vec![(0, 1); wanted.max(1)],
+        paged_attn_meta: Some(metadata),
+        ..empty(&device)?
+    })
+}
+
+fn tokens<'a>(run: &Run<'a>) -> Result<&'a [u32]> {
+    let tokens = run.tokens.get(run.from..run.until);
+    tokens.ok_or_else(|| candle_core::Error::Msg(format!("a run of {} tokens ends at {}", run.tokens.len(), run.until)))
+}
+
+/// The block tables of the runs, (runs, most blocks), and the tokens of each sequence after its run.
+fn tables(runs: &[Run]) -> Result<(Tensor, Tensor)> {
+    let most = runs.iter().map(|run| run.until.div_ceil(BLOCK)).max().unwrap_or(1);
+    let mut tables = Vec::with_capacity(runs.len() * most);
+    for (at, run) in runs.iter().enumerate() {
+        tables.extend(run.blocks.ids().iter().take(most));
+        tables.resize((at + 1) * most, 0);
+    }
+    let lens: Vec<u32> = runs.iter().map(|run| run.until as u32).collect();
+    Ok((Tensor::from_vec(tables, (runs.len(), most), &Device::Cpu)?, Tensor::from_vec(lens, runs.len(), &Device::Cpu)?))
+}
+
+fn slot(run: &Run, position: usize) -> Result<i64> {
+    run.blocks.slot(position).ok_or_else(|| candle_core::Error::Msg(format!("no block for position {position}")))
+}
+
+fn empty(device: &Device) -> Result<ModelInputs> {
+    Ok(ModelInputs {
+        input_ids: Tensor::zeros((1, 1), candle_core::DType::U32, device)?,
+        input_ids_full: None,
+        seqlen_offsets: Vec::new(),
+        seqlen_offsets_full: None,
+        context_lens: Vec::new(),
+        position_ids: Vec::new(),
+        paged_attn_meta: None,
+        flash_meta: FlashParams::empty(true),
+        flash_meta_full: None,
+    })
+}
+
+/// The one sequence of a model that is not paged: its keys and values are in the pipeline's own cache.
+fn unpaged(pipeline: &dyn Pipeline, run: &Run, device: &Device) -> Result<ModelInputs> {
+    if run.from == 0 {
+        pipeline.set_none_cache(&mut [], true, true, false);
+    }
+    let ids = tokens(run)?.to_vec();
+    let rows = ids.len();
+    Ok(ModelInputs {
+        input_ids: Tensor::from_vec(ids, (1, rows), device)?,
+        seqlen_offsets: vec![run.from],
+        position_ids: vec![run.until],
+        context_lens: vec![(rows.saturating_sub(1), 1)],
+        flash_meta: flash(run, device)?,
+        ..empty(device)?
+    })
+}
+
+/// One token of each sequence, on a GPU.
+fn next_tokens(runs: &[Run], device: &Device) -> Result<ModelInputs> {
+    let rows = runs.len();
+    let ids: Vec<u32> = runs.iter().filter_map(|run| run.tokens.get(run.from).copied()).collect();
+    let slots: Vec<i64> = runs.iter().map(|run| slot(run, run.from)).collect::<Result<_>>()?;
+    let (tables, lens) = tables(runs)?;
+    let longest = runs.iter().map(|run| run.until).max().unwrap_or(0);
+    let here = |tensor: Tensor| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), tensor.to_device(device)?)]));
+    let metadata = PagedAttentionInputMetadata {
+        block_tables: Some(here(tables.clone())?),
+        context_lens: Some(here(lens.clone())?),
+        max_context_len: Some(longest),
+        full_block_tables: Some(here(tables)?),
+        full_context_lens: Some(here(lens)?),
+        full_max_context_len: Some(longest),
+        slot_mappings: here(Tensor::from_vec(slots, (rows, 1), &Device::Cpu)?)?,
+        is_first_prompt_chunk: false,
+        ..PagedAttentionInputMetadata::dummy(device)?
+    };
+    Ok(ModelInputs {
+        input_ids: Tensor::from_vec(ids, (rows, 1), device)?,
+        seqlen_offsets: runs.iter().map(|run| run.from).collect(),
+        position_ids: runs.iter().map(|run| run.until).collect(),
+        context_lens: vec![(0, 1); rows],
+        paged_attn_meta: Some(metadata),
+        ..empty(device)?
+    })
+}
+
+/// Tokens of one prompt, on a GPU.
+fn prompt(run: &Run, device: &Device) -> Result<ModelInputs> {
+    let ids = tokens(run)?.to_vec();
+    let rows = ids.len();
+    let slots: Vec<i64> = (run.from..run.until).map(|position| slot(run, position)).collect::<Result<_>>()?;
+    let (tables, lens) = tables(std::slice::from_ref(run))?;
+    let here = |tensor: Tensor| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), tensor.to_device(device)?)]));
+    let sums = |last: usize| here(Tensor::new(&[0u32, last as u32], &Device::Cpu)?);
+    let continued = run.from > 0;
+    let metadata = PagedAttentionInputMetadata {
+        block_tables: Some(here(tables)?),
+        context_lens: Some(here(lens)?),
+        max_context_len: Some(run.until),
+        slot_mappings: here(Tensor::from_vec(slots, (1, rows), &Device::Cpu)?)?,
+        is_first_prompt_chunk: true,
+        num_cached_tokens: continued.then(|| vec![run.from]),
+        query_lens: continued.then(|| vec![rows]),
+        cu_seqlens_q: if continued { Some(sums(rows)?) } else { None },
+        cu_seqlens_kv: if continued { Some(sums(run.until)?) } else { None },
+        ..PagedAttentionInputMetadata::dummy(device)?
+    };
+    Ok(ModelInputs {
+        input_ids: Tensor::from_vec(ids, (1, rows), device)?,
+        seqlen_offsets: vec![run.from],
+        position_ids: vec![run.until],
+        context_lens: vec![(rows.saturating_sub(1), 1)],
+        paged_attn_meta: Some(metadata),
+        flash_meta: flash(run, device)?,
+        ..empty(device)?
+    })
+}
+
+/// What flash attention reads of a pass over the tokens of one sequence.
+fn flash(run: &Run, device: &Device) -> Result<FlashParams> {
+    if !mistralrs_core::using_flash_attn() {
+        return Ok(FlashParams::empty(true));
+    }
+    let rows = (run.until - run.from) as u32;
+    let sums = |last: u32| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), Tensor::new(&[0u32, last], device)?)]));
+    let mut params = FlashParams::empty(true);
+    (params.max_q, params.cumulative_seqlens_q) = (rows, sums(rows)?);
+    (params.logical_k.max, params.logical_k.cumulative_seqlens) = (run.until as u32, sums(run.until as u32)?);
+    Ok(params)
+}

@@ -1,0 +1,77 @@
+//! How fast steps run here, measured with every step.
+
+use std::time::Duration;
+
+/// How much the newest measurement counts.
+const NEWEST: f64 = 0.2;
+/// Rows a second before the first prompt was computed.
+const UNKNOWN_RATE: f64 = 500.0;
+
+/// What one step computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepSize {
+    /// Sequences that computed one token.
+    pub decoding: usize,
+    /// Tokens of prompts.
+    pub reading: usize,
+}
+
+/// The means of recent steps.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Throughput {
+    /// Seconds of a step that only decodes, a sequence.
+    decode: Option<f64>,
+    /// Prompt tokens a second, beside the sequences that decode.
+    rate: Option<f64>,
+}
+
+impl Throughput {
+    pub fn measured(&mut self, size: StepSize, took: Duration) {
+        let took = took.as_secs_f64();
+        if size.reading == 0 {
+            mean(&mut self.decode, took / size.decoding.max(1) as f64);
+        } else if size.reading >= super::BLOCK {
+            let reading = (took - self.decoding(size.decoding)).max(took / 10.0);
+            mean(&mut self.rate, size.reading as f64 / reading);
+        }
+    }
+
+    /// Prompt tokens that a step can compute within `limit`, beside `decoding` sequences.
+    pub fn tokens_within(&self, limit: Duration, decoding: usize) -> usize {
+        let left = (limit.as_secs_f64() - self.decoding(decoding)).max(0.0);
+        (left * self.rate.unwrap_or(UNKNOWN_RATE)) as usize
+    }
+
+    /// How long a step should take.
+    pub fn expected(&self, size: StepSize) -> Duration {
+        let reading = size.reading as f64 / self.rate.unwrap_or(UNKNOWN_RATE);
+        Duration::from_secs_f64((self.decoding(size.decoding) + reading).clamp(0.0, 1e6))
+    }
+
+    fn decoding(&self, sequences: usize) -> f64 {
+        self.decode.unwrap_or(0.0) * sequences as f64
+    }
+}
+
+fn mean(mean: &mut Option<f64>, new: f64) {
+    *mean = Some(mean.map_or(new, |mean| mean + (new - mean) * NEWEST));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_fit_the_limit() {
+        let mut throughput = Throughput::default();
+        for _ in 0..50 {
+            throughput.measured(StepSize { decoding: 4, reading: 0 }, Duration::from_millis(8));
+            throughput.measured(StepSize { decoding: 4, reading: 100 }, Duration::from_millis(108));
+        }
+        let tokens = throughput.tokens_within(Duration::from_millis(50), 4);
+        assert!((40..=44).contains(&tokens), "{tokens}");
+        let expected = throughput.expected(StepSize { decoding: 4, reading: 100 });
+        assert!((100..=116).contains(&expected.as_millis()), "{expected:?}");
+        assert_eq!(throughput.tokens_within(Duration::from_millis(5), 4), 0, "decoding alone takes longer");
+    }
+}

@@ -1,0 +1,47 @@
+//! What mistral.rs and candle compute on a CPU, led to our kernels. The hooks stand in our patch of candle-core.
+
+use std::sync::Arc;
+
+use candle_core::{
+    Result, Tensor,
+    hooks::{self, Embedding, HOOKS, Hooks},
+};
+use caudal_kernels::{
+    attention::{self, Cache},
+    elementwise::{self, Activation},
+    product, team,
+};
+
+/// Installs the kernels for the process, once. `threads`: that compute; 0: as many as there are cores to use.
+pub fn install(threads: usize) {
+    team::set_size(threads);
+    HOOKS.get_or_init(|| Hooks {
+        pack: product::pack,
+        embedding: |table| {
+            let table = caudal_kernels::Embedding::new(table)?;
+            Ok(Embedding(Arc::new(move |ids| table.forward(ids))))
+        },
+        paged_attention,
+        attention: |q, k, v, mask, params| attention::dense(q, k, v, mask, &scores(params)),
+        rms_norm: elementwise::rms_norm,
+        act_mul: |gate, up, activation| {
+            let activation = match activation {
+                hooks::Activation::Silu => Activation::Silu,
+                hooks::Activation::Gelu => Activation::Gelu,
+                hooks::Activation::GeluTanh => Activation::GeluTanh,
+                hooks::Activation::Relu => Activation::Relu,
+            };
+            elementwise::act_mul(gate, up, activation)
+        },
+        rope: |q, k, cos, sin, positions, interleaved| elementwise::rope(q, k, (cos, sin), positions, interleaved),
+    });
+}
+
+fn paged_attention(q: &Tensor, k: &Tensor, v: &Tensor, step: &hooks::Paged, params: &hooks::Scores) -> Result<Tensor> {
+    let hooks::Paged { keys, values, tables, lens, counts, slots } = *step;
+    attention::paged(q, k, v, &Cache { keys, values, tables, lens, counts, slots }, &scores(params))
+}
+
+fn scores(params: &hooks::Scores) -> attention::Scores {
+    attention::Scores { scale: params.scale, softcap: params.softcap, window: params.window }
+}

@@ -1,0 +1,271 @@
+//! The blocks of a model's paged cache: which sequence uses which, and which of them later prompts can reuse.
+//!
+//! A block holds the keys and values of [`BLOCK`] tokens. Its name is a chain of SHA-256 over the name of the block before it
+//! and its own tokens; the first link is the tenant, so tenants never share a block. A sequence that ends leaves its blocks
+//! here; the least recently used of the tenant that keeps the most are evicted when others need the room.
+//!
+//! This module counts blocks and knows no tensors.
+
+mod lru;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc};
+
+use sha2::{Digest, Sha256};
+
+use self::lru::Lru;
+
+/// Tokens of a block.
+pub const BLOCK: usize = 16;
+
+/// The number of a block in the cache's tensors.
+pub type BlockId = u32;
+
+/// The name of a block: which tokens it holds after which others, and whose they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BlockName([u8; 32]);
+
+impl BlockName {
+    /// The name before a tenant's first block. `model` tells models apart whose keys and values differ.
+    pub fn root(model: &str, tenant: &str) -> Self {
+        let length = (model.len() as u64).to_le_bytes();
+        Self(Sha256::new().chain_update(length).chain_update(model).chain_update(tenant).finalize().into())
+    }
+
+    fn next(self, tokens: &[u32]) -> Self {
+        let mut hash = Sha256::new().chain_update(self.0);
+        for token in tokens {
+            hash.update(token.to_le_bytes());
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+/// The blocks of one engine.
+pub struct Blocks {
+    blocks: Vec<Block>,
+    /// Blocks that hold nothing, the one that was used last at the end: its memory is there already.
+    free: Vec<BlockId>,
+    /// Blocks that hold something and that no sequence uses.
+    unused: Lru,
+    /// Full blocks by name.
+    named: HashMap<BlockName, BlockId>,
+    /// Blocks by the name of the block before them.
+    after: HashMap<BlockName, Vec<BlockId>>,
+}
+
+#[derive(Default)]
+struct Block {
+    /// Sequences that use it.
+    users: u32,
+    /// What it holds, if later prompts can reuse it.
+    content: Option<Content>,
+}
+
+struct Content {
+    tenant: Arc<str>,
+    before: BlockName,
+    /// Of a full block.
+    name: Option<BlockName>,
+    tokens: Vec<u32>,
+}
+
+/// The blocks of one sequence.
+pub struct Held {
+    tenant: Arc<str>,
+    ids: Vec<BlockId>,
+    /// Blocks at the beginning that are full and have their names.
+    full: usize,
+    /// The name of the last of them.
+    name: BlockName,
+}
+
+/// The beginning of a prompt that is cached already.
+pub struct Found {
+    pub held: Held,
+    /// Tokens whose keys and values are in `held`, [`Self::copied`] included.
+    pub tokens: usize,
+    /// Tokens to copy from a block, which others may use, to the last block of `held`.
+    pub copied: Option<Copied>,
+}
+
+/// A copy of the first tokens of a block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Copied {
+    pub from: BlockId,
+    pub to: BlockId,
+    pub tokens: usize,
+}
+
+impl Held {
+    pub fn ids(&self) -> &[BlockId] {
+        &self.ids
+    }
+
+    /// Where the key and value of the token at `position` go: `block * BLOCK + offset`. None: no block is held for it.
+    pub fn slot(&self, position: usize) -> Option<i64> {
+        let block = self.ids.get(position / BLOCK)?;
+        Some(i64::from(*block) * BLOCK as i64 + (position % BLOCK) as i64)
+    }
+}
+
+impl Blocks {
+    pub fn new(count: usize) -> Self {
+        let count = BlockId::try_from(count).unwrap_or(BlockId::MAX);
+        Self {
+            blocks: (0..count).map(|_| Block::default()).collect(),
+            free: (0..count).rev().collect(),
+            unused: Lru::default(),
+            named: HashMap::new(),
+            after: HashMap::new(),
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Blocks that a sequence could have, free ones and those that would be evicted for it.
+    pub fn available(&self) -> usize {
+        self.free.len() + self.unused.len()
+    }
+
+    /// Blocks that are kept for later prompts.
+    pub fn kept(&self) -> usize {
+        self.unused.len()
+    }
+
+    /// Finds the beginning of `tokens` that is cached, and takes blocks for all of them. None, and nothing is taken, if there
+    /// are too few. At least the last token is left to be computed, since its logits are wanted.
+    pub fn begin(&mut self, root: BlockName, tenant: &Arc<str>, tokens: &[u32]) -> Option<Found> {
+        let most = tokens.len().saturating_sub(1);
+        let mut held = Held { tenant: tenant.clone(), ids: Vec::new(), full: 0, name: root };
+        for chunk in tokens[..most].chunks_exact(BLOCK) {
+            let name = held.name.next(chunk);
+            let Some(id) = self.named.get(&name).copied() else { break };
+            self.take(id);
+            held.ids.push(id);
+            held.full += 1;
+            held.name = name;
+        }
+        let mut found = held.full * BLOCK;
+        let partial = self.partial(held.name, tokens.get(found..most).unwrap_or_default());
+        // The block that is copied must not be evicted for the copy.
+        if let Some((id, _)) = partial {
+            self.take(id);
+        }
+        let grown = self.grow(&mut held, tokens.len());
+        if let Some((id, _)) = partial {
+            self.give_back(id);
+        }
+        if !grown {
+            self.end(held, &[]);
+            return None;
+        }
+        let copied = partial.and_then(|(from, tokens)| {
+            let to = *held.ids.get(held.full)?;
+            found += tokens;
+            Some(Copied { from, to, tokens })
+        });
+        Some(Found { held, tokens: found, copied })
+    }
+
+    /// Takes blocks until `held` has room for `tokens`. False, and nothing is taken, if there are too few.
+    pub fn grow(&mut self, held: &mut Held, tokens: usize) -> bool {
+        let missing = tokens.div_ceil(BLOCK).saturating_sub(held.ids.len());
+        if missing > self.available() {
+            return false;
+        }
+        for _ in 0..missing {
+            let Some(id) = self.free.pop().or_else(|| self.evict()) else { return false };
+            if let Some(block) = self.blocks.get_mut(id as usize) {
+                block.users = 1;
+            }
+            held.ids.push(id);
+        }
+        true
+    }
+
+    /// Gives the full blocks of a sequence their names, so that others can reuse them. `computed`: the tokens whose keys and
+    /// values are there, from the sequence's first.
+    pub fn name_full(&mut self, held: &mut Held, computed: &[u32]) {
+        for chunk in computed.chunks_exact(BLOCK).skip(held.full) {
+            let Some(id) = held.ids.get(held.full).copied() else { return };
+            let name = held.name.next(chunk);
+            // Another sequence may have computed the same meanwhile; its block stays, and this one is freed at the end.
+            if !self.named.contains_key(&name) {
+                self.named.insert(name, id);
+                self.keep(id, &held.tenant, held.name, Some(name), chunk);
+            }
+            held.full += 1;
+            held.name = name;
+        }
+    }
+
+    /// Takes the blocks of a sequence back. What it computed is kept for later prompts, the tokens of a last block that is not
+    /// full included.
+    pub fn end(&mut self, mut held: Held, computed: &[u32]) {
+        self.name_full(&mut held, computed);
+        let rest = computed.get(held.full * BLOCK..).unwrap_or_default();
+        if let Some(id) = held.ids.get(held.full).copied().filter(|_| !rest.is_empty() && rest.len() < BLOCK) {
+            let known = self.partial(held.name, rest).is_some_and(|(_, tokens)| tokens == rest.len());
+            if !known {
+                self.keep(id, &held.tenant, held.name, None, rest);
+            }
+        }
+        // The last first: the beginning of a conversation is reused more often than its end.
+        for id in held.ids.into_iter().rev() {
+            self.give_back(id);
+        }
+    }
+
+    /// The block after `before` that begins with the most of `tokens`, and how many.
+    fn partial(&self, before: BlockName, tokens: &[u32]) -> Option<(BlockId, usize)> {
+        let common = |id: &BlockId| {
+            let content = self.blocks.get(*id as usize)?.content.as_ref()?;
+            Some((*id, content.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count()))
+        };
+        let candidates = self.after.get(&before)?.iter().filter_map(common);
+        candidates.max_by_key(|(_, tokens)| *tokens).filter(|(_, tokens)| *tokens > 0)
+    }
+
+    fn keep(&mut self, id: BlockId, tenant: &Arc<str>, before: BlockName, name: Option<BlockName>, tokens: &[u32]) {
+        let Some(block) = self.blocks.get_mut(id as usize).filter(|block| block.content.is_none()) else { return };
+        block.content = Some(Content { tenant: tenant.clone(), before, name, tokens: tokens.to_vec() });
+        self.after.entry(before).or_default().push(id);
+    }
+
+    fn take(&mut self, id: BlockId) {
+        let Some(block) = self.blocks.get_mut(id as usize) else { return };
+        block.users += 1;
+        if block.users == 1 {
+            self.unused.remove(id);
+        }
+    }
+
+    fn give_back(&mut self, id: BlockId) {
+        let Some(block) = self.blocks.get_mut(id as usize) else { return };
+        block.users = block.users.saturating_sub(1);
+        match &block.content {
+            _ if block.users > 0 => {}
+            Some(content) => self.unused.push(id, &content.tenant),
+            None => self.free.push(id),
+        }
+    }
+
+    fn evict(&mut self) -> Option<BlockId> {
+        let id = self.unused.pop()?;
+        let content = self.blocks.get_mut(id as usize)?.content.take()?;
+        if let Some(name) = content.name {
+            self.named.remove(&name);
+        }
+        if let Some(after) = self.after.get_mut(&content.before) {
+            after.retain(|other| *other != id);
+            if after.is_empty() {
+                self.after.remove(&content.before);
+            }
+        }
+        Some(id)
+    }
+}

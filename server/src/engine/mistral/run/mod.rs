@@ -1,0 +1,4 @@
+//! One generation on the real engine.
+
+pub mod generation;
+pub mod token_processor;

@@ -1,0 +1,77 @@
+//! A place in the list of models. What serves in it can be replaced.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use super::{capacity::Capacity, device::ComputeDevice, lock, model::Model, source::Source};
+use crate::engine::{EngineError, ModelStatus, ReloadError, Reloaded, model::ModelSettings};
+
+/// How far the models are loaded, for whoever asks meanwhile. Empty until they are checked.
+pub type Progress = watch::Sender<Vec<ModelStatus>>;
+
+/// What the model of one place is opened from, again and again.
+#[derive(Clone)]
+pub struct Origin {
+    pub index: usize,
+    pub settings: ModelSettings,
+    /// In tokens; 0: the model's own.
+    pub context_length: u32,
+    pub device: ComputeDevice,
+    pub capacity: Capacity,
+}
+
+pub struct Served {
+    origin: Origin,
+    /// Fixed when the process starts.
+    pub id: String,
+    current: Mutex<Arc<Model>>,
+    /// Held while a model is loaded.
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl Origin {
+    /// [`Source::open`], off the threads that serve.
+    pub async fn open(&self) -> Result<Source, EngineError> {
+        let origin = self.clone();
+        tokio::task::spawn_blocking(move || Source::open(origin))
+            .await
+            .map_err(|error| EngineError::Load(error.to_string()))?
+    }
+}
+
+impl Served {
+    pub fn new(origin: Origin, model: Model) -> Self {
+        let id = model.info.id.clone();
+        Self { origin, id, current: Mutex::new(Arc::new(model)), loading: tokio::sync::Mutex::default() }
+    }
+
+    pub fn current(&self) -> Arc<Model> {
+        lock(&self.current).clone()
+    }
+
+    /// Loads the model's files again beside the model that serves, then switches.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let Ok(_loading) = self.loading.try_lock() else { return Err(ReloadError::InProgress(self.id.clone())) };
+        let begun = Instant::now();
+        let failed = |error: EngineError| ReloadError::Failed(error.to_string());
+        let mut origin = self.origin.clone();
+        origin.settings.id = self.id.clone();
+        let new = Model::load(origin.open().await.map_err(failed)?).await.map_err(failed)?;
+        let old = self.current();
+        if !new.has_vocabulary_of(&old) {
+            let reason = "it has another vocabulary, and what waits and what is stored are tokens of the old one; serve it \
+                          under another id, or restart";
+            return Err(ReloadError::Failed(reason.into()));
+        }
+        new.batch.runs().await;
+        let new = Arc::new(new);
+        *lock(&self.current) = new.clone();
+        let reloaded = Reloaded { old: old.info.clone(), new: new.info.clone(), took: begun.elapsed() };
+        tracing::info!(model = self.id, took = ?reloaded.took, "the model was reloaded");
+        Ok(reloaded)
+    }
+}
