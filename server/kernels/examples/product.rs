@@ -26,7 +26,7 @@ fn weight(dtype: GgmlDType, n: usize, k: usize) -> Result<Box<dyn QuantizedType>
             (seed >> 24) as u8 & 0x3b
         })
         .collect();
-    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, dtype)?;
+    let storage = QStorage::from_data(Cow::Borrowed(&bytes), &Device::Cpu, dtype)?;
     let tensor = Arc::new(QTensor::new(storage, (n, k))?);
     product::pack(&tensor).ok_or_else(|| candle_core::Error::Msg(format!("{dtype:?} cannot be packed")))
 }

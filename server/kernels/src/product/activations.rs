@@ -13,7 +13,7 @@
 //! | 2 R | the latter for each half of the block, if a weight has scales for 16 values |
 //! | 2 R | `d` times the sum for each half, likewise |
 //!
-//! A row with a value that is not finite gets a `d` that is not, so its outputs are not finite either.
+//! A block with a value that is not finite gets a `d` that is not a number, and so do all outputs of its row.
 
 use super::{Executor, multiply, tiles::BLOCK};
 use crate::isa::Isa;
@@ -164,10 +164,15 @@ fn quantiser(isa: Isa) -> Quantise {
     }
 }
 
-/// The scale of a block and its inverse, from the bits of the largest magnitude.
+/// The scale of a block and its inverse, from the bits of the largest magnitude. If that is not finite the scale is not a
+/// number, and the integers are to be 0.
 pub(crate) fn scale(largest: u32) -> (f32, f32) {
     let largest = f32::from_bits(largest);
-    if largest < TINY { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) }
+    match largest {
+        _ if !largest.is_finite() => (f32::NAN, 0.0),
+        _ if largest < TINY => (0.0, 0.0),
+        _ => (largest / 127.0, 127.0 / largest),
+    }
 }
 
 /// Writes a block of a row to a panel. `to` begins with the block.

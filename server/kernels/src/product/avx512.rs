@@ -101,9 +101,8 @@ unsafe fn block<K: Kind, const M: usize>(unit: *const u8, slot: usize, panel: *c
             }
             Scales::Half => {
                 let all = half(unit);
-                let d = [0, 16].map(|at| {
-                    _mm512_mul_ps(all, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load16(codes.add(at)))))
-                });
+                let d = [0, 16]
+                    .map(|at| _mm512_mul_ps(all, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load16(codes.add(at))))));
                 halves::<K, M>(integers, panel, d, sums);
             }
             Scales::HalfMin => {
@@ -264,7 +263,8 @@ pub(crate) unsafe fn quantise(values: &[f32], to: &mut [i32], place: Place) {
         let bits = |x| _mm512_and_si512(_mm512_castps_si512(x), magnitude);
         let (d, inverse) = scale(_mm512_reduce_max_epu32(_mm512_max_epu32(bits(first), bits(second))));
         let integers = |x| _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
-        let (first, second) = (integers(first), integers(second));
+        let zero = _mm512_setzero_si512();
+        let (first, second) = if d.is_nan() { (zero, zero) } else { (integers(first), integers(second)) };
         let sums = [_mm512_reduce_add_epi32(first), _mm512_reduce_add_epi32(second)];
         let mut block = Quantised { integers: [0; 8], d, sums };
         let bytes = _mm256_set_m128i(_mm512_cvtsepi32_epi8(second), _mm512_cvtsepi32_epi8(first));

@@ -43,7 +43,9 @@ fn dot<K: Kind>(tile: &[u8], panel: &[i32], call: &Call, row: usize) -> [f32; RO
     for (unit, blocks) in units.zip(panel.chunks(K::SCALES.blocks() * call.words)) {
         let (head, integers) = unit.split_at(K::SCALES.head());
         let half = |at: usize| move |r: usize| f16::from_le_bytes([head[at + 2 * r], head[at + 2 * r + 1]]).to_f32();
-        for (slot, (words, integers)) in blocks.chunks_exact(call.words).zip(integers.chunks_exact(K::BITS * 64)).enumerate() {
+        for (slot, (words, integers)) in
+            blocks.chunks_exact(call.words).zip(integers.chunks_exact(K::BITS * 64)).enumerate()
+        {
             let word = |place: usize| words[place * rows + row];
             let float = |place: usize| f32::from_bits(word(place).cast_unsigned());
             let weights = unpack::<K>(integers);
@@ -51,7 +53,9 @@ fn dot<K: Kind>(tile: &[u8], panel: &[i32], call: &Call, row: usize) -> [f32; RO
             let d = float(place::D);
             let whole = |r| (products(&weights, r, 0..8, word) + offset::<K>(word(place::SUM))) as f32;
             let halves = |r| {
-                [0, 1].map(|h| (products(&weights, r, 4 * h..4 * h + 4, word) + offset::<K>(word(place::HALF_SUM + h))) as f32)
+                [0, 1].map(|h| {
+                    (products(&weights, r, 4 * h..4 * h + 4, word) + offset::<K>(word(place::HALF_SUM + h))) as f32
+                })
             };
             for (r, sum) in sums.iter_mut().enumerate() {
                 match K::SCALES {

@@ -62,7 +62,9 @@ pub(crate) fn packed(weight: &QTensor) -> Option<Arc<Packed>> {
 /// # Errors
 /// `xs` is not f32, not on the CPU, or its last dimension is not the weights' k.
 pub fn joined(xs: &Tensor, weights: &[&QTensor]) -> Result<Option<Vec<Tensor>>> {
-    let Some(weights) = weights.iter().map(|weight| packed(weight)).collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let Some(weights) = weights.iter().map(|weight| packed(weight)).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
     let Some(k) = xs.dims().last().copied() else { bail!("the input of a product has no dimension") };
     if let Some(weight) = weights.iter().find(|weight| weight.k != k) {
         bail!("an input of {:?} does not fit a weight of {} x {}", xs.shape(), weight.n, weight.k)

@@ -47,7 +47,7 @@ fn weight(format: Format, n: usize, k: usize, random: &mut Random) -> Arc<QTenso
             block[*at..at + 2].copy_from_slice(&f16::from_f32(random.float() / 10.0).to_le_bytes());
         }
     }
-    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, format.dtype).unwrap();
+    let storage = QStorage::from_data(Cow::Borrowed(&bytes), &Device::Cpu, format.dtype).unwrap();
     Arc::new(QTensor::new(storage, (n, k)).unwrap())
 }
 
@@ -251,7 +251,7 @@ fn a_value_that_is_not_finite_reaches_its_own_row_only() {
                 let mut rows = input(3, k, &mut random);
                 rows[k + 5] = bad;
                 let outputs = products(&rows, &[&packed], executor(isa)).remove(0);
-                let finite = outputs.chunks_exact(16).map(|row| row.iter().filter(|output| output.is_finite()).count());
+                let finite = outputs.chunks_exact(16).map(|row| row.iter().filter(|output| !output.is_nan()).count());
                 assert_eq!(finite.collect::<Vec<_>>(), [16, 0, 16], "{format:?}, {bad}, {isa:?}");
             }
         }

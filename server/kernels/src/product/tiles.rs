@@ -150,7 +150,9 @@ fn write_row(format: Format, row: usize, data: &[u8], tile: &mut [u8]) {
         head_fields(format.scales, slot, row, &mut block, |field, at| {
             head[at..at + field.len()].copy_from_slice(field);
         });
-        for (q, integers) in block.q.chunks_exact(BLOCK).zip(integers.chunks_exact_mut(format.bits * VECTOR).skip(slot)).take(per) {
+        for (q, integers) in
+            block.q.chunks_exact(BLOCK).zip(integers.chunks_exact_mut(format.bits * VECTOR).skip(slot)).take(per)
+        {
             write_integers(format.bits, row, q, integers);
         }
     }
@@ -166,7 +168,9 @@ fn read_block(format: Format, row: usize, number: usize, tile: &[u8], block: &mu
     head_fields(format.scales, slot, row, block, |field, at| {
         field.copy_from_slice(&head[at..at + field.len()]);
     });
-    for (q, integers) in block.q.chunks_exact_mut(BLOCK).zip(integers.chunks_exact(format.bits * VECTOR).skip(slot)).take(per) {
+    for (q, integers) in
+        block.q.chunks_exact_mut(BLOCK).zip(integers.chunks_exact(format.bits * VECTOR).skip(slot)).take(per)
+    {
         read_integers(format.bits, row, q, integers);
     }
 }
