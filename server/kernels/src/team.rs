@@ -220,10 +220,12 @@ impl Shared {
             let woken = || self.is_open() || self.closed.load(Ordering::Relaxed);
             if !spin(SPIN, woken) {
                 asleep.store(true, Ordering::SeqCst);
-                while !woken() {
+                if !woken() {
                     thread::park();
                 }
                 asleep.store(false, Ordering::SeqCst);
+                // The run may be over by now. Another one is likely, so it is awaited awake.
+                continue;
             }
             if self.closed.load(Ordering::Relaxed) {
                 return;
@@ -295,6 +297,26 @@ mod tests {
                 both.wait();
             });
         }
+    }
+
+    /// A helper that wakes up when the run is over must not sleep for good.
+    #[test]
+    fn work_reaches_a_helper_that_was_woken_too_late() {
+        let team = Team::new(2);
+        for round in 0..20 {
+            while !team.shared.asleep[0].load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            // Over before the helper is awake.
+            check(&team, 2 + round % 3);
+        }
+        while !team.shared.asleep[0].load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        let both = std::sync::Barrier::new(2);
+        team.run(2, &|_| {
+            both.wait();
+        });
     }
 
     #[test]
