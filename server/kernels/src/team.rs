@@ -16,7 +16,7 @@ use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
@@ -32,7 +32,8 @@ const PAUSES: u32 = 32;
 
 static SIZE: OnceLock<usize> = OnceLock::new();
 static TEAM: OnceLock<Team> = OnceLock::new();
-static STEPS: Mutex<()> = Mutex::new(());
+static STEPS: Mutex<bool> = Mutex::new(false);
+static STEP_ENDED: Condvar = Condvar::new();
 
 thread_local! {
     /// Whether this thread is inside a chunk.
@@ -68,16 +69,24 @@ pub fn run(chunks: usize, work: &(dyn Fn(usize) + Sync)) {
 }
 
 /// The right to a step's runs. See [`turn`].
-pub struct Turn {
-    _steps: MutexGuard<'static, ()>,
+pub struct Turn(());
+
+/// Waits until no other thread holds a [`Turn`], and holds it. None: another thread holds it for longer than `at_most`.
+///
+/// Engines that share a process hold a turn for each step. A turn is not needed for a correct result, so an engine whose
+/// neighbour hangs goes on without one. A thread that holds a turn must not take another.
+pub fn turn(at_most: Duration) -> Option<Turn> {
+    let taken = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = STEP_ENDED.wait_timeout_while(taken, at_most, |taken| *taken);
+    let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    (!std::mem::replace(&mut *taken, true)).then(|| Turn(()))
 }
 
-/// Waits until no other thread holds a [`Turn`], and holds it.
-///
-/// Engines that share a process hold a turn for each step. A turn is not needed for a correct result. A thread that holds a
-/// turn must not take another.
-pub fn turn() -> Turn {
-    Turn { _steps: STEPS.lock().unwrap_or_else(PoisonError::into_inner) }
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *STEPS.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        STEP_ENDED.notify_one();
+    }
 }
 
 fn alone(chunks: usize, work: &(dyn Fn(usize) + Sync)) {
@@ -149,13 +158,14 @@ impl Team {
         let shared = &*self.shared;
         shared.work.store(&raw mut work, Ordering::Relaxed);
         shared.done.0.store(0, Ordering::Relaxed);
-        shared.claims.0.store(u64::from(count) << 32, Ordering::SeqCst);
+        // The first chunk is the caller's.
+        shared.claims.0.store(u64::from(count) << 32 | 1, Ordering::SeqCst);
         for (helper, asleep) in self.helpers.iter().zip(&shared.asleep) {
             if asleep.load(Ordering::SeqCst) && asleep.swap(false, Ordering::SeqCst) {
                 helper.unpark();
             }
         }
-        shared.drain();
+        shared.drain(Some(0));
         shared.join(chunks);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(lead);
@@ -180,26 +190,31 @@ impl Shared {
         (claims & u64::from(u32::MAX)) < claims >> 32
     }
 
-    /// Claims and computes chunks of the current run until none is left.
-    fn drain(&self) {
+    /// Computes the chunk `first`, if it is claimed already, and then claims and computes chunks of the current run until none
+    /// is left. All of them are counted as ended at once: each access to a shared counter costs a tenth of a microsecond.
+    fn drain(&self, first: Option<u64>) {
         INSIDE.set(true);
-        // The counter cannot reach the upper half: `is_open` is checked first, so each thread passes the end by one a run.
-        while self.is_open() {
-            let claims = self.claims.0.fetch_add(1, Ordering::AcqRel);
-            let chunk = claims & u64::from(u32::MAX);
-            if chunk >= claims >> 32 {
-                break;
-            }
-            // SAFETY: this thread has claimed a chunk of the current run and has not ended it, so the caller of that run is
-            // still inside `Team::run`, where the pointed-to reference lives, and `work` was stored before the claim could
-            // succeed (release and acquire of `claims`).
+        let (mut ended, mut claimed) = (0, first);
+        // The counter cannot reach the upper half: a thread passes the end by one when it has seen an open run.
+        while let Some(chunk) = claimed.take().or_else(|| self.claim()) {
+            // SAFETY: this thread has claimed a chunk of the current run that is not counted as ended, so the caller of that
+            // run is still inside `Team::run`, where the pointed-to reference lives, and `work` was stored before the claim
+            // could succeed (release and acquire of `claims`).
             let work = unsafe { *self.work.load(Ordering::Relaxed) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(chunk as usize))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
-            self.done.0.fetch_add(1, Ordering::Release);
+            ended += 1;
         }
+        self.done.0.fetch_add(ended, Ordering::Release);
         INSIDE.set(false);
+    }
+
+    /// Claims the next chunk of the current run, if there is one.
+    fn claim(&self) -> Option<u64> {
+        let claims = self.claims.0.fetch_add(1, Ordering::AcqRel);
+        let chunk = claims & u64::from(u32::MAX);
+        (chunk < claims >> 32).then_some(chunk)
     }
 
     /// Waits until `chunks` chunks have ended.
@@ -230,7 +245,7 @@ impl Shared {
             if self.closed.load(Ordering::Relaxed) {
                 return;
             }
-            self.drain();
+            self.drain(None);
         }
     }
 }
@@ -414,7 +429,7 @@ mod tests {
         assert!(size() >= 1);
         set_size(size() + 7);
         let sum = AtomicUsize::new(0);
-        let _turn = turn();
+        let _turn = turn(Duration::from_secs(60));
         run(100, &|chunk| {
             sum.fetch_add(chunk, Ordering::Relaxed);
         });
