@@ -5,9 +5,9 @@ cd "$(dirname "$0")/.."
 out=${BENCH_DIR:-$CARGO_TARGET_DIR/bench}
 mkdir -p "$out"
 
-echo "== the engine and the server on it (SmolLM2-135M): product, speed, turns, shared instructions, another answer, conversations that come back, long prompts, cancels"
+echo "== the engine and the server on it (SmolLM2-135M): speed, turns, shared instructions, another answer, long prompts, cancels"
 cargo build --release --locked --quiet -p caudal-server --example bench
-"$CARGO_TARGET_DIR/release/examples/bench" --rows product,speed,turns,shared,again,returns,prefill,cancels --json "$out/engine.json"
+"$CARGO_TARGET_DIR/release/examples/bench" --rows speed,turns,shared,again,prefill,cancels --json "$out/engine.json"
 
 echo
 echo "== memory, in a process of its own; takes many minutes (BENCH_MEMORY='--chats 200 --conversations 20' for less)"
@@ -15,7 +15,7 @@ echo "== memory, in a process of its own; takes many minutes (BENCH_MEMORY='--ch
 "$CARGO_TARGET_DIR/release/examples/bench" --rows memory ${BENCH_MEMORY:-} --json "$out/memory.json"
 
 echo
-echo "== determinism: the same seed alone and among seven others, and continued after a cut"
+echo "== determinism: the same seed alone and among 31 others, and continued after a cut"
 cargo build --release --locked --quiet -p caudal-server --example determinism
 "$CARGO_TARGET_DIR/release/examples/determinism" --json "$out/determinism.json"
 

@@ -1,8 +1,8 @@
-//! Whether the same seed and prompt give the same tokens: alone and beside seven others, and when an output is cut and
+//! Whether the same seed and prompt give the same tokens: alone and among 31 others, and when an output is cut and
 //! continued by its token ids. Prints the shares and what differs, and writes JSON where `--json FILE` says.
 //!
-//! Each generation runs in a scope of its own, so that its prompt is computed anew; with `--reuse` all share one, so that
-//! KV computed in another cut of the same tokens takes part.
+//! Each generation is of a tenant of its own, so that its prompt is computed anew; with `--reuse` all share one, so that keys and
+//! values computed for other outputs take part.
 //!
 //! ```text
 //! cargo run --release --example determinism -- [--prompts 100] [--cuts 200] [--tokens 48] [--reuse] [--json FILE]
@@ -20,7 +20,7 @@ use futures::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-const SLOTS: usize = 8;
+const TOGETHER: usize = 32;
 const ASKED: [&str; 10] = [
     "Tell me about the river {}.",
     "What is {} plus seven? Explain.",
@@ -37,7 +37,7 @@ const ASKED: [&str; 10] = [
 #[derive(Parser)]
 struct Args {
     /// Prompts that are run alone and among others.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 200)]
     prompts: usize,
     /// Outputs that are cut and continued.
     #[arg(long, default_value_t = 200)]
@@ -61,21 +61,21 @@ struct Output {
 struct Bench {
     engine: MistralEngine,
     args: Args,
-    scopes: AtomicUsize,
+    tenants: AtomicUsize,
 }
 
 impl Bench {
     fn request(&self, number: usize) -> anyhow::Result<GenerateRequest> {
         let text = ASKED[number % ASKED.len()].replace("{}", &(number * 37 % 1000).to_string());
-        let scope = if self.args.reuse { 0 } else { self.scopes.fetch_add(1, Relaxed) };
+        let tenant = if self.args.reuse { 0 } else { self.tenants.fetch_add(1, Relaxed) };
         Ok(GenerateRequest {
             prompt: self.engine.tokenize("bench", &Prompt::of(vec![Message::text(Role::User, text)]))?,
-            scope: scope.to_string().into(),
+            tenant: tenant.to_string().into(),
             output: Vec::new(),
             sampling: Sampling { temperature: 1.0, seed: number as u64, ..Sampling::default() },
             stop: Vec::new(),
             grammar: None,
-            logprobs: Some(2),
+            logprobs: Some(20),
             max_output_tokens: self.args.tokens,
             cancel: CancellationToken::new(),
         })
@@ -94,17 +94,17 @@ impl Bench {
         Ok(output)
     }
 
-    /// The share of prompts whose tokens are the same alone as among seven others.
+    /// The share of prompts whose tokens are the same alone as among 31 others.
     async fn under_load(&self) -> anyhow::Result<Value> {
         let (mut same, mut differ) = (0, Vec::new());
         let numbers: Vec<usize> = (0..self.args.prompts).collect();
-        for numbers in numbers.chunks(SLOTS) {
+        for numbers in numbers.chunks(TOGETHER) {
             let mut alone = Vec::new();
             for number in numbers {
                 alone.push(self.run(self.request(*number)?).await?);
             }
-            // The last chunk is filled up: each is always one of eight.
-            let filled = numbers.iter().copied().chain(10_000..).take(SLOTS);
+            // The last chunk is filled up: each is always one of 32.
+            let filled = numbers.iter().copied().chain(10_000..).take(TOGETHER);
             let requests = filled.map(|number| self.request(number)).collect::<anyhow::Result<Vec<_>>>()?;
             let together = try_join_all(requests.into_iter().map(|request| self.run(request))).await?;
             for ((number, alone), together) in numbers.iter().zip(&alone).zip(&together) {
@@ -114,7 +114,7 @@ impl Bench {
                 }
             }
         }
-        println!("alone and among seven others: {same} of {} the same", self.args.prompts);
+        println!("alone and among 31 others: {same} of {} the same", self.args.prompts);
         differ.iter().for_each(|one| println!("  {one}"));
         Ok(json!({"prompts": self.args.prompts, "same": same, "differ": differ}))
     }
@@ -125,7 +125,7 @@ impl Bench {
         let mut number = 0;
         let mut left = self.args.cuts;
         while left > 0 {
-            let wholes = join_all((0..SLOTS).map(|n| async move {
+            let wholes = join_all((0..TOGETHER).map(|n| async move {
                 let request = self.request(20_000 + number + n)?;
                 Ok::<_, anyhow::Error>((request.clone(), self.run(request).await?))
             }));
@@ -136,18 +136,18 @@ impl Bench {
                 for draw in 0..3u64.min(places as u64) {
                     // Any odd constants do: places that look random and are the same in every run.
                     let at = 1 + ((number + n) as u64 * 7919 + draw * 104_729) as usize % places;
-                    let fresh = self.request(20_000 + number + n)?.scope;
+                    let fresh = self.request(20_000 + number + n)?.tenant;
                     let output = whole.tokens[..at].to_vec();
                     let shown = whole.text.clone();
                     cut.push((
-                        GenerateRequest { output, scope: fresh, ..request.clone() },
+                        GenerateRequest { output, tenant: fresh, ..request.clone() },
                         whole.tokens.clone(),
                         shown,
                         at,
                     ));
                 }
             }
-            number += SLOTS;
+            number += TOGETHER;
             cut.truncate(left);
             left -= cut.len();
             let rests = join_all(cut.iter().map(|(request, ..)| self.run(request.clone())));
@@ -177,7 +177,7 @@ impl Bench {
 
 /// Where two outputs part, and how likely each found the tokens there.
 fn difference(a: &[u32], a_said: &[Logprobs], b: &[u32], b_said: &[Logprobs]) -> Option<Value> {
-    if a == b {
+    if a == b && (a_said == b_said || a_said.is_empty()) {
         return None;
     }
     let at = a.iter().zip(b).take_while(|(a, b)| a == b).count();
@@ -192,10 +192,9 @@ fn difference(a: &[u32], a_said: &[Logprobs], b: &[u32], b_said: &[Logprobs]) ->
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let models = vec![ModelSettings { id: "bench".into(), ..ModelSettings::default() }];
-    let config = MistralConfig { models, slots: SLOTS, ..MistralConfig::default() };
+    let config = MistralConfig { models, ..MistralConfig::default() };
     let engine = MistralEngine::load(config, Progress::default()).await?;
-    engine.loaded().await;
-    let bench = Bench { engine, args, scopes: AtomicUsize::new(1) };
+    let bench = Bench { engine, args, tenants: AtomicUsize::new(1) };
     let report = json!({
         "tokens": bench.args.tokens,
         "reuse": bench.args.reuse,

@@ -17,9 +17,6 @@ use caudal_server::{
 };
 use clap::{Args, Parser, Subcommand};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A streaming generation server: every answer is a log that outlives its connection.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]

@@ -2,7 +2,7 @@
 
 use caudal_server::engine::{GenerateRequest, Message, Role, Sampling};
 
-use crate::{Args, Figure, median, pool};
+use crate::{Args, Figure, median, direct};
 
 /// Rivers that make about 800 tokens.
 const WORDS: usize = 172;
@@ -10,13 +10,13 @@ const REPLY: u32 = 48;
 const TIMES: u64 = 20;
 
 pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
-    let engine = crate::engine(args.slots).await?;
+    let engine = crate::engine().await?;
     let long: String = (0..WORDS).map(|n| format!("{n} rivers ")).collect();
     let long = long + "Invent a name for one of these rivers, and say where it flows.";
     let say = async |seed| {
         let sampling = Sampling { temperature: 0.7, top_p: 0.95, seed, ..Sampling::default() };
-        let request = pool::ask(&*engine, vec![Message::text(Role::User, long.clone())], REPLY)?;
-        pool::run(&*engine, GenerateRequest { sampling, ..request }).await
+        let request = direct::ask(&*engine, vec![Message::text(Role::User, long.clone())], REPLY)?;
+        direct::run(&*engine, GenerateRequest { sampling, ..request }).await
     };
     let first = say(0).await?;
     let mut again = Vec::new();

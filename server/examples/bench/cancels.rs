@@ -7,7 +7,7 @@ use caudal_server::engine::{Engine, mistral::MistralEngine};
 
 use serde_json::Value;
 
-use crate::{Args, Figure, pool, served};
+use crate::{Args, Figure, direct, served};
 
 /// Events after which a client leaves: before it has seen any, and up to some tokens.
 const MOMENTS: usize = 12;
@@ -51,7 +51,7 @@ async fn gap(engine: &Arc<MistralEngine>, address: SocketAddr, cancels: usize) -
         // answer that is the same again come at once, and the next when the prompt has been read.
         for number in 0.. {
             let text = format!("Tell me a long story about mill {number} of {cancels}.");
-            let stream = pool::chat(&*stream, text, 200).await?;
+            let stream = direct::chat(&*stream, text, 200).await?;
             longest = longest.max(stream.longest_gap().as_secs_f64());
             if cancels == 0 || futures::FutureExt::now_or_never(until.as_mut()).is_some() {
                 break;
@@ -67,18 +67,18 @@ async fn gap(engine: &Arc<MistralEngine>, address: SocketAddr, cancels: usize) -
 }
 
 pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
-    let engine = crate::engine(args.slots).await?;
+    let engine = crate::engine().await?;
     let address = served::start(engine.clone() as Arc<dyn Engine>).await?;
     let quiet = gap(&engine, address, 0).await?;
     let beside = gap(&engine, address, args.cancels).await?;
-    // Every slot answers again.
+    // The engine answers again.
     let all = futures::future::join_all(
-        (0..engine.status()[0].slots).map(|n| pool::chat(&*engine, format!("{n}: are you there?"), 2)),
+        (0..8).map(|n| direct::chat(&*engine, format!("{n}: are you there?"), 2)),
     );
     let answered = all.await.into_iter().filter(|reply| reply.as_ref().is_ok_and(|s| s.times.len() == 2)).count();
     Ok(vec![
         Figure::new("longest gap of a stream alone, s", quiet, ""),
         Figure::new("longest gap beside a thousand that leave, s", beside, ""),
-        Figure::new("slots that answer after them", answered as f64, "all"),
+        Figure::new("chats that are answered after them", answered as f64, "all"),
     ])
 }

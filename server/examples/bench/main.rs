@@ -6,13 +6,10 @@
 //! ```
 
 mod again;
-mod bare;
 mod cancels;
+mod direct;
 mod memory;
-mod pool;
 mod prefill;
-mod product;
-mod returns;
 mod served;
 mod shared;
 mod speed;
@@ -24,10 +21,6 @@ use caudal_server::engine::mistral::{MistralConfig, MistralEngine, Progress};
 use caudal_tests::figures::{self, Figure};
 use clap::{Parser, ValueEnum};
 use serde_json::Map;
-
-/// As the server's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 struct Args {
@@ -49,9 +42,6 @@ struct Args {
     /// Replies that are cancelled or left.
     #[arg(long, default_value_t = 1000)]
     cancels: usize,
-    /// Slots; 0: as many as the server takes.
-    #[arg(long, default_value_t = 0)]
-    slots: usize,
     #[arg(long)]
     json: Option<PathBuf>,
     /// cargo passes it to benchmarks.
@@ -61,9 +51,7 @@ struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Rows {
-    /// The engine's product of quantised weights, by type.
-    Product,
-    /// Tokens a second against bare mistral.rs, and the time to first token that the server adds.
+    /// Tokens a second of the engine and of the server on it, and the time to first token that the server adds.
     Speed,
     /// Time to first token over ten turns of a conversation.
     Turns,
@@ -71,8 +59,6 @@ enum Rows {
     Shared,
     /// A prompt that is asked again.
     Again,
-    /// Conversations that come back.
-    Returns,
     /// Four streams while a long prompt is read beside them.
     Prefill,
     /// A stream beside clients that leave.
@@ -95,11 +81,8 @@ impl Stream {
 }
 
 /// An engine as the server loads it.
-pub async fn engine(slots: usize) -> anyhow::Result<Arc<MistralEngine>> {
-    let config = MistralConfig { slots, one_tenant: true, ..MistralConfig::default() };
-    let engine = Arc::new(MistralEngine::load(config, Progress::default()).await?);
-    engine.loaded().await;
-    Ok(engine)
+pub async fn engine() -> anyhow::Result<Arc<MistralEngine>> {
+    Ok(Arc::new(MistralEngine::load(MistralConfig::default(), Progress::default()).await?))
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {
@@ -114,12 +97,10 @@ async fn main() -> anyhow::Result<()> {
     let rows = if args.rows.is_empty() { Rows::value_variants() } else { &args.rows };
     for group in rows {
         let figures = match group {
-            Rows::Product => product::rows()?,
             Rows::Speed => speed::rows(&args, &mut report).await?,
             Rows::Turns => turns::rows(&args, &mut report).await?,
             Rows::Shared => shared::rows(&args).await?,
             Rows::Again => again::rows(&args).await?,
-            Rows::Returns => returns::rows(&args).await?,
             Rows::Prefill => prefill::rows(&args).await?,
             Rows::Cancels => cancels::rows(&args).await?,
             Rows::Memory => memory::rows(&args, &mut report).await?,

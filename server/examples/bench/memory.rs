@@ -46,7 +46,7 @@ async fn tenths(address: SocketAddr, count: usize, turns: usize) -> anyhow::Resu
 }
 
 pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Result<Vec<Figure>> {
-    let address = served::start(crate::engine(args.slots).await? as Arc<dyn Engine>).await?;
+    let address = served::start(crate::engine().await? as Arc<dyn Engine>).await?;
     let before = resident()?;
     let chats = tenths(address, args.chats, 1).await?;
     let conversations = tenths(address, args.conversations, TURNS).await?;

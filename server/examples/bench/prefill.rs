@@ -6,7 +6,7 @@ use std::time::Duration;
 use caudal_server::engine::{Message, Role, mistral::MistralEngine};
 use futures::future::{join, join_all};
 
-use crate::{Args, Figure, Stream, pool};
+use crate::{Args, Figure, Stream, direct};
 
 const STREAMS: usize = 4;
 /// Rivers that make about a thousand tokens.
@@ -14,7 +14,7 @@ const WORDS: usize = 205;
 
 /// Streams long enough to outlast the prompt.
 async fn streams(engine: &MistralEngine, name: &str, tokens: u32) -> anyhow::Result<Vec<Stream>> {
-    let chats = (0..STREAMS).map(|n| pool::chat(engine, format!("{name} {n}. Tell me a very long story."), tokens));
+    let chats = (0..STREAMS).map(|n| direct::chat(engine, format!("{name} {n}. Tell me a very long story."), tokens));
     join_all(chats).await.into_iter().collect()
 }
 
@@ -23,13 +23,13 @@ fn longest(streams: &[Stream]) -> Duration {
 }
 
 pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
-    let engine = crate::engine(args.slots).await?;
+    let engine = crate::engine().await?;
     let quiet = longest(&streams(&engine, "Quiet", 96).await?);
     let long: String = (0..WORDS).map(|n| format!("{n} rivers ")).collect();
     let prompt = async {
         // The streams have begun by then.
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        pool::say(&*engine, vec![Message::text(Role::User, long)], 2).await
+        direct::say(&*engine, vec![Message::text(Role::User, long)], 2).await
     };
     let (beside, reply) = join(streams(&engine, "Beside", 400), prompt).await;
     let (beside, reply) = (longest(&beside?), reply?);

@@ -3,19 +3,19 @@
 use caudal_server::engine::{Message, Role};
 use futures::future::try_join_all;
 
-use crate::{Args, Figure, median, pool};
+use crate::{Args, Figure, median, direct};
 
 /// Sentences of the instructions.
 const SENTENCES: usize = 40;
 const CHATS: usize = 16;
 
 pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
-    let engine = crate::engine(args.slots).await?;
+    let engine = crate::engine().await?;
     let rule = |n| format!("Rule {n}: answer briefly and politely, and never speak of the weather on day {n}.");
     let instructions: String = (1..=SENTENCES).map(|n| rule(n) + " ").collect();
     let say = |question: String| {
         let messages = vec![Message::text(Role::System, instructions.clone()), Message::text(Role::User, question)];
-        pool::say(&*engine, messages, 4)
+        direct::say(&*engine, messages, 4)
     };
     let first = say("What do you do?".into()).await?;
     let mut later = Vec::new();

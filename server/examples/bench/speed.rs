@@ -1,4 +1,4 @@
-//! Tokens a second: the pool of slots driven directly; the whole server over its WebSocket, on that same pool; and bare
+//! Tokens a second: the direct of slots driven directly; the whole server over its WebSocket, on that same direct; and bare
 //! mistral.rs as its README uses it, on the model file as published. And what the server adds to the time to first token.
 
 use std::{
@@ -8,14 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use caudal_server::{
-    engine::{Engine, mistral::MistralEngine},
-    model,
-};
+use caudal_server::engine::{Engine, mistral::MistralEngine};
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
 
-use crate::{Args, Figure, Stream, bare, median, pool, served};
+use crate::{Args, Figure, Stream, direct, median, served};
 
 /// Chats of mixed length, as they come.
 const CHATS: [&str; 8] = [
@@ -126,9 +123,9 @@ fn print_all(name: &str, speeds: &Speeds) {
 }
 
 pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Result<Vec<Figure>> {
-    let engine = crate::engine(args.slots).await?;
-    let pool = measure(args.rounds, |text| pool::chat(&*engine, format!("So, {text}"), args.tokens)).await?;
-    print_all("the pool", &pool);
+    let engine = crate::engine().await?;
+    let engine_alone = measure(args.rounds, |text| direct::chat(&*engine, format!("So, {text}"), args.tokens)).await?;
+    print_all("the engine", &engine_alone);
 
     let address = served::start(engine.clone() as Arc<dyn Engine>).await?;
     let server = measure(args.rounds, |text| served::chat(address, text, args.tokens)).await?;
@@ -141,41 +138,32 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
     }
     print("the server, crowded", &[("8 chats at once", of_8), ("32 chats at once", of_32)]);
 
-    let beside = beside_the_pool(&engine, address, args.tokens).await?;
+    let beside = beside_the_engine(&engine, address, args.tokens).await?;
     let (direct_ttft_ms, added_ttft_ms) = added_ttft(&engine, address).await?;
 
-    // After ours: the watchdog knows the engine's threads by the first that began them.
-    let published = model::default_dir().join("SmolLM2-135M-Instruct.Q4_1.gguf");
-    let engine = bare::load(&published).await?;
-    let bare = measure(args.rounds, |text| bare::chat(&engine, text, args.tokens)).await?;
-    print_all("bare mistral.rs", &bare);
-
-    report.insert("bare".into(), json!(bare));
-    report.insert("pool".into(), json!(pool));
+    report.insert("engine".into(), json!(engine_alone));
     report.insert("server".into(), json!(server));
     report.insert("crowded".into(), json!({"8": of_8, "32": of_32}));
-    let ratio = |ours: Speed, bare: Speed| ours.tokens_per_second / bare.tokens_per_second;
+    let ratio = |ours: Speed, other: Speed| ours.tokens_per_second / other.tokens_per_second;
     Ok(vec![
-        Figure::new("single / bare", ratio(server.single, bare.single), "≥ 1.8"),
-        Figure::new("8 at once / bare at once", ratio(server.together, bare.together), "≥ 14"),
-        Figure::new("8 at once / bare one by one", ratio(server.together, bare.one_by_one), "≥ 1.7"),
+        Figure::new("8 at once / one chat", ratio(server.together, server.single), "≥ 2"),
         Figure::new("32 at once / 8 at once", ratio(of_32, of_8), "≥ 0.95"),
-        Figure::new("single over the server / on the slot", beside, "≥ 0.98"),
-        Figure::new("time to first token on the slot, ms", direct_ttft_ms, ""),
+        Figure::new("single over the server / on the engine", beside, "≥ 0.98"),
+        Figure::new("time to first token on the engine, ms", direct_ttft_ms, ""),
         Figure::new("time to first token that the server adds, ms", added_ttft_ms, "≤ 3"),
     ])
 }
 
-/// Tokens a second of one chat over the server, against the same pool without it: medians of pairs in turn, each of
+/// Tokens a second of one chat over the server, against the same direct without it: medians of pairs in turn, each of
 /// them first in every other pair.
-async fn beside_the_pool(engine: &MistralEngine, address: SocketAddr, tokens: u32) -> anyhow::Result<f64> {
+async fn beside_the_engine(engine: &MistralEngine, address: SocketAddr, tokens: u32) -> anyhow::Result<f64> {
     let (mut direct, mut served) = (Vec::new(), Vec::new());
     for turn in 0..SINGLE_PAIRS * 2 {
         tokio::time::sleep(IDLE).await;
         let text = format!("Pair {turn}. {ALONE}");
         let begun = Instant::now();
         let (speeds, stream) = match turn % 4 {
-            0 | 3 => (&mut direct, pool::chat(engine, text, tokens).await?),
+            0 | 3 => (&mut direct, direct::chat(engine, text, tokens).await?),
             _ => (&mut served, served::chat(address, text, tokens).await?),
         };
         speeds.push(Speed::of(begun, &[stream]).tokens_per_second);
@@ -184,7 +172,7 @@ async fn beside_the_pool(engine: &MistralEngine, address: SocketAddr, tokens: u3
 }
 
 /// Milliseconds to the first token of a short prompt, driven directly, and what the server adds to them: medians of pairs,
-/// in turn directly and over the WebSocket, each on an idle pool.
+/// in turn directly and over the WebSocket, each on an idle engine.
 async fn added_ttft(engine: &MistralEngine, address: SocketAddr) -> anyhow::Result<(f64, f64)> {
     let mut connection = served::Connection::open(address).await?;
     let (mut direct, mut added) = (Vec::new(), Vec::new());
@@ -193,7 +181,7 @@ async fn added_ttft(engine: &MistralEngine, address: SocketAddr) -> anyhow::Resu
         let greeting = |who| format!("Hi {who} {pair}!");
         tokio::time::sleep(IDLE).await;
         let begun = Instant::now();
-        let alone = pool::chat(engine, greeting("slot"), 1).await?.times[0] - begun;
+        let alone = direct::chat(engine, greeting("engine"), 1).await?.times[0] - begun;
         tokio::time::sleep(IDLE).await;
         let begun = Instant::now();
         let served = connection.chat(&greeting("host"), 1).await?.times[0] - begun;

@@ -1,4 +1,4 @@
-//! Time to first token over ten turns of a conversation, with nothing else to do and while other chats keep slots busy. Its
+//! Time to first token over ten turns of a conversation, with nothing else to do and while other chats keep the engine busy. Its
 //! KV is on one slot; every turn adds a question to what is there.
 
 use std::{sync::Arc, time::Duration};
@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Args, Figure, median, pool};
+use crate::{Args, Figure, median, direct};
 
 const TURNS: usize = 10;
 /// Tokens of a reply.
@@ -23,7 +23,7 @@ async fn conversation(engine: &MistralEngine, name: String) -> anyhow::Result<Ve
     for turn in 1..=TURNS {
         let question = format!("{name}, question {turn}: what should I know about river number {turn} of my country?");
         messages.push(Message::text(Role::User, question));
-        let reply = pool::say(engine, messages.clone(), REPLY).await?;
+        let reply = direct::say(engine, messages.clone(), REPLY).await?;
         firsts.push((reply.first.as_secs_f64(), reply.prompt_tokens));
         messages.push(Message::text(Role::Assistant, reply.text));
         // A user reads.
@@ -36,7 +36,7 @@ async fn conversation(engine: &MistralEngine, name: String) -> anyhow::Result<Ve
 async fn others(engine: Arc<MistralEngine>, number: usize, until: CancellationToken) -> anyhow::Result<()> {
     for chat in 0.. {
         let text = format!("Person {number}, chat {chat}: tell me something about the sea.");
-        pool::chat(&*engine, text, 48).await?;
+        direct::chat(&*engine, text, 48).await?;
         if until.is_cancelled() {
             break;
         }
@@ -45,10 +45,10 @@ async fn others(engine: Arc<MistralEngine>, number: usize, until: CancellationTo
 }
 
 pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Result<Vec<Figure>> {
-    let engine = crate::engine(args.slots).await?;
+    let engine = crate::engine().await?;
     // A server that has run for a while: the memory that conversations need was used before.
-    let slots = engine.models().first().map_or(0, |model| engine.slots(&model.id));
-    let earlier = (0..slots).map(|number| conversation(&engine, format!("Otto {number}")));
+    let most = 8;
+    let earlier = (0..most).map(|number| conversation(&engine, format!("Otto {number}")));
     try_join_all(earlier).await?;
     let mut runs = Vec::new();
     let mut prompts = Vec::new();

@@ -5,11 +5,10 @@ use crate::engine::model::{KvType, ModelSettings};
 
 /// Sequences at once where nothing is configured.
 pub const DEFAULT_MAX_RUNNING: usize = 32;
-/// The share of the memory that the keys and values of all models may take where nothing is configured, and the most.
+/// Tokens whose keys and values there is room for where nothing is configured; or one full context, if that is longer.
+const DEFAULT_TOKENS: u64 = 16_384;
+/// The share of the memory that the keys and values of all models may take where nothing is configured.
 const KV_SHARE: u64 = 8;
-const MOST_KV_MB: u64 = 4096;
-/// The least that is useful.
-const LEAST_KV_MB: u64 = 64;
 
 /// The engine's settings; a model's own go before them.
 #[derive(Debug, Clone)]
@@ -30,8 +29,10 @@ pub struct CapacityInputs {
 pub struct Capacity {
     /// Sequences at once.
     pub places: usize,
-    /// For keys and values on a CPU. On a GPU they take what the weights leave of `gpu_memory`.
-    pub kv_mb: u64,
+    /// For keys and values on a CPU; 0: by the model and the memory. On a GPU they take what the weights leave of `gpu_memory`.
+    kv_mb: u64,
+    /// Memory that the model may take by default, in MB.
+    share_mb: u64,
     pub kv_type: KvType,
     pub gpu_memory: f32,
 }
@@ -42,23 +43,34 @@ impl Capacity {
             0 => DEFAULT_MAX_RUNNING,
             places => places,
         };
-        let kv_mb = match settings.kv_mb.unwrap_or(inputs.kv_mb) {
-            0 => default_kv_mb(memory_bytes(), inputs.models),
-            set => set,
-        };
-        Self { places, kv_mb, kv_type: inputs.kv_type, gpu_memory: inputs.gpu_memory }
+        Self {
+            places,
+            kv_mb: settings.kv_mb.unwrap_or(inputs.kv_mb),
+            share_mb: share_mb(memory_bytes(), inputs.models),
+            kv_type: inputs.kv_type,
+            gpu_memory: inputs.gpu_memory,
+        }
+    }
+
+    /// Memory for the keys and values of a model on a CPU, in MB. It is taken when it is used first.
+    pub fn kv_mb(&self, context_length: u32, bytes_per_token: u64) -> u64 {
+        if self.kv_mb > 0 {
+            return self.kv_mb;
+        }
+        let wanted = u64::from(context_length).max(DEFAULT_TOKENS) * bytes_per_token;
+        wanted.div_ceil(1 << 20).clamp(1, self.share_mb)
     }
 
     /// Tokens whose keys and values there is room for; `None` where that depends on a GPU's memory.
     pub fn tokens(&self, source: &Source, device: &ComputeDevice) -> Option<u64> {
         let bytes = source.kv_bytes_per_token(self.kv_type).max(1);
-        device.is_cpu().then(|| (self.kv_mb << 20) / bytes)
+        device.is_cpu().then(|| (self.kv_mb(source.info.context_length, bytes) << 20) / bytes)
     }
 }
 
-/// An eighth of the memory for all models together, at most 4 GB. It is taken when it is used first.
-pub fn default_kv_mb(memory_bytes: u64, models: usize) -> u64 {
-    ((memory_bytes >> 20) / KV_SHARE).min(MOST_KV_MB).checked_div(models as u64).unwrap_or(0).max(LEAST_KV_MB)
+/// What a model may take of the memory by default, in MB.
+fn share_mb(memory_bytes: u64, models: usize) -> u64 {
+    ((memory_bytes >> 20) / KV_SHARE).checked_div(models as u64).unwrap_or(0).max(1)
 }
 
 /// What this process may use: the container's limit where there is one.
@@ -73,10 +85,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_fit_the_machine() {
-        assert_eq!(default_kv_mb(16 << 30, 1), 2048);
-        assert_eq!(default_kv_mb(16 << 30, 2), 1024);
-        assert_eq!(default_kv_mb(1 << 40, 1), 4096);
-        assert_eq!(default_kv_mb(256 << 20, 1), 64);
+    fn defaults_fit_the_model_and_the_machine() {
+        let capacity = |kv_mb, memory, models| Capacity {
+            places: 32,
+            kv_mb,
+            share_mb: share_mb(memory, models),
+            kv_type: KvType::F32,
+            gpu_memory: 0.9,
+        };
+        assert_eq!(capacity(0, 16 << 30, 1).kv_mb(8192, 46_080), 720, "16,384 tokens");
+        assert_eq!(capacity(0, 64 << 30, 1).kv_mb(131_072, 46_080), 5760, "one full context");
+        assert_eq!(capacity(0, 16 << 30, 2).kv_mb(131_072, 262_144), 1024, "an eighth, shared by two models");
+        assert_eq!(capacity(300, 16 << 30, 1).kv_mb(131_072, 262_144), 300);
     }
 }

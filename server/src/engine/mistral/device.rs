@@ -46,10 +46,10 @@ impl ComputeDevice {
         DeviceMapSetting::Auto(AutoDeviceMapParams::Text { max_seq_len, max_batch_size })
     }
 
-    /// The paged cache of a model.
-    pub fn paged_cache(&self, capacity: &Capacity) -> anyhow::Result<PagedAttentionConfig> {
+    /// The paged cache of a model, with so many MB on a CPU.
+    pub fn paged_cache(&self, capacity: &Capacity, kv_mb: u64) -> anyhow::Result<PagedAttentionConfig> {
         let memory = if self.is_cpu() {
-            MemoryGpuConfig::MbAmount(usize::try_from(capacity.kv_mb)?)
+            MemoryGpuConfig::MbAmount(usize::try_from(kv_mb)?)
         } else {
             MemoryGpuConfig::Utilization(capacity.gpu_memory)
         };

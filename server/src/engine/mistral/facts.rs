@@ -5,6 +5,8 @@ use crate::engine::model::SamplingDefaults;
 pub struct Facts {
     /// Tokens that prompt and output may take together.
     pub context_length: u32,
+    /// Numbers in the key of a head.
+    pub head_size: usize,
     /// Numbers in the keys and values of a token.
     pub kv_elements_per_token: u64,
     /// The type most of the weights have, such as `Q8_0`.

@@ -72,6 +72,7 @@ impl Gguf {
         let value = number("attention.value_length").unwrap_or(width);
         let facts = Facts {
             context_length: number("context_length").and_then(|n| u32::try_from(n).ok()).unwrap_or(4096),
+            head_size: usize::try_from(key).unwrap_or(0),
             kv_elements_per_token: layers * kv_heads * (key + value),
             quantisation: quantisation(&content),
             template,

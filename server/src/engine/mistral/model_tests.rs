@@ -1,4 +1,4 @@
-//! Where models come from and how they are served: other files than GGUF, several models, a batch, a reload.
+//! Where models come from and how they are served: other files than GGUF, several models, a reload.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -9,12 +9,12 @@ use super::{
     tests::{ENGINE, RUNTIME, Reply, collect, load, request, the},
     *,
 };
-use crate::engine::{Finish, model::SamplingDefaults};
+use crate::engine::model::SamplingDefaults;
 
 const QUESTION: &str = "What is the capital of France? Answer in one short sentence.";
 
 fn one(model: ModelSettings) -> MistralConfig {
-    MistralConfig { models: vec![model], slots: 1, threads: 2, ..MistralConfig::default() }
+    MistralConfig { models: vec![model], threads: 2, ..MistralConfig::default() }
 }
 
 fn named(model: &Path) -> ModelSettings {
@@ -160,7 +160,7 @@ fn what_is_wrong_is_said_before_anything_is_loaded() {
 fn names_are_unique() {
     let both = |second: ModelSettings| {
         let first = ModelSettings { id: "a".into(), aliases: vec!["b".into()], ..ModelSettings::default() };
-        let config = MistralConfig { models: vec![first, second], slots: 1, ..MistralConfig::default() };
+        let config = MistralConfig { models: vec![first, second], ..MistralConfig::default() };
         RUNTIME.block_on(load(config)).err().expect("an error").to_string()
     };
     for name in ["a", "b"] {
@@ -179,24 +179,24 @@ fn several_models_are_served_by_name_and_alias() {
     RUNTIME.block_on(async {
         let models = vec![
             ModelSettings { id: "large".into(), aliases: vec!["gpt".into()], ..ModelSettings::default() },
-            ModelSettings { id: "short".into(), context_length: Some(600), slots: Some(2), ..named(&folder()) },
+            ModelSettings { id: "short".into(), context_length: Some(600), max_running: Some(2), ..named(&folder()) },
         ];
         let models = models.into_iter().enumerate().map(|(n, model)| {
             if n == 1 { ModelSettings { id: "short".into(), isq: "Q8_0".into(), ..model } } else { model }
         });
-        let config = MistralConfig { models: models.collect(), slots: 1, threads: 2, ..MistralConfig::default() };
+        let config = MistralConfig { models: models.collect(), threads: 2, ..MistralConfig::default() };
         let progress = Progress::default();
         let mut watcher = progress.subscribe();
         let engine = MistralEngine::load(config, progress).await.unwrap();
-        assert!(engine.status().iter().all(|status| status.slots_loaded > 0), "{:?}", engine.status());
+        assert!(engine.status().iter().all(|status| status.loaded), "{:?}", engine.status());
         assert_eq!(*watcher.borrow_and_update(), engine.status());
-        engine.loaded().await;
         let infos = engine.models();
         assert_eq!(
             infos.iter().map(|info| (&*info.id, info.context_length)).collect::<Vec<_>>(),
-            [("large", 8192), ("short", 512)]
+            [("large", 8192), ("short", 600)]
         );
-        assert_eq!((engine.slots("gpt"), engine.slots("short"), engine.slots("x")), (1, 2, 0));
+        let most = |model: &str| engine.capacity(model).sequences;
+        assert_eq!((most("gpt"), most("short"), most("x")), (32, 2, 0));
         let replies = ["gpt", "short"].map(|name| engine.generate(name, request(QUESTION, 16)).unwrap());
         for reply in futures::future::join_all(replies.map(collect)).await {
             assert!(reply.text.contains("Paris"), "{reply:?}");
@@ -207,56 +207,14 @@ fn several_models_are_served_by_name_and_alias() {
     });
 }
 
-/// One at a time, for on a CPU the engine mixes up what it computes together; where it may run several is not the batch's part.
-#[test]
-fn a_batch_on_a_cpu_runs_one_at_a_time() {
-    RUNTIME.block_on(async {
-        let batch = |max_running| MistralConfig {
-            mode: Mode::Batch,
-            max_running,
-            ..one(ModelSettings { id: "m".into(), ..ModelSettings::default() })
-        };
-        let refused = load(batch(2)).await.err().expect("several are refused").to_string();
-        for part in ["engine.mode", "GPU", "\"slots\"", "engine.max_running"] {
-            assert!(refused.contains(part), "{part} is not in: {refused}");
-        }
-        let engine = load(batch(1)).await.unwrap();
-        assert_eq!(engine.status(), [ModelStatus { id: "m".into(), slots_loaded: 1, slots: 1 }]);
-        let questions = [QUESTION, "How many legs has a spider?"];
-        let alone =
-            futures::future::join_all(questions.map(|text| collect(ENGINE.generate("m", request(text, 24)).unwrap())))
-                .await;
-        let together =
-            futures::future::join_all(questions.map(|text| collect(engine.generate("m", request(text, 24)).unwrap())))
-                .await;
-        for (alone, together) in alone.iter().zip(&together) {
-            assert_eq!(alone.text, together.text);
-            assert_eq!(alone.finish, together.finish);
-        }
-        // One is cancelled, and those that waited do not notice.
-        let (gone, stays) = (request("Tell me everything about the sea.", 500), request(questions[1], 24));
-        let cancel = gone.cancel.clone();
-        let (mut gone, stays) = (engine.generate("m", gone).unwrap(), engine.generate("m", stays).unwrap());
-        let stays = tokio::spawn(collect(stays));
-        gone.recv().await.expect("a delta");
-        cancel.cancel();
-        let gone = collect(gone).await;
-        assert_eq!(gone.finish, Some(Finish::Cancelled));
-        let third = collect(engine.generate("m", request(QUESTION, 24)).unwrap()).await;
-        assert_eq!(third.text, alone[0].text);
-        assert_eq!(stays.await.unwrap().text, alone[1].text);
-    });
-}
-
 #[test]
 fn a_reload_loses_nothing_and_frees_the_old_one() {
     RUNTIME.block_on(async {
-        let config = MistralConfig { slots: 2, ..one(ModelSettings { id: "m".into(), ..ModelSettings::default() }) };
+        let config = one(ModelSettings { id: "m".into(), ..ModelSettings::default() });
         let engine = Arc::new(load(config).await.unwrap());
-        engine.loaded().await;
         let long = "Tell me a long story about a river.";
         let whole = collect(engine.generate("m", request(long, 120)).unwrap()).await;
-        let old = Arc::downgrade(&the(&engine).pool);
+        let old = Arc::downgrade(&the(&engine).batch);
         let mut deltas = engine.generate("m", request(long, 120)).unwrap();
         let mut running = Reply::default();
         running.add(deltas.recv().await.expect("it has begun"));
@@ -278,7 +236,7 @@ fn a_reload_loses_nothing_and_frees_the_old_one() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the old slots are gone");
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the old batch is gone");
         assert!(matches!(engine.reload("x").await, Err(ReloadError::UnknownModel(_))));
     });
 }

@@ -83,6 +83,7 @@ impl Folder {
         weights.extend(lora.iter().map(|adapter| adapter.weights.clone()));
         let facts = Facts {
             context_length: config.max_position_embeddings.unwrap_or(4096),
+            head_size: usize::try_from(config.head_size()).unwrap_or(0),
             kv_elements_per_token: config.kv_elements_per_token(),
             quantisation: match (type_name, &uqff) {
                 (Some(name), _) => name,
@@ -153,10 +154,13 @@ impl Folder {
 }
 
 impl Config {
+    fn head_size(&self) -> u64 {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
     fn kv_elements_per_token(&self) -> u64 {
-        let heads = self.num_attention_heads.max(1);
-        let head = self.head_dim.unwrap_or(self.hidden_size / heads);
-        self.num_hidden_layers * self.num_key_value_heads.unwrap_or(heads) * head * 2
+        let heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads.max(1));
+        self.num_hidden_layers * heads * self.head_size() * 2
     }
 
     fn stored_type(&self) -> String {

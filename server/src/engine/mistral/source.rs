@@ -138,7 +138,12 @@ impl Source {
         }
         let Origin { device, capacity, .. } = &self.origin;
         let map = device.map(self.info.context_length, capacity.places);
-        let paged = Some(device.paged_cache(capacity).map_err(|error| failed(&error))?);
+        let paged = if device.is_cpu() && !caudal_kernels::attention::fits(self.files.facts().head_size) {
+            None
+        } else {
+            let kv_mb = capacity.kv_mb(self.info.context_length, self.kv_bytes_per_token(capacity.kv_type));
+            Some(device.paged_cache(capacity, kv_mb).map_err(|error| failed(&error))?)
+        };
         let pipeline = match &self.files {
             Files::Gguf(gguf) => {
                 let (loader, paths) = gguf.loader();

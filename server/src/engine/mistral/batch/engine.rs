@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use candle_core::Tensor;
@@ -61,6 +61,9 @@ pub struct Engine {
     schedule: Schedule,
     throughput: Throughput,
 }
+
+/// How long a step waits for the step of another model. Both are slow while they run together.
+const TURN: Duration = Duration::from_secs(1);
 
 /// A step failed.
 struct Fault(String);
@@ -206,9 +209,8 @@ impl Engine {
             self.preempt(youngest);
             parts.retain(|part| part.at != youngest);
             parts.iter_mut().filter(|part| part.at > youngest).for_each(|part| part.at -= 1);
-            at = at.min(parts.len());
-            // Those that have their blocks keep them; the check is cheap.
-            at = 0.min(at);
+            // From the first again: parts have moved, and those that have their blocks keep them.
+            at = 0;
         }
         parts
     }
@@ -226,9 +228,11 @@ impl Engine {
     }
 
     fn step(&mut self, parts: &[Part]) -> Result<(), Fault> {
+        let _turn = team::turn(TURN);
         let begun = Instant::now();
         let size = schedule::size(parts);
-        self.pulse.begin(self.throughput.expected(size));
+        let computed = parts.iter().map(|part| self.running[part.at].id).collect();
+        self.pulse.begin(self.throughput.expected(size), computed);
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute(parts)));
         let logits = match computed {
             Ok(Ok(logits)) => logits,

@@ -18,7 +18,13 @@ mod sequence;
 mod step;
 mod throughput;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rayon::ThreadPoolBuilder;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,7 +46,8 @@ pub struct Batch {
     pub places: usize,
     /// Tokens whose keys and values there is room for; absent for a model that is not paged.
     pub tokens: Option<usize>,
-    /// Ends whoever keeps an engine running.
+    ids: AtomicU64,
+    /// Ends the keeper, which keeps an engine running.
     _keeper: tokio_util::sync::DropGuard,
 }
 
@@ -102,7 +109,7 @@ impl Batch {
                 () = keeper.keep() => {}
             }
         });
-        Self { state: states, places, tokens, _keeper: stop.drop_guard() }
+        Self { state: states, places, tokens, ids: AtomicU64::new(0), _keeper: stop.drop_guard() }
     }
 
     /// Runs a sequence to its end, which its processor decides.
@@ -110,6 +117,7 @@ impl Batch {
     /// # Errors
     /// The engine broke before. What the sequence produced until then, its processor knows.
     pub async fn run(&self, mut submission: Submission, ended: oneshot::Receiver<Ended>) -> Result<(), Broken> {
+        let id = submission.id;
         let broken = |reason: &str, is_final| Broken { reason: reason.into(), was_running: false, is_final };
         let mut states = self.state.clone();
         let running = loop {
@@ -135,9 +143,14 @@ impl Batch {
                 Err(_) => Err(broken("the engine's thread has ended", false)),
             },
             () = running.given_up.cancelled() => {
-                Err(Broken { reason: "the engine hangs".into(), was_running: running.pulse.is_stepping(), is_final: false })
+                Err(Broken { reason: "the engine hangs".into(), was_running: running.pulse.computes(id), is_final: false })
             }
         }
+    }
+
+    /// A number that no other sequence of this batch has.
+    pub fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns when an engine runs.

@@ -24,19 +24,20 @@ const FIRST_STEPS: u64 = 3;
 #[derive(Default)]
 pub struct Pulse(Mutex<State>);
 
-#[derive(Default, Clone, Copy)]
+#[derive(Default, Clone)]
 struct State {
     steps: u64,
-    /// What the step under way should take.
+    /// How long the step under way should take.
     expected: Option<Duration>,
+    /// The sequences that the last step computed.
+    sequences: Vec<u64>,
 }
 
 impl Pulse {
-    /// A step begins.
-    pub fn begin(&self, expected: Duration) {
+    /// A step of these sequences begins.
+    pub fn begin(&self, expected: Duration, sequences: Vec<u64>) {
         let mut state = lock(&self.0);
-        state.steps += 1;
-        state.expected = Some(expected);
+        *state = State { steps: state.steps + 1, expected: Some(expected), sequences };
     }
 
     /// The step has ended.
@@ -49,29 +50,48 @@ impl Pulse {
         lock(&self.0).steps
     }
 
-    /// Whether a step is under way.
-    pub fn is_stepping(&self) -> bool {
-        lock(&self.0).expected.is_some()
+    /// Whether the step under way computes a sequence.
+    pub fn computes(&self, sequence: u64) -> bool {
+        let state = lock(&self.0);
+        state.expected.is_some() && state.sequences.contains(&sequence)
     }
 
     /// Returns when a step does not return.
     pub async fn stops(self: Arc<Self>) -> String {
         let mut checks = interval(CHECK);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut step, mut waited) = (0, Duration::ZERO);
+        let mut watch = Watch::default();
         loop {
             checks.tick().await;
-            let State { steps, expected } = *lock(&self.0);
-            let Some(expected) = expected.filter(|_| steps == step) else {
-                (step, waited) = (steps, Duration::ZERO);
-                continue;
+            let (steps, expected) = {
+                let state = lock(&self.0);
+                (state.steps, state.expected)
             };
-            waited += CHECK;
-            let least = if steps <= FIRST_STEPS { FIRST } else { LEAST };
-            if waited > (expected * PATIENCE).max(least) {
-                return format!("a step has not returned after {waited:?}; {expected:?} were expected");
+            if let Some(reason) = watch.check(steps, expected) {
+                return reason;
             }
         }
+    }
+}
+
+/// What is known of the step that was under way at the last check.
+#[derive(Default)]
+struct Watch {
+    step: u64,
+    waited: Duration,
+}
+
+impl Watch {
+    /// To be called every [`CHECK`]. Returns why the engine is given up, if it is.
+    fn check(&mut self, steps: u64, expected: Option<Duration>) -> Option<String> {
+        let Some(expected) = expected.filter(|_| steps == self.step) else {
+            *self = Self { step: steps, waited: Duration::ZERO };
+            return None;
+        };
+        self.waited += CHECK;
+        let least = if steps <= FIRST_STEPS { FIRST } else { LEAST };
+        let gone = self.waited > (expected * PATIENCE).max(least);
+        gone.then(|| format!("a step has not returned after {:?}; {expected:?} were expected", self.waited))
     }
 }
 
@@ -79,21 +99,19 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn only_a_step_that_does_not_return_is_found() {
-        let pulse = Arc::new(Pulse::default());
-        let stops = tokio::spawn(pulse.clone().stops());
-        for _ in 0..20 {
-            pulse.begin(Duration::from_millis(20));
-            tokio::time::sleep(Duration::from_millis(900)).await;
-            pulse.end();
-            tokio::time::sleep(Duration::from_secs(30)).await;
+    #[test]
+    fn only_a_step_that_does_not_return_is_found() {
+        let mut watch = Watch::default();
+        let expected = Some(Duration::from_millis(20));
+        for steps in 0..1000 {
+            assert_eq!(watch.check(steps, expected), None);
+            assert_eq!(watch.check(steps, expected), None);
+            assert_eq!(watch.check(steps, None), None);
         }
-        assert!(!stops.is_finished());
-        pulse.begin(Duration::from_millis(20));
-        tokio::time::sleep(LEAST / 2).await;
-        assert!(!stops.is_finished());
-        tokio::time::sleep(LEAST).await;
-        assert!(stops.await.unwrap().contains("has not returned"));
+        let checks = (0..).take_while(|_| watch.check(1000, expected).is_none()).count() as u32;
+        assert!((LEAST..LEAST + 3 * CHECK).contains(&(checks * CHECK)), "{checks} checks");
+        let slow = Some(Duration::from_secs(2));
+        let checks = (0..).take_while(|_| watch.check(1001, slow).is_none()).count() as u32;
+        assert!(checks * CHECK >= Duration::from_secs(40), "a slow model is given more time");
     }
 }

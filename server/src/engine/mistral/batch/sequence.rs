@@ -11,6 +11,8 @@ use crate::engine::mistral::{
 
 /// What the batch is to run.
 pub struct Submission {
+    /// Tells the sequences of a batch apart.
+    pub id: u64,
     /// The prompt, and the output that is there already.
     pub tokens: Vec<u32>,
     pub tenant: Arc<str>,
@@ -32,6 +34,7 @@ pub enum Ended {
 
 /// A submission that has its place.
 pub struct Sequence {
+    pub id: u64,
     pub tokens: Vec<u32>,
     pub tenant: Arc<str>,
     /// The name before the tenant's first block.
@@ -49,8 +52,8 @@ pub struct Sequence {
 
 impl Sequence {
     pub fn new(submission: Submission, root: BlockName, arrived: u64) -> Self {
-        let Submission { tokens, tenant, processor, is_suspect, ended } = submission;
-        Self { tokens, tenant, root, processor, is_suspect, ended, arrived, blocks: None, computed: 0 }
+        let Submission { id, tokens, tenant, processor, is_suspect, ended } = submission;
+        Self { id, tokens, tenant, root, processor, is_suspect, ended, arrived, blocks: None, computed: 0 }
     }
 
     /// Tokens that are still to be computed before the next one is picked; at least 1.

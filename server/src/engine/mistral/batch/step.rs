@@ -72,14 +72,17 @@ fn flat(pipeline: &mut dyn Pipeline, runs: &[Run]) -> Result<Vec<Option<Tensor>>
     let last = runs.iter().filter(|run| run.wanted).map(|run| Run { from: run.until - 1, ..*run });
     let before = runs.iter().map(|run| Run { until: run.until - usize::from(run.wanted), ..*run });
     let wanted = last.clone().count();
+    let context = pipeline.get_metadata().max_seq_len.max(1);
     let parts: Vec<Run> = last.chain(before.filter(|run| run.from < run.until)).collect();
-    let all = compute(pipeline, flat_inputs(&parts, wanted)?)?;
+    let all = compute(pipeline, flat_inputs(&parts, wanted, context)?)?;
     let mut rows = 0..wanted;
     let mut next = |run: &Run| if run.wanted { rows.next().map(|row| all.get(row)).transpose() } else { Ok(None) };
     runs.iter().map(&mut next).collect()
 }
 
-fn flat_inputs(runs: &[Run], wanted: usize) -> Result<ModelInputs> {
+/// `context`: tokens that the model can take. Models with two sets of rotary factors, for short and long sequences, choose by
+/// the largest position of a pass; every pass gets the same one, so that the choice does not depend on the rows.
+fn flat_inputs(runs: &[Run], wanted: usize, context: usize) -> Result<ModelInputs> {
     let device = Device::Cpu;
     let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
     for run in runs {
@@ -102,7 +105,7 @@ fn flat_inputs(runs: &[Run], wanted: usize) -> Result<ModelInputs> {
     };
     Ok(ModelInputs {
         input_ids: Tensor::from_vec(ids, (rows, 1), &device)?,
-        position_ids: positions.iter().map(|position| position + 1).collect(),
+        position_ids: vec![context - 1; rows],
         seqlen_offsets: positions,
         context_lens: vec![(0, 1); wanted.max(1)],
         paged_attn_meta: Some(metadata),

@@ -122,10 +122,6 @@ impl Blocks {
         }
     }
 
-    pub fn count(&self) -> usize {
-        self.blocks.len()
-    }
-
     /// Blocks that a sequence could have, free ones and those that would be evicted for it.
     pub fn available(&self) -> usize {
         self.free.len() + self.unused.len()
@@ -149,26 +145,45 @@ impl Blocks {
             held.full += 1;
             held.name = name;
         }
-        let mut found = held.full * BLOCK;
-        let partial = self.partial(held.name, tokens.get(found..most).unwrap_or_default());
+        let full = held.full * BLOCK;
+        let partial = self.partial(held.name, tokens.get(full..most).unwrap_or_default());
+        let Some((from, common)) = partial else {
+            return self.rest(held, tokens.len(), full);
+        };
         // The block that is copied must not be evicted for the copy.
-        if let Some((id, _)) = partial {
-            self.take(id);
-        }
+        self.take(from);
         let grown = self.grow(&mut held, tokens.len());
-        if let Some((id, _)) = partial {
-            self.give_back(id);
+        self.give_back(from);
+        if grown {
+            let copied = held.ids.get(held.full).map(|to| Copied { from, to: *to, tokens: common });
+            return Some(Found { held, tokens: full + common, copied });
         }
-        if !grown {
-            self.end(held, &[]);
-            return None;
+        // Without room for a copy, the sequence takes the block itself, if nobody uses it.
+        let reused = if self.seize(from, &mut held) { full + common } else { full };
+        self.rest(held, tokens.len(), reused)
+    }
+
+    /// Takes the blocks that are missing for a sequence of which so many tokens were found.
+    fn rest(&mut self, mut held: Held, tokens: usize, found: usize) -> Option<Found> {
+        if self.grow(&mut held, tokens) {
+            return Some(Found { held, tokens: found, copied: None });
         }
-        let copied = partial.and_then(|(from, tokens)| {
-            let to = *held.ids.get(held.full)?;
-            found += tokens;
-            Some(Copied { from, to, tokens })
-        });
-        Some(Found { held, tokens: found, copied })
+        self.end(held, &[]);
+        None
+    }
+
+    /// Gives an unused block to a sequence, for its next tokens; later prompts do not find it any more.
+    fn seize(&mut self, id: BlockId, held: &mut Held) -> bool {
+        let is_free = self.blocks.get(id as usize).is_some_and(|block| block.users == 0);
+        if is_free {
+            self.unused.remove(id);
+            self.forget(id);
+            if let Some(block) = self.blocks.get_mut(id as usize) {
+                block.users = 1;
+            }
+            held.ids.push(id);
+        }
+        is_free
     }
 
     /// Takes blocks until `held` has room for `tokens`. False, and nothing is taken, if there are too few.
@@ -256,7 +271,13 @@ impl Blocks {
 
     fn evict(&mut self) -> Option<BlockId> {
         let id = self.unused.pop()?;
-        let content = self.blocks.get_mut(id as usize)?.content.take()?;
+        self.forget(id);
+        Some(id)
+    }
+
+    /// Later prompts do not find a block any more.
+    fn forget(&mut self, id: BlockId) {
+        let Some(content) = self.blocks.get_mut(id as usize).and_then(|block| block.content.take()) else { return };
         if let Some(name) = content.name {
             self.named.remove(&name);
         }
@@ -266,6 +287,5 @@ impl Blocks {
                 self.after.remove(&content.before);
             }
         }
-        Some(id)
     }
 }

@@ -77,6 +77,7 @@ impl Generation {
         }
         let (sender, ended) = oneshot::channel();
         let submission = Submission {
+            id: self.batch.next_id(),
             tokens: [self.request.prompt.as_slice(), &self.request.output].concat(),
             tenant: self.request.tenant.clone(),
             processor: processor.clone(),

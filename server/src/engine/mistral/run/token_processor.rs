@@ -148,11 +148,6 @@ impl TokenProcessor {
         Some(OutputSnapshot { tokens: std::mem::take(&mut state.sent), finished })
     }
 
-    /// Whether a step of this generation panicked.
-    pub fn is_broken(&self) -> bool {
-        self.state.is_poisoned()
-    }
-
     /// Ends a generation whose step panicked.
     pub fn fail(&self, reason: String) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

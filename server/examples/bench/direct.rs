@@ -1,4 +1,4 @@
-//! The pool of slots driven directly.
+//! The direct of slots driven directly.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> an
 pub fn ask(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::Result<GenerateRequest> {
     Ok(GenerateRequest {
         prompt: engine.tokenize(&engine.models()[0].id, &Prompt::of(messages))?,
-        scope: "default".into(),
+        tenant: "default".into(),
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stop: Vec::new(),
