@@ -120,6 +120,7 @@ pub fn uqff(folder: &Path) -> (PathBuf, String) {
         fs::create_dir_all(&target).unwrap();
         // A thread of its own, as for every model that is quantised while it is loaded.
         std::thread::spawn(move || {
+            let _unpacked = super::kernels::UNPACKED.lock();
             let config = NormalSpecificConfig { write_uqff: Some(to), ..NormalSpecificConfig::default() };
             let loader = NormalLoaderBuilder::new(config, None, None, Some(from), false, None).build(None).unwrap();
             let map = DeviceMapSetting::dummy();

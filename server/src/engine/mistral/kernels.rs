@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{
     Result, Tensor,
     hooks::{self, Embedding, HOOKS, Hooks},
+    quantized::{QTensor, QuantizedType},
 };
 use caudal_kernels::{
     attention::{self, Cache},
@@ -16,7 +17,7 @@ use caudal_kernels::{
 pub fn install(threads: usize) {
     team::set_size(threads);
     HOOKS.get_or_init(|| Hooks {
-        pack: product::pack,
+        pack,
         embedding: |table| {
             let table = caudal_kernels::Embedding::new(table)?;
             Ok(Embedding(Arc::new(move |ids| table.forward(ids))))
@@ -35,6 +36,20 @@ pub fn install(threads: usize) {
         },
         rope: |q, k, cos, sin, positions, interleaved| elementwise::rope(q, k, (cos, sin), positions, interleaved),
     });
+}
+
+#[cfg(not(test))]
+fn pack(weight: &Arc<QTensor>) -> Option<Box<dyn QuantizedType>> {
+    product::pack(weight)
+}
+
+/// While it is locked, weights stay as they are: mistral.rs writes the bytes of a packed weight to a file as they lie in memory.
+#[cfg(test)]
+pub static UNPACKED: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[cfg(test)]
+fn pack(weight: &Arc<QTensor>) -> Option<Box<dyn QuantizedType>> {
+    UNPACKED.try_lock().ok().and_then(|_free| product::pack(weight))
 }
 
 fn paged_attention(q: &Tensor, k: &Tensor, v: &Tensor, step: &hooks::Paged, params: &hooks::Scores) -> Result<Tensor> {

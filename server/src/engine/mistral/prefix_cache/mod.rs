@@ -127,11 +127,6 @@ impl Blocks {
         self.free.len() + self.unused.len()
     }
 
-    /// Blocks that are kept for later prompts.
-    pub fn kept(&self) -> usize {
-        self.unused.len()
-    }
-
     /// Finds the beginning of `tokens` that is cached, and takes blocks for all of them. None, and nothing is taken, if there
     /// are too few. At least the last token is left to be computed, since its logits are wanted.
     pub fn begin(&mut self, root: BlockName, tenant: &Arc<str>, tokens: &[u32]) -> Option<Found> {
