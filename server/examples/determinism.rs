@@ -73,7 +73,7 @@ impl Bench {
             tenant: tenant.to_string().into(),
             output: Vec::new(),
             sampling: Sampling { temperature: 1.0, seed: number as u64, ..Sampling::default() },
-            stop: Vec::new(),
+            stop: Default::default(),
             grammar: None,
             logprobs: Some(20),
             max_output_tokens: self.args.tokens,

@@ -33,7 +33,7 @@ pub fn ask(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::
         tenant: "default".into(),
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        stop: Vec::new(),
+        stop: Default::default(),
         grammar: None,
         logprobs: None,
         max_output_tokens: tokens,

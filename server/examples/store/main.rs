@@ -87,6 +87,7 @@ async fn created(store: &dyn Store, id: &str) -> Lease {
         max_output_tokens: 100_000,
         dialect: Default::default(),
         left_out: Default::default(),
+        holding: Default::default(),
         sharing: None,
     };
     match store.create(header).await.expect("create") {

@@ -5,7 +5,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Calls, Dialect};
+use super::{
+    Calls, Dialect,
+    schema::{self, Loosened, Refused},
+};
 use crate::wire::tools::FunctionTool;
 
 /// What an output may be, beside the thought before it.
@@ -18,16 +21,23 @@ pub struct Output<'a> {
 
 pub struct CallRules<'a> {
     /// At least one.
-    pub functions: Vec<&'a FunctionTool>,
+    pub functions: Vec<Callable<'a>>,
     /// Whether the output must be a call.
     pub required: bool,
     /// Whether there may be several.
     pub parallel: bool,
 }
 
+/// A function that may be called.
+pub struct Callable<'a> {
+    pub name: &'a str,
+    /// The schema of its arguments, as [`arguments`] makes it.
+    pub arguments: Value,
+}
+
 pub enum Body<'a> {
     Text,
-    /// JSON by a schema.
+    /// JSON by a schema, as [`schema::hold`] makes it.
     Json(&'a Value),
     Regex(&'a str),
 }
@@ -98,8 +108,8 @@ fn write_calls(way: Calls, calls: &CallRules, lead: &str, rules: &mut String) ->
     let _ = writeln!(rules, "call: {}", names.join(" | "));
     let arguments = if way == Calls::Llama { "parameters" } else { "arguments" };
     for (at, function) in calls.functions.iter().enumerate() {
-        let head = quoted(&format!("{{\"name\": {}, \"{arguments}\": ", quoted(&function.name)));
-        let schema = compact(&arguments_schema(function));
+        let head = quoted(&format!("{{\"name\": {}, \"{arguments}\": ", quoted(function.name)));
+        let schema = compact(&function.arguments);
         let _ = writeln!(rules, "call_{at}: {head} arguments_{at} \"}}\"\narguments_{at}: %json {schema}");
     }
     if way != Calls::Llama {
@@ -120,20 +130,14 @@ fn write_calls(way: Calls, calls: &CallRules, lead: &str, rules: &mut String) ->
     }
 }
 
-/// The schema of a function's arguments: always an object, of the properties that it names where it does not say
-/// otherwise. Keywords that the engine does not know are let pass unless the client asked to be strict.
-fn arguments_schema(function: &FunctionTool) -> Value {
-    let mut schema = with(function.parameters.as_ref().unwrap_or(&json!({})), "type", json!("object"));
-    if schema.get("properties").is_some() {
-        schema = with(&schema, "additionalProperties", json!(false));
-    }
-    let mut schema = compact(&schema);
-    if function.strict != Some(true)
-        && let Some(options) = schema.get_mut("x-guidance")
-    {
-        *options = with(options, "lenient", json!(true));
-    }
-    schema
+/// The schema of a function's arguments, as an output is held to it: always an object.
+///
+/// # Errors
+/// The schema is malformed, or the function is strict and an output cannot be held to all of it.
+pub fn arguments(function: &FunctionTool, loosened: &Loosened) -> Result<Value, Refused> {
+    let none = json!({"properties": {}});
+    let parameters = with(function.parameters.as_ref().unwrap_or(&none), "type", json!("object"));
+    schema::hold(&parameters, loosened, function.strict == Some(true))
 }
 
 /// The object with one more member, unless it has it.
@@ -227,6 +231,11 @@ mod tests {
         .unwrap()
     }
 
+    fn callable(tools: &[FunctionTool]) -> Vec<Callable<'_>> {
+        let held = |tool| arguments(tool, &Loosened::default()).unwrap();
+        tools.iter().map(|tool| Callable { name: &tool.name, arguments: held(tool) }).collect()
+    }
+
     fn dialect(calls: Calls, reasoning: Option<bool>) -> Dialect {
         let tags = |opened| Tags { open: "<think>".into(), close: "</think>".into(), opened, optional: false };
         Dialect { reasoning: reasoning.map(tags), calls, template_has_tools: true }
@@ -234,7 +243,7 @@ mod tests {
 
     fn grammar(dialect: &Dialect, required: bool, parallel: bool, body: Body) -> String {
         let tools = tools();
-        let calls = CallRules { functions: tools.iter().collect(), required, parallel };
+        let calls = CallRules { functions: callable(&tools), required, parallel };
         lark(dialect, &Output { calls: Some(calls), body, thinks: true })
     }
 
@@ -356,13 +365,37 @@ mod tests {
             json!({"type": "function", "name": "f", "strict": strict, "parameters": {"properties":
                 {"a": {"type": "string", "format": "colour"}, "b": {"$ref": "#/$defs/B"}}, "$defs": {"B": {"type": "null"}}}})
         };
-        let build = |strict| {
-            let tools = parse_tools(vec![function(strict)]).unwrap();
-            let calls = CallRules { functions: tools.iter().collect(), required: true, parallel: false };
-            lark(&Dialect::default(), &Output { calls: Some(calls), body: Body::Text, thinks: true })
-        };
+        let tools = parse_tools(vec![function(false)]).unwrap();
+        let calls = CallRules { functions: callable(&tools), required: true, parallel: false };
+        let lark = lark(&Dialect::default(), &Output { calls: Some(calls), body: Body::Text, thinks: true });
         let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"red\", \"b\": null}}\n</tool_call>";
-        assert!(accepts(&build(false), call), "{}", build(false));
-        assert!(factory().create_parser(TopLevelGrammar::from_lark(build(true))).is_err());
+        assert!(accepts(&lark, call), "{lark}");
+        let strict = parse_tools(vec![function(true)]).unwrap();
+        let refused = arguments(&strict[0], &Loosened::default()).unwrap_err();
+        assert_eq!(refused.path, "properties.a.format");
+    }
+
+    #[test]
+    fn alternatives_beside_properties_can_be_called() {
+        let tools = parse_tools(vec![json!({"type": "function", "name": "f", "parameters": {
+            "type": "object",
+            "properties": {"action": {"type": "string", "enum": ["go", "stay"]}},
+            "required": ["action"],
+            "oneOf": [
+                {"properties": {"action": {"const": "go"}, "to": {"type": "string"}}, "required": ["to"]},
+                {"properties": {"action": {"const": "stay"}}},
+            ],
+        }})])
+        .unwrap();
+        let calls = CallRules { functions: callable(&tools), required: true, parallel: false };
+        let lark = lark(&Dialect::default(), &Output { calls: Some(calls), body: Body::Text, thinks: true });
+        let call =
+            |arguments: &str| format!("<tool_call>\n{{\"name\": \"f\", \"arguments\": {arguments}}}\n</tool_call>");
+        for good in [r#"{"action": "go", "to": "Porto"}"#, r#"{"action": "stay"}"#] {
+            assert!(accepts(&lark, &call(good)), "{good}\n{lark}");
+        }
+        for wrong in [r#"{"action": "go"}"#, r#"{"action": "stay", "more": 1}"#, "{}"] {
+            assert!(!accepts(&lark, &call(wrong)), "{wrong}\n{lark}");
+        }
     }
 }

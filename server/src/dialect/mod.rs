@@ -5,6 +5,7 @@
 //! | `detect` | a dialect, told by a model's chat template |
 //! | `parse` | an output's text → thoughts, text and calls, as it comes |
 //! | `call` | the JSON of one call, as it comes |
+//! | `schema` | JSON schemas in the form to which an output can be held |
 //! | `lark` | a grammar of the outputs that are allowed |
 //! | `teach` | calls as text, for models whose template has no tools |
 
@@ -12,6 +13,7 @@ mod call;
 mod detect;
 pub mod lark;
 mod parse;
+pub mod schema;
 pub mod teach;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,17 @@ pub enum Calls {
 }
 
 impl Dialect {
+    /// What encloses thoughts and calls. A token that is one of these has a text, whatever the vocabulary says.
+    pub fn tags(&self) -> Vec<String> {
+        let calls = match self.calls {
+            Calls::Hermes => &["<tool_call>", "</tool_call>"][..],
+            Calls::Mistral => &["[TOOL_CALLS]"],
+            Calls::Llama => &[],
+        };
+        let thoughts = self.reasoning.iter().flat_map(|tags| [tags.open.clone(), tags.close.clone()]);
+        thoughts.chain(calls.iter().map(|tag| (*tag).to_owned())).collect()
+    }
+
     /// The dialect of an output before which the model was told not to think.
     pub fn without_thought(mut self) -> Self {
         if let Some(tags) = &mut self.reasoning {

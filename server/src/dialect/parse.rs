@@ -29,9 +29,11 @@ pub struct Parser {
 }
 
 enum State {
-    /// Nothing but white space since the output (`first`), or since the last thought or call.
+    /// Nothing but white space since the output began (`first`), or since the last thought or call.
     Gap {
         first: bool,
+        /// A call has ended just before.
+        after_call: bool,
     },
     Text,
     Thought {
@@ -60,7 +62,7 @@ impl Parser {
         let thought = dialect.reasoning.clone();
         let state = match &thought {
             Some(tags) if tags.opened => State::Thought { begun: false },
-            _ => State::Gap { first: true },
+            _ => State::Gap { first: true, after_call: false },
         };
         Self { thought, calls: calls.then_some(dialect.calls), state, held: String::new() }
     }
@@ -95,9 +97,28 @@ impl Parser {
         matches!(self.state, State::Arguments(_))
     }
 
+    /// Whether the last call is whole and nothing has followed on it.
+    pub fn is_after_call(&self) -> bool {
+        match &self.state {
+            State::Tail => true,
+            State::Block(block) => block.called,
+            State::Gap { after_call, .. } => *after_call,
+            _ => false,
+        }
+    }
+
     /// Whether text waits for more to be decided on.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Bytes at the end of the text so far that were not decided on: they may become text, or a part of something else.
+    pub fn undecided(&self) -> usize {
+        let taken = match &self.state {
+            State::Block(block) | State::Head(block) if !block.called => block.raw.len(),
+            _ => 0,
+        };
+        taken + self.held.len()
     }
 
     /// Takes one step; `false` where it needs more text. With `last` there is no more.
@@ -107,7 +128,7 @@ impl Parser {
             _ => segments.push(segment),
         };
         match std::mem::replace(&mut self.state, State::Text) {
-            State::Gap { first } => {
+            State::Gap { first, after_call } => {
                 let (blank, rest) = split_blank(&self.held);
                 let waits = |tag: &str| !last && tag.len() > rest.len() && tag.starts_with(rest);
                 let thought = self.thought.as_ref().map(|tags| tags.open.as_str());
@@ -127,7 +148,7 @@ impl Parser {
                     self.held = rest[taken.len()..].to_owned();
                     self.state = State::Block(Block { raw, called: false });
                 } else if rest.is_empty() || thought.into_iter().chain(block).any(waits) {
-                    self.state = State::Gap { first };
+                    self.state = State::Gap { first, after_call };
                     return false;
                 } else if !first {
                     self.held = rest.to_owned();
@@ -160,7 +181,7 @@ impl Parser {
                 match end {
                     Some(end) => {
                         self.held.drain(..end + close.len());
-                        self.state = State::Gap { first: false };
+                        self.state = State::Gap { first: false, after_call: false };
                         return true;
                     }
                     None if last => self.held.clear(),
@@ -201,7 +222,7 @@ impl Parser {
                     self.held.clear();
                 } else if block.called && !close.is_empty() && self.held.starts_with(close) {
                     self.held.drain(..close.len());
-                    self.state = State::Gap { first: false };
+                    self.state = State::Gap { first: false, after_call: true };
                 } else {
                     emit(Segment::Text(block.raw));
                 }

@@ -10,12 +10,16 @@ use super::{
 };
 use crate::{
     render::chat,
-    wire::{chat::ChatRequest, error::WireError, response::Status},
+    wire::{
+        chat::{ChatRequest, renamed},
+        error::WireError,
+        response::Status,
+    },
 };
 
 pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
     let chat = ChatRequest::from_value(body)?;
-    let created = edge.generations.create(&tenant, chat.create, None).await?;
+    let created = edge.generations.create(&tenant, chat.create, None).await.map_err(renamed)?;
     let mut follow = edge.generations.follow(&tenant, &created.id, None).await?;
     if chat.stream {
         let response = edge.generations.retrieve(&tenant, &created.id).await?;

@@ -1,64 +1,92 @@
-//! Tokens to text that may be shown: completes characters that span tokens and holds back what may become a stop string.
+//! Tokens to text that may be shown: completes characters that span tokens, and holds back what may become a stop string.
 
-use super::Finish;
-use crate::dialect::overlap;
+use std::borrow::Cow;
 
-/// Turns token ids into bytes; what tokenizers differ in. One instance a generation.
+use super::{Finish, stop::StopStrings, stop::Watch};
+
+/// The bytes that each token stands for; what vocabularies differ in. One instance a generation.
 pub trait TokenBytes: Send {
-    /// The text of all `tokens` together. Ends in U+FFFD while the last character is incomplete.
-    fn decode(&self, tokens: &[u32]) -> String;
+    /// The token's bytes, a part of a character among them; none where it is not text.
+    fn bytes(&self, token: u32) -> Cow<'_, [u8]>;
+
+    /// Whether the first token of a text begins with a space that is not the text's.
+    fn pads_first(&self) -> bool {
+        false
+    }
+
+    /// The text of all `tokens` together. U+FFFD stands for bytes that are no character.
+    fn decode(&self, tokens: &[u32]) -> String {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.bytes(*token).into_owned()).collect();
+        let text = String::from_utf8_lossy(&bytes);
+        text.strip_prefix(' ').filter(|_| self.pads_first()).unwrap_or(&text).to_owned()
+    }
 }
 
 /// The text side of one generation.
 pub struct Decoder<T> {
-    tokenizer: T,
-    stop: Vec<String>,
-    /// Tokens since the last point where the text was complete, with one token of context before it: byte-pair
-    /// tokenizers write a token's leading space by what stands before.
-    window: Vec<u32>,
-    /// Text of `window` that has been taken already, in bytes.
-    taken: usize,
-    /// Complete text that is held back because a stop string may begin in it.
-    held: String,
+    tokens: T,
+    /// Bytes of a character that is not complete: three at most.
+    incomplete: Vec<u8>,
+    /// The output's first text has come.
+    begun: bool,
+    watch: Option<Watch>,
 }
 
 impl<T: TokenBytes> Decoder<T> {
-    pub fn new(tokenizer: T, stop: Vec<String>) -> Self {
-        let stop = stop.into_iter().filter(|s| !s.is_empty()).collect();
-        Self { tokenizer, stop, window: Vec::new(), taken: 0, held: String::new() }
+    pub fn new(tokens: T, stop: StopStrings) -> Self {
+        Self { tokens, incomplete: Vec::new(), begun: false, watch: stop.watch() }
     }
 
     /// Adds a token and returns the text that may be shown now, with `Finish::Stop` when a stop string was completed.
     pub fn push(&mut self, token: u32) -> (String, Option<Finish>) {
-        self.window.push(token);
-        let text = self.tokenizer.decode(&self.window);
-        // An incomplete character waits, but not for ever: no character has more than four bytes, a token at least one.
-        let waiting = text.ends_with('\u{fffd}') && self.incomplete_run() < 4;
-        if !waiting {
-            self.held.push_str(text.get(self.taken..).unwrap_or_default());
-            self.window = vec![token];
-            self.taken = self.tokenizer.decode(&self.window).len();
+        self.incomplete.extend_from_slice(&self.tokens.bytes(token));
+        let mut text = self.complete();
+        if !self.begun && !text.is_empty() {
+            self.begun = true;
+            if self.tokens.pads_first() && text.starts_with(' ') {
+                text.remove(0);
+            }
         }
-        if let Some(at) = self.stop.iter().filter_map(|s| self.held.find(s.as_str())).min() {
-            self.held.truncate(at);
-            return (std::mem::take(&mut self.held), Some(Finish::Stop));
+        match &mut self.watch {
+            None => (text, None),
+            Some(watch) => match watch.push(&text) {
+                (text, true) => (text, Some(Finish::Stop)),
+                (text, false) => (text, None),
+            },
         }
-        let keep = self.stop.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
-        let shown = self.held.len() - keep;
-        let rest = self.held.split_off(shown);
-        (std::mem::replace(&mut self.held, rest), None)
     }
 
-    /// What is still held when the reply ends without a stop string, an incomplete character included.
+    /// What is still held when the reply ends without a stop string. U+FFFD stands for a character that is not complete.
     pub fn finish(&mut self) -> String {
-        let text = self.tokenizer.decode(&self.window);
-        self.held.push_str(text.get(self.taken..).unwrap_or_default());
-        self.taken = text.len();
-        std::mem::take(&mut self.held)
+        let rest = String::from_utf8_lossy(&std::mem::take(&mut self.incomplete)).into_owned();
+        match &mut self.watch {
+            None => rest,
+            Some(watch) => watch.finish(&rest),
+        }
     }
 
-    fn incomplete_run(&self) -> usize {
-        self.window.len().saturating_sub(1)
+    /// Takes the characters that are complete; U+FFFD stands for bytes that cannot become one.
+    fn complete(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            match std::str::from_utf8(&self.incomplete) {
+                Ok(rest) => {
+                    text.push_str(rest);
+                    self.incomplete.clear();
+                    return text;
+                }
+                Err(error) => {
+                    let (valid, rest) = self.incomplete.split_at(error.valid_up_to());
+                    text.push_str(&String::from_utf8_lossy(valid));
+                    let Some(wrong) = error.error_len() else {
+                        self.incomplete = rest.to_vec();
+                        return text;
+                    };
+                    text.push('\u{fffd}');
+                    self.incomplete = rest.get(wrong..).unwrap_or_default().to_vec();
+                }
+            }
+        }
     }
 }
 
@@ -69,14 +97,13 @@ mod tests {
     /// Tokens are bytes.
     struct Bytes;
     impl TokenBytes for Bytes {
-        fn decode(&self, tokens: &[u32]) -> String {
-            let bytes: Vec<u8> = tokens.iter().map(|t| *t as u8).collect();
-            String::from_utf8_lossy(&bytes).into_owned()
+        fn bytes(&self, token: u32) -> Cow<'_, [u8]> {
+            vec![token as u8].into()
         }
     }
 
     fn run(text: &[u8], stop: &[&str]) -> (Vec<String>, Option<Finish>) {
-        let mut decoder = Decoder::new(Bytes, stop.iter().map(|s| s.to_string()).collect());
+        let mut decoder = Decoder::new(Bytes, stop.iter().map(|s| s.to_string()).collect::<Vec<_>>().into());
         let mut shown = Vec::new();
         for byte in text {
             let (text, finish) = decoder.push(u32::from(*byte));
@@ -122,5 +149,29 @@ mod tests {
     fn the_first_of_several_stop_strings_wins() {
         let (shown, finish) = run("abc日本def".as_bytes(), &["def", "日本", "本"]);
         assert_eq!((shown.concat().as_str(), finish), ("abc", Some(Finish::Stop)));
+    }
+
+    /// Vocabularies without a token for a character write its bytes, each in a token; another such character may follow.
+    #[test]
+    fn characters_of_bytes_may_follow_on_each_other() {
+        let (shown, _) = run("🙂🙃é🙂".as_bytes(), &[]);
+        assert_eq!(shown.concat(), "🙂🙃é🙂");
+        assert!(shown.iter().all(|text| !text.contains('\u{fffd}')), "{shown:?}");
+    }
+
+    #[test]
+    fn the_space_before_the_first_word_is_not_shown() {
+        struct Padded;
+        impl TokenBytes for Padded {
+            fn bytes(&self, token: u32) -> Cow<'_, [u8]> {
+                if token == 0 { Cow::Borrowed(b" a") } else { Cow::Borrowed(b" ") }
+            }
+            fn pads_first(&self) -> bool {
+                true
+            }
+        }
+        let mut decoder = Decoder::new(Padded, StopStrings::default());
+        let shown: String = [0, 0, 1].into_iter().map(|token| decoder.push(token).0).collect();
+        assert_eq!((shown.as_str(), Padded.decode(&[0, 0, 1]).as_str()), ("a a ", "a a "));
     }
 }

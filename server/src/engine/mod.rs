@@ -9,6 +9,8 @@ pub mod model;
 pub mod prompt;
 pub mod sampler;
 pub mod scripted;
+pub mod stop;
+pub mod text;
 
 #[cfg(feature = "mistralrs")]
 pub mod mistral;
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use model::{Capacity, ModelInfo, ModelStatus, ReloadError, Reloaded};
 pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
+pub use stop::StopStrings;
 
 /// Everything an engine needs for one generation. It is complete: the same request gives the same tokens on any replica.
 #[derive(Debug, Clone)]
@@ -35,10 +38,10 @@ pub struct GenerateRequest {
     /// sent again, but it counts for stop strings, for the position of the sampler and for `max_output_tokens`.
     pub output: Vec<u32>,
     pub sampling: Sampling,
-    /// Stop strings; the output ends before the first of them.
-    pub stop: Vec<String>,
-    /// What the whole output must match. It also does when `max_output_tokens` ends it: the engine closes what is open
-    /// within that bound.
+    /// The output ends before the first of them.
+    pub stop: StopStrings,
+    /// What the whole output must match. The engine closes what is open within `max_output_tokens` where it knows how to; an
+    /// output that ends there otherwise is cut.
     pub grammar: Option<Grammar>,
     /// Log-probabilities of every token, with this many of the likeliest beside it, at most 20.
     pub logprobs: Option<u8>,
@@ -66,10 +69,16 @@ pub struct Delta {
     pub finish: Option<Finish>,
 }
 
-/// What the text of an output must match. A token whose text is shown, such as `<tool_call>` in many vocabularies, counts as
-/// its characters.
+/// What the text of an output must match, and whose it is: compiling it counts as that tenant's work.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Grammar {
+pub struct Grammar {
+    pub tenant: Arc<str>,
+    pub rules: Rules,
+}
+
+/// The text of a grammar. A token whose text is shown, such as `<tool_call>` in many vocabularies, counts as its characters.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rules {
     JsonSchema(serde_json::Value),
     Regex(String),
     /// In llguidance's variant of Lark.
@@ -116,9 +125,15 @@ pub enum EngineError {
     UnknownModel(String),
     #[error("the chat template refused the messages: {0}")]
     Template(String),
-    /// The grammar cannot be compiled, or nothing that fits it is as short as the output may be.
+    /// The prompt has more tokens than it may have: so many at least.
+    #[error("the prompt has more than {tokens} tokens")]
+    TooLong { tokens: usize },
+    /// The grammar cannot be compiled.
     #[error("{0}")]
     Grammar(String),
+    /// Others' grammars are compiled first.
+    #[error("too many grammars wait to be compiled")]
+    Busy { retry_after_ms: u64 },
     #[error("{0}")]
     Load(String),
 }
@@ -132,7 +147,7 @@ pub trait Engine: Send + Sync + 'static {
     /// computation where the prompt is long.
     fn tokenize(&self, model: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError>;
 
-    /// Whether outputs can be held to the grammar within `max_output_tokens`. Takes milliseconds of computation.
+    /// Whether outputs can be held to the grammar. Blocks while it is compiled, for seconds at most.
     fn check(&self, model: &str, grammar: &Grammar, max_output_tokens: u32) -> Result<(), EngineError>;
 
     /// What can run at once of the model. Admission never asks for more sequences.

@@ -12,6 +12,9 @@ pub struct Prompt {
     pub tools: Vec<Value>,
     /// `low`, `medium`, `high`, …; as the client said it.
     pub reasoning_effort: Option<String>,
+    /// Tokens that it may have. A longer one need not be tokenised to its end.
+    #[serde(skip)]
+    pub most: Option<usize>,
 }
 
 /// Who said a message; the chat template decides how each role is written.

@@ -1,7 +1,7 @@
 //! A deterministic engine for tests and load: says a given text at a given rate and breaks where it is told to. A token is
 //! a word with the space before it; the token at position n is the nth word of the text, repeated as often as needed.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -108,8 +108,9 @@ impl Scripted {
 struct Words(Arc<[String]>);
 
 impl TokenBytes for Words {
-    fn decode(&self, tokens: &[u32]) -> String {
-        tokens.iter().filter_map(|t| self.0.get(*t as usize % self.0.len().max(1))).map(String::as_str).collect()
+    fn bytes(&self, token: u32) -> Cow<'_, [u8]> {
+        let word = self.0.get(token as usize % self.0.len().max(1));
+        word.map(|word| word.as_bytes().into()).unwrap_or_default()
     }
 }
 
@@ -224,7 +225,7 @@ async fn wait(due: Instant, position: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Sampling;
+    use crate::engine::{Sampling, StopStrings};
     use tokio_util::sync::CancellationToken;
 
     fn request() -> GenerateRequest {
@@ -233,7 +234,7 @@ mod tests {
             tenant: "t".into(),
             output: vec![],
             sampling: Sampling::default(),
-            stop: vec![],
+            stop: StopStrings::default(),
             grammar: None,
             logprobs: None,
             max_output_tokens: 1000,
@@ -270,7 +271,7 @@ mod tests {
     async fn ends_by_length_stop_failure_and_cancel() {
         let limited = GenerateRequest { max_output_tokens: 2, ..request() };
         assert_eq!(run(fast(4), limited).await, ("a b ".into(), 2, Finish::Length));
-        let stopped = GenerateRequest { stop: vec!["b c".into()], ..request() };
+        let stopped = GenerateRequest { stop: vec!["b c".into()].into(), ..request() };
         assert_eq!(run(fast(4), stopped).await, ("a ".into(), 3, Finish::Stop));
         let failing = ScriptedSettings { fail_after: Some(1), ..fast(4) };
         assert_eq!(run(failing, request()).await.2, Finish::Failed("scripted failure".into()));

@@ -62,6 +62,7 @@ impl Generations {
             prompt: vec![],
             max_output_tokens: 0,
             left_out: LeftOut::default(),
+            holding: Default::default(),
             sharing: None,
         };
         if let Some(place) = place {

@@ -6,10 +6,11 @@ use super::{
     Generations,
     grammar::grammar,
     history::check_outputs,
+    loosen::{Failed, loosen},
     prompt::{fit, kept, prompt, turns},
 };
 use crate::{
-    engine::{Engine, EngineError, Grammar, ModelInfo},
+    engine::{Engine, EngineError, ModelInfo},
     store::{Header, LeftOut},
     wire::{error::WireError, input::InputItem, response::Truncation},
 };
@@ -18,9 +19,10 @@ impl Generations {
     /// The header with its prompt: what was said before, and its input.
     pub(super) async fn with_prompt(&self, header: &Header, history: Vec<InputItem>) -> Result<Header, WireError> {
         check_outputs(&history, &header.create.input)?;
+        // What is wrong with the request is told before anything is computed.
+        grammar(header)?;
         let draft = Draft {
             engine: self.engine.clone(),
-            grammar: grammar(&header.dialect, &header.create)?,
             model: self.model(Some(&header.model))?,
             header: Header {
                 max_output_tokens: header.create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
@@ -38,7 +40,6 @@ impl Generations {
 struct Draft {
     engine: Arc<dyn Engine>,
     model: Arc<ModelInfo>,
-    grammar: Option<Grammar>,
     /// Without its prompt; its `max_output_tokens` are what was asked for, or the default.
     header: Header,
 }
@@ -56,20 +57,33 @@ impl Draft {
         let room = (context - self.header.max_output_tokens.min(context / 4)) as usize;
         let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
         let (prompt, dropped) = fit(droppable, room, |dropped| {
-            let prompt = prompt(dialect, create, preamble.iter().chain(kept(&turns, dropped)));
-            self.engine.tokenize(&self.model.id, &prompt).map_err(|error| self.refusal(error))
+            let mut prompt = prompt(dialect, create, preamble.iter().chain(kept(&turns, dropped)));
+            prompt.most = Some(context as usize);
+            match self.engine.tokenize(&self.model.id, &prompt) {
+                Ok(tokens) => Ok(Ok(tokens)),
+                Err(EngineError::TooLong { tokens }) => Ok(Err(tokens)),
+                Err(error) => Err(self.refusal(error)),
+            }
         })?;
-        if prompt.len() >= context as usize {
-            return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context });
-        }
+        let prompt = match prompt {
+            Ok(prompt) if prompt.len() < context as usize => prompt,
+            Ok(prompt) => return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context }),
+            Err(tokens) => return Err(WireError::ContextLengthExceeded { prompt: tokens, context }),
+        };
         let mut max_output_tokens = self.header.max_output_tokens.min(context - prompt.len() as u32);
         if !create.generate {
             max_output_tokens = 0;
-        } else if let Some(grammar) = &self.grammar {
-            let checked = self.engine.check(&self.model.id, grammar, max_output_tokens);
-            checked.map_err(|error| self.refusal(error))?;
         }
-        Ok(Header { prompt, max_output_tokens, left_out: LeftOut { turns: dropped as u32 }, ..self.header })
+        let left_out = LeftOut { turns: dropped as u32 };
+        let header = Header { prompt, max_output_tokens, left_out, ..self.header.clone() };
+        if max_output_tokens == 0 {
+            return Ok(header);
+        }
+        let check = |grammar: &_| self.engine.check(&self.model.id, grammar, max_output_tokens);
+        loosen(header, &check).map_err(|failed| match failed {
+            Failed::Refused(error) => error,
+            Failed::Engine(error) => self.refusal(error),
+        })
     }
 
     /// What the engine's error means to the client.
@@ -83,6 +97,10 @@ impl Draft {
                 let param = if self.header.create.callable().next().is_some() { "tools" } else { "text.format" };
                 WireError::invalid(param, format!("The output cannot be held to '{param}': {reason}"))
             }
+            EngineError::TooLong { tokens } => {
+                WireError::ContextLengthExceeded { prompt: tokens, context: self.model.context_length }
+            }
+            EngineError::Busy { retry_after_ms } => WireError::ServerOverloaded { retry_after_ms },
             EngineError::Load(reason) => {
                 tracing::error!(reason, "the engine failed");
                 WireError::EngineFailed

@@ -1,15 +1,17 @@
 //! What a response's output is held to, by the request and the model's dialect.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use crate::{
     dialect::{
         Calls, Dialect,
-        lark::{self, Body, CallRules, Output},
+        lark::{self, Body, CallRules, Callable, Output},
+        schema::{self, Loosened, Refused},
     },
-    engine::Grammar,
+    engine::{Grammar, Rules},
+    store::Header,
     wire::{
         error::WireError,
         format::{Format, GrammarFormat, Syntax},
@@ -18,19 +20,23 @@ use crate::{
     },
 };
 
-/// The grammar of the output; `None` where it is free.
+/// What of a request's schemas its output is not held to, by the name of the function; by an empty name of the text's format.
+pub type Holding = BTreeMap<String, Loosened>;
+
+/// The grammar of a response's output; `None` where the output is free.
 ///
 /// # Errors
-/// `invalid_request` for combinations that no grammar expresses.
-pub fn grammar(dialect: &Dialect, create: &Create) -> Result<Option<Grammar>, WireError> {
-    let functions: Vec<_> = create.callable().collect();
+/// `invalid_request`: a combination that no grammar expresses, a malformed schema, or a strict one that an output cannot be
+/// held to. `param` is the path of the keyword.
+pub fn grammar(header: &Header) -> Result<Option<Grammar>, WireError> {
+    let rules = rules(&header.dialect, &header.create, &header.holding)?;
+    Ok(rules.map(|rules| Grammar { tenant: header.tenant.as_str().into(), rules }))
+}
+
+fn rules(dialect: &Dialect, create: &Create, holding: &Holding) -> Result<Option<Rules>, WireError> {
     let format = &create.text.format;
     let is_json = matches!(format, Format::JsonObject | Format::JsonSchema(_));
-    let calls = (!functions.is_empty()).then(|| CallRules {
-        functions,
-        required: create.tool_choice.is_required(),
-        parallel: create.parallel_tool_calls,
-    });
+    let calls = call_rules(create, holding)?;
     match &calls {
         Some(_) if matches!(format, Format::Grammar(_)) => {
             return refuse("A grammar cannot be combined with tools, unless 'tool_choice' is 'none'.");
@@ -40,11 +46,11 @@ pub fn grammar(dialect: &Dialect, create: &Create) -> Result<Option<Grammar>, Wi
                 "This model writes calls as plain JSON, so its text cannot be JSON as well: set 'tool_choice' to 'none' or 'required'.",
             );
         }
-        None if dialect.reasoning.is_none() => return Ok(alone(format)),
+        None if dialect.reasoning.is_none() => return alone(format, holding),
         None if *format == Format::Text => return Ok(None),
         _ => {}
     }
-    let schema = schema(format);
+    let schema = schema(format, holding)?;
     let body = match (format, &schema) {
         (_, Some(schema)) => Body::Json(schema),
         (Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }), _) => Body::Regex(definition),
@@ -56,26 +62,65 @@ pub fn grammar(dialect: &Dialect, create: &Create) -> Result<Option<Grammar>, Wi
         _ => Body::Text,
     };
     let thinks = create.reasoning.effort != Some(Effort::None);
-    Ok(Some(Grammar::Lark(lark::lark(dialect, &Output { calls, body, thinks }))))
+    Ok(Some(Rules::Lark(lark::lark(dialect, &Output { calls, body, thinks }))))
+}
+
+/// What is allowed of calls; `None` where there are none to make.
+fn call_rules<'c>(create: &'c Create, holding: &Holding) -> Result<Option<CallRules<'c>>, WireError> {
+    let mut functions = Vec::new();
+    for (at, tool) in create.tools.iter().enumerate().filter(|(_, tool)| create.tool_choice.allows(&tool.name)) {
+        let loosened = holding.get(&tool.name).cloned().unwrap_or_default();
+        let arguments = lark::arguments(tool, &loosened).map_err(|why| refused(&parameters_of(at), &why))?;
+        functions.push(Callable { name: &tool.name, arguments });
+    }
+    Ok((!functions.is_empty()).then(|| CallRules {
+        functions,
+        required: create.tool_choice.is_required(),
+        // A function that is named is called once.
+        parallel: create.parallel_tool_calls && !create.tool_choice.is_named(),
+    }))
 }
 
 /// The format as the whole output's grammar.
-fn alone(format: &Format) -> Option<Grammar> {
-    match format {
-        Format::Grammar(GrammarFormat { syntax: Syntax::Lark, definition }) => Some(Grammar::Lark(definition.clone())),
-        Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }) => {
-            Some(Grammar::Regex(definition.clone()))
-        }
-        json => schema(json).map(|schema| Grammar::JsonSchema(lark::compact(&schema))),
-    }
+fn alone(format: &Format, holding: &Holding) -> Result<Option<Rules>, WireError> {
+    Ok(match format {
+        Format::Grammar(GrammarFormat { syntax: Syntax::Lark, definition }) => Some(Rules::Lark(definition.clone())),
+        Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }) => Some(Rules::Regex(definition.clone())),
+        json => schema(json, holding)?.map(|schema| Rules::JsonSchema(lark::compact(&schema))),
+    })
 }
 
-fn schema(format: &Format) -> Option<Cow<'_, Value>> {
-    match format {
-        Format::JsonObject => Some(Cow::Owned(json!({"type": "object"}))),
-        Format::JsonSchema(schema) => Some(Cow::Borrowed(&schema.schema)),
-        Format::Text | Format::Grammar(_) => None,
+/// The schema of a format of JSON, as the output is held to it.
+fn schema(format: &Format, holding: &Holding) -> Result<Option<Value>, WireError> {
+    let format = match format {
+        Format::JsonObject => return Ok(Some(json!({"type": "object"}))),
+        Format::JsonSchema(format) => format,
+        Format::Text | Format::Grammar(_) => return Ok(None),
+    };
+    let loosened = holding.get("").cloned().unwrap_or_default();
+    let held = schema::hold(&format.schema, &loosened, format.strict == Some(true));
+    let mut held = held.map_err(|why| refused(SCHEMA, &why))?;
+    // How white space is written.
+    if let (Some(members), Some(options), schema::Level::Whole | schema::Level::Shape) =
+        (held.as_object_mut(), format.schema.get("x-guidance"), loosened.level)
+    {
+        members.insert("x-guidance".into(), options.clone());
     }
+    Ok(Some(held))
+}
+
+/// The field of a format's schema.
+pub const SCHEMA: &str = "text.format.schema";
+
+/// The field of a tool's parameters.
+pub fn parameters_of(at: usize) -> String {
+    format!("tools[{at}].parameters")
+}
+
+/// What a refused schema of the field `param` means to the client.
+pub fn refused(param: &str, why: &Refused) -> WireError {
+    let param = schema::join(param, &why.path);
+    WireError::invalid(&param, format!("'{param}' {}.", why.reason))
 }
 
 fn refuse<T>(message: &str) -> Result<T, WireError> {
@@ -87,9 +132,9 @@ mod tests {
     use super::*;
     use crate::dialect::Tags;
 
-    fn of(dialect: &Dialect, mut fields: Value) -> Result<Option<Grammar>, WireError> {
+    fn of(dialect: &Dialect, mut fields: Value) -> Result<Option<Rules>, WireError> {
         fields["input"] = "x".into();
-        grammar(dialect, &Create::from_value(fields).unwrap())
+        rules(dialect, &Create::from_value(fields).unwrap(), &Holding::default())
     }
 
     fn thinking() -> Dialect {
@@ -104,13 +149,13 @@ mod tests {
         assert_eq!(of(&thinking(), json!({})).unwrap(), None);
         let lark = json!({"type": "grammar", "syntax": "lark", "definition": "start: \"a\""});
         let grammar = of(&plain, json!({"text": {"format": lark}})).unwrap();
-        assert_eq!(grammar, Some(Grammar::Lark("start: \"a\"".into())));
+        assert_eq!(grammar, Some(Rules::Lark("start: \"a\"".into())));
         let regex = json!({"type": "grammar", "syntax": "regex", "definition": "a+"});
-        assert_eq!(of(&plain, json!({"text": {"format": regex}})).unwrap(), Some(Grammar::Regex("a+".into())));
+        assert_eq!(of(&plain, json!({"text": {"format": regex}})).unwrap(), Some(Rules::Regex("a+".into())));
         let given =
             json!({"type": "json_schema", "name": "n", "schema": {"x-guidance": {"whitespace_flexible": true}}});
         let schema = |format| match of(&plain, json!({"text": {"format": format}})).unwrap() {
-            Some(Grammar::JsonSchema(schema)) => schema,
+            Some(Rules::JsonSchema(schema)) => schema,
             other => panic!("{other:?}"),
         };
         assert_eq!(schema(given)["x-guidance"]["whitespace_flexible"], true);
@@ -122,7 +167,7 @@ mod tests {
     fn calls_and_thoughts_make_it_a_grammar_of_the_whole() {
         let tools = json!([{"type": "function", "name": "f"}, {"type": "function", "name": "g"}]);
         let lark = |dialect: &Dialect, fields: Value| match of(dialect, fields).unwrap() {
-            Some(Grammar::Lark(lark)) => lark,
+            Some(Rules::Lark(lark)) => lark,
             other => panic!("{other:?}"),
         };
         let auto = lark(&Dialect::default(), json!({"tools": tools}));
@@ -149,6 +194,36 @@ mod tests {
         ] {
             match of(&dialect, fields) {
                 Err(WireError::InvalidRequest { param, .. }) => assert_eq!(param.as_deref(), Some("text.format")),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_named_function_is_called_once() {
+        let tools = json!([{"type": "function", "name": "f"}]);
+        let calls = |choice: Value| {
+            let create = Create::from_value(json!({"input": "x", "tools": tools, "tool_choice": choice})).unwrap();
+            let calls = call_rules(&create, &Holding::default()).unwrap().unwrap();
+            (calls.required, calls.parallel)
+        };
+        assert_eq!(calls(json!({"type": "function", "name": "f"})), (true, false));
+        assert_eq!(calls(json!("required")), (true, true));
+        assert_eq!(calls(json!("auto")), (false, true));
+    }
+
+    #[test]
+    fn a_strict_schema_is_refused_with_the_path_of_the_keyword() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "string", "format": "colour"}}});
+        let format = |strict: bool| json!({"text": {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": strict}}});
+        assert!(of(&Dialect::default(), format(false)).is_ok());
+        let tools = json!({"tools": [{"type": "function", "name": "f"}, {"type": "function", "name": "g", "parameters": schema, "strict": true}]});
+        for (fields, expected) in [
+            (format(true), "text.format.schema.properties.a.format"),
+            (tools, "tools[1].parameters.properties.a.format"),
+        ] {
+            match of(&Dialect::default(), fields) {
+                Err(WireError::InvalidRequest { param, .. }) => assert_eq!(param.as_deref(), Some(expected)),
                 other => panic!("{other:?}"),
             }
         }

@@ -15,6 +15,8 @@ use crate::{
 
 /// Responses that a chain of `previous_response_id` may have.
 const MAX_CHAIN: usize = 1000;
+/// Bytes of what a chain asked and said. No context holds more; a chain is read and rendered for every request that names it.
+const MAX_CHAIN_BYTES: usize = 2 << 20;
 
 impl Generations {
     /// The items before this turn, oldest first: what each response of the chain was asked and what it said. `connection`
@@ -26,6 +28,7 @@ impl Generations {
         connection: Option<&str>,
     ) -> Result<Vec<InputItem>, WireError> {
         let mut chain = Vec::new();
+        let mut bytes = 0;
         let mut next = previous.map(str::to_owned);
         while let Some(id) = next {
             let not_found = || WireError::PreviousResponseNotFound(previous.unwrap_or_default().to_owned());
@@ -51,7 +54,13 @@ impl Generations {
                 let message = format!("The chain has more than {MAX_CHAIN} responses. Begin a new one.");
                 return Err(WireError::invalid("previous_response_id", message));
             }
-            chain.push(items(&header, &entries));
+            let items = items(&header, &entries);
+            bytes += items.iter().map(InputItem::bytes).sum::<usize>();
+            if bytes > MAX_CHAIN_BYTES {
+                let message = format!("The chain has more than {MAX_CHAIN_BYTES} bytes. Begin a new one.");
+                return Err(WireError::invalid("previous_response_id", message));
+            }
+            chain.push(items);
             next = header.create.previous_response_id.clone();
         }
         Ok(chain.into_iter().rev().flatten().collect())
@@ -64,7 +73,8 @@ fn items(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Vec<InputItem> {
     let said = response.output.into_iter().filter_map(|item| match item {
         OutputItem::Message(message) => {
             let text: String = message.content.into_iter().map(|part| part.text).collect();
-            Some(InputItem::message(InputRole::Assistant, text))
+            // A reply that was cancelled before its first token said nothing.
+            (!text.is_empty()).then(|| InputItem::message(InputRole::Assistant, text))
         }
         OutputItem::FunctionCall(call) => Some(InputItem::FunctionCall(InputCall {
             call_id: call.call_id,
@@ -94,4 +104,70 @@ pub fn check_outputs(history: &[InputItem], input: &[InputItem]) -> Result<(), W
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        engine::scripted::{Scripted, ScriptedSettings},
+        settings::{Settings, Sources},
+        store::{
+            Created, Retention, Stores,
+            conformance::{finished, header, prompts},
+            conversations::Bounds,
+            memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
+        },
+        wire::request::Create,
+    };
+
+    async fn generations() -> Arc<Generations> {
+        let bounds = Bounds { items: 9, bytes: 9999 };
+        let limits = Limits { retention: Retention::for_tests(), max_bytes: 64 << 20 };
+        let stores = Stores {
+            responses: Arc::new(MemoryStore::new(limits)),
+            conversations: Arc::new(MemoryConversations::new(Retention::for_tests(), bounds, 1 << 20)),
+            prompts: Arc::new(MemoryPrompts::new(prompts::BOUNDS)),
+            cache: Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60))),
+            rates: Arc::new(MemoryRates::default()),
+            fleet: None,
+        };
+        let engine = Arc::new(Scripted::new(ScriptedSettings::default(), 1));
+        Generations::new(engine, stores, &Settings::load(&Sources::default()).unwrap())
+    }
+
+    /// Stores a response that has ended without a word.
+    async fn ended(generations: &Generations, id: &str, previous: Option<&str>, input: &str) {
+        let create = Create::from_value(json!({"input": input, "previous_response_id": previous})).unwrap();
+        let created = generations.store.create(Header { create, ..header(id, "t") }).await.unwrap();
+        let Created::New(lease) = created else { panic!("{id} exists") };
+        generations.store.append(&lease, 0, &[Arc::new(finished())]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reply_without_a_word_is_not_in_the_history() {
+        let generations = generations().await;
+        ended(&generations, "resp_a", None, "one").await;
+        ended(&generations, "resp_b", Some("resp_a"), "two").await;
+        let items = generations.history("t", Some("resp_b"), None).await.unwrap();
+        assert_eq!(items, ["one", "two"].map(|text| InputItem::message(InputRole::User, text)));
+    }
+
+    #[tokio::test]
+    async fn a_chain_is_bounded_in_bytes() {
+        let generations = generations().await;
+        let text = "x".repeat(MAX_CHAIN_BYTES / 2);
+        ended(&generations, "resp_a", None, &text).await;
+        ended(&generations, "resp_b", Some("resp_a"), &text).await;
+        ended(&generations, "resp_c", Some("resp_b"), &text).await;
+        assert!(generations.history("t", Some("resp_b"), None).await.is_ok());
+        match generations.history("t", Some("resp_c"), None).await {
+            Err(WireError::InvalidRequest { param, .. }) => assert_eq!(param.as_deref(), Some("previous_response_id")),
+            other => panic!("{other:?}"),
+        }
+    }
 }

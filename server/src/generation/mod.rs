@@ -13,6 +13,7 @@ mod grammar;
 mod history;
 pub mod items;
 mod log;
+mod loosen;
 mod prompt;
 mod prompt_cache;
 pub mod prompts;

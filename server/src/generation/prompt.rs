@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
     dialect::{Calls, Dialect, teach},
-    engine::{Message, Prompt, Role, ToolCall, prompt::FunctionCall},
+    engine::{Message, Prompt, Role, ToolCall, prompt::FunctionCall, text::model},
     wire::{
         input::{InputItem, InputRole},
         request::Create,
@@ -35,7 +35,7 @@ pub fn prompt<'i>(dialect: &Dialect, create: &Create, items: impl Iterator<Item 
         }
     }
     let reasoning_effort = create.reasoning.effort.map(|effort| effort.name().to_owned());
-    Prompt { messages, tools: described, reasoning_effort }
+    Prompt { messages, tools: described, reasoning_effort, most: None }
 }
 
 struct Writer<'a> {
@@ -66,14 +66,14 @@ impl<'a> Writer<'a> {
                 let has_tools = self.dialect.template_has_tools;
                 let message = self.assistant();
                 if has_tools {
-                    let arguments = serde_json::from_str(arguments).unwrap_or_else(|_| Value::from(arguments));
-                    let function = FunctionCall { name: call.name.clone(), arguments };
+                    let function = FunctionCall { name: call.name.clone(), arguments: model::arguments(arguments) };
                     message.tool_calls.push(ToolCall { id, kind: "function", function });
                 } else {
                     if !message.content.is_empty() {
                         message.content.push('\n');
                     }
-                    message.content.push_str(&teach::call(&call.name, arguments));
+                    let is_whole = serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_ok();
+                    message.content.push_str(&teach::call(&call.name, if is_whole { arguments } else { "{}" }));
                 }
             }
             InputItem::FunctionCallOutput(output) if self.dialect.template_has_tools => {
@@ -138,28 +138,35 @@ pub fn kept(turns: &[Vec<InputItem>], dropped: usize) -> impl Iterator<Item = &I
         .flat_map(move |(at, turn)| turn.iter().filter(move |item| at >= dropped || is_pinned(item)))
 }
 
+/// A prompt's tokens, or how many more than the context holds it has at least.
+pub type Rendered = Result<Vec<u32>, usize>;
+
 /// Leaves out as few turns as it takes for the prompt to have at most `room` tokens, or all that may be. `render` makes the
 /// prompt without the first so many turns, at most `droppable`; it is asked as often as a binary search asks. Returns the
 /// prompt and how many turns it is without.
+///
+/// # Errors
+/// Those of `render`.
 pub fn fit<E>(
     droppable: usize,
     room: usize,
-    mut render: impl FnMut(usize) -> Result<Vec<u32>, E>,
-) -> Result<(Vec<u32>, usize), E> {
+    mut render: impl FnMut(usize) -> Result<Rendered, E>,
+) -> Result<(Rendered, usize), E> {
+    let fits = |prompt: &Rendered| prompt.as_ref().is_ok_and(|prompt| prompt.len() <= room);
     let whole = render(0)?;
-    if whole.len() <= room || droppable == 0 {
+    if fits(&whole) || droppable == 0 {
         return Ok((whole, 0));
     }
     // Without `low` turns it does not fit; `best` is the prompt without `high` turns.
     let (mut low, mut high) = (0, droppable);
     let mut best = render(high)?;
-    if best.len() > room {
+    if !fits(&best) {
         return Ok((best, high));
     }
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         let prompt = render(middle)?;
-        if prompt.len() <= room {
+        if fits(&prompt) {
             (best, high) = (prompt, middle);
         } else {
             low = middle;
@@ -170,6 +177,8 @@ pub fn fit<E>(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn create(fields: Value) -> Create {
@@ -267,15 +276,17 @@ mod tests {
     #[test]
     fn as_few_turns_as_it_takes_are_left_out_in_few_tries() {
         for droppable in [0, 1, 2, 7, 1000] {
-            for room in [0, 1, 9, 10, 55, 9_990, 10_020] {
+            for room in [0, 1, 9, 10, 55, 9_990] {
                 let mut tries = 0;
                 let result: Result<_, ()> = fit(droppable, room, |dropped| {
                     tries += 1;
-                    Ok(vec![0; 10 + (droppable - dropped) * 10])
+                    let tokens = 10 + (droppable - dropped) * 10;
+                    Ok(if tokens > 9_995 { Err(tokens) } else { Ok(vec![0; tokens]) })
                 });
                 let (prompt, dropped) = result.unwrap();
+                let length = prompt.map_or_else(|tokens| tokens, |prompt| prompt.len());
                 let least = (0..droppable).find(|dropped| 10 + (droppable - dropped) * 10 <= room).unwrap_or(droppable);
-                assert_eq!((prompt.len(), dropped), (10 + (droppable - least) * 10, least), "{droppable} {room}");
+                assert_eq!((length, dropped), (10 + (droppable - least) * 10, least), "{droppable} {room}");
                 assert!(tries <= 12);
             }
         }

@@ -100,6 +100,7 @@ impl Generations {
             max_output_tokens: 0,
             dialect: model.dialect.clone(),
             left_out: LeftOut::default(),
+            holding: Default::default(),
             sharing: None,
         };
         let rendered = self.runtime.spawn_blocking(move || {

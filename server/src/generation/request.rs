@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::grammar::grammar;
 use crate::{
-    engine::{GenerateRequest, Sampling},
+    engine::{GenerateRequest, Sampling, StopStrings},
     store::Header,
     wire::error::WireError,
 };
@@ -30,8 +30,8 @@ pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> 
             logit_bias: create.logit_bias.clone(),
             seed: header.seed,
         },
-        stop: create.stop.clone(),
-        grammar: grammar(&header.dialect, create)?,
+        stop: StopStrings::new(create.stop.clone(), header.dialect.clone(), create.callable().next().is_some()),
+        grammar: grammar(header)?,
         logprobs: create.logprobs.then_some(create.top_logprobs),
         max_output_tokens: header.max_output_tokens,
         cancel,

@@ -107,6 +107,10 @@ pub fn completion(response: &Response) -> Completion {
             }
         }
     }
+    // Null beside calls only: a message that ended in its thought has an empty text.
+    if message.tool_calls.is_empty() {
+        message.content.get_or_insert_default();
+    }
     Completion {
         id: id(response),
         object: "chat.completion",

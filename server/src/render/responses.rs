@@ -119,11 +119,14 @@ impl Renderer {
     }
 
     fn finish(&mut self, finish: &Finish, mut usage: Usage, completed_at: u64, emit: &mut Emit) {
+        // A prompt that was to be warmed is done when it has been read, and has no output. A call that is whole is done, too,
+        // wherever the bound stands.
+        let warmed = !self.header.create.generate;
+        let ended_by_call = self.parser.is_after_call();
+        let is_done = (warmed || ended_by_call) && *finish == Finish::Length;
+        let finish = if is_done { &Finish::Stop } else { finish };
         let segments = self.parser.finish();
         self.segments(segments, emit);
-        // A prompt that was to be warmed is done when it has been read, and has no output.
-        let warmed = !self.header.create.generate;
-        let finish = if warmed && *finish == Finish::Length { &Finish::Stop } else { finish };
         // A reply without text is still a message; a failure before any text is none.
         let refused = matches!(finish, Finish::Failed(_) | Finish::Refused { .. });
         if !warmed && !refused && self.open.is_none() && self.output.is_empty() {
@@ -281,6 +284,34 @@ mod tests {
             &["completed"],
         ];
         assert_eq!(names(&entries), expected.concat());
+    }
+
+    #[test]
+    fn a_call_that_is_whole_is_complete_wherever_the_bound_stands() {
+        let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}";
+        for (text, completed) in [
+            (call.to_owned(), true),
+            (format!("{call}\n</tool_call>"), true),
+            (format!("Let me see. {call}\n</tool_call>\n"), true),
+            (format!("{call}\n</tool_call>\nThat is"), false),
+            (call[..call.len() - 3].to_owned(), false),
+            ("<tool_call>\n{\"name\": \"f\"".to_owned(), false),
+        ] {
+            let entries = [Entry::Started, said(1, &text), ended(Finish::Length)];
+            let (response, _) = response(&Arc::new(agent()), &entries);
+            let expected = if completed { Status::Completed } else { Status::Incomplete };
+            assert_eq!(response.status, expected, "{text}");
+            let chat = crate::render::chat::completion(&response);
+            assert_eq!(chat.choices[0].finish_reason, if completed { "tool_calls" } else { "length" }, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reply_that_ends_in_its_thought_has_an_empty_text() {
+        let entries = [Entry::Started, said(1, "<think>hm"), ended(Finish::Length)];
+        let chat = crate::render::chat::completion(&response(&Arc::new(agent()), &entries).0);
+        let message = &chat.choices[0].message;
+        assert_eq!((message.content.as_deref(), message.reasoning_content.as_deref()), (Some(""), Some("hm")));
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         max_output_tokens: 16,
         dialect: Dialect::default(),
         left_out: LeftOut::default(),
+        holding: Default::default(),
         sharing: None,
     }
 }

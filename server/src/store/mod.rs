@@ -17,7 +17,7 @@ pub mod redis;
 mod retention;
 pub mod shared;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{cache::PromptCache, conversations::Conversations, fleet::Fleet, prompts::Prompts, rates::Rates};
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, schema::Loosened},
     engine::{Finish, Logprobs},
     wire::{request::Create, response::Usage},
 };
@@ -55,6 +55,9 @@ pub struct Header {
     /// How the model writes thoughts and calls.
     #[serde(default)]
     pub dialect: Dialect,
+    /// What of the request's schemas the output is not held to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holding: BTreeMap<String, Loosened>,
     /// What `truncation: auto` left out of the prompt.
     #[serde(default)]
     pub left_out: LeftOut,

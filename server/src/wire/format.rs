@@ -37,7 +37,7 @@ pub struct JsonSchema {
     pub name: String,
     pub description: Option<String>,
     pub schema: Value,
-    /// Echoed: outputs are always held to the schema.
+    /// Whether a schema that the output cannot wholly be held to is refused.
     #[serde(default)]
     pub strict: Option<bool>,
 }

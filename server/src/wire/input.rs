@@ -58,6 +58,16 @@ pub struct InputThought {
 }
 
 impl InputItem {
+    /// Of its text, names and ids.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.text.len(),
+            Self::FunctionCall(call) => call.call_id.len() + call.name.len() + call.arguments.len(),
+            Self::FunctionCallOutput(output) => output.call_id.len() + output.output.len(),
+            Self::Reasoning(thought) => thought.summary.len(),
+        }
+    }
+
     pub fn message(role: InputRole, text: impl Into<String>) -> Self {
         Self::Message(InputMessage { role, text: text.into() })
     }

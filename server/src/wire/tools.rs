@@ -90,6 +90,11 @@ impl ToolChoice {
         }
     }
 
+    /// Whether it names the one function to call.
+    pub fn is_named(&self) -> bool {
+        matches!(self, Self::Named(_))
+    }
+
     /// Whether the function may be called.
     pub fn allows(&self, name: &str) -> bool {
         match self {

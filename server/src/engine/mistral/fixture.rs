@@ -120,7 +120,7 @@ pub fn uqff(folder: &Path) -> (PathBuf, String) {
         fs::create_dir_all(&target).unwrap();
         // A thread of its own, as for every model that is quantised while it is loaded.
         std::thread::spawn(move || {
-            let _unpacked = super::kernels::UNPACKED.lock();
+            super::kernels::UNPACKED.store(true, std::sync::atomic::Ordering::SeqCst);
             let config = NormalSpecificConfig { write_uqff: Some(to), ..NormalSpecificConfig::default() };
             let loader = NormalLoaderBuilder::new(config, None, None, Some(from), false, None).build(None).unwrap();
             let map = DeviceMapSetting::dummy();
@@ -129,6 +129,7 @@ pub fn uqff(folder: &Path) -> (PathBuf, String) {
                 .load_model_from_hf(None, TokenSource::None, &dtype, &Device::Cpu, true, map, isq, None)
                 .map(drop)
                 .expect("it is written");
+            super::kernels::UNPACKED.store(false, std::sync::atomic::Ordering::SeqCst);
         })
         .join()
         .unwrap();

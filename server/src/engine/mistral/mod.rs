@@ -11,12 +11,11 @@
 //! | `batch` | the thread that runs a model's sequences together, and another in its place when it breaks |
 //! | `run` | one generation: its tokens, and its way through engines that break |
 //! | `prefix_cache` | the blocks of the paged cache, and which of them are reused |
-//! | `grammar`, `closing` | outputs held to a grammar, and the shortest way to complete one |
+//! | `grammar` | the vocabulary for outputs that are held to a grammar; `engine::text` has the rest |
 //! | `kernels` | mistral.rs's work on a CPU, led to our kernels |
 
 mod batch;
 mod capacity;
-mod closing;
 mod device;
 mod facts;
 #[cfg(test)]

@@ -115,9 +115,10 @@ fn parse_message(
         ChatRole::Developer => InputRole::Developer,
     };
     let tool_calls = message.tool_calls.unwrap_or_default();
-    // A message of calls alone has no content.
-    if message.content.is_some() || tool_calls.is_empty() {
-        let text = parse_text(&content_path, message.content)?;
+    // A message of calls alone has no content, and neither has one that ended in a thought.
+    let content = message.content.or_else(|| (role == InputRole::Assistant).then(|| Value::from("")));
+    if content.is_some() || tool_calls.is_empty() {
+        let text = parse_text(&content_path, content)?;
         if !text.is_empty() || tool_calls.is_empty() {
             items.push(InputItem::message(role, text));
         }
@@ -158,11 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_ended_in_a_thought_is_taken_back() {
+        for content in
+            [json!({"role": "assistant", "content": null, "reasoning_content": "hm"}), json!({"role": "assistant"})]
+        {
+            let items = parse_messages(vec![content]).unwrap();
+            assert_eq!(items, [InputItem::message(InputRole::Assistant, "")]);
+        }
+    }
+
+    #[test]
     fn errors_name_the_message() {
         for (message, param) in [
             (json!({"content": "x"}), "messages[0].role"),
             (json!({"role": "user"}), "messages[0].content"),
-            (json!({"role": "assistant", "content": null}), "messages[0].content"),
             (json!({"role": "function", "name": "f", "content": "x"}), "messages[0].role"),
             (json!({"role": "tool", "content": "x"}), "messages[0].tool_call_id"),
             (json!({"role": "tool", "tool_call_id": "c", "content": "x"}), "messages[0].tool_call_id"),

@@ -153,7 +153,7 @@ fn format(mut format: Value) -> Result<Value, WireError> {
 }
 
 /// Gives an error of the responses API the names of this one.
-fn renamed(error: WireError) -> WireError {
+pub fn renamed(error: WireError) -> WireError {
     match error {
         WireError::InvalidRequest { param: Some(param), message } => {
             let name = name(&param);

@@ -6,17 +6,34 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::engine::Grammar;
+use crate::engine::{Grammar, Rules};
 
 fn held(question: &str, grammar: Grammar, max_output_tokens: u32) -> GenerateRequest {
     GenerateRequest { grammar: Some(grammar), ..request(question, max_output_tokens) }
 }
 
+fn of(rules: Rules) -> Grammar {
+    Grammar { tenant: "t".into(), rules }
+}
+
+fn of_schema(schema: Value) -> Grammar {
+    of(Rules::JsonSchema(schema))
+}
+
+fn of_regex(regex: String) -> Grammar {
+    of(Rules::Regex(regex))
+}
+
+fn of_lark(lark: String) -> Grammar {
+    of(Rules::Lark(lark))
+}
+
+/// The tokens of the shortest output that is found.
 fn shortest(grammar: &Grammar) -> u32 {
-    let refused = ENGINE.check("m", grammar, 0).expect_err("nothing has no tokens").to_string();
-    let number = refused.split(" has ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
-    assert!(refused.ends_with("max_output_tokens is 0."), "{refused}");
-    number.parse().expect("a number")
+    let request = held("Hi.", grammar.clone(), 4096);
+    let grammars = the(&ENGINE).shared.grammars.clone();
+    let place = RUNTIME.block_on(grammars.hold(&request, 4096)).expect("it compiles").expect("held");
+    place.closing().len() as u32
 }
 
 fn person() -> Value {
@@ -68,7 +85,7 @@ fn assert_person(reply: &Reply) {
 
 #[test]
 fn an_object_fits_its_schema_at_every_length() {
-    let grammar = Grammar::JsonSchema(person());
+    let grammar = of_schema(person());
     let least = shortest(&grammar);
     let mut cut = 0;
     for max in (least..least + 16).chain([90, 250]) {
@@ -88,7 +105,7 @@ fn an_object_fits_its_schema_at_every_length() {
 
 #[test]
 fn any_json_is_whole_at_every_length() {
-    let grammar = Grammar::JsonSchema(json!({"type": "object"}));
+    let grammar = of_schema(json!({"type": "object"}));
     assert!(shortest(&grammar) <= 2);
     for max in 2..40 {
         let mut request =
@@ -103,7 +120,7 @@ fn any_json_is_whole_at_every_length() {
 
 #[test]
 fn it_ends_as_soon_as_nothing_can_follow() {
-    let grammar = Grammar::JsonSchema(json!({"enum": ["yes", "no"]}));
+    let grammar = of_schema(json!({"enum": ["yes", "no"]}));
     let reply = run(held("Is the sky blue?", grammar, 50));
     assert_eq!(reply.finish, Some(Finish::Stop), "{reply:?}");
     assert!(["\"yes\"", "\"no\""].contains(&reply.text.as_str()), "{reply:?}");
@@ -112,7 +129,7 @@ fn it_ends_as_soon_as_nothing_can_follow() {
 #[test]
 fn the_model_ends_it_only_where_the_grammar_may_end() {
     // Whatever the bias for the end, it waits for a whole sentence.
-    let mut request = held("Say something.", Grammar::Regex(r"[a-z ]{12,40}\.( [a-z ]{3,20}\.)*".into()), 60);
+    let mut request = held("Say something.", of_regex(r"[a-z ]{12,40}\.( [a-z ]{3,20}\.)*".into()), 60);
     request.sampling.logit_bias = the(&ENGINE).shared.eos.iter().map(|eos| (*eos, 100.0)).collect();
     let reply = run(request);
     assert_eq!(reply.finish, Some(Finish::Stop), "{reply:?}");
@@ -121,18 +138,17 @@ fn the_model_ends_it_only_where_the_grammar_may_end() {
 
 #[test]
 fn regexes_and_lark_hold_at_every_length() {
-    let regex = Grammar::Regex(r"[A-Z]{2,9}-[0-9]{4}(, [a-z]+@[a-z]+\.(org|example))*".into());
-    let lark = Grammar::Lark(
-        "start: \"<list>\" item+ \"</list>\"\nitem: \"<item>\" TEXT \"</item>\"\nTEXT: /[^<>]{4,60}/\n".into(),
-    );
+    let regex = of_regex(r"[A-Z]{2,9}-[0-9]{4}(, [a-z]+@[a-z]+\.(org|example))*".into());
+    let lark =
+        of_lark("start: \"<list>\" item+ \"</list>\"\nitem: \"<item>\" TEXT \"</item>\"\nTEXT: /[^<>]{4,60}/\n".into());
     for (grammar, least) in [(&regex, shortest(&regex)), (&lark, shortest(&lark))] {
         for max in least..least + 24 {
             let mut request = held("Write a code, then addresses; or a list of rivers.", grammar.clone(), max);
             request.sampling = Sampling { temperature: 1.0, seed: max.into(), ..Sampling::default() };
             let reply = run(request);
             assert!(reply.tokens.len() <= max as usize);
-            match grammar {
-                Grammar::Lark(_) => {
+            match &grammar.rules {
+                Rules::Lark(_) => {
                     let items = reply.text.strip_prefix("<list>").and_then(|text| text.strip_suffix("</list>"));
                     let items = items.unwrap_or_else(|| panic!("{max}: {reply:?}"));
                     for item in items.split_inclusive("</item>") {
@@ -188,7 +204,7 @@ fn a_thought_is_closed_before_what_follows_it() {
     let lark = "start: \"<think>\" thought gap main\nthought[lazy]: ANY \"</think>\"\nANY: /(?s:.*)/\n\
                 gap: /[ \\t\\r\\n]{1,4}/?\nmain: %json {\"type\": \"object\", \"properties\": {\"a\": {\"type\": \
                 \"integer\"}}, \"required\": [\"a\"]}\n";
-    let grammar = Grammar::Lark(lark.into());
+    let grammar = of_lark(lark.into());
     let least = shortest(&grammar);
     assert!(least < 24, "{least}");
     for max in least..least + 12 {
@@ -203,9 +219,9 @@ fn a_thought_is_closed_before_what_follows_it() {
 
 #[test]
 fn a_held_output_is_continued_by_its_tokens() {
-    let least = shortest(&Grammar::JsonSchema(person()));
+    let least = shortest(&of_schema(person()));
     let whole_of = |max| {
-        let mut request = held("Invent a person from Oslo, as JSON.", Grammar::JsonSchema(person()), max);
+        let mut request = held("Invent a person from Oslo, as JSON.", of_schema(person()), max);
         request.sampling = Sampling { temperature: 0.0, ..Sampling::default() };
         (request.clone(), run(request))
     };
@@ -227,15 +243,15 @@ fn a_held_output_is_continued_by_its_tokens() {
         nothing_left.max_output_tokens = nothing_left.output.len() as u32;
         assert!(run(nothing_left).tokens.is_empty());
     }
-    let mut other = held("Invent a person.", Grammar::JsonSchema(person()), 100);
+    let mut other = held("Invent a person.", of_schema(person()), 100);
     other.output = the(&ENGINE).shared.tokens.encode_plain("Hello");
     assert!(matches!(run(other).finish, Some(Finish::Failed(_))), "an output of another grammar");
 }
 
 #[test]
 fn a_stop_string_ends_a_held_output_too() {
-    let mut request = held("Invent a person, as JSON.", Grammar::JsonSchema(person()), 200);
-    request.stop = vec!["\"tags\"".into()];
+    let mut request = held("Invent a person, as JSON.", of_schema(person()), 200);
+    request.stop = vec!["\"tags\"".into()].into();
     let reply = run(request);
     assert_eq!(reply.finish, Some(Finish::Stop));
     assert!(reply.text.contains("\"age\"") && !reply.text.contains("tags"), "{reply:?}");
@@ -250,23 +266,16 @@ fn a_grammar_that_cannot_be_used_is_refused_with_the_reason() {
         }
         other => panic!("{grammar:?}: {other:?}"),
     };
-    assert!(refusal(Grammar::JsonSchema(json!({"type": "nonsense"}))).contains("nonsense"));
-    assert!(refusal(Grammar::JsonSchema(json!({"type": "string", "contentEncoding": 1, "not": {}}))).contains("not"));
-    assert!(refusal(Grammar::JsonSchema(json!({"$ref": "https://example.com/x"}))).contains("example.com"));
-    refusal(Grammar::JsonSchema(json!({"type": "integer", "minimum": 3, "maximum": 1})));
-    refusal(Grammar::JsonSchema(json!(7)));
-    refusal(Grammar::Regex("(a".into()));
-    refusal(Grammar::Lark("start: nothing_here\n".into()));
-    refusal(Grammar::Lark(String::new()));
-    assert!(refusal(Grammar::Regex("a".repeat(70_000))).contains("65536"));
-    assert!(matches!(ENGINE.check("x", &Grammar::Regex("a".into()), 1), Err(EngineError::UnknownModel(_))));
-    let least = shortest(&Grammar::JsonSchema(person()));
-    assert!(ENGINE.check("m", &Grammar::JsonSchema(person()), least).is_ok());
-    let reason = match ENGINE.check("m", &Grammar::JsonSchema(person()), least - 1) {
-        Err(EngineError::Grammar(reason)) => reason,
-        other => panic!("{other:?}"),
-    };
-    assert!(reason.contains(&least.to_string()) && reason.contains(&(least - 1).to_string()), "{reason}");
+    assert!(refusal(of_schema(json!({"type": "nonsense"}))).contains("nonsense"));
+    assert!(refusal(of_schema(json!({"type": "string", "contentEncoding": 1, "not": {}}))).contains("not"));
+    assert!(refusal(of_schema(json!({"$ref": "https://example.com/x"}))).contains("example.com"));
+    refusal(of_schema(json!({"type": "integer", "minimum": 3, "maximum": 1})));
+    refusal(of_schema(json!(7)));
+    refusal(of_regex("(a".into()));
+    refusal(of_lark("start: nothing_here\n".into()));
+    refusal(of_lark(String::new()));
+    assert!(refusal(of_regex("a".repeat(3_000_000))).contains("2097152"));
+    assert!(matches!(ENGINE.check("x", &of_regex("a".into()), 1), Err(EngineError::UnknownModel(_))));
 }
 
 /// A chain of definitions, each of which needs the next: `links` deep.
@@ -288,23 +297,23 @@ fn hostile_grammars_are_bounded() {
         (0..120).map(|n| (format!("^(a|b)*{n}(a|b){{{n}}}$"), json!({"type": "null"}))).collect();
     let rules: String = (0..5000).map(|n| format!("a{n}:a{}\n", n + 1)).collect();
     let hostile: Vec<(&str, Grammar)> = vec![
-        ("repeats", Grammar::Regex("((a{1,1000}b){1,1000}c){1,1000}".into())),
-        ("lookbehind", Grammar::Regex("(.*a.{200}b.*c.{200})*".into())),
-        ("states", Grammar::Regex("[ab]*a[ab]{30}x".into())),
-        ("unicode", Grammar::Regex(r"(\w{1,500}\p{L}{1,500}){1,50}".into())),
-        ("nested regex", Grammar::Regex("(".repeat(199) + "a" + &")*".repeat(199))),
-        ("brackets", Grammar::Regex("(".repeat(30_000) + &")".repeat(30_000))),
-        ("nested lark", Grammar::Lark(format!("start: {}\"a\"{}", "(".repeat(190), ")?".repeat(190)))),
-        ("rules", Grammar::Lark(format!("start: a0\n{rules}a5000: \"x\"\n"))),
-        ("loop", Grammar::Lark("start: start start | \"a\" | \n".into())),
-        ("left", Grammar::Lark("start: a a a a a a\na: a a | a a a | \"x\" |\n".into())),
-        ("deep", Grammar::JsonSchema(deep)),
-        ("chain", Grammar::JsonSchema(chain(1500))),
-        ("wide", Grammar::JsonSchema(wide)),
-        ("patterns", Grammar::JsonSchema(json!({"type": "object", "patternProperties": patterns}))),
-        ("long string", Grammar::JsonSchema(json!({"type": "string", "minLength": 100_000, "maxLength": 100_000}))),
-        ("many items", Grammar::JsonSchema(json!({"type": "array", "minItems": 1_000_000}))),
-        ("multiple", Grammar::JsonSchema(json!({"type": "integer", "multipleOf": 99_999_999}))),
+        ("repeats", of_regex("((a{1,1000}b){1,1000}c){1,1000}".into())),
+        ("lookbehind", of_regex("(.*a.{200}b.*c.{200})*".into())),
+        ("states", of_regex("[ab]*a[ab]{30}x".into())),
+        ("unicode", of_regex(r"(\w{1,500}\p{L}{1,500}){1,50}".into())),
+        ("nested regex", of_regex("(".repeat(199) + "a" + &")*".repeat(199))),
+        ("brackets", of_regex("(".repeat(30_000) + &")".repeat(30_000))),
+        ("nested lark", of_lark(format!("start: {}\"a\"{}", "(".repeat(190), ")?".repeat(190)))),
+        ("rules", of_lark(format!("start: a0\n{rules}a5000: \"x\"\n"))),
+        ("loop", of_lark("start: start start | \"a\" | \n".into())),
+        ("left", of_lark("start: a a a a a a\na: a a | a a a | \"x\" |\n".into())),
+        ("deep", of_schema(deep)),
+        ("chain", of_schema(chain(1500))),
+        ("wide", of_schema(wide)),
+        ("patterns", of_schema(json!({"type": "object", "patternProperties": patterns}))),
+        ("long string", of_schema(json!({"type": "string", "minLength": 100_000, "maxLength": 100_000}))),
+        ("many items", of_schema(json!({"type": "array", "minItems": 1_000_000}))),
+        ("multiple", of_schema(json!({"type": "integer", "multipleOf": 99_999_999}))),
     ];
     for (name, grammar) in hostile {
         let begun = Instant::now();
@@ -313,7 +322,7 @@ fn hostile_grammars_are_bounded() {
             (begun.elapsed(), outcome.as_ref().map(|()| "accepted".to_owned()).unwrap_or_else(ToString::to_string));
         let short: String = said.chars().take(160).collect();
         eprintln!("{name}: {took:?}: {short}");
-        assert!(took < Duration::from_secs(3), "{name} took {took:?}");
+        assert!(took < Duration::from_secs(5), "{name} took {took:?}");
         assert!(said.len() < 600, "{name}: {said}");
         if outcome.is_ok() {
             let mut request = held("Go.", grammar, 30);
@@ -326,7 +335,7 @@ fn hostile_grammars_are_bounded() {
             }
         }
     }
-    assert!(ENGINE.check("m", &Grammar::Regex("a".into()), 5).is_ok());
+    assert!(ENGINE.check("m", &of_regex("a".into()), 5).is_ok());
     // What was given up ends too.
     let begun = Instant::now();
     while the(&ENGINE).shared.grammars.compiling() > 0 {

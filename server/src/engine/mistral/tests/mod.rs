@@ -16,7 +16,7 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::engine::{Finish, Logprobs, Message, Role, Sampling, decoder::TokenBytes};
+use crate::engine::{Finish, Logprobs, Message, Role, Sampling, StopStrings, decoder::TokenBytes};
 
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 pub static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
@@ -49,7 +49,7 @@ pub fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
         tenant: "t".into(),
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, seed: 1, ..Sampling::default() },
-        stop: Vec::new(),
+        stop: StopStrings::default(),
         grammar: None,
         logprobs: None,
         max_output_tokens,
@@ -164,7 +164,7 @@ fn a_stop_string_ends_it_and_is_not_shown() {
     let middle = whole.text.char_indices().nth(whole.text.chars().count() / 2).unwrap().0;
     let stop: String = whole.text[middle..].chars().take(3).collect();
     let mut stopped = request("Count from one to ten, in digits, with commas.", 40);
-    stopped.stop = vec![stop.clone(), "never said".into()];
+    stopped.stop = vec![stop.clone(), "never said".into()].into();
     let reply = run(stopped);
     assert_eq!(reply.finish, Some(Finish::Stop));
     assert_eq!(reply.text, whole.text[..whole.text.find(&stop).unwrap()]);

@@ -9,7 +9,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use mistralrs_core::llguidance::{
+use llguidance::{
     Matcher,
     toktrie::{INVALID_TOKEN, SimpleVob, TokTrie},
 };

@@ -1,0 +1,169 @@
+use super::*;
+
+fn held(schema: Value) -> Value {
+    hold(&schema, &Loosened::default(), false).expect("it is held")
+}
+
+#[track_caller]
+fn assert_refused(schema: Value, path: &str) {
+    let refused = hold(&schema, &Loosened::default(), true).expect_err("it is refused");
+    assert_eq!(refused.path, path, "{}", refused.reason);
+}
+
+#[test]
+fn what_constrains_nothing_is_left_out() {
+    let schema = json!({
+        "$schema": "x", "title": "T", "description": "d", "type": "object",
+        "properties": {"description": {"type": "string", "title": "t", "examples": ["a"], "default": "b"}},
+    });
+    assert_eq!(
+        held(schema),
+        json!({"type": "object", "properties": {"description": {"type": "string"}}, "additionalProperties": false})
+    );
+}
+
+#[test]
+fn objects_are_closed_where_the_schema_does_not_say() {
+    let nested = json!({"properties": {"a": {"type": "object", "properties": {"b": true}}}});
+    let closed = held(nested);
+    assert_eq!(closed["additionalProperties"], false);
+    assert_eq!(closed["properties"]["a"]["additionalProperties"], false);
+    for open in [
+        json!({"type": "object"}),
+        json!({"type": "object", "additionalProperties": {"type": "integer"}}),
+        json!({"type": "object", "properties": {"a": true}, "additionalProperties": true}),
+        json!({"type": "string"}),
+        json!(true),
+    ] {
+        assert_eq!(held(open.clone()), open);
+    }
+    let required = held(json!({"type": "object", "required": ["a"]}));
+    assert_eq!(required["properties"], json!({"a": true}));
+}
+
+#[test]
+fn a_union_allows_the_properties_beside_it() {
+    let closed = held(json!({
+        "type": "object",
+        "properties": {"action": {"enum": ["go", "stay"]}},
+        "required": ["action"],
+        "oneOf": [
+            {"properties": {"action": {"const": "go"}, "to": {"type": "string"}}, "required": ["action", "to"]},
+            {"properties": {"action": {"const": "stay"}}, "required": ["action"]},
+        ],
+    }));
+    assert!(closed.get("additionalProperties").is_none(), "{closed}");
+    for (at, names) in [vec!["action", "to"], vec!["action"]].into_iter().enumerate() {
+        let option = &closed["anyOf"][at];
+        let found: Vec<&String> = option["properties"].as_object().expect("properties").keys().collect();
+        assert_eq!(
+            (found, &option["additionalProperties"]),
+            (names.iter().map(|n| n.to_string()).collect::<Vec<_>>().iter().collect(), &json!(false))
+        );
+    }
+}
+
+#[test]
+fn an_intersection_allows_the_properties_of_all_its_parts() {
+    let closed = held(json!({
+        "allOf": [{"$ref": "#/$defs/A"}, {"properties": {"b": {"type": "integer"}}}],
+        "properties": {"c": {"type": "null"}},
+        "$defs": {"A": {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}},
+    }));
+    assert_eq!(closed["properties"], json!({"c": {"type": "null"}, "a": true, "b": true}));
+    assert_eq!(closed["additionalProperties"], false);
+    assert!(
+        closed["allOf"].as_array().is_some_and(|all| all.iter().all(|part| part.get("additionalProperties").is_none()))
+    );
+}
+
+#[test]
+fn references_stand_at_one_place() {
+    let recursive = held(json!({
+        "$ref": "#/definitions/node",
+        "definitions": {"node": {"type": "object", "properties": {"next": {"$ref": "#/definitions/node"}, "a": {"$ref": "#/definitions/a%25b"}}},
+                        "a%b": {"type": "null"}},
+    }));
+    assert_eq!(recursive["$ref"], "#/$defs/d0");
+    assert_eq!(recursive["$defs"]["d0"]["properties"]["next"], json!({"$ref": "#/$defs/d0"}));
+    assert_eq!(recursive["$defs"]["d0"]["properties"]["a"], json!({"$ref": "#/$defs/d1"}));
+    assert_eq!(recursive["$defs"]["d1"], json!({"type": "null"}));
+}
+
+#[test]
+fn what_an_output_cannot_be_held_to_is_ignored_or_refused_with_its_path() {
+    let object = |property: Value| json!({"type": "object", "properties": {"a": property}});
+    for (property, keyword, left) in [
+        (json!({"type": "string", "format": "colour"}), "format", json!({"type": "string"})),
+        (json!({"type": "array", "uniqueItems": true}), "uniqueItems", json!({"type": "array"})),
+        (json!({"not": {"type": "null"}}), "not", json!({})),
+        (json!({"$ref": "https://example.com/x"}), "$ref", json!({})),
+        (json!({"$ref": "#/nowhere"}), "$ref", json!({})),
+        (json!({"type": "object", "propertyNames": {"maxLength": 3}}), "propertyNames", json!({"type": "object"})),
+        (
+            json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}),
+            "oneOf",
+            json!({"anyOf": [{"type": "integer"}, {"type": "number"}]}),
+        ),
+        (json!({"type": "integer", "multipleOf": 0}), "multipleOf", json!({"type": "integer"})),
+    ] {
+        assert_eq!(held(object(property.clone()))["properties"]["a"], left);
+        assert_refused(object(property), &format!("properties.a.{keyword}"));
+    }
+    for fine in
+        [json!({"uniqueItems": false}), json!({"oneOf": [{"type": "null"}, {"type": "string"}]}), json!({"x-own": 1})]
+    {
+        assert!(hold(&fine, &Loosened::default(), true).is_ok(), "{fine}");
+    }
+}
+
+#[test]
+fn a_malformed_schema_is_refused_in_any_case() {
+    for (schema, path) in [
+        (json!({"type": "nonsense"}), "type"),
+        (json!({"properties": {"a": 7}}), "properties.a"),
+        (json!({"anyOf": []}), "anyOf"),
+        (json!({"$ref": "#/$defs/x", "$defs": {"x": {"enum": 3}}}), "$defs.x.enum"),
+    ] {
+        let refused = hold(&schema, &Loosened::default(), false).expect_err("it is refused");
+        assert_eq!(refused.path, path);
+    }
+}
+
+#[test]
+fn names_of_properties_become_properties() {
+    let record = held(
+        json!({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "null"}}),
+    );
+    assert_eq!(record["properties"], json!({"a": {"type": "null"}, "b": {"type": "null"}}));
+    let by_pattern =
+        held(json!({"type": "object", "propertyNames": {"pattern": "^x"}, "additionalProperties": {"type": "null"}}));
+    assert_eq!(
+        (&by_pattern["patternProperties"], &by_pattern["additionalProperties"]),
+        (&json!({"^x": {"type": "null"}}), &json!(false))
+    );
+}
+
+#[test]
+fn a_loosened_schema_holds_to_less() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "x", "minLength": 2}}});
+    let with = |level, dropped: &[&str]| {
+        let dropped = dropped.iter().map(|path| (*path).to_owned()).collect();
+        hold(&schema, &Loosened { level, dropped }, false).expect("held")
+    };
+    assert_eq!(
+        with(Level::Whole, &["properties.a.pattern"])["properties"]["a"],
+        json!({"type": "string", "minLength": 2})
+    );
+    assert_eq!(with(Level::Shape, &[])["properties"]["a"], json!({"type": "string"}));
+    assert_eq!(with(Level::Any, &[]), json!({"type": "object"}));
+    let found = sites(&schema).expect("sites");
+    assert_eq!(
+        found,
+        [Site {
+            path: "properties.a".into(),
+            keywords: vec!["minLength".into(), "pattern".into()],
+            schema: json!({"type": "string", "minLength": 2, "pattern": "x"}),
+        }]
+    );
+}

@@ -1,0 +1,327 @@
+//! A client's schema, read keyword by keyword.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Level, Loosened, Refused, Site, disjoint, join,
+    keywords::{BOUNDS, Kind, TYPES, is_format, kind},
+};
+
+/// Schemas within schemas.
+const MAX_DEPTH: usize = 128;
+/// Where all that is referred to is put.
+const DEFINITIONS: &str = "#/$defs/";
+
+/// Reads one schema.
+pub struct Walker<'s> {
+    root: &'s Value,
+    loosened: &'s Loosened,
+    strict: bool,
+    /// Pointers into the root that were referred to, and the names that they get.
+    names: HashMap<String, String>,
+    /// Of those, the ones that were not read yet, with their places.
+    unread: Vec<(String, &'s Value, String)>,
+    sites: Vec<Site>,
+    depth: usize,
+}
+
+impl<'s> Walker<'s> {
+    pub fn new(root: &'s Value, loosened: &'s Loosened, strict: bool) -> Self {
+        Self { root, loosened, strict, names: HashMap::new(), unread: vec![], sites: vec![], depth: 0 }
+    }
+
+    /// Reads what was referred to, by the names in the result.
+    pub fn definitions(&mut self) -> Result<Map<String, Value>, Refused> {
+        let mut definitions = Map::new();
+        while let Some((name, schema, mut path)) = self.unread.pop() {
+            let read = self.schema(schema, &mut path)?;
+            definitions.insert(name, read);
+        }
+        Ok(definitions)
+    }
+
+    pub fn into_sites(self) -> Vec<Site> {
+        self.sites
+    }
+
+    /// One schema. `path`: its place in the root.
+    pub fn schema(&mut self, schema: &'s Value, path: &mut String) -> Result<Value, Refused> {
+        let members = match schema {
+            Value::Bool(_) => return Ok(schema.clone()),
+            Value::Object(members) => members,
+            _ => return refuse(path, "must be a JSON schema, so an object or a boolean"),
+        };
+        if self.depth >= MAX_DEPTH {
+            return refuse(path, &format!("is nested deeper than {MAX_DEPTH} schemas"));
+        }
+        self.depth += 1;
+        let mut out = Map::new();
+        for (keyword, value) in members {
+            let length = path.len();
+            *path = join(path, keyword);
+            let read = self.keyword(keyword, value, members, path, &mut out);
+            read?;
+            path.truncate(length);
+        }
+        names_of_properties(members, &mut out);
+        self.site(path, &out);
+        self.depth -= 1;
+        Ok(Value::Object(out))
+    }
+
+    fn keyword(
+        &mut self,
+        keyword: &str,
+        value: &'s Value,
+        members: &Map<String, Value>,
+        path: &mut String,
+        out: &mut Map<String, Value>,
+    ) -> Result<(), Refused> {
+        match kind(keyword) {
+            Kind::Annotation => return Ok(()),
+            Kind::Unheld if is_trivial(keyword, value, members) => return Ok(()),
+            Kind::Unheld => return self.ignore(path, "is a keyword that an output cannot be held to"),
+            // The pattern beside it says what the format means.
+            Kind::Bound if keyword == "format" && members.contains_key("pattern") && !is_known_format(value) => {
+                return Ok(());
+            }
+            Kind::Bound if self.loosened.level >= Level::Shape => return self.ignore(path, "is too complex"),
+            Kind::Bound if self.loosened.dropped.contains(path.as_str()) => {
+                return self.ignore(path, "cannot be compiled, or is too complex");
+            }
+            Kind::Bound => return self.bound(keyword, value, path, out),
+            Kind::Held => {}
+        }
+        let read = match keyword {
+            "type" => types(value, path)?,
+            "enum" | "const" | "required" => value.clone(),
+            "$ref" => match self.reference(value) {
+                Some(reference) => reference,
+                None => return self.ignore(path, "refers to a schema that is not here"),
+            },
+            "properties" => self.map(value, path)?,
+            "items" if value.is_array() => {
+                // A tuple, as it was written up to draft 2019-09.
+                out.insert("prefixItems".into(), self.list(value, path)?);
+                let rest = members.get("additionalItems").cloned().unwrap_or(Value::Bool(true));
+                out.insert("items".into(), Value::Bool(rest != Value::Bool(false)));
+                return Ok(());
+            }
+            "anyOf" | "oneOf" | "allOf" | "prefixItems" => self.list(value, path)?,
+            _ => self.schema(value, path)?,
+        };
+        match keyword {
+            "oneOf" => self.one_of(value, read, path, out),
+            "enum" if read.as_array().is_none_or(Vec::is_empty) => refuse(path, "must be an array of values"),
+            "required" if !read.as_array().is_some_and(|names| names.iter().all(Value::is_string)) => {
+                refuse(path, "must be an array of names")
+            }
+            _ => {
+                out.insert(keyword.to_owned(), read);
+                Ok(())
+            }
+        }
+    }
+
+    /// At least one of the schemas; exactly one, where no value fits two of them.
+    fn one_of(&self, given: &Value, read: Value, path: &str, out: &mut Map<String, Value>) -> Result<(), Refused> {
+        let options = given.as_array().map(Vec::as_slice).unwrap_or_default();
+        if !disjoint::all(self.root, options) {
+            self.ignore(path, "has alternatives that may both fit one value, which is not checked")?;
+        }
+        if out.contains_key("anyOf") {
+            let also = out.entry("allOf").or_insert_with(|| json!([]));
+            also.as_array_mut().into_iter().for_each(|all| all.push(json!({"anyOf": read})));
+        } else {
+            out.insert("anyOf".into(), read);
+        }
+        Ok(())
+    }
+
+    fn bound(
+        &mut self,
+        keyword: &str,
+        value: &'s Value,
+        path: &mut String,
+        out: &mut Map<String, Value>,
+    ) -> Result<(), Refused> {
+        let fits = match keyword {
+            "pattern" => value.is_string(),
+            "format" if !is_known_format(value) => {
+                return self.ignore(path, "is a format that an output cannot be held to");
+            }
+            "format" => true,
+            "patternProperties" => value.is_object(),
+            "exclusiveMinimum" | "exclusiveMaximum" => value.is_number() || value.is_boolean(),
+            "minimum" | "maximum" => value.is_number(),
+            "multipleOf" => value.as_f64().is_some_and(|n| n > 0.0),
+            _ => value.as_f64().is_some_and(|n| n >= 0.0 && n.fract() == 0.0),
+        };
+        if !fits {
+            return self.ignore(path, "has a value of the wrong type");
+        }
+        let read = match keyword {
+            "patternProperties" => self.map(value, path)?,
+            // Any version of a UUID is one.
+            "format" if value.as_str().is_some_and(|name| name.starts_with("uuid")) => json!("uuid"),
+            // 3.0 is an integer in JSON Schema.
+            name if name.ends_with("Length") || name.ends_with("Items") || name.ends_with("Properties") => {
+                json!(value.as_f64().unwrap_or(0.0) as u64)
+            }
+            _ => value.clone(),
+        };
+        out.insert(keyword.to_owned(), read);
+        Ok(())
+    }
+
+    /// Passes over a keyword, unless the client is strict.
+    fn ignore(&self, path: &str, reason: &str) -> Result<(), Refused> {
+        if self.strict { refuse(path, reason) } else { Ok(()) }
+    }
+
+    fn map(&mut self, value: &'s Value, path: &mut String) -> Result<Value, Refused> {
+        let Some(members) = value.as_object() else { return refuse(path, "must be an object of JSON schemas") };
+        let mut out = Map::new();
+        for (name, schema) in members {
+            let length = path.len();
+            path.push('.');
+            path.push_str(name);
+            out.insert(name.clone(), self.schema(schema, path)?);
+            path.truncate(length);
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn list(&mut self, value: &'s Value, path: &mut String) -> Result<Value, Refused> {
+        let Some(schemas) = value.as_array().filter(|schemas| !schemas.is_empty()) else {
+            return refuse(path, "must be an array of JSON schemas");
+        };
+        let mut out = Vec::new();
+        for (at, schema) in schemas.iter().enumerate() {
+            let length = path.len();
+            path.push_str(&format!("[{at}]"));
+            out.push(self.schema(schema, path)?);
+            path.truncate(length);
+        }
+        Ok(Value::Array(out))
+    }
+
+    fn reference(&mut self, value: &Value) -> Option<Value> {
+        let pointer = value.as_str()?.strip_prefix('#')?;
+        let target = self.root.pointer(&decoded(pointer))?;
+        let next = format!("d{}", self.names.len());
+        let name = match self.names.get(pointer) {
+            Some(name) => name.clone(),
+            None => {
+                let place = pointer.trim_start_matches('/').replace('/', ".");
+                self.names.insert(pointer.to_owned(), next.clone());
+                self.unread.push((next.clone(), target, place));
+                next
+            }
+        };
+        Some(Value::String(format!("{DEFINITIONS}{name}")))
+    }
+
+    /// Notes the bounds of one place.
+    fn site(&mut self, path: &str, out: &Map<String, Value>) {
+        for (kind, keywords) in BOUNDS {
+            let found: Vec<String> = keywords
+                .iter()
+                .filter(|keyword| out.contains_key(**keyword))
+                .map(|keyword| (*keyword).to_owned())
+                .collect();
+            if found.is_empty() {
+                continue;
+            }
+            let mut schema = Map::from_iter([("type".to_owned(), json!(kind))]);
+            for keyword in &found {
+                let value = match (keyword.as_str(), out.get(keyword)) {
+                    ("patternProperties", Some(Value::Object(patterns))) => {
+                        patterns.keys().map(|pattern| (pattern.clone(), json!(true))).collect::<Map<_, _>>().into()
+                    }
+                    (_, value) => value.cloned().unwrap_or_default(),
+                };
+                schema.insert(keyword.clone(), value);
+            }
+            self.sites.push(Site { path: path.to_owned(), keywords: found, schema: Value::Object(schema) });
+        }
+    }
+}
+
+fn is_known_format(value: &Value) -> bool {
+    value.as_str().is_some_and(is_format)
+}
+
+fn refuse<T>(path: &str, reason: &str) -> Result<T, Refused> {
+    Err(Refused { path: path.to_owned(), reason: reason.to_owned() })
+}
+
+fn types(value: &Value, path: &str) -> Result<Value, Refused> {
+    let is_type = |value: &Value| value.as_str().is_some_and(|name| TYPES.contains(&name));
+    let known = match value {
+        Value::Array(all) => !all.is_empty() && all.iter().all(is_type),
+        one => is_type(one),
+    };
+    if known { Ok(value.clone()) } else { refuse(path, &format!("must be of {}", TYPES.join(", "))) }
+}
+
+/// Whether a keyword that cannot be held constrains nothing, or is held in another way.
+fn is_trivial(keyword: &str, value: &Value, members: &Map<String, Value>) -> bool {
+    match keyword {
+        "uniqueItems" => *value == Value::Bool(false),
+        "propertyNames" => {
+            let says = |key: &str| value.get(key).is_some();
+            *value == Value::Bool(true)
+                || says("enum")
+                || says("const")
+                || says("pattern")
+                || value.as_object().is_some_and(|names| names.keys().all(|key| key == "type"))
+        }
+        // Objects are closed in any case.
+        "unevaluatedProperties" | "unevaluatedItems" => value.is_boolean(),
+        "minContains" | "maxContains" => !members.contains_key("contains"),
+        "then" | "else" => !members.contains_key("if"),
+        _ => false,
+    }
+}
+
+/// `propertyNames` of a list or of a pattern, as properties of these names.
+fn names_of_properties(members: &Map<String, Value>, out: &mut Map<String, Value>) {
+    let Some(names) = members.get("propertyNames") else { return };
+    let value = out.get("additionalProperties").cloned().unwrap_or(Value::Bool(true));
+    let listed =
+        names.get("enum").and_then(Value::as_array).cloned().or_else(|| Some(vec![names.get("const")?.clone()]));
+    let (place, names): (&str, Vec<&str>) = match (&listed, names.get("pattern").and_then(Value::as_str)) {
+        (Some(listed), _) => ("properties", listed.iter().filter_map(Value::as_str).collect()),
+        (None, Some(pattern)) => ("patternProperties", vec![pattern]),
+        (None, None) => return,
+    };
+    if let Some(members) = out.entry(place).or_insert_with(|| json!({})).as_object_mut() {
+        for name in names {
+            members.entry(name).or_insert(value.clone());
+        }
+    }
+    out.insert("additionalProperties".into(), Value::Bool(false));
+}
+
+/// A pointer in a fragment, with its percent signs resolved.
+fn decoded(pointer: &str) -> String {
+    let mut bytes = Vec::with_capacity(pointer.len());
+    let mut rest = pointer.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

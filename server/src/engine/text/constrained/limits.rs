@@ -1,0 +1,112 @@
+//! The bounds on grammars and on the work that they may cause.
+
+use std::{collections::HashSet, time::Duration};
+
+use llguidance::api::ParserLimits;
+
+use crate::engine::{Grammar, Rules};
+
+/// Bytes of a regex or of a Lark text, in which the schemas of 128 functions must fit, or of a schema's JSON.
+const MAX_SOURCE: usize = 2 << 20;
+/// Brackets open at once in a regex or a Lark text. The parser of JSON has a bound of its own.
+const MAX_NESTING: usize = 200;
+/// The compiler makes a state for every remainder of a division, and nothing else bounds them.
+const MAX_DIVISOR: u64 = 10_000;
+/// The compiler recurses along references. The longest chain that a source can hold fits in this stack, in bytes.
+pub const STACK: usize = 256 << 20;
+/// A compilation that takes longer is given up.
+pub const COMPILE_TIME: Duration = Duration::from_secs(4);
+/// A request waits so long for its turn to compile.
+pub const WAIT_TIME: Duration = Duration::from_secs(5);
+/// Compilations that run at once, of all tenants together and of one.
+pub const COMPILING: usize = 4;
+pub const COMPILING_PER_TENANT: usize = 2;
+/// Compilations that wait for their turn, of all tenants together and of one.
+pub const WAITING: usize = 128;
+pub const WAITING_PER_TENANT: usize = 32;
+/// Tenants whose compiled grammars are kept, and grammars kept of each: a chat sends its schema with every turn.
+pub const CACHED_TENANTS: u64 = 64;
+pub const CACHED_GRAMMARS: u64 = 16;
+/// Tokens of the longest completion that is searched for.
+pub const MAX_COMPLETION: usize = 4096;
+
+/// The bounds on llguidance's own work.
+pub fn parser_limits() -> ParserLimits {
+    ParserLimits {
+        initial_lexer_fuel: 2_000_000,
+        step_lexer_fuel: 200_000,
+        step_max_items: 50_000,
+        // A state takes one or two kilobytes.
+        max_lexer_states: 25_000,
+        // Errors would quote the grammar and the output.
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
+}
+
+/// Refuses a source that would take the compiler too much memory, stack or time.
+///
+/// # Errors
+/// Says which bound it passes.
+pub fn check_source(grammar: &Grammar, source: &str) -> Result<(), String> {
+    if source.len() > MAX_SOURCE {
+        return Err(format!("The grammar has {} bytes; at most {MAX_SOURCE} are allowed.", source.len()));
+    }
+    if !matches!(grammar.rules, Rules::JsonSchema(_)) && nesting(source) > MAX_NESTING {
+        return Err(format!("The grammar has more than {MAX_NESTING} brackets open at once."));
+    }
+    if divisors(source) > MAX_DIVISOR {
+        return Err(format!("The numbers of 'multipleOf' multiply to more than {MAX_DIVISOR}."));
+    }
+    Ok(())
+}
+
+/// The product of all different numbers of `multipleOf`, by their digits. A Lark text may hold schemas, so it is searched
+/// too.
+fn divisors(source: &str) -> u64 {
+    // JSON may write any letter by its number.
+    let plain = source.split("\\u00").enumerate().fold(String::new(), |mut plain, (at, part)| {
+        let code = part.get(..2).filter(|_| at > 0).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        plain.extend(code.map(char::from));
+        plain + if code.is_some() { &part[2..] } else { part }
+    });
+    let numbers = plain.split("\"multipleOf\"").skip(1).filter_map(|rest| {
+        let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(end);
+        let digits = number.replace('.', "");
+        // A number that is larger, or has an exponent, is past the bound in any case.
+        let number = if after.starts_with(['e', 'E']) { u64::MAX } else { digits.parse().unwrap_or(u64::MAX) };
+        Some(number.max(1))
+    });
+    let different: HashSet<u64> = numbers.collect();
+    different.into_iter().fold(1, u64::saturating_mul)
+}
+
+/// The most brackets open at once. Those within strings count too.
+fn nesting(source: &str) -> usize {
+    let (mut open, mut most) = (0usize, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divisors_are_found_however_they_are_written() {
+        assert_eq!(divisors(r#"{"multipleOf": 5, "x": {"multipleOf":0.01}}"#), 5);
+        assert_eq!(divisors(r#"start: %json {"multipleOf" : 30, "y": {"multiple\u004ff": 7, "multipleOf":7}}"#), 210);
+        assert_eq!(divisors("{}"), 1);
+        assert_eq!(divisors(r#"{"multipleOf":99999999999999999999999}"#), u64::MAX);
+        assert_eq!(divisors(r#"{"multipleOf":1e8}"#), u64::MAX);
+    }
+}

@@ -1,0 +1,254 @@
+//! The metadata of a GGUF file: little-endian, a magic number, a version, two counts, then keys with typed values. Every
+//! length is checked against what the file has, so a damaged file is an error and never an allocation of its choice.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufReader, Read},
+    path::Path,
+};
+
+/// Arrays within arrays.
+const MAX_DEPTH: usize = 4;
+
+/// A value. Integers and floats of all widths are kept as the widest.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    Text(String),
+    Array(Vec<Value>),
+}
+
+/// All keys of a file.
+pub struct Metadata(HashMap<String, Value>);
+
+impl Metadata {
+    /// # Errors
+    /// The file cannot be read, or is no GGUF file.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let shown = path.display();
+        let file = File::open(path).map_err(|error| format!("cannot open {shown}: {error}"))?;
+        let bytes = file.metadata().map_err(|error| format!("cannot read {shown}: {error}"))?.len();
+        let mut reader = Reader { source: BufReader::new(file), left: bytes };
+        reader.metadata().map(Self).map_err(|error| format!("{shown} is not a GGUF file this server can read: {error}"))
+    }
+
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.0.get(key)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.0.get(key)?.as_number()
+    }
+
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        match self.0.get(key)? {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub fn array(&self, key: &str) -> Option<&[Value]> {
+        match self.0.get(key)? {
+            Value::Array(values) => Some(values),
+            _ => None,
+        }
+    }
+}
+
+impl Value {
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn as_number(&self) -> Option<u64> {
+        match self {
+            Self::Unsigned(value) => Some(*value),
+            Self::Signed(value) => u64::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    pub fn as_float(&self) -> Option<f64> {
+        match self {
+            Self::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+}
+
+struct Reader<R> {
+    source: R,
+    /// Bytes that the file still has.
+    left: u64,
+}
+
+impl<R: Read> Reader<R> {
+    fn metadata(&mut self) -> Result<HashMap<String, Value>, String> {
+        if &self.bytes::<4>()? != b"GGUF" {
+            return Err("it does not begin with `GGUF`".into());
+        }
+        let version = u32::from_le_bytes(self.bytes()?);
+        if !(2..=3).contains(&version) {
+            return Err(format!("its version is {version}, and 2 and 3 are known"));
+        }
+        let _tensors = self.u64()?;
+        let count = self.u64()?;
+        let mut all = HashMap::new();
+        for _ in 0..count {
+            let key = self.text()?;
+            let kind = u32::from_le_bytes(self.bytes()?);
+            let value = self.value(kind, 0).map_err(|error| format!("{key}: {error}"))?;
+            all.insert(key, value);
+        }
+        Ok(all)
+    }
+
+    fn value(&mut self, kind: u32, depth: usize) -> Result<Value, String> {
+        Ok(match kind {
+            0 => Value::Unsigned(u8::from_le_bytes(self.bytes()?).into()),
+            1 => Value::Signed(i8::from_le_bytes(self.bytes()?).into()),
+            2 => Value::Unsigned(u16::from_le_bytes(self.bytes()?).into()),
+            3 => Value::Signed(i16::from_le_bytes(self.bytes()?).into()),
+            4 => Value::Unsigned(u32::from_le_bytes(self.bytes()?).into()),
+            5 => Value::Signed(i32::from_le_bytes(self.bytes()?).into()),
+            6 => Value::Float(f32::from_le_bytes(self.bytes()?).into()),
+            7 => Value::Bool(u8::from_le_bytes(self.bytes()?) != 0),
+            8 => Value::Text(self.text()?),
+            9 if depth < MAX_DEPTH => {
+                let kind = u32::from_le_bytes(self.bytes()?);
+                let count = self.u64()?;
+                // Every value takes a byte at least.
+                if count > self.left {
+                    return Err(format!("an array of {count} values is longer than the file"));
+                }
+                (0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>().map(Value::Array)?
+            }
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.bytes()?)),
+            12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
+            other => return Err(format!("a value of the type {other} is not known")),
+        })
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        let length = self.u64()?;
+        if length > self.left {
+            return Err(format!("a text of {length} bytes is longer than the file"));
+        }
+        let mut bytes = Vec::new();
+        self.source.by_ref().take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        self.left -= length;
+        // Some files have tokens that are no UTF-8.
+        Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        self.source.read_exact(&mut bytes).map_err(|_| "it ends too early".to_owned())?;
+        self.left = self.left.saturating_sub(N as u64);
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+pub mod write {
+    //! GGUF files for tests: metadata alone.
+
+    use super::Value;
+
+    pub fn file(entries: &[(&str, Value)]) -> Vec<u8> {
+        let mut out = b"GGUF".to_vec();
+        out.extend(3u32.to_le_bytes());
+        out.extend(0u64.to_le_bytes());
+        out.extend((entries.len() as u64).to_le_bytes());
+        for (key, value) in entries {
+            text(&mut out, key);
+            out.extend(kind(value).to_le_bytes());
+            write(&mut out, value);
+        }
+        out
+    }
+
+    fn kind(value: &Value) -> u32 {
+        match value {
+            Value::Unsigned(_) => 10,
+            Value::Signed(_) => 5,
+            Value::Float(_) => 6,
+            Value::Bool(_) => 7,
+            Value::Text(_) => 8,
+            Value::Array(_) => 9,
+        }
+    }
+
+    fn write(out: &mut Vec<u8>, value: &Value) {
+        match value {
+            Value::Unsigned(value) => out.extend(value.to_le_bytes()),
+            Value::Signed(value) => out.extend((*value as i32).to_le_bytes()),
+            Value::Float(value) => out.extend((*value as f32).to_le_bytes()),
+            Value::Bool(value) => out.push(u8::from(*value)),
+            Value::Text(value) => text(out, value),
+            Value::Array(values) => {
+                out.extend(values.first().map_or(4, kind).to_le_bytes());
+                out.extend((values.len() as u64).to_le_bytes());
+                values.iter().for_each(|value| write(out, value));
+            }
+        }
+    }
+
+    fn text(out: &mut Vec<u8>, text: &str) {
+        out.extend((text.len() as u64).to_le_bytes());
+        out.extend(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<HashMap<String, Value>, String> {
+        Reader { source: bytes, left: bytes.len() as u64 }.metadata()
+    }
+
+    #[test]
+    fn values_of_every_type_are_read() {
+        let entries = [
+            ("a", Value::Text("é".into())),
+            ("b", Value::Array(vec![Value::Signed(-3), Value::Signed(4)])),
+            ("c", Value::Float(0.5)),
+            ("d", Value::Bool(true)),
+            ("e", Value::Unsigned(1 << 40)),
+            ("f", Value::Array(vec![])),
+        ];
+        let all = read(&write::file(&entries)).expect("it is read");
+        assert_eq!(all.len(), entries.len());
+        assert!(entries.iter().all(|(key, value)| all.get(*key) == Some(value)), "{all:?}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error() {
+        let whole = write::file(&[("key", Value::Array(vec![Value::Text("one".into()), Value::Text("two".into())]))]);
+        for end in 0..whole.len() {
+            assert!(read(&whole[..end]).is_err(), "cut after {end}");
+        }
+        // Any one byte that is wrong, among them lengths of exabytes.
+        for at in 0..whole.len() {
+            let mut wrong = whole.clone();
+            wrong[at] ^= 0xff;
+            let _ = read(&wrong);
+        }
+    }
+}

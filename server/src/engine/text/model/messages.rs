@@ -1,0 +1,221 @@
+//! Messages as a template takes them. Templates refuse what their authors did not think of: a system message after the
+//! first, two messages of a user in a row, two calls in one message. Some leave such messages out without a word. What a
+//! template does is found out once, by rendering a few short conversations; messages are then rewritten so that all their
+//! texts are shown.
+
+use crate::engine::{Message, Role, ToolCall, prompt::FunctionCall};
+
+/// What a template takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    pub system: System,
+    /// Messages of the user and of the assistant must alternate, the user's first.
+    pub alternates: bool,
+    /// A message has one call at most.
+    pub one_call: bool,
+}
+
+/// Where a template takes messages of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    Anywhere,
+    First,
+    Nowhere,
+}
+
+impl Rules {
+    /// Finds the rules of a template. `render` writes messages; `None` where the template refuses them.
+    pub fn probe(render: impl Fn(&[Message]) -> Option<String>) -> Self {
+        let shows = |messages: &[Message]| {
+            render(messages).is_some_and(|text| {
+                let words = messages.iter().map(|message| message.content.as_str());
+                let calls = messages.iter().flat_map(|message| &message.tool_calls);
+                words.chain(calls.map(|call| call.function.name.as_str())).all(|word| text.contains(word))
+            })
+        };
+        let [system, second] = ["Psalm", "Quartz"].map(|word| Message::text(Role::System, word));
+        let [ask, again] = ["Orchid", "Walnut"].map(|word| Message::text(Role::User, word));
+        let [answer, more] = ["Saddle", "Tundra"].map(|word| Message::text(Role::Assistant, word));
+        let within = [system.clone(), ask.clone(), answer.clone(), second, again.clone()];
+        let system = match (shows(&within), shows(&[system, ask.clone()])) {
+            (true, _) => System::Anywhere,
+            (false, true) => System::First,
+            (false, false) => System::Nowhere,
+        };
+        let repeats = shows(&[ask.clone(), again.clone()]) && shows(&[ask.clone(), answer, more, again]);
+        let call = |at: usize| {
+            let function = FunctionCall { name: ["copper", "violet"][at % 2].into(), arguments: serde_json::json!({}) };
+            ToolCall { id: format!("call{at:05}"), kind: "function", function }
+        };
+        let output = |at: usize| Message {
+            tool_call_id: Some(format!("call{at:05}")),
+            ..Message::text(Role::Tool, ["Ember", "Pebble"][at % 2])
+        };
+        let calls = |calls: Vec<ToolCall>| Message { tool_calls: calls, ..Message::text(Role::Assistant, "") };
+        let two = shows(&[ask.clone(), calls(vec![call(0), call(1)]), output(0), output(1)]);
+        let one = shows(&[ask, calls(vec![call(0)]), output(0)]);
+        Self { system, alternates: !repeats, one_call: one && !two }
+    }
+
+    /// The messages as the template takes them.
+    pub fn apply(&self, messages: &[Message]) -> Vec<Message> {
+        let mut messages = self.place_systems(messages);
+        if self.one_call {
+            messages = split_calls(messages);
+        }
+        if self.alternates { alternate(messages) } else { messages }
+    }
+
+    /// Joins the leading messages of the system, and puts all where the template takes them.
+    fn place_systems(&self, messages: &[Message]) -> Vec<Message> {
+        let leading = messages.iter().take_while(|message| message.role == Role::System).count();
+        let (leading, rest) = messages.split_at(leading);
+        let texts: Vec<&str> = leading.iter().map(|message| message.content.as_str()).collect();
+        let head = (!texts.is_empty()).then(|| texts.join("\n\n"));
+        let mut placed: Vec<Message> = rest
+            .iter()
+            .map(|message| match (message.role, self.system) {
+                (Role::System, System::First | System::Nowhere) => Message::text(Role::User, &message.content),
+                _ => message.clone(),
+            })
+            .collect();
+        match (head, self.system) {
+            (None, _) => {}
+            (Some(head), System::Anywhere | System::First) => placed.insert(0, Message::text(Role::System, head)),
+            (Some(head), System::Nowhere) => match placed.first_mut().filter(|message| message.role == Role::User) {
+                Some(first) => first.content = format!("{head}\n\n{}", first.content),
+                None => placed.insert(0, Message::text(Role::User, head)),
+            },
+        }
+        placed
+    }
+}
+
+/// Each call in a message of its own, its outputs after it.
+fn split_calls(messages: Vec<Message>) -> Vec<Message> {
+    let mut split = Vec::new();
+    let mut messages = messages.into_iter().peekable();
+    while let Some(message) = messages.next() {
+        if message.tool_calls.len() < 2 {
+            split.push(message);
+            continue;
+        }
+        let mut outputs = Vec::new();
+        while let Some(output) = messages.next_if(|message| message.role == Role::Tool) {
+            outputs.push(output);
+        }
+        let mut content = Some(message.content.clone());
+        for call in message.tool_calls {
+            let id = Some(call.id.clone());
+            let text = content.take().unwrap_or_default();
+            split.push(Message { tool_calls: vec![call], ..Message::text(Role::Assistant, text) });
+            let (own, others) = outputs.into_iter().partition(|output| output.tool_call_id == id);
+            split.extend::<Vec<Message>>(own);
+            outputs = others;
+        }
+        split.extend(outputs);
+    }
+    split
+}
+
+/// Joins messages of one role that follow on each other, and fills in those that are missing. Calls and their outputs are the
+/// assistant's part, which a message without a call ends.
+fn alternate(messages: Vec<Message>) -> Vec<Message> {
+    let mut out: Vec<Message> = Vec::new();
+    for message in messages {
+        let plain = |message: &Message| message.role == Role::Assistant && message.tool_calls.is_empty();
+        match (out.last_mut(), message.role) {
+            (None | Some(Message { role: Role::System, .. }), Role::Assistant | Role::Tool) => {
+                out.push(Message::text(Role::User, ""));
+                out.push(message);
+            }
+            (Some(last), Role::User) if last.role == Role::User => join(last, &message.content),
+            (Some(last), Role::Assistant) if plain(last) && plain(&message) => join(last, &message.content),
+            (Some(last), Role::Assistant) if plain(last) => {
+                last.tool_calls = message.tool_calls;
+                join(last, &message.content);
+            }
+            (Some(last), Role::User) if last.role == Role::Tool || !last.tool_calls.is_empty() => {
+                out.push(Message::text(Role::Assistant, ""));
+                out.push(message);
+            }
+            _ => out.push(message),
+        }
+    }
+    out
+}
+
+fn join(message: &mut Message, text: &str) {
+    match (message.content.is_empty(), text.is_empty()) {
+        (_, true) => {}
+        (true, false) => message.content = text.to_owned(),
+        (false, false) => message.content = format!("{}\n\n{text}", message.content),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(role: Role, content: &str) -> Message {
+        Message::text(role, content)
+    }
+
+    fn calls(ids: &[&str]) -> Message {
+        let call = |id: &&str| ToolCall {
+            id: (*id).to_owned(),
+            kind: "function",
+            function: FunctionCall { name: "f".into(), arguments: serde_json::json!({}) },
+        };
+        Message { tool_calls: ids.iter().map(call).collect(), ..text(Role::Assistant, "") }
+    }
+
+    fn output(id: &str) -> Message {
+        Message { tool_call_id: Some(id.into()), ..text(Role::Tool, id) }
+    }
+
+    const STRICT: Rules = Rules { system: System::Nowhere, alternates: true, one_call: true };
+
+    #[test]
+    fn a_strict_template_gets_every_text() {
+        let messages = [
+            text(Role::System, "a"),
+            text(Role::System, "b"),
+            text(Role::User, "1"),
+            text(Role::User, "2"),
+            text(Role::Assistant, "x"),
+            text(Role::System, "c"),
+            text(Role::User, "3"),
+        ];
+        let expected = [text(Role::User, "a\n\nb\n\n1\n\n2"), text(Role::Assistant, "x"), text(Role::User, "c\n\n3")];
+        assert_eq!(STRICT.apply(&messages), expected);
+        let free = Rules { system: System::Anywhere, alternates: false, one_call: false };
+        assert_eq!(free.apply(&messages)[0], text(Role::System, "a\n\nb"));
+        assert_eq!(free.apply(&messages)[1..], messages[2..]);
+        let first = Rules { system: System::First, ..free };
+        assert_eq!(first.apply(&messages)[4], text(Role::User, "c"));
+    }
+
+    #[test]
+    fn calls_come_one_by_one_with_their_outputs() {
+        let messages = [text(Role::User, "q"), calls(&["1", "2"]), output("2"), output("1"), text(Role::User, "r")];
+        let expected = [
+            text(Role::User, "q"),
+            calls(&["1"]),
+            output("1"),
+            calls(&["2"]),
+            output("2"),
+            text(Role::Assistant, ""),
+            text(Role::User, "r"),
+        ];
+        assert_eq!(STRICT.apply(&messages), expected);
+    }
+
+    #[test]
+    fn a_conversation_that_the_assistant_begins_has_a_user() {
+        let messages = [text(Role::System, "s"), text(Role::Assistant, "hello"), text(Role::User, "q")];
+        let rules = Rules { system: System::First, ..STRICT };
+        let roles: Vec<Role> = rules.apply(&messages).iter().map(|message| message.role).collect();
+        assert_eq!(roles, [Role::System, Role::User, Role::Assistant, Role::User]);
+    }
+}
