@@ -148,7 +148,7 @@ impl Team {
             Err(std::sync::TryLockError::WouldBlock) => return alone(chunks, work),
         };
         let Ok(count) = u32::try_from(chunks).map(|count| count.min(u32::MAX / 2)) else { return alone(chunks, work) };
-        if INSIDE.get() || self.helpers.is_empty() || count as usize != chunks {
+        if chunks <= 1 || INSIDE.get() || self.helpers.is_empty() || count as usize != chunks {
             return alone(chunks, work);
         }
         // SAFETY: only the lifetime is extended. The reference is used by threads that have claimed a chunk of this run

@@ -21,7 +21,7 @@ use crate::isa::Isa;
 /// Words of a block and row without those for halves.
 const WORDS: usize = 11;
 /// Words of a block and row with those for halves.
-const WORDS_WITH_HALVES: usize = 15;
+pub(crate) const WORDS_WITH_HALVES: usize = 15;
 /// Blocks that are quantised as one piece of work.
 const PIECE: usize = 128;
 
@@ -35,29 +35,31 @@ pub(crate) mod place {
 }
 
 /// A largest magnitude below this counts as zero: 127 divided by it would not be finite.
-const TINY: f32 = 1e-30;
+pub(crate) const TINY: f32 = 1e-30;
 
-/// One quantised block of a row.
-pub(crate) struct Quantised {
-    pub integers: [i32; 8],
-    pub d: f32,
-    /// Sums of the integers of the two halves.
-    pub sums: [i32; 2],
-}
-
-/// Quantises whole blocks of a row into a panel: the row's values, where its blocks begin in the panel, and the place.
-pub(crate) type Quantise = unsafe fn(&[f32], &mut [i32], Place);
-
-/// Where a row lies in a panel.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    /// The row's number in its panel.
-    pub row: usize,
+/// Some blocks of the rows of a panel.
+pub(crate) struct Piece<'a> {
+    /// The values, from the first row's first block on.
+    values: &'a [f32],
+    /// Values between two rows.
+    stride: usize,
     /// Rows of the panel.
     pub rows: usize,
+    /// Blocks of a row.
+    blocks: usize,
     /// Words of a block and row.
     pub words: usize,
 }
+
+impl<'a> Piece<'a> {
+    /// The values of a row's blocks.
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+        &self.values[row * self.stride..][..self.blocks * BLOCK]
+    }
+}
+
+/// Quantises a piece and writes all its words, block after block.
+pub(crate) type Quantise = unsafe fn(&Piece, &mut [i32]);
 
 /// Quantised rows.
 #[derive(Default)]
@@ -105,11 +107,10 @@ impl Panels {
                 let begin = start.0.add((first * layout.blocks + piece * count) * per_block);
                 std::slice::from_raw_parts_mut(begin, blocks * count * per_block)
             };
-            for row in 0..count {
-                let values = &rows[(first + row) * k + piece * BLOCK..][..blocks * BLOCK];
-                // SAFETY: `quantiser` returns a function for instructions that the machine has.
-                unsafe { quantise(values, to, Place { row, rows: count, words: per_block }) };
-            }
+            let values = &rows[first * k + piece * BLOCK..];
+            let piece = Piece { values, stride: k, rows: count, blocks, words: per_block };
+            // SAFETY: `quantiser` returns a function for instructions that the machine has.
+            unsafe { quantise(&piece, to) };
         };
         // A fork costs more than a few blocks.
         if self.rows * self.blocks <= PIECE {
@@ -159,14 +160,14 @@ unsafe impl Sync for Words {}
 fn quantiser(isa: Isa) -> Quantise {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => super::avx512::quantise,
+        Isa::Avx512 | Isa::AvxVnni | Isa::Avx2 => super::quantise_avx2::quantise,
         _ => quantise,
     }
 }
 
 /// The scale of a block and its inverse, from the bits of the largest magnitude. If that is not finite the scale is not a
 /// number, and the integers are to be 0.
-pub(crate) fn scale(largest: u32) -> (f32, f32) {
+fn scale(largest: u32) -> (f32, f32) {
     let largest = f32::from_bits(largest);
     match largest {
         _ if !largest.is_finite() => (f32::NAN, 0.0),
@@ -175,37 +176,34 @@ pub(crate) fn scale(largest: u32) -> (f32, f32) {
     }
 }
 
-/// Writes a block of a row to a panel. `to` begins with the block.
-#[inline(always)]
-pub(crate) fn store(block: &Quantised, to: &mut [i32], place: Place) {
-    let Place { row, rows, words } = place;
-    let to = &mut to[..rows * words];
-    let sum = block.sums[0] + block.sums[1];
-    let mut set = |word: usize, value: i32| to[word * rows + row] = value;
-    block.integers.iter().enumerate().for_each(|(word, value)| set(word, *value));
-    set(place::D, block.d.to_bits().cast_signed());
-    set(place::D_SUM, (block.d * sum as f32).to_bits().cast_signed());
-    set(place::SUM, -128 * sum);
-    if words == WORDS_WITH_HALVES {
-        for (half, sum) in block.sums.iter().enumerate() {
-            set(place::HALF_SUM + half, -128 * sum);
-            set(place::HALF_D_SUM + half, (block.d * *sum as f32).to_bits().cast_signed());
-        }
-    }
-}
-
 /// See [`Quantise`]; for any machine.
-fn quantise(values: &[f32], to: &mut [i32], place: Place) {
-    let per_block = place.rows * place.words;
-    for (values, to) in values.chunks_exact(BLOCK).zip(to.chunks_exact_mut(per_block)) {
-        let largest = values.iter().fold(0, |largest, value| u32::max(largest, value.to_bits() & !(1 << 31)));
-        let (d, inverse) = scale(largest);
-        let mut block = Quantised { integers: [0; 8], d, sums: [0; 2] };
-        for (group, (integers, values)) in block.integers.iter_mut().zip(values.chunks_exact(4)).enumerate() {
-            let bytes = [0, 1, 2, 3].map(|i| (values[i] * inverse).round_ties_even() as i8);
-            block.sums[group / 4] += bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
-            *integers = i32::from_le_bytes(bytes.map(i8::cast_unsigned));
+fn quantise(piece: &Piece, to: &mut [i32]) {
+    for row in 0..piece.rows {
+        let blocks = to.chunks_exact_mut(piece.rows * piece.words);
+        for (values, to) in piece.row(row).chunks_exact(BLOCK).zip(blocks) {
+            // Bits compare as magnitudes do, and what is not a number is larger than all.
+            let largest = values.iter().fold(0, |largest, value| u32::max(largest, value.to_bits() & !(1 << 31)));
+            let (d, inverse) = scale(largest);
+            let mut integers = [0i8; BLOCK];
+            if !d.is_nan() {
+                integers.iter_mut().zip(values).for_each(|(to, value)| *to = (value * inverse).round_ties_even() as i8);
+            }
+            let mut set = |word: usize, value: i32| to[word * piece.rows + row] = value;
+            for (group, bytes) in integers.chunks_exact(4).enumerate() {
+                set(group, i32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[i].cast_unsigned())));
+            }
+            let sum = |integers: &[i8]| integers.iter().map(|integer| i32::from(*integer)).sum::<i32>();
+            let scaled = |sum: i32| (d * sum as f32).to_bits().cast_signed();
+            let halves = [sum(&integers[..16]), sum(&integers[16..])];
+            set(place::D, d.to_bits().cast_signed());
+            set(place::D_SUM, scaled(halves[0] + halves[1]));
+            set(place::SUM, -128 * (halves[0] + halves[1]));
+            if piece.words == WORDS_WITH_HALVES {
+                for (half, sum) in halves.into_iter().enumerate() {
+                    set(place::HALF_SUM + half, -128 * sum);
+                    set(place::HALF_D_SUM + half, scaled(sum));
+                }
+            }
         }
-        store(&block, to, place);
     }
 }

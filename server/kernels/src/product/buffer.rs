@@ -1,22 +1,66 @@
-//! Memory for packed weights: aligned to cache lines, in huge pages where the system has them, written once.
+//! Memory for packed weights: in huge pages where the system has them, written once.
+//!
+//! With pages of 4 KiB a product of one row waits for misses of the address cache, and hardware prefetching stops at the end
+//! of each page: reading is slower by a third. Weights of a small model are smaller than a huge page, so they share arenas.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::{
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-/// Alignment of a small buffer: a cache line, and a vector of 512 bits.
+/// Alignment of a buffer: a cache line, and a vector of 512 bits.
 const LINE: usize = 64;
 /// Size and alignment of a huge page.
 const HUGE: usize = 1 << 21;
+/// Bytes of an arena. Its pages take memory when they are first written.
+const ARENA: usize = 16 * HUGE;
 
-/// Initialised bytes of fixed length.
-pub(crate) struct Buffer {
+/// The arena in which the next buffer is placed, and the bytes of it that are taken.
+static OPEN: Mutex<Option<(Arc<Arena>, usize)>> = Mutex::new(None);
+
+/// Memory that lives as long as one of its buffers.
+struct Arena {
     start: *mut u8,
     layout: Layout,
 }
 
-// SAFETY: the buffer owns its memory, and shared access only reads it.
-unsafe impl Send for Buffer {}
+// SAFETY: an arena owns its memory. Buffers are disjoint, and each is written by its maker alone before it is shared.
+unsafe impl Send for Arena {}
 // SAFETY: as above.
-unsafe impl Sync for Buffer {}
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    fn new(bytes: usize) -> Self {
+        let align = if bytes >= HUGE { HUGE } else { LINE };
+        let layout = Layout::from_size_align(bytes.max(1), align).expect("a weight fits the address space");
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc(layout) };
+        if start.is_null() {
+            handle_alloc_error(layout);
+        }
+        #[cfg(target_os = "linux")]
+        if bytes >= HUGE {
+            // SAFETY: the range is this arena's own allocation; the advice does not change its contents. A refusal is
+            // harmless.
+            unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        Self { start, layout }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.start, self.layout) };
+    }
+}
+
+/// Bytes of fixed length, initialised.
+pub(crate) struct Buffer {
+    arena: Arc<Arena>,
+    begin: usize,
+    bytes: usize,
+}
 
 impl Buffer {
     /// Allocates `parts` parts of `part_bytes` bytes each. `fill` gets the number of a part and the part, zeroed, and writes
@@ -30,26 +74,14 @@ impl Buffer {
         run: impl Fn(usize, &(dyn Fn(usize) + Sync)),
         fill: impl Fn(usize, &mut [u8]) + Sync,
     ) -> Self {
-        let bytes = parts.checked_mul(part_bytes).expect("a weight fits the address space");
-        let align = if bytes >= HUGE { HUGE } else { LINE };
-        let layout = Layout::from_size_align(bytes.max(1), align).expect("a weight fits the address space");
-        // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc(layout) };
-        if start.is_null() {
-            handle_alloc_error(layout);
-        }
-        let buffer = Self { start, layout };
-        if bytes >= HUGE {
-            buffer.ask_for_huge_pages();
-        }
-        let base = Base(start);
+        let buffer = Self::reserve(parts.checked_mul(part_bytes).expect("a weight fits the address space"));
+        let shared = &buffer;
         run(parts, &|part| {
             assert!(part < parts, "a part of the buffer");
-            let base = &base;
-            // SAFETY: parts do not overlap and lie inside the allocation, and no part is filled by two calls at once. The
+            // SAFETY: parts do not overlap and lie inside the reserved bytes, and no part is filled by two calls at once. The
             // bytes are zeroed before a slice of them is made.
             let slice = unsafe {
-                let begin = base.0.add(part * part_bytes);
+                let begin = shared.arena.start.add(shared.begin + part * part_bytes);
                 begin.write_bytes(0, part_bytes);
                 std::slice::from_raw_parts_mut(begin, part_bytes)
             };
@@ -58,29 +90,20 @@ impl Buffer {
         buffer
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: `filled` has written all bytes, and nobody writes them again.
-        unsafe { std::slice::from_raw_parts(self.start, self.layout.size()) }
-    }
-
-    /// Fewer misses of the address cache, and hardware prefetching that does not stop each 4 KiB.
-    fn ask_for_huge_pages(&self) {
-        #[cfg(target_os = "linux")]
-        // SAFETY: the range is this buffer's own allocation; the advice does not change its contents. A refusal is harmless.
-        unsafe {
-            libc::madvise(self.start.cast(), self.layout.size(), libc::MADV_HUGEPAGE);
+    /// Takes bytes that no other buffer has.
+    fn reserve(bytes: usize) -> Self {
+        if bytes > ARENA / 4 {
+            return Self { arena: Arc::new(Arena::new(bytes)), begin: 0, bytes };
         }
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = open.take().filter(|(_, taken)| ARENA - taken >= bytes);
+        let (arena, begin) = fitting.unwrap_or_else(|| (Arc::new(Arena::new(ARENA)), 0));
+        *open = Some((Arc::clone(&arena), begin + bytes.next_multiple_of(LINE)));
+        Self { arena, begin, bytes }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `filled` has written all of these bytes, and nobody writes them again.
+        unsafe { std::slice::from_raw_parts(self.arena.start.add(self.begin), self.bytes) }
     }
 }
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `filled` with this layout.
-        unsafe { dealloc(self.start, self.layout) };
-    }
-}
-
-/// Start of the memory that threads fill in parts.
-struct Base(*mut u8);
-// SAFETY: `Buffer::filled` hands disjoint parts to the threads.
-unsafe impl Sync for Base {}

@@ -9,19 +9,27 @@
 //! |---|---|
 //! | `format` | the ggml types that can be packed |
 //! | `tiles`, `buffer` | the packed layout, and its memory |
-//! | `activations` | inputs in 8 bits |
+//! | `activations`, `quantise_avx2` | inputs in 8 bits |
 //! | `multiply` | how work is cut, and the choice of a kernel |
-//! | `portable`, `avx512`, `avx2`, `neon` | kernels |
+//! | `kernel` | the computation of a tile, for all instruction sets |
+//! | `portable`, `avx512`, `avx2`, `neon` | the vectors of an instruction set |
 //! | `storage` | candle's interface, and products that share their input |
 //! | `rows` | single rows of a weight, for embedding tables |
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod buffer;
 mod format;
+mod kernel;
 mod multiply;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod quantise_avx2;
 mod storage;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@ use super::{
     Executor,
     activations::{Panel, Panels},
     format::{Kind, with_kind},
-    portable,
     tiles::{BLOCK, Packed, ROWS},
 };
 use crate::isa::Isa;
@@ -19,7 +18,6 @@ pub(crate) struct Call {
     pub blocks: usize,
     /// The panel.
     pub panel: *const i32,
-    pub rows: usize,
     /// Words of a block of the panel, all rows together.
     pub words: usize,
     /// The output of the panel's first row and the first tile's first row.
@@ -48,8 +46,8 @@ pub(crate) struct Job<'a> {
 pub(crate) fn panel_rows(isa: Isa) -> usize {
     match isa {
         Isa::Avx512 => 8,
-        Isa::AvxVnni | Isa::Avx2 | Isa::Neon => 4,
-        Isa::Portable => 8,
+        Isa::AvxVnni => 6,
+        Isa::Avx2 | Isa::Neon | Isa::Portable => 4,
     }
 }
 
@@ -57,10 +55,13 @@ fn kernel<K: Kind>(isa: Isa, rows: usize) -> Kernel {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => super::avx512::kernel::<K>(rows),
-        _ => {
-            let _ = rows;
-            portable::tiles::<K>
-        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => super::avx2::vnni::kernel::<K>(rows),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => super::avx2::kernel::<K>(rows),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => super::neon::kernel::<K>(rows),
+        _ => super::portable::kernel::<K>(rows),
     }
 }
 
@@ -154,7 +155,6 @@ unsafe fn compute(job: &Job, first: usize, tiles: usize, panel: Panel, isa: Isa)
         tile_bytes: weight.tile_bytes(),
         blocks,
         panel: panel.words.as_ptr(),
-        rows: panel.rows,
         words: panel.words.len() / blocks,
         // SAFETY: the row and the column exist, by the caller's promise and as `first` is a tile of the weight.
         out: unsafe { job.out.add(panel.first * weight.n + first * ROWS) },

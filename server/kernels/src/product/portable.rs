@@ -1,133 +1,127 @@
-//! The kernel for any machine, and the order of operations that all kernels follow.
+//! Vectors for any machine: arrays of 16 lanes, a whole tile.
 
-use super::{
-    activations::place,
-    format::{Kind, Scales},
-    multiply::Call,
-    tiles::{ROWS, unit_bytes},
-};
 use half::f16;
 
-/// Integers of a block of a tile, as [group][row][column].
-type Integers = [[[u8; 4]; ROWS]; 8];
+use super::{
+    format::Kind,
+    kernel::{Vectors, kernels},
+};
 
-/// See [`super::multiply::Kernel`]; for any number of rows.
+/// Plain Rust.
+struct Portable;
+
+kernels!(Portable, [], 1: 1, 2: 1, 3: 1, 4: 1);
+
+const LANES: usize = 16;
+
+/// Reads `N` bytes.
 ///
 /// # Safety
-/// As [`super::multiply::Kernel`].
-pub(crate) unsafe fn tiles<K: Kind>(call: &Call) {
-    // SAFETY: the caller vouches for both lengths.
-    let (weights, panel) = unsafe {
-        (
-            std::slice::from_raw_parts(call.weights, call.tiles * call.tile_bytes),
-            std::slice::from_raw_parts(call.panel, call.blocks * call.words),
-        )
-    };
-    for (number, tile) in weights.chunks_exact(call.tile_bytes).enumerate() {
-        let columns = (call.columns - number * ROWS).min(ROWS);
-        for row in 0..call.rows {
-            let sums = dot::<K>(tile, panel, call, row);
-            for (column, sum) in sums.into_iter().enumerate().take(columns) {
-                // SAFETY: the row and the column exist, by the caller's promise.
-                unsafe { call.out.add(row * call.stride + number * ROWS + column).write(sum) };
-            }
-        }
-    }
+/// They can be read.
+unsafe fn bytes<const N: usize>(at: *const u8) -> [u8; N] {
+    // SAFETY: as the caller vouches.
+    unsafe { at.cast::<[u8; N]>().read() }
 }
 
-/// The products of a tile's 16 rows with one row of the panel.
-fn dot<K: Kind>(tile: &[u8], panel: &[i32], call: &Call, row: usize) -> [f32; ROWS] {
-    let mut sums = [0f32; ROWS];
-    let units = tile.chunks_exact(unit_bytes(K::SCALES, K::BITS));
-    let rows = call.rows;
-    for (unit, blocks) in units.zip(panel.chunks(K::SCALES.blocks() * call.words)) {
-        let (head, integers) = unit.split_at(K::SCALES.head());
-        let half = |at: usize| move |r: usize| f16::from_le_bytes([head[at + 2 * r], head[at + 2 * r + 1]]).to_f32();
-        for (slot, (words, integers)) in
-            blocks.chunks_exact(call.words).zip(integers.chunks_exact(K::BITS * 64)).enumerate()
-        {
-            let word = |place: usize| words[place * rows + row];
-            let float = |place: usize| f32::from_bits(word(place).cast_unsigned());
-            let weights = unpack::<K>(integers);
-            let code = |r: usize| head[64 + slot * 32 + r];
-            let d = float(place::D);
-            let whole = |r| (products(&weights, r, 0..8, word) + offset::<K>(word(place::SUM))) as f32;
-            let halves = |r| {
-                [0, 1].map(|h| {
-                    (products(&weights, r, 4 * h..4 * h + 4, word) + offset::<K>(word(place::HALF_SUM + h))) as f32
-                })
-            };
-            for (r, sum) in sums.iter_mut().enumerate() {
-                match K::SCALES {
-                    Scales::Plain => *sum = (half(slot * 32)(r) * d).mul_add(whole(r), *sum),
-                    Scales::PlainMin => {
-                        *sum = (half(slot * 64)(r) * d).mul_add(whole(r), *sum);
-                        *sum = half(slot * 64 + 32)(r).mul_add(float(place::D_SUM), *sum);
-                    }
-                    Scales::SuperMin => {
-                        let (scale, min) = (half(0)(r) * f32::from(code(r)), half(32)(r) * f32::from(code(r + 16)));
-                        *sum = (scale * d).mul_add(whole(r), *sum);
-                        *sum = (-min).mul_add(float(place::D_SUM), *sum);
-                    }
-                    Scales::Half => {
-                        let [first, second] = halves(r);
-                        let scale = |h: usize| half(0)(r) * f32::from(code(r + 16 * h) as i8);
-                        *sum = second.mul_add(scale(1), first * scale(0)).mul_add(d, *sum);
-                    }
-                    Scales::HalfMin => {
-                        let [first, second] = halves(r);
-                        let scale = |h: usize| half(0)(r) * f32::from(code(r + 16 * h) & 15);
-                        let min = |h: usize| half(32)(r) * f32::from(code(r + 16 * h) >> 4);
-                        *sum = second.mul_add(scale(1), first * scale(0)).mul_add(d, *sum);
-                        *sum = (-min(0)).mul_add(float(place::HALF_D_SUM), *sum);
-                        *sum = (-min(1)).mul_add(float(place::HALF_D_SUM + 1), *sum);
-                    }
+impl Vectors for Portable {
+    const LANES: usize = LANES;
+    const SUBTRACTS: bool = false;
+    type Float = [f32; LANES];
+    type Int = [i32; LANES];
+    type Bytes = [u8; 4 * LANES];
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self::Float {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn splat_int(value: i32) -> Self::Int {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn from_half(at: *const u8) -> Self::Float {
+        // SAFETY: the caller vouches for 32 bytes.
+        let bytes: [u8; 2 * LANES] = unsafe { bytes(at) };
+        std::array::from_fn(|lane| f16::from_le_bytes([bytes[2 * lane], bytes[2 * lane + 1]]).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn from_unsigned(at: *const u8) -> Self::Float {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { bytes::<LANES>(at) }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn from_signed(at: *const u8) -> Self::Float {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { bytes::<LANES>(at) }.map(|byte| f32::from(byte.cast_signed()))
+    }
+
+    #[inline(always)]
+    unsafe fn from_nibbles(at: *const u8) -> [Self::Float; 2] {
+        // SAFETY: the caller vouches for 16 bytes.
+        let bytes = unsafe { bytes::<LANES>(at) };
+        [bytes.map(|byte| f32::from(byte & 15)), bytes.map(|byte| f32::from(byte >> 4))]
+    }
+
+    #[inline(always)]
+    unsafe fn from_int(ints: Self::Int) -> Self::Float {
+        ints.map(|int| int as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Float, b: Self::Float) -> Self::Float {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float {
+        std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn mul_sub(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float {
+        std::array::from_fn(|lane| (-a[lane]).mul_add(b[lane], c[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn store(floats: Self::Float, to: *mut f32, count: usize) {
+        // SAFETY: the caller vouches for `count` floats, at most LANES.
+        unsafe { to.copy_from_nonoverlapping(floats.as_ptr(), count) };
+    }
+
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Self::Bytes {
+        // SAFETY: the caller vouches for 64 bytes.
+        unsafe { bytes(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn shift(bytes: Self::Bytes, right: i32, mask: u8) -> Self::Bytes {
+        bytes.map(|byte| (if right < 0 { byte << -right } else { byte >> right }) & mask)
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        std::array::from_fn(|byte| a[byte] | b[byte])
+    }
+
+    #[inline(always)]
+    unsafe fn dot4<K: Kind, const M: usize>(dots: &mut [Self::Int; M], weights: [Self::Bytes; 4], panel: *const i32) {
+        for (group, weights) in weights.iter().enumerate() {
+            for (row, dot) in dots.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for the panel's words.
+                let word = unsafe { panel.add(group * M + row).read() };
+                let activations = word.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
+                for (dot, weights) in dot.iter_mut().zip(weights.chunks_exact(4)) {
+                    *dot += weights.iter().zip(activations).map(|(weight, x)| i32::from(*weight) * x).sum::<i32>();
                 }
             }
         }
     }
-    sums
-}
 
-/// The correction for what is subtracted from the weights' integers, from -128 times the sum of the activations.
-fn offset<K: Kind>(sum: i32) -> i32 {
-    if K::OFFSET == 0 { 0 } else { sum >> (7 - K::OFFSET.trailing_zeros()) }
-}
-
-/// Products of some groups of one row of a tile with the activations.
-fn products(weights: &Integers, row: usize, groups: std::ops::Range<usize>, word: impl Fn(usize) -> i32) -> i32 {
-    let mut sum = 0;
-    for group in groups {
-        let activations = word(group).to_le_bytes();
-        let weights = weights[group][row];
-        for (weight, activation) in weights.into_iter().zip(activations) {
-            sum += i32::from(weight) * i32::from(activation.cast_signed());
-        }
-    }
-    sum
-}
-
-/// Joins the planes of a block.
-fn unpack<K: Kind>(planes: &[u8]) -> Integers {
-    let mut integers = [[[0; 4]; ROWS]; 8];
-    let (first, second) = match K::BITS {
-        8 => (8, 0),
-        6 => (4, 2),
-        5 => (4, 1),
-        3 => (2, 1),
-        bits => (bits, 0),
-    };
-    let bits = |width: usize, plane: usize, group: usize, lane: usize| {
-        let (vector, shift) = (group * width / 8, group * width % 8);
-        (planes[(plane + vector) * 64 + lane] >> shift) & (u8::MAX >> (8 - width))
-    };
-    for (group, rows) in integers.iter_mut().enumerate() {
-        for (lane, integer) in rows.as_flattened_mut().iter_mut().enumerate() {
-            *integer = bits(first, 0, group, lane);
-            if second > 0 {
-                *integer |= bits(second, first, group, lane) << first;
-            }
-        }
-    }
-    integers
+    #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
 }
