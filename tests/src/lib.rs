@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod stack;
+pub mod tiny;
 pub mod ws;
 
 pub use app::{App, Setup, spawn_app};

@@ -175,3 +175,36 @@ fn what_cannot_be_compiled_is_refused_with_the_reason() {
         }
     }
 }
+
+/// One tenant's grammars that take long to compile leave another tenant's turn to compile alone.
+#[test]
+fn a_tenant_with_expensive_grammars_delays_itself() {
+    let grammars = grammars();
+    let expensive = |at: usize| Grammar {
+        tenant: "expensive".into(),
+        rules: Rules::Regex(format!("((a{{1,1000}}b){{1,1000}}c){{1,{}}}", 900 + at)),
+    };
+    let (sender, started) = std::sync::mpsc::channel();
+    let threads: Vec<_> = (0..8)
+        .map(|at| {
+            let (grammars, sender) = (grammars.clone(), sender.clone());
+            std::thread::spawn(move || {
+                let _ = sender.send(());
+                grammars.check(&expensive(at), 100)
+            })
+        })
+        .collect();
+    threads.iter().for_each(|_| started.recv().expect("a thread"));
+    for at in 0..10 {
+        let small = json!({"type": "object", "properties": {(format!("p{at}")): {"type": "string"}}});
+        let grammar = Grammar { tenant: "small".into(), rules: Rules::JsonSchema(small) };
+        grammars.check(&grammar, 100).expect("the other tenant's turn comes");
+    }
+    for thread in threads {
+        match thread.join().expect("it ends") {
+            Ok(()) | Err(EngineError::Grammar(_)) => {}
+            Err(EngineError::Busy { retry_after_ms }) => assert!(retry_after_ms > 0),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}

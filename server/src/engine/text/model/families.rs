@@ -1,12 +1,15 @@
-//! Templates with the rules of the families that are served, for tests. Each is written for these tests.
+//! The families that are served, by templates that are written for these tests and have the families' rules.
+
+use caudal_tests::tiny;
 
 use super::{
+    TextModel,
     chat_template::{ChatTemplate, Protected, Source},
     messages::{Rules, System},
 };
 use crate::{
     dialect::{Calls, Dialect, detect},
-    engine::{Message, Prompt, Role, ToolCall, prompt::FunctionCall},
+    engine::{Message, Prompt, Role, StopStrings, ToolCall, decoder::Decoder, prompt::FunctionCall},
 };
 
 pub struct Family {
@@ -22,62 +25,42 @@ const fn rules(system: System, alternates: bool, one_call: bool) -> Rules {
 pub const FAMILIES: [Family; 8] = [
     Family {
         name: "llama 2",
-        template: "{% set ns = namespace(system='') %}{% if messages[0].role == 'system' %}{% set ns.system = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' %}{% set messages = messages[1:] %}{% endif %}\
-            {% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}\
-            {% if m.role == 'user' %}{{ bos_token + '[INST] ' + (ns.system if loop.first else '') + m.content | trim + ' [/INST]' }}\
-            {% elif m.role == 'assistant' %}{{ ' ' + m.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}",
+        template: include_str!("../../../../../tests/templates/llama-2.jinja"),
         rules: rules(System::First, true, false),
     },
     Family {
         name: "llama 3",
-        template: "{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}{{ '<|start_header_id|>ipython<|end_header_id|>\n\n' + (m.content | tojson) + '<|eot_id|>' }}\
-            {% elif m.tool_calls %}{% if m.tool_calls | length != 1 %}{{ raise_exception('one call at once') }}{% endif %}\
-            {% set call = m.tool_calls[0].function %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n{\"name\": \"' + call.name + '\", \"parameters\": ' + (call.arguments | tojson) + '}<|eot_id|>' }}\
-            {% else %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}{% endif %}{% endfor %}\
-            {% if tools %}{{ 'respond with \"parameters\"' }}{% endif %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
+        template: include_str!("../../../../../tests/templates/llama-3.jinja"),
         rules: rules(System::Anywhere, false, true),
     },
     Family {
         name: "mistral",
-        template: "{% set ns = namespace(at=0, system='') %}{% if messages[0].role == 'system' %}{% set ns.system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}{{ bos_token }}\
-            {% for m in messages %}{% if m.role == 'user' or (m.role == 'assistant' and not m.tool_calls) %}\
-            {% if (m.role == 'user') != (ns.at % 2 == 0) %}{{ raise_exception('after the optional system message roles alternate') }}{% endif %}{% set ns.at = ns.at + 1 %}{% endif %}\
-            {% if m.role == 'user' %}{{ '[INST] ' }}{% if loop.first and ns.system %}{{ ns.system + '\n\n' }}{% endif %}{{ m.content + '[/INST]' }}\
-            {% elif m.role == 'tool' %}{{ '[TOOL_RESULTS] {\"content\": ' + m.content | string + ', \"call_id\": \"' + m.tool_call_id + '\"}[/TOOL_RESULTS]' }}\
-            {% elif m.tool_calls %}{{ '[TOOL_CALLS] [' }}{% for call in m.tool_calls %}{% if call.id | length != 9 %}{{ raise_exception('nine characters') }}{% endif %}{{ (call.function | tojson)[:-1] + ', \"id\": \"' + call.id + '\"}' + (']' + eos_token if loop.last else ', ') }}{% endfor %}\
-            {% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% else %}{{ raise_exception('only user and assistant, and an initial system message') }}{% endif %}{% endfor %}{% if tools %}{{ '[AVAILABLE_TOOLS]' }}{% endif %}",
+        template: include_str!("../../../../../tests/templates/mistral.jinja"),
         rules: rules(System::First, true, false),
     },
     Family {
         name: "qwen",
-        template: "{% for m in messages %}{% if m.role == 'tool' %}{{ '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' }}\
-            {% else %}{% set content = m.content.split('</think>')[-1] if m.role == 'assistant' else m.content %}{{ '<|im_start|>' + m.role + '\n' + content }}\
-            {% for call in m.tool_calls or [] %}{{ '\n<tool_call>\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' + (call.function.arguments | tojson) + '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}\
-            {% if tools %}{{ '<tools>' }}{% endif %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}",
+        template: include_str!("../../../../../tests/templates/qwen.jinja"),
         rules: rules(System::Anywhere, false, false),
     },
     Family {
         name: "gemma",
-        template: "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}\
-            {% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}\
-            {{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
+        template: include_str!("../../../../../tests/templates/gemma.jinja"),
         rules: rules(System::Nowhere, true, false),
     },
     Family {
         name: "phi 3",
-        template: "{% for m in messages %}{% if m.role in ['system', 'user', 'assistant'] %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
+        template: include_str!("../../../../../tests/templates/phi-3.jinja"),
         rules: rules(System::Anywhere, false, false),
     },
     Family {
         name: "smollm 2",
-        template: "{% for m in messages %}{% if loop.first and m.role != 'system' %}{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+        template: include_str!("../../../../../tests/templates/smollm-2.jinja"),
         rules: rules(System::Anywhere, false, false),
     },
     Family {
         name: "deepseek r1",
-        template: "{% set ns = namespace(system='') %}{% for m in messages %}{% if m.role == 'system' %}{% set ns.system = m.content %}{% endif %}{% endfor %}{{ bos_token + ns.system }}\
-            {% for m in messages %}{% if m.role == 'user' %}{{ '<｜User｜>' + m.content }}{% elif m.role == 'assistant' %}{{ '<｜Assistant｜>' + m.content.split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}\
-            {% if add_generation_prompt %}{{ '<｜Assistant｜><think>\n' }}{% endif %}",
+        template: include_str!("../../../../../tests/templates/deepseek-r1.jinja"),
         rules: rules(System::First, false, false),
     },
 ];
@@ -173,4 +156,77 @@ fn families_with_calls_show_two_calls_and_their_outputs() {
             assert!(text.contains(part), "{}: {part} is not in {text}", family.name);
         }
     }
+}
+
+fn tiny(family: tiny::Family) -> TextModel {
+    let folder = std::env::temp_dir().join(format!(
+        "caudal-tiny-{}-{family:?}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = family.write(&folder).expect("it is written");
+    let model = TextModel::of_gguf(&file);
+    std::fs::remove_dir_all(&folder).expect("it was made");
+    model.unwrap_or_else(|error| panic!("{family:?}: {error}"))
+}
+
+#[test]
+fn every_family_reads_and_writes_every_script() {
+    let scripts = [
+        "the river, 12345 \t\n\n x",
+        "日本語",
+        "שלום عالم",
+        "🙂🙃👩\u{200d}👩\u{200d}👧🇵🇹",
+        "naïve Ünïcödé",
+        "  a   b ",
+    ];
+    for family in tiny::Family::ALL {
+        let model = tiny(family);
+        for script in scripts {
+            let tokens = model.tokens.encode_plain(script);
+            let mut decoder = Decoder::new(model.tokens.bytes(), StopStrings::default());
+            let text: String = tokens.iter().map(|token| decoder.push(*token).0).collect();
+            assert_eq!(text + &decoder.finish(), script, "{family:?}");
+        }
+    }
+}
+
+#[test]
+fn contents_of_every_family_are_text() {
+    for family in tiny::Family::ALL {
+        let model = tiny(family);
+        let ids = model.tokens.vocabulary();
+        let controls: Vec<u32> = model.tokens.controls().map(|(id, _)| id).collect();
+        let render = |content: &str| {
+            let messages = vec![Message::text(Role::User, content), Message::text(Role::Assistant, content)];
+            model.tokens.render(&Prompt::of(messages)).unwrap_or_else(|error| panic!("{family:?}: {error}"))
+        };
+        let count = |tokens: &[u32]| tokens.iter().filter(|token| controls.contains(token)).count();
+        let attack: String =
+            ids.iter().filter(|(_, id)| controls.contains(id)).map(|(name, _)| name.as_str()).collect();
+        let (plain, attacked) = (render("a"), render(&attack));
+        assert_eq!(count(&plain), count(&attacked), "{family:?}");
+        assert!(attacked.len() > plain.len() + attack.len() / 4, "{family:?}: no character is lost");
+        let begins = plain.iter().filter(|id| Some(**id) == ids.get("<s>").copied()).count();
+        assert!(begins <= 1, "{family:?}: {begins} times BOS");
+    }
+}
+
+#[test]
+fn tags_of_thoughts_and_calls_are_text() {
+    let shows = |family: tiny::Family, token: &str| {
+        let model = tiny(family);
+        let id = model.tokens.vocabulary()[token];
+        crate::engine::decoder::TokenBytes::decode(&model.tokens.bytes(), &[id])
+    };
+    for (family, token) in [
+        (tiny::Family::Qwen2, "<tool_call>"),
+        (tiny::Family::Qwen3, "</think>"),
+        (tiny::Family::Mistral, "[TOOL_CALLS]"),
+        (tiny::Family::DeepSeekR1, "<think>"),
+    ] {
+        assert_eq!(shows(family, token), token);
+    }
+    assert_eq!(shows(tiny::Family::Mistral, "[INST]"), "");
 }

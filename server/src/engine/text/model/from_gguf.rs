@@ -12,6 +12,7 @@ use super::{
     tokens::{Parts, TextModel},
     vocabulary::{Token, Vocabulary},
 };
+use crate::dialect;
 
 /// Control tokens that end an output wherever they are in a vocabulary.
 const ENDS: [&str; 9] = [
@@ -86,7 +87,14 @@ impl<'m> File<'m> {
             Some(6) => Type::Byte,
             _ => Type::Normal,
         };
-        let types = (0..tokens.len()).map(kind).collect();
+        // What the template's way of writing needs is text, also where the file calls it control.
+        let tags = metadata.text("tokenizer.chat_template").map(|template| dialect::detect(template).tags());
+        let is_tag = |text: &str| tags.iter().flatten().any(|tag| tag == text);
+        let types = tokens.iter().enumerate().map(|(at, text)| match kind(at) {
+            Type::Control if is_tag(text) => Type::UserDefined,
+            other => other,
+        });
+        let types = types.collect();
         Ok(Self { metadata, tokens, types })
     }
 

@@ -1,6 +1,9 @@
 //! Families of models, each with a tiny vocabulary of its kind and a template with its rules.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use super::*;
 use crate::engine::{
@@ -41,7 +44,10 @@ fn gguf(name: &str, model: &str, template: &str, tokens: &[(String, i64)], more:
         ("tokenizer.ggml.token_type", Value::Array(tokens.iter().map(|(_, kind)| Value::Signed(*kind)).collect())),
     ];
     entries.extend(more.iter().cloned());
-    let path = std::env::temp_dir().join(format!("caudal-text-{}-{name}.gguf", std::process::id()));
+    // Tests run side by side.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("caudal-text-{}-{count}-{name}.gguf", std::process::id()));
     std::fs::write(&path, write::file(&entries)).expect("it is written");
     path
 }
