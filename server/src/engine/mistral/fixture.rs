@@ -16,7 +16,7 @@ use candle_core::{
 use mistralrs_core::{DeviceMapSetting, IsqType, ModelDType, NormalLoaderBuilder, NormalSpecificConfig, TokenSource};
 use serde_json::json;
 
-use super::tokens::Tokens;
+use crate::engine::text::model::Tokens;
 use crate::model;
 
 /// Width of the adapters' inner matrices.

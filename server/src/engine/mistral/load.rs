@@ -5,12 +5,11 @@ use std::sync::Arc;
 use mistralrs_core::{Pipeline, llguidance::toktrie::TokEnv};
 use tokio::sync::{Mutex, oneshot};
 
-use super::{
-    grammar::{Grammars, vocabulary},
-    source::Source,
-    tokens::{Tokens, source},
+use super::source::Source;
+use crate::engine::{
+    EngineError,
+    text::{constrained::Grammars, model::Tokens},
 };
-use crate::engine::EngineError;
 
 /// What is the same for all sequences of a model.
 pub struct Shared {
@@ -25,27 +24,15 @@ pub struct Shared {
 pub type Loading = Arc<Mutex<dyn Pipeline + Send + Sync>>;
 
 impl Shared {
-    /// Blocks while the grammars' vocabulary is made.
+    /// Reads the tokenizer and the chat template from the model's files; mistral.rs's own reading of them is not used. Blocks
+    /// while the grammars' vocabulary is made.
     ///
     /// # Errors
-    /// `Load` if the tokenizer, the chat template or an end-of-sequence token is missing.
-    pub fn new(pipeline: &Loading) -> Result<Self, EngineError> {
-        let pipeline = pipeline.blocking_lock();
-        let missing = |what: &str| EngineError::Load(format!("the model has no {what}"));
-        let tokenizer = pipeline.tokenizer().ok_or_else(|| missing("tokenizer"))?;
-        let chat = pipeline.get_chat_template().ok_or_else(|| missing("chat template"))?;
-        let metadata = pipeline.get_metadata();
-        let eos = metadata.eos_tok.clone();
-        if eos.is_empty() {
-            return Err(missing("end-of-sequence token"));
-        }
-        if source(&chat).is_none() {
-            return Err(missing("chat template"));
-        }
-        let factory = metadata.llg_factory.as_ref().ok_or_else(|| missing("tokenizer of bytes"))?;
-        let vocabulary = vocabulary(factory.tok_env(), &tokenizer, &eos);
-        let grammars = Arc::new(Grammars::new(&vocabulary)?);
-        Ok(Self { tokens: Tokens::new(tokenizer, &chat)?, vocabulary, grammars, eos: eos.into() })
+    /// `Load`, naming the file, if the tokenizer, the chat template or an end-of-sequence token is missing or not known.
+    pub fn new(source: &Source) -> Result<Self, EngineError> {
+        let text = source.text()?;
+        let grammars = Arc::new(Grammars::new(&text.vocabulary)?);
+        Ok(Self { tokens: text.tokens, vocabulary: text.vocabulary, grammars, eos: text.eos.into() })
     }
 }
 

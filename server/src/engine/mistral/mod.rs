@@ -7,11 +7,9 @@
 //! | `gguf`, `safetensors` | what those files must have, and mistral.rs's loader for them; `facts`: what they say about the model |
 //! | `device`, `capacity` | which device computes; how many sequences and how much memory |
 //! | `load`, `model`, `served` | weights to a pipeline; a loaded model; a place in the list of models, and reloading it |
-//! | `tokens` | chat template and tokenizer |
 //! | `batch` | the thread that runs a model's sequences together, and another in its place when it breaks |
 //! | `run` | one generation: its tokens, and its way through engines that break |
 //! | `prefix_cache` | the blocks of the paged cache, and which of them are reused |
-//! | `grammar` | the vocabulary for outputs that are held to a grammar; `engine::text` has the rest |
 //! | `kernels` | mistral.rs's work on a CPU, led to our kernels |
 
 mod batch;
@@ -21,7 +19,6 @@ mod facts;
 #[cfg(test)]
 mod fixture;
 mod gguf;
-mod grammar;
 mod kernels;
 mod load;
 mod model;
@@ -34,7 +31,6 @@ mod served;
 mod source;
 #[cfg(test)]
 mod tests;
-mod tokens;
 
 use std::{
     collections::HashMap,

@@ -23,11 +23,12 @@ impl Model {
     /// `Load` if mistral.rs refuses the model.
     pub async fn load(source: Source) -> Result<Self, EngineError> {
         let source = Arc::new(source);
-        let pipeline = load::load(source.clone()).await?;
-        let loaded = pipeline.clone();
-        let shared = tokio::task::spawn_blocking(move || Shared::new(&loaded))
+        // First, since what is wrong with it is found sooner.
+        let text = source.clone();
+        let shared = tokio::task::spawn_blocking(move || Shared::new(&text))
             .await
             .map_err(|error| EngineError::Load(error.to_string()))??;
+        let pipeline = load::load(source.clone()).await?;
         let info = source.info.clone();
         let batch = Arc::new(Batch::new(source, pipeline));
         Ok(Self { info, shared: Arc::new(shared), batch })

@@ -27,7 +27,7 @@ const CPU_TYPES: [&str; 10] = ["Q8_0", "Q6K", "Q5K", "Q5_1", "Q5_0", "Q4K", "Q4_
 
 /// A checked folder.
 pub struct Folder {
-    path: PathBuf,
+    pub path: PathBuf,
     pub weights: Vec<PathBuf>,
     template: PathBuf,
     isq: Option<IsqType>,

@@ -14,6 +14,7 @@ use crate::{
     engine::{
         EngineError, ModelInfo,
         model::{KvType, ModelSettings, SamplingDefaults},
+        text::model::TextModel,
     },
     model::{self, hub},
 };
@@ -121,6 +122,18 @@ impl Source {
     /// Tells models apart whose keys and values differ.
     pub fn kv_name(&self) -> String {
         format!("{} {:?} {:?}", self.info.id, self.state, self.origin.capacity.kv_type)
+    }
+
+    /// Reads the tokenizer and the chat template.
+    ///
+    /// # Errors
+    /// `Load` with what is wrong with the file.
+    pub fn text(&self) -> Result<TextModel, EngineError> {
+        let text = match &self.files {
+            Files::Gguf(_) => TextModel::of_gguf(self.shown()),
+            Files::Folder(folder) => TextModel::of_folder(&folder.path, &folder.facts.template),
+        };
+        text.map_err(|reason| EngineError::Load(format!("engine.models[{}]: {reason}", self.origin.index)))
     }
 
     /// Loads the weights. Takes less than a second for the default model; blocks the caller.

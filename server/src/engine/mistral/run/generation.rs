@@ -13,9 +13,9 @@ use crate::engine::{
     Delta, Finish, GenerateRequest,
     mistral::{
         batch::{Batch, Broken, Submission},
-        grammar::Held,
         load::Shared,
     },
+    text::constrained::Held,
 };
 
 /// Engines that one generation may break. A prompt that breaks every engine ends here.

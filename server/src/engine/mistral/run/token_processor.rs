@@ -10,11 +10,10 @@ use crate::engine::{
     Delta, Finish, GenerateRequest, Logprobs, Sampler,
     decoder::Decoder,
     logprobs,
-    mistral::{
-        grammar::{Held, Pushed},
-        load::Shared,
-        lock,
-        tokens::Detokenizer,
+    mistral::{load::Shared, lock},
+    text::{
+        constrained::{Held, Pushed},
+        model::Detokenizer,
     },
 };
 

@@ -182,7 +182,7 @@ fn may_follow_by_the_tokens_alone(request: &GenerateRequest, tokens: &[u32]) {
         let request = GenerateRequest { output: output.to_vec(), ..request.clone() };
         RUNTIME.block_on(the(&ENGINE).shared.grammars.clone().hold(&request, max)).expect("fits").expect("held")
     };
-    let choice = |held: &mut crate::engine::mistral::grammar::Held| {
+    let choice = |held: &mut crate::engine::text::constrained::Held| {
         let mut logits = vec![0.0; 49_152];
         held.mask(&mut logits, &the(&ENGINE).shared.eos).expect("a choice");
         logits
@@ -192,7 +192,7 @@ fn may_follow_by_the_tokens_alone(request: &GenerateRequest, tokens: &[u32]) {
         let mut at_once = hold(&tokens[..at]);
         assert_eq!(stepwise.closing(), at_once.closing(), "after {at}");
         assert!(choice(&mut stepwise) == choice(&mut at_once), "after {at}");
-        if stepwise.push(*token, max - at as u64 - 1) == Ok(crate::engine::mistral::grammar::Pushed::NoRoom) {
+        if stepwise.push(*token, max - at as u64 - 1) == Ok(crate::engine::text::constrained::Pushed::NoRoom) {
             return;
         }
     }

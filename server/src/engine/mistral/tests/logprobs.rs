@@ -1,7 +1,7 @@
 //! Log-probabilities.
 
 use super::*;
-use crate::engine::Grammar;
+use crate::engine::{Grammar, Rules};
 
 fn likelihoods(request: GenerateRequest, top: u8) -> Reply {
     run(GenerateRequest { logprobs: Some(top), ..request })
@@ -51,7 +51,7 @@ fn they_are_the_models_own_distribution() {
 fn a_grammar_does_not_change_what_the_model_finds_likely() {
     let free = likelihoods(request("Is the sky blue?", 1), 3);
     let mut held = request("Is the sky blue?", 30);
-    held.grammar = Some(Grammar::Regex("zebra|quartz".into()));
+    held.grammar = Some(Grammar { tenant: "t".into(), rules: Rules::Regex("zebra|quartz".into()) });
     let held = likelihoods(held, 3);
     assert_eq!(held.logprobs[0].top[0].token, free.logprobs[0].top[0].token);
     assert!(held.logprobs[0].token.logprob < held.logprobs[0].top[0].logprob);

@@ -196,7 +196,7 @@ fn a_reply_that_ends_inside_a_character_is_not_lost() {
     let text = "ab \u{1f9ff} cd";
     let tokens = the(&ENGINE).shared.tokens.encode_plain(text);
     for length in 1..=tokens.len() {
-        let mut decoder = crate::engine::decoder::Decoder::new(the(&ENGINE).shared.tokens.bytes(), Vec::new());
+        let mut decoder = crate::engine::decoder::Decoder::new(the(&ENGINE).shared.tokens.bytes(), Vec::new().into());
         let mut shown: String = tokens[..length].iter().map(|token| decoder.push(*token).0).collect();
         shown.push_str(&decoder.finish());
         assert_eq!(shown, the(&ENGINE).shared.tokens.bytes().decode(&tokens[..length]), "{length} tokens");
