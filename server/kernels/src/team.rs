@@ -13,11 +13,11 @@
 
 use std::{
     any::Any,
-    cell::Cell,
+    cell::{Cell, UnsafeCell},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
@@ -106,12 +106,9 @@ pub(crate) struct Team {
 struct Apart<T>(T);
 
 struct Shared {
-    /// The chunks of the current run (upper half) and the next chunk that nobody has claimed (lower half).
-    claims: Apart<AtomicU64>,
+    current: Apart<Current>,
     /// How many chunks of the current run have ended.
     done: Apart<AtomicUsize>,
-    /// The current run's work. Valid while a claimed chunk has not ended.
-    work: AtomicPtr<&'static (dyn Fn(usize) + Sync)>,
     /// For each helper: whether it sleeps, or is about to.
     asleep: Vec<AtomicBool>,
     /// The first panic of the current run.
@@ -119,14 +116,25 @@ struct Shared {
     closed: AtomicBool,
 }
 
+/// The current run: what a helper reads first, in one cache line.
+struct Current {
+    /// The chunks (upper half) and the next chunk that nobody has claimed (lower half).
+    claims: AtomicU64,
+    /// Read by threads that have claimed a chunk which is not counted as ended, written while there is none.
+    work: UnsafeCell<&'static (dyn Fn(usize) + Sync)>,
+}
+
+// SAFETY: `work` is written by the caller that holds the lead, before a run and after all its claimed chunks have ended. It is
+// read after a claim only, which comes after the write that published the run.
+unsafe impl Sync for Current {}
+
 impl Team {
     /// Starts `threads - 1` helpers. A thread that the system refuses to start is left out.
     pub(crate) fn new(threads: usize) -> Self {
         let count = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
-            claims: Apart(AtomicU64::new(0)),
+            current: Apart(Current { claims: AtomicU64::new(0), work: UnsafeCell::new(&|_| {}) }),
             done: Apart(AtomicUsize::new(0)),
-            work: AtomicPtr::new(std::ptr::null_mut()),
             asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
             panic: Mutex::new(None),
             closed: AtomicBool::new(false),
@@ -154,12 +162,13 @@ impl Team {
         // SAFETY: only the lifetime is extended. The reference is used by threads that have claimed a chunk of this run
         // (`Shared::drain`), and this function returns only after all claimed chunks have ended: `done` reaches `chunks`.
         // No statement between the publication and that wait can panic, as `drain` catches the panics of chunks.
-        let mut work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
+        let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
         let shared = &*self.shared;
-        shared.work.store(&raw mut work, Ordering::Relaxed);
+        // SAFETY: this thread holds the lead, and all claimed chunks of earlier runs have ended: nobody reads.
+        unsafe { *shared.current.0.work.get() = work };
         shared.done.0.store(0, Ordering::Relaxed);
         // The first chunk is the caller's.
-        shared.claims.0.store(u64::from(count) << 32 | 1, Ordering::SeqCst);
+        shared.current.0.claims.store(u64::from(count) << 32 | 1, Ordering::SeqCst);
         for (helper, asleep) in self.helpers.iter().zip(&shared.asleep) {
             if asleep.load(Ordering::SeqCst) && asleep.swap(false, Ordering::SeqCst) {
                 helper.unpark();
@@ -186,7 +195,7 @@ impl Drop for Team {
 impl Shared {
     /// Whether the current run has a chunk that nobody has claimed.
     fn is_open(&self) -> bool {
-        let claims = self.claims.0.load(Ordering::SeqCst);
+        let claims = self.current.0.claims.load(Ordering::SeqCst);
         (claims & u64::from(u32::MAX)) < claims >> 32
     }
 
@@ -198,9 +207,9 @@ impl Shared {
         // The counter cannot reach the upper half: a thread passes the end by one when it has seen an open run.
         while let Some(chunk) = claimed.take().or_else(|| self.claim()) {
             // SAFETY: this thread has claimed a chunk of the current run that is not counted as ended, so the caller of that
-            // run is still inside `Team::run`, where the pointed-to reference lives, and `work` was stored before the claim
-            // could succeed (release and acquire of `claims`).
-            let work = unsafe { *self.work.load(Ordering::Relaxed) };
+            // run is still inside `Team::run`, nobody writes `work`, and it was written before the claim could succeed (release
+            // and acquire of `claims`).
+            let work = unsafe { *self.current.0.work.get() };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(chunk as usize))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
@@ -212,7 +221,7 @@ impl Shared {
 
     /// Claims the next chunk of the current run, if there is one.
     fn claim(&self) -> Option<u64> {
-        let claims = self.claims.0.fetch_add(1, Ordering::AcqRel);
+        let claims = self.current.0.claims.fetch_add(1, Ordering::AcqRel);
         let chunk = claims & u64::from(u32::MAX);
         (chunk < claims >> 32).then_some(chunk)
     }

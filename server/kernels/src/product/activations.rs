@@ -21,7 +21,7 @@ use crate::isa::Isa;
 /// Words of a block and row without those for halves.
 const WORDS: usize = 11;
 /// Words of a block and row with those for halves.
-pub(crate) const WORDS_WITH_HALVES: usize = 15;
+const WORDS_WITH_HALVES: usize = 15;
 /// Blocks that are quantised as one piece of work.
 const PIECE: usize = 128;
 

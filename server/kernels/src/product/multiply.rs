@@ -65,31 +65,28 @@ fn kernel<K: Kind>(isa: Isa, rows: usize) -> Kernel {
     }
 }
 
-/// Nanoseconds that a chunk should take at least: some times the cost of claiming it.
-const LEAST: usize = 1_500;
-/// Nanoseconds that a chunk should take at most: what others wait for when its thread is taken away.
-const MOST: usize = 30_000;
-/// Chunks for each thread.
-const CHUNKS: usize = 8;
+/// Nanoseconds of one thread below which work is not cut further: a chunk more costs more than half a microsecond, as its
+/// thread waits for the claim and then for the first weights.
+const SMALL: usize = 8_000;
 /// Bytes of panels that stay in a core's cache while tiles pass by.
 const CACHE: usize = 384 << 10;
 
-/// How one job is cut.
-struct Cut {
-    /// Tiles of a chunk.
-    tiles: usize,
-    /// Chunks along the tiles.
-    across: usize,
-    /// The job's first chunk.
+/// One job in the list of all that is to be computed: for each job each group of panels, for each group each tile.
+struct Stretch {
+    /// The first entry.
     first: usize,
+    tiles: usize,
+    /// Nanoseconds of an entry, by estimate.
+    cost: usize,
 }
 
 /// How several jobs are cut.
 struct Plan {
-    cuts: Vec<Cut>,
-    /// Panels of a chunk.
+    stretches: Vec<Stretch>,
+    /// Panels of a group.
     panels: usize,
-    chunks: usize,
+    /// For each chunk the entry after its last.
+    ends: Vec<usize>,
 }
 
 impl Plan {
@@ -97,18 +94,33 @@ impl Plan {
         let group = (CACHE / panels.panel_bytes().max(1)).clamp(1, panels.count().max(1));
         let groups = panels.count().div_ceil(group);
         let rows = panels.rows().div_ceil(groups.max(1));
-        // Bound by the weights' bytes for few rows, by arithmetic for many.
-        let cost = |weight: &Packed| (weight.tile_bytes() / 32).max(panels.blocks() * rows * 3).max(1);
-        let total: usize = jobs.iter().map(|job| job.weight.tiles() * cost(job.weight)).sum::<usize>() * groups;
-        let target = (total / (threads * CHUNKS)).min(MOST).max(LEAST);
-        let (mut cuts, mut chunks) = (Vec::with_capacity(jobs.len()), 0);
+        let (mut stretches, mut entries, mut left) = (Vec::with_capacity(jobs.len()), 0, 0);
         for job in jobs {
-            let tiles = (target / cost(job.weight)).clamp(1, job.weight.tiles().max(1));
-            let across = job.weight.tiles().div_ceil(tiles);
-            cuts.push(Cut { tiles, across, first: chunks });
-            chunks += across * groups;
+            let tiles = job.weight.tiles();
+            // Bound by the weights' bytes for few rows, by arithmetic for many.
+            let cost = (job.weight.tile_bytes() / 32).max(panels.blocks() * rows * 3).max(1);
+            stretches.push(Stretch { first: entries, tiles, cost });
+            entries += tiles * groups;
+            left += tiles * groups * cost;
         }
-        Self { cuts, panels: group, chunks }
+        // The first chunks are large and the last are small, so that the threads end at the same time.
+        let (mut ends, mut end) = (Vec::with_capacity(16), 0);
+        while end < entries {
+            let share = left.div_ceil(threads);
+            let target = if share < SMALL { share } else { share / 2 };
+            for _ in 0..threads {
+                let mut size = 0;
+                while end < entries && size < target {
+                    let cost = stretches.iter().rfind(|stretch| stretch.first <= end).map_or(1, |stretch| stretch.cost);
+                    (size, end) = (size + cost, end + 1);
+                }
+                if size > 0 {
+                    ends.push(end);
+                }
+                left -= size;
+            }
+        }
+        Self { stretches, panels: group, ends }
     }
 }
 
@@ -125,20 +137,21 @@ pub(crate) unsafe fn multiply(jobs: &[Job], panels: &Panels, executor: Executor)
     assert!(jobs.iter().all(|job| job.weight.k == panels.blocks() * BLOCK), "as many columns as the rows have");
     let plan = Plan::new(jobs, panels, executor.threads);
     let shared = Shared(jobs);
-    (executor.run)(plan.chunks, &|chunk| {
+    (executor.run)(plan.ends.len(), &|chunk| {
         let shared = &shared;
-        let Some((job, cut)) = shared.0.iter().zip(&plan.cuts).rfind(|(_, cut)| cut.first <= chunk) else { return };
-        let (group, across) = ((chunk - cut.first) / cut.across, (chunk - cut.first) % cut.across);
-        let tiles = across * cut.tiles..job.weight.tiles().min((across + 1) * cut.tiles);
-        let group = group * plan.panels..panels.count().min((group + 1) * plan.panels);
-        // With several panels a tile stays in the first-level cache while they pass.
-        let step = if group.len() == 1 { tiles.len() } else { 1 };
-        for first in tiles.clone().step_by(step.max(1)) {
-            let count = step.min(tiles.end - first);
-            for panel in group.clone() {
+        let (mut entry, end) = (chunk.checked_sub(1).map_or(0, |before| plan.ends[before]), plan.ends[chunk]);
+        while entry < end {
+            let stretch = plan.stretches.iter().zip(shared.0).rfind(|(stretch, _)| stretch.first <= entry);
+            let Some((stretch, job)) = stretch else { return };
+            let (group, tile) = ((entry - stretch.first) / stretch.tiles, (entry - stretch.first) % stretch.tiles);
+            let group = group * plan.panels..panels.count().min((group + 1) * plan.panels);
+            // With several panels a tile stays in the first-level cache while they pass.
+            let count = if group.len() == 1 { (end - entry).min(stretch.tiles - tile) } else { 1 };
+            for panel in group {
                 // SAFETY: the caller vouches for the outputs and the instructions; chunks have different tiles or panels.
-                unsafe { compute(job, first, count, panels.panel(panel), executor.isa) };
+                unsafe { compute(job, tile, count, panels.panel(panel), executor.isa) };
             }
+            entry += count;
         }
     });
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{
-    activations::{Piece, TINY, WORDS_WITH_HALVES, place},
+    activations::{Piece, TINY, place},
     tiles::BLOCK,
 };
 
@@ -26,9 +26,9 @@ pub(crate) unsafe fn quantise(piece: &Piece, to: &mut [i32]) {
         }
     } else {
         // The lanes are the rows of the panel.
-        for (block, to) in to.chunks_exact_mut(per_block).enumerate() {
+        for block in 0..to.len() / per_block {
             let eight = Eight::new(|lane| &piece.row(lane.min(piece.rows - 1))[block * BLOCK..]);
-            eight.store_rows(to, piece.rows, piece.words);
+            eight.store_rows(&mut to[block * per_block..], piece.rows, piece.words);
         }
     }
 }
@@ -93,26 +93,21 @@ impl Eight {
         tail
     }
 
-    /// Writes a block of a panel whose rows are the first lanes.
+    /// Writes a block of a panel whose rows are the first lanes. All lanes are written; the places after the rows are those of
+    /// later words, which are written later.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn store_rows(&self, to: &mut [i32], rows: usize, words: usize) {
-        let all: [__m256i; WORDS_WITH_HALVES] =
-            std::array::from_fn(|word| if word < 8 { self.groups[word] } else { self.tail()[word - 8] });
-        let mut places = to.chunks_exact_mut(rows);
-        if rows == LANES {
-            places.zip(all).for_each(|(to, word)| {
-                if let Some(to) = to.first_chunk_mut() {
-                    store(to, word);
-                }
-            });
-            return;
-        }
-        for word in all.into_iter().take(words) {
-            let mut lanes = [0; LANES];
-            store(&mut lanes, word);
-            if let Some(to) = places.next() {
-                to.copy_from_slice(&lanes[..rows]);
+        let tail = self.tail();
+        let all = self.groups.into_iter().chain(tail).take(words);
+        for (at, word) in (0..).step_by(rows).zip(all) {
+            let to = &mut to[at..];
+            if let Some(to) = to.first_chunk_mut() {
+                store(to, word);
+            } else {
+                let mut lanes = [0; LANES];
+                store(&mut lanes, word);
+                to[..rows].copy_from_slice(&lanes[..rows]);
             }
         }
     }
