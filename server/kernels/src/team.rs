@@ -32,7 +32,8 @@ const PAUSES: u32 = 32;
 
 static SIZE: OnceLock<usize> = OnceLock::new();
 static TEAM: OnceLock<Team> = OnceLock::new();
-static STEPS: Mutex<bool> = Mutex::new(false);
+/// The number of the turn that is held, and how many there were.
+static STEPS: Mutex<(Option<u64>, u64)> = Mutex::new((None, 0));
 static STEP_ENDED: Condvar = Condvar::new();
 
 thread_local! {
@@ -69,23 +70,29 @@ pub fn run(chunks: usize, work: &(dyn Fn(usize) + Sync)) {
 }
 
 /// The right to a step's runs. See [`turn`].
-pub struct Turn(());
+pub struct Turn(u64);
 
-/// Waits until no other thread holds a [`Turn`], and holds it. None: another thread holds it for longer than `at_most`.
+/// Waits until no other thread holds a [`Turn`], and holds it. A turn that is held for longer than `at_most` is taken over: a
+/// step that hangs stops nobody else, and slows nobody down after that.
 ///
-/// Engines that share a process hold a turn for each step. A turn is not needed for a correct result, so an engine whose
-/// neighbour hangs goes on without one. A thread that holds a turn must not take another.
-pub fn turn(at_most: Duration) -> Option<Turn> {
-    let taken = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = STEP_ENDED.wait_timeout_while(taken, at_most, |taken| *taken);
-    let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-    (!std::mem::replace(&mut *taken, true)).then(|| Turn(()))
+/// Engines that share a process hold a turn for each step. A turn is not needed for a correct result. A thread that holds a
+/// turn must not take another.
+pub fn turn(at_most: Duration) -> Turn {
+    let steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = STEP_ENDED.wait_timeout_while(steps, at_most, |(held, _)| held.is_some());
+    let (mut steps, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    steps.1 += 1;
+    steps.0 = Some(steps.1);
+    Turn(steps.1)
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *STEPS.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        STEP_ENDED.notify_one();
+        let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+        if steps.0 == Some(self.0) {
+            steps.0 = None;
+            STEP_ENDED.notify_one();
+        }
     }
 }
 
@@ -431,6 +438,15 @@ mod tests {
             }
             over.store(true, Ordering::Relaxed);
         });
+    }
+
+    #[test]
+    fn a_turn_that_is_never_given_back_is_waited_for_once() {
+        thread::spawn(|| std::mem::forget(turn(Duration::from_secs(60)))).join().unwrap();
+        drop(turn(Duration::from_millis(1)));
+        let begun = Instant::now();
+        drop(turn(Duration::from_secs(60)));
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 
     #[test]
