@@ -30,11 +30,13 @@ mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod quantise_avx2;
+mod rows;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
+pub use rows::Rows;
 pub use storage::{joined, pack};
 
 use crate::{isa::Isa, team};

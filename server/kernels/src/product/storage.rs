@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
@@ -17,6 +17,7 @@ use super::{
     activations::Panels,
     format::Scales,
     multiply::{Job, multiply},
+    rows::share,
     tiles::Packed,
 };
 use crate::team;
@@ -26,9 +27,12 @@ thread_local! {
     static PANELS: Cell<Panels> = Cell::default();
 }
 
-/// All packed weights, by the address of their bytes: `QTensor` hides its storage, but shows that address.
-fn registry() -> &'static RwLock<HashMap<usize, Arc<Packed>>> {
-    static REGISTRY: OnceLock<RwLock<HashMap<usize, Arc<Packed>>>> = OnceLock::new();
+/// All packed weights that are storages, and how many storages each is, by the address of their bytes: `QTensor` hides its
+/// storage, but shows that address.
+type Registry = HashMap<usize, (Arc<Packed>, usize)>;
+
+fn registry() -> &'static RwLock<Registry> {
+    static REGISTRY: OnceLock<RwLock<Registry>> = OnceLock::new();
     REGISTRY.get_or_init(Default::default)
 }
 
@@ -38,9 +42,11 @@ fn registry() -> &'static RwLock<HashMap<usize, Arc<Packed>>> {
 /// not a matrix, or if it is not on the CPU. The tensor that gets the storage must have the weight's shape. Its `data()` are
 /// packed bytes, not those of the ggml type, so it must not be written to a file.
 pub fn pack(weight: &Arc<QTensor>) -> Option<Box<dyn QuantizedType>> {
-    let packed = Arc::new(Packed::new(weight, team::run)?);
+    let packed = share(Packed::new(weight, team::run)?);
     let key = packed.bytes().as_ptr() as usize;
-    registry().write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&packed));
+    let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
+    registry.entry(key).or_insert_with(|| (Arc::clone(&packed), 0)).1 += 1;
+    drop(registry);
     Some(Box::new(PackedStorage(packed)))
 }
 
@@ -50,7 +56,7 @@ pub(crate) fn packed(weight: &QTensor) -> Option<Arc<Packed>> {
         return None;
     }
     let key = weight.data().ok()?.as_ptr() as usize;
-    registry().read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    registry().read().unwrap_or_else(PoisonError::into_inner).get(&key).map(|(packed, _)| Arc::clone(packed))
 }
 
 /// Multiplies one input with several packed weights. The input is quantised once, and the team computes all products as one
@@ -120,7 +126,13 @@ struct PackedStorage(Arc<Packed>);
 impl Drop for PackedStorage {
     fn drop(&mut self) {
         let key = self.0.bytes().as_ptr() as usize;
-        registry().write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = registry.entry(key) {
+            entry.get_mut().1 -= 1;
+            if entry.get().1 == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 

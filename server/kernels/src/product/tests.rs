@@ -9,7 +9,7 @@ use candle_core::{
 use half::f16;
 use proptest::prelude::*;
 
-use super::{Executor, format::Format, joined, pack, storage::products, tiles::Packed};
+use super::{Executor, Rows, format::Format, joined, pack, storage::products, tiles::Packed};
 use crate::{isa::Isa, team::Team};
 
 /// A sequence of random numbers.
@@ -256,6 +256,69 @@ fn a_value_that_is_not_finite_reaches_its_own_row_only() {
             }
         }
     }
+}
+
+/// The largest products there are: a sum of 16 bits must not overflow on the way.
+#[test]
+fn extreme_integers_do_not_overflow() {
+    for format in Format::all() {
+        let (n, k) = (16, 2 * format.block());
+        for byte in [0x00, 0x80, 0xff, 0x7f] {
+            let mut bytes = vec![byte; n * k / format.block() * format.block_bytes()];
+            for block in bytes.chunks_exact_mut(format.block_bytes()) {
+                for at in halves(format.dtype) {
+                    block[*at..at + 2].copy_from_slice(&f16::from_f32(1.0).to_le_bytes());
+                }
+            }
+            let storage = QStorage::from_data(Cow::Borrowed(&bytes), &Device::Cpu, format.dtype).unwrap();
+            let weight = QTensor::new(storage, (n, k)).unwrap();
+            let packed = packed(&weight);
+            for sign in [1.0, -1.0] {
+                let rows = vec![sign; 5 * k];
+                for isa in Isa::available() {
+                    check(&weight, &rows, &products(&rows, &[&packed], executor(isa)).remove(0));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_those_of_the_dequantised_table() {
+    let mut random = Random(9);
+    let ids: Vec<u32> = (0..90).map(|_| random.next() as u32 % 50).collect();
+    let ids = Tensor::from_vec(ids, (3, 30), &Device::Cpu).unwrap();
+    let mut tables: Vec<_> = Format::all().into_iter().map(|format| weight(format, 50, 256, &mut random)).collect();
+    let dense = tables[0].dequantize(&Device::Cpu).unwrap();
+    tables.extend([GgmlDType::F16, GgmlDType::Q8K].map(|dtype| Arc::new(QTensor::quantize(&dense, dtype).unwrap())));
+    for table in tables {
+        let expected = table.dequantize(&Device::Cpu).unwrap().index_select(&ids.flatten_all().unwrap(), 0).unwrap();
+        let rows = Rows::new(&table).unwrap();
+        assert_eq!(rows.dims(), (50, 256));
+        let found = rows.rows(&ids).unwrap();
+        assert_eq!(found.dims(), [3, 30, 256]);
+        let flat = |tensor: Tensor| bits(&tensor.flatten_all().unwrap().to_vec1().unwrap());
+        assert_eq!(flat(found), flat(expected), "{:?}", table.dtype());
+        assert!(rows.rows(&Tensor::new(50u32, &Device::Cpu).unwrap()).is_err());
+        assert!(rows.rows(&Tensor::new(1i64, &Device::Cpu).unwrap()).is_err());
+    }
+}
+
+#[test]
+fn a_table_and_an_equal_weight_share_their_memory() {
+    let mut random = Random(10);
+    let format = Format::of(GgmlDType::Q5K).unwrap();
+    let table = weight(format, 30, 512, &mut random);
+    let rows = Rows::new(&table).unwrap();
+    let [first, second] = [pack(&table).unwrap(), pack(&table).unwrap()];
+    assert_eq!(first.as_ptr(), second.as_ptr());
+    let other = pack(&weight(format, 30, 512, &mut random)).unwrap();
+    assert_ne!(first.as_ptr(), other.as_ptr());
+    drop((rows, first));
+    // The storage that is left can still be found.
+    let weight = QTensor::new(QStorage::Cpu(second), (30, 512)).unwrap();
+    let xs = Tensor::from_vec(input(1, 512, &mut random), (1, 512), &Device::Cpu).unwrap();
+    assert!(joined(&xs, &[&weight]).unwrap().is_some());
 }
 
 proptest! {
