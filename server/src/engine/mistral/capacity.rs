@@ -1,6 +1,6 @@
 //! How many sequences a model runs at once, and how much memory their keys and values may take.
 
-use super::{device::ComputeDevice, source::Source};
+use super::{device::ComputeDevice, prefix_cache::BLOCK, source::Source};
 use crate::engine::model::{KvType, ModelSettings};
 
 /// Sequences at once where nothing is configured.
@@ -61,10 +61,11 @@ impl Capacity {
         wanted.div_ceil(1 << 20).clamp(1, self.share_mb)
     }
 
-    /// Tokens whose keys and values there is room for; `None` where that depends on a GPU's memory.
+    /// Tokens whose keys and values there is room for, in whole blocks; `None` where that depends on a GPU's memory.
     pub fn tokens(&self, source: &Source, device: &ComputeDevice) -> Option<u64> {
         let bytes = source.kv_bytes_per_token(self.kv_type).max(1);
-        device.is_cpu().then(|| (self.kv_mb(source.info.context_length, bytes) << 20) / bytes)
+        let tokens = (self.kv_mb(source.info.context_length, bytes) << 20) / bytes;
+        device.is_cpu().then_some(tokens / BLOCK as u64 * BLOCK as u64)
     }
 }
 
