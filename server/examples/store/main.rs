@@ -64,6 +64,7 @@ fn retention() -> Retention {
 fn store(redis: &Redis, replica: &str) -> RedisStore {
     let config = Config {
         url: redis.url(),
+        sentinel: Default::default(),
         prefix: "bench".into(),
         timeout: Duration::from_secs(5),
         retention: retention(),
@@ -88,6 +89,7 @@ async fn created(store: &dyn Store, id: &str) -> Lease {
         dialect: Default::default(),
         left_out: Default::default(),
         sharing: None,
+        on_disconnect: Default::default(),
     };
     match store.create(header).await.expect("create") {
         Created::New(lease) => lease,

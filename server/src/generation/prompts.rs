@@ -101,6 +101,7 @@ impl Generations {
             dialect: model.dialect.clone(),
             left_out: LeftOut::default(),
             sharing: None,
+            on_disconnect: Default::default(),
         };
         let rendered = self.runtime.spawn_blocking(move || {
             let prompt = prompt(&header.dialect, &header.create, header.create.input.iter());

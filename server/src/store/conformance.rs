@@ -71,6 +71,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         dialect: Dialect::default(),
         left_out: LeftOut::default(),
         sharing: None,
+        on_disconnect: Default::default(),
     }
 }
 
