@@ -27,7 +27,7 @@ environment() {
 python() {
   local environment
   environment=$(environment "$here/python/requirements.lock")
-  (cd "$here/python" && "$environment/bin/python" -W ignore -m unittest --durations 3 test_openai test_frameworks)
+  (cd "$here/python" && "$environment/bin/python" -W ignore -m unittest test_openai test_frameworks)
   environment=$(environment "$here/python/instructor.lock")
   (cd "$here/python" && "$environment/bin/python" -W ignore -m unittest test_instructor)
 }
