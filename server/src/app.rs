@@ -25,7 +25,7 @@ use crate::{
         Stores, conversations,
         memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
         prompts,
-        redis::{Config, RedisStore},
+        redis::{Config, Credentials, RedisStore},
     },
 };
 
@@ -146,6 +146,10 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
             let random = random_hex();
             let store = RedisStore::new(Config {
                 url: settings.store.redis.url.expose().to_owned(),
+                sentinel: Credentials {
+                    user: settings.store.redis.sentinel_user.clone(),
+                    password: settings.store.redis.sentinel_password.expose().to_owned(),
+                },
                 prefix: settings.store.redis.prefix.clone(),
                 timeout: Duration::from_millis(settings.store.redis.timeout_ms),
                 retention: retention.clone(),

@@ -102,6 +102,7 @@ impl Generations {
             left_out: LeftOut::default(),
             holding: Default::default(),
             sharing: None,
+            on_disconnect: Default::default(),
         };
         let rendered = self.runtime.spawn_blocking(move || {
             let prompt = prompt(&header.dialect, &header.create, header.create.input.iter());
