@@ -136,7 +136,7 @@ async fn healthy() -> HttpResponse {
     HttpResponse::Ok().body("ok\n")
 }
 
-/// 200 once every model has a slot; those that load behind the first are told.
+/// 200 once every model is loaded; those that still load are told.
 async fn ready(edge: web::Data<Edge>) -> HttpResponse {
     let models = edge.generations.engine().status();
     match edge.generations.ready() {

@@ -75,7 +75,7 @@ async fn generate(
     };
     let mut batch = Vec::with_capacity(BATCH);
     let mut outcome = Ok(());
-    // The channel closes when the slot is free; until then the permit is held, even if the log takes no more.
+    // The channel closes when the engine has left the generation; until then the permit is held, even if the log takes no more.
     loop {
         tokio::select! {
             biased;

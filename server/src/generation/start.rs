@@ -37,7 +37,7 @@ impl Generations {
         let _ = self.store.ended(lease).await;
     }
 
-    /// Takes a slot or a place in the queue for a response, which goes on by itself from here.
+    /// Starts a response or gives it a place in the queue; it goes on by itself from here.
     pub(super) fn run(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
         let ticket = self.admission.enter(&header)?;
         let registration = self.running.register(&header.id, header.on_disconnect);

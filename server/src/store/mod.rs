@@ -99,10 +99,10 @@ pub struct LeftOut {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "k")]
 pub enum Entry {
-    /// It waits for a slot. Only present when it had to.
+    /// It waits to run. Only present when it had to.
     #[serde(rename = "q")]
     Queued,
-    /// It has a slot.
+    /// It runs.
     #[serde(rename = "s")]
     Started,
     /// The engine produced tokens; `text` is what they let be shown.
