@@ -378,7 +378,8 @@ fn describe(error: &figment::Error) -> String {
         .map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
     let source = source.filter(|s| !s.contains("string")).map(|s| format!(" (from {s})")).unwrap_or_default();
     let (path, kind) = (path.join("."), &error.kind);
-    match GONE.iter().find(|(gone, _)| path == *gone || path.starts_with("engine.models") && path.ends_with(&gone[6..])) {
+    match GONE.iter().find(|(gone, _)| path == *gone || path.starts_with("engine.models") && path.ends_with(&gone[6..]))
+    {
         Some((_, instead)) => format!("{path}: this setting is gone; {instead}{source}"),
         None => format!("{path}: {kind}{source}"),
     }

@@ -64,7 +64,11 @@ pub struct Scripted {
 
 impl Scripted {
     /// [`Self::new`], after a pretence of loading.
-    pub async fn load(settings: ScriptedSettings, max_running: usize, progress: &watch::Sender<Vec<ModelStatus>>) -> Self {
+    pub async fn load(
+        settings: ScriptedSettings,
+        max_running: usize,
+        progress: &watch::Sender<Vec<ModelStatus>>,
+    ) -> Self {
         let engine = Self::new(settings, max_running);
         progress.send_replace(vec![ModelStatus { loaded: false, ..engine.own_status() }]);
         tokio::time::sleep(Duration::from_millis(engine.settings.load_ms)).await;
