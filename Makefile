@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 CAUDAL := $(RELEASE)/caudal
 
-.PHONY: help run build chat patches server model test unit engine-test integration client-test e2e check stack chaos bench clean tools
+.PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check stack chaos bench clean tools
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -38,7 +38,7 @@ server: patches
 model: server
 	@$(CAUDAL) model pull
 
-test: build unit engine-test integration client-test e2e ## Every test: Rust, TypeScript, browser; installs what it needs
+test: build unit engine-test integration client-test clients e2e ## Every test: Rust, TypeScript, browser; installs what it needs
 
 unit: patches ## Unit tests of everything but the real engine
 	@bash tests/setup.sh
@@ -55,6 +55,10 @@ integration: build ## The real binary over real sockets
 client-test: build ## The SDK against the real binary
 	@bash tests/setup.sh
 	@cd client-ts && npm run --silent test
+
+clients: build ## Unmodified clients from PyPI and npm against the real binary
+	@bash tests/setup.sh
+	@bash tests/clients/run.sh
 
 e2e: build ## A real browser on the real model
 	@bash tests/setup.sh

@@ -25,11 +25,11 @@ use crate::{
         Stores, conversations,
         memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
         prompts,
-        redis::{Config, RedisStore},
+        redis::{Config, Credentials, RedisStore},
     },
 };
 
-/// Slots of the scripted engine, which computes nothing.
+/// What the scripted engine runs at once; it computes nothing.
 const SCRIPTED_MAX_RUNNING: usize = 1024;
 /// How long sockets may take to close after the last stream.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -46,8 +46,7 @@ pub struct App {
 }
 
 impl App {
-    /// Binds first, so that a port in use is said before a model is loaded; then answers probes while the models load, until
-    /// each has its first slot.
+    /// Binds first, so that a port in use is said before a model is loaded; then answers probes while the models load.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let bind = settings.server.bind;
         let listener = listen(bind).map_err(|error| match error.kind() {
@@ -70,8 +69,11 @@ impl App {
     pub fn new(settings: Settings, listener: TcpListener, engine: Arc<dyn Engine>) -> anyhow::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let models: Vec<String> =
-            engine.models().iter().map(|m| format!("model {} · up to {} at once", m.id, engine.capacity(&m.id).sequences)).collect();
+        let models: Vec<String> = engine
+            .models()
+            .iter()
+            .map(|m| format!("model {} · up to {} at once", m.id, engine.capacity(&m.id).sequences))
+            .collect();
         let stores = stores(&settings)?;
         let (store, fleet) = (stores.responses.clone(), stores.fleet.clone());
         let kind = match &fleet {
@@ -146,6 +148,10 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
             let random = random_hex();
             let store = RedisStore::new(Config {
                 url: settings.store.redis.url.expose().to_owned(),
+                sentinel: Credentials {
+                    user: settings.store.redis.sentinel_user.clone(),
+                    password: settings.store.redis.sentinel_password.expose().to_owned(),
+                },
                 prefix: settings.store.redis.prefix.clone(),
                 timeout: Duration::from_millis(settings.store.redis.timeout_ms),
                 retention: retention.clone(),
@@ -189,7 +195,8 @@ pub async fn interrupted() -> std::io::Result<()> {
 async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) -> anyhow::Result<Arc<dyn Engine>> {
     match settings.engine.kind {
         EngineKind::Scripted => {
-            let most = if settings.engine.max_running == 0 { SCRIPTED_MAX_RUNNING } else { settings.engine.max_running };
+            let most =
+                if settings.engine.max_running == 0 { SCRIPTED_MAX_RUNNING } else { settings.engine.max_running };
             Ok(Arc::new(Scripted::load(settings.engine.scripted.clone(), most, &progress).await))
         }
         #[cfg(not(feature = "mistralrs"))]

@@ -97,13 +97,13 @@ impl Default for Metrics {
             prompt_tokens: registered(r, "prompt_tokens", "Tokens of the prompts of responses that ended here"),
             cached_tokens: registered(r, "prompt_tokens_cached", "Those whose keys and values were there already"),
             output_tokens: registered(r, "output_tokens", "Tokens of the outputs of responses that ended here"),
-            queue: timed(r, "queue", "From creation to a slot"),
+            queue: timed(r, "queue", "From creation to when it runs"),
             first_token: timed(r, "time_to_first_token", "From creation to the first token in the log"),
             inter_token: timed(r, "inter_token_latency", "From a token in the log to the next"),
             response: timed(r, "response", "From creation to the end"),
             most: registered(r, "running_max", "Responses that can run at once"),
             running: registered(r, "running", "Responses that run"),
-            waiting: registered(r, "waiting", "Responses that wait for a slot"),
+            waiting: registered(r, "waiting", "Responses that wait to run"),
             prompt_cache,
             taken_over: registered(r, "taken_over", "Responses of other replicas that went on here"),
             handed_over: registered(r, "handed_over", "Responses that were stopped here for another replica to go on"),
@@ -164,11 +164,7 @@ impl Metrics {
     pub fn text(&self, models: impl IntoIterator<Item = Load>) -> String {
         for Load { model, most, running, waiting } in models {
             let of = Model { model };
-            let set = [
-                (&self.most, most),
-                (&self.running, running),
-                (&self.waiting, waiting),
-            ];
+            let set = [(&self.most, most), (&self.running, running), (&self.waiting, waiting)];
             for (gauge, now) in set {
                 gauge.get_or_create(&of).set(i64::try_from(now).unwrap_or(i64::MAX));
             }

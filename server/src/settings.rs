@@ -1,13 +1,17 @@
 //! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every key; `config/caudal.toml`
 //! documents them and is what the defaults are read from, so that the two cannot differ.
 
+mod secret;
+
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+pub use secret::Secret;
 
 use crate::{
     engine::{
@@ -48,6 +52,8 @@ pub struct Server {
     pub outbox_bytes: usize,
     pub slow_client_grace_ms: u64,
     pub handshake_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub sse_comment_ms: u64,
     pub heartbeat_ms: u64,
     pub idle_timeout_ms: u64,
     pub connection_limit_ms: u64,
@@ -216,6 +222,8 @@ pub struct StoreMemory {
 #[serde(deny_unknown_fields)]
 pub struct StoreRedis {
     pub url: Secret,
+    pub sentinel_user: String,
+    pub sentinel_password: Secret,
     pub prefix: String,
     pub timeout_ms: u64,
 }
@@ -239,29 +247,6 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
-}
-
-/// A string that is never printed.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("\"********\"")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if self.0.is_empty() { "" } else { "********" })
-    }
 }
 
 /// What is wrong with the settings, naming the key and where it was set.
@@ -342,6 +327,9 @@ impl Settings {
         if self.server.max_message_bytes == 0 || self.server.outbox_bytes < 1024 {
             return wrong("server.max_message_bytes must be above 0 and server.outbox_bytes at least 1024");
         }
+        if self.server.body_timeout_ms == 0 || self.server.sse_comment_ms == 0 {
+            return wrong("server.body_timeout_ms and server.sse_comment_ms must be above 0");
+        }
         if self.server.heartbeat_ms == 0 || self.server.idle_timeout_ms <= self.server.heartbeat_ms {
             return wrong("server.idle_timeout_ms must be longer than server.heartbeat_ms, which must be above 0");
         }
@@ -390,7 +378,8 @@ fn describe(error: &figment::Error) -> String {
         .map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
     let source = source.filter(|s| !s.contains("string")).map(|s| format!(" (from {s})")).unwrap_or_default();
     let (path, kind) = (path.join("."), &error.kind);
-    match GONE.iter().find(|(gone, _)| path == *gone || path.starts_with("engine.models") && path.ends_with(&gone[6..])) {
+    match GONE.iter().find(|(gone, _)| path == *gone || path.starts_with("engine.models") && path.ends_with(&gone[6..]))
+    {
         Some((_, instead)) => format!("{path}: this setting is gone; {instead}{source}"),
         None => format!("{path}: {kind}{source}"),
     }

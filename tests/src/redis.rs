@@ -18,6 +18,8 @@ pub struct Redis {
     pub address: SocketAddr,
     dir: PathBuf,
     arguments: Vec<String>,
+    /// What it is asked with.
+    password: Option<String>,
     child: Option<Child>,
 }
 
@@ -35,9 +37,15 @@ impl Redis {
 
     /// `arguments` as on its command line.
     pub fn with(arguments: &[impl AsRef<str>]) -> Self {
+        Self::guarded(arguments, None)
+    }
+
+    /// A server that wants this password.
+    fn guarded(arguments: &[impl AsRef<str>], password: Option<&str>) -> Self {
         let dir = temp_dir("redis");
         let arguments = arguments.iter().map(|a| a.as_ref().to_owned()).collect();
-        let mut redis = Self { address: free_port(), dir, arguments, child: None };
+        let password = password.map(str::to_owned);
+        let mut redis = Self { address: free_port(), dir, arguments, password, child: None };
         redis.start();
         redis
     }
@@ -106,13 +114,20 @@ impl Redis {
     fn send(&self, words: &[&str]) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        if let Some(password) = &self.password {
+            stream.write_all(encode(&["AUTH", password]).as_bytes())?;
+            let mut welcome = [0; 5];
+            stream.read_exact(&mut welcome)?;
         }
-        stream.write_all(request.as_bytes())?;
+        stream.write_all(encode(words).as_bytes())?;
         Ok(stream)
     }
+}
+
+/// A command as it is sent.
+fn encode(words: &[&str]) -> String {
+    let said: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{said}", words.len())
 }
 
 impl Drop for Redis {
@@ -172,6 +187,15 @@ pub struct Sentinel {
 
 impl Sentinel {
     pub fn spawn(master: &Redis) -> Self {
+        Self::guarded(master, None)
+    }
+
+    /// A sentinel that wants this password; master and standby want none.
+    pub fn with_password(master: &Redis, password: &str) -> Self {
+        Self::guarded(master, Some(password))
+    }
+
+    fn guarded(master: &Redis, password: Option<&str>) -> Self {
         let port = master.address.port().to_string();
         let standby = Redis::with(&["--save", "", "--replicaof", &format!("127.0.0.1 {port}")]);
         let dir = temp_dir("sentinel");
@@ -179,8 +203,9 @@ impl Sentinel {
         let config = format!(
             "sentinel monitor caudal 127.0.0.1 {port} 1\nsentinel down-after-milliseconds caudal 500\nsentinel failover-timeout caudal 3000\n"
         );
-        fs::write(&file, config).expect("the sentinel's configuration");
-        let sentinel = Redis::with(&[&file.to_string_lossy(), "--sentinel"]);
+        let guard = password.map(|password| format!("requirepass {password}\n")).unwrap_or_default();
+        fs::write(&file, config + &guard).expect("the sentinel's configuration");
+        let sentinel = Redis::guarded(&[&file.to_string_lossy(), "--sentinel"], password);
         let begun = Instant::now();
         while !sentinel.ask(&["INFO", "sentinel"]).contains("slaves=1")
             || !standby.ask(&["INFO", "replication"]).contains("master_link_status:up")

@@ -2,7 +2,7 @@
 
 use caudal_server::engine::{GenerateRequest, Message, Role, Sampling};
 
-use crate::{Args, Figure, median, direct};
+use crate::{Args, Figure, direct, median};
 
 /// Rivers that make about 800 tokens.
 const WORDS: usize = 172;

@@ -72,9 +72,7 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     let quiet = gap(&engine, address, 0).await?;
     let beside = gap(&engine, address, args.cancels).await?;
     // The engine answers again.
-    let all = futures::future::join_all(
-        (0..8).map(|n| direct::chat(&*engine, format!("{n}: are you there?"), 2)),
-    );
+    let all = futures::future::join_all((0..8).map(|n| direct::chat(&*engine, format!("{n}: are you there?"), 2)));
     let answered = all.await.into_iter().filter(|reply| reply.as_ref().is_ok_and(|s| s.times.len() == 2)).count();
     Ok(vec![
         Figure::new("longest gap of a stream alone, s", quiet, ""),

@@ -3,7 +3,7 @@
 use caudal_server::engine::{Message, Role};
 use futures::future::try_join_all;
 
-use crate::{Args, Figure, median, direct};
+use crate::{Args, Figure, direct, median};
 
 /// Sentences of the instructions.
 const SENTENCES: usize = 40;

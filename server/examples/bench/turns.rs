@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Args, Figure, median, direct};
+use crate::{Args, Figure, direct, median};
 
 const TURNS: usize = 10;
 /// Tokens of a reply.

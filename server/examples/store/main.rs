@@ -64,6 +64,7 @@ fn retention() -> Retention {
 fn store(redis: &Redis, replica: &str) -> RedisStore {
     let config = Config {
         url: redis.url(),
+        sentinel: Default::default(),
         prefix: "bench".into(),
         timeout: Duration::from_secs(5),
         retention: retention(),
@@ -89,6 +90,7 @@ async fn created(store: &dyn Store, id: &str) -> Lease {
         left_out: Default::default(),
         holding: Default::default(),
         sharing: None,
+        on_disconnect: Default::default(),
     };
     match store.create(header).await.expect("create") {
         Created::New(lease) => lease,

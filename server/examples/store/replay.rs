@@ -98,11 +98,12 @@ fn generations(responses: Arc<dyn Store>) -> Arc<Generations> {
 
 /// What a connection does with a response that it follows, up to the frame; how many events it has.
 async fn replay(generations: &Generations, id: &str) -> u32 {
-    let mut follow = generations.follow(TENANT, id, None).await.expect("follow");
+    let mut follow = generations.follow(TENANT, id, None, Default::default()).await.expect("follow");
     let (mut events, mut bytes) = (0, 0);
     while let Some(next) = follow.next().await {
         let (sequence_number, event) = next.expect("an event");
-        let numbered = Numbered { event: &event, sequence_number, response_id: Some(id), stream_id: None };
+        let numbered =
+            Numbered { event: &event, sequence_number, response_id: Some(id), stream_id: None, warnings: &[] };
         bytes += serde_json::to_string(&numbered).expect("JSON").len();
         events += 1;
     }

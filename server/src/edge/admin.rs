@@ -14,15 +14,8 @@ use crate::{
     wire::error::WireError,
 };
 
-pub fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/models/{id:.+}/reload", web::post().to(reload))
-        .route("/cache", web::get().to(cache))
-        .route("/metrics", web::get().to(metrics));
-}
-
 /// Loads a model's files again and switches to them. Goes on when the client has gone.
-async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answer {
+pub async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answer {
     match edge.generations.engine().reload(&id).await {
         Ok(reloaded) => Ok(HttpResponse::Ok().json(json!({
             "id": reloaded.new.id,
@@ -47,12 +40,12 @@ async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answe
 }
 
 /// For Prometheus: what this replica did since it started, and does now.
-async fn metrics(edge: web::Data<Edge>, _: Admin) -> HttpResponse {
+pub async fn metrics(edge: web::Data<Edge>, _: Admin) -> HttpResponse {
     HttpResponse::Ok().content_type(CONTENT_TYPE).body(edge.generations.metrics_text())
 }
 
 /// What the prompt cache did on this replica since it started, and what it holds of each tenant on all of them.
-async fn cache(edge: web::Data<Edge>, _: Admin) -> Answer {
+pub async fn cache(edge: web::Data<Edge>, _: Admin) -> Answer {
     let generations = &edge.generations;
     let sizes = edge.auth.tenants().into_iter().map(async |tenant| {
         let size = generations.cache_size(tenant).await?;

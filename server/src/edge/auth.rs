@@ -9,7 +9,7 @@ use std::{
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use sha2::{Digest, Sha256};
 
-use super::{Edge, api::ApiError};
+use super::{Edge, api::ApiError, headers::EXPOSED};
 use crate::{
     settings::{AuthMode, Settings},
     wire::{KEY_SUBPROTOCOL_PREFIX, error::WireError},
@@ -91,13 +91,16 @@ impl Authenticator {
 pub fn cors(edge: web::Data<Edge>) -> actix_cors::Cors {
     actix_cors::Cors::default()
         .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| edge.auth.allows(origin)))
-        .allowed_methods(["GET", "POST", "DELETE"])
-        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .allowed_methods(["GET", "HEAD", "POST", "DELETE"])
+        // SDKs send headers of their own, which grow with every version.
+        .allow_any_header()
+        .expose_headers(EXPOSED)
         .max_age(3600)
 }
 
 fn bearer(request: &HttpRequest) -> Option<&str> {
-    request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
+    let (scheme, key) = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
 fn subprotocol_key(request: &HttpRequest) -> Option<&str> {

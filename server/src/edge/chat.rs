@@ -1,36 +1,57 @@
 //! `POST /v1/chat/completions`.
 
 use actix_web::{HttpResponse, web};
+use futures::future::try_join_all;
+use serde_json::Value;
 
 use super::{
     Edge,
     api::{Answer, JsonBody},
     auth::Tenant,
-    sse,
+    headers, http, sse,
 };
 use crate::{
+    generation::{Caller, Follow},
     render::chat,
-    wire::{
-        chat::{ChatRequest, renamed},
-        error::WireError,
-        response::Status,
-    },
+    store::OnDisconnect,
+    wire::{chat::ChatRequest, error::WireError, request::Create, response::Status},
 };
 
 pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
+    let answer = try_create(&edge, &tenant, body).await;
+    headers::rates(&edge, &tenant, answer).await
+}
+
+async fn try_create(edge: &Edge, tenant: &str, body: Value) -> Answer {
     let chat = ChatRequest::from_value(body)?;
-    let created = edge.generations.create(&tenant, chat.create, None).await.map_err(renamed)?;
-    let mut follow = edge.generations.follow(&tenant, &created.id, None).await?;
-    if chat.stream {
-        let response = edge.generations.retrieve(&tenant, &created.id).await?;
-        return Ok(sse::chunks(follow, response, chat.include_usage));
+    let (stream, include_usage, ignored) = (chat.stream, chat.include_usage, chat.create.ignored.clone());
+    let follows = follows(edge, tenant, chat).await?;
+    let answer = if stream {
+        let first = follows.first().map(|follow| follow.id.clone()).unwrap_or_default();
+        let first = edge.generations.retrieve(tenant, &first).await?;
+        sse::chunks(edge, follows, first, include_usage)
+    } else {
+        let responses = try_join_all(follows.into_iter().map(http::ended)).await?;
+        if responses.iter().any(|response| response.status == Status::Failed) {
+            return Err(WireError::EngineFailed.into());
+        }
+        HttpResponse::Ok().json(chat::completion(&responses))
+    };
+    Ok(headers::ignored(answer, &ignored))
+}
+
+/// A response for each choice. When one cannot be created, those before it lose their followers and end.
+async fn follows(edge: &Edge, tenant: &str, chat: ChatRequest) -> Result<Vec<Follow>, WireError> {
+    let mut follows = Vec::new();
+    for choice in 0..chat.choices {
+        let create = Create {
+            // Choices of one seed are different, and each is repeated by the same seed.
+            seed: chat.create.seed.map(|seed| seed.wrapping_add(u64::from(choice))),
+            ..chat.create.clone()
+        };
+        let created = edge.generations.create(tenant, create, Caller::without_resume()).await;
+        let created = created.map_err(|error| chat.rename(error))?;
+        follows.push(edge.generations.follow(tenant, &created.id, None, OnDisconnect::Cancel).await?);
     }
-    while let Some(event) = follow.next().await {
-        event?;
-    }
-    let response = edge.generations.retrieve(&tenant, &created.id).await?;
-    if response.status == Status::Failed {
-        return Err(WireError::EngineFailed.into());
-    }
-    Ok(HttpResponse::Ok().json(chat::completion(&response)))
+    Ok(follows)
 }

@@ -1,94 +1,89 @@
 //! The HTTP side of the Responses API.
 
-use actix_web::{HttpRequest, HttpResponse, web};
-use serde::Deserialize;
+use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 
 use super::{
     Edge,
     api::{Answer, ApiError, JsonBody},
     auth::Tenant,
-    models, sse,
+    headers, paging,
+    query::Query,
+    sse,
 };
 use crate::{
+    generation::{Caller, Follow},
     render,
-    wire::{error::WireError, request::Create},
+    store::OnDisconnect,
+    wire::{error::WireError, request::Create, response::Response},
 };
 
-pub fn routes(config: &mut web::ServiceConfig) {
-    let query = web::QueryConfig::default()
-        .error_handler(|error, _| ApiError(WireError::invalid("query", error.to_string())).into());
-    config
-        .app_data(query)
-        .default_service(web::to(unknown))
-        .route("/models", web::get().to(models::list))
-        .route("/models/{id:.+}", web::get().to(models::one))
-        .route("/responses", web::post().to(create))
-        .route("/responses/{id}", web::get().to(retrieve))
-        .route("/responses/{id}", web::delete().to(delete))
-        .route("/responses/{id}/cancel", web::post().to(cancel))
-        .route("/responses/{id}/input_items", web::get().to(input_items));
+pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
+    let answer = try_create(&edge, &tenant, body).await;
+    headers::rates(&edge, &tenant, answer).await
 }
 
-pub async fn unknown(request: HttpRequest) -> Answer {
-    let (method, path) = (request.method(), request.path());
-    Ok(HttpResponse::NotFound().json(json!({"error": {"type": "invalid_request_error", "code": "not_found",
-        "message": format!("There is no {method} {path} here."), "param": null}})))
-}
-
-async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
+async fn try_create(edge: &Edge, tenant: &str, body: Value) -> Answer {
     let stream = match body.get("stream") {
         None | Some(Value::Null) => false,
         Some(Value::Bool(stream)) => *stream,
         Some(_) => return Err(WireError::invalid("stream", "'stream' must be true or false.").into()),
     };
-    let created = edge.generations.create(&tenant, Create::from_value(body)?, None).await?;
-    let mut follow = edge.generations.follow(&tenant, &created.id, None).await?;
-    if stream {
-        return Ok(sse::responses(follow));
-    }
+    let create = Create::from_value(body)?;
+    let (background, ignored) = (create.background, create.ignored.clone());
+    let created = edge.generations.create(tenant, create, Caller::without_resume()).await?;
+    let answer = if background && !stream {
+        HttpResponse::Ok().json(edge.generations.retrieve(tenant, &created.id).await?)
+    } else {
+        let follow = edge.generations.follow(tenant, &created.id, None, OnDisconnect::Cancel).await?;
+        if stream { sse::responses(edge, follow) } else { HttpResponse::Ok().json(ended(follow).await?) }
+    };
+    Ok(headers::ignored(answer, &ignored))
+}
+
+/// The response as its last event has it.
+///
+/// # Errors
+/// Those of the store, and `response_not_found` when the response is deleted meanwhile.
+pub async fn ended(mut follow: Follow) -> Result<Response, WireError> {
+    let mut last = None;
     while let Some(event) = follow.next().await {
-        event?;
+        last = event?.1.into_response().or(last);
     }
-    Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &created.id).await?))
+    last.ok_or_else(|| WireError::ResponseNotFound(follow.id.clone()))
 }
 
-#[derive(Deserialize)]
-struct Retrieve {
-    stream: Option<bool>,
-    starting_after: Option<u64>,
-}
-
-async fn retrieve(
+pub async fn retrieve(
     edge: web::Data<Edge>,
     Tenant(tenant): Tenant,
     id: web::Path<String>,
-    query: web::Query<Retrieve>,
+    mut query: Query,
 ) -> Answer {
-    if query.stream == Some(true) {
-        return Ok(sse::responses(edge.generations.follow(&tenant, &id, query.starting_after).await?));
+    let (stream, after) = (query.flag("stream")?, query.number("starting_after")?);
+    query.flag("include_obfuscation")?;
+    query.includes()?;
+    query.end()?;
+    if stream {
+        let follow = edge.generations.follow(&tenant, &id, after, OnDisconnect::Cancel).await?;
+        return Ok(sse::responses(&edge, follow));
     }
     Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &id).await?))
 }
 
-async fn cancel(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
-    let mut follow = edge.generations.follow(&tenant, &id, None).await?;
+pub async fn cancel(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
+    let follow = edge.generations.follow(&tenant, &id, None, OnDisconnect::Cancel).await?;
     edge.generations.cancel(&tenant, &id).await?;
-    while let Some(event) = follow.next().await {
-        event?;
-    }
-    Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &id).await?))
+    Ok(HttpResponse::Ok().json(ended(follow).await?))
 }
 
-async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
+pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     edge.generations.delete(&tenant, &id).await?;
     Ok(HttpResponse::Ok().json(json!({"id": *id, "object": "response", "deleted": true})))
 }
 
-async fn input_items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
+pub async fn input_items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>, query: Query) -> Answer {
+    let page = paging::page(query)?;
     let header = edge.generations.input(&tenant, &id).await?;
-    let data = render::input_items(&header);
-    let (first, last) = (data.first().map(|i| i["id"].clone()), data.last().map(|i| i["id"].clone()));
-    Ok(HttpResponse::Ok()
-        .json(json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": false})))
+    let listed = paging::cut(render::input_items(&header), &page).map_err(ApiError)?;
+    Ok(HttpResponse::Ok().json(paging::list(listed, |item| item)))
 }

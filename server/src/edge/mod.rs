@@ -5,18 +5,24 @@ mod admin;
 mod api;
 mod auth;
 mod chat;
+mod compact;
 mod conversations;
+mod headers;
 mod http;
+mod input_tokens;
 mod models;
 mod paging;
 mod prompts;
+mod query;
+mod reply;
 mod sse;
+mod v1;
 pub mod waiting;
 mod ws;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header, web};
+use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header, middleware::from_fn, web};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -64,18 +70,11 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
         let app = App::new()
             .app_data(edge.clone())
             .app_data(web::PayloadConfig::new(json_limit))
-            .service(
-                web::scope("/v1")
-                    .wrap(auth::cors(edge.clone()))
-                    .configure(http::routes)
-                    .configure(conversations::routes)
-                    .configure(prompts::routes)
-                    .route("/responses", web::get().to(ws::upgrade))
-                    .route("/chat/completions", web::post().to(chat::create)),
-            )
-            .service(web::scope("/admin").configure(admin::routes).default_service(web::to(http::unknown)))
-            .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
-            .route("/readyz", web::get().to(ready));
+            .wrap(from_fn(reply::finish))
+            .service(v1::scope(edge.clone()))
+            .service(web::scope("/admin").configure(v1::admin_routes))
+            .service(v1::resource("/healthz", [v1::get(healthy)]))
+            .service(v1::resource("/readyz", [v1::get(ready)]));
         match &chat_dir {
             Some(dir) => app.service(
                 web::scope("")
@@ -85,14 +84,14 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
                         .add((header::REFERRER_POLICY, "no-referrer")))
                     .service(actix_files::Files::new("/", dir).index_file("index.html")),
             ),
-            None => app.service(web::scope("").route("/", web::get().to(no_chat_page))),
+            None => app.service(v1::resource("/", [v1::get(no_chat_page)])).default_service(web::to(v1::unknown)),
         }
     });
     let server = server
         .workers(workers)
         // A token is a packet: it must not wait for the next one.
         .tcp_nodelay(true)
-        // Who hangs up on an answer that takes long is not heard otherwise, and its generation never an orphan.
+        // A client that hangs up on an answer that takes long is not noticed otherwise.
         .h1_allow_half_closed(false)
         .on_connect(|io, _| abandon_dead_peers(io))
         .max_connections(settings.max_connections)
@@ -132,7 +131,12 @@ async fn no_chat_page() -> HttpResponse {
         .body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
 }
 
-/// 200 once every model has a slot; those that load behind the first are told.
+/// 200 as long as the process lives.
+async fn healthy() -> HttpResponse {
+    HttpResponse::Ok().body("ok\n")
+}
+
+/// 200 once every model is loaded; those that still load are told.
 async fn ready(edge: web::Data<Edge>) -> HttpResponse {
     let models = edge.generations.engine().status();
     match edge.generations.ready() {

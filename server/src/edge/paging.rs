@@ -1,8 +1,8 @@
 //! Lists over HTTP: `after`, `limit` and `order` in, `{object: "list", data, first_id, last_id, has_more}` out.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::query::Query;
 use crate::{
     store::page::{Listed, Order, Page},
     wire::error::WireError,
@@ -11,36 +11,44 @@ use crate::{
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
 
-/// The query of a list. Fields that select what is included are known and change nothing here.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PageQuery {
-    after: Option<String>,
-    limit: Option<usize>,
-    order: Option<String>,
-    #[serde(rename = "include")]
-    _include: Option<String>,
-    #[serde(rename = "include[]")]
-    _includes: Option<String>,
-}
-
-impl PageQuery {
-    pub fn page(self) -> Result<Page, WireError> {
-        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(WireError::invalid("limit", format!("'limit' must be from 1 to {MAX_LIMIT}.")));
-        }
-        let order = match self.order.as_deref() {
-            None | Some("desc") => Order::Descending,
-            Some("asc") => Order::Ascending,
-            Some(_) => return Err(WireError::invalid("order", "'order' must be 'asc' or 'desc'.")),
-        };
-        Ok(Page { after: self.after.filter(|after| !after.is_empty()), limit, order })
+/// Reads the query of a list.
+///
+/// # Errors
+/// `invalid_request`, naming the parameter.
+pub fn page(mut query: Query) -> Result<Page, WireError> {
+    query.includes()?;
+    let limit = query.number("limit")?.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(WireError::invalid("limit", format!("'limit' must be from 1 to {MAX_LIMIT}.")));
     }
+    let order = match query.text("order")?.as_deref() {
+        None | Some("desc") => Order::Descending,
+        Some("asc") => Order::Ascending,
+        Some(_) => return Err(WireError::invalid("order", "'order' must be 'asc' or 'desc'.")),
+    };
+    let page = Page { after: query.text("after")?, limit, order };
+    query.end()?;
+    Ok(page)
 }
 
 pub fn list<T>(listed: Listed<T>, object: impl Fn(T) -> Value) -> Value {
     let data: Vec<Value> = listed.data.into_iter().map(object).collect();
     let (first, last) = (data.first().map(|i| i["id"].clone()), data.last().map(|i| i["id"].clone()));
     json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": listed.has_more})
+}
+
+/// A page of items that are all at hand, the oldest first.
+///
+/// # Errors
+/// `invalid_request` for an `after` that names none of them.
+pub fn cut(mut items: Vec<Value>, page: &Page) -> Result<Listed<Value>, WireError> {
+    if page.order == Order::Descending {
+        items.reverse();
+    }
+    if let Some(after) = &page.after {
+        let at = items.iter().position(|item| item["id"] == after.as_str());
+        let at = at.ok_or_else(|| WireError::invalid("after", "'after' names nothing in this list."))?;
+        items.drain(..=at);
+    }
+    Ok(Listed::cut(items, page.limit))
 }

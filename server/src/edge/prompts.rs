@@ -1,14 +1,14 @@
 //! `/v1/prompts`: stored prompts.
 
 use actix_web::{HttpResponse, web};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Edge,
     api::{Answer, JsonBody},
     auth::Tenant,
-    paging::{PageQuery, list},
+    paging::{list, page},
+    query::Query,
 };
 use crate::{
     generation::prompts::prompt_error,
@@ -19,14 +19,6 @@ use crate::{
     },
 };
 
-pub fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/prompts", web::post().to(put))
-        .route("/prompts", web::get().to(list_all))
-        .route("/prompts/{id}", web::get().to(retrieve))
-        .route("/prompts/{id}", web::delete().to(delete));
-}
-
 fn object(prompt: StoredPrompt) -> Value {
     let StoredPrompt { id, version, created_at, template, .. } = prompt;
     let messages: Vec<Value> =
@@ -35,30 +27,26 @@ fn object(prompt: StoredPrompt) -> Value {
            "instructions": template.instructions, "messages": messages, "variables": template.variables})
 }
 
-async fn put(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
+pub async fn put(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
     let stored = edge.generations.put_prompt(&tenant, PutPrompt::from_value(body)?).await?;
     Ok(HttpResponse::Ok().json(object(stored)))
 }
 
-async fn list_all(edge: web::Data<Edge>, Tenant(tenant): Tenant, query: web::Query<PageQuery>) -> Answer {
-    let page = query.into_inner().page()?;
+pub async fn list_all(edge: web::Data<Edge>, Tenant(tenant): Tenant, query: Query) -> Answer {
+    let page = page(query)?;
     let listed = edge.generations.prompts.list(&tenant, &page).await.map_err(|e| prompt_error(e, ""))?;
     Ok(HttpResponse::Ok().json(list(listed, object)))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Retrieve {
-    version: Option<String>,
-}
-
-async fn retrieve(
+pub async fn retrieve(
     edge: web::Data<Edge>,
     Tenant(tenant): Tenant,
     id: web::Path<String>,
-    query: web::Query<Retrieve>,
+    mut query: Query,
 ) -> Answer {
-    let version = match query.into_inner().version {
+    let version = query.text("version")?;
+    query.end()?;
+    let version = match version {
         Some(version) => Some(
             parse_version(&Value::String(version))
                 .ok_or_else(|| WireError::invalid("version", "'version' must be such as 1."))?,
@@ -69,7 +57,7 @@ async fn retrieve(
     Ok(HttpResponse::Ok().json(object(found)))
 }
 
-async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
+pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     edge.generations.prompts.delete(&tenant, &id).await.map_err(|e| prompt_error(e, &id))?;
     Ok(HttpResponse::Ok().json(json!({"id": *id, "object": "prompt.deleted", "deleted": true})))
 }

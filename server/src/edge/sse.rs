@@ -1,14 +1,21 @@
-//! A followed response as server-sent events. Pull-driven: the next event is rendered when the socket has taken the last.
+//! Followed responses as server-sent events. Pull-driven: the next event is rendered when the socket has taken the last.
+//! While there is none a comment line is sent, so that no proxy and no client takes the stream for dead. The last data
+//! line is `[DONE]`, also after an error.
+
+use std::{convert::Infallible, time::Duration};
 
 use actix_web::{HttpResponse, http::header, web::Bytes};
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use serde_json::json;
+use tokio::time::timeout;
 
+use super::Edge;
 use crate::{
     generation::Follow,
     render::chat::ChatRenderer,
     wire::{
+        chat::ChatUsage,
         error::{ErrorEvent, WireError},
         event::{Event, Numbered},
         response::Response,
@@ -16,49 +23,87 @@ use crate::{
 };
 
 const DONE: &str = "data: [DONE]\n\n";
+/// Clients pass comments over.
+const COMMENT: &str = ": keep-alive\n\n";
 
-/// Responses: `event:` equals the body's type, no `id:`, `[DONE]` at the end.
-pub fn responses(follow: Follow) -> HttpResponse {
-    render(follow, |next| match next {
+/// Responses: `event:` equals the body's type, no `id:`.
+pub fn responses(edge: &Edge, follow: Follow) -> HttpResponse {
+    let frames = events(follow).map(|next| match next {
         Ok((sequence_number, event)) => {
-            let body = Numbered { event: &event, sequence_number, response_id: None, stream_id: None };
+            let body = Numbered::of_response(&event, sequence_number);
             named(event.name(), &body)
         }
         Err(error) => named("error", &ErrorEvent::new(&error, None)),
-    })
+    });
+    answer(edge, frames)
 }
 
-/// Chat completions: data only, `[DONE]` at the end.
-pub fn chunks(follow: Follow, response: Response, include_usage: bool) -> HttpResponse {
-    let mut renderer = ChatRenderer::new(response, include_usage);
-    render(follow, move |next| match next {
-        Ok((_, Event::Failed { .. })) => data(&json!({"error": WireError::EngineFailed.body()})),
-        Ok((_, event)) => renderer.event(event).iter().map(data).collect(),
-        Err(error) => data(&json!({"error": error.body()})),
-    })
-}
-
-fn render(follow: Follow, frame: impl FnMut(Result<(u64, Event), WireError>) -> String + 'static) -> HttpResponse {
-    let events = stream::unfold(Some((follow, frame)), |state| async {
-        let (mut follow, mut frame) = state?;
-        // An event may have no frame of its own here, and an empty piece would end the body.
-        while let Some(next) = follow.next().await {
-            let failed = next.is_err();
-            let text = frame(next);
-            if !text.is_empty() {
-                return Some((
-                    Ok::<_, std::convert::Infallible>(Bytes::from(text)),
-                    (!failed).then_some((follow, frame)),
-                ));
+/// Chat completions: data only. The choices' chunks come as they are generated; all have the id of `first`.
+pub fn chunks(edge: &Edge, follows: Vec<Follow>, first: Response, include_usage: bool) -> HttpResponse {
+    let choices = (0..).zip(follows).map(|(index, follow)| {
+        let mut renderer = ChatRenderer::new(first.clone(), index, include_usage);
+        let events = events(follow).map(Some).chain(stream::iter([None]));
+        events.map(move |next| match next {
+            Some(Ok((_, Event::Failed { .. }))) => {
+                Piece::Frame(data(&json!({"error": WireError::EngineFailed.body()})))
             }
+            Some(Ok((_, event))) => Piece::Frame(renderer.event(event).iter().map(data).collect()),
+            Some(Err(error)) => Piece::Frame(data(&json!({"error": error.body()}))),
+            None => Piece::Used(renderer.usage.take()),
+        })
+    });
+    let pieces = stream::select_all(choices.map(StreamExt::boxed_local).collect::<Vec<_>>());
+    let renderer = ChatRenderer::new(first, 0, include_usage);
+    let last = move |used: Option<ChatUsage>| match used.filter(|_| include_usage) {
+        Some(usage) => data(&renderer.usage_chunk(usage)),
+        None => String::new(),
+    };
+    let begin = (pieces.boxed_local(), None::<ChatUsage>, Some(last));
+    let frames = stream::unfold(begin, |(mut pieces, used, last)| async move {
+        match pieces.next().await {
+            Some(Piece::Frame(frame)) => Some((frame, (pieces, used, last))),
+            Some(Piece::Used(more)) => {
+                let used = match (used, more) {
+                    (Some(used), Some(more)) => Some(used.together(more)),
+                    (used, more) => used.or(more),
+                };
+                Some((String::new(), (pieces, used, last)))
+            }
+            None => Some((last?(used), (pieces, None, None))),
         }
-        Some((Ok(Bytes::from_static(DONE.as_bytes())), None))
+    });
+    answer(edge, frames)
+}
+
+/// What a choice comes to, piece by piece.
+enum Piece {
+    Frame(String),
+    /// The choice has ended.
+    Used(Option<ChatUsage>),
+}
+
+/// A response's events to its end.
+fn events(follow: Follow) -> impl Stream<Item = Result<(u64, Event), WireError>> {
+    stream::unfold(follow, |mut follow| async { follow.next().await.map(|next| (next, follow)) })
+}
+
+fn answer(edge: &Edge, frames: impl Stream<Item = String> + 'static) -> HttpResponse {
+    let pause = Duration::from_millis(edge.settings.server.sse_comment_ms);
+    // An event may have no frame of its own, and an empty piece would end the body.
+    let frames = frames.filter(|frame| std::future::ready(!frame.is_empty())).boxed_local();
+    let body = stream::unfold(Some(frames), move |frames| async move {
+        let mut frames = frames?;
+        match timeout(pause, frames.next()).await {
+            Ok(Some(frame)) => Some((Ok::<_, Infallible>(Bytes::from(frame)), Some(frames))),
+            Ok(None) => Some((Ok(Bytes::from_static(DONE.as_bytes())), None)),
+            Err(_) => Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(frames))),
+        }
     });
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(events)
+        .streaming(body)
 }
 
 fn named(name: &str, body: &impl Serialize) -> String {

@@ -4,11 +4,11 @@
 
 use std::{net::TcpListener, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, http::KeepAlive, web};
+use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, http::KeepAlive, middleware::from_fn, web};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::api::ApiError;
+use super::{api::ApiError, healthy, reply, v1};
 use crate::{engine::ModelStatus, settings::Settings, wire::error::WireError};
 
 /// When to ask again.
@@ -34,8 +34,9 @@ pub fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(progress.clone()))
-            .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
-            .route("/readyz", web::get().to(ready))
+            .wrap(from_fn(reply::finish))
+            .service(v1::resource("/healthz", [v1::get(healthy)]))
+            .service(v1::resource("/readyz", [v1::get(ready)]))
             .default_service(web::to(later))
     })
     .workers(1)

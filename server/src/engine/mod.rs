@@ -112,6 +112,8 @@ pub enum Finish {
     Length,
     /// The request's token was cancelled.
     Cancelled,
+    /// The client steers: a successor goes on from here. Not the engine's to say.
+    Steered,
     /// The engine broke; the text says how, for the log and never for the client.
     Failed(String),
     /// It never began; code and message are for the client. Not the engine's to say.

@@ -22,6 +22,8 @@ use crate::dialect::{Dialect, Tags};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScriptedSettings {
+    /// Other names of the model.
+    pub aliases: Vec<String>,
     pub text: String,
     pub tokens: u32,
     pub tokens_per_second: f64,
@@ -38,6 +40,7 @@ impl Default for ScriptedSettings {
         let text = "A river does not ask who is listening; it flows, é, 日本, 🙂, from the spring to the sea, and whoever \
                     comes late finds it where it is.";
         Self {
+            aliases: vec![],
             text: text.into(),
             tokens: 64,
             tokens_per_second: 50.0,
@@ -61,7 +64,11 @@ pub struct Scripted {
 
 impl Scripted {
     /// [`Self::new`], after a pretence of loading.
-    pub async fn load(settings: ScriptedSettings, max_running: usize, progress: &watch::Sender<Vec<ModelStatus>>) -> Self {
+    pub async fn load(
+        settings: ScriptedSettings,
+        max_running: usize,
+        progress: &watch::Sender<Vec<ModelStatus>>,
+    ) -> Self {
         let engine = Self::new(settings, max_running);
         progress.send_replace(vec![ModelStatus { loaded: false, ..engine.own_status() }]);
         tokio::time::sleep(Duration::from_millis(engine.settings.load_ms)).await;
@@ -76,7 +83,7 @@ impl Scripted {
         }
         let model = ModelInfo {
             id: "scripted".into(),
-            aliases: vec![],
+            aliases: settings.aliases.clone(),
             context_length: settings.context_length,
             created: 0,
             quantisation: None,
@@ -164,8 +171,12 @@ async fn speak(settings: ScriptedSettings, words: Words, request: GenerateReques
     let start = Instant::now() + Duration::from_millis(settings.prefill_ms);
     let first = request.output.len() as u32;
     if request.max_output_tokens == 0 {
-        sleep_until(start).await;
-        let _ = sender.send(Delta { cached_tokens: Some(0), finish: Some(Finish::Length), ..Delta::default() }).await;
+        let finish = tokio::select! {
+            biased;
+            () = request.cancel.cancelled() => Finish::Cancelled,
+            () = sleep_until(start) => Finish::Length,
+        };
+        let _ = sender.send(Delta { cached_tokens: Some(0), finish: Some(finish), ..Delta::default() }).await;
         return;
     }
     for position in first.. {

@@ -6,9 +6,9 @@ use super::{Generations, clock::unix_seconds, items::new_items, random::random_h
 use crate::{
     store::{
         StoreError,
-        conversations::{Conversation, ConversationError, Notice},
+        conversations::{Conversation, ConversationError, Item, Notice},
     },
-    wire::{conversation::NewConversation, error::WireError},
+    wire::{conversation::NewConversation, error::WireError, input::InputItem},
 };
 
 /// How a store's error reads to the client that named conversation `id`.
@@ -32,16 +32,38 @@ pub fn conversation_error(error: ConversationError, id: &str) -> WireError {
 }
 
 impl Generations {
-    pub async fn create_conversation(&self, tenant: &str, new: NewConversation) -> Result<Conversation, WireError> {
+    /// Creates a conversation with its first items.
+    ///
+    /// # Errors
+    /// `item_not_found` for a reference to nothing; `invalid_request` when the items are more than a conversation holds.
+    pub async fn create_conversation(&self, tenant: &str, mut new: NewConversation) -> Result<Conversation, WireError> {
+        self.resolve(tenant, None, None, &mut new.items).await.map_err(|error| error.renamed("input", "items"))?;
         let conversation = Conversation {
             id: format!("conv_{}", random_hex()),
             tenant: tenant.to_owned(),
             created_at: unix_seconds(),
             metadata: new.metadata,
         };
-        let created = self.conversations.create(conversation.clone(), new_items(&new.items)).await;
+        let created = self.conversations.create(conversation.clone(), new_items(&conversation.id, &new.items)).await;
         created.map_err(|error| conversation_error(error, &conversation.id))?;
         Ok(conversation)
+    }
+
+    /// Appends items to a conversation; the items as they are stored.
+    ///
+    /// # Errors
+    /// As [`Self::create_conversation`], and `conversation_not_found`.
+    pub async fn append_items(
+        &self,
+        tenant: &str,
+        id: &str,
+        mut items: Vec<InputItem>,
+    ) -> Result<Vec<Item>, WireError> {
+        self.resolve(tenant, Some(id), None, &mut items).await.map_err(|error| error.renamed("input", "items"))?;
+        let items = new_items(id, &items);
+        let appended = self.conversations.append(tenant, id, items.clone()).await;
+        appended.map_err(|error| conversation_error(error, id))?;
+        Ok(items)
     }
 
     /// Deletes a conversation and all that was said in it: its responses with their logs; what runs is cancelled.

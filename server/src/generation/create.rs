@@ -10,72 +10,122 @@ use super::{
     start::CreatedResponse,
 };
 use crate::{
-    engine::model::SamplingDefaults,
-    store::{Header, LOG_VERSION, LeftOut},
+    engine::{ModelInfo, model::SamplingDefaults},
+    store::{Header, LOG_VERSION, LeftOut, OnDisconnect},
     wire::{cache::CacheMode, error::WireError, reasoning::Effort, request::Create},
 };
+
+/// What a response's creation depends on beside the request: the connection that sent the request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The latest response of the connection with `store: false`, the only such response that the request may continue.
+    pub own_unstored_response: Option<String>,
+    /// What happens to the generation when the connection ends.
+    pub on_disconnect: OnDisconnect,
+}
+
+impl Caller {
+    /// A client that cannot resume: HTTP, and sockets without the extensions.
+    pub fn without_resume() -> Self {
+        Self { own_unstored_response: None, on_disconnect: OnDisconnect::Cancel }
+    }
+}
 
 impl Generations {
     /// Creates a response, or finds the one that this `client_request_id` created before.
     ///
-    /// `connection` names the connection's own `store: false` response, the only such one that may be continued.
+    /// The creation runs on a task of its own: a caller that is dropped meanwhile leaves a whole response, which ends
+    /// as any response without followers does.
     pub async fn create(
         self: &Arc<Self>,
         tenant: &str,
         create: Create,
-        connection: Option<&str>,
+        caller: Caller,
     ) -> Result<CreatedResponse, WireError> {
-        self.try_create(tenant, create, connection).await.inspect_err(|error| self.metrics.refused(error.code().0))
+        let (generations, tenant) = (self.clone(), tenant.to_owned());
+        let created = self.runtime.spawn(async move { generations.try_create(&tenant, create, caller).await });
+        let created = created.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "creating a response panicked");
+            Err(WireError::EngineFailed)
+        });
+        created.inspect_err(|error| self.metrics.refused(error.code().0))
     }
 
     async fn try_create(
         self: &Arc<Self>,
         tenant: &str,
         mut create: Create,
-        connection: Option<&str>,
+        caller: Caller,
     ) -> Result<CreatedResponse, WireError> {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
         self.quotas.enter(tenant).await?;
         let model = self.model(create.model.as_deref())?;
+        let own_unstored = caller.own_unstored_response.as_deref();
+        self.resolve(tenant, create.conversation.as_deref(), own_unstored, &mut create.input).await?;
         self.expand(tenant, &mut create, &model.id).await?;
-        complete(&mut create, model.sampling);
-        let id = format!("resp_{}", random_hex());
-        let place = match &create.conversation {
-            Some(conversation) => Some(self.enter(tenant, conversation, &id).await?),
-            None => None,
-        };
-        let previous = create.previous_response_id.clone();
-        let header = Header {
-            version: LOG_VERSION,
-            id,
-            tenant: tenant.to_owned(),
-            created_at: unix_seconds(),
-            model: model.id.clone(),
-            seed: create.seed.unwrap_or_else(random_seed),
-            dialect: match create.reasoning.effort {
-                Some(Effort::None) => model.dialect.clone().without_thought(),
-                _ => model.dialect.clone(),
-            },
-            create,
-            prompt: vec![],
-            max_output_tokens: 0,
-            left_out: LeftOut::default(),
-            holding: Default::default(),
-            sharing: None,
-        };
-        if let Some(place) = place {
+        let on_disconnect = if create.background { OnDisconnect::Continue } else { caller.on_disconnect };
+        let header = header(tenant, create, &model, on_disconnect);
+        if let Some(conversation) = &header.create.conversation {
+            let place = self.enter(tenant, conversation, &header.id).await?;
             return self.start_turn(header, place).await;
         }
-        let history = self.history(tenant, previous.as_deref(), connection).await?;
+        let previous = header.create.previous_response_id.as_deref();
+        let history = self.history(tenant, previous, own_unstored).await?;
         let header = self.with_prompt(&header, history).await?;
         match header.create.cache.mode {
             CacheMode::Off => self.start(header).await,
-            // Its prompt is to be computed here.
-            _ if !header.create.generate => self.start(header).await,
+            // A run of the cache ends with its last follower, and a background response has none.
+            _ if !header.create.generate || header.create.background => self.start(header).await,
             _ => self.start_cached(header, &model).await,
         }
+    }
+
+    /// How many tokens a request's prompt has, whether it fits the context or not.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn count_input_tokens(
+        &self,
+        tenant: &str,
+        mut create: Create,
+        caller: Caller,
+    ) -> Result<usize, WireError> {
+        let model = self.model(create.model.as_deref())?;
+        let own_unstored = caller.own_unstored_response.as_deref();
+        self.resolve(tenant, create.conversation.as_deref(), own_unstored, &mut create.input).await?;
+        self.expand(tenant, &mut create, &model.id).await?;
+        let header = header(tenant, create, &model, caller.on_disconnect);
+        let history = match &header.create.conversation {
+            Some(conversation) => self.items_before(tenant, conversation, &header).await?,
+            None => self.history(tenant, header.create.previous_response_id.as_deref(), own_unstored).await?,
+        };
+        self.count_prompt(&header, history).await
+    }
+}
+
+/// The header of a response to be, without its prompt.
+fn header(tenant: &str, mut create: Create, model: &ModelInfo, on_disconnect: OnDisconnect) -> Header {
+    complete(&mut create, model.sampling);
+    Header {
+        version: LOG_VERSION,
+        id: format!("resp_{}", random_hex()),
+        tenant: tenant.to_owned(),
+        created_at: unix_seconds(),
+        model: model.id.clone(),
+        seed: create.seed.unwrap_or_else(random_seed),
+        dialect: match create.reasoning.effort {
+            Some(Effort::None) => model.dialect.clone().without_thought(),
+            _ => model.dialect.clone(),
+        },
+        create,
+        prompt: vec![],
+        max_output_tokens: 0,
+        left_out: LeftOut::default(),
+        holding: Default::default(),
+        sharing: None,
+        on_disconnect,
     }
 }
 

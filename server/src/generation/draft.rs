@@ -12,29 +12,47 @@ use super::{
 use crate::{
     engine::{Engine, EngineError, ModelInfo},
     store::{Header, LeftOut},
-    wire::{error::WireError, input::InputItem, response::Truncation},
+    wire::{error::WireError, input::InputItem, read::missing, response::Truncation},
 };
 
 impl Generations {
     /// The header with its prompt: what was said before, and its input.
     pub(super) async fn with_prompt(&self, header: &Header, history: Vec<InputItem>) -> Result<Header, WireError> {
-        check_outputs(&history, &header.create.input)?;
+        let draft = self.draft(header, &history)?;
+        // Off the connection's thread: rendering a long prompt takes milliseconds of computation.
+        self.runtime.spawn_blocking(move || draft.fit(history)).await.map_err(panicked)?
+    }
+
+    /// How many tokens the whole prompt has.
+    pub(super) async fn count_prompt(&self, header: &Header, history: Vec<InputItem>) -> Result<usize, WireError> {
+        let draft = self.draft(header, &history)?;
+        self.runtime.spawn_blocking(move || draft.count(history)).await.map_err(panicked)?
+    }
+
+    fn draft(&self, header: &Header, history: &[InputItem]) -> Result<Draft, WireError> {
+        let create = &header.create;
+        let is_empty = history.is_empty() && create.input.is_empty() && create.preamble.is_empty();
+        // Instructions alone are a prompt where they are only to be computed ahead, or come from a stored prompt.
+        if is_empty && (create.instructions.is_none() || create.generate && create.prompt.is_none()) {
+            return Err(missing("input"));
+        }
+        check_outputs(history, &create.input)?;
         // What is wrong with the request is told before anything is computed.
         grammar(header)?;
-        let draft = Draft {
+        Ok(Draft {
             engine: self.engine.clone(),
             model: self.model(Some(&header.model))?,
             header: Header {
-                max_output_tokens: header.create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
+                max_output_tokens: create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
                 ..header.clone()
             },
-        };
-        // Off the connection's thread: rendering a long prompt takes milliseconds of computation.
-        self.runtime.spawn_blocking(move || draft.fit(history)).await.map_err(|error| {
-            tracing::error!(%error, "rendering the prompt panicked");
-            WireError::EngineFailed
-        })?
+        })
     }
+}
+
+fn panicked(error: tokio::task::JoinError) -> WireError {
+    tracing::error!(%error, "rendering the prompt panicked");
+    WireError::EngineFailed
 }
 
 struct Draft {
@@ -84,6 +102,14 @@ impl Draft {
             Failed::Refused(error) => error,
             Failed::Engine(error) => self.refusal(error),
         })
+    }
+
+    /// The tokens of the prompt with nothing left out.
+    fn count(self, history: Vec<InputItem>) -> Result<usize, WireError> {
+        let create = &self.header.create;
+        let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
+        let prompt = prompt(&self.header.dialect, create, preamble.iter().chain(&history).chain(&create.input));
+        self.engine.tokenize(&self.model.id, &prompt).map(|tokens| tokens.len()).map_err(|error| self.refusal(error))
     }
 
     /// What the engine's error means to the client.

@@ -62,7 +62,7 @@ impl Endings {
 fn status(finish: &Finish) -> &'static str {
     match finish {
         Finish::Stop => "completed",
-        Finish::Length => "incomplete",
+        Finish::Length | Finish::Steered => "incomplete",
         Finish::Cancelled => "cancelled",
         Finish::Refused { .. } | Finish::Failed(_) => "failed",
     }

@@ -1,13 +1,14 @@
 //! The following half: reads a log and renders it, from any point, at the pace of whoever asks.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Follower, Generations, store_error};
 use crate::{
     render::Renderer,
-    store::{Batch, Followed, StoreError},
+    store::{Batch, Followed, OnDisconnect, StoreError},
     wire::{error::WireError, event::Event, response::Status},
 };
 
@@ -22,6 +23,8 @@ pub struct Follow {
     /// What waits in the queue and runs: the response, or the run whose log it shares.
     pub run: String,
     pub start: Start,
+    /// What of the request was ignored.
+    pub ignored: Vec<String>,
     batches: BoxStream<'static, Result<Batch, StoreError>>,
     renderer: Renderer,
     ready: VecDeque<Numbered>,
@@ -37,14 +40,21 @@ pub struct Start {
 }
 
 impl Generations {
-    /// Follows a response: every event after `after`, existing and to come, all of them with `None`.
-    pub async fn follow(&self, tenant: &str, id: &str, after: Option<u64>) -> Result<Follow, WireError> {
-        let follower = self.running.follower(id);
+    /// Follows a response: every event after `after`, existing and to come, all of them with `None`. `leaving` is what
+    /// the follower's disconnect means: [`OnDisconnect::Grace`] for one that can resume.
+    pub async fn follow(
+        &self,
+        tenant: &str,
+        id: &str,
+        after: Option<u64>,
+        leaving: OnDisconnect,
+    ) -> Result<Follow, WireError> {
+        let follower = self.running.follower(id, leaving);
         let Followed { header, entries, rest } = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
         // Who follows a shared log keeps its run from being an orphan.
         let run = header.shows().unwrap_or(id).to_owned();
-        let shared = (run != id).then(|| self.running.follower(&run));
-        let conversation = header.create.conversation.clone();
+        let shared = (run != id).then(|| self.running.follower(&run, leaving));
+        let (conversation, ignored) = (header.create.conversation.clone(), header.create.ignored.clone());
         let (mut renderer, mut ready) = (Renderer::new(header), VecDeque::new());
         let mut start = Start { status: Status::InProgress, last_sequence_number: 0 };
         let mut keep = |number, event: Event| {
@@ -55,9 +65,10 @@ impl Generations {
         renderer.begin(&mut keep);
         entries.iter().for_each(|entry| renderer.entry(entry, &mut keep));
         let id = id.to_owned();
-        Ok(Follow {
+        let mut follow = Follow {
             id,
             conversation,
+            ignored,
             run,
             start,
             batches: rest,
@@ -65,9 +76,15 @@ impl Generations {
             ready,
             after,
             _followers: (follower, shared),
-        })
+        };
+        follow.reach_start().await?;
+        Ok(follow)
     }
 }
+
+/// How long a follower waits for the event that it wants to start after. What a store lost in a crash is written again
+/// within this time.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 fn status(event: &Event) -> Option<Status> {
     match event {
@@ -88,6 +105,28 @@ fn keep_after(after: Option<u64>, ready: &mut VecDeque<Numbered>, numbered: Numb
 }
 
 impl Follow {
+    /// Makes sure that there is an event with the number `after`: a follower that waits for a number which never comes
+    /// would not even see the end.
+    async fn reach_start(&mut self) -> Result<(), WireError> {
+        let Some(after) = self.after else { return Ok(()) };
+        let deadline = Instant::now() + CATCH_UP;
+        let mut last = self.start.last_sequence_number;
+        while last < after {
+            let Ok(Some(batch)) = timeout_at(deadline, self.batches.next()).await else {
+                let message = format!("'starting_after' is {after}, and the last event so far is {last}.");
+                return Err(WireError::invalid("starting_after", message));
+            };
+            let batch = batch.map_err(|error| store_error(error, &self.id))?;
+            let ready = &mut self.ready;
+            let mut keep = |number, event| {
+                last = number;
+                keep_after(Some(after), ready, (number, event));
+            };
+            batch.entries.iter().for_each(|entry| self.renderer.entry(entry, &mut keep));
+        }
+        Ok(())
+    }
+
     /// The next event; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<Numbered, WireError>> {
         loop {

@@ -17,6 +17,7 @@ use crate::{
         format::{Format, GrammarFormat, Syntax},
         reasoning::Effort,
         request::Create,
+        tools::FunctionTool,
     },
 };
 
@@ -68,9 +69,9 @@ fn rules(dialect: &Dialect, create: &Create, holding: &Holding) -> Result<Option
 /// What is allowed of calls; `None` where there are none to make.
 fn call_rules<'c>(create: &'c Create, holding: &Holding) -> Result<Option<CallRules<'c>>, WireError> {
     let mut functions = Vec::new();
-    for (at, tool) in create.tools.iter().enumerate().filter(|(_, tool)| create.tool_choice.allows(&tool.name)) {
+    for tool in create.callable() {
         let loosened = holding.get(&tool.name).cloned().unwrap_or_default();
-        let arguments = lark::arguments(tool, &loosened).map_err(|why| refused(&parameters_of(at), &why))?;
+        let arguments = lark::arguments(tool, &loosened).map_err(|why| refused(&parameters_of(tool), &why))?;
         functions.push(Callable { name: &tool.name, arguments });
     }
     Ok((!functions.is_empty()).then(|| CallRules {
@@ -113,8 +114,8 @@ fn schema(format: &Format, holding: &Holding) -> Result<Option<Value>, WireError
 pub const SCHEMA: &str = "text.format.schema";
 
 /// The field of a tool's parameters.
-pub fn parameters_of(at: usize) -> String {
-    format!("tools[{at}].parameters")
+pub fn parameters_of(tool: &FunctionTool) -> String {
+    format!("{}.parameters", tool.path)
 }
 
 /// What a refused schema of the field `param` means to the client.
@@ -217,10 +218,15 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"a": {"type": "string", "format": "colour"}}});
         let format = |strict: bool| json!({"text": {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": strict}}});
         assert!(of(&Dialect::default(), format(false)).is_ok());
-        let tools = json!({"tools": [{"type": "function", "name": "f"}, {"type": "function", "name": "g", "parameters": schema, "strict": true}]});
+        let strict = json!({"type": "function", "name": "g", "parameters": schema, "strict": true});
+        let tools = |before: Value, tool: &Value| json!({"tools": [before, tool]});
+        let space = json!({"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "h"}, strict]});
         for (fields, expected) in [
             (format(true), "text.format.schema.properties.a.format"),
-            (tools, "tools[1].parameters.properties.a.format"),
+            (tools(json!({"type": "function", "name": "f"}), &strict), "tools[1].parameters.properties.a.format"),
+            // Counted as the client sent them, those that are left out and those of namespaces included.
+            (tools(json!({"type": "web_search"}), &strict), "tools[1].parameters.properties.a.format"),
+            (tools(json!({"type": "web_search"}), &space), "tools[1].tools[1].parameters.properties.a.format"),
         ] {
             match of(&Dialect::default(), fields) {
                 Err(WireError::InvalidRequest { param, .. }) => assert_eq!(param.as_deref(), Some(expected)),

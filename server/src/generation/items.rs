@@ -12,9 +12,12 @@ use crate::{
     wire::input::InputItem,
 };
 
-/// Items of a request, as a conversation keeps them.
-pub fn new_items(items: &[InputItem]) -> Vec<Item> {
-    named(render::items_of(items, &random_hex()))
+/// Items of a request, as the conversation `id` keeps them. Their ids name the conversation, so that a reference finds
+/// them.
+pub fn new_items(id: &str, items: &[InputItem]) -> Vec<Item> {
+    let conversation = id.strip_prefix("conv_").unwrap_or(id);
+    let random: String = random_hex().chars().take(16).collect();
+    named(render::items_of(items, &format!("{conversation}-{random}")))
 }
 
 /// The items of a response's input.

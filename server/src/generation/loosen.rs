@@ -151,9 +151,9 @@ fn sources(header: &Header) -> Vec<Source> {
         let (name, param, schema) = (String::new(), SCHEMA.to_owned(), format.schema.clone());
         sources.push(Source { name, param, schema, strict: format.strict == Some(true) });
     }
-    for (at, tool) in create.tools.iter().enumerate().filter(|(_, tool)| create.tool_choice.allows(&tool.name)) {
+    for tool in create.callable() {
         let schema = tool.parameters.clone().unwrap_or_else(|| json!({"type": "object"}));
-        let (name, param) = (tool.name.clone(), parameters_of(at));
+        let (name, param) = (tool.name.clone(), parameters_of(tool));
         sources.push(Source { name, param, schema, strict: tool.strict == Some(true) });
     }
     sources

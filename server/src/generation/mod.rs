@@ -3,6 +3,7 @@
 
 pub mod admission;
 mod clock;
+mod compact;
 pub mod conversations;
 mod counts;
 mod create;
@@ -19,6 +20,7 @@ mod prompt_cache;
 pub mod prompts;
 mod random;
 mod rates;
+mod references;
 mod request;
 mod run;
 mod running;
@@ -42,12 +44,14 @@ use crate::{
 };
 use admission::Admission;
 pub use counts::Counted;
+pub use create::Caller;
 use endings::Endings;
 pub use follow::Follow;
 use log::Writing;
 pub use random::random_hex;
 use rates::Quotas;
 use running::{Follower, Running};
+pub use start::CreatedResponse;
 
 /// The service that the edge calls.
 pub struct Generations {
@@ -112,6 +116,11 @@ impl Generations {
         Writing { store: self.store.clone(), endings: self.endings.clone(), patience: self.patience }
     }
 
+    /// What is left of a tenant's limits.
+    pub async fn quotas(&self, tenant: &str) -> Vec<rates::Quota> {
+        self.quotas.left(tenant).await
+    }
+
     pub fn engine(&self) -> &dyn Engine {
         &*self.engine
     }
@@ -150,6 +159,11 @@ impl Generations {
         self.store.cancel(tenant, id).await.map_err(|e| store_error(e, id))?;
         self.running.cancel(id);
         Ok(())
+    }
+
+    /// Ends a generation of this replica as steered, at its next token; any other goes on to its own end.
+    pub fn steer(&self, id: &str) {
+        self.running.steer(id);
     }
 
     /// Cancels a generation and deletes everything of it.

@@ -91,7 +91,8 @@ impl<'a> Writer<'a> {
                 }
                 self.answering = true;
             }
-            InputItem::Reasoning(_) => self.answering = answering,
+            // No reference is left in what was created.
+            InputItem::Reasoning(_) | InputItem::Reference(_) => self.answering = answering,
         }
     }
 

@@ -56,6 +56,8 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
         conversation: None,
         prompt: None,
         preamble: vec![],
+        background: false,
+        ignored: vec![],
         cache: CacheOptions::default(),
         store: true,
         max_output_tokens: None,
@@ -150,9 +152,9 @@ impl Generations {
         };
         if id != header.id {
             give_up().await;
-            return Ok(CreatedResponse { follower: self.running.follower(&id), id });
+            return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
         }
-        let follower = self.running.follower(&log);
+        let follower = self.running.follower(&log, header.on_disconnect);
         if let Err(error) = self.run(run, lease.clone()) {
             give_up().await;
             let _ = self.store.delete(&tenant, &id).await;
@@ -171,7 +173,7 @@ impl Generations {
         let (tenant, log) = (&header.tenant, &cached.log);
         let failed = |error: StoreError| store_error(error, &header.id);
         // From here on the run is no orphan.
-        let follower = self.running.follower(log);
+        let follower = self.running.follower(log, header.on_disconnect);
         match self.store.keep(tenant, log).await {
             Ok(()) => {}
             Err(StoreError::NotFound | StoreError::Expired) => {

@@ -18,7 +18,7 @@ use crate::{
 /// Prompts that are kept warm, for each model served, and the time between looks at which those are.
 const HOT: usize = 8;
 const LOOK: Duration = Duration::from_secs(10);
-/// Between looks at whether the last idle slot is taken while a prompt is warmed.
+/// Between looks at whether the last idle place is taken while a prompt is warmed.
 const YIELD: Duration = Duration::from_millis(20);
 
 /// How a store's error reads to the client that named prompt `id`.
@@ -75,7 +75,7 @@ impl Generations {
 
     /// Lets the engine compute the constant beginning of a prompt, if it can be done without anybody waiting for it.
     async fn warm_one(&self, stored: &StoredPrompt, model: &str) -> Option<()> {
-        // One slot stays for whoever comes meanwhile. A model that is not served here is another replica's.
+        // One place stays for whoever comes meanwhile. A model that is not served here is another replica's.
         let model = self.model(Some(model)).ok()?;
         if self.is_draining() || self.admission.idle(&model.id) < 2 {
             return None;
@@ -102,6 +102,7 @@ impl Generations {
             left_out: LeftOut::default(),
             holding: Default::default(),
             sharing: None,
+            on_disconnect: Default::default(),
         };
         let rendered = self.runtime.spawn_blocking(move || {
             let prompt = prompt(&header.dialect, &header.create, header.create.input.iter());
@@ -159,7 +160,8 @@ mod tests {
     use super::*;
     use crate::{
         engine::{
-            Capacity, Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, ReloadError, Reloaded,
+            Capacity, Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, ReloadError,
+            Reloaded,
             prompt::Prompt,
             scripted::{Scripted, ScriptedSettings},
         },

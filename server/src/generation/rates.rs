@@ -14,6 +14,17 @@ pub struct Quotas {
     pub rates: Arc<dyn Rates>,
 }
 
+/// What is left of a limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    pub unit: Unit,
+    /// Per minute.
+    pub limit: u64,
+    pub remaining: u64,
+    /// Until all of it is there again.
+    pub reset_ms: u64,
+}
+
 impl Quotas {
     /// Counts a request, and its first token. Before anything else, so that what is refused costs nothing but this.
     pub async fn enter(&self, tenant: &str) -> Result<(), WireError> {
@@ -33,6 +44,21 @@ impl Quotas {
         if let Err(error) = self.rates.spend(bucket, rest).await {
             tracing::warn!(%error, rest, "a response's tokens were not counted");
         }
+    }
+
+    /// What is left of a tenant's limits; empty for a tenant without, or while the store cannot be reached.
+    pub async fn left(&self, tenant: &str) -> Vec<Quota> {
+        let mut quotas = vec![];
+        for unit in [Unit::Requests, Unit::Tokens] {
+            let Some(bucket) = self.bucket(tenant, unit) else { continue };
+            let Ok(full_in) = self.rates.full_in(bucket).await else { continue };
+            let limit = u64::from(bucket.per_minute.get());
+            let used = full_in.as_micros().div_ceil(bucket.refill(1).as_micros().max(1));
+            let remaining = limit.saturating_sub(u64::try_from(used).unwrap_or(u64::MAX));
+            let reset_ms = u64::try_from(full_in.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+            quotas.push(Quota { unit, limit, remaining, reset_ms });
+        }
+        quotas
     }
 
     /// The limit and how many ms until there is one again, where there is none.

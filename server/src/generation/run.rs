@@ -75,7 +75,7 @@ async fn generate(
     };
     let mut batch = Vec::with_capacity(BATCH);
     let mut outcome = Ok(());
-    // The channel closes when the slot is free; until then the permit is held, even if the log takes no more.
+    // The channel closes when the engine has left the generation; until then the permit is held, even if the log takes no more.
     loop {
         tokio::select! {
             biased;
@@ -89,6 +89,10 @@ async fn generate(
         if registration.is_handed_over() {
             // The engine was stopped, not the generation.
             batch.retain(|delta| delta.finish != Some(Finish::Cancelled));
+        }
+        if registration.is_steered() && !log.cancelled {
+            let ends = batch.iter_mut().filter(|delta| delta.finish == Some(Finish::Cancelled));
+            ends.for_each(|delta| delta.finish = Some(Finish::Steered));
         }
         if outcome.is_ok() {
             outcome = log.append_deltas(batch.drain(..)).await;
@@ -132,6 +136,7 @@ pub async fn conclude(log: &Log, outcome: Result<(), StoreError>) {
 pub async fn never_ran(log: &mut Log, registration: &Registration) -> Result<(), StoreError> {
     let finish = match registration.stop.is_cancelled() || log.cancelled {
         true if registration.is_handed_over() => return Ok(()),
+        true if registration.is_steered() && !log.cancelled => Finish::Steered,
         true => Finish::Cancelled,
         false => Finish::Failed("admission gave no permit".into()),
     };

@@ -10,9 +10,16 @@ use std::{
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::fleet::Fleet;
+use crate::store::{OnDisconnect, fleet::Fleet};
 
 const RETRY: Duration = Duration::from_millis(500);
+/// How long a generation whose clients cannot resume goes on without followers. Covers the moment between two followers
+/// of one client, and a replica that takes the generation over.
+const CANCEL_AFTER: Duration = Duration::from_millis(500);
+/// Between looks at which generations have no follower.
+const PAUSE: Duration = Duration::from_millis(250);
+/// What an announced id begins with when one of its followers here can resume.
+const RESUMABLE: char = '~';
 
 pub struct Running {
     grace: Duration,
@@ -26,10 +33,17 @@ pub struct Running {
 struct State {
     generations: HashMap<String, Generation>,
     /// Followers of each response that is followed here, wherever it runs.
-    followers: HashMap<String, usize>,
+    followers: HashMap<String, Followers>,
     /// What the fleet has not been told yet.
     changed: HashSet<String>,
     registrations: u64,
+}
+
+#[derive(Default)]
+struct Followers {
+    count: usize,
+    /// Whether one of them can resume, or could.
+    resumable: bool,
 }
 
 struct Generation {
@@ -37,9 +51,11 @@ struct Generation {
     number: u64,
     stop: CancellationToken,
     handed_over: CancellationToken,
+    steered: CancellationToken,
     look: Arc<Notify>,
     /// Since when it is known that nobody follows here.
     left: Instant,
+    on_disconnect: OnDisconnect,
 }
 
 /// Counts as one follower of a response as long as it lives.
@@ -58,6 +74,7 @@ pub struct Registration {
     /// Told when the writer is to look what was asked of it.
     pub look: Arc<Notify>,
     handed_over: CancellationToken,
+    steered: CancellationToken,
 }
 
 impl Running {
@@ -71,30 +88,41 @@ impl Running {
         running
     }
 
-    pub fn register(self: &Arc<Self>, id: &str) -> Registration {
-        let (stop, handed_over) = (CancellationToken::new(), CancellationToken::new());
+    pub fn register(self: &Arc<Self>, id: &str, on_disconnect: OnDisconnect) -> Registration {
+        let (stop, handed_over, steered): (CancellationToken, CancellationToken, CancellationToken) =
+            Default::default();
         let mut state = self.state();
         state.registrations += 1;
         let number = state.registrations;
         let look = Arc::new(Notify::new());
+        let resumable = state.followers.get(id).is_some_and(|followers| followers.resumable);
         let generation = Generation {
             number,
             stop: stop.clone(),
             handed_over: handed_over.clone(),
+            steered: steered.clone(),
             look: look.clone(),
             left: Instant::now(),
+            on_disconnect: if resumable { on_disconnect.max(OnDisconnect::Grace) } else { on_disconnect },
         };
         state.generations.insert(id.to_owned(), generation);
-        Registration { running: self.clone(), id: id.to_owned(), number, stop, look, handed_over }
+        Registration { running: self.clone(), id: id.to_owned(), number, stop, look, handed_over, steered }
     }
 
-    /// A follower of `id`, wherever it runs.
-    pub fn follower(self: &Arc<Self>, id: &str) -> Follower {
+    /// A follower of `id`, wherever it runs. `leaving` is what the follower's disconnect means; a generation that was
+    /// followed by a client that can resume gets the grace period.
+    pub fn follower(self: &Arc<Self>, id: &str, leaving: OnDisconnect) -> Follower {
+        let resumable = leaving >= OnDisconnect::Grace;
         let mut state = self.state();
         let followers = state.followers.entry(id.to_owned()).or_default();
-        *followers += 1;
-        if *followers == 1 {
+        followers.count += 1;
+        let is_news = followers.count == 1 || resumable && !followers.resumable;
+        followers.resumable |= resumable;
+        if is_news {
             self.presence(&mut state, id);
+        }
+        if resumable && let Some(generation) = state.generations.get_mut(id) {
+            generation.on_disconnect = generation.on_disconnect.max(OnDisconnect::Grace);
         }
         Follower { running: self.clone(), id: id.to_owned() }
     }
@@ -109,6 +137,16 @@ impl Running {
 
     pub fn cancel(&self, id: &str) {
         if let Some(generation) = self.state().generations.get(id) {
+            generation.stop.cancel();
+        }
+    }
+
+    /// Ends a generation that runs here so that a successor goes on from where it is.
+    pub fn steer(&self, id: &str) {
+        if let Some(generation) = self.state().generations.get(id)
+            && !generation.stop.is_cancelled()
+        {
+            generation.steered.cancel();
             generation.stop.cancel();
         }
     }
@@ -149,31 +187,27 @@ impl Running {
         }
     }
 
-    /// Looks in fractions of the grace period which generations nobody follows.
+    /// Cancels the generations that nobody follows, here or on another replica, once their grace has passed.
     async fn end_orphans(self: Arc<Self>) {
-        let pause = (self.grace / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let pause = (self.grace / 8).clamp(Duration::from_millis(10), PAUSE);
         loop {
             sleep(pause).await;
-            let alone: Vec<String> = {
-                let state = self.state();
-                let alone = state.generations.keys().filter(|id| !state.followers.contains_key(*id));
-                alone.cloned().collect()
-            };
-            let elsewhere = match &self.fleet {
-                Some(fleet) if !alone.is_empty() => match fleet.followed(&alone).await {
-                    Ok(followed) => followed,
-                    // Nobody is an orphan because nobody can be asked.
-                    Err(_) => alone.iter().cloned().collect(),
-                },
-                _ => HashSet::new(),
-            };
+            let alone = self.alone();
+            let elsewhere = self.followed_elsewhere(&alone).await;
             let mut state = self.state();
             let State { generations, followers, .. } = &mut *state;
             for id in alone.iter().filter(|id| !followers.contains_key(*id)) {
                 let Some(generation) = generations.get_mut(id) else { continue };
+                if elsewhere.contains(&resumable(id)) {
+                    generation.on_disconnect = generation.on_disconnect.max(OnDisconnect::Grace);
+                }
+                let grace = match generation.on_disconnect {
+                    OnDisconnect::Cancel => CANCEL_AFTER.min(self.grace),
+                    _ => self.grace,
+                };
                 if elsewhere.contains(id) {
                     generation.left = Instant::now();
-                } else if generation.left.elapsed() >= self.grace && !generation.stop.is_cancelled() {
+                } else if generation.left.elapsed() >= grace && !generation.stop.is_cancelled() {
                     tracing::info!(response = id, "nobody follows; cancelling");
                     generation.stop.cancel();
                 }
@@ -181,24 +215,51 @@ impl Running {
         }
     }
 
+    /// The generations that run here, have no follower here, and end without one.
+    fn alone(&self) -> Vec<String> {
+        let state = self.state();
+        let ends = |generation: &Generation| generation.on_disconnect != OnDisconnect::Continue;
+        let alone = state.generations.iter().filter(|(id, g)| ends(g) && !state.followers.contains_key(*id));
+        alone.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Of `ids`, those that another replica follows; each also in its [`resumable`] form where a follower can resume.
+    async fn followed_elsewhere(&self, ids: &[String]) -> HashSet<String> {
+        let Some(fleet) = self.fleet.as_ref().filter(|_| !ids.is_empty()) else { return HashSet::new() };
+        let asked: Vec<String> = ids.iter().flat_map(|id| [id.clone(), resumable(id)]).collect();
+        // A generation is no orphan while nobody can be asked.
+        fleet.followed(&asked).await.unwrap_or_else(|_| ids.iter().cloned().collect())
+    }
+
     /// Tells the fleet what is followed here, all changes since the last time in one go.
     async fn announce(self: Arc<Self>, fleet: Arc<dyn Fleet>) {
         loop {
             self.announce.notified().await;
-            let (followed, left): (Vec<String>, Vec<String>) = {
-                let mut state = self.state();
-                let changed = std::mem::take(&mut state.changed);
-                changed.into_iter().partition(|id| state.followers.contains_key(id))
-            };
-            if followed.is_empty() && left.is_empty() {
+            let changed = std::mem::take(&mut self.state().changed);
+            if changed.is_empty() {
                 continue;
             }
+            let (followed, left) = self.announcement(&changed);
             if fleet.announce(&followed, &left).await.is_err() {
-                self.state().changed.extend(followed.into_iter().chain(left));
+                self.state().changed.extend(changed);
                 sleep(RETRY).await;
                 self.announce.notify_one();
             }
         }
+    }
+
+    /// What is followed here of `changed`, and what no longer is, each id also in its [`resumable`] form.
+    fn announcement(&self, changed: &HashSet<String>) -> (Vec<String>, Vec<String>) {
+        let state = self.state();
+        let (mut followed, mut left) = (vec![], vec![]);
+        for id in changed {
+            let followers = state.followers.get(id);
+            let list = if followers.is_some() { &mut followed } else { &mut left };
+            list.push(id.clone());
+            let list = if followers.is_some_and(|f| f.resumable) { &mut followed } else { &mut left };
+            list.push(resumable(id));
+        }
+        (followed, left)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -206,9 +267,18 @@ impl Running {
     }
 }
 
+/// How replicas announce that one of an id's followers can resume.
+fn resumable(id: &str) -> String {
+    format!("{RESUMABLE}{id}")
+}
+
 impl Registration {
     pub fn cancel(&self) {
         self.stop.cancel();
+    }
+
+    pub fn is_steered(&self) -> bool {
+        self.steered.is_cancelled()
     }
 
     pub fn is_handed_over(&self) -> bool {
@@ -229,8 +299,8 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let mut state = self.running.state();
         let Some(followers) = state.followers.get_mut(&self.id) else { return };
-        *followers -= 1;
-        if *followers > 0 {
+        followers.count -= 1;
+        if followers.count > 0 {
             return;
         }
         state.followers.remove(&self.id);

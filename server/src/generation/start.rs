@@ -19,9 +19,11 @@ impl Generations {
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
         let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
             Created::New(lease) => lease,
-            Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
+            Created::Existing(id) => {
+                return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
+            }
         };
-        let follower = self.running.follower(&id);
+        let follower = self.running.follower(&id, header.on_disconnect);
         if let Err(overloaded) = self.run(header, lease.clone()) {
             self.abandon(&tenant, &lease).await;
             return Err(overloaded);
@@ -35,10 +37,10 @@ impl Generations {
         let _ = self.store.ended(lease).await;
     }
 
-    /// Takes a slot or a place in the queue for a response, which goes on by itself from here.
+    /// Starts a response or gives it a place in the queue; it goes on by itself from here.
     pub(super) fn run(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
         let ticket = self.admission.enter(&header)?;
-        let registration = self.running.register(&header.id);
+        let registration = self.running.register(&header.id, header.on_disconnect);
         let log = Log::new(self.writing(), Arc::new(header), lease, vec![]);
         let job = Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run(), &self.runtime);

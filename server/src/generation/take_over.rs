@@ -18,7 +18,7 @@ impl Generations {
         self.metrics.taken_over.inc();
         let mut log = Log::new(self.writing(), claim.header, claim.lease, claim.entries);
         log.cancelled = claim.cancelled;
-        let registration = self.running.register(&id);
+        let registration = self.running.register(&id, log.header().on_disconnect);
         if claim.cancelled {
             registration.cancel();
         }

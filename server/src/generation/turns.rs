@@ -132,16 +132,18 @@ impl Generations {
         };
         let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
             Created::New(lease) => lease,
-            Created::Existing(id) => return Ok(CreatedResponse { follower: self.running.follower(&id), id }),
+            Created::Existing(id) => {
+                return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
+            }
         };
-        let follower = self.running.follower(&id);
+        let follower = self.running.follower(&id, header.on_disconnect);
         let started = async {
             place.check()?;
             if place.is_first {
                 place.begin(&header).await?;
                 return self.run(header, lease.clone());
             }
-            let registration = self.running.register(&id);
+            let registration = self.running.register(&id, header.on_disconnect);
             let log = Log::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
             self.tasks.spawn_on(self.clone().take_turn(log, registration, false), &self.runtime);
             Ok(())
@@ -155,7 +157,7 @@ impl Generations {
     }
 
     /// What was said in a conversation before this response's input, oldest first.
-    async fn items_before(
+    pub(super) async fn items_before(
         &self,
         tenant: &str,
         conversation: &str,

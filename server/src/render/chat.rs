@@ -9,19 +9,24 @@ use crate::wire::{
     response::{OutputItem, Response},
 };
 
-/// Renders one response's events in order as chunks.
+/// Renders one response's events in order as the chunks of one choice.
 pub struct ChatRenderer {
-    /// Of the first event.
+    /// The response of the first choice, as it was created.
     response: Response,
+    /// The number of the choice.
+    index: u32,
     include_usage: bool,
     /// The first chunk, with the role, has been made.
     begun: bool,
     calls: usize,
+    /// What the response used, once it has ended.
+    pub usage: Option<ChatUsage>,
 }
 
 impl ChatRenderer {
-    pub fn new(response: Response, include_usage: bool) -> Self {
-        Self { response, include_usage, begun: false, calls: 0 }
+    /// `first` is the response of the first choice, whose id all chunks have.
+    pub fn new(first: Response, index: u32, include_usage: bool) -> Self {
+        Self { response: first, index, include_usage, begun: false, calls: 0, usage: None }
     }
 
     /// The chunks that the next event becomes.
@@ -53,13 +58,16 @@ impl ChatRenderer {
                 vec![self.chunk(Delta { tool_calls, ..Delta::default() }, None, None)]
             }
             Event::Completed { response } | Event::Incomplete { response } => {
-                let last = self.chunk(Delta::default(), Some(finish_reason(&response)), None);
-                let usage = response.usage.filter(|_| self.include_usage);
-                let usage = usage.map(|usage| Chunk { choices: vec![], usage: Some(usage.into()), ..self.empty() });
-                std::iter::once(last).chain(usage).collect()
+                self.usage = response.usage.map(ChatUsage::from);
+                vec![self.chunk(Delta::default(), Some(finish_reason(&response)), None)]
             }
             _ => vec![],
         }
+    }
+
+    /// The chunk that follows the last of all choices: what they used.
+    pub fn usage_chunk(&self, usage: ChatUsage) -> Chunk {
+        Chunk { usage: Some(Some(usage)), ..self.empty() }
     }
 
     fn call_delta(&self, id: Option<String>, function: FunctionDelta) -> Vec<ToolCallDelta> {
@@ -68,7 +76,7 @@ impl ChatRenderer {
     }
 
     fn chunk(&self, delta: Delta, finish_reason: Option<&'static str>, logprobs: Option<ChoiceLogprobs>) -> Chunk {
-        Chunk { choices: vec![ChunkChoice { index: 0, delta, finish_reason, logprobs }], ..self.empty() }
+        Chunk { choices: vec![ChunkChoice { index: self.index, delta, finish_reason, logprobs }], ..self.empty() }
     }
 
     fn empty(&self) -> Chunk {
@@ -79,13 +87,28 @@ impl ChatRenderer {
             model: self.response.model.clone(),
             choices: vec![],
             service_tier: self.response.service_tier,
-            usage: None,
+            usage: self.include_usage.then_some(None),
         }
     }
 }
 
-/// An ended response as one completion.
-pub fn completion(response: &Response) -> Completion {
+/// Ended responses as the choices of one completion, which has the id of the first.
+/// `None` without a response.
+pub fn completion(responses: &[Response]) -> Option<Completion> {
+    let first = responses.first()?;
+    let usage = responses.iter().filter_map(|response| response.usage.map(ChatUsage::from));
+    Some(Completion {
+        id: id(first),
+        object: "chat.completion",
+        created: first.created_at,
+        model: first.model.clone(),
+        choices: (0..).zip(responses).map(|(index, response)| choice(index, response)).collect(),
+        usage: usage.reduce(ChatUsage::together),
+        service_tier: first.service_tier,
+    })
+}
+
+fn choice(index: u32, response: &Response) -> Choice {
     let mut message = Message { role: "assistant", ..Message::default() };
     let mut logprobs = Vec::new();
     for item in &response.output {
@@ -107,24 +130,11 @@ pub fn completion(response: &Response) -> Completion {
             }
         }
     }
-    // Null beside calls only: a message that ended in its thought has an empty text.
     if message.tool_calls.is_empty() {
+        // Null beside calls only: a reply that ended in its thoughts has an empty text, and can be sent back.
         message.content.get_or_insert_default();
     }
-    Completion {
-        id: id(response),
-        object: "chat.completion",
-        created: response.created_at,
-        model: response.model.clone(),
-        choices: [Choice {
-            index: 0,
-            message,
-            finish_reason: finish_reason(response),
-            logprobs: ChoiceLogprobs::of(logprobs),
-        }],
-        usage: response.usage.map(ChatUsage::from),
-        service_tier: response.service_tier,
-    }
+    Choice { index, message, finish_reason: finish_reason(response), logprobs: ChoiceLogprobs::of(logprobs) }
 }
 
 fn id(response: &Response) -> String {

@@ -33,6 +33,7 @@ fn input_item(item: &InputItem, suffix: &str) -> Value {
             json!({"id": format!("fco_{suffix}"), "type": "function_call_output", "status": "completed",
                    "call_id": output.call_id, "output": output.output})
         }
+        InputItem::Reference(reference) => json!({"id": reference.id, "type": "item_reference"}),
         InputItem::Reasoning(thought) => {
             json!({"id": format!("rs_{suffix}"), "type": "reasoning", "status": "completed",
                    "summary": [{"type": "summary_text", "text": thought.summary}]})

@@ -2,6 +2,7 @@
 
 use crate::{
     dialect::Segment,
+    store::Header,
     wire::{
         event::Event,
         logprobs::Logprob,
@@ -21,13 +22,14 @@ pub struct Open {
 
 enum Kind {
     Message { logprobs: Vec<Logprob> },
-    Call { call_id: String, name: String },
+    Call { call_id: String, name: String, namespace: Option<String> },
     Thought,
 }
 
 impl Open {
     /// The item that `segment` begins.
-    pub fn new(response_id: &str, output_index: u32, segment: &Segment) -> Self {
+    pub fn new(header: &Header, output_index: u32, segment: &Segment) -> Self {
+        let response_id = header.id.as_str();
         let suffix = response_id.strip_prefix("resp_").unwrap_or(response_id);
         let id = |prefix: &str| match output_index {
             0 => format!("{prefix}_{suffix}"),
@@ -36,9 +38,13 @@ impl Open {
         let (prefix, kind) = match segment {
             Segment::Text(_) => ("msg", Kind::Message { logprobs: Vec::new() }),
             Segment::Thought(_) => ("rs", Kind::Thought),
-            Segment::Call { name } => ("fc", Kind::Call { call_id: id("call"), name: name.clone() }),
+            Segment::Call { name } => {
+                let function = header.create.tools.iter().find(|function| function.name == *name);
+                let namespace = function.and_then(|function| function.namespace.clone());
+                ("fc", Kind::Call { call_id: id("call"), name: name.clone(), namespace })
+            }
             // Arguments follow on their call.
-            Segment::Arguments(_) => ("fc", Kind::Call { call_id: id("call"), name: String::new() }),
+            Segment::Arguments(_) => ("fc", Kind::Call { call_id: id("call"), name: String::new(), namespace: None }),
         };
         Self { id: id(prefix), output_index, text: String::new(), kind }
     }
@@ -120,12 +126,13 @@ impl Open {
                 let content = part.into_iter().collect();
                 OutputItem::Message(OutputMessage { id, status, role: "assistant", content })
             }
-            Kind::Call { call_id, name } => OutputItem::FunctionCall(FunctionCall {
+            Kind::Call { call_id, name, namespace } => OutputItem::FunctionCall(FunctionCall {
                 id,
                 status,
                 call_id: call_id.clone(),
                 name: name.clone(),
                 arguments: text,
+                namespace: namespace.clone(),
             }),
             Kind::Thought => {
                 let part = has_part.then(|| SummaryText::new(text));

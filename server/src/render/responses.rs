@@ -28,6 +28,10 @@ pub struct Renderer {
     /// Of tokens whose text has not been shown.
     logprobs: Vec<Logprob>,
     thinking: Thinking,
+    /// Calls so far.
+    calls: u32,
+    /// The call that is being read is one too many.
+    dropping: bool,
     next: u64,
 }
 
@@ -49,6 +53,8 @@ impl Renderer {
             open: None,
             logprobs: Vec::new(),
             thinking: Thinking::default(),
+            calls: 0,
+            dropping: false,
             next: 0,
         }
     }
@@ -91,6 +97,9 @@ impl Renderer {
 
     fn segments(&mut self, segments: Vec<Segment>, emit: &mut Emit) {
         for segment in segments {
+            if self.is_over_the_bound(&segment) {
+                continue;
+            }
             if !self.open.as_ref().is_some_and(|open| open.continues(&segment)) {
                 self.close(ItemStatus::Completed, emit);
                 self.begin_item(&segment, emit);
@@ -105,8 +114,21 @@ impl Renderer {
         }
     }
 
+    /// Whether a segment belongs to a call that `max_tool_calls` does not allow any more.
+    fn is_over_the_bound(&mut self, segment: &Segment) -> bool {
+        match segment {
+            Segment::Call { .. } => {
+                self.dropping = self.header.create.max_tool_calls.is_some_and(|most| self.calls >= most);
+                self.calls += u32::from(!self.dropping);
+                self.dropping
+            }
+            Segment::Arguments(_) => self.dropping,
+            _ => false,
+        }
+    }
+
     fn begin_item(&mut self, segment: &Segment, emit: &mut Emit) {
-        let open = Open::new(&self.header.id, self.output.len() as u32, segment);
+        let open = Open::new(&self.header, self.output.len() as u32, segment);
         open.begin(&mut |event| self.emit(emit, event));
         self.open = Some(open);
     }
@@ -150,9 +172,19 @@ impl Renderer {
                 response.incomplete_details = incomplete("max_output_tokens");
                 Event::Incomplete { response: Box::new(response) }
             }
+            // Clients end on `response.incomplete`; there is no `response.cancelled`.
+            Finish::Cancelled if self.header.create.background => {
+                response.status = Status::Cancelled;
+                Event::Incomplete { response: Box::new(response) }
+            }
             Finish::Cancelled => {
                 response.status = Status::Incomplete;
                 response.incomplete_details = incomplete("cancelled");
+                Event::Incomplete { response: Box::new(response) }
+            }
+            Finish::Steered => {
+                response.status = Status::Incomplete;
+                response.incomplete_details = incomplete("steered");
                 Event::Incomplete { response: Box::new(response) }
             }
             Finish::Refused { code, message } => {
@@ -301,7 +333,7 @@ mod tests {
             let (response, _) = response(&Arc::new(agent()), &entries);
             let expected = if completed { Status::Completed } else { Status::Incomplete };
             assert_eq!(response.status, expected, "{text}");
-            let chat = crate::render::chat::completion(&response);
+            let chat = crate::render::chat::completion(&[response]).unwrap();
             assert_eq!(chat.choices[0].finish_reason, if completed { "tool_calls" } else { "length" }, "{text}");
         }
     }
@@ -309,7 +341,7 @@ mod tests {
     #[test]
     fn a_reply_that_ends_in_its_thought_has_an_empty_text() {
         let entries = [Entry::Started, said(1, "<think>hm"), ended(Finish::Length)];
-        let chat = crate::render::chat::completion(&response(&Arc::new(agent()), &entries).0);
+        let chat = crate::render::chat::completion(&[response(&Arc::new(agent()), &entries).0]).unwrap();
         let message = &chat.choices[0].message;
         assert_eq!((message.content.as_deref(), message.reasoning_content.as_deref()), (Some(""), Some("hm")));
     }
@@ -361,6 +393,15 @@ mod tests {
         for (at, event) in done.into_iter().enumerate() {
             assert_eq!((&event["item"], &event["output_index"]), (&output[at], &json!(at)));
         }
+    }
+
+    #[test]
+    fn calls_over_the_bound_are_left_out() {
+        let create = Create { max_tool_calls: Some(1), ..agent().create };
+        let header = Arc::new(Header { create, ..agent() });
+        let (response, _) = response(&header, &[said(1, TEXT), finished()]);
+        let calls = response.output.iter().filter(|item| matches!(item, OutputItem::FunctionCall(_)));
+        assert_eq!((calls.count(), response.output.len(), response.max_tool_calls), (1, 3, Some(1)));
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         left_out: LeftOut::default(),
         holding: Default::default(),
         sharing: None,
+        on_disconnect: Default::default(),
     }
 }
 

@@ -64,6 +64,22 @@ pub struct Header {
     /// Where the log is not this response's alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
+    /// What happens to the generation when nobody follows it any more.
+    #[serde(default)]
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What happens to a generation when its last follower has left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// The generation is cancelled within two seconds: its client cannot resume.
+    Cancel,
+    /// The generation goes on for `generation.orphan_grace_ms`: its client may resume.
+    #[default]
+    Grace,
+    /// The generation goes on to its end: the request had `background: true`.
+    Continue,
 }
 
 impl Header {
@@ -83,10 +99,10 @@ pub struct LeftOut {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "k")]
 pub enum Entry {
-    /// It waits for a slot. Only present when it had to.
+    /// It waits to run. Only present when it had to.
     #[serde(rename = "q")]
     Queued,
-    /// It has a slot.
+    /// It runs.
     #[serde(rename = "s")]
     Started,
     /// The engine produced tokens; `text` is what they let be shown.

@@ -32,6 +32,9 @@ pub trait Rates: Send + Sync + 'static {
 
     /// Takes `count`, whether they are there or not; what was not has to flow back before [`Self::take`] finds one.
     async fn spend(&self, bucket: Bucket<'_>, count: u64) -> Result<(), StoreError>;
+
+    /// How long until the bucket is full again, if nothing is taken meanwhile.
+    async fn full_in(&self, bucket: Bucket<'_>) -> Result<Duration, StoreError>;
 }
 
 impl Bucket<'_> {

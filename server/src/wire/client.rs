@@ -5,9 +5,11 @@ use serde_json::{Map, Value};
 
 use super::{
     error::WireError,
+    lane,
     read::{MAX_ID_BYTES, missing, read},
     request::{Create, parse_conversation},
     shorten,
+    steer::{RefusedSteer, Steer, parse_steer},
 };
 
 /// An event of a WebSocket client.
@@ -24,7 +26,10 @@ pub enum ClientEvent {
     },
     Cancel {
         response_id: String,
+        stream_id: Option<String>,
     },
+    /// Input into a running response of this connection, valid or not: either is answered by an event of its own.
+    Steer(Result<Steer, RefusedSteer>),
     Ping,
     /// The answer to our ping; it proves that the client lives, as any message does.
     Pong,
@@ -40,7 +45,8 @@ pub enum Target {
 
 /// Reads one WebSocket message. The error comes with the `stream_id` that it should echo.
 pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<String>)> {
-    let value: Value = serde_json::from_str(text).map_err(|e| (WireError::InvalidJson(e.to_string()), None))?;
+    let value: Value = serde_json::from_str(text)
+        .map_err(|error| (WireError::InvalidJson(error.to_string()), lane::find(text).map(str::to_owned)))?;
     let Value::Object(mut object) = value else {
         return Err((
             WireError::InvalidRequest { param: None, message: "A message must be a JSON object.".into() },
@@ -50,6 +56,8 @@ pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<
     let stream_id = match object.remove("stream_id") {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) if is_stream_id(&id) => Some(id),
+        // A client that waits on this lane learns why.
+        Some(Value::String(id)) => return Err((WireError::InvalidStreamId, Some(shorten(&id)))),
         Some(_) => return Err((WireError::InvalidStreamId, None)),
     };
     parse_event_body(object, stream_id.clone()).map_err(|error| (error, stream_id))
@@ -63,6 +71,8 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
     };
     match kind.as_str() {
         "response.create" => {
+            // A socket follows what it creates.
+            object.remove("background");
             Ok(ClientEvent::Create { create: Box::new(Create::from_value(Value::Object(object))?), stream_id })
         }
         "caudal:response.resume" => {
@@ -92,8 +102,9 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
                 response_id: String,
             }
             let cancel: Cancel = read(Value::Object(object))?;
-            Ok(ClientEvent::Cancel { response_id: cancel.response_id })
+            Ok(ClientEvent::Cancel { response_id: cancel.response_id, stream_id })
         }
+        "response.steer" => Ok(ClientEvent::Steer(parse_steer(object))),
         "caudal:ping" => Ok(ClientEvent::Ping),
         "caudal:pong" => Ok(ClientEvent::Pong),
         other => Err(WireError::invalid("type", format!("Unknown type '{}'.", shorten(other)))),
@@ -101,7 +112,7 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
 }
 
 /// `[A-Za-z0-9_.-]{1,256}`.
-fn is_stream_id(id: &str) -> bool {
+pub fn is_stream_id(id: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 

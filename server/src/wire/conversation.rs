@@ -52,15 +52,15 @@ impl NewConversation {
     }
 }
 
-/// Reads `POST /v1/conversations/{id}`.
-pub fn parse_metadata(value: Value) -> Result<BTreeMap<String, String>, WireError> {
+/// Reads `POST /v1/conversations/{id}`; `None` leaves the metadata as it is.
+pub fn parse_metadata(value: Value) -> Result<Option<BTreeMap<String, String>>, WireError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
         metadata: Option<BTreeMap<String, String>>,
     }
     let body: Body = read(value)?;
-    check_metadata(body.metadata.unwrap_or_default())
+    body.metadata.map(check_metadata).transpose()
 }
 
 /// Reads `POST /v1/conversations/{id}/items`.
@@ -75,6 +75,9 @@ pub fn parse_new_items(value: Value) -> Result<Vec<InputItem>, WireError> {
 }
 
 fn parse_items(items: Vec<Value>) -> Result<Vec<InputItem>, WireError> {
+    if items.is_empty() {
+        return Err(WireError::invalid("items", "'items' has no items."));
+    }
     if items.len() > MAX_ITEMS {
         return Err(WireError::invalid("items", format!("A request may bring {MAX_ITEMS} items.")));
     }

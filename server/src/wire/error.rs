@@ -9,8 +9,14 @@ use super::shorten;
 pub enum WireError {
     #[error("The message is not valid JSON: {0}")]
     InvalidJson(String),
-    #[error("The body is larger than server.max_message_bytes.")]
-    BodyTooLarge,
+    #[error("The message is larger than {limit} bytes (server.max_message_bytes).")]
+    MessageTooLarge { limit: usize },
+    #[error("The rest of the body did not arrive in time (server.body_timeout_ms).")]
+    BodyTimeout,
+    #[error("The content type must be application/json.")]
+    UnsupportedMediaType,
+    #[error("The content encoding must be gzip, zstd or none.")]
+    UnsupportedEncoding,
     /// `param` names the field.
     #[error("{message}")]
     InvalidRequest { param: Option<String>, message: String },
@@ -23,7 +29,7 @@ pub enum WireError {
     #[error("This connection has reached its maximum age. Open a new one and resume.")]
     ConnectionLimit,
     #[error(
-        "The prompt has {prompt} tokens and the model's context holds {context}, prompt and output together. Shorten the input, or set 'truncation' to 'auto'."
+        "This model's maximum context length is {context} tokens, prompt and output together, and the prompt is too long: it has {prompt} tokens. Shorten the input."
     )]
     ContextLengthExceeded { prompt: usize, context: u32 },
     #[error("The model '{}' does not exist. GET /v1/models lists those that do.", shorten(.0))]
@@ -34,6 +40,9 @@ pub enum WireError {
     ConversationNotFound(String),
     #[error("Item with id '{}' not found in this conversation.", shorten(.0))]
     ItemNotFound(String),
+    /// `param` names the reference.
+    #[error("Item with id '{}' not found.", shorten(.id))]
+    ReferenceNotFound { id: String, param: String },
     #[error("Conversation '{}' has a turn in progress. Wait until it has ended, or cancel it.", shorten(.0))]
     ConversationBusy(String),
     #[error("Nothing runs in conversation '{}', and it has no response that can be resumed.", shorten(.0))]
@@ -77,6 +86,7 @@ impl WireError {
                 let renamed = param.replacen(from, to, 1);
                 Self::InvalidRequest { message: message.replace(&param, &renamed), param: Some(renamed) }
             }
+            Self::ReferenceNotFound { id, param } => Self::ReferenceNotFound { id, param: param.replacen(from, to, 1) },
             other => other,
         }
     }
@@ -85,7 +95,9 @@ impl WireError {
     pub fn code(&self) -> (&'static str, u16) {
         match self {
             Self::InvalidJson(_) => ("invalid_json", 400),
-            Self::BodyTooLarge => ("invalid_request", 413),
+            Self::MessageTooLarge { .. } => ("message_too_large", 413),
+            Self::BodyTimeout => ("request_timeout", 408),
+            Self::UnsupportedMediaType | Self::UnsupportedEncoding => ("unsupported_media_type", 415),
             Self::InvalidRequest { .. } => ("invalid_request", 400),
             Self::PreviousResponseNotFound(_) => ("previous_response_not_found", 400),
             Self::InvalidStreamId => ("invalid_stream_id", 400),
@@ -96,7 +108,7 @@ impl WireError {
             Self::ResponseNotFound(_) => ("response_not_found", 404),
             Self::NothingToResume(_) => ("response_not_found", 404),
             Self::ConversationNotFound(_) => ("conversation_not_found", 404),
-            Self::ItemNotFound(_) => ("item_not_found", 404),
+            Self::ItemNotFound(_) | Self::ReferenceNotFound { .. } => ("item_not_found", 404),
             Self::ConversationBusy(_) => ("conversation_busy", 409),
             Self::PromptNotFound(_) => ("prompt_not_found", 404),
             Self::ResumeWindowExpired(_) => ("resume_window_expired", 410),
@@ -128,6 +140,9 @@ impl WireError {
         match self {
             Self::InvalidRequest { param, .. } => param.as_deref(),
             Self::PreviousResponseNotFound(_) => Some("previous_response_id"),
+            Self::ReferenceNotFound { param, .. } => Some(param),
+            Self::UnsupportedMediaType => Some("content-type"),
+            Self::UnsupportedEncoding => Some("content-encoding"),
             Self::InvalidStreamId => Some("stream_id"),
             Self::ModelNotFound(_) => Some("model"),
             Self::ConversationNotFound(_) | Self::ConversationBusy(_) | Self::NothingToResume(_) => {

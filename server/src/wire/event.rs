@@ -18,6 +18,16 @@ pub struct Numbered<'a> {
     pub response_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_id: Option<&'a str>,
+    /// What of the request was ignored; sent only with `response.created` where extensions are on.
+    #[serde(rename = "caudal:warnings", skip_serializing_if = "<[_]>::is_empty")]
+    pub warnings: &'a [String],
+}
+
+impl<'a> Numbered<'a> {
+    /// An event as every client gets it, without extensions.
+    pub fn of_response(event: &'a Event, sequence_number: u64) -> Self {
+        Self { event, sequence_number, response_id: None, stream_id: None, warnings: &[] }
+    }
 }
 
 /// What happens to a response, in the order of `PROTOCOL.md`.
@@ -63,6 +73,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// The response object that the event carries.
+    pub fn into_response(self) -> Option<Response> {
+        match self {
+            Self::Created { response }
+            | Self::Queued { response }
+            | Self::InProgress { response }
+            | Self::Completed { response }
+            | Self::Incomplete { response }
+            | Self::Failed { response } => Some(*response),
+            _ => None,
+        }
+    }
+
     /// The body's `type`, which is also the SSE event name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -117,8 +140,6 @@ pub enum Extension<'a> {
     ConversationTurn { conversation: &'a str, response_id: &'a str },
     #[serde(rename = "caudal:server.draining")]
     Draining { reconnect_after_ms: u64 },
-    #[serde(rename = "caudal:ping")]
-    Ping {},
     #[serde(rename = "caudal:pong")]
     Pong {},
 }
@@ -131,10 +152,12 @@ pub struct Limits {
     pub max_in_flight: usize,
 }
 
-/// An extension event with the connection's own counter.
+/// An event with the connection's own counter.
 #[derive(Debug, Serialize)]
-pub struct ConnectionEvent<'a> {
+pub struct ConnectionEvent<'a, E: Serialize> {
     #[serde(flatten)]
-    pub event: Extension<'a>,
+    pub event: E,
     pub sequence_number: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_id: Option<&'a str>,
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    compaction,
     error::WireError,
     read::{check_id, missing, read_field},
     shorten,
@@ -18,6 +19,14 @@ pub enum InputItem {
     FunctionCallOutput(InputCallOutput),
     /// What the model thought earlier. Accepted back; not shown to the model again.
     Reasoning(InputThought),
+    /// An item that the server has. Replaced by the item before a response is created.
+    Reference(InputReference),
+}
+
+/// The id of an item of the tenant, wherever the item is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputReference {
+    pub id: String,
 }
 
 /// A message, its text parts joined.
@@ -65,6 +74,7 @@ impl InputItem {
             Self::FunctionCall(call) => call.call_id.len() + call.name.len() + call.arguments.len(),
             Self::FunctionCallOutput(output) => output.call_id.len() + output.output.len(),
             Self::Reasoning(thought) => thought.summary.len(),
+            Self::Reference(reference) => reference.id.len(),
         }
     }
 
@@ -82,62 +92,61 @@ pub fn parse_input(input: Value) -> Result<Vec<InputItem>, WireError> {
         }
         _ => return Err(WireError::invalid("input", "'input' must be a string or an array of items.")),
     };
-    if items.is_empty() {
-        return Err(WireError::invalid("input", "'input' has no items."));
-    }
     Ok(items)
 }
 
 fn parse_item(at: usize, item: Value) -> Result<InputItem, WireError> {
     let path = format!("input[{at}]");
-    match item.get("type").and_then(Value::as_str) {
-        None | Some("message") => parse_message(&path, item).map(InputItem::Message),
-        Some("function_call") => parse_call(&path, item).map(InputItem::FunctionCall),
-        Some("function_call_output") => parse_call_output(&path, item).map(InputItem::FunctionCallOutput),
-        Some("reasoning") => parse_thought(&path, item).map(InputItem::Reasoning),
-        Some(kind) => Err(WireError::invalid(
+    match kind_of(&path, &item)? {
+        "message" => parse_message(&path, item).map(InputItem::Message),
+        "function_call" => parse_call(&path, item).map(InputItem::FunctionCall),
+        "function_call_output" => parse_call_output(&path, item).map(InputItem::FunctionCallOutput),
+        "reasoning" => parse_thought(&path, item).map(InputItem::Reasoning),
+        "item_reference" => parse_reference(&path, item).map(InputItem::Reference),
+        "compaction" => parse_compaction(&path, item).map(InputItem::Message),
+        kind => Err(WireError::invalid(
             format!("{path}.type"),
             format!("Items of type '{}' are not supported.", shorten(kind)),
         )),
     }
 }
 
-// The fields that start with `_` are what clients send back from an earlier output.
+/// An item's type. An item without one is a message, or a reference if it has nothing but an id.
+fn kind_of<'i>(path: &str, item: &'i Value) -> Result<&'i str, WireError> {
+    match item.get("type").filter(|kind| !kind.is_null()) {
+        Some(Value::String(kind)) => Ok(kind),
+        Some(_) => Err(WireError::invalid(format!("{path}.type"), format!("'{path}.type' must be a string."))),
+        None => {
+            let has = |field| item.get(field).is_some_and(|value: &Value| !value.is_null());
+            Ok(if has("id") && !has("role") && !has("content") { "item_reference" } else { "message" })
+        }
+    }
+}
+
+// Items come back from earlier answers, of this server or of others: fields that are not read here are ignored.
 
 fn parse_message(path: &str, item: Value) -> Result<InputMessage, WireError> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
     struct Item {
         role: Option<InputRole>,
         content: Option<Value>,
-        #[serde(rename = "type")]
-        _type: Option<String>,
-        #[serde(rename = "id")]
-        _id: Option<String>,
-        #[serde(rename = "status")]
-        _status: Option<String>,
-        #[serde(rename = "phase")]
-        _phase: Option<Value>,
     }
     let item: Item = read_field(path, item)?;
     let role = item.role.ok_or_else(|| missing(&format!("{path}.role")))?;
-    let text = parse_text(&format!("{path}.content"), item.content)?;
+    let text = match item.content {
+        // An assistant that only called, or was cut in its thoughts.
+        None if role == InputRole::Assistant => String::new(),
+        content => parse_text(&format!("{path}.content"), content)?,
+    };
     Ok(InputMessage { role, text })
 }
 
 fn parse_call(path: &str, item: Value) -> Result<InputCall, WireError> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
     struct Item {
         call_id: String,
         name: String,
         arguments: String,
-        #[serde(rename = "type")]
-        _type: String,
-        #[serde(rename = "id")]
-        _id: Option<String>,
-        #[serde(rename = "status")]
-        _status: Option<String>,
     }
     let item: Item = read_field(path, item)?;
     check_id(&format!("{path}.call_id"), &item.call_id)?;
@@ -147,16 +156,9 @@ fn parse_call(path: &str, item: Value) -> Result<InputCall, WireError> {
 
 fn parse_call_output(path: &str, item: Value) -> Result<InputCallOutput, WireError> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
     struct Item {
         call_id: String,
         output: Option<Value>,
-        #[serde(rename = "type")]
-        _type: String,
-        #[serde(rename = "id")]
-        _id: Option<String>,
-        #[serde(rename = "status")]
-        _status: Option<String>,
     }
     let item: Item = read_field(path, item)?;
     check_id(&format!("{path}.call_id"), &item.call_id)?;
@@ -165,28 +167,40 @@ fn parse_call_output(path: &str, item: Value) -> Result<InputCallOutput, WireErr
 
 fn parse_thought(path: &str, item: Value) -> Result<InputThought, WireError> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
     struct Item {
         summary: Option<Value>,
-        #[serde(rename = "type")]
-        _type: String,
-        #[serde(rename = "id")]
-        _id: Option<String>,
-        #[serde(rename = "status")]
-        _status: Option<String>,
-        #[serde(rename = "content")]
-        _content: Option<Value>,
-        #[serde(rename = "encrypted_content")]
-        _encrypted_content: Option<String>,
     }
     let item: Item = read_field(path, item)?;
     let summary = item.summary.map(|summary| parse_text(&format!("{path}.summary"), Some(summary))).transpose()?;
     Ok(InputThought { summary: summary.unwrap_or_default() })
 }
 
+fn parse_reference(path: &str, item: Value) -> Result<InputReference, WireError> {
+    #[derive(Deserialize)]
+    struct Item {
+        id: String,
+    }
+    let item: Item = read_field(path, item)?;
+    check_id(&format!("{path}.id"), &item.id)?;
+    Ok(InputReference { id: item.id })
+}
+
+fn parse_compaction(path: &str, item: Value) -> Result<InputMessage, WireError> {
+    #[derive(Deserialize)]
+    struct Item {
+        encrypted_content: String,
+    }
+    let item: Item = read_field(path, item)?;
+    let text = compaction::summary(&item.encrypted_content).ok_or_else(|| {
+        let path = format!("{path}.encrypted_content");
+        WireError::invalid(&path, format!("'{path}' was not made by this server."))
+    })?;
+    Ok(InputMessage { role: InputRole::Developer, text })
+}
+
 /// Text as a string or as an array of parts, which are joined.
 pub fn parse_text(path: &str, text: Option<Value>) -> Result<String, WireError> {
-    match text.ok_or_else(|| missing(path))? {
+    match text.filter(|text| !text.is_null()).ok_or_else(|| missing(path))? {
         Value::String(text) => Ok(text),
         Value::Array(parts) => {
             parts.iter().enumerate().map(|(at, part)| parse_part(&format!("{path}[{at}]"), part)).collect()
@@ -196,11 +210,15 @@ pub fn parse_text(path: &str, text: Option<Value>) -> Result<String, WireError> 
 }
 
 fn parse_part<'p>(path: &str, part: &'p Value) -> Result<&'p str, WireError> {
+    if !part.is_object() {
+        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
+    }
     match part.get("type").and_then(Value::as_str) {
         Some("input_text" | "output_text" | "text" | "summary_text") => part
             .get("text")
             .and_then(Value::as_str)
             .ok_or_else(|| WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
+        Some("refusal") => Ok(part.get("refusal").and_then(Value::as_str).unwrap_or_default()),
         Some(kind) => Err(WireError::invalid(
             format!("{path}.type"),
             format!("Parts of type '{}' are not supported.", shorten(kind)),

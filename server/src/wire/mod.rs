@@ -6,17 +6,21 @@ pub mod cache;
 pub mod chat;
 pub mod client;
 pub mod close;
+pub mod compaction;
 pub mod conversation;
 pub mod error;
 pub mod event;
 pub mod format;
 pub mod input;
+mod json;
+mod lane;
 pub mod logprobs;
 pub mod prompt;
-mod read;
+pub mod read;
 pub mod reasoning;
 pub mod request;
 pub mod response;
+pub mod steer;
 pub mod tools;
 
 /// The subprotocol that turns the `caudal:` extensions on.

@@ -3,43 +3,56 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{error::WireError, shorten};
+use super::{
+    error::WireError,
+    json::{JsonError, Reader},
+    shorten,
+};
 
 /// Of ids that clients choose.
 pub const MAX_ID_BYTES: usize = 256;
 
+/// Deserialises a whole body.
 pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
     read_field("", value)
 }
 
-/// Deserialises with the path of what was wrong in `param`.
+/// Deserialises the value at `path`, with the path of what is wrong in `param`.
 pub fn read_field<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, WireError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let message = error.inner().to_string();
-        // A key that is none has no path of its own.
+    serde_path_to_error::deserialize(Reader(value)).map_err(|error| {
+        let mut param = path.to_owned();
+        // A key that cannot be read has no path of its own.
         let inner = error.path().to_string().trim_end_matches(".?").to_owned();
-        // serde names an unknown or missing field in its message only.
-        let named = ["unknown field `", "missing field `"]
-            .iter()
-            .find_map(|start| message.strip_prefix(start)?.split('`').next().map(str::to_owned));
-        let segments = [Some(path.to_owned()), Some(inner).filter(|p| p != "."), named];
-        let mut param = String::new();
-        for segment in segments.into_iter().flatten().filter(|s| !s.is_empty()) {
-            // A path to an unknown field ends in that field already.
-            if param == segment || param.ends_with(&format!(".{segment}")) {
-                continue;
-            }
-            if !param.is_empty() && !segment.starts_with('[') {
-                param.push('.');
-            }
-            param.push_str(&shorten(&segment));
+        if inner != "." {
+            push(&mut param, &inner);
         }
-        let message = match message.strip_prefix("unknown field `") {
-            Some(_) => format!("Unknown field '{param}'."),
-            None => shorten(&message),
-        };
-        WireError::InvalidRequest { param: Some(param).filter(|p| !p.is_empty()), message }
+        match error.into_inner() {
+            JsonError::Wrong(what) if param.is_empty() => {
+                WireError::InvalidRequest { param: None, message: format!("The request {what}.") }
+            }
+            JsonError::Wrong(what) => WireError::invalid(&param, format!("'{param}' {what}.")),
+            JsonError::Missing(field) => {
+                push(&mut param, field);
+                missing(&param)
+            }
+            JsonError::Unknown(field) => {
+                // The path to an unknown field ends in the field already.
+                let field = shorten(&field);
+                if param != field && !param.ends_with(&format!(".{field}")) {
+                    push(&mut param, &field);
+                }
+                WireError::invalid(&param, format!("Unknown field '{param}'."))
+            }
+        }
     })
+}
+
+/// Lengthens a path by a segment.
+fn push(path: &mut String, segment: &str) {
+    if !path.is_empty() && !segment.starts_with('[') {
+        path.push('.');
+    }
+    path.push_str(&shorten(segment));
 }
 
 pub fn missing(param: &str) -> WireError {

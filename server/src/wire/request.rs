@@ -12,11 +12,11 @@ use super::{
     format::{TextConfig, parse_format},
     input::{InputItem, InputMessage, parse_input},
     prompt::PromptUse,
-    read::{check_id, missing, read, read_field, unsupported},
-    reasoning::Reasoning,
+    read::{check_id, missing, read, read_field},
+    reasoning::{Effort, Reasoning, Summary},
     response::{ServiceTier, Truncation},
     shorten,
-    tools::{FunctionTool, ToolChoice, parse_tool_choice, parse_tools},
+    tools::{FunctionTool, ToolChoice, Tools, parse_tool_choice, sort_tools},
 };
 
 /// Bounds on what a request may carry, beside the size of the message itself.
@@ -45,6 +45,9 @@ pub struct Create {
     #[serde(default)]
     pub cache: CacheOptions,
     pub store: bool,
+    /// Whether the generation goes on to its end without followers.
+    #[serde(default)]
+    pub background: bool,
     /// What is absent here, the model's settings decide.
     pub temperature: Option<f32>,
     pub top_p: Option<f32>,
@@ -72,6 +75,12 @@ pub struct Create {
     pub top_logprobs: u8,
     /// `false`: the prompt is computed and kept, and nothing is said.
     pub generate: bool,
+    /// Calls of functions that the output may have; the model's further calls are left out.
+    #[serde(default)]
+    pub max_tool_calls: Option<u32>,
+    /// What of the request was taken and does nothing, such as `tools[0]: web_search`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
     pub metadata: BTreeMap<String, String>,
     pub user: Option<String>,
     pub safety_identifier: Option<String>,
@@ -79,7 +88,7 @@ pub struct Create {
     pub client_request_id: Option<String>,
 }
 
-/// The body as it may arrive. Fields that are known and not supported are here so that they are refused by name.
+/// The body as it may arrive.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -95,55 +104,89 @@ struct Body {
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     repetition_penalty: Option<f32>,
-    logit_bias: Option<BTreeMap<u32, f32>>,
+    logit_bias: Option<BTreeMap<String, f32>>,
     stop: Option<Value>,
     max_output_tokens: Option<u32>,
     max_tool_calls: Option<u32>,
-    seed: Option<u64>,
+    seed: Option<Value>,
     truncation: Option<Truncation>,
     parallel_tool_calls: Option<bool>,
     metadata: Option<BTreeMap<String, String>>,
     user: Option<String>,
     safety_identifier: Option<String>,
     prompt_cache_key: Option<String>,
-    prompt_cache_retention: Option<Value>,
     client_request_id: Option<String>,
     top_logprobs: Option<u8>,
     include: Option<Vec<String>>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     text: Option<Text>,
-    reasoning: Option<Reasoning>,
+    reasoning: Option<ReasoningBody>,
     prompt: Option<Value>,
     cache: Option<Value>,
     generate: Option<bool>,
     service_tier: Option<ServiceTier>,
-    // Ignored: a WebSocket always streams, and no generation needs a connection to live.
+    background: Option<bool>,
+    // Who answers decides whether events are streamed.
     #[serde(rename = "stream")]
     _stream: Option<Value>,
     #[serde(rename = "stream_options")]
     _stream_options: Option<Value>,
-    #[serde(rename = "background")]
-    _background: Option<Value>,
+    // Hints and telemetry: they do nothing here.
+    #[serde(rename = "client_metadata")]
+    _client_metadata: Option<Value>,
+    #[serde(rename = "prompt_cache_retention")]
+    _prompt_cache_retention: Option<Value>,
+    #[serde(rename = "prompt_cache_options")]
+    _prompt_cache_options: Option<Value>,
+    #[serde(rename = "background_options")]
+    _background_options: Option<Value>,
+    #[serde(rename = "access_programs")]
+    _access_programs: Option<Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
     format: Option<Value>,
-    verbosity: Option<String>,
+    /// A hint.
+    #[serde(rename = "verbosity")]
+    _verbosity: Option<Verbosity>,
+}
+
+/// How long an answer is wished for.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verbosity {
+    Low,
+    Medium,
+    High,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReasoningBody {
+    effort: Option<Effort>,
+    summary: Option<Summary>,
+    /// The older name of `summary`.
+    generate_summary: Option<Summary>,
+    // Hints.
+    #[serde(rename = "context")]
+    _context: Option<Value>,
+    #[serde(rename = "mode")]
+    _mode: Option<Value>,
 }
 
 impl Create {
     /// Validates the body of `POST /v1/responses`, which is also `response.create` without its `type`.
     pub fn from_value(mut value: Value) -> Result<Self, WireError> {
-        let input = value.as_object_mut().and_then(|body| body.remove("input"));
+        let input = value.as_object_mut().and_then(|body| body.remove("input")).filter(|input| !input.is_null());
         let body: Body = read(value)?;
-        // A stored prompt may say all there is to say.
-        match input {
-            None | Some(Value::Null) if body.prompt.is_some() => Self::new(body, vec![]),
-            input => Self::new(body, parse_input(input.ok_or_else(|| missing("input"))?)?),
+        let input = input.map(parse_input).transpose()?.unwrap_or_default();
+        if input.is_empty() && !body.has_other_input() {
+            return Err(missing("input"));
         }
+        Self::new(body, input)
     }
 
     /// Validates the fields beside `input`, which was read from elsewhere.
@@ -152,16 +195,19 @@ impl Create {
     }
 
     fn new(body: Body, input: Vec<InputItem>) -> Result<Self, WireError> {
-        body.refuse_unsupported()?;
         body.check_ranges()?;
-        let tools = parse_tools(body.tools.unwrap_or_default())?;
+        let Tools { functions: tools, ignored } = sort_tools(body.tools.unwrap_or_default())?;
         let top_logprobs = body.top_logprobs.unwrap_or(0);
         let conversation = body.conversation.map(parse_conversation).transpose()?;
         if conversation.is_some() && body.previous_response_id.is_some() {
             let message = "'conversation' and 'previous_response_id' do not go together: both say what came before.";
             return Err(WireError::invalid("conversation", message));
         }
-        let deterministic = body.seed.is_some() || body.temperature == Some(0.0);
+        if body.background == Some(true) && body.store == Some(false) {
+            return Err(WireError::invalid("background", "'background' needs 'store' to be true."));
+        }
+        let seed = body.seed.map(parse_seed).transpose()?;
+        let deterministic = seed.is_some() || body.temperature == Some(0.0);
         let cache = match body.cache {
             Some(_) if conversation.is_some() => {
                 return Err(WireError::invalid("cache", "'cache' does not go together with 'conversation'."));
@@ -180,6 +226,7 @@ impl Create {
             preamble: vec![],
             cache,
             store: body.store.unwrap_or(true),
+            background: body.background.unwrap_or(false),
             temperature: body.temperature,
             top_p: body.top_p,
             top_k: body.top_k,
@@ -187,10 +234,10 @@ impl Create {
             frequency_penalty: body.frequency_penalty.unwrap_or(0.0),
             presence_penalty: body.presence_penalty.unwrap_or(0.0),
             repetition_penalty: body.repetition_penalty,
-            logit_bias: check_bias(body.logit_bias.unwrap_or_default())?,
+            logit_bias: parse_bias(body.logit_bias.unwrap_or_default())?,
             stop: parse_stop(body.stop)?,
             max_output_tokens: body.max_output_tokens,
-            seed: body.seed,
+            seed,
             truncation: body.truncation.unwrap_or_default(),
             tool_choice: parse_tool_choice(body.tool_choice, &tools)?,
             tools,
@@ -200,10 +247,12 @@ impl Create {
                 Some(format) => TextConfig { format: parse_format(format)? },
                 None => TextConfig::default(),
             },
-            reasoning: body.reasoning.unwrap_or_default(),
+            reasoning: body.reasoning.map(ReasoningBody::used).unwrap_or_default(),
             logprobs: parse_include(body.include.unwrap_or_default())? || top_logprobs > 0,
             top_logprobs,
             generate: body.generate.unwrap_or(true),
+            max_tool_calls: body.max_tool_calls,
+            ignored,
             metadata: check_metadata(body.metadata.unwrap_or_default())?,
             user: short("user", body.user)?,
             safety_identifier: short("safety_identifier", body.safety_identifier)?,
@@ -218,18 +267,20 @@ impl Create {
     }
 }
 
+impl ReasoningBody {
+    fn used(self) -> Reasoning {
+        Reasoning { effort: self.effort, summary: self.summary.or(self.generate_summary) }
+    }
+}
+
 impl Body {
-    fn refuse_unsupported(&self) -> Result<(), WireError> {
-        let text = self.text.as_ref();
-        let refused = [
-            ("max_tool_calls", self.max_tool_calls.is_some()),
-            ("text.verbosity", text.and_then(|t| t.verbosity.as_ref()).is_some_and(|v| v != "medium")),
-            ("prompt_cache_retention", self.prompt_cache_retention.is_some()),
-        ];
-        match refused.into_iter().find(|(_, is_set)| *is_set) {
-            Some((param, _)) => Err(unsupported(param)),
-            None => Ok(()),
-        }
+    /// Whether a request without input says something all the same: by what came before, by a stored prompt, or by
+    /// the instructions that are to be computed ahead.
+    fn has_other_input(&self) -> bool {
+        self.previous_response_id.is_some()
+            || self.conversation.is_some()
+            || self.prompt.is_some()
+            || self.generate == Some(false) && self.instructions.is_some()
     }
 
     fn check_ranges(&self) -> Result<(), WireError> {
@@ -241,6 +292,7 @@ impl Body {
         in_range("repetition_penalty", self.repetition_penalty, "above 0 and at most 2", |p| p > 0.0 && p <= 2.0)?;
         in_range("top_k", self.top_k, "at least 1", |k| k >= 1)?;
         in_range("top_logprobs", self.top_logprobs, "from 0 to 20", |n| n <= MAX_TOP_LOGPROBS)?;
+        in_range("max_tool_calls", self.max_tool_calls, "at least 1", |n| n >= 1)?;
         in_range("max_output_tokens", self.max_output_tokens, "at least 1", |n| n >= 1)
     }
 }
@@ -261,19 +313,46 @@ fn short(param: &str, value: Option<String>) -> Result<Option<String>, WireError
 fn parse_include(include: Vec<String>) -> Result<bool, WireError> {
     let mut logprobs = false;
     for (at, what) in include.into_iter().enumerate() {
-        match what.as_str() {
-            "message.output_text.logprobs" => logprobs = true,
-            "reasoning.encrypted_content" => {}
-            other => {
-                let message = format!("'{}' cannot be included: this server has nothing of that kind.", shorten(other));
-                return Err(WireError::invalid(format!("include[{at}]"), message));
-            }
-        }
+        check_includable(&format!("include[{at}]"), &what)?;
+        logprobs |= what == LOGPROBS;
     }
     Ok(logprobs)
 }
 
-fn check_bias(bias: BTreeMap<u32, f32>) -> Result<BTreeMap<u32, f32>, WireError> {
+const LOGPROBS: &str = "message.output_text.logprobs";
+
+/// What OpenAI's API can include. Except for log-probabilities nothing of it occurs here.
+const INCLUDABLE: [&str; 8] = [
+    LOGPROBS,
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+];
+
+/// Checks a value of `include`, in a body or a query.
+pub fn check_includable(param: &str, what: &str) -> Result<(), WireError> {
+    if INCLUDABLE.contains(&what) {
+        return Ok(());
+    }
+    Err(WireError::invalid(param, format!("'{}' is nothing that can be included.", shorten(what))))
+}
+
+/// Reads `seed`: OpenAI's is a signed number of 64 bits, ours an unsigned one; both are taken.
+fn parse_seed(seed: Value) -> Result<u64, WireError> {
+    seed.as_u64()
+        .or_else(|| seed.as_i64().map(i64::cast_unsigned))
+        .ok_or_else(|| WireError::invalid("seed", "'seed' must be a whole number from -2^63 to 2^64 - 1."))
+}
+
+fn parse_bias(bias: BTreeMap<String, f32>) -> Result<BTreeMap<u32, f32>, WireError> {
+    let not_an_id =
+        |_| WireError::invalid("logit_bias", "The keys of 'logit_bias' must be token ids, such as \"15043\".");
+    let bias = bias.into_iter().map(|(id, bias)| Ok((id.parse().map_err(not_an_id)?, bias)));
+    let bias: BTreeMap<u32, f32> = bias.collect::<Result<_, _>>()?;
     if bias.len() > MAX_BIAS || bias.values().any(|b| !(-100.0..=100.0).contains(b)) {
         let message = format!("'logit_bias' may have {MAX_BIAS} token ids, with values from -100 to 100.");
         return Err(WireError::invalid("logit_bias", message));
@@ -282,8 +361,10 @@ fn check_bias(bias: BTreeMap<u32, f32>) -> Result<BTreeMap<u32, f32>, WireError>
 }
 
 pub fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
-    if metadata.len() > MAX_METADATA || metadata.iter().any(|(k, v)| k.len() > 64 || v.len() > 512) {
-        let message = format!("'metadata' may have {MAX_METADATA} pairs, keys of 64 bytes and values of 512 bytes.");
+    let too_long = |(key, value): (&String, &String)| key.chars().count() > 64 || value.chars().count() > 512;
+    if metadata.len() > MAX_METADATA || metadata.iter().any(too_long) {
+        let message =
+            format!("'metadata' may have {MAX_METADATA} pairs, keys of 64 characters and values of 512 characters.");
         return Err(WireError::invalid("metadata", message));
     }
     Ok(metadata)
@@ -342,13 +423,13 @@ mod tests {
             (json!({"input": "x", "repetition_penalty": 0}), "repetition_penalty"),
             (json!({"input": "x", "logit_bias": {"7": 101}}), "logit_bias"),
             (json!({"input": "x", "logit_bias": {"cat": 1}}), "logit_bias"),
-            (json!({"input": "x", "seed": -1}), "seed"),
+            (json!({"input": "x", "seed": 0.5}), "seed"),
             (json!({"input": "x", "metadata": {"a": 1}}), "metadata.a"),
             (json!({"input": "x", "nonsense": 1}), "nonsense"),
             (json!({"input": "x", "stop": [1]}), "stop[0]"),
             (json!({"input": "x", "text": {"format": {"type": "json_schema"}}}), "text.format.name"),
             (json!({"input": "x", "reasoning": {"effort": "enormous"}}), "reasoning.effort"),
-            (json!({"input": "x", "include": ["file_search_call.results"]}), "include[0]"),
+            (json!({"input": "x", "include": ["nonsense"]}), "include[0]"),
             (json!({"input": "x", "top_logprobs": 21}), "top_logprobs"),
             (json!({"input": "x", "text": {"colour": 1}}), "text.colour"),
             (json!({"input": "x", "tools": [{}]}), "tools[0].type"),
@@ -364,7 +445,12 @@ mod tests {
             (json!({"input": [{"role": "user"}]}), "input[0].content"),
             (json!({"input": [{"role": "cook", "content": "x"}]}), "input[0].role"),
             (json!({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}), "input[0].content[0].type"),
-            (json!({"input": [{"type": "item_reference", "id": "x"}]}), "input[0].type"),
+            (json!({"input": [{"type": "item_reference"}]}), "input[0].id"),
+            (json!({"input": []}), "input"),
+            (json!({"input": [["user", "hi"]]}), "input[0]"),
+            (json!({"input": "x", "text": [null, null]}), "text"),
+            (json!({"input": "x", "max_tool_calls": 0}), "max_tool_calls"),
+            (json!({"input": "x", "background": true, "store": false}), "background"),
             (json!({"input": [{"type": "function_call_output"}]}), "input[0].call_id"),
             (json!({"input": [{"type": "function_call_output", "call_id": "c"}]}), "input[0].output"),
             (
@@ -381,8 +467,8 @@ mod tests {
     #[test]
     fn openai_fields_that_change_nothing_are_accepted() {
         let body = json!({"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]}],
-            "stream": true, "background": false, "tools": [], "tool_choice": "auto", "include": [], "reasoning": {"effort": null},
-            "text": {"format": {"type": "text"}}, "service_tier": "auto", "generate": true, "cache": {"mode": "off"}});
+            "stream": true, "background": false, "client_metadata": {"a": 1}, "prompt_cache_retention": "24h", "tools": [], "tool_choice": "auto", "include": ["file_search_call.results"],
+            "reasoning": {"effort": null, "context": "auto"}, "text": {"format": {"type": "text"}, "verbosity": "low"}, "service_tier": "auto", "generate": true, "cache": {"mode": "off"}});
         assert_eq!(Create::from_value(body).unwrap().input, [InputItem::message(InputRole::User, "ab")]);
     }
 

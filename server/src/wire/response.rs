@@ -21,6 +21,8 @@ pub enum Status {
     InProgress,
     Completed,
     Incomplete,
+    /// Ended by a cancel; of background responses only, others are `incomplete`.
+    Cancelled,
     Failed,
 }
 
@@ -97,7 +99,7 @@ pub struct TruncationDetails {
     pub dropped_turns: u32,
 }
 
-/// `max_output_tokens` or `cancelled`.
+/// `max_output_tokens`, `cancelled` or `steered`.
 #[derive(Debug, Clone, Serialize)]
 pub struct IncompleteDetails {
     pub reason: &'static str,
@@ -154,6 +156,9 @@ pub struct FunctionCall {
     pub name: String,
     /// JSON, as the model wrote it; whole when the item's status is `completed`.
     pub arguments: String,
+    /// The namespace that the function came in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// What the model thought, as it wrote it.

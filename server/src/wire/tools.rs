@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     error::WireError,
-    read::{check_name, missing, read_field},
+    read::{check_id, check_name, missing, read_field},
     shorten,
 };
 
@@ -24,6 +24,12 @@ pub struct FunctionTool {
     /// A JSON schema of an object.
     pub parameters: Option<Value>,
     pub strict: Option<bool>,
+    /// The namespace that the function came in; its calls name it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Where the request has it, such as `tools[1]` or `tools[0].tools[2]`. Empty where it was read from a log.
+    #[serde(skip)]
+    pub path: String,
 }
 
 /// The constant `"function"`.
@@ -114,22 +120,98 @@ impl ToolChoice {
     }
 }
 
-/// Reads `tools`; errors name the tool and its field.
-pub fn parse_tools(tools: Vec<Value>) -> Result<Vec<FunctionTool>, WireError> {
-    if tools.len() > MAX_TOOLS {
-        return Err(WireError::invalid("tools", format!("'tools' may have {MAX_TOOLS} functions.")));
-    }
-    let mut parsed: Vec<FunctionTool> = Vec::with_capacity(tools.len());
+/// What `tools` come to.
+#[derive(Debug, Default)]
+pub struct Tools {
+    pub functions: Vec<FunctionTool>,
+    /// Tools that this server does not have, such as `tools[0]: web_search`. The model is not told of them.
+    pub ignored: Vec<String>,
+}
+
+/// Tools that run on a provider's side, or in another way than by a function's call. Left out.
+const ELSEWHERE: [&str; 14] = [
+    "web_search",
+    "file_search",
+    "computer",
+    "code_interpreter",
+    "image_generation",
+    "mcp",
+    "local_shell",
+    "shell",
+    "custom",
+    "apply_patch",
+    "tool_search",
+    "programmatic_tool_calling",
+    "computer_use_preview",
+    "namespace",
+];
+
+/// Whether a type of tools is known and not here. Searches come with a date, as `web_search_2025_08_26`.
+fn is_elsewhere(kind: &str) -> bool {
+    ELSEWHERE.contains(&kind) || kind.starts_with("web_search_")
+}
+
+/// Reads `tools`; errors name the tool and its field. The functions of a namespace are functions.
+pub fn sort_tools(tools: Vec<Value>) -> Result<Tools, WireError> {
+    let mut parsed = Tools::default();
     for (at, tool) in tools.into_iter().enumerate() {
         let path = format!("tools[{at}]");
-        let tool = parse_tool(&path, tool)?;
-        if parsed.iter().any(|other| other.name == tool.name) {
+        match type_of(&path, &tool)? {
+            "function" => parsed.add(&path, parse_tool(&path, tool)?)?,
+            "namespace" => parsed.add_namespace(&path, tool)?,
+            kind if is_elsewhere(kind) => parsed.ignored.push(format!("{path}: {}", shorten(kind))),
+            kind => return Err(unsupported_type(&path, "Tools", kind)),
+        }
+    }
+    Ok(parsed)
+}
+
+/// The functions among `tools`.
+#[cfg(test)]
+pub fn parse_tools(tools: Vec<Value>) -> Result<Vec<FunctionTool>, WireError> {
+    Ok(sort_tools(tools)?.functions)
+}
+
+impl Tools {
+    fn add(&mut self, path: &str, tool: FunctionTool) -> Result<(), WireError> {
+        if self.functions.len() >= MAX_TOOLS {
+            return Err(WireError::invalid("tools", format!("'tools' may have {MAX_TOOLS} functions.")));
+        }
+        if self.functions.iter().any(|other| other.name == tool.name) {
             let message = format!("'{path}.name' is the name of an earlier tool too.");
             return Err(WireError::invalid(format!("{path}.name"), message));
         }
-        parsed.push(tool);
+        self.functions.push(tool);
+        Ok(())
     }
-    Ok(parsed)
+
+    /// Adds the functions of a namespace. A function whose name is taken is left out: clients number the names of
+    /// different namespaces on their own.
+    fn add_namespace(&mut self, path: &str, tool: Value) -> Result<(), WireError> {
+        #[derive(Deserialize)]
+        struct Namespace {
+            name: String,
+            tools: Option<Vec<Value>>,
+        }
+        let namespace: Namespace = read_field(path, tool)?;
+        check_id(&format!("{path}.name"), &namespace.name)?;
+        for (at, tool) in namespace.tools.unwrap_or_default().into_iter().enumerate() {
+            let path = format!("{path}.tools[{at}]");
+            match type_of(&path, &tool)? {
+                "function" => {
+                    let tool = parse_tool(&path, tool)?;
+                    if self.functions.iter().any(|other| other.name == tool.name) {
+                        self.ignored.push(format!("{path}: {}", tool.name));
+                    } else {
+                        self.add(&path, FunctionTool { namespace: Some(namespace.name.clone()), ..tool })?;
+                    }
+                }
+                kind if is_elsewhere(kind) => self.ignored.push(format!("{path}: {}", shorten(kind))),
+                kind => return Err(unsupported_type(&path, "Tools", kind)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
@@ -142,11 +224,20 @@ fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
         description: Option<String>,
         parameters: Option<Value>,
         strict: Option<bool>,
+        // Hints for tools of other kinds.
+        #[serde(rename = "allowed_callers")]
+        _allowed_callers: Option<Value>,
+        #[serde(rename = "async")]
+        _async: Option<Value>,
+        #[serde(rename = "defer_loading")]
+        _defer_loading: Option<Value>,
+        #[serde(rename = "output_schema")]
+        _output_schema: Option<Value>,
     }
-    check_type(path, "Tools", &tool)?;
     let tool: Tool = read_field(path, tool)?;
     check_name(&format!("{path}.name"), &tool.name)?;
     let parameters = tool.parameters.filter(|parameters| !parameters.is_null());
+    let place = path.to_owned();
     let path = format!("{path}.parameters");
     if let Some(schema) = &parameters {
         let is_object = schema.is_object() && schema.get("type").is_none_or(|kind| kind == "object");
@@ -166,17 +257,42 @@ fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
         description: tool.description,
         parameters,
         strict: tool.strict,
+        namespace: None,
+        path: place,
     })
 }
 
-/// Only functions are supported.
-fn check_type(path: &str, what: &str, value: &Value) -> Result<(), WireError> {
-    let path = format!("{path}.type");
-    match value.get("type").and_then(Value::as_str) {
-        Some("function") => Ok(()),
-        Some(kind) => Err(WireError::invalid(path, format!("{what} of type '{}' are not supported.", shorten(kind)))),
-        None => Err(missing(&path)),
+/// The `type` of a tool or a choice.
+fn type_of<'t>(path: &str, tool: &'t Value) -> Result<&'t str, WireError> {
+    if !tool.is_object() {
+        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
     }
+    let path = format!("{path}.type");
+    match tool.get("type") {
+        Some(Value::String(kind)) => Ok(kind),
+        None | Some(Value::Null) => Err(missing(&path)),
+        Some(_) => Err(WireError::invalid(&path, format!("'{path}' must be a string."))),
+    }
+}
+
+fn unsupported_type(path: &str, what: &str, kind: &str) -> WireError {
+    WireError::invalid(format!("{path}.type"), format!("{what} of type '{}' are not supported.", shorten(kind)))
+}
+
+/// The functions that `allowed_tools` names; tools that are left out cannot be called anyway.
+fn allowed_functions(mut choice: Value) -> Result<Value, WireError> {
+    let Some(Value::Array(tools)) = choice.get_mut("tools") else { return Ok(choice) };
+    let mut functions = Vec::with_capacity(tools.len());
+    for (at, tool) in std::mem::take(tools).into_iter().enumerate() {
+        let path = format!("tool_choice.tools[{at}]");
+        match type_of(&path, &tool)? {
+            "function" => functions.push(tool),
+            kind if is_elsewhere(kind) => {}
+            kind => return Err(unsupported_type(&path, "Tools", kind)),
+        }
+    }
+    *tools = functions;
+    Ok(choice)
 }
 
 /// Reads `tool_choice`, which may name only functions among `tools`.
@@ -185,17 +301,10 @@ pub fn parse_tool_choice(choice: Option<Value>, tools: &[FunctionTool]) -> Resul
     let choice = match choice {
         None | Some(Value::Null) => return Ok(ToolChoice::default()),
         Some(Value::String(mode)) => ToolChoice::Mode(read_field(PATH, Value::String(mode))?),
-        Some(choice) => match choice.get("type").and_then(Value::as_str) {
-            Some("allowed_tools") => {
-                for (at, tool) in choice.get("tools").and_then(Value::as_array).into_iter().flatten().enumerate() {
-                    check_type(&format!("{PATH}.tools[{at}]"), "Tools", tool)?;
-                }
-                ToolChoice::Allowed(read_field(PATH, choice)?)
-            }
-            _ => {
-                check_type(PATH, "Choices", &choice)?;
-                ToolChoice::Named(read_field(PATH, choice)?)
-            }
+        Some(choice) => match type_of(PATH, &choice)? {
+            "allowed_tools" => ToolChoice::Allowed(read_field(PATH, allowed_functions(choice)?)?),
+            "function" => ToolChoice::Named(read_field(PATH, choice)?),
+            kind => return Err(unsupported_type(PATH, "Choices", kind)),
         },
     };
     if let Some(unknown) = choice.names().into_iter().find(|name| tools.iter().all(|tool| tool.name != **name)) {
@@ -232,7 +341,12 @@ mod tests {
         let long = "n".repeat(65);
         for (tools, expected) in [
             (vec![json!({})], "tools[0].type"),
-            (vec![json!({"type": "web_search"})], "tools[0].type"),
+            (vec![json!({"type": "teleporter"})], "tools[0].type"),
+            (vec![json!("f")], "tools[0]"),
+            (
+                vec![json!({"type": "namespace", "name": "n", "tools": [{"type": "function"}]})],
+                "tools[0].tools[0].name",
+            ),
             (vec![json!({"type": "function"})], "tools[0].name"),
             (vec![function("a b")], "tools[0].name"),
             (vec![function(&long)], "tools[0].name"),
@@ -245,6 +359,24 @@ mod tests {
         ] {
             assert_eq!(param(parse_tools(tools)), expected);
         }
+    }
+
+    #[test]
+    fn tools_of_others_are_left_out_and_functions_in_namespaces_are_functions() {
+        let inner = |name: &str| json!({"type": "function", "name": name, "strict": false, "defer_loading": true});
+        let tools = sort_tools(vec![
+            json!({"type": "web_search_2025_08_26", "filters": {}}),
+            function("f"),
+            json!({"type": "namespace", "name": "n", "description": "d", "tools": [inner("f"), inner("g"), {"type": "custom"}]}),
+        ])
+        .unwrap();
+        let found: Vec<_> =
+            tools.functions.iter().map(|f| (f.name.as_str(), f.namespace.as_deref(), f.path.as_str())).collect();
+        assert_eq!(found, [("f", None, "tools[1]"), ("g", Some("n"), "tools[2].tools[1]")]);
+        assert_eq!(
+            tools.ignored,
+            ["tools[0]: web_search_2025_08_26", "tools[2].tools[0]: f", "tools[2].tools[2]: custom"]
+        );
     }
 
     #[test]
@@ -266,13 +398,16 @@ mod tests {
         assert!(allowed.allows("f") && !allowed.allows("g") && !allowed.is_required());
         for (choice, expected) in [
             (json!("sometimes"), "tool_choice"),
-            (json!(7), "tool_choice.type"),
+            (json!(7), "tool_choice"),
             (json!({"type": "web_search"}), "tool_choice.type"),
             (json!({"type": "function"}), "tool_choice.name"),
             (json!({"type": "function", "name": "h"}), "tool_choice"),
             (json!({"type": "allowed_tools", "mode": "none", "tools": []}), "tool_choice.mode"),
             (json!({"type": "allowed_tools", "mode": "required", "tools": []}), "tool_choice"),
-            (json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}), "tool_choice.tools[0].type"),
+            (
+                json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "teleporter"}]}),
+                "tool_choice.tools[0].type",
+            ),
         ] {
             assert_eq!(param(parse_tool_choice(Some(choice.clone()), &tools)), expected, "{choice}");
         }

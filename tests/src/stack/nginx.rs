@@ -21,6 +21,10 @@ impl Nginx {
         let config = super::config_dir().join("nginx");
         let read = |name: &str| fs::read_to_string(config.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut site = read("caudal.conf.template").replace("${LISTEN}", &address.to_string());
+        // Replicas are named by address here.
+        for name in ["${RESOLVER}", "${RESOLVE}"] {
+            site = site.replace(name, "");
+        }
         for (n, replica) in replicas.iter().enumerate() {
             site = site.replace(&format!("${{REPLICA_{}}}", n + 1), &replica.to_string());
         }

@@ -120,7 +120,11 @@ impl Generator {
         let name = format!("{}_{}", self.word(), self.0.random::<u16>());
         let kind =
             *["response.create", "response.cancel", "caudal:response.resume"].choose(&mut self.0).expect("types");
-        let value = self.value(2);
+        // A field that is null is absent.
+        let value = match self.value(2) {
+            Value::Null => json!(1),
+            value => value,
+        };
         let message = json!({"type": kind, "input": "x", "response_id": "resp_x", name: value});
         case("an unknown field", message, Expect::Error(REQUEST))
     }

@@ -193,7 +193,8 @@ async fn the_queue_is_served_in_order() {
 
 #[tokio::test]
 async fn slots_bound_what_runs_at_once() {
-    let app = spawn_app(&["engine.max_running=3", "engine.scripted.tokens=20", "engine.scripted.tokens_per_second=100"]);
+    let app =
+        spawn_app(&["engine.max_running=3", "engine.scripted.tokens=20", "engine.scripted.tokens_per_second=100"]);
     let mut client = Client::plain(&app).await;
     for lane in 0..12 {
         client.create(json!({"stream_id": lane.to_string()})).await;

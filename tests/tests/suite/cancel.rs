@@ -176,7 +176,8 @@ async fn a_cancelled_reply_can_be_continued() {
 
 #[tokio::test]
 async fn a_thousand_cancels_in_a_row_do_not_touch_a_stream_beside_them() {
-    let app = spawn_app(&["engine.max_running=2", "engine.scripted.tokens=100000", "engine.scripted.tokens_per_second=200"]);
+    let app =
+        spawn_app(&["engine.max_running=2", "engine.scripted.tokens=100000", "engine.scripted.tokens_per_second=200"]);
     let (mut beside, mut log) = speaking(&app).await;
     let mut client = Client::plain(&app).await;
     for _ in 0..1000 {

@@ -64,6 +64,52 @@ async fn usage_comes_in_a_last_chunk_when_asked_for() {
     let chunks = chunks(&app, &ask(json!({"stream": true, "stream_options": {"include_usage": true}}))).await;
     let last = chunks.last().unwrap();
     assert_eq!((&last["choices"], &last["usage"]["completion_tokens"]), (&json!([]), &json!(10)));
+    let before = &chunks[..chunks.len() - 1];
+    assert!(before.iter().all(|chunk| chunk.get("usage") == Some(&Value::Null)), "null, not absent");
+}
+
+#[tokio::test]
+async fn several_choices_are_generated_side_by_side() {
+    let app = spawn_app(&[TEXT, "engine.scripted.tokens=4"]);
+    for more in [json!({"n": 3}), json!({"n": 8, "seed": 1}), json!({"n": 2, "temperature": 0})] {
+        let n = more["n"].as_u64().unwrap();
+        let body = post(app.address, PATH, &ask(more.clone())).await.json();
+        let choices = body["choices"].as_array().unwrap();
+        assert_eq!(
+            choices.iter().map(|choice| choice["index"].as_u64().unwrap()).collect::<Vec<_>>(),
+            (0..n).collect::<Vec<_>>()
+        );
+        assert!(choices.iter().all(|choice| choice["message"]["content"].as_str().unwrap().starts_with("uno dois")));
+        assert_eq!(body["usage"]["completion_tokens"], 4 * n);
+        let sum = body["usage"]["prompt_tokens"].as_u64().unwrap() + 4 * n;
+        assert_eq!(body["usage"]["total_tokens"], sum, "the prompt counts once");
+        let mut streamed = ask(more);
+        streamed["stream"] = true.into();
+        streamed["stream_options"] = json!({"include_usage": true});
+        let chunks = chunks(&app, &streamed).await;
+        assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"]));
+        for index in 0..n {
+            let of_choice = chunks.iter().filter_map(|c| c["choices"].get(0)).filter(|c| c["index"] == index);
+            let of_choice: Vec<&Value> = of_choice.collect();
+            let text: String = of_choice.iter().filter_map(|c| c["delta"]["content"].as_str()).collect();
+            assert_eq!((text.trim(), of_choice[0]["delta"]["role"].as_str()), ("uno dois trés uno", Some("assistant")));
+            assert_eq!(of_choice.last().unwrap()["finish_reason"], "stop");
+        }
+        // The second time the prompt may be cached.
+        for field in ["completion_tokens", "total_tokens"] {
+            assert_eq!(chunks.last().unwrap()["usage"][field], body["usage"][field]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_was_cut_in_its_thoughts_can_be_sent_back() {
+    let app = spawn_app(&["engine.scripted.reasoning=true", "engine.scripted.text=<think> hm so and so </think> Yes."]);
+    let cut = post(app.address, PATH, &ask(json!({"max_tokens": 3}))).await.json()["choices"][0]["message"].clone();
+    assert_eq!((&cut["content"], cut["reasoning_content"].is_string()), (&json!(""), true), "{cut}");
+    let messages = json!([{"role": "user", "content": "hello"}, cut, {"role": "user", "content": "go on"}]);
+    let answer = post(app.address, PATH, &ask(json!({"messages": messages}))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 #[tokio::test]
@@ -92,7 +138,7 @@ async fn a_request_that_cannot_be_honoured_is_refused_by_name() {
         (json!({"messages": "hello"}), "messages"),
         (json!({"temperature": "hot"}), "temperature"),
         (json!({"temperature": 3}), "temperature"),
-        (json!({"n": 2}), "n"),
+        (json!({"n": 9}), "n"),
         (json!({"tools": [{"type": "function", "function": {}}]}), "tools[0].function.name"),
         (json!({"response_format": {"type": "xml"}}), "response_format.type"),
         (json!({"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}), "messages[0].tool_call_id"),

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 /// The default of `server.max_message_bytes`.
-const LIMIT: usize = 256 * 1024;
+const LIMIT: usize = 4 << 20;
 
 fn create_of(bytes: usize) -> String {
     let empty = json!({"type": "response.create", "input": ""}).to_string();

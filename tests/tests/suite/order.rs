@@ -241,7 +241,7 @@ async fn the_session_is_announced_first_and_counts_for_itself() {
     assert_eq!(kind(&session), "caudal:session.created");
     assert!(session["connection_id"].as_str().is_some_and(|id| !id.is_empty()), "{session}");
     assert!(session["limits"].is_object(), "{session}");
-    assert_eq!(session["limits"]["max_message_bytes"], 262144);
+    assert_eq!(session["limits"]["max_message_bytes"], 4194304);
     assert_eq!((&session["heartbeat_ms"], &session["resume_window_ms"]), (&json!(12345), &json!(54321)));
     assert_eq!(number(&session), 0);
     client.send(json!({"type": "caudal:ping"})).await;

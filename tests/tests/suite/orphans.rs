@@ -96,31 +96,3 @@ async fn an_orphan_in_the_queue_leaves_it() {
     // Who holds the slot is not concerned.
     holder.event_of("response.output_text.delta").await;
 }
-
-#[tokio::test]
-async fn who_hangs_up_on_a_post_leaves_an_orphan() {
-    let app = spawn(&["engine.max_running=1", "generation.orphan_grace_ms=100", "engine.scripted.tokens=4000"]);
-    let body = json!({"input": "x", "client_request_id": "hung-up"}).to_string();
-    let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("the server accepts");
-    let request = format!(
-        "POST /v1/responses HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        app.address,
-        body.len()
-    );
-    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("the request can be sent");
-    // It has the only slot: the next waits for it, and gets it long before the forty seconds of the first are over.
-    let mut next = queued(&app).await;
-    drop(stream);
-    next.event_of("response.output_text.delta").await;
-}
-
-/// A client whose response waits.
-async fn queued(app: &App) -> Client {
-    until("a request to find the slot taken", || async {
-        let mut client = Client::plain(app).await;
-        client.create(json!({"max_output_tokens": 2})).await;
-        client.event_of("response.created").await;
-        (kind(&client.event().await) == "response.queued").then_some(client)
-    })
-    .await
-}

@@ -127,6 +127,50 @@ async fn sentinel_promotes_another_master() {
 }
 
 #[tokio::test]
+async fn a_sentinel_that_wants_a_password_gets_it() {
+    let redis = Redis::spawn();
+    let sentinel = Sentinel::with_password(&redis, "of-the-sentinel");
+    let app = replica_at(&sentinel.url(), &["store.redis.sentinel_password=of-the-sentinel"]);
+    assert_eq!(Client::plain(&app).await.run(json!({})).await.status(), "completed");
+    let without = replica_at(&sentinel.url(), &[]);
+    let answer = http::post(without.address, "/v1/responses", &json!({"input": "x"})).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("store_unavailable")));
+    until("the log to say why", || async { without.stderr().contains("NOAUTH").then_some(()) }).await;
+    assert!(!app.stderr().contains("of-the-sentinel"));
+}
+
+#[tokio::test]
+async fn an_id_with_braces_is_unknown_on_a_cluster() {
+    let cluster = RedisCluster::spawn();
+    let app = replica_at(&cluster.url(), &[]);
+    for id in ["%7D", "%7Ba%7Db", "a%7B%7D", "%00", "a%20b", "..", &"x".repeat(500)] {
+        for (method, path, code) in [
+            ("GET", format!("/v1/responses/{id}"), "response_not_found"),
+            ("GET", format!("/v1/responses/{id}?stream=true"), "response_not_found"),
+            ("GET", format!("/v1/responses/{id}/input_items"), "response_not_found"),
+            ("POST", format!("/v1/responses/{id}/cancel"), "response_not_found"),
+            ("DELETE", format!("/v1/responses/{id}"), "response_not_found"),
+            ("GET", format!("/v1/conversations/{id}"), "conversation_not_found"),
+            ("GET", format!("/v1/conversations/{id}/items"), "conversation_not_found"),
+            ("DELETE", format!("/v1/conversations/{id}"), "conversation_not_found"),
+            ("GET", format!("/v1/prompts/{id}"), "prompt_not_found"),
+            ("DELETE", format!("/v1/prompts/{id}"), "prompt_not_found"),
+        ] {
+            let answer = http::call(app.address, method, &path).send().await;
+            assert_eq!((answer.status, &answer.json()["error"]["code"]), (404, &json!(code)), "{method} {path}");
+        }
+    }
+    for body in [
+        json!({"input": "x", "previous_response_id": "}"}),
+        json!({"input": "x", "conversation": "{}"}),
+        json!({"input": [{"id": "msg_}"}]}),
+    ] {
+        let answer = http::post(app.address, "/v1/responses", &body).await;
+        assert!([400, 404].contains(&answer.status), "{body}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn replicas_share_a_cluster() {
     let mut cluster = RedisCluster::spawn();
     let (url, [first, ..]) = (cluster.url(), &mut cluster.nodes);

@@ -203,7 +203,8 @@ async fn an_unknown_response_is_not_found() {
 
 #[tokio::test]
 async fn a_queued_response_can_be_resumed_before_it_starts() {
-    let app = spawn_app(&["engine.max_running=1", "engine.scripted.tokens=40", "engine.scripted.tokens_per_second=100"]);
+    let app =
+        spawn_app(&["engine.max_running=1", "engine.scripted.tokens=40", "engine.scripted.tokens_per_second=100"]);
     let mut holder = Client::plain(&app).await;
     holder.create(json!({})).await;
     holder.event_of("response.in_progress").await;

@@ -91,13 +91,17 @@ fn a_setting_that_is_gone_names_what_took_its_place() {
     ] {
         let output = Setup::scripted().set(&[setting]).run("config");
         let stderr = stderr(&output);
-        assert!(!output.status.success() && stderr.contains("is gone") && stderr.contains(instead), "{setting}: {stderr}");
+        assert!(
+            !output.status.success() && stderr.contains("is gone") && stderr.contains(instead),
+            "{setting}: {stderr}"
+        );
     }
 }
 
 #[test]
 fn later_layers_win() {
-    let (first, second) = (File::new("first", "[engine]\nmax_running = 11\n"), File::new("second", "[engine]\nmax_running = 22\n"));
+    let (first, second) =
+        (File::new("first", "[engine]\nmax_running = 11\n"), File::new("second", "[engine]\nmax_running = 22\n"));
     assert_eq!(max_running(Setup::scripted()), "0", "the default");
     let files = || Setup::scripted().argument("--config").argument(first.path());
     assert_eq!(max_running(files()), "11", "a file over the default");

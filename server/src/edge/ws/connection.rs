@@ -1,5 +1,7 @@
 //! The life of one connection: reads client events, runs their jobs in lanes, keeps the heart beating, ends cleanly.
 
+mod steer;
+
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -9,6 +11,7 @@ use std::{
 use actix_web::{rt, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use futures::{FutureExt, future::LocalBoxFuture};
+use serde::Serialize;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -18,18 +21,22 @@ use super::{
     guard::Violation,
     lanes::{Job, Lane, Lanes, MAX_IN_FLIGHT, MAX_LANES},
     outbox::{Body, Closing, Gone, Outbox},
+    steering::{Pending, Steering, successor},
     turns::{Turns, Watched},
     writer,
 };
 use crate::{
     edge::{Edge, Phase},
-    generation::{Follow, admission::Place, random_hex},
+    generation::{Caller, CreatedResponse, Follow, admission::Place, random_hex},
+    store::OnDisconnect,
     wire::{
         client::{ClientEvent, Target, parse_client_event},
         close,
         error::{ErrorEvent, WireError},
         event::{ConnectionEvent, Event, Extension, Limits, Numbered},
         request::Create,
+        response::Response,
+        steer::{SteerError, SteerErrorCode},
     },
 };
 
@@ -51,6 +58,7 @@ struct Connection {
     /// The latest response of this connection with `store: false`, which only this connection may continue.
     unstored: RefCell<Option<String>>,
     turns: Turns,
+    steering: Steering,
 }
 
 pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, session: Session, incoming: Incoming) {
@@ -68,6 +76,7 @@ pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, sessio
         told: Cell::new(false),
         unstored: RefCell::new(None),
         turns,
+        steering: Steering::default(),
     });
     let _connected = edge.generations.metrics.connected();
     let _ = connection.live(incoming, watched).await;
@@ -127,18 +136,25 @@ impl Connection {
                             self.close(1000, "");
                             return Ok(());
                         }
-                        Some(Err(error)) => {
-                            let (code, reason) = broken(&error);
-                            self.close(code, reason);
-                        }
+                        Some(Err(error)) => self.violated(broken(&error)).await?,
                         None => match incoming.violation.get() {
-                            Some((code, reason)) => self.close(code, reason),
+                            Some(violation) => self.violated(violation).await?,
                             None => return Ok(()),
                         },
                     }
                 }
             }
         }
+    }
+
+    /// Ends the connection of a client that broke a rule of the transport.
+    async fn violated(&self, (code, reason): Violation) -> Result<(), Gone> {
+        if code == close::TOO_LARGE {
+            let limit = self.edge.settings.server.max_message_bytes;
+            self.error(&WireError::MessageTooLarge { limit }, None).await?;
+        }
+        self.close(code, reason);
+        Ok(())
     }
 
     async fn greet(&self) -> Result<(), Gone> {
@@ -173,12 +189,13 @@ impl Connection {
             Ok(ClientEvent::Resume { target, starting_after, stream_id }) => {
                 (stream_id, Job::Resume { target, starting_after })
             }
-            Ok(ClientEvent::Cancel { response_id }) => {
+            Ok(ClientEvent::Cancel { response_id, stream_id }) => {
                 return match self.edge.generations.cancel(&self.tenant, &response_id).await {
                     Ok(()) => Ok(()),
-                    Err(error) => self.error(&error, None).await,
+                    Err(error) => self.error(&error, stream_id.as_deref()).await,
                 };
             }
+            Ok(ClientEvent::Steer(steer)) => return self.steer(steer).await,
             Ok(ClientEvent::Ping) => return self.extension(Extension::Pong {}).await,
             Ok(ClientEvent::Pong) => return Ok(()),
             Err((error, stream_id)) => return self.error(&error, stream_id.as_deref()).await,
@@ -205,17 +222,59 @@ impl Connection {
         .boxed_local()
     }
 
-    async fn create(&self, create: Create, stream_id: Option<&str>) -> Result<(), Gone> {
-        let (store, continues) = (create.store, create.previous_response_id.is_some());
-        let unstored = self.unstored.borrow().clone();
+    /// What the end of this connection means to the generations that it follows: only the extensions have a resume.
+    fn on_disconnect(&self) -> OnDisconnect {
+        if self.extensions { OnDisconnect::Grace } else { OnDisconnect::Cancel }
+    }
+
+    /// Creates a response and follows it; then its successors, as long as input steers them.
+    async fn create(&self, mut create: Create, stream_id: Option<&str>) -> Result<(), Gone> {
+        // The inputs that the request commits.
+        let mut steers = self.steering.take(create.previous_response_id.as_deref());
+        let waited = steers.iter().flat_map(|pending| pending.items.iter().cloned());
+        create.input = waited.chain(std::mem::take(&mut create.input)).collect();
+        loop {
+            let Some(created) = self.begin(create.clone(), stream_id, &steers).await? else { return Ok(()) };
+            let id = created.id;
+            self.steering.begin(&id, &create, stream_id);
+            let last = match self.edge.generations.follow(&self.tenant, &id, None, self.on_disconnect()).await {
+                Ok(follow) => self.pump(follow, stream_id).await,
+                Err(error) => self.error(&error, stream_id).await.map(|()| None),
+            };
+            let pending = self.steering.end(&id);
+            match self.continued(last?, &id, pending, stream_id).await? {
+                Some(pending) => {
+                    create = successor(&create, &id, &pending);
+                    steers = pending;
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Creates a response; its id, unless it is refused. `steers` are the inputs that it commits.
+    async fn begin(
+        &self,
+        create: Create,
+        stream_id: Option<&str>,
+        steers: &[Pending],
+    ) -> Result<Option<CreatedResponse>, Gone> {
+        let (store, previous) = (create.store, create.previous_response_id.clone());
+        let caller =
+            Caller { own_unstored_response: self.unstored.borrow().clone(), on_disconnect: self.on_disconnect() };
         let conversation = create.conversation.clone();
-        let created = match self.edge.generations.create(&self.tenant, create, unstored.as_deref()).await {
+        let created = match self.edge.generations.create(&self.tenant, create, caller).await {
             Ok(created) => created,
             Err(error) => {
-                if continues {
+                let previous = previous.unwrap_or_default();
+                for pending in steers {
+                    let error = SteerError::new(SteerErrorCode::SuccessorCreationFailed, error.to_string());
+                    self.steer_failed(&previous, Some(&pending.id), &pending.input, error, stream_id).await?;
+                }
+                if !previous.is_empty() {
                     self.unstored.take();
                 }
-                return self.error(&error, stream_id).await;
+                return self.error(&error, stream_id).await.map(|()| None);
             }
         };
         if !store {
@@ -225,10 +284,7 @@ impl Connection {
         if let Some(conversation) = conversation {
             self.watch(&conversation).await;
         }
-        match self.edge.generations.follow(&self.tenant, &created.id, None).await {
-            Ok(follow) => self.pump(follow, stream_id).await,
-            Err(error) => self.error(&error, stream_id).await,
-        }
+        Ok(Some(created))
     }
 
     async fn resume(&self, target: Target, starting_after: Option<u64>, stream_id: Option<&str>) -> Result<(), Gone> {
@@ -243,7 +299,8 @@ impl Connection {
                 }
             }
         };
-        let follow = match self.edge.generations.follow(&self.tenant, &response_id, starting_after).await {
+        let follow = self.edge.generations.follow(&self.tenant, &response_id, starting_after, self.on_disconnect());
+        let follow = match follow.await {
             Ok(follow) => follow,
             Err(error) => return self.error(&error, stream_id).await,
         };
@@ -260,7 +317,7 @@ impl Connection {
             stream_id,
         };
         self.extension(resumed).await?;
-        self.pump(follow, stream_id).await
+        self.pump(follow, stream_id).await.map(drop)
     }
 
     /// Tells the client of the turns of a conversation from now on, but of those that it follows already.
@@ -282,10 +339,10 @@ impl Connection {
         self.extension(turn).await
     }
 
-    /// Sends a response's events until its last.
-    async fn pump(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<(), Gone> {
-        let (id, run) = (follow.id.clone(), follow.run.clone());
-        let mut place = None;
+    /// Sends a response's events until its last; the response as the last event has it.
+    async fn pump(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
+        let (id, run, ignored) = (follow.id.clone(), follow.run.clone(), std::mem::take(&mut follow.ignored));
+        let (mut place, mut last) = (None, None);
         loop {
             let next = tokio::select! {
                 biased;
@@ -299,14 +356,19 @@ impl Connection {
                 }
             };
             let (sequence_number, event) = match next {
-                None => return Ok(()),
+                None => return Ok(last),
                 Some(Ok(numbered)) => numbered,
-                Some(Err(error)) => return self.error(&error, stream_id).await,
+                Some(Err(error)) => return self.error(&error, stream_id).await.map(|()| None),
             };
             let response_id = self.extensions.then_some(id.as_str());
-            self.outbox.send(&Numbered { event: &event, sequence_number, response_id, stream_id }).await?;
+            let warned = self.extensions && matches!(event, Event::Created { .. });
+            let warnings = if warned { &ignored[..] } else { &[] };
+            self.outbox.send(&Numbered { event: &event, sequence_number, response_id, stream_id, warnings }).await?;
             let queued = self.extensions && matches!(event, Event::Queued { .. });
             place = if queued { self.edge.generations.admission.place(&run) } else { None };
+            if let Event::Completed { response } | Event::Incomplete { response } | Event::Failed { response } = event {
+                last = Some(*response);
+            }
         }
     }
 
@@ -326,9 +388,14 @@ impl Connection {
         if !self.extensions {
             return Ok(());
         }
+        self.own(event, None).await
+    }
+
+    /// Sends an event that is numbered by the connection's own counter.
+    async fn own(&self, event: impl Serialize, stream_id: Option<&str>) -> Result<(), Gone> {
         let sequence_number = self.next.get();
         self.next.set(sequence_number + 1);
-        self.outbox.send(&ConnectionEvent { event, sequence_number }).await
+        self.outbox.send(&ConnectionEvent { event, sequence_number, stream_id }).await
     }
 
     async fn error(&self, error: &WireError, stream_id: Option<&str>) -> Result<(), Gone> {
@@ -352,7 +419,7 @@ async fn changed(place: &mut Option<watch::Receiver<Option<Place>>>) -> Option<P
 }
 
 /// The close code of a broken stream of frames.
-fn broken(error: &ProtocolError) -> (u16, &'static str) {
+fn broken(error: &ProtocolError) -> Violation {
     match error {
         ProtocolError::Overflow => (close::TOO_LARGE, "message too large"),
         ProtocolError::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => (close::NOT_UTF8, "text is UTF-8"),

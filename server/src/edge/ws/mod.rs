@@ -5,17 +5,23 @@ mod connection;
 mod guard;
 mod lanes;
 mod outbox;
+mod steering;
 mod turns;
 mod writer;
 
-use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, rt, web};
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse,
+    dev::Payload,
+    http::header::{self, HeaderValue},
+    rt, web,
+};
 
 use connection::Incoming;
 use futures::StreamExt;
 use guard::FrameGuard;
 
 use super::{Edge, api::ApiError, auth::Tenant};
-use crate::wire::{SUBPROTOCOL, error::WireError};
+use crate::wire::{KEY_SUBPROTOCOL_PREFIX, SUBPROTOCOL, error::WireError};
 
 /// `GET /v1/responses` with an upgrade.
 pub async fn upgrade(
@@ -27,13 +33,27 @@ pub async fn upgrade(
     let limit = edge.settings.server.max_message_bytes;
     let (guard, violation) = FrameGuard::new(body.into_inner(), limit);
     let body = web::Payload::from_request(&request, &mut Payload::from(guard.boxed_local())).await.map_err(refused)?;
-    let (response, session, messages) =
-        actix_ws::handle_with_protocols(&request, body, &[SUBPROTOCOL]).map_err(refused)?;
-    let extensions = response.headers().contains_key("sec-websocket-protocol");
+    let selected = selected(&request);
+    let extensions = selected.as_deref() == Some(SUBPROTOCOL);
+    let (mut response, session, messages) = actix_ws::handle(&request, body).map_err(refused)?;
+    if let Some(selected) = selected.and_then(|selected| HeaderValue::try_from(selected).ok()) {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, selected);
+    }
     let messages = messages.max_frame_size(limit).aggregate_continuations().max_continuation_size(limit);
     let incoming = Incoming { messages, violation };
     rt::spawn(connection::run(edge, tenant, extensions, session, incoming));
     Ok(response)
+}
+
+/// The subprotocol that the client gets: ours if it is offered, else the first that is no key, else the first. Browsers
+/// fail a connection on which none of those offered is selected.
+fn selected(request: &HttpRequest) -> Option<String> {
+    let offers = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
+    let offered: Vec<&str> =
+        offers.flat_map(|value| value.split(',')).map(str::trim).filter(|p| !p.is_empty()).collect();
+    let ours = offered.iter().find(|protocol| **protocol == SUBPROTOCOL);
+    let no_key = || offered.iter().find(|protocol| !protocol.starts_with(KEY_SUBPROTOCOL_PREFIX));
+    ours.or_else(no_key).or(offered.first()).map(|protocol| (*protocol).to_owned())
 }
 
 fn refused(error: impl std::fmt::Display) -> WireError {

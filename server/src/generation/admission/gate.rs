@@ -89,8 +89,13 @@ pub struct Permit {
 impl Gate {
     pub fn new(capacity: Capacity, settings: settings::Admission) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
-        let gate =
-            Arc::new(Self { capacity, settings, costs: Costs::new(), state: Mutex::default(), changed: changed.clone() });
+        let gate = Arc::new(Self {
+            capacity,
+            settings,
+            costs: Costs::new(),
+            state: Mutex::default(),
+            changed: changed.clone(),
+        });
         tokio::spawn(keep_places(Arc::downgrade(&gate), changed));
         gate
     }

@@ -16,6 +16,15 @@ pub async fn all<S: Rates>(make: impl AsyncFn() -> S) {
     a_limit_that_is_set_anew_holds_at_once(make().await).await;
     what_was_spent_beyond_the_bucket_flows_back_first(make().await).await;
     tokens_are_not_requests(make().await).await;
+    a_bucket_says_when_it_is_full(make().await).await;
+}
+
+async fn a_bucket_says_when_it_is_full<S: Rates>(store: S) {
+    let limit = requests("t", 6);
+    assert_eq!(store.full_in(limit).await.unwrap(), Duration::ZERO);
+    store.take(limit).await.unwrap();
+    let left = store.full_in(limit).await.unwrap();
+    assert!(left <= Duration::from_secs(10) && left > Duration::from_secs(5), "{left:?}");
 }
 
 fn requests(tenant: &str, per_minute: u32) -> Bucket<'_> {

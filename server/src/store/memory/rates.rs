@@ -27,6 +27,12 @@ impl Rates for MemoryRates {
         self.draw(bucket, count, None);
         Ok(())
     }
+
+    async fn full_in(&self, bucket: Bucket<'_>) -> Result<Duration, StoreError> {
+        let buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = buckets.get(&(bucket.tenant.to_owned(), bucket.unit));
+        Ok(full.map_or(Duration::ZERO, |full| full.saturating_duration_since(Instant::now())))
+    }
 }
 
 impl MemoryRates {

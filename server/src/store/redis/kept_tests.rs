@@ -21,6 +21,7 @@ impl Maker {
     fn store(&self) -> RedisStore {
         RedisStore::new(Config {
             url: self.url.clone(),
+            sentinel: Default::default(),
             prefix: format!("store{}", self.made.fetch_add(1, Ordering::Relaxed)),
             timeout: Duration::from_secs(2),
             retention: Retention::for_tests(),

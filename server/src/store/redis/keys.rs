@@ -37,6 +37,8 @@ use sha2::{Digest, Sha256};
 
 /// Longer ids are nobody's.
 pub const MAX_ID: usize = 128;
+/// An id that no response and no conversation has.
+const NOBODY: &str = "!";
 
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -48,20 +50,29 @@ impl Keys {
         Self { prefix: format!("{prefix}:1:") }
     }
 
+    /// A key of what has an id. An id that clients made up may have any letters, and with braces its keys would be in
+    /// different slots: such an id gets keys that nobody has.
+    fn of(&self, id: &str, part: &str) -> String {
+        let fits =
+            (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        let id = if fits { id } else { NOBODY };
+        format!("{}{{{id}}}:{part}", self.prefix)
+    }
+
     pub fn meta(&self, response: &str) -> String {
-        format!("{}{{{response}}}:meta", self.prefix)
+        self.of(response, "meta")
     }
 
     pub fn log(&self, response: &str) -> String {
-        format!("{}{{{response}}}:log", self.prefix)
+        self.of(response, "log")
     }
 
     pub fn gone(&self, response: &str) -> String {
-        format!("{}{{{response}}}:gone", self.prefix)
+        self.of(response, "gone")
     }
 
     pub fn live(&self, response: &str) -> String {
-        format!("{}{{{response}}}:live", self.prefix)
+        self.of(response, "live")
     }
 
     /// Hashed: what clients send is of any length and any letters.
@@ -74,7 +85,7 @@ impl Keys {
     }
 
     pub fn conversation(&self, id: &str, part: &str) -> String {
-        format!("{}{{{id}}}:{part}", self.prefix)
+        self.of(id, part)
     }
 
     pub fn conversations(&self, tenant: &str) -> String {

@@ -12,7 +12,7 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsMode, Value,
+    RedisConnectionInfo, RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsMode, Value,
     aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
@@ -40,6 +40,26 @@ enum Target {
     Cluster(Vec<ConnectionInfo>),
 }
 
+/// A user's name and password; empty where there is none.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+impl Credentials {
+    fn settings(&self) -> RedisConnectionInfo {
+        let mut settings = RedisConnectionInfo::default();
+        if !self.user.is_empty() {
+            settings = settings.set_username(self.user.clone());
+        }
+        if !self.password.is_empty() {
+            settings = settings.set_password(self.password.clone());
+        }
+        settings
+    }
+}
+
 /// A connection to whatever the URL names.
 #[derive(Clone)]
 pub enum Connection {
@@ -57,7 +77,8 @@ pub struct Link {
 struct State {
     current: Option<Arc<Current>>,
     failures: u32,
-    failed_at: Option<Instant>,
+    /// When connecting failed last, and why.
+    failed: Option<(Instant, StoreError)>,
 }
 
 struct Current {
@@ -69,7 +90,8 @@ struct Current {
 impl Link {
     /// `redis://`, `rediss://` (TLS) and `redis+unix://` name one server, `redis+sentinel://HOST,HOST/MASTER` and
     /// `redis+cluster://HOST,HOST` several (with TLS `rediss+…`); each may begin with `USER:PASSWORD@`.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, UrlError> {
+    /// Sentinels are asked with `sentinel`, the master with what the URL says.
+    pub fn new(url: &str, sentinel: &Credentials, timeout: Duration) -> Result<Self, UrlError> {
         let wrong = |what: &str| UrlError(what.into());
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme, such as redis://"))?;
         let (scheme, kind) = match scheme.split_once('+') {
@@ -104,9 +126,8 @@ impl Link {
                 if scheme == "rediss" {
                     node = node.set_tls_mode(TlsMode::Secure);
                 }
-                // The user and password are the master's; sentinels are asked without.
                 let sentinels: Vec<ConnectionInfo> =
-                    nodes.into_iter().map(|node| node.set_redis_settings(Default::default())).collect();
+                    nodes.into_iter().map(|node| node.set_redis_settings(sentinel.settings())).collect();
                 let client = SentinelClient::build(sentinels, master, Some(node), SentinelServerType::Master);
                 Target::Sentinel(Box::new(Mutex::new(client.map_err(url_error)?)))
             }
@@ -165,8 +186,10 @@ impl Link {
             return Ok(current.clone());
         }
         let backoff = MAX_BACKOFF.min(Duration::from_millis(25) * 2u32.saturating_pow(state.failures.min(8)));
-        if state.failed_at.is_some_and(|at| at.elapsed() < backoff) {
-            return Err(StoreError::Unavailable("there is no connection".into()));
+        if let Some((at, error)) = &state.failed
+            && at.elapsed() < backoff
+        {
+            return Err(error.clone());
         }
         match self.connect(None::<fn(redis::PushInfo) -> Result<(), ()>>).await {
             Ok(connection) => {
@@ -176,7 +199,7 @@ impl Link {
             }
             Err(error) => {
                 state.failures += 1;
-                state.failed_at = Some(Instant::now());
+                state.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }

@@ -37,7 +37,7 @@ use super::{
 };
 use keys::Keys;
 use link::Link;
-pub use link::UrlError;
+pub use link::{Credentials, UrlError};
 use live::Live;
 
 /// How long a log that is being written is kept when its owner says nothing more of it.
@@ -47,6 +47,8 @@ const RUNNING: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub struct Config {
     pub url: String,
+    /// What sentinels are asked with.
+    pub sentinel: Credentials,
     /// What all keys begin with.
     pub prefix: String,
     /// Bound on every wait for an answer.
@@ -76,7 +78,7 @@ struct Inner {
 impl RedisStore {
     /// Connects when it is first used. To be called on the runtime that live messages shall be received on.
     pub fn new(config: Config) -> Result<Self, UrlError> {
-        let link = Arc::new(Link::new(&config.url, config.timeout)?);
+        let link = Arc::new(Link::new(&config.url, &config.sentinel, config.timeout)?);
         let live = Live::start(link.clone(), config.timeout);
         let keys = Keys::new(&config.prefix);
         let (reachable, members) = (AtomicBool::new(false), Mutex::default());

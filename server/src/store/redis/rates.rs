@@ -26,6 +26,24 @@ return 0",
     )
 });
 
+/// full. µs until the bucket is full.
+static LEVEL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+return math.max(0, tonumber(redis.call('GET', KEYS[1]) or 0) - now)",
+    )
+});
+
+/// The last part of a bucket's key.
+fn name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Requests => "requests",
+        Unit::Tokens => "tokens",
+    }
+}
+
 #[async_trait]
 impl Rates for RedisStore {
     async fn take(&self, bucket: Bucket<'_>) -> Result<Option<Duration>, StoreError> {
@@ -36,16 +54,18 @@ impl Rates for RedisStore {
     async fn spend(&self, bucket: Bucket<'_>, count: u64) -> Result<(), StoreError> {
         self.draw(bucket, count, None).await.map(drop)
     }
+
+    async fn full_in(&self, bucket: Bucket<'_>) -> Result<Duration, StoreError> {
+        let mut level = LEVEL.prepare_invoke();
+        level.key(self.0.keys.tenant(bucket.tenant, name(bucket.unit)));
+        Ok(Duration::from_micros(self.0.script(&level).await?))
+    }
 }
 
 impl RedisStore {
     async fn draw(&self, bucket: Bucket<'_>, count: u64, longest: Option<Duration>) -> Result<Duration, StoreError> {
-        let name = match bucket.unit {
-            Unit::Requests => "requests",
-            Unit::Tokens => "tokens",
-        };
         let mut draw = DRAW.prepare_invoke();
-        draw.key(self.0.keys.tenant(bucket.tenant, name));
+        draw.key(self.0.keys.tenant(bucket.tenant, name(bucket.unit)));
         draw.arg(bucket.refill(count).as_micros() as u64);
         draw.arg(longest.map_or_else(String::new, |longest| longest.as_micros().to_string()));
         Ok(Duration::from_micros(self.0.script(&draw).await?))

@@ -12,6 +12,7 @@ use crate::store::{
 fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
     Config {
         url: server.url(),
+        sentinel: Default::default(),
         prefix: prefix.into(),
         timeout: Duration::from_secs(2),
         retention: Retention::for_tests(),
@@ -197,6 +198,6 @@ async fn urls_name_what_is_wrong_and_never_their_password() {
         "rediss+sentinel://h/mymaster/2",
         "redis+cluster://user:secret@h:1,h2:2",
     ] {
-        assert!(link::Link::new(url, Duration::from_secs(1)).is_ok(), "{url}");
+        assert!(link::Link::new(url, &Default::default(), Duration::from_secs(1)).is_ok(), "{url}");
     }
 }

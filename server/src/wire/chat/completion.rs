@@ -16,8 +16,9 @@ pub struct Chunk {
     pub model: String,
     pub choices: Vec<ChunkChoice>,
     pub service_tier: ServiceTier,
+    /// Absent unless asked for; then null in all chunks except the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<ChatUsage>,
+    pub usage: Option<Option<ChatUsage>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,7 +67,7 @@ pub struct Completion {
     pub object: &'static str,
     pub created: u64,
     pub model: String,
-    pub choices: [Choice; 1],
+    pub choices: Vec<Choice>,
     pub usage: Option<ChatUsage>,
     pub service_tier: ServiceTier,
 }
@@ -82,7 +83,7 @@ pub struct Choice {
 #[derive(Debug, Default, Serialize)]
 pub struct Message {
     pub role: &'static str,
-    /// Null where there are only calls.
+    /// Null if there are calls and no text.
     pub content: Option<String>,
     pub refusal: Option<()>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +132,16 @@ impl ChoiceLogprobs {
 impl ToolCall {
     pub fn new(id: String, name: String, arguments: String) -> Self {
         Self { id, kind: "function", function: FunctionCall { name, arguments } }
+    }
+}
+
+impl ChatUsage {
+    /// The usage of several choices of one prompt: the prompt counts once.
+    pub fn together(mut self, other: Self) -> Self {
+        self.completion_tokens += other.completion_tokens;
+        self.completion_tokens_details.reasoning_tokens += other.completion_tokens_details.reasoning_tokens;
+        self.total_tokens = self.prompt_tokens + self.completion_tokens;
+        self
     }
 }
 

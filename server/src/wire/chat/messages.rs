@@ -11,22 +11,13 @@ use crate::wire::{
     read::{check_id, missing, read_field},
 };
 
-/// A message as it may arrive. The fields that start with `_` are what clients send back from an earlier answer.
+/// A message as it may arrive. Fields that are not read here are ignored: clients send back what they got.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Message {
     role: ChatRole,
     content: Option<Value>,
     tool_calls: Option<Vec<ToolCall>>,
     tool_call_id: Option<String>,
-    #[serde(rename = "name")]
-    _name: Option<String>,
-    #[serde(rename = "refusal")]
-    _refusal: Option<String>,
-    #[serde(rename = "reasoning_content")]
-    _reasoning_content: Option<String>,
-    #[serde(rename = "annotations")]
-    _annotations: Option<Value>,
     audio: Option<Value>,
     function_call: Option<Value>,
 }
@@ -42,14 +33,11 @@ enum ChatRole {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ToolCall {
     id: String,
     #[serde(rename = "type")]
     _type: Function,
     function: FunctionCall,
-    #[serde(rename = "index")]
-    _index: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +47,6 @@ enum Function {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct FunctionCall {
     name: String,
     arguments: String,
@@ -115,10 +102,13 @@ fn parse_message(
         ChatRole::Developer => InputRole::Developer,
     };
     let tool_calls = message.tool_calls.unwrap_or_default();
-    // A message of calls alone has no content, and neither has one that ended in a thought.
-    let content = message.content.or_else(|| (role == InputRole::Assistant).then(|| Value::from("")));
-    if content.is_some() || tool_calls.is_empty() {
-        let text = parse_text(&content_path, content)?;
+    // An assistant that only called, or was cut in its thoughts, has no content.
+    let is_assistant = message.role == ChatRole::Assistant;
+    if message.content.is_some() || tool_calls.is_empty() {
+        let text = match message.content {
+            None if is_assistant => String::new(),
+            content => parse_text(&content_path, content)?,
+        };
         if !text.is_empty() || tool_calls.is_empty() {
             items.push(InputItem::message(role, text));
         }
@@ -173,6 +163,8 @@ mod tests {
         for (message, param) in [
             (json!({"content": "x"}), "messages[0].role"),
             (json!({"role": "user"}), "messages[0].content"),
+            (json!(["user", "hi"]), "messages[0]"),
+            (json!({"role": "user", "content": null}), "messages[0].content"),
             (json!({"role": "function", "name": "f", "content": "x"}), "messages[0].role"),
             (json!({"role": "tool", "content": "x"}), "messages[0].tool_call_id"),
             (json!({"role": "tool", "tool_call_id": "c", "content": "x"}), "messages[0].tool_call_id"),

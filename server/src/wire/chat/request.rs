@@ -10,12 +10,19 @@ use crate::wire::{
     request::Create,
 };
 
+/// Choices that one request may ask for.
+const MAX_CHOICES: u32 = 8;
+
 /// A validated chat completion request.
 #[derive(Debug)]
 pub struct ChatRequest {
     pub create: Create,
     pub stream: bool,
     pub include_usage: bool,
+    /// From 1 to 8.
+    pub choices: u32,
+    /// The field that bounds the output, as the client called it.
+    bound: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -24,8 +31,8 @@ struct Body {
     messages: Vec<Value>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
-    max_tokens: Option<u32>,
-    max_completion_tokens: Option<u32>,
+    max_tokens: Option<Value>,
+    max_completion_tokens: Option<Value>,
     n: Option<u32>,
     presence_penalty: Option<Value>,
     frequency_penalty: Option<Value>,
@@ -51,6 +58,21 @@ struct Body {
     parallel_tool_calls: Option<Value>,
     reasoning_effort: Option<Value>,
     service_tier: Option<Value>,
+    verbosity: Option<Value>,
+    modalities: Option<Vec<String>>,
+    /// A tool that runs on a provider's side: left out.
+    web_search_options: Option<Value>,
+    // Hints.
+    #[serde(rename = "prediction")]
+    _prediction: Option<Value>,
+    #[serde(rename = "prompt_cache_retention")]
+    _prompt_cache_retention: Option<Value>,
+    #[serde(rename = "prompt_cache_options")]
+    _prompt_cache_options: Option<Value>,
+    // Known and refused by name.
+    functions: Option<Value>,
+    function_call: Option<Value>,
+    audio: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -62,50 +84,94 @@ struct StreamOptions {
 }
 
 impl ChatRequest {
+    /// Validates the body of `POST /v1/chat/completions`.
+    ///
+    /// # Errors
+    /// `invalid_request`, with the field's name as it was sent.
     pub fn from_value(value: Value) -> Result<Self, WireError> {
-        let body: Body = read(value)?;
-        if body.n.is_some_and(|n| n != 1) {
-            return Err(unsupported("n"));
+        let mut body: Body = read(value)?;
+        body.refuse_unsupported()?;
+        let choices = body.n.unwrap_or(1);
+        if !(1..=MAX_CHOICES).contains(&choices) {
+            return Err(WireError::invalid("n", format!("'n' must be from 1 to {MAX_CHOICES}.")));
         }
-        let logprobs = body.logprobs == Some(true);
-        if !logprobs && body.top_logprobs.as_ref().is_some_and(|top| *top != 0) {
+        let (stream, include_usage) = (body.stream, body.stream_options.as_ref().and_then(|o| o.include_usage));
+        let messages = parse_messages(std::mem::take(&mut body.messages))?;
+        let bound = if body.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
+        let web_search = body.web_search_options.is_some();
+        let fields = Value::Object(body.fields()?);
+        let mut create = Create::with_input(fields, messages).map_err(|error| renamed(error, bound))?;
+        if web_search {
+            create.ignored.push("web_search_options".into());
+        }
+        Ok(Self {
+            create,
+            stream: stream.unwrap_or(false),
+            include_usage: include_usage.unwrap_or(false),
+            choices,
+            bound,
+        })
+    }
+
+    /// Gives an error about the responses of this request the names of this API.
+    pub fn rename(&self, error: WireError) -> WireError {
+        renamed(error, self.bound)
+    }
+}
+
+impl Body {
+    fn refuse_unsupported(&self) -> Result<(), WireError> {
+        let audio = self.modalities.as_ref().is_some_and(|kinds| kinds.iter().any(|kind| kind != "text"));
+        let refused = [
+            ("functions", self.functions.is_some()),
+            ("function_call", self.function_call.is_some()),
+            ("audio", self.audio.is_some()),
+            ("modalities", audio),
+        ];
+        if let Some((param, _)) = refused.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(unsupported(param));
+        }
+        if self.logprobs != Some(true) && self.top_logprobs.as_ref().is_some_and(|top| *top != 0) {
             return Err(WireError::invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true."));
         }
+        Ok(())
+    }
+
+    /// The fields of a `response.create` that mean the same.
+    fn fields(self) -> Result<Map<String, Value>, WireError> {
+        let format = self.response_format.map(format).transpose()?;
+        let text = match (format, self.verbosity) {
+            (None, None) => None,
+            (format, verbosity) => Some(json!({"format": format, "verbosity": verbosity})),
+        };
         let fields = [
-            ("model", body.model),
-            ("temperature", body.temperature),
-            ("top_p", body.top_p),
-            ("top_k", body.top_k),
-            ("min_p", body.min_p),
-            ("presence_penalty", body.presence_penalty),
-            ("frequency_penalty", body.frequency_penalty),
-            ("repetition_penalty", body.repetition_penalty),
-            ("logit_bias", body.logit_bias),
-            ("top_logprobs", body.top_logprobs),
-            ("include", logprobs.then(|| json!(["message.output_text.logprobs"]))),
-            ("stop", body.stop),
-            ("seed", body.seed),
-            ("metadata", body.metadata),
-            ("user", body.user),
-            ("safety_identifier", body.safety_identifier),
-            ("prompt_cache_key", body.prompt_cache_key),
-            ("tools", body.tools.map(tools).transpose()?),
-            ("tool_choice", body.tool_choice.map(tool_choice)),
-            ("parallel_tool_calls", body.parallel_tool_calls),
-            ("text", body.response_format.map(format).transpose()?),
-            ("reasoning", body.reasoning_effort.map(|effort| json!({"effort": effort}))),
-            ("service_tier", body.service_tier),
-            ("max_output_tokens", body.max_completion_tokens.or(body.max_tokens).map(Value::from)),
-            ("store", Some(Value::Bool(body.store.unwrap_or(false)))),
+            ("model", self.model),
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("top_k", self.top_k),
+            ("min_p", self.min_p),
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+            ("repetition_penalty", self.repetition_penalty),
+            ("logit_bias", self.logit_bias),
+            ("top_logprobs", self.top_logprobs),
+            ("include", (self.logprobs == Some(true)).then(|| json!(["message.output_text.logprobs"]))),
+            ("stop", self.stop),
+            ("seed", self.seed),
+            ("metadata", self.metadata),
+            ("user", self.user),
+            ("safety_identifier", self.safety_identifier),
+            ("prompt_cache_key", self.prompt_cache_key),
+            ("tools", self.tools.map(tools).transpose()?),
+            ("tool_choice", self.tool_choice.map(tool_choice)),
+            ("parallel_tool_calls", self.parallel_tool_calls),
+            ("text", text),
+            ("reasoning", self.reasoning_effort.map(|effort| json!({"effort": effort}))),
+            ("service_tier", self.service_tier),
+            ("max_output_tokens", self.max_completion_tokens.or(self.max_tokens)),
+            ("store", Some(Value::Bool(self.store.unwrap_or(false)))),
         ];
-        let fields: Map<String, Value> =
-            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        let messages = parse_messages(body.messages)?;
-        Ok(Self {
-            create: Create::with_input(Value::Object(fields), messages).map_err(renamed)?,
-            stream: body.stream.unwrap_or(false),
-            include_usage: body.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
-        })
+        Ok(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
     }
 }
 
@@ -149,14 +215,14 @@ fn format(mut format: Value) -> Result<Value, WireError> {
             _ => return Err(missing("response_format.json_schema")),
         }
     }
-    Ok(json!({"format": format}))
+    Ok(format)
 }
 
-/// Gives an error of the responses API the names of this one.
-pub fn renamed(error: WireError) -> WireError {
+/// Gives an error of the responses API the names of this one; `bound` is what the bound of the output was called.
+fn renamed(error: WireError, bound: &str) -> WireError {
     match error {
         WireError::InvalidRequest { param: Some(param), message } => {
-            let name = name(&param);
+            let name = if param == "max_output_tokens" { bound.to_owned() } else { name(&param) };
             WireError::InvalidRequest { message: message.replace(&param, &name), param: Some(name) }
         }
         other => other,
@@ -165,8 +231,8 @@ pub fn renamed(error: WireError) -> WireError {
 
 fn name(param: &str) -> String {
     match param {
-        "max_output_tokens" => return "max_tokens".into(),
         "reasoning.effort" => return "reasoning_effort".into(),
+        "text.verbosity" => return "verbosity".into(),
         "text.format.type" => return "response_format.type".into(),
         _ => {}
     }
@@ -174,7 +240,8 @@ fn name(param: &str) -> String {
         return format!("response_format{}", field.replacen('.', ".json_schema.", 1));
     }
     match param.strip_prefix("tools[").and_then(|rest| rest.split_once("].")) {
-        Some((at, field)) if field != "type" => format!("tools[{at}].function.{field}"),
+        // A namespace has its functions as they are.
+        Some((at, field)) if field != "type" && !field.starts_with("tools[") => format!("tools[{at}].function.{field}"),
         _ => param.to_owned(),
     }
 }
@@ -217,10 +284,16 @@ mod tests {
     fn errors_have_the_names_of_this_api() {
         for (fields, param) in [
             (json!({"max_tokens": 0}), "max_tokens"),
-            (json!({"n": 2}), "n"),
+            (json!({"max_completion_tokens": 0, "max_tokens": 5}), "max_completion_tokens"),
+            (json!({"max_tokens": "many"}), "max_tokens"),
+            (json!({"n": 9}), "n"),
+            (json!({"n": 0}), "n"),
+            (json!({"functions": [{"name": "f"}]}), "functions"),
+            (json!({"modalities": ["text", "audio"]}), "modalities"),
+            (json!({"verbosity": "endless"}), "verbosity"),
             (json!({"tools": [{"type": "function"}]}), "tools[0].function"),
             (json!({"tools": [{"type": "function", "function": {}}]}), "tools[0].function.name"),
-            (json!({"tools": [{"type": "custom", "custom": {}}]}), "tools[0].type"),
+            (json!({"tools": [{"type": "teleporter"}]}), "tools[0].type"),
             (json!({"tool_choice": "required"}), "tool_choice"),
             (json!({"response_format": {"type": "json_schema"}}), "response_format.json_schema"),
             (

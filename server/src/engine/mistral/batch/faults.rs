@@ -32,7 +32,8 @@ pub fn arm(tenant: &str, fault: Fault, tokens: usize, times: usize) {
 pub fn strike(running: &[Sequence], parts: &[Part]) -> candle_core::Result<()> {
     let mut armed = lock(&ARMED);
     let strikes = |armed: &&mut Armed| {
-        let meant = |part: &Part| *running[part.at].tenant == *armed.tenant && running[part.at].tokens.len() >= armed.tokens;
+        let meant =
+            |part: &Part| *running[part.at].tenant == *armed.tenant && running[part.at].tokens.len() >= armed.tokens;
         armed.times > 0 && parts.iter().any(meant)
     };
     let Some(fault) = armed.iter_mut().find(strikes).map(|armed| {

@@ -41,10 +41,8 @@ impl Schedule {
             return vec![Part { at: suspect, tokens }];
         }
         let ready = || sequences.iter().enumerate().filter(|(_, sequence)| sequence.blocks.is_some());
-        let mut parts: Vec<Part> = ready()
-            .filter(|(_, sequence)| sequence.is_decoding())
-            .map(|(at, _)| Part { at, tokens: 1 })
-            .collect();
+        let mut parts: Vec<Part> =
+            ready().filter(|(_, sequence)| sequence.is_decoding()).map(|(at, _)| Part { at, tokens: 1 }).collect();
         let limit = if parts.is_empty() { LONG_STEP } else { STEP };
         let budget = throughput.tokens_within(limit, parts.len()).clamp(BLOCK, MOST_TOKENS);
         let reading: Vec<(usize, &Sequence)> = ready().filter(|(_, sequence)| !sequence.is_decoding()).collect();

@@ -172,7 +172,8 @@ fn next_tokens(runs: &[Run], device: &Device) -> Result<ModelInputs> {
     let slots: Vec<i64> = runs.iter().map(|run| slot(run, run.from)).collect::<Result<_>>()?;
     let (tables, lens) = tables(runs)?;
     let longest = runs.iter().map(|run| run.until).max().unwrap_or(0);
-    let here = |tensor: Tensor| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), tensor.to_device(device)?)]));
+    let here =
+        |tensor: Tensor| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), tensor.to_device(device)?)]));
     let metadata = PagedAttentionInputMetadata {
         block_tables: Some(here(tables.clone())?),
         context_lens: Some(here(lens.clone())?),
@@ -200,7 +201,8 @@ fn prompt(run: &Run, device: &Device) -> Result<ModelInputs> {
     let rows = ids.len();
     let slots: Vec<i64> = (run.from..run.until).map(|position| slot(run, position)).collect::<Result<_>>()?;
     let (tables, lens) = tables(std::slice::from_ref(run))?;
-    let here = |tensor: Tensor| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), tensor.to_device(device)?)]));
+    let here =
+        |tensor: Tensor| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), tensor.to_device(device)?)]));
     let sums = |last: usize| here(Tensor::new(&[0u32, last as u32], &Device::Cpu)?);
     let continued = run.from > 0;
     let metadata = PagedAttentionInputMetadata {
@@ -232,7 +234,9 @@ fn flash(run: &Run, device: &Device) -> Result<FlashParams> {
         return Ok(FlashParams::empty(true));
     }
     let rows = (run.until - run.from) as u32;
-    let sums = |last: u32| Ok::<_, candle_core::Error>(HashMap::from([(device.location(), Tensor::new(&[0u32, last], device)?)]));
+    let sums = |last: u32| {
+        Ok::<_, candle_core::Error>(HashMap::from([(device.location(), Tensor::new(&[0u32, last], device)?)]))
+    };
     let mut params = FlashParams::empty(true);
     (params.max_q, params.cumulative_seqlens_q) = (rows, sums(rows)?);
     (params.logical_k.max, params.logical_k.cumulative_seqlens) = (run.until as u32, sums(run.until as u32)?);

@@ -51,7 +51,9 @@ impl Generation {
         loop {
             let broken = match self.attempt(faults > 0).await {
                 Ok(RunEnd::Finished) => return,
-                Ok(RunEnd::Lost) => return tracing::error!("the engine broke inside a token; the generation cannot go on"),
+                Ok(RunEnd::Lost) => {
+                    return tracing::error!("the engine broke inside a token; the generation cannot go on");
+                }
                 Ok(RunEnd::Broken(broken)) => broken,
                 Err(reason) => return self.fail(reason),
             };
@@ -70,7 +72,8 @@ impl Generation {
 
     /// Runs until the end, or until the engine breaks.
     async fn attempt(&mut self, is_suspect: bool) -> Result<RunEnd, String> {
-        let grammar = self.shared.grammars.clone().hold(&self.request, self.max).await.map_err(|error| error.to_string())?;
+        let grammar =
+            self.shared.grammars.clone().hold(&self.request, self.max).await.map_err(|error| error.to_string())?;
         let processor = Arc::new(self.processor(grammar));
         if processor.has_ended() {
             return Ok(RunEnd::Finished);

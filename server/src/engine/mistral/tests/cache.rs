@@ -61,7 +61,8 @@ fn a_prompt_that_is_asked_again_computes_its_last_token() {
 #[test]
 fn any_beginning_is_reused_and_changes_no_bit() {
     RUNTIME.block_on(async {
-        let long = messages(&[("Name ten rivers.", "Nile, Amazon, Yangtze, Danube, Rhine.")], "And five lakes, please.");
+        let long =
+            messages(&[("Name ten rivers.", "Nile, Amazon, Yangtze, Danube, Rhine.")], "And five lakes, please.");
         ask(&ENGINE, "beginnings", &long, 4).await;
         for cut in (1..long.len()).step_by(7) {
             let prompt = [&long[..cut], &long[4..12]].concat();

@@ -294,10 +294,16 @@ fn where_blocks_run_out_the_youngest_wait() {
         let engine = load(small).await.expect("the model loads");
         let tokens = engine.capacity("m").tokens.expect("paged");
         assert_eq!(engine.models()[0].context_length as usize, tokens, "the context fits the blocks");
-        let questions = ["Tell me about the sea.", "Tell me about the sky.", "Tell me about wood.", "Tell me about iron."];
+        let questions =
+            ["Tell me about the sea.", "Tell me about the sky.", "Tell me about wood.", "Tell me about iron."];
         let length = (tokens / 2) as u32;
-        let alone: Vec<Reply> = questions.iter().map(|text| ENGINE.generate("m", request(text, length)).unwrap())
-            .map(collect).collect::<futures::stream::FuturesOrdered<_>>().collect().await;
+        let alone: Vec<Reply> = questions
+            .iter()
+            .map(|text| ENGINE.generate("m", request(text, length)).unwrap())
+            .map(collect)
+            .collect::<futures::stream::FuturesOrdered<_>>()
+            .collect()
+            .await;
         let together = questions.iter().map(|text| collect(engine.generate("m", request(text, length)).unwrap()));
         assert_eq!(futures::future::join_all(together).await, alone);
     });

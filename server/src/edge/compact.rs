@@ -1,0 +1,18 @@
+//! `POST /v1/responses/compact`.
+
+use actix_web::{HttpResponse, web};
+
+use super::{
+    Edge,
+    api::{Answer, JsonBody},
+    auth::Tenant,
+    headers,
+};
+use crate::{generation::Caller, wire::compaction::parse_compact};
+
+pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
+    let create = parse_compact(body)?;
+    let compacted = edge.generations.compact(&tenant, create, Caller::without_resume()).await;
+    let answer = compacted.map(|compacted| HttpResponse::Ok().json(compacted)).map_err(Into::into);
+    headers::rates(&edge, &tenant, answer).await
+}

@@ -1,0 +1,66 @@
+//! Headers that tell a client about its request: what was ignored, and how much of its quota is left.
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::header::{HeaderName, HeaderValue},
+};
+
+use super::{Edge, api::Answer};
+use crate::store::rates::Unit;
+
+/// Names what a request asked for and this server does not have.
+pub const IGNORED: HeaderName = HeaderName::from_static("x-caudal-ignored");
+
+/// Headers that pages of other origins may read.
+pub const EXPOSED: [&str; 10] = [
+    "x-request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-caudal-ignored",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
+/// Adds what was ignored of the request, separated by commas.
+pub fn ignored(mut answer: HttpResponse, ignored: &[String]) -> HttpResponse {
+    // The names are the client's: what a header cannot carry is left out.
+    let visible = |name: &String| name.chars().filter(|c| (' '..='~').contains(c) && *c != ',').collect::<String>();
+    let names: Vec<String> = ignored.iter().map(visible).collect();
+    if let Ok(value) = HeaderValue::from_str(&names.join(", "))
+        && !names.is_empty()
+    {
+        answer.headers_mut().insert(IGNORED, value);
+    }
+    answer
+}
+
+/// Adds `x-ratelimit-*` where the tenant has a limit, also to refusals.
+pub async fn rates(edge: &Edge, tenant: &str, answer: Answer) -> Answer {
+    let quotas = edge.generations.quotas(tenant).await;
+    if quotas.is_empty() {
+        return answer;
+    }
+    let mut answer = answer.unwrap_or_else(|error| error.error_response());
+    for quota in quotas {
+        let unit = match quota.unit {
+            Unit::Requests => "requests",
+            Unit::Tokens => "tokens",
+        };
+        let values = [
+            ("limit", quota.limit.to_string()),
+            ("remaining", quota.remaining.to_string()),
+            ("reset", format!("{}ms", quota.reset_ms)),
+        ];
+        for (name, value) in values {
+            let name = HeaderName::try_from(format!("x-ratelimit-{name}-{unit}"));
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
+                answer.headers_mut().insert(name, value);
+            }
+        }
+    }
+    Ok(answer)
+}

@@ -1,0 +1,75 @@
+//! What every answer has, whoever gives it: a request id, headers that keep it out of caches and out of guesses about
+//! its type, and the framing that the request's version and method ask for.
+
+use actix_web::{
+    Error, HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method, Version,
+        header::{self, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+};
+
+use super::api::ApiError;
+use crate::{generation::random_hex, wire::error::WireError};
+
+/// Names a request in an answer; clients show it in their errors.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Wraps every route.
+pub async fn finish(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let head = request.method() == Method::HEAD;
+    if head {
+        request.head_mut().method = Method::GET;
+    }
+    let version = request.version();
+    let answer = if takes_no_upgrade(&request) {
+        let error = WireError::invalid("upgrade", "Only GET can be upgraded to a WebSocket.");
+        let refused = HttpResponse::from_error(ApiError(error));
+        request.into_response(closing(refused))
+    } else {
+        next.call(request).await?.map_into_boxed_body()
+    };
+    Ok(dressed(answer, head, version))
+}
+
+/// Whether the request asks for a WebSocket where there can be none: its body would have no end.
+fn takes_no_upgrade(request: &ServiceRequest) -> bool {
+    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    request.method() != Method::GET && upgrade.to_ascii_lowercase().contains("websocket")
+}
+
+/// An answer after which the connection ends, since the rest of the request is not read.
+pub fn closing(mut response: HttpResponse) -> HttpResponse {
+    response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+    response
+}
+
+fn dressed(mut answer: ServiceResponse<BoxBody>, head: bool, version: Version) -> ServiceResponse<BoxBody> {
+    let response = answer.response_mut();
+    if version < Version::HTTP_11 && response.body().size() == BodySize::Stream {
+        // HTTP/1.0 has no chunks: the body ends with the connection.
+        response.head_mut().no_chunking(true);
+        response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&format!("req_{}", random_hex())) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_json = content_type.is_some_and(|kind| kind.starts_with("application/json"));
+    if is_json && !answer.headers().contains_key(header::CACHE_CONTROL) {
+        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    // A stream that nobody reads is not begun; lengths are told as for GET.
+    if head && answer.response().body().size() == BodySize::Stream {
+        return answer.map_body(|_, _| BoxBody::new(()));
+    }
+    answer
+}

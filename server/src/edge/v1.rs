@@ -1,0 +1,117 @@
+//! Every route, in one table. A path that is known answers other methods with 405 and `Allow`; HEAD is answered as GET.
+
+use actix_web::{
+    HttpRequest, HttpResponse, Resource, Route,
+    http::{Method, StatusCode, header},
+    web,
+};
+use serde_json::json;
+
+use super::{admin, api::Answer, auth, chat, compact, conversations, http, input_tokens, models, prompts, ws};
+use crate::edge::Edge;
+
+/// The routes under `/v1`.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .default_service(web::to(unknown))
+        .service(resource("/models", [get(models::list)]))
+        .service(resource("/models/{id:.+}", [get(models::one)]))
+        .service(resource("/responses", [get(ws::upgrade), post(http::create)]))
+        // Before the ids.
+        .service(resource("/responses/compact", [post(compact::create)]))
+        .service(resource("/responses/input_tokens", [post(input_tokens::count)]))
+        .service(resource("/responses/{id}", [get(http::retrieve), delete(http::delete)]))
+        .service(resource("/responses/{id}/cancel", [post(http::cancel)]))
+        .service(resource("/responses/{id}/input_items", [get(http::input_items)]))
+        .service(resource("/chat/completions", [post(chat::create)]))
+        .service(resource("/conversations", [get(conversations::list_all), post(conversations::create)]))
+        .service(resource(
+            "/conversations/{id}",
+            [get(conversations::retrieve), post(conversations::update), delete(conversations::delete)],
+        ))
+        .service(resource("/conversations/{id}/items", [get(conversations::items), post(conversations::append)]))
+        .service(resource(
+            "/conversations/{id}/items/{item}",
+            [get(conversations::item), delete(conversations::remove_item)],
+        ))
+        .service(resource("/prompts", [get(prompts::list_all), post(prompts::put)]))
+        .service(resource("/prompts/{id}", [get(prompts::retrieve), delete(prompts::delete)]));
+}
+
+/// The routes under `/admin`.
+pub fn admin_routes(config: &mut web::ServiceConfig) {
+    config
+        .default_service(web::to(unknown))
+        .service(resource("/models/{id:.+}/reload", [post(admin::reload)]))
+        .service(resource("/cache", [get(admin::cache)]))
+        .service(resource("/metrics", [get(admin::metrics)]));
+}
+
+/// The scope of `/v1`, open to browsers of allowed origins.
+pub fn scope(edge: web::Data<Edge>) -> impl actix_web::dev::HttpServiceFactory {
+    web::scope("/v1").wrap(auth::cors(edge)).configure(routes)
+}
+
+/// A method and who answers it.
+pub type Handled = (Method, Route);
+
+pub fn get<F, Args>(handler: F) -> Handled
+where
+    F: actix_web::Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    (Method::GET, web::get().to(handler))
+}
+
+fn post<F, Args>(handler: F) -> Handled
+where
+    F: actix_web::Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    (Method::POST, web::post().to(handler))
+}
+
+fn delete<F, Args>(handler: F) -> Handled
+where
+    F: actix_web::Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    (Method::DELETE, web::delete().to(handler))
+}
+
+/// A path with its methods.
+pub fn resource<const N: usize>(path: &str, handled: [Handled; N]) -> Resource {
+    let mut allowed: Vec<&str> = handled.iter().map(|(method, _)| method.as_str()).collect();
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    allowed.push("OPTIONS");
+    let allow = allowed.join(", ");
+    let resource = handled.into_iter().fold(web::resource(path), |resource, (_, route)| resource.route(route));
+    resource.default_service(web::to(move |request: HttpRequest| {
+        let allow = allow.clone();
+        async move { not_allowed(&request, &allow) }
+    }))
+}
+
+fn not_allowed(request: &HttpRequest, allow: &str) -> HttpResponse {
+    let method = request.method();
+    if method == Method::OPTIONS {
+        return HttpResponse::NoContent().insert_header((header::ALLOW, allow)).finish();
+    }
+    let message = format!("{} takes {allow}, not {method}.", request.path());
+    HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, allow)).json(error("method_not_allowed", &message))
+}
+
+/// The answer for a path that nobody knows.
+pub async fn unknown(request: HttpRequest) -> Answer {
+    let message = format!("There is no {} {} here.", request.method(), request.path());
+    Ok(HttpResponse::build(StatusCode::NOT_FOUND).json(error("not_found", &message)))
+}
+
+fn error(code: &str, message: &str) -> serde_json::Value {
+    json!({"error": {"type": "invalid_request_error", "code": code, "message": message, "param": null}})
+}

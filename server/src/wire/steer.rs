@@ -1,0 +1,159 @@
+//! `response.steer`: input into a running response of a connection, and how the server answers it.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    error::WireError,
+    input::{InputItem, InputRole, parse_input},
+};
+
+/// A validated `response.steer`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Steer {
+    pub previous_response_id: String,
+    /// Messages of the user; at least one.
+    pub items: Vec<InputItem>,
+    /// As it was sent, for when it cannot be committed.
+    pub input: Value,
+}
+
+/// A `response.steer` that is not valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RefusedSteer {
+    pub previous_response_id: String,
+    pub input: Value,
+    pub message: String,
+}
+
+/// Why an input is not committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SteerErrorCode {
+    ResponseNotFound,
+    InvalidInput,
+    SteeringNotSupported,
+    TooManyPendingSteers,
+    ResponseAlreadyCompleted,
+    ResponseNotActive,
+    SuccessorCreationFailed,
+}
+
+/// The answers, numbered by the connection's own counter.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type")]
+pub enum SteerEvent<'a> {
+    /// The input is valid and queued.
+    #[serde(rename = "response.steer.accepted")]
+    Accepted { steer: Submission<'a> },
+    /// The input stays queued until the outputs of calls are there.
+    #[serde(rename = "response.steer.pending")]
+    Pending { steer: Submission<'a>, reason: &'static str, required_input: &'a [RequiredInput] },
+    /// The input comes back.
+    #[serde(rename = "response.steer.failed")]
+    Failed { steer: Returned<'a>, error: SteerError },
+}
+
+#[derive(Debug, Serialize)]
+pub struct Submission<'a> {
+    pub id: &'a str,
+    pub previous_response_id: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Returned<'a> {
+    /// Absent where the input was refused before it was queued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    pub previous_response_id: &'a str,
+    pub input: &'a Value,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SteerError {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    code: SteerErrorCode,
+    message: String,
+}
+
+/// A call whose output is awaited: `{type: "function_call_output", call_id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RequiredInput {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pub call_id: String,
+}
+
+/// Why an accepted input waits.
+pub const WAITING: &str = "waiting_for_required_input";
+
+impl SteerError {
+    pub fn new(code: SteerErrorCode, message: impl Into<String>) -> Self {
+        Self { kind: "invalid_request_error", code, message: message.into() }
+    }
+}
+
+impl RequiredInput {
+    pub fn new(call_id: String) -> Self {
+        Self { kind: "function_call_output", call_id }
+    }
+}
+
+/// Reads the fields of `response.steer` beside its type.
+pub fn parse_steer(mut fields: serde_json::Map<String, Value>) -> Result<Steer, RefusedSteer> {
+    let input = fields.remove("input").unwrap_or_default();
+    let id = fields.remove("previous_response_id").unwrap_or_default();
+    let previous_response_id = id.as_str().unwrap_or_default().to_owned();
+    let refused = |message: String| RefusedSteer {
+        previous_response_id: previous_response_id.clone(),
+        input: input.clone(),
+        message,
+    };
+    if previous_response_id.is_empty() {
+        return Err(refused("'previous_response_id' must be the id of a response.".into()));
+    }
+    if let Some((field, _)) = fields.iter().find(|(_, value)| !value.is_null()) {
+        return Err(refused(format!("Unknown field '{}'.", super::shorten(field))));
+    }
+    let items = parse_input(input.clone()).and_then(only_users).map_err(|error| refused(error.to_string()))?;
+    Ok(Steer { previous_response_id, items, input })
+}
+
+fn only_users(items: Vec<InputItem>) -> Result<Vec<InputItem>, WireError> {
+    let is_user = |item: &InputItem| matches!(item, InputItem::Message(message) if message.role == InputRole::User);
+    if items.is_empty() || !items.iter().all(is_user) {
+        return Err(WireError::invalid("input", "'input' must be text, or messages of the user."));
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(fields: Value) -> Result<Steer, RefusedSteer> {
+        parse_steer(fields.as_object().expect("an object").clone())
+    }
+
+    #[test]
+    fn only_what_a_user_says_steers() {
+        for input in [json!("stop"), json!([{"role": "user", "content": "stop"}])] {
+            let steer = parse(json!({"previous_response_id": "resp_1", "input": input})).unwrap();
+            assert_eq!((steer.items, steer.input), (vec![InputItem::message(InputRole::User, "stop")], input));
+        }
+        for fields in [
+            json!({"previous_response_id": "resp_1"}),
+            json!({"previous_response_id": "resp_1", "input": []}),
+            json!({"previous_response_id": "resp_1", "input": [{"role": "system", "content": "x"}]}),
+            json!({"previous_response_id": "resp_1", "input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}),
+            json!({"previous_response_id": "resp_1", "input": "x", "temperature": 1}),
+            json!({"input": "x"}),
+        ] {
+            let refused = parse(fields.clone()).unwrap_err();
+            assert_eq!(json!(fields.get("input")), refused.input, "the input comes back");
+        }
+    }
+}
