@@ -121,7 +121,9 @@ impl Lanes for Avx2 {
         // SAFETY: `self` exists, so the CPU has AVX2.
         let below = self.both(bound, |a, b| unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) });
         // SAFETY: as above.
-        unsafe { Self(_mm256_blendv_ps(otherwise.0, then.0, below.0), _mm256_blendv_ps(otherwise.1, then.1, below.1)) }
+        unsafe {
+            Self(_mm256_blendv_ps(otherwise.0, then.0, below.0), _mm256_blendv_ps(otherwise.1, then.1, below.1))
+        }
     }
 
     #[inline(always)]

@@ -117,7 +117,9 @@ impl Lanes for Neon {
     #[inline(always)]
     fn pick_below(self, bound: Self, then: Self, otherwise: Self) -> Self {
         // SAFETY: `self` exists, so the CPU has NEON.
-        Self(std::array::from_fn(|i| unsafe { vbslq_f32(vcltq_f32(self.0[i], bound.0[i]), then.0[i], otherwise.0[i]) }))
+        Self(std::array::from_fn(|i| unsafe {
+            vbslq_f32(vcltq_f32(self.0[i], bound.0[i]), then.0[i], otherwise.0[i])
+        }))
     }
 
     #[inline(always)]
@@ -137,8 +139,7 @@ impl Lanes for Neon {
         // SAFETY: `self` exists, so the CPU has NEON; the index has 16 values.
         Self(std::array::from_fn(|i| unsafe {
             let lanes = vld1q_u32(INDEX.as_ptr().add(4 * i));
-            let inside =
-                vandq_u32(vcgeq_u32(lanes, vdupq_n_u32(from as u32)), vcltq_u32(lanes, vdupq_n_u32(to as u32)));
+            let inside = vandq_u32(vcgeq_u32(lanes, vdupq_n_u32(from as u32)), vcltq_u32(lanes, vdupq_n_u32(to as u32)));
             vbslq_f32(inside, self.0[i], vdupq_n_f32(f32::NEG_INFINITY))
         }))
     }
