@@ -4,14 +4,14 @@ use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
 
 use super::{
     BLOCK, GROUP, GROUP_BLOCKS, Scores, fits,
-    panel::{Panel, Row, Scaling, Source, blocks_of},
+    panel::{Compute, Extent, Panel, Row, Scaling, Source, blocks_of, cost},
     tensors::Heads,
     tile::{Group, Span},
 };
 use crate::{
     elementwise::{
         lanes::run_on,
-        rows::{Address, Locked},
+        rows::{Address, INLINE, Locked},
     },
     isa::Isa,
     team,
@@ -19,6 +19,9 @@ use crate::{
 
 /// Rows of a panel: the more, the less often keys are transposed.
 const PANEL_ROWS: usize = 96;
+
+/// Nanoseconds of a component of a key that is transposed.
+const TRANSPOSE: f64 = 0.5;
 
 /// What [`super::dense`] takes.
 pub(super) struct Inputs<'a> {
@@ -54,9 +57,11 @@ pub(super) fn attend(inputs: &Inputs, scores: &Scores, isa: Isa) -> Result<Optio
             _ => return Ok(None),
         },
     };
-    let mut out = vec![0.0; b * h * n * size];
+    let mut out = Vec::with_capacity(b * h * n * size);
     let step = Step { isa, queries, keys, values, mask, scores: *scores, result: Address::new(out.as_mut_ptr()) };
     step.run();
+    // SAFETY: the step wrote the result of each row.
+    unsafe { out.set_len(b * h * n * size) };
     Ok(Some(Tensor::from_vec(out, (b, h, n, size), &Device::Cpu)?))
 }
 
@@ -87,14 +92,20 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn run(&self) {
-        let ([b, h, n, _], [_, kv_heads, _, _]) = (self.queries.dims, self.keys.dims);
+        let ([b, h, n, size], [_, kv_heads, l, _]) = (self.queries.dims, self.keys.dims);
         let tokens = (PANEL_ROWS / (h / kv_heads)).max(1);
         let panels = n.div_ceil(tokens);
-        team::run(b * kv_heads * panels, &|task| {
+        let tasks = b * kv_heads * panels;
+        let work = |task: usize| {
             // Later rows of a causal mask attend to more tokens; they come first.
             let (panel, head) = (panels - 1 - task / (b * kv_heads), task % (b * kv_heads));
             self.panel(head / kv_heads, head % kv_heads, panel * tokens..((panel + 1) * tokens).min(n));
-        });
+        };
+        if cost(size, b * h * n * l, tasks * l) + TRANSPOSE * ((tasks * l * size) as f64) < INLINE {
+            (0..tasks).for_each(work);
+        } else {
+            team::run(tasks, &work);
+        }
     }
 
     fn panel(&self, b: usize, head: usize, tokens: std::ops::Range<usize>) {
@@ -106,7 +117,12 @@ impl Step<'_> {
                 let mask = self.mask.map(|(data, layout)| mask_row(data, layout, [b, head, t]));
                 let (from, to) = match mask {
                     Some(mask) => visible(&mask[..l]),
-                    None => (self.scores.window.map_or(0, |window| (l + t + 1).saturating_sub(n + window.max(1))), l),
+                    None => (
+                        self.scores
+                            .window
+                            .map_or(0, |window| (l + t + 1).saturating_sub(window.max(1).saturating_add(n))),
+                        l,
+                    ),
                 };
                 rows.push(Row {
                     query: self.queries.row(b, head, t).as_ptr(),
@@ -122,7 +138,7 @@ impl Step<'_> {
         let panel = Panel { rows: &rows, size, scaling, source };
         // SAFETY: the CPU has what `isa` found. The rows' queries have `size` values, as have their results, which no other
         // panel writes; a mask has a value for each of `l` tokens, and no row attends to others.
-        unsafe { run_on(self.isa, panel) }
+        unsafe { run_on(self.isa, Compute { panel, extent: Extent::Whole }) }
     }
 }
 

@@ -7,13 +7,17 @@
 mod dense;
 mod paged;
 mod panel;
+mod parts;
+mod step;
 mod tensors;
 mod tile;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
 use candle_core::{Result, Tensor};
+use step::Machine;
 
 use crate::isa;
 
@@ -85,12 +89,12 @@ pub fn dense(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scores: 
 /// Returns contiguous (rows, h, 1, d). Fails, without a change of the cache, for types and
 /// shapes that are not supported, and for slots, blocks and lengths that do not fit the pool.
 pub fn paged(q: &Tensor, k: &Tensor, v: &Tensor, cache: &Cache, scores: &Scores) -> Result<Tensor> {
-    paged::attend(q, Some((k, v)), cache, scores, isa::current())
+    paged::attend(q, Some((k, v)), cache, scores, Machine::current())
 }
 
 /// [`paged`] for a layer that shares another layer's cache: the new tokens' keys and values are there already.
 pub fn paged_shared(q: &Tensor, cache: &Cache, scores: &Scores) -> Result<Tensor> {
-    paged::attend(q, None, cache, scores, isa::current())
+    paged::attend(q, None, cache, scores, Machine::current())
 }
 
 /// Copies the first `tokens` tokens of block `from` to block `to`, in a pool of keys and values with `kv_heads` heads.
@@ -102,5 +106,5 @@ pub fn copy_block(
     to: usize,
     tokens: usize,
 ) -> Result<()> {
-    paged::copy_block(keys, values, kv_heads, (from, to), tokens)
+    write::copy_block(keys, values, kv_heads, (from, to), tokens)
 }

@@ -1,13 +1,24 @@
 //! Attention of a panel of rows, the queries of some positions and the heads that share a key head, to a range of tokens.
 
+use std::{cell::Cell, ops::Range};
+
 use super::{
     BLOCK, GROUP, GROUP_BLOCKS, PART,
+    parts::{Joined, NOTHING, Partial, finish, join, record},
     tile::{Element, Group, ROWS, Running, Shape, Span, mix, score, soften},
 };
-use crate::elementwise::{
-    lanes::{Kernel, Lanes},
-    math::power_of_two,
-};
+use crate::elementwise::lanes::{Kernel, Lanes};
+
+/// Nanoseconds of a query's component for one token: a product for the score, and one for the sum of values.
+const PRODUCT: f64 = 0.07;
+
+/// Nanoseconds of a component of a token's key and value that are read.
+const READ: f64 = 0.3;
+
+/// Estimated nanoseconds of so many pairs of a query and a token that it attends to, and of so many tokens read.
+pub(super) fn cost(size: usize, pairs: usize, tokens: usize) -> f64 {
+    size as f64 * (pairs as f64 * PRODUCT + tokens as f64 * READ)
+}
 
 /// One query.
 #[derive(Clone, Copy)]
@@ -51,41 +62,6 @@ impl Scaling {
     }
 }
 
-/// What a row has so far: its softmax, and the sum of the values.
-///
-/// A sequence is computed in parts of [`PART`] tokens that are joined in order of position.
-pub(super) struct Joined<'a> {
-    pub top: &'a mut f32,
-    pub weight: &'a mut f32,
-    pub sums: &'a mut [f32],
-}
-
-impl Joined<'_> {
-    /// Adds a part's result.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set of `V`, and `sums` has as many values as the part's, a multiple of 16.
-    #[inline(always)]
-    pub(super) unsafe fn join<V: Lanes>(&mut self, top: f32, weight: f32, sums: &[f32]) {
-        if top == f32::NEG_INFINITY {
-            return;
-        }
-        let high = if top > *self.top { top } else { *self.top };
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (old, new) = (power_of_two(V::splat(*self.top - high)), power_of_two(V::splat(top - high)));
-            for at in (0..self.sums.len()).step_by(BLOCK) {
-                let to = self.sums.as_mut_ptr().add(at);
-                V::load(sums.as_ptr().add(at)).fused(new, V::load(to).times(old)).store(to);
-            }
-            let mut total = [0.0; BLOCK];
-            V::splat(weight).fused(new, V::splat(*self.weight).times(old)).store(total.as_mut_ptr());
-            *self.weight = total[0];
-        }
-        *self.top = high;
-    }
-}
-
 /// A panel of rows and the tokens that they attend to.
 pub(super) struct Panel<'a, S> {
     pub rows: &'a [Row],
@@ -95,175 +71,256 @@ pub(super) struct Panel<'a, S> {
     pub source: S,
 }
 
-/// A range of a panel's rows that are computed together, and where their data begins in the scratch memory.
-struct Tile {
-    first: usize,
-    rows: usize,
+/// The parts of a sequence that hold some token of `rows`.
+pub(super) fn parts(rows: &[Row]) -> Range<usize> {
+    let from = rows.iter().map(|row| row.from).min().unwrap_or(0);
+    let to = rows.iter().map(|row| row.to).max().unwrap_or(0);
+    from / PART..to.div_ceil(PART).max(from / PART)
 }
 
-/// Scratch memory of a panel.
-struct Scratch {
-    queries: Vec<f32>,
-    scores: Vec<f32>,
-    sums: Vec<f32>,
-    joined: Vec<f32>,
-    factors: Vec<f32>,
-    running: Vec<Running>,
-    weights: Vec<(f32, f32)>,
+/// What is computed of a panel.
+#[derive(Clone, Copy)]
+pub(super) enum Extent {
+    /// All parts: the rows' results.
+    Whole,
+    /// The part of this number, tokens from `PART` times it on, and where a record of each row's result of it goes.
+    Part(usize, *mut f32),
 }
 
-impl<S: Source> Kernel for Panel<'_, S> {
+/// Computes a panel, or one part of it.
+pub(super) struct Compute<'a, S> {
+    pub panel: Panel<'a, S>,
+    pub extent: Extent,
+}
+
+impl<S: Source> Kernel for Compute<'_, S> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<V: Lanes>(mut self) {
-        let count = self.rows.len();
-        let (Some(from), Some(to)) =
-            (self.rows.iter().map(|row| row.from).min(), self.rows.iter().map(|row| row.to).max())
-        else {
-            return;
+    unsafe fn run<V: Lanes>(self) {
+        let Self { mut panel, extent } = self;
+        let (rows, size) = (panel.rows, panel.size);
+        let mut scratch = Scratch::new(rows.len(), size);
+        panel.pack_queries(&mut scratch);
+        let chosen = match extent {
+            Extent::Whole => parts(rows),
+            Extent::Part(part, _) => part..part + 1,
         };
-        let tiles = tiles(count);
-        let mut scratch = Scratch {
-            queries: vec![0.0; count * self.size],
-            scores: vec![0.0; count * GROUP],
-            sums: vec![0.0; count * self.size],
-            joined: vec![0.0; count * self.size],
-            factors: vec![1.0; count],
-            running: vec![Running::EMPTY; count],
-            weights: vec![(f32::NEG_INFINITY, 0.0); count],
-        };
-        self.pack_queries(&tiles, &mut scratch.queries);
-        let mut at = from / GROUP * GROUP;
-        while at < to {
+        for part in chosen {
             // SAFETY: the caller's promise.
-            unsafe { self.group::<V>(at, &tiles, &mut scratch) };
-            at += GROUP;
-            if at.is_multiple_of(PART) || at >= to {
-                // SAFETY: the caller's promise.
-                unsafe { self.end_part::<V>(&mut scratch) };
+            unsafe { panel.part::<V>(part, &mut scratch) };
+            for (r, row) in rows.iter().enumerate() {
+                // SAFETY: the caller's promise: a row's result has room for `size` values, as many as the part's sums, and
+                // the records' memory has room for one of each row.
+                unsafe {
+                    let partial = scratch.partial::<V>(r, size);
+                    match extent {
+                        Extent::Whole => join::<V>(&mut scratch.joined[r], row.result, &partial, size),
+                        Extent::Part(_, to) => partial.write(to.add(r * record(size)), size),
+                    }
+                }
             }
         }
-        for (r, row) in self.rows.iter().enumerate() {
-            let weight = scratch.weights[r].1;
-            let factor = if weight == 0.0 { 0.0 } else { 1.0 / weight };
-            for (i, sum) in scratch.joined[r * self.size..][..self.size].iter().enumerate() {
-                // SAFETY: the caller promises `size` writable results.
-                unsafe { *row.result.add(i) = sum * factor };
+        if let Extent::Whole = extent {
+            for (row, joined) in rows.iter().zip(&scratch.joined) {
+                // SAFETY: the caller's promise: a row's result has room for `size` values.
+                unsafe { finish::<V>(*joined, row.result, size) };
             }
         }
+        scratch.put_back();
     }
 }
 
-/// Tiles of equal size, as far as possible.
-fn tiles(rows: usize) -> Vec<Tile> {
+/// Memory of a panel while it is computed, kept by each thread.
+struct Scratch {
+    /// Scaled queries: those of a tile's rows side by side.
+    queries: Vec<f32>,
+    /// Scores of a group, then weights.
+    scores: Vec<f32>,
+    /// Sums of the part's weighted values.
+    sums: Vec<f32>,
+    /// Factors of the sums before the group.
+    factors: Vec<f32>,
+    running: Vec<Running>,
+    joined: Vec<Joined>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::EMPTY) };
+}
+
+impl Scratch {
+    const EMPTY: Self = Self {
+        queries: Vec::new(),
+        scores: Vec::new(),
+        sums: Vec::new(),
+        factors: Vec::new(),
+        running: Vec::new(),
+        joined: Vec::new(),
+    };
+
+    fn new(rows: usize, size: usize) -> Self {
+        let mut scratch = SCRATCH.replace(Self::EMPTY);
+        scratch.queries.resize(rows * size, 0.0);
+        scratch.scores.resize(rows * GROUP, 0.0);
+        scratch.sums.resize(rows * size, 0.0);
+        scratch.factors.resize(rows, 0.0);
+        scratch.running.resize(rows, Running::EMPTY);
+        scratch.joined.clear();
+        scratch.joined.resize(rows, NOTHING);
+        scratch
+    }
+
+    fn put_back(self) {
+        SCRATCH.set(self);
+    }
+
+    /// A row's result of the part that was computed last.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn partial<V: Lanes>(&self, row: usize, size: usize) -> Partial {
+        let running = &self.running[row];
+        // SAFETY: the caller's promise; there are 16 sums.
+        let weight = unsafe { V::load(running.sums.as_ptr()) }.total();
+        Partial { top: running.top, weight, sums: self.sums[row * size..][..size].as_ptr() }
+    }
+}
+
+/// The tiles of a panel of `rows` rows, of equal size as far as possible.
+fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let count = rows.div_ceil(ROWS);
-    (0..count)
-        .map(|tile| {
-            let (first, end) = (tile * rows / count, (tile + 1) * rows / count);
-            Tile { first, rows: end - first }
-        })
-        .collect()
+    (0..count).map(move |tile| tile * rows / count..(tile + 1) * rows / count)
+}
+
+/// The tokens that some of `rows` attends to in the group that begins with token `first`.
+#[inline(always)]
+fn span(rows: &[Row], first: usize) -> Option<Span> {
+    let mut span = Span { from: GROUP, to: 0 };
+    for row in rows {
+        let (from, to) = (row.from.max(first) - first, row.to.min(first + GROUP).saturating_sub(first));
+        if from < to {
+            span = Span { from: span.from.min(from), to: span.to.max(to) };
+        }
+    }
+    (span.from < span.to).then_some(span)
 }
 
 impl<S: Source> Panel<'_, S> {
     /// Scales the queries and lays those of a tile side by side.
-    fn pack_queries(&self, tiles: &[Tile], queries: &mut [f32]) {
-        for tile in tiles {
-            let packed = &mut queries[tile.first * self.size..][..tile.rows * self.size];
-            for (r, row) in self.rows[tile.first..][..tile.rows].iter().enumerate() {
-                for i in 0..self.size {
-                    // SAFETY: a row's query has `size` values.
-                    packed[i * tile.rows + r] = unsafe { *row.query.add(i) } * self.scaling.factor;
+    #[inline(always)]
+    fn pack_queries(&self, scratch: &mut Scratch) {
+        for tile in tiles(self.rows.len()) {
+            let packed = &mut scratch.queries[tile.start * self.size..tile.end * self.size];
+            let count = tile.len();
+            for (r, row) in self.rows[tile].iter().enumerate() {
+                for (i, to) in packed[r..].iter_mut().step_by(count).enumerate() {
+                    // SAFETY: a row's query has `size` values, and so many come to each row of the tile.
+                    *to = unsafe { *row.query.add(i) } * self.scaling.factor;
                 }
             }
         }
     }
 
-    /// The tokens of a row, or of some, in the group that begins with token `first`.
-    fn span(rows: &[Row], first: usize) -> Option<Span> {
-        let mut span: Option<Span> = None;
-        for row in rows {
-            let (from, to) = (row.from.max(first) - first, row.to.min(first + GROUP).saturating_sub(first));
-            if from < to {
-                let so_far = span.unwrap_or(Span { from, to });
-                span = Some(Span { from: so_far.from.min(from), to: so_far.to.max(to) });
-            }
+    /// Computes one part: its sums and running softmax are in the scratch memory then.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of `V`, and rows and source are as they say.
+    #[inline(always)]
+    unsafe fn part<V: Lanes>(&mut self, part: usize, scratch: &mut Scratch) {
+        scratch.running.fill(Running::EMPTY);
+        scratch.sums.fill(0.0);
+        for group in 0..PART / GROUP {
+            // SAFETY: the caller's promise.
+            unsafe { self.group::<V>(part * PART + group * GROUP, scratch) };
         }
-        span
     }
 
+    /// Computes one group.
+    ///
+    /// # Safety
+    /// As [`Panel::part`].
     #[inline(always)]
-    unsafe fn group<V: Lanes>(&mut self, first: usize, tiles: &[Tile], scratch: &mut Scratch) {
-        let Some(whole) = Self::span(self.rows, first) else { return };
+    unsafe fn group<V: Lanes>(&mut self, first: usize, scratch: &mut Scratch) {
+        let Some(whole) = span(self.rows, first) else { return };
         let group = self.source.group(first, whole);
-        for tile in tiles {
-            let rows = &self.rows[tile.first..][..tile.rows];
-            let Some(span) = Self::span(rows, first) else { continue };
-            let scores = scratch.scores[tile.first * GROUP..][..tile.rows * GROUP].as_mut_ptr();
-            let queries = scratch.queries[tile.first * self.size..][..tile.rows * self.size].as_ptr();
-            // SAFETY: the slices have the lengths that `score` demands; the source gave the blocks of the span.
-            unsafe {
-                match tile.rows {
-                    1 => score::<V, _, 1>(queries, &group, self.size, span, scores),
-                    2 => score::<V, _, 2>(queries, &group, self.size, span, scores),
-                    3 => score::<V, _, 3>(queries, &group, self.size, span, scores),
-                    4 => score::<V, _, 4>(queries, &group, self.size, span, scores),
-                    5 => score::<V, _, 5>(queries, &group, self.size, span, scores),
-                    _ => score::<V, _, 6>(queries, &group, self.size, span, scores),
-                }
-            }
-            for (r, row) in rows.iter().enumerate() {
-                let own = Self::span(std::slice::from_ref(row), first).unwrap_or(Span { from: 0, to: 0 });
-                let shape = Shape { cap: self.scaling.cap, mask: row.mask.map(|mask| mask.wrapping_add(first)) };
-                // SAFETY: a row's scores are 64 values; its mask has a value for each token that it attends to.
-                scratch.factors[tile.first + r] = unsafe {
-                    soften::<V>(&mut scratch.running[tile.first + r], scores.add(r * GROUP), span, own, shape)
-                };
+        for tile in tiles(self.rows.len()) {
+            if let Some(span) = span(&self.rows[tile.clone()], first) {
+                // SAFETY: the caller's promise; the source gave the blocks of the span.
+                unsafe { self.weigh_tile::<V>(tile, &group, (first, span), scratch) };
             }
         }
-        for tile in tiles {
-            let Some(span) = Self::span(&self.rows[tile.first..][..tile.rows], first) else { continue };
-            // SAFETY: as in `mix_tile`.
-            unsafe { self.mix_tile::<V>(tile, &group, span, scratch) };
+        for tile in tiles(self.rows.len()) {
+            if let Some(span) = span(&self.rows[tile.clone()], first) {
+                // SAFETY: as above.
+                unsafe { self.mix_tile::<V>(tile, &group, span, scratch) };
+            }
         }
     }
 
+    /// Computes the weights of a tile's rows for the group that begins with token `first`.
+    ///
+    /// # Safety
+    /// As [`Panel::part`]; the group has the blocks of the span.
     #[inline(always)]
-    unsafe fn mix_tile<V: Lanes>(&self, tile: &Tile, group: &Group<S::Element>, span: Span, scratch: &mut Scratch) {
-        let weights = scratch.scores[tile.first * GROUP..][..tile.rows * GROUP].as_ptr();
-        let sums = scratch.sums[tile.first * self.size..][..tile.rows * self.size].as_mut_ptr();
-        let all = &scratch.factors[tile.first..][..tile.rows];
+    unsafe fn weigh_tile<V: Lanes>(
+        &self,
+        tile: Range<usize>,
+        group: &Group<S::Element>,
+        (first, tile_span): (usize, Span),
+        scratch: &mut Scratch,
+    ) {
         let size = self.size;
-        // SAFETY: the slices have the lengths that `mix` demands; the source gave the blocks of the span.
+        let scores = scratch.scores[tile.start * GROUP..tile.end * GROUP].as_mut_ptr();
+        let queries = scratch.queries[tile.start * size..tile.end * size].as_ptr();
+        // SAFETY: the slices have the lengths that `score` demands; the caller promises the rest.
         unsafe {
-            match *all {
+            match tile.len() {
+                1 => score::<V, _, 1>(queries, group, size, tile_span, scores),
+                2 => score::<V, _, 2>(queries, group, size, tile_span, scores),
+                3 => score::<V, _, 3>(queries, group, size, tile_span, scores),
+                4 => score::<V, _, 4>(queries, group, size, tile_span, scores),
+                5 => score::<V, _, 5>(queries, group, size, tile_span, scores),
+                _ => score::<V, _, ROWS>(queries, group, size, tile_span, scores),
+            }
+        }
+        for (r, index) in tile.enumerate() {
+            let row = &self.rows[index];
+            let own = span(std::slice::from_ref(row), first).unwrap_or(Span { from: 0, to: 0 });
+            let shape = Shape { cap: self.scaling.cap, mask: row.mask.map(|mask| mask.wrapping_add(first)) };
+            let (running, factor) = (&mut scratch.running[index], &mut scratch.factors[index]);
+            // SAFETY: a row's scores are 64 values; its mask has a value for each token that it attends to.
+            *factor = unsafe { soften::<V>(running, scores.add(r * GROUP), tile_span, own, shape) };
+        }
+    }
+
+    /// Adds a group's weighted values to the sums of a tile's rows.
+    ///
+    /// # Safety
+    /// As [`Panel::part`]; the group has the blocks of the span.
+    #[inline(always)]
+    unsafe fn mix_tile<V: Lanes>(
+        &self,
+        tile: Range<usize>,
+        group: &Group<S::Element>,
+        span: Span,
+        scratch: &mut Scratch,
+    ) {
+        let size = self.size;
+        let weights = scratch.scores[tile.start * GROUP..tile.end * GROUP].as_ptr();
+        let sums = scratch.sums[tile.start * size..tile.end * size].as_mut_ptr();
+        // SAFETY: the slices have the lengths that `mix` demands; the caller promises the rest.
+        unsafe {
+            match scratch.factors[tile] {
                 [a] => mix::<V, _, 1>(weights, &[a], group, span, size, sums),
                 [a, b] => mix::<V, _, 2>(weights, &[a, b], group, span, size, sums),
                 [a, b, c] => mix::<V, _, 3>(weights, &[a, b, c], group, span, size, sums),
                 [a, b, c, d] => mix::<V, _, 4>(weights, &[a, b, c, d], group, span, size, sums),
                 [a, b, c, d, e] => mix::<V, _, 5>(weights, &[a, b, c, d, e], group, span, size, sums),
-                [a, b, c, d, e, f] => mix::<V, _, 6>(weights, &[a, b, c, d, e, f], group, span, size, sums),
+                [a, b, c, d, e, f] => mix::<V, _, ROWS>(weights, &[a, b, c, d, e, f], group, span, size, sums),
                 _ => {}
             }
-        }
-    }
-
-    /// Joins the part's result to each row's, and begins a new part.
-    #[inline(always)]
-    unsafe fn end_part<V: Lanes>(&mut self, scratch: &mut Scratch) {
-        for r in 0..self.rows.len() {
-            let range = r * self.size..(r + 1) * self.size;
-            let (top, weight) = &mut scratch.weights[r];
-            let mut joined = Joined { top, weight, sums: &mut scratch.joined[range.clone()] };
-            let running = &mut scratch.running[r];
-            // SAFETY: the caller's promise; both have `size` values.
-            unsafe {
-                let sum = V::load(running.sums.as_ptr()).total();
-                joined.join::<V>(running.top, sum, &scratch.sums[range.clone()]);
-            }
-            *running = Running::EMPTY;
-            scratch.sums[range].fill(0.0);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor, bail};
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 
 use super::tile::Element;
 use crate::elementwise::rows::Locked;
@@ -57,14 +57,19 @@ impl<'a> Heads<'a> {
 
 /// A type of cached keys and values.
 pub(super) trait Stored: Element {
-    fn narrowed(x: f32) -> Self;
+    const ZERO: Self;
+
+    /// Rounds values; the slices have one length.
+    fn narrow(from: &[f32], to: &mut [Self]);
 
     fn of(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
 impl Stored for f32 {
-    fn narrowed(x: f32) -> Self {
-        x
+    const ZERO: Self = 0.0;
+
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
     }
 
     fn of(storage: &mut CpuStorage) -> Option<&mut [Self]> {
@@ -73,8 +78,10 @@ impl Stored for f32 {
 }
 
 impl Stored for f16 {
-    fn narrowed(x: f32) -> Self {
-        f16::from_f32(x)
+    const ZERO: Self = f16::ZERO;
+
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
 
     fn of(storage: &mut CpuStorage) -> Option<&mut [Self]> {

@@ -1,6 +1,9 @@
 //! Attention of a tile of rows to one group of 64 tokens: scores, softmax, sums of values.
 //!
 //! Each function works lane by lane with one fixed order of operations for a row, whatever the other rows of the tile.
+//!
+//! The loops over lanes use indices, and no closures: both would be compiled without the kernel's instruction set.
+#![allow(clippy::needless_range_loop)]
 
 use half::f16;
 
@@ -106,17 +109,20 @@ unsafe fn score_blocks<V: Lanes, T: Element, const R: usize, const C: usize>(
     unsafe {
         let mut sums = [[V::splat(0.0); C]; R];
         for i in 0..size {
-            let key: [V; C] = std::array::from_fn(|c| T::lanes::<V>(keys[c].add(i * BLOCK)));
-            for (r, sums) in sums.iter_mut().enumerate() {
+            let mut key = [V::splat(0.0); C];
+            for c in 0..C {
+                key[c] = T::lanes::<V>(keys[c].add(i * BLOCK));
+            }
+            for r in 0..R {
                 let query = V::splat(*queries.add(i * R + r));
-                for (sum, key) in sums.iter_mut().zip(key) {
-                    *sum = query.fused(key, *sum);
+                for c in 0..C {
+                    sums[r][c] = query.fused(key[c], sums[r][c]);
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (c, sum) in sums.iter().enumerate() {
-                sum.store(scores.add(r * GROUP + c * BLOCK));
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c].store(scores.add(r * GROUP + c * BLOCK));
             }
         }
     }
@@ -188,11 +194,14 @@ pub(super) unsafe fn soften<V: Lanes>(
             return 1.0;
         }
         let top = V::splat(running.top);
-        let weights = x.map(|x| power_of_two(x.minus(top)));
+        let mut weights = [V::splat(0.0); GROUP_BLOCKS];
+        for b in 0..GROUP_BLOCKS {
+            weights[b] = power_of_two(x[b].minus(top));
+        }
         for b in span.blocks() {
             weights[b].store(scores.add(b * BLOCK));
         }
-        let factor = if running.top == before { 1.0 } else { first_lane(power_of_two(V::splat(before - running.top))) };
+        let factor = if running.top == before { 1.0 } else { power_of_two(V::splat(before - running.top)).first() };
         let sums = V::load(running.sums.as_ptr());
         let added = weights[0].plus(weights[1]).plus(weights[2].plus(weights[3]));
         sums.fused(V::splat(factor), added).store(running.sums.as_mut_ptr());
@@ -219,18 +228,6 @@ unsafe fn masked<V: Lanes>(score: V, mask: *const f32, from: usize, to: usize) -
         };
         added.fused(V::splat(std::f32::consts::LOG2_E), score)
     }
-}
-
-/// The first lane.
-///
-/// # Safety
-/// The CPU has the instruction set of `V`.
-#[inline(always)]
-unsafe fn first_lane<V: Lanes>(x: V) -> f32 {
-    let mut lanes = [0.0; BLOCK];
-    // SAFETY: the caller's promise; 16 values have room for 16 lanes.
-    unsafe { x.store(lanes.as_mut_ptr()) };
-    lanes[0]
 }
 
 /// Multiplies the sums of `R` rows by their factors and adds the weighted values of the tokens in `span`.
@@ -277,28 +274,33 @@ unsafe fn mix_columns<V: Lanes, T: Element, const R: usize, const C: usize>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let at = |r: usize, c: usize| sums.add(r * size + column + c * BLOCK);
-        let mut total: [[V; C]; R] = std::array::from_fn(|r| {
-            let factor = V::splat(factors[r]);
-            std::array::from_fn(|c| V::load(at(r, c)).times(factor))
-        });
+        let sums = sums.add(column);
+        let mut total = [[V::splat(0.0); C]; R];
+        for r in 0..R {
+            for c in 0..C {
+                total[r][c] = V::load(sums.add(r * size + c * BLOCK)).times(V::splat(factors[r]));
+            }
+        }
         for b in span.blocks() {
             let (first, last) = (span.from.max(b * BLOCK), span.to.min((b + 1) * BLOCK));
             let mut values = group.values[b].add((first - b * BLOCK) * group.stride + column);
             for t in first..last {
-                let value: [V; C] = std::array::from_fn(|c| T::lanes::<V>(values.add(c * BLOCK)));
-                for (r, sums) in total.iter_mut().enumerate() {
+                let mut value = [V::splat(0.0); C];
+                for c in 0..C {
+                    value[c] = T::lanes::<V>(values.add(c * BLOCK));
+                }
+                for r in 0..R {
                     let weight = V::splat(*weights.add(r * GROUP + t));
-                    for (sum, value) in sums.iter_mut().zip(value) {
-                        *sum = weight.fused(value, *sum);
+                    for c in 0..C {
+                        total[r][c] = weight.fused(value[c], total[r][c]);
                     }
                 }
                 values = values.wrapping_add(group.stride);
             }
         }
-        for (r, sums) in total.iter().enumerate() {
-            for (c, sum) in sums.iter().enumerate() {
-                sum.store(at(r, c));
+        for r in 0..R {
+            for c in 0..C {
+                total[r][c].store(sums.add(r * size + c * BLOCK));
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::isa::Isa;
 
 /// Nanoseconds of a value.
-const COST: f64 = 0.5;
+const COST: f64 = 0.3;
 
 /// A function that is applied to each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,18 +55,62 @@ impl Kernel for Gated<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        // SAFETY: the caller's promise, also for the functions of `math`, which get vectors of the same instruction set.
+        // SAFETY: the caller's promise.
         unsafe {
             match self.activation {
-                Activation::Silu => self.rows::<V>(|x| silu(x)),
-                Activation::Gelu => self.rows::<V>(|x| gelu(x)),
-                Activation::GeluTanh => self.rows::<V>(|x| gelu_tanh(x)),
-                Activation::Relu => {
-                    let zero = V::splat(0.0);
-                    self.rows::<V>(|x| x.larger(zero));
-                }
+                Activation::Silu => self.rows::<V, Silu>(),
+                Activation::Gelu => self.rows::<V, Gelu>(),
+                Activation::GeluTanh => self.rows::<V, GeluTanh>(),
+                Activation::Relu => self.rows::<V, Relu>(),
             }
         }
+    }
+}
+
+/// A function of each lane. (A closure would not be compiled for the caller's instruction set.)
+trait Function {
+    /// # Safety
+    /// The CPU has the instruction set of `V`.
+    unsafe fn of<V: Lanes>(x: V) -> V;
+}
+
+struct Silu;
+
+impl Function for Silu {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { silu(x) }
+    }
+}
+
+struct Gelu;
+
+impl Function for Gelu {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { gelu(x) }
+    }
+}
+
+struct GeluTanh;
+
+impl Function for GeluTanh {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { gelu_tanh(x) }
+    }
+}
+
+struct Relu;
+
+impl Function for Relu {
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(x: V) -> V {
+        // SAFETY: the caller's promise.
+        x.larger(unsafe { V::splat(0.0) })
     }
 }
 
@@ -74,7 +118,7 @@ impl Gated<'_> {
     /// # Safety
     /// The CPU has the instruction set of `V`, and `to` has room for the range's rows.
     #[inline(always)]
-    unsafe fn rows<V: Lanes>(self, activation: impl Fn(V) -> V) {
+    unsafe fn rows<V: Lanes, F: Function>(self) {
         let width = self.gate.width;
         let whole = width - width % WIDTH;
         for (i, index) in self.range.enumerate() {
@@ -83,11 +127,11 @@ impl Gated<'_> {
             unsafe {
                 let to = self.to.add(i * width);
                 for at in (0..whole).step_by(WIDTH) {
-                    activation(V::load(gate.add(at))).times(V::load(up.add(at))).store(to.add(at));
+                    F::of(V::load(gate.add(at))).times(V::load(up.add(at))).store(to.add(at));
                 }
                 let rest = width - whole;
                 if rest > 0 {
-                    let x = activation(load_part::<V>(gate.add(whole), rest));
+                    let x = F::of(load_part::<V>(gate.add(whole), rest));
                     store_part(x.times(load_part::<V>(up.add(whole), rest)), to.add(whole), rest);
                 }
             }

@@ -32,14 +32,24 @@ pub(crate) unsafe fn power_of_two<V: Lanes>(x: V) -> V {
 /// The CPU has the instruction set of `V`.
 #[inline(always)]
 unsafe fn power_less_one<V: Lanes>(r: V) -> V {
-    let [first, others @ ..] = POWER;
     // SAFETY: the caller's promise.
-    let mut sum = unsafe { V::splat(first) };
-    for coefficient in others {
-        // SAFETY: the caller's promise.
-        sum = sum.fused(r, unsafe { V::splat(coefficient) });
+    unsafe { polynomial(&POWER, r) }.times(r)
+}
+
+/// A polynomial's value at `x`. The coefficients begin with that of the highest power.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn polynomial<V: Lanes, const N: usize>(coefficients: &[f32; N], x: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = V::splat(coefficients[0]);
+        for coefficient in &coefficients[1..] {
+            sum = sum.fused(x, V::splat(*coefficient));
+        }
+        sum
     }
-    sum.times(r)
 }
 
 /// The hyperbolic tangent.
@@ -48,19 +58,19 @@ unsafe fn power_less_one<V: Lanes>(r: V) -> V {
 /// The CPU has the instruction set of `V`.
 #[inline(always)]
 pub(crate) unsafe fn tanh<V: Lanes>(x: V) -> V {
-    // SAFETY: the caller's promise.
-    let [zero, one, two, negative_one, factor, most] =
-        unsafe { [0.0, 1.0, 2.0, -1.0, 2.0 * LOG2_E, -30.0].map(|x| V::splat(x)) };
     // With z = e^(-2|x|) - 1: tanh(|x|) = -z / (z + 2).
-    let size = x.larger(zero.minus(x));
-    let exponent = size.times(zero.minus(factor)).larger(most);
-    let whole = exponent.rounded();
     // SAFETY: the caller's promise.
-    let rest = unsafe { power_less_one(exponent.minus(whole)) };
-    let power = one.scaled(whole);
-    let less_one = rest.fused(power, power.minus(one));
-    let tanh = less_one.over(less_one.plus(two));
-    x.pick_below(zero, tanh, tanh.times(negative_one))
+    unsafe {
+        let (zero, one, two) = (V::splat(0.0), V::splat(1.0), V::splat(2.0));
+        let size = x.larger(zero.minus(x));
+        let exponent = size.times(V::splat(-2.0 * LOG2_E)).larger(V::splat(-30.0));
+        let whole = exponent.rounded();
+        let rest = power_less_one(exponent.minus(whole));
+        let power = one.scaled(whole);
+        let less_one = rest.fused(power, power.minus(one));
+        let tanh = less_one.over(less_one.plus(two));
+        x.pick_below(zero, tanh, zero.minus(tanh))
+    }
 }
 
 /// The greatest exponent that [`power_of_two`] takes.
@@ -128,11 +138,7 @@ pub(crate) unsafe fn gelu<V: Lanes>(x: V) -> V {
         let (zero, one) = (V::splat(0.0), V::splat(1.0));
         let z = x.larger(zero.minus(x)).times(V::splat(FRAC_1_SQRT_2));
         let t = one.over(z.fused(V::splat(0.4), one));
-        let [first, others @ ..] = TAIL;
-        let mut tail = V::splat(first);
-        for coefficient in others {
-            tail = tail.fused(t, V::splat(coefficient));
-        }
+        let tail = polynomial(&TAIL, t);
         let power = power_of_two(z.times(z).times(V::splat(-LOG2_E)));
         let half = x.times(V::splat(0.5)).times(tail.times(t)).times(power);
         x.pick_below(zero, half, x.minus(half))

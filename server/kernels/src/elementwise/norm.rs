@@ -11,7 +11,7 @@ use super::{
 use crate::isa::Isa;
 
 /// Nanoseconds of a value.
-const COST: f64 = 0.1;
+const COST: f64 = 0.12;
 
 /// Sums of squares that are kept apart, so that an addition need not wait for the one before it.
 const SUMS: usize = 4;

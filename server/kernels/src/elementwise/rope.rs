@@ -1,17 +1,17 @@
 //! Rotary embeddings.
 
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range};
 
 use candle_core::{Result, Tensor};
 
 use super::{
-    lanes::{Kernel, Lanes, run_on},
+    lanes::{Kernel, Lanes, WIDTH, load_part, run_on, store_part},
     rows::{Locked, Output},
 };
 use crate::isa::Isa;
 
 /// Nanoseconds of a value.
-const COST: f64 = 0.3;
+const COST: f64 = 0.2;
 
 pub(super) fn rope(
     (q, k): (&Tensor, &Tensor),
@@ -85,38 +85,60 @@ impl Kernel for Rotated<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let ([h, n, d], [sb, sh, sn], half) = (self.dims, self.strides, self.turn.half);
-        for (i, index) in self.range.enumerate() {
+        for (i, index) in self.range.clone().enumerate() {
             let (row, head, token) = (index / (h * n), index / n % h, index % n);
             let from = &self.data[self.start + row * sb + head * sh + token * sn..][..d];
-            // SAFETY: `to` has room for the range's rows, of `d` values each, which nobody else reads or writes. They are
-            // written before they are read.
-            let to =
-                unsafe { std::slice::from_raw_parts_mut(self.to.add(i * d).cast::<std::mem::MaybeUninit<f32>>(), d) };
             let at = (self.turn.positions[row] + token) * half;
-            let (cos, sin) = (&self.turn.cos[at..at + half], &self.turn.sin[at..at + half]);
-            if self.turn.interleaved {
-                for (((pair, to), c), s) in from.chunks_exact(2).zip(to.chunks_exact_mut(2)).zip(cos).zip(sin) {
-                    let (a, b) = rotate(pair[0], pair[1], *c, *s);
-                    to[0].write(a);
-                    to[1].write(b);
+            let angles = (&self.turn.cos[at..at + half], &self.turn.sin[at..at + half]);
+            // SAFETY: the caller's promise: `to` has room for the range's rows, of `d` values each.
+            unsafe {
+                let to = self.to.add(i * d);
+                if self.turn.interleaved {
+                    turn_pairs(from, angles, to);
+                } else {
+                    turn_halves::<V>(from, angles, to);
                 }
-            } else {
-                let (first, second) = to.split_at_mut(half);
-                for (j, (first, second)) in first.iter_mut().zip(second).enumerate() {
-                    let (a, b) = rotate(from[j], from[half + j], cos[j], sin[j]);
-                    first.write(a);
-                    second.write(b);
-                }
-            }
-            for (to, from) in to[2 * half..].iter_mut().zip(&from[2 * half..]) {
-                to.write(*from);
+                let rest = 2 * half;
+                std::ptr::copy_nonoverlapping(from[rest..].as_ptr(), to.add(rest), d - rest);
             }
         }
     }
 }
 
-/// A point, turned by an angle.
+/// Turns each pair of neighbours by its angle.
+///
+/// # Safety
+/// `to` has room for two values an angle, which nobody else accesses meanwhile.
 #[inline(always)]
-fn rotate(x: f32, y: f32, cos: f32, sin: f32) -> (f32, f32) {
-    (x.mul_add(cos, -(y * sin)), x.mul_add(sin, y * cos))
+unsafe fn turn_pairs(from: &[f32], (cos, sin): (&[f32], &[f32]), to: *mut f32) {
+    // SAFETY: the caller's promise; values that may not be initialised yet are only written.
+    let to = unsafe { std::slice::from_raw_parts_mut(to.cast::<MaybeUninit<f32>>(), 2 * cos.len()) };
+    for (((pair, to), cos), sin) in from.chunks_exact(2).zip(to.chunks_exact_mut(2)).zip(cos).zip(sin) {
+        let (x, y) = (pair[0], pair[1]);
+        to[0].write(x.mul_add(*cos, -(y * sin)));
+        to[1].write(x.mul_add(*sin, y * cos));
+    }
+}
+
+/// Turns each value and its counterpart in the second half by their angle.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`, `from` has two values an angle, and `to` has room for as many.
+#[inline(always)]
+unsafe fn turn_halves<V: Lanes>(from: &[f32], (cos, sin): (&[f32], &[f32]), to: *mut f32) {
+    let half = cos.len();
+    let mut at = 0;
+    while at < half {
+        let count = (half - at).min(WIDTH);
+        // SAFETY: `at + count` is at most `half`, so all accesses lie within the slices, or within `to` by the caller's promise.
+        unsafe {
+            let x = load_part::<V>(from.as_ptr().add(at), count);
+            let y = load_part::<V>(from.as_ptr().add(half + at), count);
+            let (cos, sin) = (load_part::<V>(cos.as_ptr().add(at), count), load_part::<V>(sin.as_ptr().add(at), count));
+            let zero = V::splat(0.0);
+            store_part(x.fused(cos, zero.minus(y.times(sin))), to.add(at), count);
+            store_part(x.fused(sin, y.times(cos)), to.add(half + at), count);
+        }
+        at += count;
+    }
 }

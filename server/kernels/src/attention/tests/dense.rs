@@ -1,6 +1,7 @@
 //! Dense attention.
 
 use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
 
 use super::{
     super::{Scores, dense, dense::Inputs},
@@ -81,5 +82,103 @@ fn soft_caps_agree_with_the_reference() {
     for softcap in [0.5, 3.0, 50.0] {
         let scores = Scores { softcap: Some(softcap), scale: 1.0, ..PLAIN };
         check((1, 4, 1, 20, 90, 64), Some(&causal(20, 90)), &scores);
+    }
+}
+
+#[test]
+fn masks_of_all_types_and_ranks_agree_with_the_reference() {
+    let mut numbers = Numbers::new(5);
+    let (b, h, n, l) = (2, 6, 7, 100);
+    for dims in
+        [vec![l], vec![n, l], vec![1, n, l], vec![h, n, l], vec![b, 1, n, l], vec![1, h, 1, l], vec![b, h, n, l]]
+    {
+        let mask = numbers.tensor(&dims);
+        for kind in [DType::F32, DType::F16, DType::BF16] {
+            check((b, h, 2, n, l, 32), Some(&mask.to_dtype(kind).unwrap()), &PLAIN);
+        }
+    }
+    let mask = numbers.tensor(&[l, n]).t().unwrap();
+    check((b, h, 2, n, l, 32), Some(&mask), &PLAIN);
+    check((b, h, 2, n, l, 32), Some(&numbers.tensor(&[n, 1])), &PLAIN);
+}
+
+#[test]
+fn a_mask_of_rank_3_can_be_by_sequence() {
+    let mask = Numbers::new(6).tensor(&[2, 7, 50]);
+    let mut numbers = Numbers::new(7);
+    let (q, k) = (numbers.tensor(&[2, 4, 7, 32]), numbers.tensor(&[2, 2, 50, 32]));
+    let by_sequence = dense(&q, &k, &k, Some(&mask), &PLAIN).unwrap().unwrap();
+    let by_rank_4 = dense(&q, &k, &k, Some(&mask.unsqueeze(1).unwrap()), &PLAIN).unwrap().unwrap();
+    assert!(bits(&by_sequence) == bits(&by_rank_4));
+}
+
+#[test]
+fn a_row_that_may_see_nothing_gives_zeros() {
+    let mask: Vec<f32> = (0..3 * 80).map(|at| if at / 80 == 1 { f32::NEG_INFINITY } else { 0.0 }).collect();
+    let mask = Tensor::from_vec(mask, (3, 80), &Device::Cpu).unwrap();
+    check((1, 2, 1, 3, 80, 32), Some(&mask), &PLAIN);
+}
+
+#[test]
+fn a_row_without_a_mask_sees_its_window_and_what_follows() {
+    let (n, l, d) = (4, 90, 32);
+    for window in [1, 3, 30, 90, 200, usize::MAX] {
+        let hidden = |i: usize, j: usize| (l - n + i + 1).saturating_sub(window) > j;
+        let mask = (0..n * l).map(|at| if hidden(at / l, at % l) { f32::NEG_INFINITY } else { 0.0 });
+        let mask = Tensor::from_vec(mask.collect::<Vec<f32>>(), (n, l), &Device::Cpu).unwrap();
+        let mut numbers = Numbers::new(8);
+        let (q, k) = (numbers.tensor(&[1, 2, n, d]), numbers.tensor(&[1, 1, l, d]));
+        let scores = Scores { window: Some(window), ..PLAIN };
+        let found = dense(&q, &k, &k, None, &scores).unwrap().unwrap();
+        assert!(bits(&found) == bits(&dense(&q, &k, &k, Some(&mask), &PLAIN).unwrap().unwrap()), "{window}");
+    }
+}
+
+#[test]
+fn a_prompt_has_the_same_bits_whole_and_row_by_row() {
+    let mut numbers = Numbers::new(9);
+    let n = 300;
+    let (q, k, v) = (numbers.tensor(&[1, 6, n, 48]), numbers.tensor(&[1, 2, n, 48]), numbers.tensor(&[1, 2, n, 48]));
+    let whole = dense(&q, &k, &v, Some(&causal(n, n)), &PLAIN).unwrap().unwrap();
+    for row in 0..n {
+        let [k, v] = [&k, &v].map(|x| x.narrow(2, 0, row + 1).unwrap());
+        let alone = dense(&q.narrow(2, row, 1).unwrap(), &k, &v, None, &PLAIN).unwrap().unwrap();
+        assert!(bits(&alone) == bits(&whole.narrow(2, row, 1).unwrap()), "row {row}");
+    }
+}
+
+#[test]
+fn views_with_strides_give_the_same_bits_as_copies() {
+    let mut numbers = Numbers::new(10);
+    // One product's queries, keys and values, as rows of (heads + 2 key heads) x size.
+    let joined = numbers.tensor(&[2, 40, 8, 32]).transpose(1, 2).unwrap();
+    let [q, k, v] = [(0, 4), (4, 2), (6, 2)].map(|(from, count)| joined.narrow(1, from, count).unwrap());
+    let [p, l, w] = [&q, &k, &v].map(|x| x.contiguous().unwrap());
+    let mask = causal(40, 40);
+    let views = dense(&q, &k, &v, Some(&mask), &PLAIN).unwrap().unwrap();
+    assert!(bits(&views) == bits(&dense(&p, &l, &w, Some(&mask), &PLAIN).unwrap().unwrap()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_shape_and_mask_agrees_with_the_reference(
+        b in 1usize..3,
+        kv_heads in 1usize..4,
+        group in 1usize..8,
+        blocks in 1usize..9,
+        n in 1usize..60,
+        before in 0usize..200,
+        softcap in prop::option::of(1f32..30.0),
+        hidden in 0f32..1.0,
+        seed in 1u64..1_000_000,
+    ) {
+        let mut numbers = Numbers::new(seed);
+        let mask: Vec<f32> = values(&numbers.tensor(&[n, n + before]));
+        let mask = mask.into_iter().map(|x| if x.abs() < hidden { f32::NEG_INFINITY } else { x }).collect::<Vec<_>>();
+        let mask = Tensor::from_vec(mask, (n, n + before), &Device::Cpu).unwrap();
+        let scores = Scores { softcap, ..PLAIN };
+        check((b, kv_heads * group, kv_heads, n, n + before, 16 * blocks), Some(&mask), &scores);
     }
 }

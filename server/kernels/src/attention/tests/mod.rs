@@ -4,3 +4,4 @@ mod dense;
 mod paged;
 mod pool;
 mod reference;
+mod refused;

@@ -3,10 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    super::{BLOCK, Cache, Scores, paged},
+    super::{BLOCK, Cache, Scores, paged, step::Machine},
     reference::{Numbers, assert_near, attend, values},
 };
-use crate::isa::Isa;
 
 /// Sizes of a model's attention.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +49,8 @@ pub(super) struct Pool {
     pub keys: Tensor,
     pub values: Tensor,
     pub sequences: Vec<Sequence>,
+    /// Blocks that no sequence has.
+    free: Vec<u32>,
 }
 
 /// A sequence's tokens `from..to`, computed in a step.
@@ -75,7 +76,12 @@ impl Pool {
         let empty = |dims: &[usize]| Tensor::full(f32::NAN, dims, &Device::Cpu).unwrap().to_dtype(model.kind).unwrap();
         let keys = empty(&[count, heads, d / 8, BLOCK, 8]);
         let values = empty(&[count, heads, d, BLOCK]);
-        Self { model, keys, values, sequences }
+        Self { model, keys, values, sequences, free }
+    }
+
+    /// A block that no sequence has.
+    pub(super) fn free(&mut self) -> u32 {
+        self.free.pop().unwrap()
     }
 
     /// A tensor (rows, heads, 1, size) of the pieces' tokens.
@@ -88,7 +94,16 @@ impl Pool {
     }
 
     /// Computes the pieces in one step, a run each. Returns the results (rows, heads, 1, size).
-    pub(super) fn step(&self, pieces: &[Piece], isa: Isa) -> Tensor {
+    pub(super) fn step(&self, pieces: &[Piece], machine: Machine) -> Tensor {
+        self.attend(pieces, machine, true)
+    }
+
+    /// [`Pool::step`] of a layer whose keys and values are in the cache already.
+    pub(super) fn step_shared(&self, pieces: &[Piece], machine: Machine) -> Tensor {
+        self.attend(pieces, machine, false)
+    }
+
+    fn attend(&self, pieces: &[Piece], machine: Machine, write: bool) -> Tensor {
         let (mut tables, mut slots) = (Vec::new(), Vec::new());
         let width = pieces.iter().map(|(sequence, _)| self.sequences[*sequence].blocks.len()).max().unwrap() + 1;
         for (sequence, range) in pieces {
@@ -107,19 +122,19 @@ impl Pool {
         let Model { heads, kv_heads, .. } = self.model;
         let q = self.rows(pieces, heads, |sequence| &sequence.q);
         let (k, v) = (self.rows(pieces, kv_heads, |s| &s.k), self.rows(pieces, kv_heads, |s| &s.v));
-        let out = paged::attend(&q, Some((&k, &v)), &cache, &self.model.scores, isa).unwrap();
+        let out = paged::attend(&q, write.then_some((&k, &v)), &cache, &self.model.scores, machine).unwrap();
         assert!(out.is_contiguous());
         assert_eq!(out.dims(), q.dims());
         out
     }
 
     /// The result's bits of each token of a sequence that is computed in pieces which end at `ends`.
-    pub(super) fn in_pieces(&self, sequence: usize, ends: &[usize], isa: Isa) -> Vec<u32> {
+    pub(super) fn in_pieces(&self, sequence: usize, ends: &[usize], machine: Machine) -> Vec<u32> {
         let mut from = 0;
         let mut bits = Vec::new();
         for end in ends.iter().copied().chain([self.sequences[sequence].len]) {
             if end > from {
-                bits.extend(super::reference::bits(&self.step(&[(sequence, from..end)], isa)));
+                bits.extend(super::reference::bits(&self.step(&[(sequence, from..end)], machine)));
                 from = end;
             }
         }

@@ -20,12 +20,12 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx2>() }
 }
 
-impl Avx2 {
-    /// Applies an operation to the low and the high lanes.
-    #[inline(always)]
-    fn both(self, other: Self, f: impl Fn(__m256, __m256) -> __m256) -> Self {
-        Self(f(self.0, other.0), f(self.1, other.1))
-    }
+/// Applies an operation of two registers to the low and the high lanes.
+macro_rules! both {
+    ($operation:ident, $a:expr, $b:expr) => {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        unsafe { Avx2($operation($a.0, $b.0), $operation($a.1, $b.1)) }
+    };
 }
 
 /// Whole numbers from 0 to 15.
@@ -66,26 +66,22 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn plus(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        self.both(other, |a, b| unsafe { _mm256_add_ps(a, b) })
+        both!(_mm256_add_ps, self, other)
     }
 
     #[inline(always)]
     fn minus(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        self.both(other, |a, b| unsafe { _mm256_sub_ps(a, b) })
+        both!(_mm256_sub_ps, self, other)
     }
 
     #[inline(always)]
     fn times(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        self.both(other, |a, b| unsafe { _mm256_mul_ps(a, b) })
+        both!(_mm256_mul_ps, self, other)
     }
 
     #[inline(always)]
     fn over(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        self.both(other, |a, b| unsafe { _mm256_div_ps(a, b) })
+        both!(_mm256_div_ps, self, other)
     }
 
     #[inline(always)]
@@ -96,8 +92,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        self.both(other, |a, b| unsafe { _mm256_max_ps(a, b) })
+        both!(_mm256_max_ps, self, other)
     }
 
     #[inline(always)]
@@ -110,28 +105,36 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn scaled(self, exponent: Self) -> Self {
         // SAFETY: `self` exists, so the CPU has AVX2.
-        self.both(exponent, |a, n| unsafe {
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
-        })
+        unsafe {
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_add_epi32(_mm256_cvtps_epi32(exponent.0), bias);
+            let high = _mm256_add_epi32(_mm256_cvtps_epi32(exponent.1), bias);
+            let power = Self(
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
+            );
+            self.times(power)
+        }
     }
 
     #[inline(always)]
     fn pick_below(self, bound: Self, then: Self, otherwise: Self) -> Self {
         // SAFETY: `self` exists, so the CPU has AVX2.
-        let below = self.both(bound, |a, b| unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) });
-        // SAFETY: as above.
         unsafe {
-            Self(_mm256_blendv_ps(otherwise.0, then.0, below.0), _mm256_blendv_ps(otherwise.1, then.1, below.1))
+            let low = _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0);
+            let high = _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, bound.1);
+            Self(_mm256_blendv_ps(otherwise.0, then.0, low), _mm256_blendv_ps(otherwise.1, then.1, high))
         }
     }
 
     #[inline(always)]
     fn any_above(self, other: Self) -> bool {
         // SAFETY: `self` exists, so the CPU has AVX2.
-        let above = self.both(other, |a, b| unsafe { _mm256_cmp_ps::<_CMP_GT_OQ>(a, b) });
-        // SAFETY: as above.
-        unsafe { _mm256_movemask_ps(_mm256_or_ps(above.0, above.1)) != 0 }
+        unsafe {
+            let low = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0);
+            let high = _mm256_cmp_ps::<_CMP_GT_OQ>(self.1, other.1);
+            _mm256_movemask_ps(_mm256_or_ps(low, high)) != 0
+        }
     }
 
     #[inline(always)]
@@ -142,12 +145,19 @@ impl Lanes for Avx2 {
             let (low, high) = (_mm256_loadu_si256(index), _mm256_loadu_si256(index.add(1)));
             let (first, end) = (_mm256_set1_epi32(from as i32), _mm256_set1_epi32(to as i32));
             let never = _mm256_set1_ps(f32::NEG_INFINITY);
-            let kept = |x, lanes| {
-                let inside = _mm256_andnot_si256(_mm256_cmpgt_epi32(first, lanes), _mm256_cmpgt_epi32(end, lanes));
-                _mm256_blendv_ps(never, x, _mm256_castsi256_ps(inside))
-            };
-            Self(kept(self.0, low), kept(self.1, high))
+            let low = _mm256_andnot_si256(_mm256_cmpgt_epi32(first, low), _mm256_cmpgt_epi32(end, low));
+            let high = _mm256_andnot_si256(_mm256_cmpgt_epi32(first, high), _mm256_cmpgt_epi32(end, high));
+            Self(
+                _mm256_blendv_ps(never, self.0, _mm256_castsi256_ps(low)),
+                _mm256_blendv_ps(never, self.1, _mm256_castsi256_ps(high)),
+            )
         }
+    }
+
+    #[inline(always)]
+    fn first(self) -> f32 {
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { _mm256_cvtss_f32(self.0) }
     }
 
     #[inline(always)]

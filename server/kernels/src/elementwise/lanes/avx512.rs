@@ -115,6 +115,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn first(self) -> f32 {
+        // SAFETY: `self` exists, so the CPU has AVX-512F.
+        unsafe { _mm512_cvtss_f32(self.0) }
+    }
+
+    #[inline(always)]
     fn greatest(self) -> f32 {
         // SAFETY: `self` exists, so the CPU has AVX-512F.
         unsafe { _mm512_reduce_max_ps(self.0) }

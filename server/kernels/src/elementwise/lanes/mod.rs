@@ -77,6 +77,9 @@ pub(crate) trait Lanes: Copy {
     /// Lanes `from..to`; minus infinity elsewhere.
     fn keep(self, from: usize, to: usize) -> Self;
 
+    /// Lane 0.
+    fn first(self) -> f32;
+
     /// The greatest lane.
     fn greatest(self) -> f32;
 
@@ -121,10 +124,14 @@ pub(crate) unsafe fn run_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 /// The CPU has the instruction set of `V`, and `count` values at `from` are readable.
 #[inline(always)]
 pub(crate) unsafe fn load_part<V: Lanes>(from: *const f32, count: usize) -> V {
+    if count >= WIDTH {
+        // SAFETY: the caller's promise.
+        return unsafe { V::load(from) };
+    }
     let mut part = [0.0; WIDTH];
     // SAFETY: the caller's promise; the array has 16 values.
     unsafe {
-        std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), count.min(WIDTH));
+        std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), count);
         V::load(part.as_ptr())
     }
 }
@@ -135,10 +142,14 @@ pub(crate) unsafe fn load_part<V: Lanes>(from: *const f32, count: usize) -> V {
 /// `count` values at `to` are writable.
 #[inline(always)]
 pub(crate) unsafe fn store_part<V: Lanes>(lanes: V, to: *mut f32, count: usize) {
+    if count >= WIDTH {
+        // SAFETY: the caller's promise.
+        return unsafe { lanes.store(to) };
+    }
     let mut part = [0.0; WIDTH];
     // SAFETY: the caller's promise; the array has 16 values.
     unsafe {
         lanes.store(part.as_mut_ptr());
-        std::ptr::copy_nonoverlapping(part.as_ptr(), to, count.min(WIDTH));
+        std::ptr::copy_nonoverlapping(part.as_ptr(), to, count);
     }
 }

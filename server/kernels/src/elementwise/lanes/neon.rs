@@ -20,12 +20,19 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Neon>() }
 }
 
-impl Neon {
-    /// Applies an operation to each register.
-    #[inline(always)]
-    fn each(self, other: Self, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Self {
-        Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
-    }
+/// Four registers, each computed by an expression of its index.
+macro_rules! registers {
+    (|$i:ident| $register:expr) => {{
+        // SAFETY: the caller promises NEON, or a value exists, so the CPU has it; memory is accessed as the caller promises.
+        unsafe {
+            Neon([
+                { let $i = 0; $register },
+                { let $i = 1; $register },
+                { let $i = 2; $register },
+                { let $i = 3; $register },
+            ])
+        }
+    }};
 }
 
 /// Whole numbers from 0 to 15.
@@ -42,8 +49,7 @@ impl Lanes for Neon {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller promises NEON and 16 readable values.
-        Self(std::array::from_fn(|i| unsafe { vld1q_f32(from.add(4 * i)) }))
+        registers!(|i| vld1q_f32(from.add(4 * i)))
     }
 
     #[inline(always)]
@@ -65,61 +71,50 @@ impl Lanes for Neon {
 
     #[inline(always)]
     fn plus(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        self.each(other, |a, b| unsafe { vaddq_f32(a, b) })
+        registers!(|i| vaddq_f32(self.0[i], other.0[i]))
     }
 
     #[inline(always)]
     fn minus(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        self.each(other, |a, b| unsafe { vsubq_f32(a, b) })
+        registers!(|i| vsubq_f32(self.0[i], other.0[i]))
     }
 
     #[inline(always)]
     fn times(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        self.each(other, |a, b| unsafe { vmulq_f32(a, b) })
+        registers!(|i| vmulq_f32(self.0[i], other.0[i]))
     }
 
     #[inline(always)]
     fn over(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        self.each(other, |a, b| unsafe { vdivq_f32(a, b) })
+        registers!(|i| vdivq_f32(self.0[i], other.0[i]))
     }
 
     #[inline(always)]
     fn fused(self, factor: Self, term: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        Self(std::array::from_fn(|i| unsafe { vfmaq_f32(term.0[i], self.0[i], factor.0[i]) }))
+        registers!(|i| vfmaq_f32(term.0[i], self.0[i], factor.0[i]))
     }
 
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        self.each(other, |a, b| unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) })
+        registers!(|i| vbslq_f32(vcgtq_f32(self.0[i], other.0[i]), self.0[i], other.0[i]))
     }
 
     #[inline(always)]
     fn rounded(self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        self.each(self, |a, _| unsafe { vrndnq_f32(a) })
+        registers!(|i| vrndnq_f32(self.0[i]))
     }
 
     #[inline(always)]
     fn scaled(self, exponent: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        self.each(exponent, |a, n| unsafe {
-            let biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
-            vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased)))
+        registers!(|i| {
+            let biased = vaddq_s32(vcvtq_s32_f32(exponent.0[i]), vdupq_n_s32(127));
+            vmulq_f32(self.0[i], vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased)))
         })
     }
 
     #[inline(always)]
     fn pick_below(self, bound: Self, then: Self, otherwise: Self) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON.
-        Self(std::array::from_fn(|i| unsafe {
-            vbslq_f32(vcltq_f32(self.0[i], bound.0[i]), then.0[i], otherwise.0[i])
-        }))
+        registers!(|i| vbslq_f32(vcltq_f32(self.0[i], bound.0[i]), then.0[i], otherwise.0[i]))
     }
 
     #[inline(always)]
@@ -136,12 +131,18 @@ impl Lanes for Neon {
 
     #[inline(always)]
     fn keep(self, from: usize, to: usize) -> Self {
-        // SAFETY: `self` exists, so the CPU has NEON; the index has 16 values.
-        Self(std::array::from_fn(|i| unsafe {
+        registers!(|i| {
             let lanes = vld1q_u32(INDEX.as_ptr().add(4 * i));
-            let inside = vandq_u32(vcgeq_u32(lanes, vdupq_n_u32(from as u32)), vcltq_u32(lanes, vdupq_n_u32(to as u32)));
+            let inside =
+                vandq_u32(vcgeq_u32(lanes, vdupq_n_u32(from as u32)), vcltq_u32(lanes, vdupq_n_u32(to as u32)));
             vbslq_f32(inside, self.0[i], vdupq_n_f32(f32::NEG_INFINITY))
-        }))
+        })
+    }
+
+    #[inline(always)]
+    fn first(self) -> f32 {
+        // SAFETY: `self` exists, so the CPU has NEON.
+        unsafe { vgetq_lane_f32::<0>(self.0[0]) }
     }
 
     #[inline(always)]

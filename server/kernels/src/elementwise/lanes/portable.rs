@@ -98,6 +98,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn first(self) -> f32 {
+        self.0[0]
+    }
+
+    #[inline(always)]
     fn greatest(self) -> f32 {
         self.0.iter().fold(f32::NEG_INFINITY, |top, &x| if x > top { x } else { top })
     }

@@ -1,0 +1,101 @@
+//! Writes keys and values into the paged cache, and copies blocks of it.
+
+use candle_core::{DType, Result, Tensor, bail};
+use half::f16;
+
+use super::{
+    BLOCK, MAX_HEAD_SIZE,
+    paged::{Run, Sizes},
+    tensors::{Heads, Stored, with_pools},
+};
+use crate::elementwise::rows::{Address, spread};
+
+/// Nanoseconds of a value that is written.
+const COST: f64 = 0.5;
+
+/// Writes the new tokens' keys and values into the pool. The threads share the work by heads.
+///
+/// # Panics
+/// If a slot lies outside the pool.
+pub(super) fn write_tokens<T: Stored>(
+    runs: &[Run],
+    sizes: Sizes,
+    (k, v): (Heads, Heads),
+    (keys, values): (&mut [T], &mut [T]),
+) {
+    let count = keys.len().min(values.len());
+    let (keys, values) = (Address::new(keys.as_mut_ptr()), Address::new(values.as_mut_ptr()));
+    spread(sizes.kv_heads, COST * (2 * sizes.rows * sizes.size) as f64, &|heads| {
+        for head in heads {
+            for run in runs {
+                for (row, slot) in (run.row..).zip(&run.slots) {
+                    let at = sizes.at(slot / BLOCK, head);
+                    assert!(at + sizes.block() <= count, "the slot lies within the pool");
+                    // SAFETY: the block lies within both pools, and no other thread accesses this head's blocks.
+                    let (key_block, value_block) = unsafe {
+                        let block = sizes.block();
+                        let keys = std::slice::from_raw_parts_mut(keys.at(at), block);
+                        (keys, std::slice::from_raw_parts_mut(values.at(at), block))
+                    };
+                    put(slot % BLOCK, (k.row(row, head, 0), v.row(row, head, 0)), (key_block, value_block));
+                }
+            }
+        }
+    });
+}
+
+/// Writes one token's key and value into a block.
+fn put<T: Stored>(offset: usize, (key, value): (&[f32], &[f32]), (keys, values): (&mut [T], &mut [T])) {
+    let size = key.len();
+    T::narrow(value, &mut values[offset * size..][..size]);
+    let mut narrowed = [T::ZERO; MAX_HEAD_SIZE];
+    T::narrow(key, &mut narrowed[..size]);
+    for (to, from) in keys[offset..].iter_mut().step_by(BLOCK).zip(&narrowed[..size]) {
+        *to = *from;
+    }
+}
+
+/// See [`super::copy_block`].
+pub(super) fn copy_block(
+    keys: &Tensor,
+    values: &Tensor,
+    kv_heads: usize,
+    (from, to): (usize, usize),
+    tokens: usize,
+) -> Result<()> {
+    match keys.dtype() {
+        DType::F32 => copy::<f32>(keys, values, kv_heads, (from, to), tokens),
+        DType::F16 => copy::<f16>(keys, values, kv_heads, (from, to), tokens),
+        other => bail!("attention: a cache of {other:?} is not supported"),
+    }
+}
+
+fn copy<T: Stored>(
+    keys: &Tensor,
+    values: &Tensor,
+    kv_heads: usize,
+    (from, to): (usize, usize),
+    tokens: usize,
+) -> Result<()> {
+    let blocks = keys.dims().first().copied().unwrap_or(0);
+    let per_head = blocks * kv_heads * BLOCK;
+    let count = keys.elem_count();
+    if per_head == 0 || !count.is_multiple_of(per_head) || values.elem_count() != count {
+        bail!("attention: keys {:?} and values {:?} do not have {kv_heads} heads", keys.dims(), values.dims());
+    }
+    if from >= blocks || to >= blocks || tokens > BLOCK {
+        bail!("attention: cannot copy {tokens} tokens of block {from} to block {to} of {blocks}");
+    }
+    let size = count / per_head;
+    with_pools::<T>(keys, values, |keys, values| {
+        for head in 0..kv_heads {
+            let [source, target] = [from, to].map(|block| (block * kv_heads + head) * BLOCK * size);
+            for i in 0..size {
+                let at = source + i * BLOCK;
+                keys.copy_within(at..at + tokens, target + i * BLOCK);
+            }
+            values.copy_within(source..source + tokens * size, target);
+        }
+        Ok(())
+    })
+}
