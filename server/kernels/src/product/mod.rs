@@ -47,9 +47,11 @@ pub(crate) struct Executor<'a> {
     pub isa: Isa,
     /// The threads among which work is cut.
     pub threads: usize,
-    /// Calls its argument once with each number below the first, and returns when all calls have returned.
-    pub run: &'a dyn Fn(usize, &(dyn Fn(usize) + Sync)),
+    pub run: &'a Run<'a>,
 }
+
+/// Calls its second argument once with each number below the first, and returns when all calls have returned: [`team::run`].
+pub(crate) type Run<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;
 
 impl Executor<'static> {
     /// This process's instruction set and team.
