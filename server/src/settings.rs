@@ -471,7 +471,6 @@ mod tests {
             ("engine.slots=many", "engine.slots"),
             ("engine.kind=gpt", "engine.kind"),
             ("engine.mode=fast", "engine.mode"),
-            ("engine.max_running=0", "engine.max_running"),
             ("engine.models=[{modle=\"x\"}]", "modle"),
             ("engine.models=[{sampling={temperature=\"hot\"}}]", "temperature"),
             ("engine.models=7", "engine.models"),
