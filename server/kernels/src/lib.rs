@@ -11,6 +11,7 @@
 //! | `attention` | attention, dense and over the paged cache |
 //! | `elementwise` | norms, activations, rotary embeddings |
 //! | `embedding` | embedding tables that stay quantised |
+//! | `memory` | memory that goes back to the system |
 //!
 //! This is the only crate of the workspace with `unsafe`. Each use states why it is sound.
 
@@ -18,6 +19,7 @@ pub mod attention;
 pub mod elementwise;
 mod embedding;
 pub mod isa;
+pub mod memory;
 pub mod product;
 pub mod team;
 

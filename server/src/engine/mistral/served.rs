@@ -1,13 +1,13 @@
 //! A place in the list of models. What serves in it can be replaced.
 
 use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
-use super::{capacity::Capacity, device::ComputeDevice, lock, model::Model, source::Source};
+use super::{batch::Batch, capacity::Capacity, device::ComputeDevice, lock, model::Model, source::Source};
 use crate::engine::{EngineError, ModelStatus, ReloadError, Reloaded, model::ModelSettings};
 
 /// How far the models are loaded, for whoever asks meanwhile. Empty until they are checked.
@@ -43,6 +43,18 @@ impl Origin {
     }
 }
 
+/// Waits until nothing of a replaced model runs, and gives its memory back to the system.
+async fn see_out(id: String, replaced: Weak<Batch>) {
+    const CHECK: Duration = Duration::from_millis(500);
+    while replaced.strong_count() > 0 {
+        tokio::time::sleep(CHECK).await;
+    }
+    // The engine's thread ends a moment after its batch.
+    tokio::time::sleep(CHECK).await;
+    let _ = tokio::task::spawn_blocking(caudal_kernels::memory::give_back).await;
+    tracing::info!(model = id, "the replaced model is gone");
+}
+
 impl Served {
     pub fn new(origin: Origin, model: Model) -> Self {
         let id = model.info.id.clone();
@@ -70,6 +82,7 @@ impl Served {
         new.batch.runs().await;
         let new = Arc::new(new);
         *lock(&self.current) = new.clone();
+        tokio::spawn(see_out(self.id.clone(), Arc::downgrade(&old.batch)));
         let reloaded = Reloaded { old: old.info.clone(), new: new.info.clone(), took: begun.elapsed() };
         tracing::info!(model = self.id, took = ?reloaded.took, "the model was reloaded");
         Ok(reloaded)
