@@ -25,7 +25,8 @@ use std::{
 
 /// How long a helper looks for work before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(100);
-/// How long a caller that waits for a claimed chunk spins before it yields its core.
+/// How long a caller that waits for a claimed chunk spins before it sleeps. Its core is then free, and the system can move a
+/// helper there whose own core another process took.
 const WAIT: Duration = Duration::from_micros(50);
 /// Pauses between two looks at the clock.
 const PAUSES: u32 = 32;
@@ -120,6 +121,9 @@ struct Shared {
     asleep: Vec<AtomicBool>,
     /// The first panic of the current run.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Whether the caller sleeps until all chunks have ended, or is about to.
+    waiting: AtomicBool,
+    caller: Mutex<Option<Thread>>,
     closed: AtomicBool,
 }
 
@@ -144,6 +148,8 @@ impl Team {
             done: Apart(AtomicUsize::new(0)),
             asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
             panic: Mutex::new(None),
+            waiting: AtomicBool::new(false),
+            caller: Mutex::new(None),
             closed: AtomicBool::new(false),
         });
         let helpers = (0..count).filter_map(|me| {
@@ -222,8 +228,13 @@ impl Shared {
             }
             ended += 1;
         }
-        self.done.0.fetch_add(ended, Ordering::Release);
+        self.done.0.fetch_add(ended, Ordering::SeqCst);
         INSIDE.set(false);
+        if self.waiting.load(Ordering::SeqCst)
+            && let Some(caller) = &*self.caller.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            caller.unpark();
+        }
     }
 
     /// Claims the next chunk of the current run, if there is one.
@@ -235,13 +246,16 @@ impl Shared {
 
     /// Waits until `chunks` chunks have ended.
     fn join(&self, chunks: usize) {
-        let done = || self.done.0.load(Ordering::Acquire) == chunks;
+        let done = || self.done.0.load(Ordering::SeqCst) == chunks;
         if spin(WAIT, done) {
             return;
         }
+        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
+        self.waiting.store(true, Ordering::SeqCst);
         while !done() {
-            thread::yield_now();
+            thread::park();
         }
+        self.waiting.store(false, Ordering::SeqCst);
     }
 
     /// A helper's life.
@@ -348,6 +362,22 @@ mod tests {
         team.run(2, &|_| {
             both.wait();
         });
+    }
+
+    /// The caller sleeps while a helper's chunk lasts, and is woken by its end.
+    #[test]
+    fn a_caller_sleeps_until_a_long_chunk_has_ended() {
+        let team = Team::new(2);
+        for _ in 0..20 {
+            let both = std::sync::Barrier::new(2);
+            let caller = thread::current().id();
+            team.run(2, &|_| {
+                both.wait();
+                while thread::current().id() != caller && !team.shared.waiting.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+            });
+        }
     }
 
     #[test]
