@@ -15,6 +15,8 @@
 //!
 //! A block with a value that is not finite gets a `d` that is not a number, and so do all outputs of its row.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{Executor, multiply, tiles::BLOCK};
 use crate::isa::Isa;
 
@@ -94,29 +96,34 @@ impl Panels {
         }
         let quantise = quantiser(executor.isa);
         let pieces = self.blocks.div_ceil(PIECE);
-        let start = Words(self.words.as_mut_ptr());
-        let (layout, per_block) = (&*self, self.words_per_row);
-        let quantise_piece = |number: usize| {
-            let (panel, piece) = (number / pieces, number % pieces * PIECE);
-            let (first, count) = layout.range(panel);
-            let blocks = PIECE.min(layout.blocks - piece);
-            let start = &start;
-            // SAFETY: `words` is at least as long as all panels together, `range` gives disjoint rows, and the pieces of a
-            // panel are disjoint, so no two calls get overlapping words.
-            let to = unsafe {
-                let begin = start.0.add((first * layout.blocks + piece * count) * per_block);
-                std::slice::from_raw_parts_mut(begin, blocks * count * per_block)
-            };
+        let (count, blocks, per_block) = (self.count, self.blocks, self.words_per_row);
+        let ranges: Vec<_> = (0..count).map(|panel| self.range(panel)).collect();
+        let quantise_piece = |number: usize, to: &mut [i32]| {
+            let ((first, count), piece) = (ranges[number / pieces], number % pieces * PIECE);
             let values = &rows[first * k + piece * BLOCK..];
+            let blocks = PIECE.min(blocks - piece);
             let piece = Piece { values, stride: k, rows: count, blocks, words: per_block };
-            // SAFETY: `quantiser` returns a function for instructions that the machine has.
+            // SAFETY: `quantiser` returns a function for instructions of the executor, which the machine has.
             unsafe { quantise(&piece, to) };
         };
+        // The pieces lie one after the other.
+        let mut left = &mut self.words[..words];
+        let parts = (0..count * pieces).map(|number| {
+            let blocks = PIECE.min(blocks - number % pieces * PIECE);
+            let (part, rest) = std::mem::take(&mut left).split_at_mut(ranges[number / pieces].1 * blocks * per_block);
+            left = rest;
+            part
+        });
         // A fork costs more than a few blocks.
-        if self.rows * self.blocks <= PIECE {
-            (0..self.count * pieces).for_each(quantise_piece);
+        if self.rows * blocks <= PIECE {
+            parts.enumerate().for_each(|(number, to)| quantise_piece(number, to));
         } else {
-            (executor.run)(self.count * pieces, &quantise_piece);
+            let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
+            (executor.run)(parts.len(), &|number| {
+                if let Some(to) = parts[number].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    quantise_piece(number, to);
+                }
+            });
         }
     }
 
@@ -151,11 +158,6 @@ impl Panels {
         Panel { words: &self.words[first * per_row..][..rows * per_row], first, rows }
     }
 }
-
-/// Start of the words that threads fill in parts.
-struct Words(*mut i32);
-// SAFETY: `Panels::fill` hands disjoint parts to the threads.
-unsafe impl Sync for Words {}
 
 fn quantiser(isa: Isa) -> Quantise {
     match isa {

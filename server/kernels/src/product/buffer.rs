@@ -5,6 +5,7 @@
 
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    mem::MaybeUninit,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -75,18 +76,22 @@ impl Buffer {
         fill: impl Fn(usize, &mut [u8]) + Sync,
     ) -> Self {
         let buffer = Self::reserve(parts.checked_mul(part_bytes).expect("a weight fits the address space"));
-        let shared = &buffer;
-        run(parts, &|part| {
-            assert!(part < parts, "a part of the buffer");
-            // SAFETY: parts do not overlap and lie inside the reserved bytes, and no part is filled by two calls at once. The
-            // bytes are zeroed before a slice of them is made.
-            let slice = unsafe {
-                let begin = shared.arena.start.add(shared.begin + part * part_bytes);
-                begin.write_bytes(0, part_bytes);
-                std::slice::from_raw_parts_mut(begin, part_bytes)
-            };
-            fill(part, slice);
+        // SAFETY: the reserved bytes belong to this buffer alone, and bytes of any contents are `MaybeUninit`.
+        let bytes = unsafe {
+            let begin = buffer.arena.start.add(buffer.begin).cast::<MaybeUninit<u8>>();
+            std::slice::from_raw_parts_mut(begin, buffer.bytes)
+        };
+        let all: Vec<_> = bytes.chunks_exact_mut(part_bytes.max(1)).map(|part| Mutex::new(Some(part))).collect();
+        let take = |part: usize| all[part].lock().unwrap_or_else(PoisonError::into_inner).take();
+        run(all.len(), &|part| {
+            if let Some(bytes) = take(part) {
+                bytes.fill(MaybeUninit::new(0));
+                // SAFETY: all of the bytes were written in the line above.
+                fill(part, unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [u8]) });
+            }
         });
+        // A part that was taken was zeroed.
+        assert!((0..all.len()).all(|part| take(part).is_none()), "all parts are filled");
         buffer
     }
 

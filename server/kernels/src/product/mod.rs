@@ -41,13 +41,12 @@ pub use storage::{joined, pack};
 
 use crate::{isa::Isa, team};
 
-/// Who computes: instructions, and threads.
+/// Who computes: instructions that the machine has, and threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Executor<'a> {
-    pub isa: Isa,
-    /// The threads among which work is cut.
-    pub threads: usize,
-    pub run: &'a Run<'a>,
+    isa: Isa,
+    threads: usize,
+    run: &'a Run<'a>,
 }
 
 /// Calls its second argument once with each number below the first, and returns when all calls have returned: [`team::run`].
@@ -57,5 +56,17 @@ impl Executor<'static> {
     /// This process's instruction set and team.
     pub(crate) fn current() -> Self {
         Self { isa: crate::isa::current(), threads: team::size(), run: &team::run }
+    }
+}
+
+#[cfg(test)]
+impl<'a> Executor<'a> {
+    /// Work is cut for `threads` threads and computed by `run`.
+    ///
+    /// # Panics
+    /// If the machine lacks `isa`.
+    fn new(isa: Isa, threads: usize, run: &'a Run<'a>) -> Self {
+        assert!(Isa::available().contains(&isa), "{isa:?} on this machine");
+        Self { isa, threads, run }
     }
 }

@@ -129,7 +129,7 @@ impl Plan {
 /// An output is one sum in the order of its columns, so it does not depend on the other rows, on threads or on the cut.
 ///
 /// # Safety
-/// Each `out` can be written for rows times `n` outputs, and no two overlap. The machine has the executor's instructions.
+/// Each `out` can be written for rows times `n` outputs, and no two overlap. The executor calls each chunk once.
 ///
 /// # Panics
 /// If a weight has other columns than the rows.

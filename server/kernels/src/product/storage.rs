@@ -97,7 +97,8 @@ pub(crate) fn products(rows: &[f32], weights: &[&Packed], executor: Executor) ->
     let mut outputs: Vec<Vec<f32>> = weights.iter().map(|weight| Vec::with_capacity(count * weight.n)).collect();
     let starts = outputs.iter_mut().map(Vec::as_mut_ptr);
     let jobs: Vec<_> = weights.iter().zip(starts).map(|(weight, out)| Job { weight, out }).collect();
-    // SAFETY: each output has room for `count` times `n` values.
+    // SAFETY: each output has room for `count` times `n` values. Executors share work out by `team::run` or, in tests, in a
+    // loop; both call each chunk once.
     unsafe { compute(rows, k, &jobs, executor) };
     for (output, weight) in outputs.iter_mut().zip(weights) {
         // SAFETY: the room was reserved above, and `compute` has written all of these values.
@@ -107,7 +108,8 @@ pub(crate) fn products(rows: &[f32], weights: &[&Packed], executor: Executor) ->
 }
 
 /// # Safety
-/// Each job's `out` can be written for as many rows of `n` values as there are rows of `k` values in `rows`.
+/// Each job's `out` can be written for as many rows of `n` values as there are rows of `k` values in `rows`. The executor calls
+/// each chunk once.
 unsafe fn compute(rows: &[f32], k: usize, jobs: &[Job], executor: Executor) {
     if rows.is_empty() {
         return;
@@ -115,7 +117,7 @@ unsafe fn compute(rows: &[f32], k: usize, jobs: &[Job], executor: Executor) {
     let mut panels = PANELS.take();
     let halves = jobs.iter().any(|job| matches!(job.weight.format.scales, Scales::Half | Scales::HalfMin));
     panels.fill(rows, k, halves, executor);
-    // SAFETY: the caller vouches for the outputs. An `Executor` has instructions that the machine has.
+    // SAFETY: the caller vouches for the outputs and the executor.
     unsafe { multiply(jobs, &panels, executor) };
     PANELS.set(panels);
 }
@@ -154,7 +156,7 @@ impl QuantizedType for PackedStorage {
     fn matmul_t(&self, mkn: (usize, usize, usize), lhs: &[f32], dst: &mut [f32]) -> Result<()> {
         self.check(mkn, lhs.len(), dst.len())?;
         let job = Job { weight: &self.0, out: dst.as_mut_ptr() };
-        // SAFETY: `check` has compared the length of `dst`.
+        // SAFETY: `check` has compared the length of `dst`. `team::run` calls each chunk once.
         unsafe { compute(lhs, self.0.k, &[job], Executor::current()) };
         Ok(())
     }

@@ -66,7 +66,7 @@ fn alone(chunks: usize, work: &(dyn Fn(usize) + Sync)) {
 }
 
 fn executor(isa: Isa) -> Executor<'static> {
-    Executor { isa, threads: 1, run: &alone }
+    Executor::new(isa, 1, &alone)
 }
 
 fn packed(weight: &QTensor) -> Packed {
@@ -165,7 +165,7 @@ fn threads_and_cuts_do_not_change_bits() {
             let one = products(&rows, &[&packed], executor(crate::isa::current())).remove(0);
             for threads in [1, 2, 3, 16, 1000] {
                 let run = |chunks: usize, work: &(dyn Fn(usize) + Sync)| team.run(chunks, work);
-                let executor = Executor { isa: crate::isa::current(), threads, run: &run };
+                let executor = Executor::new(crate::isa::current(), threads, &run);
                 assert_eq!(bits(&products(&rows, &[&packed], executor).remove(0)), bits(&one), "{format:?}, {m} rows");
             }
         }
@@ -334,7 +334,7 @@ proptest! {
         let rows = input(m, k, &mut random);
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
-            let executor = Executor { isa, threads, run: &alone };
+            let executor = Executor::new(isa, threads, &alone);
             let outputs = products(&rows, &[&packed], executor).remove(0);
             if let Some(first) = &first {
                 prop_assert_eq!(bits(&outputs), bits(first));
