@@ -234,7 +234,8 @@ fn a_held_output_is_continued_by_its_tokens() {
         for cut in cuts {
             let rest = run(GenerateRequest { output: whole.tokens[..cut].to_vec(), ..request.clone() });
             // What a client has seen: a character whose bytes are not all there comes with the rest.
-            let mut decoder = crate::engine::decoder::Decoder::new(the(&ENGINE).shared.tokens.bytes(), Vec::new().into());
+            let mut decoder =
+                crate::engine::decoder::Decoder::new(the(&ENGINE).shared.tokens.bytes(), Vec::new().into());
             let shown: String = whole.tokens[..cut].iter().map(|token| decoder.push(*token).0).collect();
             assert_person(&Reply { text: shown + &rest.text, ..rest.clone() });
             assert_eq!([&whole.tokens[..cut], &rest.tokens].concat(), whole.tokens, "cut at {cut} of {max}");
