@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-use candle_core::{
-    CpuStorage, Result, Tensor, bail,
-    quantized::QTensor,
-};
+use candle_core::{CpuStorage, Result, Tensor, bail, quantized::QTensor};
 
 /// The embedding table of a GGUF file. On the CPU a row is dequantised when it is looked up, so the table takes the bytes that
 /// it has in the file; elsewhere the whole table is dequantised once.
