@@ -111,10 +111,11 @@ impl TokenProcessor {
         state.finished
     }
 
-    /// Tells the client how many of the prompt's tokens were not computed, with the next delta.
+    /// Tells the client how many of the prompt's tokens were not computed, with the first delta. A sequence that begins again
+    /// after it waited for blocks has sent that already.
     pub fn reused(&self, tokens: usize) {
         let mut state = lock(&self.state);
-        if state.is_first {
+        if state.is_first && state.sent.is_empty() {
             state.cached_tokens = Some(u32::try_from(tokens).unwrap_or(u32::MAX));
         }
     }
