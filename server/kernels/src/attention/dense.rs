@@ -174,6 +174,7 @@ impl Source for Strided<'_> {
             keys: [self.transposed.as_ptr(); GROUP_BLOCKS],
             values: [self.transposed.as_ptr(); GROUP_BLOCKS],
             stride: values.stride(),
+            next: [self.transposed.as_ptr(); GROUP_BLOCKS],
         };
         for (b, block) in blocks_of(first, span) {
             let target = &mut self.transposed[b * BLOCK * size..][..BLOCK * size];

@@ -97,6 +97,14 @@ pub fn paged_shared(q: &Tensor, cache: &Cache, scores: &Scores) -> Result<Tensor
     paged::attend(q, None, cache, scores, Machine::current())
 }
 
+/// Asks the system to back a pool of keys and values with huge pages, before it is used: the blocks of a sequence are
+/// scattered, and with pages of 4 KiB a decode step would wait for an address translation in each block.
+///
+/// Does nothing where the system has no such request, or refuses it.
+pub fn request_huge_pages(keys: &Tensor, values: &Tensor) -> Result<()> {
+    write::request_huge_pages(keys, values)
+}
+
 /// Copies the first `tokens` tokens of block `from` to block `to`, in a pool of keys and values with `kv_heads` heads.
 pub fn copy_block(
     keys: &Tensor,

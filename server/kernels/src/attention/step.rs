@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    GROUP_BLOCKS, PART, Scores,
+    BLOCK, GROUP_BLOCKS, PART, Scores,
     paged::{Run, Sizes},
     panel::{Compute, Extent, Panel, Row, Scaling, Source, blocks_of, cost, parts},
     parts::{Join, record},
@@ -207,12 +207,16 @@ impl<T: Stored> Source for Blocks<'_, T> {
     fn group(&mut self, first: usize, span: Span) -> Group<T> {
         let Step { keys, values, sizes, .. } = self.step;
         let [no_keys, no_values] = [keys, values].map(|pool| [pool.as_ptr(); GROUP_BLOCKS]);
-        let mut group = Group { keys: no_keys, values: no_values, stride: sizes.size };
+        let mut group = Group { keys: no_keys, values: no_values, stride: sizes.size, next: no_keys };
         for (b, block) in blocks_of(first, span) {
             let at = sizes.at(self.run.blocks[block], self.head);
             let end = at + sizes.block();
             group.keys[b] = keys[at..end].as_ptr();
             group.values[b] = values[at..end].as_ptr();
+        }
+        let next = self.run.blocks.get(first / BLOCK + GROUP_BLOCKS..).unwrap_or_default();
+        for (address, block) in group.next.iter_mut().zip(next) {
+            *address = keys.as_ptr().wrapping_add(sizes.at(*block, self.head));
         }
         group
     }

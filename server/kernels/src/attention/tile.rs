@@ -9,7 +9,7 @@ use half::f16;
 
 use super::{BLOCK, GROUP, GROUP_BLOCKS};
 use crate::elementwise::{
-    lanes::Lanes,
+    lanes::{Lanes, prefetch},
     math::{power_of_two, tanh},
 };
 
@@ -50,6 +50,8 @@ pub(super) struct Group<T> {
     pub values: [*const T; GROUP_BLOCKS],
     /// Values from a token's row to the next.
     pub stride: usize,
+    /// The keys that are read next, probably: blocks of the group that follows, or any addresses.
+    pub next: [*const T; GROUP_BLOCKS],
 }
 
 /// The tokens of a group that some row of a tile attends to, as offsets in the group; not empty.
@@ -84,23 +86,25 @@ pub(super) unsafe fn score<V: Lanes, T: Element, const R: usize>(
         // A block outside the span may be unreadable. Its neighbour stands in; nobody reads these scores.
         let keys = std::array::from_fn(|b| group.keys[b.clamp(blocks.start, blocks.end - 1)]);
         // SAFETY: the caller's promise.
-        unsafe { score_blocks::<V, T, R, GROUP_BLOCKS>(queries, keys, size, scores) };
+        unsafe { score_blocks::<V, T, R, GROUP_BLOCKS>(queries, (keys, group.values), size, scores) };
         return;
     }
     for b in blocks {
         // SAFETY: the caller's promise; block `b` of a row's scores lies `b * BLOCK` behind its first.
-        unsafe { score_blocks::<V, T, R, 1>(queries, [group.keys[b]], size, scores.add(b * BLOCK)) };
+        unsafe {
+            score_blocks::<V, T, R, 1>(queries, ([group.keys[b]], [group.values[b]]), size, scores.add(b * BLOCK))
+        };
     }
 }
 
-/// Products of `R` queries and the keys of `C` blocks.
+/// Products of `R` queries and the keys of `C` blocks. Prefetches the blocks' values.
 ///
 /// # Safety
 /// As [`score`].
 #[inline(always)]
 unsafe fn score_blocks<V: Lanes, T: Element, const R: usize, const C: usize>(
     queries: *const f32,
-    keys: [*const T; C],
+    (keys, values): ([*const T; C], [*const T; C]),
     size: usize,
     scores: *mut f32,
 ) {
@@ -112,6 +116,7 @@ unsafe fn score_blocks<V: Lanes, T: Element, const R: usize, const C: usize>(
             let mut key = [V::splat(0.0); C];
             for c in 0..C {
                 key[c] = T::lanes::<V>(keys[c].add(i * BLOCK));
+                prefetch(values[c].wrapping_add(i * BLOCK));
             }
             for r in 0..R {
                 let query = V::splat(*queries.add(i * R + r));
@@ -230,7 +235,8 @@ unsafe fn masked<V: Lanes>(score: V, mask: *const f32, from: usize, to: usize) -
     }
 }
 
-/// Multiplies the sums of `R` rows by their factors and adds the weighted values of the tokens in `span`.
+/// Multiplies the sums of `R` rows by their factors and adds the weighted values of the tokens in `span`. Prefetches the
+/// keys of the group that follows.
 ///
 /// `weights[r * GROUP..]` are row `r`'s weights, `sums[r * size..]` its `size` sums.
 ///
@@ -284,10 +290,12 @@ unsafe fn mix_columns<V: Lanes, T: Element, const R: usize, const C: usize>(
         for b in span.blocks() {
             let (first, last) = (span.from.max(b * BLOCK), span.to.min((b + 1) * BLOCK));
             let mut values = group.values[b].add((first - b * BLOCK) * group.stride + column);
+            let mut next = group.next[b].wrapping_add((first - b * BLOCK) * size + column);
             for t in first..last {
                 let mut value = [V::splat(0.0); C];
                 for c in 0..C {
                     value[c] = T::lanes::<V>(values.add(c * BLOCK));
+                    prefetch(next.wrapping_add(c * BLOCK));
                 }
                 for r in 0..R {
                     let weight = V::splat(*weights.add(r * GROUP + t));
@@ -296,6 +304,7 @@ unsafe fn mix_columns<V: Lanes, T: Element, const R: usize, const C: usize>(
                     }
                 }
                 values = values.wrapping_add(group.stride);
+                next = next.wrapping_add(size);
             }
         }
         for r in 0..R {

@@ -55,6 +55,42 @@ fn put<T: Stored>(offset: usize, (key, value): (&[f32], &[f32]), (keys, values):
     }
 }
 
+/// See [`super::request_huge_pages`].
+pub(super) fn request_huge_pages(keys: &Tensor, values: &Tensor) -> Result<()> {
+    match keys.dtype() {
+        DType::F32 => with_pools::<f32>(keys, values, |keys, values| {
+            advise(keys);
+            advise(values);
+            Ok(())
+        }),
+        DType::F16 => with_pools::<f16>(keys, values, |keys, values| {
+            advise(keys);
+            advise(values);
+            Ok(())
+        }),
+        other => bail!("attention: a cache of {other:?} is not supported"),
+    }
+}
+
+/// Asks for huge pages for the whole pages of some memory.
+fn advise<T>(memory: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: sysconf reads a constant of the system.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let range = memory.as_mut_ptr_range();
+        let (from, to) = (range.start.addr().next_multiple_of(page), range.end.addr() / page * page);
+        if from < to {
+            let first = range.start.cast::<libc::c_void>().with_addr(from);
+            // SAFETY: the pages lie within `memory`, and the advice does not change what they hold. If the system refuses it,
+            // small pages remain.
+            unsafe { libc::madvise(first, to - from, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
+}
+
 /// See [`super::copy_block`].
 pub(super) fn copy_block(
     keys: &Tensor,
