@@ -18,6 +18,9 @@ use crate::{
 /// What a response's creation depends on beside the request: the connection that sent the request.
 #[derive(Debug, Clone)]
 pub struct Caller {
+    /// The id of the response, if a new one is created. The connection knows it beforehand, so that it tells a turn that it
+    /// begins from the turns of others.
+    pub new_response_id: String,
     /// The latest response of the connection with `store: false`, the only such response that the request may continue.
     pub own_unstored_response: Option<String>,
     /// What happens to the generation when the connection ends.
@@ -27,7 +30,11 @@ pub struct Caller {
 impl Caller {
     /// A client that cannot resume: HTTP, and sockets without the extensions.
     pub fn without_resume() -> Self {
-        Self { own_unstored_response: None, on_disconnect: OnDisconnect::Cancel }
+        Self::new(None, OnDisconnect::Cancel)
+    }
+
+    pub fn new(own_unstored_response: Option<String>, on_disconnect: OnDisconnect) -> Self {
+        Self { new_response_id: format!("resp_{}", random_hex()), own_unstored_response, on_disconnect }
     }
 }
 
@@ -65,8 +72,10 @@ impl Generations {
         let own_unstored = caller.own_unstored_response.as_deref();
         self.resolve(tenant, create.conversation.as_deref(), own_unstored, &mut create.input).await?;
         self.expand(tenant, &mut create, &model.id).await?;
-        let on_disconnect = if create.background { OnDisconnect::Continue } else { caller.on_disconnect };
-        let header = header(tenant, create, &model, on_disconnect);
+        let mut header = header(tenant, create, &model, &caller);
+        if header.create.background {
+            header.on_disconnect = OnDisconnect::Continue;
+        }
         if let Some(conversation) = &header.create.conversation {
             let place = self.enter(tenant, conversation, &header.id).await?;
             return self.start_turn(header, place).await;
@@ -96,7 +105,7 @@ impl Generations {
         let own_unstored = caller.own_unstored_response.as_deref();
         self.resolve(tenant, create.conversation.as_deref(), own_unstored, &mut create.input).await?;
         self.expand(tenant, &mut create, &model.id).await?;
-        let header = header(tenant, create, &model, caller.on_disconnect);
+        let header = header(tenant, create, &model, &caller);
         let history = match &header.create.conversation {
             Some(conversation) => self.items_before(tenant, conversation, &header).await?,
             None => self.history(tenant, header.create.previous_response_id.as_deref(), own_unstored).await?,
@@ -106,11 +115,11 @@ impl Generations {
 }
 
 /// The header of a response to be, without its prompt.
-fn header(tenant: &str, mut create: Create, model: &ModelInfo, on_disconnect: OnDisconnect) -> Header {
+fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) -> Header {
     complete(&mut create, model.sampling);
     Header {
         version: LOG_VERSION,
-        id: format!("resp_{}", random_hex()),
+        id: caller.new_response_id.clone(),
         tenant: tenant.to_owned(),
         created_at: unix_seconds(),
         model: model.id.clone(),
@@ -125,7 +134,7 @@ fn header(tenant: &str, mut create: Create, model: &ModelInfo, on_disconnect: On
         left_out: LeftOut::default(),
         holding: Default::default(),
         sharing: None,
-        on_disconnect,
+        on_disconnect: caller.on_disconnect,
     }
 }
 

@@ -42,6 +42,16 @@ async fn asked(app: &App, id: &str) -> Vec<String> {
     data.map(|item| item["content"][0]["text"].as_str().unwrap_or("an item").to_owned()).collect()
 }
 
+/// The id of the next response that is created.
+async fn created(client: &mut Client) -> String {
+    loop {
+        let event = client.event().await;
+        if kind(&event) == "response.created" {
+            return event["response"]["id"].as_str().expect("an id").to_owned();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_steered_response_ends_and_its_successor_goes_on() {
     let app = spawn_app(&LONG);
@@ -73,26 +83,37 @@ async fn a_steered_response_ends_and_its_successor_goes_on() {
 
 #[tokio::test]
 async fn several_inputs_are_committed_in_order_by_one_successor() {
+    let app = spawn_app(&LONG);
+    // The first input ends the response; the second must come before that.
+    for _ in 0..50 {
+        let (mut client, mut log) = begun(&app, json!({})).await;
+        for input in ["one", "two"] {
+            steer(&mut client, &log.id(), json!(input)).await;
+        }
+        let answers = [answer(&mut client, &mut log).await, answer(&mut client, &mut log).await];
+        let [first, second] = answers.each_ref().map(kind);
+        assert_eq!(first, "response.steer.accepted");
+        if second == "response.steer.accepted" {
+            client.rest(&mut log).await;
+            assert_eq!(asked(&app, &created(&mut client).await).await, ["one", "two"]);
+            return;
+        }
+        assert_eq!(answers[1]["error"]["code"], "response_already_completed");
+    }
+    panic!("no second input came before the response ended");
+}
+
+#[tokio::test]
+async fn a_response_that_waits_is_steered_at_once() {
     let app = spawn_app(&["engine.max_running=1", LONG[0], LONG[1]]);
     let (mut client, mut log) = begun(&app, json!({})).await;
-    // This one waits, and is steered while it waits.
     let mut second = Client::plain(&app).await;
     second.create(json!({})).await;
     let id = second.event_of("response.queued").await["response"]["id"].as_str().expect("an id").to_owned();
-    for input in ["one", "two"] {
-        steer(&mut second, &id, json!(input)).await;
-    }
+    steer(&mut second, &id, json!("one")).await;
     let mut waiting = EventLog::default();
-    for _ in 0..2 {
-        assert_eq!(kind(&answer(&mut second, &mut waiting).await), "response.steer.accepted");
-    }
-    let next = loop {
-        let event = second.event().await;
-        if kind(&event) == "response.created" {
-            break event["response"]["id"].as_str().expect("an id").to_owned();
-        }
-    };
-    assert_eq!(asked(&app, &next).await, ["one", "two"]);
+    assert_eq!(kind(&answer(&mut second, &mut waiting).await), "response.steer.accepted");
+    assert_eq!(asked(&app, &created(&mut second).await).await, ["one"]);
     steer(&mut client, &log.id(), json!("stop")).await;
     client.rest(&mut log).await;
 }

@@ -260,8 +260,8 @@ impl Connection {
         steers: &[Pending],
     ) -> Result<Option<CreatedResponse>, Gone> {
         let (store, previous) = (create.store, create.previous_response_id.clone());
-        let caller =
-            Caller { own_unstored_response: self.unstored.borrow().clone(), on_disconnect: self.on_disconnect() };
+        let caller = Caller::new(self.unstored.borrow().clone(), self.on_disconnect());
+        self.turns.follow(&caller.new_response_id);
         let conversation = create.conversation.clone();
         let created = match self.edge.generations.create(&self.tenant, create, caller).await {
             Ok(created) => created,
