@@ -57,8 +57,11 @@ pub(crate) trait Vectors: 'static {
     unsafe fn prefetch(at: *const u8);
 }
 
-/// How far ahead of their use weights are prefetched.
+/// How far ahead of their use weights are prefetched, in bytes, if they have 8 bits or are multiplied with more than [`FEW`]
+/// rows. The processor's own prefetching is faster for fewer bits and rows.
 const AHEAD: usize = 4096;
+/// See [`AHEAD`].
+const FEW: usize = 4;
 
 /// Computes a call for M rows. P vectors of a tile are computed at once; P times the lanes divides 16.
 ///
@@ -118,7 +121,7 @@ unsafe fn blocks<V: Vectors, K: Kind, const M: usize, const P: usize>(
         // SAFETY: as the caller vouches.
         unsafe { block::<V, K, M>(unit, slot, panel, lane, sums) };
     }
-    if M <= 2 {
+    if K::BITS == 8 || M > FEW {
         for line in 0..K::BITS {
             // SAFETY: a prefetch may have any address.
             unsafe { V::prefetch(unit.wrapping_add(K::SCALES.head() + (slot * K::BITS + line) * 64 + AHEAD)) };
