@@ -1,14 +1,21 @@
-//! Whether the same seed and prompt give the same tokens: alone and among 31 others, and when an output is cut and
-//! continued by its token ids. Prints the shares and what differs, and writes JSON where `--json FILE` says.
+//! Whether the same seed and prompt give the same tokens and log-probabilities: alone, among 31 others (so that long prompts are
+//! computed in pieces), from cached keys and values, and when an output is cut and continued by its token ids. Prints the shares
+//! and what differs, and writes JSON where `--json FILE` says.
 //!
-//! Each generation is of a tenant of its own, so that its prompt is computed anew; with `--reuse` all share one, so that keys and
-//! values computed for other outputs take part.
+//! Each generation is of a tenant of its own, so that its prompt is computed anew, but for the ones that read the cache; with
+//! `--reuse` all share one tenant, so that keys and values computed for other outputs take part.
 //!
 //! ```text
-//! cargo run --release --example determinism -- [--prompts 100] [--cuts 200] [--tokens 48] [--reuse] [--json FILE]
+//! cargo run --release --example determinism -- [--prompts 200] [--cuts 200] [--tokens 48] [--reuse] [--json FILE]
 //! ```
 
-use std::{path::PathBuf, sync::atomic::AtomicUsize, sync::atomic::Ordering::Relaxed};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use caudal_server::engine::{
     Engine, Finish, GenerateRequest, Logprobs, Message, Prompt, Role, Sampling,
@@ -66,7 +73,10 @@ struct Bench {
 
 impl Bench {
     fn request(&self, number: usize) -> anyhow::Result<GenerateRequest> {
-        let text = ASKED[number % ASKED.len()].replace("{}", &(number * 37 % 1000).to_string());
+        let asked = ASKED[number % ASKED.len()].replace("{}", &(number * 37 % 1000).to_string());
+        // From none to some 700 tokens before the question.
+        let before: Vec<String> = (0..number % 8 * 25).map(|n| format!("Note {}.", n * number % 1000)).collect();
+        let text = format!("{} {asked}", before.join(" "));
         let tenant = if self.args.reuse { 0 } else { self.tenants.fetch_add(1, Relaxed) };
         Ok(GenerateRequest {
             prompt: self.engine.tokenize("bench", &Prompt::of(vec![Message::text(Role::User, text)]))?,
@@ -94,14 +104,21 @@ impl Bench {
         Ok(output)
     }
 
-    /// The share of prompts whose tokens are the same alone as among 31 others.
+    /// The share of prompts whose tokens are the same alone as from the cache and as among 31 others.
     async fn under_load(&self) -> anyhow::Result<Value> {
-        let (mut same, mut differ) = (0, Vec::new());
+        let (mut same, mut cached, mut differ) = (0, 0, Vec::new());
         let numbers: Vec<usize> = (0..self.args.prompts).collect();
         for numbers in numbers.chunks(TOGETHER) {
             let mut alone = Vec::new();
             for number in numbers {
-                alone.push(self.run(self.request(*number)?).await?);
+                let request = self.request(*number)?;
+                let computed = self.run(request.clone()).await?;
+                let again = self.run(request).await?;
+                match difference(&computed.tokens, &computed.logprobs, &again.tokens, &again.logprobs) {
+                    None => cached += 1,
+                    Some(where_) => differ.push(json!({"prompt": number, "cached": where_})),
+                }
+                alone.push(computed);
             }
             // The last chunk is filled up: each is always one of 32.
             let filled = numbers.iter().copied().chain(10_000..).take(TOGETHER);
@@ -114,9 +131,10 @@ impl Bench {
                 }
             }
         }
+        println!("alone and from the cache: {cached} of {} the same", self.args.prompts);
         println!("alone and among 31 others: {same} of {} the same", self.args.prompts);
         differ.iter().for_each(|one| println!("  {one}"));
-        Ok(json!({"prompts": self.args.prompts, "same": same, "differ": differ}))
+        Ok(json!({"prompts": self.args.prompts, "cached_same": cached, "same": same, "differ": differ}))
     }
 
     /// The share of outputs that go on identically after a cut; and that nothing is lost or repeated at any.
@@ -132,34 +150,29 @@ impl Bench {
             let mut cut = Vec::new();
             for (n, outcome) in wholes.await.into_iter().enumerate() {
                 let (request, whole) = outcome?;
+                let whole = Arc::new(whole);
                 let places = whole.tokens.len().saturating_sub(1);
                 for draw in 0..3u64.min(places as u64) {
                     // Any odd constants do: places that look random and are the same in every run.
                     let at = 1 + ((number + n) as u64 * 7919 + draw * 104_729) as usize % places;
                     let fresh = self.request(20_000 + number + n)?.tenant;
                     let output = whole.tokens[..at].to_vec();
-                    let shown = whole.text.clone();
-                    cut.push((
-                        GenerateRequest { output, tenant: fresh, ..request.clone() },
-                        whole.tokens.clone(),
-                        shown,
-                        at,
-                    ));
+                    cut.push((GenerateRequest { output, tenant: fresh, ..request.clone() }, whole.clone(), at));
                 }
             }
             number += TOGETHER;
             cut.truncate(left);
             left -= cut.len();
             let rests = join_all(cut.iter().map(|(request, ..)| self.run(request.clone())));
-            for ((request, whole, text, at), rest) in cut.iter().zip(rests.await) {
+            for ((request, whole, at), rest) in cut.iter().zip(rests.await) {
                 let rest = rest?;
                 let seed = request.sampling.seed;
                 let ended = rest.finish == Some(Finish::Stop);
                 if !ended && at + rest.tokens.len() != self.args.tokens as usize {
                     broken.push(json!({"seed": seed, "cut": at, "continued": rest.tokens.len()}));
                 }
-                match difference(&whole[*at..], &[], &rest.tokens, &rest.logprobs) {
-                    None if text.ends_with(&rest.text) => same += 1,
+                match difference(&whole.tokens[*at..], &whole.logprobs[*at..], &rest.tokens, &rest.logprobs) {
+                    None if whole.text.ends_with(&rest.text) => same += 1,
                     None => broken.push(json!({"seed": seed, "cut": at, "text": rest.text})),
                     Some(where_) => differ.push(json!({"seed": seed, "cut": at, "differs": where_})),
                 }
@@ -177,10 +190,11 @@ impl Bench {
 
 /// Where two outputs part, and how likely each found the tokens there.
 fn difference(a: &[u32], a_said: &[Logprobs], b: &[u32], b_said: &[Logprobs]) -> Option<Value> {
-    if a == b && (a_said == b_said || a_said.is_empty()) {
+    if a == b && a_said == b_said {
         return None;
     }
-    let at = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let said_same = a_said.iter().zip(b_said).take_while(|(a, b)| a == b).count();
+    let at = a.iter().zip(b).take_while(|(a, b)| a == b).count().min(said_same);
     let said =
         |said: &[Logprobs]| said.get(at).map(|said| json!({"picked": said.token.logprob, "top": said.top[0].logprob}));
     // How far the likelihoods had moved before the choice did.
