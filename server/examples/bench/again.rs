@@ -1,15 +1,15 @@
-//! A prompt that is asked again, as a user does who wants another answer: sampled anew, on a slot that has the first one.
+//! A prompt that is asked again, as a user does who wants another answer: sampled anew, after the first one's keys and values.
 
 use caudal_server::engine::{GenerateRequest, Message, Role, Sampling};
 
-use crate::{Args, Figure, direct, median};
+use crate::{Figure, direct, median};
 
 /// Rivers that make about 800 tokens.
 const WORDS: usize = 172;
 const REPLY: u32 = 48;
 const TIMES: u64 = 20;
 
-pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
+pub async fn rows() -> anyhow::Result<Vec<Figure>> {
     let engine = crate::engine().await?;
     let long: String = (0..WORDS).map(|n| format!("{n} rivers ")).collect();
     let long = long + "Invent a name for one of these rivers, and say where it flows.";

@@ -1,5 +1,5 @@
 //! A thousand replies that are cancelled or left by their client, one after another and at every moment, beside a stream:
-//! how long the stream stands still, and whether every slot is free after them.
+//! how long the stream stands still, and whether every place is free after them.
 
 use std::{net::SocketAddr, sync::Arc};
 

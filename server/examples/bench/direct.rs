@@ -1,4 +1,4 @@
-//! The direct of slots driven directly.
+//! The engine, driven directly.
 
 use std::time::{Duration, Instant};
 

@@ -6,6 +6,7 @@
 //! ```
 
 mod again;
+mod bound;
 mod cancels;
 mod direct;
 mod memory;
@@ -61,6 +62,8 @@ enum Rows {
     Again,
     /// Four streams while a long prompt is read beside them.
     Prefill,
+    /// A chat that is held to a schema beside plain ones.
+    Bound,
     /// A stream beside clients that leave.
     Cancels,
     /// Memory after many chats and conversations.
@@ -99,9 +102,10 @@ async fn main() -> anyhow::Result<()> {
         let figures = match group {
             Rows::Speed => speed::rows(&args, &mut report).await?,
             Rows::Turns => turns::rows(&args, &mut report).await?,
-            Rows::Shared => shared::rows(&args).await?,
-            Rows::Again => again::rows(&args).await?,
-            Rows::Prefill => prefill::rows(&args).await?,
+            Rows::Shared => shared::rows().await?,
+            Rows::Again => again::rows().await?,
+            Rows::Prefill => prefill::rows().await?,
+            Rows::Bound => bound::rows(&args).await?,
             Rows::Cancels => cancels::rows(&args).await?,
             Rows::Memory => memory::rows(&args, &mut report).await?,
         };

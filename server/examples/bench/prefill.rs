@@ -6,7 +6,7 @@ use std::time::Duration;
 use caudal_server::engine::{Message, Role, mistral::MistralEngine};
 use futures::future::{join, join_all};
 
-use crate::{Args, Figure, Stream, direct};
+use crate::{Figure, Stream, direct};
 
 const STREAMS: usize = 4;
 /// Rivers that make about a thousand tokens.
@@ -22,7 +22,7 @@ fn longest(streams: &[Stream]) -> Duration {
     streams.iter().map(Stream::longest_gap).max().unwrap_or_default()
 }
 
-pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
+pub async fn rows() -> anyhow::Result<Vec<Figure>> {
     let engine = crate::engine().await?;
     let quiet = longest(&streams(&engine, "Quiet", 96).await?);
     let long: String = (0..WORDS).map(|n| format!("{n} rivers ")).collect();

@@ -1,15 +1,15 @@
-//! Chats that begin with the same long instructions: a slot reads them once.
+//! Chats that begin with the same long instructions: they are read once.
 
 use caudal_server::engine::{Message, Role};
 use futures::future::try_join_all;
 
-use crate::{Args, Figure, direct, median};
+use crate::{Figure, direct, median};
 
 /// Sentences of the instructions.
 const SENTENCES: usize = 40;
 const CHATS: usize = 16;
 
-pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
+pub async fn rows() -> anyhow::Result<Vec<Figure>> {
     let engine = crate::engine().await?;
     let rule = |n| format!("Rule {n}: answer briefly and politely, and never speak of the weather on day {n}.");
     let instructions: String = (1..=SENTENCES).map(|n| rule(n) + " ").collect();
@@ -22,7 +22,7 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     for chat in 0..CHATS {
         later.push(say(format!("{chat} is my number. What is yours?")).await?.first.as_secs_f64());
     }
-    // Many at once come to every slot; after that each has read them.
+    // All have read the instructions after the first crowd.
     try_join_all((0..CHATS).map(|n| say(format!("First {n}. Who are you?")))).await?;
     let crowd = try_join_all((0..CHATS).map(|n| say(format!("Then {n}. Who are you?")))).await?;
     let crowd = crowd.into_iter().map(|reply| reply.first.as_secs_f64()).collect();

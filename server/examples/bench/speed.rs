@@ -1,4 +1,4 @@
-//! Tokens a second: the direct of slots driven directly; the whole server over its WebSocket, on that same direct; and bare
+//! Tokens a second: the engine driven directly; the whole server over its WebSocket, on that same engine; and bare
 //! mistral.rs as its README uses it, on the model file as published. And what the server adds to the time to first token.
 
 use std::{

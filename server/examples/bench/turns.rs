@@ -1,9 +1,9 @@
 //! Time to first token over ten turns of a conversation, with nothing else to do and while other chats keep the engine busy. Its
-//! KV is on one slot; every turn adds a question to what is there.
+//! keys and values are cached; every turn adds a question to them.
 
 use std::{sync::Arc, time::Duration};
 
-use caudal_server::engine::{Engine, Message, Role, mistral::MistralEngine};
+use caudal_server::engine::{Message, Role, mistral::MistralEngine};
 use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
