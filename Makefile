@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 CAUDAL := $(RELEASE)/caudal
 
-.PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check stack chaos bench clean tools
+.PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check stack chaos bench gpu-check clean tools
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -81,6 +81,9 @@ chaos: build ## Two minutes of faults against the stack while clients stream thr
 
 bench: build ## Ratios against the bare engine, load, latency; prints tables, writes bench/*.json
 	@bash tests/bench.sh
+
+gpu-check: patches ## Build for CUDA and pack what a machine with a GPU needs to check and measure the engine
+	@bash tests/gpu/pack.sh
 
 clean: ## Remove what was built
 	@rm -rf $(CARGO_TARGET_DIR) client-ts/node_modules client-ts/dist client-ts/chat/dist
