@@ -12,6 +12,11 @@ const HEADS: u64 = 4;
 const KV_HEADS: u64 = 2;
 const FEED_FORWARD: u64 = 512;
 const CONTEXT: u32 = 2048;
+/// Types of tensors.
+const F32: u32 = 0;
+const Q8_0: u32 = 8;
+/// Values of a block of Q8_0.
+const QUANTISED: usize = 32;
 /// Tensors begin at multiples of so many bytes.
 const ALIGNMENT: usize = 32;
 
@@ -125,24 +130,36 @@ impl Family {
             text(&mut out, name);
             out.extend((shape.len() as u32).to_le_bytes());
             shape.iter().for_each(|length| out.extend(length.to_le_bytes()));
-            // f32.
-            out.extend(0u32.to_le_bytes());
+            let (kind, bytes) = self.kind(shape);
+            out.extend(kind.to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
-            offset += (shape.iter().product::<u64>() as usize * 4).next_multiple_of(ALIGNMENT);
+            offset += bytes.next_multiple_of(ALIGNMENT);
         }
         out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
         let begin = out.len();
         for (seed, (name, shape)) in (1..).zip(&tensors) {
             let mut random = Random(seed);
-            for _ in 0..shape.iter().product::<u64>() {
-                let value = if name.ends_with("norm.weight") { 1.0 } else { random.next() * scale(name) };
-                out.extend(value.to_le_bytes());
+            let mut next = || if name.ends_with("norm.weight") { 1.0 } else { random.next() * scale(name) };
+            let values: Vec<f32> = (0..shape.iter().product::<u64>()).map(|_| next()).collect();
+            match self.kind(shape).0 {
+                Q8_0 => values.chunks(QUANTISED).for_each(|block| quantise(&mut out, block)),
+                _ => values.iter().for_each(|value| out.extend(value.to_le_bytes())),
             }
             let end = begin + (out.len() - begin).next_multiple_of(ALIGNMENT);
             out.resize(end, 0);
         }
         fs::File::create(&path)?.write_all(&out)?;
         Ok(path)
+    }
+
+    /// The type of a tensor and its bytes. Matrices of Phi-3 are quantised: mistral.rs 0.8.1 reads no others.
+    fn kind(self, shape: &[u64]) -> (u32, usize) {
+        let values = shape.iter().product::<u64>() as usize;
+        if self == Self::Phi3 && shape.len() == 2 {
+            (Q8_0, values / QUANTISED * (2 + QUANTISED))
+        } else {
+            (F32, values * 4)
+        }
     }
 
     /// The texts of the tokens and their types.
@@ -245,6 +262,13 @@ impl Family {
         }
         tensors.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect()
     }
+}
+
+/// Writes a block of Q8_0: its step, 2^-7 in half precision, and the values in steps.
+fn quantise(out: &mut Vec<u8>, block: &[f32]) {
+    let step_exponent = 7u16;
+    out.extend(((15 - step_exponent) << 10).to_le_bytes());
+    out.extend(block.iter().map(|value| (value * 128.0).round() as i8 as u8));
 }
 
 /// Spreads the logits, so that the likeliest token is clear.

@@ -8,6 +8,7 @@
 //! | `team` | the threads that compute, and how work is shared among them |
 //! | `isa` | which instruction set this process uses |
 //! | `product` | products of quantised weights |
+//! | `dense` | products of other weights |
 //! | `attention` | attention, dense and over the paged cache |
 //! | `elementwise` | norms, activations, rotary embeddings |
 //! | `embedding` | embedding tables that stay quantised |
@@ -16,6 +17,7 @@
 //! This is the only crate of the workspace with `unsafe`. Each use states why it is sound.
 
 pub mod attention;
+pub mod dense;
 pub mod elementwise;
 mod embedding;
 pub mod isa;

@@ -57,6 +57,12 @@ impl Gguf {
                 ARCHITECTURES.join(", ")
             ));
         }
+        if let Some((weight, dtype)) = dense_weight(&content, &architecture) {
+            return Err(format!(
+                "{shown} has the weight `{weight}` in {dtype}, and of the architecture `{architecture}` the engine reads \
+                 quantised weights only: quantise the file, for example to Q8_0 with `llama-quantize`"
+            ));
+        }
         let template = text("tokenizer.chat_template").ok_or_else(|| {
             format!(
                 "{shown} has no chat template (`tokenizer.chat_template`), so messages cannot be rendered for it: use an \
@@ -143,6 +149,17 @@ fn integer(value: &Value) -> Option<u64> {
         Value::Array(all) => all.first().and_then(integer),
         other => other.to_u64().ok(),
     }
+}
+
+/// A weight that mistral.rs 0.8.1 would panic at: `quantized_{phi2,phi3,starcoder2}.rs` take products of quantised weights only.
+fn dense_weight<'a>(content: &'a Content, architecture: &str) -> Option<(&'a String, &'static str)> {
+    if !["phi2", "phi3", "starcoder2"].contains(&architecture.to_ascii_lowercase().as_str()) {
+        return None;
+    }
+    let is_dense = |dtype| matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+    let layers = content.tensor_infos.iter().filter(|(at, _)| at.starts_with("blk.") && at.ends_with(".weight"));
+    let mut dense = layers.filter(|(_, info)| info.shape.dims().len() == 2 && is_dense(info.ggml_dtype));
+    dense.next().map(|(weight, info)| (weight, name(info.ggml_dtype)))
 }
 
 /// The type that most of the weights have.

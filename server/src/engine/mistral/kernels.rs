@@ -9,6 +9,7 @@ use candle_core::{
 };
 use caudal_kernels::{
     attention::{self, Cache},
+    dense,
     elementwise::{self, Activation},
     product, team,
 };
@@ -18,6 +19,7 @@ pub fn install(threads: usize) {
     team::set_size(threads);
     HOOKS.get_or_init(|| Hooks {
         pack,
+        matmul: dense::product,
         embedding: |table| {
             let table = caudal_kernels::Embedding::new(table)?;
             Ok(Embedding(Arc::new(move |ids| table.forward(ids))))

@@ -117,6 +117,15 @@ fn what_is_wrong_is_said_before_anything_is_loaded() {
     says(named(&gguf), &["architecture `bert`", "qwen3"]);
     header("llama", false);
     says(named(&gguf), &["no chat template"]);
+    let phi = caudal_tests::tiny::Family::Phi3.write(&temp).unwrap();
+    let mut content = gguf_file::Content::read(&mut fs::File::open(&phi).unwrap()).unwrap();
+    let mut metadata: Vec<_> = content.metadata.drain().collect();
+    metadata.retain(|(key, _)| key.starts_with("general.") || key == "tokenizer.chat_template");
+    let dense = candle_core::Tensor::zeros((4, 4), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    let dense = candle_core::quantized::QTensor::quantize(&dense, candle_core::quantized::GgmlDType::F16).unwrap();
+    let metadata: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    gguf_file::write(&mut fs::File::create(&gguf).unwrap(), &metadata, &[("blk.0.attn_qkv.weight", &dense)]).unwrap();
+    says(named(&gguf), &["blk.0.attn_qkv.weight", "F16", "phi3", "llama-quantize"]);
     header("llama", true);
     says(ModelSettings { sha256: "00".into(), ..named(&gguf) }, &["x.gguf", "sha256", "00"]);
     says(ModelSettings { isq: "Q8_0".into(), ..named(&gguf) }, &["isq", "GGUF"]);

@@ -2,6 +2,7 @@
 
 mod bits;
 mod cache;
+mod families;
 mod faults;
 mod grammar;
 mod logprobs;
