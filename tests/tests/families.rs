@@ -3,7 +3,10 @@
 
 use std::{fs, path::PathBuf};
 
-use caudal_tests::{App, Client, EventLog, Setup, http, tiny::Family};
+use caudal_tests::{
+    App, Client, EventLog, Setup, http,
+    tiny::{self, Family},
+};
 use serde_json::{Value, json};
 
 const SCRIPTS: &str = "the river, 12345 \t\n\n x 日本語 שלום عالم 🙂🙃👩\u{200d}👩\u{200d}👧🇵🇹 naïve  a   b ";
@@ -12,6 +15,7 @@ const SCRIPTS: &str = "the river, 12345 \t\n\n x 日本語 שלום عالم �
 struct Server {
     app: App,
     folder: PathBuf,
+    ids: Vec<String>,
 }
 
 impl Drop for Server {
@@ -23,19 +27,17 @@ impl Drop for Server {
 fn server() -> Server {
     let folder = std::env::temp_dir().join(format!("caudal-families-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
-    let models: Vec<String> = Family::ALL
+    let mut files: Vec<(String, PathBuf)> = Family::ALL
         .iter()
-        .map(|family| {
-            let file = family.write(&folder).expect("a model");
-            format!("{{id=\"{}\", model=\"{}\"}}", id(*family), file.display())
-        })
+        .map(|family| (format!("{family:?}").to_lowercase(), family.write(&folder).expect("a model")))
         .collect();
+    tiny::write_gemma(&folder.join("gemma")).expect("a model");
+    files.push(("gemma".into(), folder.join("gemma")));
+    let models: Vec<String> =
+        files.iter().map(|(id, file)| format!("{{id=\"{id}\", model=\"{}\"}}", file.display())).collect();
+    let ids = files.into_iter().map(|(id, _)| id).collect();
     let app = Setup::real().set(&[&format!("engine.models=[{}]", models.join(", ")), "engine.kv_mb=64"]).spawn();
-    Server { app, folder }
-}
-
-fn id(family: Family) -> String {
-    format!("{family:?}").to_lowercase()
+    Server { app, folder, ids }
 }
 
 fn weather() -> Value {
@@ -44,8 +46,8 @@ fn weather() -> Value {
 }
 
 /// A request to a family's model that samples from all of its tokens.
-fn ask(family: Family, input: Value, more: Value) -> Value {
-    let mut fields = json!({"model": id(family), "input": input, "temperature": 1, "seed": 5, "max_output_tokens": 48});
+fn ask(model: &str, input: Value, more: Value) -> Value {
+    let mut fields = json!({"model": model, "input": input, "temperature": 1, "seed": 5, "max_output_tokens": 48});
     if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
         fields.extend(more);
     }
@@ -69,31 +71,31 @@ async fn whole(app: &App, client: &mut Client, fields: Value) -> EventLog {
 async fn every_family_answers_what_clients_send() {
     let server = server();
     let app = &server.app;
-    for family in Family::ALL {
-        eprintln!("{family:?}");
+    for model in &server.ids {
+        eprintln!("{model}");
         let client = &mut Client::plain(app).await;
-        texts(app, client, family).await;
-        stops(app, family).await;
-        likelihoods(app, client, family).await;
-        forced_calls(app, client, family).await;
-        histories(app, client, family).await;
-        schemas(app, client, family).await;
-        cancelled_turns(app, family).await;
+        texts(app, client, model).await;
+        stops(app, model).await;
+        likelihoods(app, client, model).await;
+        forced_calls(app, client, model).await;
+        histories(app, client, model).await;
+        schemas(app, client, model).await;
+        cancelled_turns(app, model).await;
     }
 }
 
-async fn texts(app: &App, client: &mut Client, family: Family) {
-    let log = whole(app, client, ask(family, json!(SCRIPTS), json!({}))).await;
-    let again = whole(app, client, ask(family, json!(SCRIPTS), json!({"cache": {"mode": "off"}}))).await;
+async fn texts(app: &App, client: &mut Client, model: &str) {
+    let log = whole(app, client, ask(model, json!(SCRIPTS), json!({}))).await;
+    let again = whole(app, client, ask(model, json!(SCRIPTS), json!({"cache": {"mode": "off"}}))).await;
     assert_eq!((log.text(), log.usage("output_tokens")), (again.text(), again.usage("output_tokens")));
     // A prompt of every byte has a token for each at most, and the template's.
     let tokens = log.usage("input_tokens");
     assert!(tokens > 20 && tokens < 200 + SCRIPTS.len() as u64, "{tokens}");
 }
 
-async fn stops(app: &App, family: Family) {
+async fn stops(app: &App, model: &str) {
     let chat = async |stop: Value| {
-        let body = json!({"model": id(family), "messages": [{"role": "user", "content": "the rain\non the sea"}],
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "the rain\non the sea"}],
             "temperature": 1, "seed": 9, "max_tokens": 40, "stop": stop});
         let answer = http::post(app.address, "/v1/chat/completions", &body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -108,9 +110,9 @@ async fn stops(app: &App, family: Family) {
     assert_eq!((stopped.as_str(), reason), (before, json!("stop")));
 }
 
-async fn likelihoods(app: &App, client: &mut Client, family: Family) {
+async fn likelihoods(app: &App, client: &mut Client, model: &str) {
     let more = json!({"include": ["message.output_text.logprobs"], "top_logprobs": 5});
-    let log = whole(app, client, ask(family, json!("the rain"), more)).await;
+    let log = whole(app, client, ask(model, json!("the rain"), more)).await;
     let told: Vec<Value> = log
         .items()
         .iter()
@@ -124,20 +126,25 @@ async fn likelihoods(app: &App, client: &mut Client, family: Family) {
     }
 }
 
-async fn forced_calls(app: &App, client: &mut Client, family: Family) {
+async fn forced_calls(app: &App, client: &mut Client, model: &str) {
     let more =
         json!({"tools": weather(), "tool_choice": {"type": "function", "name": "weather"}, "max_output_tokens": 200});
-    let log = whole(app, client, ask(family, json!("the rain in Faro"), more)).await;
+    let log = whole(app, client, ask(model, json!("the rain in Faro"), more)).await;
+    if log.items().iter().all(|item| item["type"] == "reasoning") {
+        // Thoughts come before the call, and those of this model have no end.
+        assert_eq!((model, log.status()), ("deepseekr1", "incomplete"));
+        return;
+    }
     let calls: Vec<&Value> = log.items().iter().filter(|item| item["type"] == "function_call").collect();
     assert_eq!(calls.len(), 1, "{}", log.response());
     let arguments: Value = serde_json::from_str(calls[0]["arguments"].as_str().expect("text")).expect("JSON");
     assert!(["Faro", "Évora"].contains(&arguments["city"].as_str().unwrap_or_default()), "{arguments}");
     // What came of it goes back.
     let output = json!([{"type": "function_call_output", "call_id": calls[0]["call_id"], "output": "rain\n🙂"}]);
-    whole(app, client, ask(family, output, json!({"previous_response_id": log.id(), "tools": weather()}))).await;
+    whole(app, client, ask(model, output, json!({"previous_response_id": log.id(), "tools": weather()}))).await;
 }
 
-async fn histories(app: &App, client: &mut Client, family: Family) {
+async fn histories(app: &App, client: &mut Client, model: &str) {
     let call = |number: u32, city: &str| {
         json!({"type": "function_call", "call_id": format!("call_{number}"), "name": "weather",
             "arguments": json!({"city": city}).to_string()})
@@ -160,31 +167,34 @@ async fn histories(app: &App, client: &mut Client, family: Family) {
         for tools in [json!([]), weather()] {
             let more =
                 json!({"tools": tools, "tool_choice": "auto", "max_output_tokens": 16, "instructions": "Be kind."});
-            let log = whole(app, client, ask(family, history.clone(), more)).await;
-            assert!(log.usage("input_tokens") > 5, "{family:?}, history {at}");
+            let log = whole(app, client, ask(model, history.clone(), more)).await;
+            assert!(log.usage("input_tokens") > 5, "{model}, history {at}");
         }
     }
 }
 
-async fn schemas(app: &App, client: &mut Client, family: Family) {
+async fn schemas(app: &App, client: &mut Client, model: &str) {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string", "maxLength": 8}, "warm": {"type": "boolean"}},
         "required": ["city", "warm"], "additionalProperties": false});
     let more = json!({"text": {"format": {"type": "json_schema", "name": "place", "schema": schema, "strict": true}},
-        "max_output_tokens": 120});
-    let log = whole(app, client, ask(family, json!("Where?"), more)).await;
+        "max_output_tokens": 120, "reasoning": {"effort": "none"}});
+    let log = whole(app, client, ask(model, json!("Where?"), more)).await;
+    if model == "deepseekr1" {
+        return assert_eq!(log.status(), "incomplete", "its thoughts have no end");
+    }
     let place: Value = serde_json::from_str(&log.text()).unwrap_or_else(|error| panic!("{error}: {:?}", log.text()));
     assert!(place["city"].is_string() && place["warm"].is_boolean(), "{place}");
 }
 
-async fn cancelled_turns(app: &App, family: Family) {
+async fn cancelled_turns(app: &App, model: &str) {
     let client = &mut Client::plain(app).await;
-    client.create(ask(family, json!("Go on and on."), json!({"max_output_tokens": 1500, "logit_bias": null}))).await;
+    client.create(ask(model, json!("Go on and on."), json!({"max_output_tokens": 1500, "logit_bias": null}))).await;
     let mut log = EventLog::default();
     while !log.ended() && log.of_kind("response.output_item.added").count() == 0 {
         log.push(client.event().await);
     }
     client.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
     client.rest(&mut log).await;
-    let next = ask(family, json!("And now?"), json!({"previous_response_id": log.id(), "max_output_tokens": 16}));
+    let next = ask(model, json!("And now?"), json!({"previous_response_id": log.id(), "max_output_tokens": 16}));
     whole(app, client, next).await;
 }

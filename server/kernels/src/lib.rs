@@ -7,11 +7,10 @@
 //! |---|---|
 //! | `team` | the threads that compute, and how work is shared among them |
 //! | `isa` | which instruction set this process uses |
-//! | `product` | products of quantised weights |
+//! | `product` | products of quantised weights, and rows of embedding tables |
 //! | `dense` | products of other weights |
 //! | `attention` | attention, dense and over the paged cache |
 //! | `elementwise` | norms, activations, rotary embeddings |
-//! | `embedding` | embedding tables that stay quantised |
 //! | `memory` | memory that goes back to the system |
 //!
 //! This is the only crate of the workspace with `unsafe`. Each use states why it is sound.
@@ -19,10 +18,7 @@
 pub mod attention;
 pub mod dense;
 pub mod elementwise;
-mod embedding;
 pub mod isa;
 pub mod memory;
 pub mod product;
 pub mod team;
-
-pub use embedding::Embedding;

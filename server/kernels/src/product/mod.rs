@@ -13,7 +13,7 @@
 //! | `multiply` | how work is cut, and the choice of a kernel |
 //! | `kernel` | the computation of a tile, for all instruction sets |
 //! | `portable`, `avx512`, `avx2`, `neon` | the vectors of an instruction set |
-//! | `storage` | candle's interface, and products that share their input |
+//! | `storage` | candle's interface |
 //! | `rows` | single rows of a weight, for embedding tables |
 
 mod activations;
@@ -37,7 +37,7 @@ mod tests;
 mod tiles;
 
 pub use rows::Rows;
-pub use storage::{joined, pack};
+pub use storage::pack;
 
 use crate::{isa::Isa, team};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use candle_core::{
-    CpuStorage, Device, Result, Storage, Tensor, bail,
+    CpuStorage, Result, bail,
     quantized::{GgmlDType, QTensor, QuantizedType},
 };
 use half::f16;
@@ -39,9 +39,12 @@ fn registry() -> &'static RwLock<Registry> {
 /// Packs a weight of shape (n, k) for the kernels of this process, on all threads of the team.
 ///
 /// Returns `None` if the type is not one of Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K, if the weight is
-/// not a matrix, or if it is not on the CPU. The tensor that gets the storage must have the weight's shape. Its `data()` are
+/// not a matrix, if it is not on the CPU, or if it is packed already, as a weight is that becomes a factor twice. The tensor that gets the storage must have the weight's shape. Its `data()` are
 /// packed bytes, not those of the ggml type, so it must not be written to a file.
 pub fn pack(weight: &Arc<QTensor>) -> Option<Box<dyn QuantizedType>> {
+    if packed(weight).is_some() {
+        return None;
+    }
     let packed = share(Packed::new(weight, team::run)?);
     let key = packed.bytes().as_ptr() as usize;
     let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
@@ -57,37 +60,6 @@ pub(crate) fn packed(weight: &QTensor) -> Option<Arc<Packed>> {
     }
     let key = weight.data().ok()?.as_ptr() as usize;
     registry().read().unwrap_or_else(PoisonError::into_inner).get(&key).map(|(packed, _)| Arc::clone(packed))
-}
-
-/// Multiplies one input with several packed weights. The input is quantised once, and the team computes all products as one
-/// piece of work. The bits are those of separate products.
-///
-/// `xs` is f32 of shape (.., k), the weights are of shapes (n, k). Returns a tensor (.., n) for each weight, or `None` if
-/// one of the weights was not packed.
-///
-/// # Errors
-/// `xs` is not f32, not on the CPU, or its last dimension is not the weights' k.
-pub fn joined(xs: &Tensor, weights: &[&QTensor]) -> Result<Option<Vec<Tensor>>> {
-    let Some(weights) = weights.iter().map(|weight| packed(weight)).collect::<Option<Vec<_>>>() else {
-        return Ok(None);
-    };
-    let Some(k) = xs.dims().last().copied() else { bail!("the input of a product has no dimension") };
-    if let Some(weight) = weights.iter().find(|weight| weight.k != k) {
-        bail!("an input of {:?} does not fit a weight of {} x {}", xs.shape(), weight.n, weight.k)
-    }
-    let xs = xs.contiguous()?;
-    let (storage, layout) = xs.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { bail!("the input of a packed product is not on the CPU") };
-    let input = &storage.as_slice::<f32>()?[layout.start_offset()..][..layout.shape().elem_count()];
-    let weights: Vec<_> = weights.iter().map(AsRef::as_ref).collect();
-    let outputs = products(input, &weights, Executor::current());
-    let tensors = outputs.into_iter().zip(weights).map(|(output, weight)| {
-        let mut shape = layout.dims().to_vec();
-        shape.pop();
-        shape.push(weight.n);
-        Tensor::from_vec(output, shape, &Device::Cpu)
-    });
-    tensors.collect::<Result<_>>().map(Some)
 }
 
 /// The products of rows of `k` values with each weight, all of `k` columns.

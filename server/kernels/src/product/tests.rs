@@ -9,7 +9,13 @@ use candle_core::{
 use half::f16;
 use proptest::prelude::*;
 
-use super::{Executor, Rows, format::Format, joined, pack, storage::products, tiles::Packed};
+use super::{
+    Executor, Rows,
+    format::Format,
+    pack,
+    storage::{self, products},
+    tiles::Packed,
+};
 use crate::{isa::Isa, team::Team};
 
 /// A sequence of random numbers.
@@ -190,38 +196,12 @@ fn a_packed_weight_has_candles_values() {
 }
 
 #[test]
-fn joined_products_are_those_of_one_weight_at_a_time() {
-    let mut random = Random(5);
-    let types = [GgmlDType::Q8_0, GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::Q4_1];
-    let k = 512;
-    let weights = types.map(|dtype| {
-        let n = 16 + random.next() as usize % 40;
-        let weight = weight(Format::of(dtype).unwrap(), n, k, &mut random);
-        let storage = pack(&weight).expect("the type and the shape fit");
-        Arc::new(QTensor::new(QStorage::Cpu(storage), weight.shape().clone()).unwrap())
-    });
-    let xs = Tensor::from_vec(input(6, k, &mut random), (2, 3, k), &Device::Cpu).unwrap();
-    let together = joined(&xs, &weights.each_ref().map(AsRef::as_ref)).unwrap().expect("all are packed");
-    for (weight, output) in weights.iter().zip(together) {
-        let single = QMatMul::QTensor(Arc::clone(weight)).forward(&xs).unwrap();
-        assert_eq!(single.dims(), output.dims());
-        let flat = |tensor: Tensor| bits(&tensor.flatten_all().unwrap().to_vec1().unwrap());
-        assert_eq!(flat(single), flat(output));
-    }
-}
-
-#[test]
 fn what_does_not_fit_is_refused() {
     let mut random = Random(6);
     let format = Format::of(GgmlDType::Q8_0).unwrap();
     let plain = weight(format, 16, 64, &mut random);
     let packed = QTensor::new(QStorage::Cpu(pack(&plain).unwrap()), (16, 64)).unwrap();
-    let xs = Tensor::zeros((1, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
-    assert!(joined(&xs, &[&packed, &plain]).unwrap().is_none());
-    assert!(joined(&xs, &[&packed]).unwrap().is_some());
-    let wide = Tensor::zeros((1, 96), candle_core::DType::F32, &Device::Cpu).unwrap();
-    assert!(joined(&wide, &[&packed]).is_err());
-    assert!(joined(&xs.to_dtype(candle_core::DType::F16).unwrap(), &[&packed]).is_err());
+    assert!(pack(&Arc::new(packed)).is_none(), "it is packed already");
     let cube = weight(format, 4, 64, &mut random).dequantize(&Device::Cpu).unwrap().reshape((2, 2, 64)).unwrap();
     assert!(pack(&Arc::new(QTensor::quantize(&cube, GgmlDType::Q8_0).unwrap())).is_none());
     assert!(pack(&Arc::new(QTensor::quantize(&cube.reshape((4, 64)).unwrap(), GgmlDType::F16).unwrap())).is_none());
@@ -318,7 +298,8 @@ fn a_table_and_an_equal_weight_share_their_memory() {
     // The storage that is left can still be found.
     let weight = QTensor::new(QStorage::Cpu(second), (30, 512)).unwrap();
     let xs = Tensor::from_vec(input(1, 512, &mut random), (1, 512), &Device::Cpu).unwrap();
-    assert!(joined(&xs, &[&weight]).unwrap().is_some());
+    assert!(storage::packed(&weight).is_some());
+    QMatMul::QTensor(Arc::new(weight)).forward(&xs).unwrap();
 }
 
 proptest! {

@@ -21,8 +21,8 @@ pub fn install(threads: usize) {
         pack,
         matmul: dense::product,
         embedding: |table| {
-            let table = caudal_kernels::Embedding::new(table)?;
-            Ok(Embedding(Arc::new(move |ids| table.forward(ids))))
+            let table = product::Rows::new(&Arc::new(table))?;
+            Ok(Embedding(Arc::new(move |ids| table.rows(ids))))
         },
         paged_attention,
         attention: |q, k, v, mask, params| attention::dense(q, k, v, mask, &scores(params)),

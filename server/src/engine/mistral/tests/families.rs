@@ -178,6 +178,12 @@ fn quantised_files_of_every_family_answer_nearly_as_their_original() {
                     say(&engine, name, next).logprobs.remove(0)
                 })
                 .collect();
+            for (at, (p, q)) in whole.logprobs.iter().zip(&told).enumerate() {
+                assert!(
+                    !p.top.is_empty() && !q.top.is_empty(),
+                    "{family:?} in {name}: no likelihoods of token {at}: {p:?} {q:?}"
+                );
+            }
             let count = told.len() as f64;
             let divergence = whole.logprobs.iter().zip(&told).map(|(p, q)| divergence(p, q)).sum::<f64>() / count;
             let same = |(p, q): &(&Logprobs, &Logprobs)| p.top[0].bytes == q.top[0].bytes;

@@ -1,5 +1,9 @@
-//! Models of one block with random weights, as GGUF files of a few megabytes: enough to show what a server does with tokens,
+//! Models of one block with random weights, as GGUF files of a few megabytes, and as a folder: enough to show what a server does with tokens,
 //! templates and calls. What they say makes no sense, and is the same on every machine.
+
+mod folder;
+
+pub use folder::write_gemma;
 
 use std::{
     fs,
@@ -47,13 +51,13 @@ impl Family {
 
     pub fn template(self) -> &'static str {
         match self {
-            Self::Llama2 => include_str!("../templates/llama-2.jinja"),
-            Self::Llama3 => include_str!("../templates/llama-3.jinja"),
-            Self::Mistral => include_str!("../templates/mistral.jinja"),
-            Self::Qwen2 | Self::Qwen3 => include_str!("../templates/qwen.jinja"),
-            Self::Phi3 => include_str!("../templates/phi-3.jinja"),
-            Self::SmolLm2 => include_str!("../templates/smollm-2.jinja"),
-            Self::DeepSeekR1 => include_str!("../templates/deepseek-r1.jinja"),
+            Self::Llama2 => include_str!("../../templates/llama-2.jinja"),
+            Self::Llama3 => include_str!("../../templates/llama-3.jinja"),
+            Self::Mistral => include_str!("../../templates/mistral.jinja"),
+            Self::Qwen2 | Self::Qwen3 => include_str!("../../templates/qwen.jinja"),
+            Self::Phi3 => include_str!("../../templates/phi-3.jinja"),
+            Self::SmolLm2 => include_str!("../../templates/smollm-2.jinja"),
+            Self::DeepSeekR1 => include_str!("../../templates/deepseek-r1.jinja"),
         }
     }
 
