@@ -23,14 +23,14 @@ use crate::engine::{Grammar, Rules};
 /// Types of a file's matrices: the name, how far it may be from the original (mean Kullback-Leibler divergence of the next token, in
 /// nats), and how often the likeliest token must be the same.
 const TYPES: [(GgmlDType, f64, f64); 10] = [
-    (GgmlDType::Q8_0, 0.01, 0.9),
-    (GgmlDType::Q6K, 0.05, 0.8),
-    (GgmlDType::Q5K, 0.2, 0.6),
-    (GgmlDType::Q5_1, 0.2, 0.6),
-    (GgmlDType::Q5_0, 0.2, 0.6),
-    (GgmlDType::Q4K, 0.6, 0.4),
-    (GgmlDType::Q4_1, 0.6, 0.4),
-    (GgmlDType::Q4_0, 0.6, 0.4),
+    (GgmlDType::Q8_0, 0.01, 0.85),
+    (GgmlDType::Q6K, 0.05, 0.7),
+    (GgmlDType::Q5K, 0.2, 0.55),
+    (GgmlDType::Q5_1, 0.2, 0.55),
+    (GgmlDType::Q5_0, 0.2, 0.55),
+    (GgmlDType::Q4K, 0.6, 0.35),
+    (GgmlDType::Q4_1, 0.6, 0.35),
+    (GgmlDType::Q4_0, 0.6, 0.35),
     (GgmlDType::Q3K, 1.5, 0.15),
     (GgmlDType::Q2K, 4.0, 0.05),
 ];
