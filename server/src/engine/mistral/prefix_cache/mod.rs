@@ -10,7 +10,10 @@ mod lru;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -204,8 +207,8 @@ impl Blocks {
             let Some(id) = held.ids.get(held.full).copied() else { return };
             let name = held.name.next(chunk);
             // Another sequence may have computed the same meanwhile; its block stays, and this one is freed at the end.
-            if !self.named.contains_key(&name) {
-                self.named.insert(name, id);
+            if let Entry::Vacant(place) = self.named.entry(name) {
+                place.insert(id);
                 self.keep(id, &held.tenant, held.name, Some(name), chunk);
             }
             held.full += 1;

@@ -116,9 +116,8 @@ fn a_random_history_loses_no_block_and_finds_only_what_was_computed() {
             let prompt: Vec<u32> = (0..1 + next(120)).map(|at| (at / 20 * 7 + next(100) / 98) as u32).collect();
             if let Some(found) = blocks.begin(root(name), &tenant(name), &prompt) {
                 if let Some(Copied { from, to, tokens }) = found.copied {
-                    for place in 0..tokens {
-                        memory[to as usize][place] = memory[from as usize][place].clone();
-                    }
+                    let copied = memory[from as usize][..tokens].to_vec();
+                    memory[to as usize][..tokens].clone_from_slice(&copied);
                 }
                 assert!(found.tokens < prompt.len());
                 for position in 0..found.tokens {
