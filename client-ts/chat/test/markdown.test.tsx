@@ -1,7 +1,9 @@
 import { renderToStaticMarkup } from "react-dom/server";
 import { describe, expect, test } from "vitest";
+import { TurnBoundary } from "../src/components/TurnBoundary.tsx";
 import { BlockSplitter } from "../src/markdown/blocks.ts";
 import { Markdown } from "../src/markdown/Markdown.tsx";
+import type { Turn } from "../src/turn.ts";
 
 const html = (text: string, unfinished = false): string =>
   renderToStaticMarkup(<Markdown text={text} unfinished={unfinished} />);
@@ -97,4 +99,50 @@ test("entities are the characters they stand for, once", () => {
 
 test("headings stay below the page's own", () => {
   expect(html("# One\n\n###### Six")).toBe("<h3>One</h3><h6>Six</h6>");
+});
+
+describe("no text breaks the page", () => {
+  const N = 2500;
+  const bombs: Record<string, string> = {
+    quotes: ">".repeat(N),
+    "quotes with spaces": `${"> ".repeat(N)}x`,
+    lists: `${"- ".repeat(N)}x`,
+    "numbered lists": `${"1. ".repeat(N)}x`,
+    "quotes and lists": `${"> - ".repeat(N)}x`,
+    "lists in lists": Array.from({ length: 600 }, (_, depth) => `${"  ".repeat(depth)}- a`).join("\n"),
+    emphasis: "*a ".repeat(N) + "b*".repeat(N),
+    "strong emphasis": "**a ".repeat(N) + "b**".repeat(N),
+    links: `${"[".repeat(N)}x${"](http://a)".repeat(N)}`,
+    images: "![".repeat(N),
+    "code spans": `x ${"`".repeat(N)}`,
+    "strike-through": "~~a ~b ".repeat(N) + "~~".repeat(N),
+    entities: "&#".repeat(N),
+  };
+
+  test.each(Object.entries(bombs))("%s, nested deep, alone and between paragraphs", (_, bomb) => {
+    for (const unfinished of [false, true]) {
+      expect(html(bomb, unfinished)).not.toBe("");
+      const between = html(`before\n\n${bomb}\n\nafter **all**`, unfinished);
+      expect(between).toContain("<p>before</p>");
+      expect(between).toContain("<strong>all</strong>");
+    }
+    expect(new BlockSplitter().split(`before\n\n${bomb}\n\nafter`).join("")).toBe(`before\n\n${bomb}\n\nafter`);
+  });
+
+  test("what is too deep is shown as it was written", () => {
+    expect(html(">".repeat(30))).toBe(`<p class="plain">${"&gt;".repeat(30)}</p>`);
+    expect(html("> > > three")).toContain("<blockquote>");
+    const list = Array.from({ length: 300 }, (_, n) => `- **item** ${n}`).join("\n");
+    expect(html(list)).toContain("<li><strong>item</strong> 299</li>");
+  });
+
+  test("a turn that cannot be drawn is plain text", () => {
+    const turn: Turn = { ...({} as Turn), prompt: "why?", answer: "*because*", status: "done" };
+    const boundary = new TurnBoundary({ turn, children: "drawn" });
+    expect(boundary.render()).toBe("drawn");
+    boundary.state = TurnBoundary.getDerivedStateFromError();
+    const plain = renderToStaticMarkup(boundary.render());
+    expect(plain).toContain("why?");
+    expect(plain).toContain('<p class="plain">*because*</p>');
+  });
 });

@@ -6,6 +6,7 @@ import { CallCard } from "./CallCard.tsx";
 import { CopyButton } from "./CopyButton.tsx";
 import { Again } from "./icons.tsx";
 import { Thoughts } from "./Thoughts.tsx";
+import { TurnBoundary } from "./TurnBoundary.tsx";
 import { Waiting } from "./Waiting.tsx";
 
 interface TurnViewProps {
@@ -15,7 +16,15 @@ interface TurnViewProps {
 }
 
 /** Earlier turns never change, so they are never drawn again. */
-export const TurnView = memo(function TurnView({ turn, onRegenerate }: TurnViewProps): ReactNode {
+export const TurnView = memo(function TurnView(props: TurnViewProps): ReactNode {
+  return (
+    <TurnBoundary turn={props.turn}>
+      <Drawn {...props} />
+    </TurnBoundary>
+  );
+});
+
+function Drawn({ turn, onRegenerate }: TurnViewProps): ReactNode {
   const running = isRunning(turn);
   return (
     <section className="turn" data-status={turn.status} data-response-id={turn.responseId}>
@@ -47,7 +56,7 @@ export const TurnView = memo(function TurnView({ turn, onRegenerate }: TurnViewP
       </div>
     </section>
   );
-});
+}
 
 function Outcome({ turn, onRegenerate }: TurnViewProps): ReactNode {
   if (turn.status === "stopped") return <p className="outcome">This answer was stopped.</p>;

@@ -3,6 +3,7 @@ import { memo, type ReactNode, useState } from "react";
 import remend from "remend";
 import { BlockSplitter } from "./blocks.ts";
 import { CodeBlock } from "./CodeBlock.tsx";
+import { tooDeep } from "./nesting.ts";
 import { decodeEntities, safeHref } from "./text.ts";
 
 /**
@@ -21,6 +22,7 @@ export function Markdown({ text, unfinished }: { text: string; unfinished: boole
 
 /** The last block of an unfinished text is open: what it begins (emphasis, code, a link) is closed for it. */
 const Block = memo(function Block({ source, open }: { source: string; open: boolean }): ReactNode {
+  if (tooDeep(source)) return <p className="plain">{source}</p>;
   const closed = open ? remend(source, { images: false, linkMode: "text-only" }) : source;
   return render(marked.lexer(closed, { gfm: true, breaks: true }));
 });

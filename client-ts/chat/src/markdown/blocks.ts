@@ -1,4 +1,5 @@
 import { marked } from "marked";
+import { tooDeep } from "./nesting.ts";
 
 /**
  * Cuts a growing text into its top-level blocks. A delta costs as much as the last two blocks are long: nothing that
@@ -25,8 +26,19 @@ export class BlockSplitter {
   }
 }
 
-/** Blank lines belong to the block before them, so the blocks together are the text. */
+/** What is nested too deep to be parsed is a block of its own. */
 function blocksOf(text: string): string[] {
+  const blocks: string[] = [];
+  let rest = text;
+  for (let deep = tooDeep(rest); deep; deep = tooDeep(rest)) {
+    blocks.push(...parsed(rest.slice(0, deep.start)), rest.slice(deep.start, deep.end));
+    rest = rest.slice(deep.end);
+  }
+  return [...blocks, ...parsed(rest)];
+}
+
+/** Blank lines belong to the block before them, so the blocks together are the text. */
+function parsed(text: string): string[] {
   const blocks: string[] = [];
   let at = 0;
   for (const token of marked.lexer(text)) {

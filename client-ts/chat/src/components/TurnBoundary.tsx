@@ -1,0 +1,35 @@
+import { Component, type ReactNode } from "react";
+import type { Turn } from "../turn.ts";
+
+interface TurnBoundaryProps {
+  turn: Turn;
+  children: ReactNode;
+}
+
+/** Shows a turn as plain text where drawing the turn fails, so that one answer cannot take the page down. */
+export class TurnBoundary extends Component<TurnBoundaryProps, { failed: boolean }> {
+  override state = { failed: false };
+
+  static getDerivedStateFromError(): { failed: boolean } {
+    return { failed: true };
+  }
+
+  override render(): ReactNode {
+    if (!this.state.failed) return this.props.children;
+    const { turn } = this.props;
+    return (
+      <section className="turn" data-status={turn.status} data-response-id={turn.responseId}>
+        <div className="question">
+          <h2 className="sr-only">You</h2>
+          <p>{turn.prompt}</p>
+        </div>
+        <div className="answer">
+          <h2 className="sr-only">Answer</h2>
+          <div className="prose">
+            <p className="plain">{turn.answer}</p>
+          </div>
+        </div>
+      </section>
+    );
+  }
+}
