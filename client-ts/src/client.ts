@@ -41,6 +41,7 @@ export class CaudalClient {
       socketUrl: http.url("responses", "ws").href,
       webSocket,
       token: () => http.token(),
+      renewsToken: typeof options.token === "function",
       probe: () => http.probe(),
       reconnect: { initialDelayMs: 250, maxDelayMs: 15_000, giveUpAfterMs: 120_000, ...options.reconnect },
       maxRetries: options.maxRetries ?? 4,

@@ -35,6 +35,8 @@ export interface LinkOptions {
   socketUrl: string;
   webSocket: WebSocketConstructor;
   token: () => Promise<string | undefined>;
+  /** Whether `token` fetches a new one: then a token that has expired is no reason to give up. */
+  renewsToken: boolean;
   /** What the server says against this client over HTTP: a browser's failed handshake does not say. */
   probe: () => Promise<ApiError | undefined>;
   reconnect: Required<ReconnectOptions>;
@@ -334,7 +336,8 @@ export class Link {
     this.#waiting = [...lost, ...this.#waiting];
     // Time spent waiting for a lane is no time without a connection.
     for (const run of ending.wasReady ? this.#waiting : lost) run.waitingSince = Date.now();
-    if (ending.verdict === "fail") return this.#refuse(refusal(ending));
+    const expired = ending.code === 1008 && ending.wasReady && this.#options.renewsToken;
+    if (ending.verdict === "fail" && !expired) return this.#refuse(refusal(ending));
     if (!wasCurrent) {
       if (lost.length > 0) this.#hurry();
       if (this.#state.status === "moving") this.#setUnconnected(this.#unconnected);
