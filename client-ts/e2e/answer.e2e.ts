@@ -184,3 +184,19 @@ test.each(["light", "dark"] as const)(
     }
   },
 );
+
+describe("an answer that is nested too deep", () => {
+  test("is plain text, and the page goes on after a reload", async () => {
+    const server = await serve();
+    const page = await open(server.url);
+    const bomb = ">".repeat(2500);
+    server.say(...(await asking(server, page, [{ text: bomb }])));
+    await untilTurn(page, "done");
+    expect(await page.textContent(`${lastTurn} .prose .plain`)).toBe(bomb);
+    await page.reload();
+    expect(await page.textContent(`${lastTurn} .prose .plain`)).toBe(bomb);
+    server.say(...(await asking(server, page, [{ text: "Still *here*." }])));
+    await untilTurn(page, "done");
+    expect(await page.textContent(`${lastTurn} .prose em`)).toBe("here");
+  });
+});
