@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures::future::join_all;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -15,12 +16,13 @@ use tokio::{
 };
 
 use crate::{
+    access::Access,
     cluster::Cluster,
-    edge::{self, Edge, Phase},
+    edge::{self, Edge, Listeners, Phase},
     engine::{Engine, ModelStatus, scripted::Scripted},
     generation::{Generations, random_hex},
     loading,
-    settings::{EngineKind, Settings, StoreKind},
+    settings::{AuthMode, EngineKind, Settings, StoreKind},
     store::{
         Stores, conversations,
         memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
@@ -42,19 +44,17 @@ pub struct App {
     generations: Arc<Generations>,
     /// Where the store is shared.
     cluster: Option<Arc<Cluster>>,
+    access: Arc<Access>,
+    /// Where `/admin` has an address of its own.
+    admin: Option<TcpListener>,
     settings: Settings,
 }
 
 impl App {
     /// Binds first, so that a port in use is said before a model is loaded; then answers probes while the models load.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
-        let bind = settings.server.bind;
-        let listener = listen(bind).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                anyhow::anyhow!("server.bind: {bind} is in use by another process; stop it, or choose another with --set server.bind=127.0.0.1:PORT (port 0 picks a free one)")
-            }
-            _ => anyhow::anyhow!("server.bind: cannot listen on {bind}: {error}"),
-        })?;
+        Access::new(&settings.auth)?;
+        let listener = bound("server.bind", settings.server.bind)?;
         let progress = watch::Sender::default();
         let waiting = edge::waiting::serve(listener.try_clone()?, &settings, progress.subscribe())?;
         let shown = tokio::spawn(loading::show(progress.subscribe()));
@@ -80,11 +80,23 @@ impl App {
             Some(fleet) => format!("redis, as {}", fleet.me()),
             None => "memory".into(),
         };
-        let summary = format!("{} · store: {kind}", models.join(" · "));
+        let mut summary = format!("{} · store: {kind}", models.join(" · "));
+        let access = Access::new(&settings.auth)?;
+        let admin = settings.server.admin_bind.map(|address| bound("server.admin_bind", address)).transpose()?;
+        if let Some(admin) = &admin {
+            admin.set_nonblocking(true)?;
+            summary.push_str(&format!(" · admin on http://{}", admin.local_addr()?));
+        }
+        if settings.auth.mode == AuthMode::Open {
+            summary.push_str(&format!(
+                " · OPEN: whoever reaches {address} may use this server, without a key (auth.mode)"
+            ));
+            tracing::warn!(%address, "auth.mode is \"open\": whoever reaches this address may use the server");
+        }
         let generations = Generations::new(engine, stores, &settings);
         let lease = Duration::from_millis(settings.cluster.lease_ms);
         let cluster = fleet.map(|fleet| Cluster::join(store, fleet, generations.clone(), lease));
-        Ok(Self { address, summary, listener, generations, cluster, settings })
+        Ok(Self { address, summary, listener, generations, cluster, access, admin, settings })
     }
 
     /// Serves until SIGTERM or SIGINT, then hands running streams to other replicas or, alone, lets them finish up to the
@@ -92,10 +104,12 @@ impl App {
     pub async fn run(self) -> anyhow::Result<()> {
         let (phase, watcher) = watch::channel(Phase::Serving);
         let deadline = Duration::from_millis(self.settings.server.shutdown_deadline_ms);
-        let edge = Edge::new(self.generations.clone(), self.settings, watcher);
-        let server = edge::serve(self.listener, edge).context("the server could not start")?;
-        let handle = server.handle();
-        let server = tokio::spawn(server);
+        self.access.spawn_rereading();
+        let edge = Edge::new(self.generations.clone(), self.settings, watcher, self.access);
+        let listeners = Listeners { public: self.listener, admin: self.admin };
+        let servers = edge::serve(listeners, edge).context("the server could not start")?;
+        let handles: Vec<_> = servers.iter().map(|server| server.handle()).collect();
+        let servers: Vec<_> = servers.into_iter().map(tokio::spawn).collect();
         interrupted().await?;
         tracing::info!("draining");
         self.generations.drain();
@@ -116,8 +130,8 @@ impl App {
         self.generations.cancel_all();
         let _ = timeout(CLOSING, self.generations.finished()).await;
         phase.send_replace(if handed_over { Phase::HandedOver } else { Phase::Closing });
-        let _ = timeout(CLOSING * 2, handle.stop(true)).await;
-        server.abort();
+        let _ = timeout(CLOSING * 2, join_all(handles.iter().map(|handle| handle.stop(true)))).await;
+        servers.iter().for_each(tokio::task::JoinHandle::abort);
         Ok(())
     }
 }
@@ -173,6 +187,15 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
 /// Connections that may wait to be accepted: after a restart all clients come back at once, and those that find the queue
 /// full try again only after a second. The standard library's listener has 128.
 const BACKLOG: i32 = 4096;
+
+fn bound(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{setting}: {address} is in use by another process; stop it, or choose another with --set {setting}=127.0.0.1:PORT (port 0 picks a free one)"
+        ),
+        _ => anyhow::anyhow!("{setting}: cannot listen on {address}: {error}"),
+    })
+}
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

@@ -1,5 +1,7 @@
 //! `caudal`: arguments → settings → telemetry → app → run until a signal.
 
+mod key_command;
+
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
@@ -33,6 +35,11 @@ enum Command {
     Config(Layers),
     /// Ask a server with this configuration, on this machine, whether it is ready; fails when it is not
     Health(Layers),
+    /// Make, list and revoke keys
+    Key {
+        #[command(subcommand)]
+        command: key_command::KeyCommand,
+    },
     /// Fetch and list models
     Model {
         #[command(subcommand)]
@@ -76,6 +83,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Command::Health(layers) => layers.load().and_then(|settings| health(settings.server.bind)),
+        Command::Key { command } => key_command::run(command),
         Command::Model { command } => model(command),
     };
     match outcome {

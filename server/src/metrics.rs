@@ -34,6 +34,11 @@ struct Code {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answer {
     answer: &'static str,
 }
@@ -47,6 +52,7 @@ pub struct Metrics {
     registry: Registry,
     responses: Family<Ended, Counter>,
     refused: Family<Code, Counter>,
+    denied: Family<Reason, Counter>,
     prompt_tokens: Counts,
     cached_tokens: Counts,
     output_tokens: Counts,
@@ -94,6 +100,7 @@ impl Default for Metrics {
         Self {
             responses: registered(r, "responses", "Responses that ended here, by how"),
             refused: registered(r, "refused", "Requests for a response that were refused, by error code"),
+            denied: registered(r, "auth_failures", "Requests that were let in nowhere, by reason"),
             prompt_tokens: registered(r, "prompt_tokens", "Tokens of the prompts of responses that ended here"),
             cached_tokens: registered(r, "prompt_tokens_cached", "Those whose keys and values were there already"),
             output_tokens: registered(r, "output_tokens", "Tokens of the outputs of responses that ended here"),
@@ -130,6 +137,11 @@ impl Metrics {
     /// A response was not created.
     pub fn refused(&self, code: &'static str) {
         self.refused.get_or_create(&Code { code }).inc();
+    }
+
+    /// A request was not let in.
+    pub fn denied(&self, reason: &'static str) {
+        self.denied.get_or_create(&Reason { reason }).inc();
     }
 
     /// A response has ended; some of it may have been another replica's.

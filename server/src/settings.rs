@@ -1,6 +1,8 @@
 //! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every key; `config/caudal.toml`
 //! documents them and is what the defaults are read from, so that the two cannot differ.
 
+mod auth;
+mod problem;
 mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
@@ -11,6 +13,7 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use auth::{ApiKey, Auth, AuthMode, Network, Scope};
 pub use secret::Secret;
 
 use crate::{
@@ -45,7 +48,11 @@ pub struct Settings {
 pub struct Server {
     pub bind: SocketAddr,
     pub workers: usize,
+    #[serde(with = "auth::optional_address")]
+    pub admin_bind: Option<SocketAddr>,
     pub chat_dir: PathBuf,
+    pub hosts: Vec<String>,
+    pub trusted_proxies: Vec<Network>,
     pub allowed_origins: Vec<String>,
     pub max_connections: usize,
     pub max_message_bytes: usize,
@@ -58,28 +65,6 @@ pub struct Server {
     pub idle_timeout_ms: u64,
     pub connection_limit_ms: u64,
     pub shutdown_deadline_ms: u64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Auth {
-    pub mode: AuthMode,
-    pub keys: Vec<ApiKey>,
-    pub admin_key: Secret,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    None,
-    Keys,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiKey {
-    pub key: Secret,
-    pub tenant: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -268,6 +253,11 @@ impl Settings {
             if !file.is_file() {
                 return Err(SettingsError(format!("--config {}: no such file", file.display())));
             }
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| SettingsError(format!("--config {}: {error}", file.display())))?;
+            toml::from_str::<toml::Table>(&text).map_err(|error| {
+                SettingsError(format!("--config {}, {}", file.display(), problem::unreadable(&text, &error)))
+            })?;
             figment = figment.merge(Toml::file_exact(file));
         }
         figment = figment.merge(Env::prefixed("CAUDAL__").split("__"));
@@ -275,7 +265,7 @@ impl Settings {
             figment = figment.merge(Toml::string(&to_toml(assignment)?));
         }
         let settings: Self = figment.extract().map_err(|errors| {
-            let lines: Vec<String> = errors.into_iter().map(|e| describe(&e)).collect();
+            let lines: Vec<String> = errors.into_iter().map(|e| problem::describe(&e)).collect();
             SettingsError(lines.join("\n"))
         })?;
         settings.check()?;
@@ -295,17 +285,7 @@ impl Settings {
     /// What types cannot say.
     fn check(&self) -> Result<(), SettingsError> {
         let wrong = |message: &str| Err(SettingsError(message.into()));
-        if self.auth.mode == AuthMode::Keys && self.auth.keys.is_empty() {
-            return wrong(
-                "auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }",
-            );
-        }
-        if self.auth.keys.iter().any(|k| k.key.expose().len() < 8 || k.tenant.is_empty()) {
-            return wrong("auth.keys: a key needs at least 8 characters and a tenant");
-        }
-        if !self.auth.admin_key.expose().is_empty() && self.auth.admin_key.expose().len() < 8 {
-            return wrong("auth.admin_key needs at least 8 characters");
-        }
+        auth::check(&self.server, &self.auth)?;
         if !(0.05..=1.0).contains(&self.engine.gpu_memory) {
             return wrong("engine.gpu_memory must be from 0.05 to 1");
         }
@@ -350,7 +330,8 @@ impl Settings {
 /// `a.b=value` as TOML; a value that is no TOML value is a string.
 fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     let (key, value) = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty()).ok_or_else(|| {
-        SettingsError(format!("--set {assignment}: expected key=value, such as server.bind=127.0.0.1:8080"))
+        let key = problem::key_of(assignment);
+        SettingsError(format!("--set {key}: expected key=value, such as server.bind=127.0.0.1:8080"))
     })?;
     let as_is = format!("{key} = {value}");
     if toml::from_str::<toml::Table>(&as_is).is_ok() {
@@ -360,37 +341,9 @@ fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     let as_string = format!("{key} = {quoted}");
     match toml::from_str::<toml::Table>(&as_string) {
         Ok(_) => Ok(as_string),
-        Err(_) => Err(SettingsError(format!("--set {assignment}: '{key}' is not a key"))),
+        Err(_) => Err(SettingsError(format!("--set: '{}' is not a key", problem::key_of(key.trim())))),
     }
 }
-
-fn describe(error: &figment::Error) -> String {
-    let mut path = error.path.clone();
-    if let figment::error::Kind::UnknownField(field, _) = &error.kind {
-        // figment's path ends before the unknown field.
-        if path.last() != Some(field) {
-            path.push(field.clone());
-        }
-    }
-    let source = error
-        .metadata
-        .as_ref()
-        .map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
-    let source = source.filter(|s| !s.contains("string")).map(|s| format!(" (from {s})")).unwrap_or_default();
-    let (path, kind) = (path.join("."), &error.kind);
-    match GONE.iter().find(|(gone, _)| path == *gone || path.starts_with("engine.models") && path.ends_with(&gone[6..]))
-    {
-        Some((_, instead)) => format!("{path}: this setting is gone; {instead}{source}"),
-        None => format!("{path}: {kind}{source}"),
-    }
-}
-
-/// Settings that earlier versions had, and what took their place.
-const GONE: [(&str, &str); 3] = [
-    ("engine.mode", "every model runs its generations as one batch, so remove it"),
-    ("engine.slots", "engine.max_running is how many generations of a model run at once"),
-    ("engine.prefix_cache_mb", "engine.kv_mb is the memory for the keys and values of a model, cached ones included"),
-];
 
 #[cfg(test)]
 mod tests {
@@ -411,6 +364,7 @@ mod tests {
     fn overrides_take_toml_values_and_bare_strings() {
         let settings = set(&[
             "server.bind=0.0.0.0:1",
+            "auth.mode=keys",
             "engine.kind=scripted",
             "engine.scripted.tokens=5",
             "auth.keys=[{key=\"long enough\", tenant=\"t\"}]",

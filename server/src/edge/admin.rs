@@ -1,4 +1,5 @@
-//! `/admin`: what operators do to a running server. Opened by `auth.admin_key`, closed without one.
+//! `/admin`: what operators do to a running server. Opened by `auth.admin_key` and by keys with the scope
+//! `admin`, closed without one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -47,8 +48,8 @@ pub async fn metrics(edge: web::Data<Edge>, _: Admin) -> HttpResponse {
 /// What the prompt cache did on this replica since it started, and what it holds of each tenant on all of them.
 pub async fn cache(edge: web::Data<Edge>, _: Admin) -> Answer {
     let generations = &edge.generations;
-    let sizes = edge.auth.tenants().into_iter().map(async |tenant| {
-        let size = generations.cache_size(tenant).await?;
+    let sizes = edge.auth.access.tenants().into_iter().map(async |tenant| {
+        let size = generations.cache_size(&tenant).await?;
         Ok::<_, WireError>((tenant, size))
     });
     let tenants: BTreeMap<_, _> = try_join_all(sizes).await?.into_iter().collect();

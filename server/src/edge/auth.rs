@@ -1,90 +1,121 @@
-//! Who asks, and from where. Fails closed: a request without a valid key, or from a web page of another origin, reaches
-//! no handler.
+//! Who asks, and from where. Fails closed: a request without a valid key, from a web page of another origin, or for more than
+//! its key may do, reaches no handler.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     future::{Ready, ready},
+    sync::Arc,
 };
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
-use sha2::{Digest, Sha256};
+use actix_web::{
+    FromRequest, HttpMessage, HttpRequest,
+    dev::Payload,
+    http::{Method, header},
+    web,
+};
+use futures::{FutureExt, future::LocalBoxFuture};
 
-use super::{Edge, api::ApiError, headers::EXPOSED};
+use super::{Edge, api::ApiError, door::Refusal, grants, headers::EXPOSED, peer};
 use crate::{
-    settings::{AuthMode, Settings},
+    access::{Access, Denied, Identity},
+    settings::{Network, Scope, Settings},
     wire::{KEY_SUBPROTOCOL_PREFIX, error::WireError},
 };
 
-/// The tenant of everybody where `auth.mode` is `none`.
-const ONLY_TENANT: &str = "default";
-
-/// The authenticated tenant of a request.
+/// The authenticated tenant of a request, which may do what the request asks for.
 #[derive(Debug, Clone)]
 pub struct Tenant(pub String);
 
-/// A request that knows `auth.admin_key`.
+/// As [`Tenant`], for handlers that create: they hold what they create to it.
+pub struct Identified(pub Arc<Identity>);
+
+/// A request that may use `/admin`.
 pub struct Admin;
 
 pub struct Authenticator {
-    /// By hash of the key: a look-up by hash takes no time that depends on how much of a guess is right.
-    keys: Option<HashMap<[u8; 32], String>>,
-    /// The hash of the admin key.
-    admin: Option<[u8; 32]>,
+    pub access: Arc<Access>,
     allowed_origins: Vec<String>,
+    trusted: Vec<Network>,
 }
 
 impl Authenticator {
-    pub fn new(settings: &Settings) -> Self {
-        let keys = (settings.auth.mode == AuthMode::Keys).then(|| {
-            settings.auth.keys.iter().map(|k| (Sha256::digest(k.key.expose()).into(), k.tenant.clone())).collect()
-        });
-        let admin = settings.auth.admin_key.expose();
-        let admin = (!admin.is_empty()).then(|| Sha256::digest(admin).into());
-        Self { keys, admin, allowed_origins: settings.server.allowed_origins.clone() }
+    pub fn new(settings: &Settings, access: Arc<Access>) -> Self {
+        let server = &settings.server;
+        Self { access, allowed_origins: server.allowed_origins.clone(), trusted: server.trusted_proxies.clone() }
     }
 
-    fn tenant(&self, request: &HttpRequest) -> Result<Tenant, WireError> {
+    /// Who asks; may do what the method says.
+    fn identify(&self, request: &HttpRequest) -> Result<Identity, WireError> {
         self.check_origin(request)?;
-        let Some(keys) = &self.keys else { return Ok(Tenant(ONLY_TENANT.into())) };
-        let key = bearer(request).or_else(|| subprotocol_key(request)).ok_or(WireError::InvalidApiKey)?;
-        let hash: [u8; 32] = Sha256::digest(key).into();
-        keys.get(&hash).cloned().map(Tenant).ok_or(WireError::InvalidApiKey)
-    }
-
-    /// Everybody who may be let in.
-    pub fn tenants(&self) -> BTreeSet<&str> {
-        match &self.keys {
-            Some(keys) => keys.values().map(String::as_str).collect(),
-            None => [ONLY_TENANT].into(),
+        if !self.access.has_keys() {
+            return Ok(self.access.anybody());
         }
+        let secret = bearer(request).or_else(|| subprotocol_key(request));
+        let identity = self.known(request, secret)?;
+        // What a socket may do is decided by what it sends.
+        let is_socket = request.method() == Method::GET && request.match_pattern().as_deref() == Some("/v1/responses");
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let needed = if reads { Scope::Read } else { Scope::Create };
+        let may = identity.scopes.contains(&needed) || is_socket && identity.scopes.contains(&Scope::Create);
+        if may { Ok(identity) } else { Err(lacks(request, &identity, needed)) }
     }
 
-    /// The comparison is of hashes, as with [`Self::tenant`].
+    fn known(&self, request: &HttpRequest, secret: Option<&str>) -> Result<Identity, WireError> {
+        let identified = match secret {
+            Some(secret) => self.access.identify(secret),
+            None => Err((Denied::Unknown, None)),
+        };
+        identified.map_err(|(denied, tenant)| {
+            let reason = if secret.is_none() { "no_key" } else { denied.reason() };
+            refuse(request, reason, tenant, WireError::InvalidApiKey)
+        })
+    }
+
     fn admin(&self, request: &HttpRequest) -> Result<Admin, WireError> {
         self.check_origin(request)?;
-        let Some(expected) = self.admin else {
+        if !self.access.has_admin() {
             let message = "The admin routes are closed. Set auth.admin_key to open them.";
-            return Err(WireError::InsufficientPermissions(message.into()));
-        };
-        let given: [u8; 32] = Sha256::digest(bearer(request).ok_or(WireError::InvalidApiKey)?).into();
-        if given == expected { Ok(Admin) } else { Err(WireError::InvalidApiKey) }
+            return Err(refuse(request, "admin", None, WireError::InsufficientPermissions(message.into())));
+        }
+        let secret = bearer(request);
+        if secret.is_some_and(|secret| self.access.is_admin_key(secret)) {
+            return Ok(Admin);
+        }
+        let identity = self.known(request, secret)?;
+        if self.access.has_keys() && identity.scopes.contains(&Scope::Admin) {
+            return Ok(Admin);
+        }
+        // A tenant's key is no key here.
+        Err(refuse(request, "admin", Some(identity.tenant), WireError::InvalidApiKey))
     }
 
     /// Browsers send the page's origin; other clients send none and are let through to the key check.
     fn check_origin(&self, request: &HttpRequest) -> Result<(), WireError> {
         let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
-        let refused = || {
-            let message = "This origin may not connect. Add it to server.allowed_origins.";
-            Err(WireError::InsufficientPermissions(message.into()))
-        };
-        let Ok(origin) = origin.to_str() else { return refused() };
-        let own = origin.split_once("://").is_some_and(|(_, host)| host == request.connection_info().host());
-        if own || self.allows(origin) { Ok(()) } else { refused() }
+        let origin = origin.to_str().unwrap_or_default();
+        let own = origin.split_once("://").is_some_and(|(_, host)| {
+            peer::hosts(request.head(), &self.trusted).is_some_and(|hosts| hosts.contains(&host))
+        });
+        if own || self.allows(origin) {
+            return Ok(());
+        }
+        let message = "This origin may not connect. Add it to server.allowed_origins.";
+        Err(refuse(request, "origin", None, WireError::InsufficientPermissions(message.into())))
     }
 
     fn allows(&self, origin: &str) -> bool {
         self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed == origin)
     }
+}
+
+/// Leaves the reason with the request, for the log.
+pub fn refuse(request: &HttpRequest, reason: &'static str, tenant: Option<String>, error: WireError) -> WireError {
+    request.extensions_mut().insert(Refusal { reason, tenant });
+    error
+}
+
+fn lacks(request: &HttpRequest, identity: &Identity, scope: Scope) -> WireError {
+    let message = format!("This key has not the scope '{}'.", scope.name());
+    refuse(request, "scope", Some(identity.tenant.clone()), WireError::InsufficientPermissions(message))
 }
 
 /// Answers the browsers of allowed origins what they ask before a request across origins.
@@ -108,15 +139,29 @@ fn subprotocol_key(request: &HttpRequest) -> Option<&str> {
     offered.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(KEY_SUBPROTOCOL_PREFIX))
 }
 
-impl FromRequest for Tenant {
+impl FromRequest for Identified {
     type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(match request.app_data::<web::Data<Edge>>() {
-            Some(edge) => edge.auth.tenant(request).map_err(ApiError),
-            None => Err(ApiError(WireError::InvalidApiKey)),
-        })
+        let request = request.clone();
+        async move {
+            let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
+            let identity = Arc::new(edge.auth.identify(&request)?);
+            grants::check_route(edge, &identity, &request).await?;
+            Ok(Self(identity))
+        }
+        .boxed_local()
+    }
+}
+
+impl FromRequest for Tenant {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let identified = Identified::from_request(request, payload);
+        async move { Ok(Self(identified.await?.0.tenant.clone())) }.boxed_local()
     }
 }
 

@@ -7,23 +7,26 @@ use serde_json::Value;
 use super::{
     Edge,
     api::{Answer, JsonBody},
-    auth::Tenant,
-    headers, http, sse,
+    auth::Identified,
+    grants, headers, http, sse,
 };
 use crate::{
+    access::Identity,
     generation::{Caller, Follow},
     render::chat,
     store::OnDisconnect,
     wire::{chat::ChatRequest, error::WireError, request::Create, response::Status},
 };
 
-pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
-    let answer = try_create(&edge, &tenant, body).await;
-    headers::rates(&edge, &tenant, answer).await
+pub async fn create(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(body): JsonBody) -> Answer {
+    let answer = try_create(&edge, &identity, body).await;
+    headers::rates(&edge, &identity.tenant, answer).await
 }
 
-async fn try_create(edge: &Edge, tenant: &str, body: Value) -> Answer {
-    let chat = ChatRequest::from_value(body)?;
+async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
+    let tenant = identity.tenant.as_str();
+    let mut chat = ChatRequest::from_value(body)?;
+    grants::hold(edge, identity, &mut chat.create)?;
     let (stream, include_usage, ignored) = (chat.stream, chat.include_usage, chat.create.ignored.clone());
     let follows = follows(edge, tenant, chat).await?;
     let answer = if stream {

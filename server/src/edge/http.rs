@@ -6,30 +6,33 @@ use serde_json::{Value, json};
 use super::{
     Edge,
     api::{Answer, ApiError, JsonBody},
-    auth::Tenant,
-    headers, paging,
+    auth::{Identified, Tenant},
+    grants, headers, paging,
     query::Query,
     sse,
 };
 use crate::{
+    access::Identity,
     generation::{Caller, Follow},
     render,
     store::OnDisconnect,
     wire::{error::WireError, request::Create, response::Response},
 };
 
-pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
-    let answer = try_create(&edge, &tenant, body).await;
-    headers::rates(&edge, &tenant, answer).await
+pub async fn create(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(body): JsonBody) -> Answer {
+    let answer = try_create(&edge, &identity, body).await;
+    headers::rates(&edge, &identity.tenant, answer).await
 }
 
-async fn try_create(edge: &Edge, tenant: &str, body: Value) -> Answer {
+async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
+    let tenant = identity.tenant.as_str();
     let stream = match body.get("stream") {
         None | Some(Value::Null) => false,
         Some(Value::Bool(stream)) => *stream,
         Some(_) => return Err(WireError::invalid("stream", "'stream' must be true or false.").into()),
     };
-    let create = Create::from_value(body)?;
+    let mut create = Create::from_value(body)?;
+    grants::hold(edge, identity, &mut create)?;
     let (background, ignored) = (create.background, create.ignored.clone());
     let created = edge.generations.create(tenant, create, Caller::without_resume()).await?;
     let answer = if background && !stream {

@@ -6,19 +6,20 @@ use serde_json::json;
 use super::{
     Edge,
     api::{Answer, JsonBody},
-    auth::Tenant,
-    headers,
+    auth::Identified,
+    grants, headers,
 };
 use crate::{generation::Caller, wire::request::Create};
 
-pub async fn count(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(mut body): JsonBody) -> Answer {
+pub async fn count(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(mut body): JsonBody) -> Answer {
     if let Some(fields) = body.as_object_mut() {
         // A style of the answer, which changes no prompt here.
         fields.remove("personality");
     }
-    let create = Create::from_value(body)?;
+    let mut create = Create::from_value(body)?;
+    grants::hold(&edge, &identity, &mut create)?;
     let ignored = create.ignored.clone();
-    let input_tokens = edge.generations.count_input_tokens(&tenant, create, Caller::without_resume()).await?;
+    let input_tokens = edge.generations.count_input_tokens(&identity.tenant, create, Caller::without_resume()).await?;
     let answer = HttpResponse::Ok().json(json!({"object": "response.input_tokens", "input_tokens": input_tokens}));
     Ok(headers::ignored(answer, &ignored))
 }

@@ -5,13 +5,17 @@ mod admin;
 mod api;
 mod auth;
 mod chat;
+mod client_secrets;
 mod compact;
 mod conversations;
+mod door;
+mod grants;
 mod headers;
 mod http;
 mod input_tokens;
 mod models;
 mod paging;
+mod peer;
 mod prompts;
 mod query;
 mod reply;
@@ -22,12 +26,19 @@ mod ws;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header, middleware::from_fn, web};
+use actix_web::{
+    App, HttpResponse, HttpServer,
+    dev::Server,
+    http::header,
+    middleware::{DefaultHeaders, from_fn},
+    web,
+};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::{generation::Generations, settings::Settings};
+use crate::{access::Access, generation::Generations, settings::Settings};
 use auth::Authenticator;
+use door::Door;
 
 /// Where the process stands; connections watch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -47,19 +58,57 @@ pub struct Edge {
     pub settings: Settings,
     pub phase: watch::Receiver<Phase>,
     auth: Authenticator,
+    door: Door,
 }
 
 impl Edge {
-    pub fn new(generations: Arc<Generations>, settings: Settings, phase: watch::Receiver<Phase>) -> Self {
-        let auth = Authenticator::new(&settings);
-        Self { generations, settings, phase, auth }
+    pub fn new(
+        generations: Arc<Generations>,
+        settings: Settings,
+        phase: watch::Receiver<Phase>,
+        access: Arc<Access>,
+    ) -> Self {
+        let (auth, door) = (Authenticator::new(&settings, access), Door::new(&settings));
+        Self { generations, settings, phase, auth, door }
     }
 }
 
-/// Serves on a bound listener. The future ends after the handle's `stop`.
-pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
-    let settings = edge.settings.server.clone();
+/// The bound sockets.
+pub struct Listeners {
+    pub public: TcpListener,
+    /// Where `/admin` is served, if it has an address of its own.
+    pub admin: Option<TcpListener>,
+}
+
+/// Serves on bound listeners. The futures end after their handles' `stop`.
+pub fn serve(listeners: Listeners, edge: Edge) -> std::io::Result<Vec<Server>> {
     let edge = web::Data::new(edge);
+    let apart = listeners.admin.is_some();
+    let admin = listeners.admin.map(|listener| serve_admin(listener, edge.clone())).transpose()?;
+    let public = serve_public(listeners.public, edge, apart)?;
+    Ok([public].into_iter().chain(admin).collect())
+}
+
+/// Serves `/admin` and the probes, on an address of their own.
+fn serve_admin(listener: TcpListener, edge: web::Data<Edge>) -> std::io::Result<Server> {
+    let handshake = Duration::from_millis(edge.settings.server.handshake_timeout_ms);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(edge.clone())
+            .wrap(from_fn(door::pass))
+            .wrap(from_fn(reply::finish))
+            .service(web::scope("/admin").configure(v1::admin_routes))
+            .service(v1::resource("/healthz", [v1::get(healthy)]))
+            .service(v1::resource("/readyz", [v1::get(ready)]))
+            .default_service(web::to(v1::unknown))
+    });
+    let server = server.workers(1).client_request_timeout(handshake).shutdown_timeout(5).disable_signals();
+    Ok(server.listen(listener)?.run())
+}
+
+/// `apart`: `/admin` is elsewhere.
+fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> std::io::Result<Server> {
+    let settings = edge.settings.server.clone();
     let chat_dir = chat_dir(&settings);
     let workers = match settings.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -70,18 +119,16 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
         let app = App::new()
             .app_data(edge.clone())
             .app_data(web::PayloadConfig::new(json_limit))
+            .wrap(from_fn(door::pass))
             .wrap(from_fn(reply::finish))
             .service(v1::scope(edge.clone()))
-            .service(web::scope("/admin").configure(v1::admin_routes))
+            .service(web::scope("/admin").configure(if apart { v1::no_routes } else { v1::admin_routes }))
             .service(v1::resource("/healthz", [v1::get(healthy)]))
             .service(v1::resource("/readyz", [v1::get(ready)]));
         match &chat_dir {
             Some(dir) => app.service(
                 web::scope("")
-                    .wrap(actix_web::middleware::DefaultHeaders::new()
-                        .add((header::CONTENT_SECURITY_POLICY, "default-src 'self'; connect-src 'self' ws: wss:; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"))
-                        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-                        .add((header::REFERRER_POLICY, "no-referrer")))
+                    .wrap(DefaultHeaders::new().add((header::CONTENT_SECURITY_POLICY, PAGE_POLICY)))
                     .service(actix_files::Files::new("/", dir).index_file("index.html")),
             ),
             None => app.service(v1::resource("/", [v1::get(no_chat_page)])).default_service(web::to(v1::unknown)),
@@ -102,6 +149,9 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
         .listen(listener)?;
     Ok(server.run())
 }
+
+/// What the chat page may do: load what this server has, and connect to it. `'self'` holds for its WebSockets as well.
+const PAGE_POLICY: &str = "default-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// A peer that takes no byte for this long is dropped by the kernel, even in the middle of a write.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -18,6 +18,16 @@ use crate::{generation::random_hex, wire::error::WireError};
 /// Names a request in an answer; clients show it in their errors.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Headers that keep an answer out of frames, out of guesses about its type, and out of pages of other sites.
+const SECURITY: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+/// The policy of an answer that is no page: shown as one, it can do nothing.
+const NO_PAGE: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// Wraps every route.
 pub async fn finish(
     mut request: ServiceRequest,
@@ -61,7 +71,12 @@ fn dressed(mut answer: ServiceResponse<BoxBody>, head: bool, version: Version) -
     if let Ok(id) = HeaderValue::from_str(&format!("req_{}", random_hex())) {
         headers.insert(REQUEST_ID, id);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in SECURITY {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(NO_PAGE));
+    }
     let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let is_json = content_type.is_some_and(|kind| kind.starts_with("application/json"));
     if is_json && !answer.headers().contains_key(header::CACHE_CONTROL) {

@@ -7,7 +7,9 @@ use actix_web::{
 };
 use serde_json::json;
 
-use super::{admin, api::Answer, auth, chat, compact, conversations, http, input_tokens, models, prompts, ws};
+use super::{
+    admin, api::Answer, auth, chat, client_secrets, compact, conversations, http, input_tokens, models, prompts, ws,
+};
 use crate::edge::Edge;
 
 /// The routes under `/v1`.
@@ -23,6 +25,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(resource("/responses/{id}", [get(http::retrieve), delete(http::delete)]))
         .service(resource("/responses/{id}/cancel", [post(http::cancel)]))
         .service(resource("/responses/{id}/input_items", [get(http::input_items)]))
+        .service(resource("/client_secrets", [post(client_secrets::create)]))
         .service(resource("/chat/completions", [post(chat::create)]))
         .service(resource("/conversations", [get(conversations::list_all), post(conversations::create)]))
         .service(resource(
@@ -45,6 +48,11 @@ pub fn admin_routes(config: &mut web::ServiceConfig) {
         .service(resource("/models/{id:.+}/reload", [post(admin::reload)]))
         .service(resource("/cache", [get(admin::cache)]))
         .service(resource("/metrics", [get(admin::metrics)]));
+}
+
+/// `/admin` where it is served on an address of its own.
+pub fn no_routes(config: &mut web::ServiceConfig) {
+    config.default_service(web::to(unknown));
 }
 
 /// The scope of `/v1`, open to browsers of allowed origins.

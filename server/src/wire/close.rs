@@ -2,6 +2,8 @@
 
 /// The server is stopping or restarting: reconnect.
 pub const RESTART: u16 = 1012;
+/// The key or client secret is over: it has expired or was revoked.
+pub const POLICY: u16 = 1008;
 /// A message was larger than the limit.
 pub const TOO_LARGE: u16 = 1009;
 /// A frame that the protocol has no meaning for, such as a binary one.

@@ -57,6 +57,10 @@ pub enum WireError {
     InvalidApiKey,
     #[error("{0}")]
     InsufficientPermissions(String),
+    #[error(
+        "This server is not served by this name. Without keys it has loopback names only; add others to server.hosts."
+    )]
+    Misdirected,
     #[error("The server has no room for this request now. Try again later.")]
     ServerOverloaded { retry_after_ms: u64 },
     #[error("{waiting} of your requests wait already. Try again later.")]
@@ -114,6 +118,7 @@ impl WireError {
             Self::ResumeWindowExpired(_) => ("resume_window_expired", 410),
             Self::InvalidApiKey => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
+            Self::Misdirected => ("misdirected_request", 421),
             Self::ServerOverloaded { .. } | Self::Draining { .. } => ("server_overloaded", 503),
             Self::RateLimitExceeded { .. } | Self::RequestRateExceeded { .. } | Self::TokenRateExceeded { .. } => {
                 ("rate_limit_exceeded", 429)

@@ -5,6 +5,7 @@ mod steer;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,8 +27,10 @@ use super::{
     writer,
 };
 use crate::{
-    edge::{Edge, Phase},
+    access::{Denied, Identity},
+    edge::{Edge, Phase, grants},
     generation::{Caller, CreatedResponse, Follow, admission::Place, random_hex},
+    settings::Scope,
     store::OnDisconnect,
     wire::{
         client::{ClientEvent, Target, parse_client_event},
@@ -49,6 +52,7 @@ pub struct Incoming {
 /// What a connection's jobs share. They all run on the connection's task.
 struct Connection {
     edge: web::Data<Edge>,
+    identity: Arc<Identity>,
     tenant: String,
     extensions: bool,
     outbox: Outbox,
@@ -61,7 +65,14 @@ struct Connection {
     steering: Steering,
 }
 
-pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, session: Session, incoming: Incoming) {
+/// Who is connected, and whether the client takes our extensions.
+pub struct Client {
+    pub identity: Arc<Identity>,
+    pub extensions: bool,
+}
+
+pub async fn run(edge: web::Data<Edge>, client: Client, session: Session, incoming: Incoming) {
+    let Client { identity, extensions } = client;
     let settings = &edge.settings.server;
     let (outbox, frames, closing) =
         Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
@@ -69,7 +80,8 @@ pub async fn run(edge: web::Data<Edge>, tenant: String, extensions: bool, sessio
     let (turns, watched) = Turns::new();
     let connection = Rc::new(Connection {
         edge: edge.clone(),
-        tenant,
+        tenant: identity.tenant.clone(),
+        identity,
         extensions,
         outbox,
         next: Cell::new(0),
@@ -97,6 +109,8 @@ impl Connection {
         let idle_timeout = Duration::from_millis(settings.idle_timeout_ms);
         let mut age = std::pin::pin!(sleep(Duration::from_millis(settings.connection_limit_ms)));
         let mut heard = Instant::now();
+        let access = self.edge.auth.access.clone();
+        let mut ended = std::pin::pin!(access.ended(&self.identity));
         self.greet().await?;
         loop {
             // Streams that have ended are sent to their last event before the socket closes.
@@ -123,6 +137,15 @@ impl Connection {
                 () = &mut age => {
                     self.error(&WireError::ConnectionLimit, None).await?;
                     self.close(close::CONNECTION_LIMIT, "maximum age reached; reconnect and resume");
+                    return Ok(());
+                }
+                denied = &mut ended => {
+                    self.edge.generations.metrics.denied(denied.reason());
+                    let reason = match denied {
+                        Denied::Expired => "the key has expired",
+                        Denied::Revoked | Denied::Unknown => "the key was revoked",
+                    };
+                    self.close(close::POLICY, reason);
                     return Ok(());
                 }
                 message = incoming.messages.recv() => {
@@ -185,12 +208,22 @@ impl Connection {
 
     async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
         let (stream_id, job) = match parse_client_event(text) {
-            Ok(ClientEvent::Create { create, stream_id }) => (stream_id, Job::Create(create)),
+            Ok(ClientEvent::Create { mut create, stream_id }) => {
+                if let Err(error) =
+                    self.may(Scope::Create).and_then(|()| grants::hold(&self.edge, &self.identity, &mut create))
+                {
+                    return self.error(&error, stream_id.as_deref()).await;
+                }
+                (stream_id, Job::Create(create))
+            }
             Ok(ClientEvent::Resume { target, starting_after, stream_id }) => {
+                if let Err(error) = self.may_follow(&target).await {
+                    return self.error(&error, stream_id.as_deref()).await;
+                }
                 (stream_id, Job::Resume { target, starting_after })
             }
             Ok(ClientEvent::Cancel { response_id, stream_id }) => {
-                return match self.edge.generations.cancel(&self.tenant, &response_id).await {
+                return match self.cancel(&response_id).await {
                     Ok(()) => Ok(()),
                     Err(error) => self.error(&error, stream_id.as_deref()).await,
                 };
@@ -204,6 +237,24 @@ impl Connection {
             Ok(()) => Ok(()),
             Err(error) => self.error(&error, stream_id.as_deref()).await,
         }
+    }
+
+    fn may(&self, scope: Scope) -> Result<(), WireError> {
+        grants::check_scope(&self.identity, scope).inspect_err(|_| self.edge.generations.metrics.denied("scope"))
+    }
+
+    async fn may_follow(&self, target: &Target) -> Result<(), WireError> {
+        self.may(Scope::Read)?;
+        match target {
+            Target::Response(id) => grants::check_response(&self.edge, &self.identity, id).await,
+            Target::Conversation(id) => grants::check_conversation(&self.identity, id),
+        }
+    }
+
+    async fn cancel(&self, response_id: &str) -> Result<(), WireError> {
+        self.may(Scope::Create)?;
+        grants::check_response(&self.edge, &self.identity, response_id).await?;
+        self.edge.generations.cancel(&self.tenant, response_id).await
     }
 
     fn start(self: &Rc<Self>, lane: Lane, job: Job) -> LocalBoxFuture<'static, Lane> {

@@ -16,17 +16,17 @@ use actix_web::{
     rt, web,
 };
 
-use connection::Incoming;
+use connection::{Client, Incoming};
 use futures::StreamExt;
 use guard::FrameGuard;
 
-use super::{Edge, api::ApiError, auth::Tenant};
+use super::{Edge, api::ApiError, auth::Identified};
 use crate::wire::{KEY_SUBPROTOCOL_PREFIX, SUBPROTOCOL, error::WireError};
 
 /// `GET /v1/responses` with an upgrade.
 pub async fn upgrade(
     edge: web::Data<Edge>,
-    Tenant(tenant): Tenant,
+    Identified(identity): Identified,
     request: HttpRequest,
     body: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
@@ -41,7 +41,7 @@ pub async fn upgrade(
     }
     let messages = messages.max_frame_size(limit).aggregate_continuations().max_continuation_size(limit);
     let incoming = Incoming { messages, violation };
-    rt::spawn(connection::run(edge, tenant, extensions, session, incoming));
+    rt::spawn(connection::run(edge, Client { identity, extensions }, session, incoming));
     Ok(response)
 }
 

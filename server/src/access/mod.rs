@@ -1,0 +1,312 @@
+//! Who asks, by what they know: a key of the settings, a key of `auth.keys_file`, or a client secret that one of them made.
+//!
+//! Owns keys and client secrets, and forgets every key's text but those of the settings; refuses to know how a request
+//! arrives. A secret that fits nothing is denied.
+
+pub mod client_secret;
+pub mod keys_file;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::watch;
+
+use crate::settings::{Auth, AuthMode, Scope};
+use client_secret::Pins;
+use keys_file::{FileError, KeysFile, StoredKey};
+
+/// The tenant of everybody where there are no keys.
+const ONLY_TENANT: &str = "default";
+/// How often the keys file is looked at.
+const REREAD: Duration = Duration::from_secs(1);
+/// Without `auth.token_secret` a client secret is signed by its key alone, which then must be hard to guess.
+const HARD_TO_GUESS: usize = 32;
+
+/// Who asks, and what they may do.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub tenant: String,
+    pub scopes: BTreeSet<Scope>,
+    /// Names of the models that may be used; empty: all.
+    pub models: Vec<String>,
+    /// What a client secret is held to.
+    pub pins: Pins,
+    /// The id of the key, or of the key that made the client secret; `None` where there are no keys.
+    pub key: Option<String>,
+    pub is_client_secret: bool,
+    /// Seconds since 1970.
+    pub expires_at: Option<u64>,
+}
+
+/// Why somebody is not let in. The text is for logs and a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    Unknown,
+    Expired,
+    Revoked,
+}
+
+/// A key, in the form in which it is checked.
+#[derive(Clone)]
+struct Key {
+    tenant: String,
+    scopes: BTreeSet<Scope>,
+    models: Vec<String>,
+    expires_at: Option<u64>,
+    /// What its client secrets are signed with; `None`: it may make none.
+    signs: Option<[u8; 32]>,
+}
+
+pub struct Access {
+    /// Whether anybody is asked for a key.
+    has_keys: bool,
+    /// The id of a key by the key's hash: a look-up by hash takes no time that depends on how much of a guess is right.
+    configured: HashMap<[u8; 32], String>,
+    configured_keys: HashMap<String, Key>,
+    admin: Option<[u8; 32]>,
+    token_secret: String,
+    file: Option<PathBuf>,
+    stored: RwLock<KeysFile>,
+    /// Counts how often the keys of the file have changed.
+    changed: watch::Sender<u64>,
+}
+
+impl Access {
+    /// # Errors
+    /// When `auth.keys_file` cannot be read, is readable by others, or is no such file.
+    pub fn new(auth: &Auth) -> Result<Arc<Self>, FileError> {
+        let token_secret = auth.token_secret.expose().to_owned();
+        let (mut configured, mut configured_keys) = (HashMap::new(), HashMap::new());
+        for key in &auth.keys {
+            let hash: [u8; 32] = Sha256::digest(key.key.expose()).into();
+            let id = format!("config-{}", hex::encode(&keyed(&token_secret, b"id", &hash)[..8]));
+            let may_sign = !token_secret.is_empty() || key.key.expose().len() >= HARD_TO_GUESS;
+            configured.insert(hash, id.clone());
+            configured_keys.insert(
+                id,
+                Key {
+                    tenant: key.tenant.clone(),
+                    scopes: key.scopes.clone(),
+                    models: key.models.clone(),
+                    expires_at: None,
+                    signs: may_sign.then(|| keyed(&token_secret, b"client secrets", &hash)),
+                },
+            );
+        }
+        let file = (!auth.keys_file.as_os_str().is_empty()).then(|| auth.keys_file.clone());
+        let stored = match &file {
+            Some(path) => KeysFile::read(path)?,
+            None => KeysFile::default(),
+        };
+        let admin = auth.admin_key.expose();
+        Ok(Arc::new(Self {
+            has_keys: auth.mode == AuthMode::Keys,
+            configured,
+            configured_keys,
+            admin: (!admin.is_empty()).then(|| Sha256::digest(admin).into()),
+            token_secret,
+            file,
+            stored: RwLock::new(stored),
+            changed: watch::Sender::new(0),
+        }))
+    }
+
+    /// Reads the keys file again whenever it has changed, for as long as anybody else holds this. A file that cannot be read
+    /// leaves the keys as they were.
+    pub fn spawn_rereading(self: &Arc<Self>) {
+        let Some(path) = self.file.clone() else { return };
+        let access = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut failed = false;
+            loop {
+                tokio::time::sleep(REREAD).await;
+                let read = {
+                    let path = path.clone();
+                    tokio::task::spawn_blocking(move || KeysFile::read(&path)).await
+                };
+                let Some(access) = access.upgrade() else { return };
+                match read {
+                    Ok(Ok(file)) => {
+                        failed = false;
+                        access.replace(file);
+                    }
+                    Ok(Err(error)) if !failed => {
+                        failed = true;
+                        tracing::error!(%error, "the keys stay as they were");
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    fn replace(&self, file: KeysFile) {
+        let mut stored = self.stored.write().unwrap_or_else(PoisonError::into_inner);
+        if *stored == file {
+            return;
+        }
+        tracing::info!(keys = file.keys.len(), "the keys file was read again");
+        *stored = file;
+        drop(stored);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Everybody who may be let in.
+    pub fn tenants(&self) -> BTreeSet<String> {
+        if !self.has_keys {
+            return [ONLY_TENANT.to_owned()].into();
+        }
+        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        let configured = self.configured_keys.values().map(|key| key.tenant.clone());
+        configured.chain(stored.keys.iter().map(|key| key.tenant.clone())).collect()
+    }
+
+    /// Whether a secret is asked for.
+    pub fn has_keys(&self) -> bool {
+        self.has_keys
+    }
+
+    /// Whether anything opens `/admin`.
+    pub fn has_admin(&self) -> bool {
+        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        let by_scope = self.configured_keys.values().any(|key| key.scopes.contains(&Scope::Admin));
+        self.admin.is_some() || by_scope || stored.keys.iter().any(|key| key.scopes.contains(&Scope::Admin))
+    }
+
+    /// Whether this is `auth.admin_key`. The comparison is of hashes.
+    pub fn is_admin_key(&self, secret: &str) -> bool {
+        let given: [u8; 32] = Sha256::digest(secret).into();
+        self.admin.is_some_and(|expected| given.ct_eq(&expected).into())
+    }
+
+    /// Whom a server without keys serves.
+    pub fn anybody(&self) -> Identity {
+        Identity {
+            tenant: ONLY_TENANT.into(),
+            scopes: Scope::of_a_tenant(),
+            models: Vec::new(),
+            pins: Pins::default(),
+            key: None,
+            is_client_secret: false,
+            expires_at: None,
+        }
+    }
+
+    /// Who knows this secret. With the denial comes the tenant, where the secret was good once.
+    pub fn identify(&self, secret: &str) -> Result<Identity, (Denied, Option<String>)> {
+        if let Some((key_id, sent)) = client_secret::parse(secret) {
+            let key = self.key(key_id).ok_or((Denied::Unknown, None))?;
+            let signs = key.signs.ok_or((Denied::Unknown, None))?;
+            let claims = sent.verified(&signs).ok_or((Denied::Unknown, None))?;
+            let identity = Identity {
+                tenant: key.tenant,
+                scopes: key.scopes.iter().copied().filter(|scope| *scope != Scope::Admin).collect(),
+                models: key.models,
+                pins: claims.pins,
+                key: Some(key_id.to_owned()),
+                is_client_secret: true,
+                expires_at: Some(key.expires_at.map_or(claims.expires_at, |at| at.min(claims.expires_at))),
+            };
+            return unexpired(identity);
+        }
+        let hash: [u8; 32] = Sha256::digest(secret).into();
+        let id = match self.configured.get(&hash) {
+            Some(id) => id.clone(),
+            None => {
+                let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+                stored.find(secret).ok_or((Denied::Unknown, None))?.id.clone()
+            }
+        };
+        let key = self.key(&id).ok_or((Denied::Unknown, None))?;
+        unexpired(Identity {
+            tenant: key.tenant,
+            scopes: key.scopes,
+            models: key.models,
+            pins: Pins::default(),
+            key: Some(id),
+            is_client_secret: false,
+            expires_at: key.expires_at,
+        })
+    }
+
+    /// Signs a client secret with the key of `identity`. `None`: that key may make none.
+    pub fn sign(&self, identity: &Identity, pins: Pins, expires_at: u64) -> Option<String> {
+        let id = identity.key.as_deref()?;
+        let signs = self.key(id)?.signs?;
+        client_secret::sign(id, &signs, pins, expires_at)
+    }
+
+    /// Waits until `identity` is let in no longer: its time is over, or its key is revoked.
+    pub async fn ended(&self, identity: &Identity) -> Denied {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let Some(id) = identity.key.as_deref() else { return std::future::pending().await };
+            let Some(key) = self.key(id).filter(|key| key.tenant == identity.tenant) else { return Denied::Revoked };
+            let ends = [identity.expires_at, key.expires_at].into_iter().flatten().min();
+            let left = ends
+                .map(|at| UNIX_EPOCH + Duration::from_secs(at))
+                .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+            if left.is_some_and(|left| left.is_zero()) {
+                return Denied::Expired;
+            }
+            let over = async {
+                match left {
+                    // The clock may be set meanwhile.
+                    Some(left) => tokio::time::sleep(left.min(Duration::from_secs(60))).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => {}
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    fn key(&self, id: &str) -> Option<Key> {
+        if let Some(key) = self.configured_keys.get(id) {
+            return Some(key.clone());
+        }
+        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        stored.by_id(id).map(|key| self.of_file(key))
+    }
+
+    fn of_file(&self, key: &StoredKey) -> Key {
+        Key {
+            tenant: key.tenant.clone(),
+            scopes: key.scopes.clone(),
+            models: key.models.clone(),
+            expires_at: key.expires,
+            signs: Some(keyed(&self.token_secret, b"client secrets", key.hash.as_bytes())),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn unexpired(identity: Identity) -> Result<Identity, (Denied, Option<String>)> {
+    match identity.expires_at {
+        Some(at) if at <= now() => Err((Denied::Expired, Some(identity.tenant))),
+        _ => Ok(identity),
+    }
+}
+
+/// HMAC-SHA-256 under `secret`, for one purpose.
+fn keyed(secret: &str, purpose: &[u8], of: &[u8]) -> [u8; 32] {
+    // HMAC takes keys of every length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return [0; 32] };
+    mac.update(purpose);
+    mac.update(&[0]);
+    mac.update(of);
+    mac.finalize().into_bytes().into()
+}

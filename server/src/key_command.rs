@@ -1,0 +1,135 @@
+//! `caudal key`: makes, lists and revokes the keys of `auth.keys_file`. Servers read the file again by themselves.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use caudal_server::{
+    access::{
+        keys_file::{KeysFile, NewKey},
+        now,
+    },
+    settings::Scope,
+};
+use chrono::{DateTime, NaiveDate, Utc};
+use clap::{Args, Subcommand};
+
+use super::Layers;
+
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// Make a key and print it; it is printed once and kept nowhere
+    Create {
+        /// Whose data and quota the key uses
+        #[arg(long)]
+        tenant: String,
+        /// What the key may do
+        #[arg(long, value_delimiter = ',', default_value = "create,read")]
+        scopes: Vec<Scope>,
+        /// The models that the key may use, separated by commas; all without it
+        #[arg(long, value_delimiter = ',')]
+        models: Vec<String>,
+        /// When the key ends: a time from now, as 90d, 12h or 30m, or a day, as 2027-01-31
+        #[arg(long)]
+        expires: Option<String>,
+        #[command(flatten)]
+        file: File,
+    },
+    /// List the keys, without their text
+    List {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Remove a key; sockets that it opened close within seconds
+    Revoke {
+        /// The id, as `list` prints it
+        id: String,
+        #[command(flatten)]
+        file: File,
+    },
+}
+
+#[derive(Args)]
+pub struct File {
+    /// The file; without it auth.keys_file of the settings
+    #[arg(long, value_name = "FILE")]
+    keys_file: Option<PathBuf>,
+    #[command(flatten)]
+    layers: Layers,
+}
+
+impl File {
+    fn path(self) -> anyhow::Result<PathBuf> {
+        let path = match self.keys_file {
+            Some(path) => path,
+            None => self.layers.load()?.auth.keys_file,
+        };
+        anyhow::ensure!(!path.as_os_str().is_empty(), "auth.keys_file is not set; name a file with --keys-file FILE");
+        Ok(path)
+    }
+}
+
+pub fn run(command: KeyCommand) -> anyhow::Result<()> {
+    match command {
+        KeyCommand::Create { tenant, scopes, models, expires, file } => {
+            anyhow::ensure!(!tenant.trim().is_empty(), "--tenant must not be empty");
+            let expires = expires.as_deref().map(moment).transpose()?;
+            anyhow::ensure!(expires.is_none_or(|at| at > now()), "--expires is in the past");
+            let path = file.path()?;
+            let mut keys = KeysFile::read_or_new(&path)?;
+            let key = keys.create(NewKey { tenant, scopes: scopes.into_iter().collect(), models, expires })?;
+            keys.write(&path)?;
+            println!("{key}");
+            if let Some(made) = keys.keys.last() {
+                eprintln!(
+                    "key {} of tenant {} is in {}; its text is shown only now",
+                    made.id,
+                    made.tenant,
+                    path.display()
+                );
+            }
+        }
+        KeyCommand::List { file } => {
+            for key in KeysFile::read(&file.path()?)?.keys {
+                let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.name()).collect();
+                let models = if key.models.is_empty() { "all models".into() } else { key.models.join(",") };
+                let expires = key.expires.map_or_else(|| "never".to_owned(), day);
+                println!(
+                    "{}\t{}\t{}\t{models}\tcreated {}\texpires {expires}",
+                    key.id,
+                    key.tenant,
+                    scopes.join(","),
+                    day(key.created)
+                );
+            }
+        }
+        KeyCommand::Revoke { id, file } => {
+            let path = file.path()?;
+            let mut keys = KeysFile::read(&path)?;
+            anyhow::ensure!(keys.revoke(&id), "{} has no key '{id}'; `caudal key list` prints the ids", path.display());
+            keys.write(&path)?;
+            eprintln!("key {id} is revoked");
+        }
+    }
+    Ok(())
+}
+
+/// Seconds since 1970 of `90d`, `12h`, `30m` from now, or of the begin of a day.
+fn moment(text: &str) -> anyhow::Result<u64> {
+    let wrong = || format!("--expires {text}: expected a time from now, as 90d, 12h or 30m, or a day, as 2027-01-31");
+    let unit = match text.chars().last() {
+        Some('d') => 86_400,
+        Some('h') => 3_600,
+        Some('m') => 60,
+        _ => {
+            let day = text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).with_context(wrong)?;
+            return u64::try_from(day.and_utc().timestamp()).with_context(wrong);
+        }
+    };
+    let count: u64 = text.get(..text.len() - 1).and_then(|count| count.parse().ok()).with_context(wrong)?;
+    count.checked_mul(unit).and_then(|seconds| now().checked_add(seconds)).with_context(wrong)
+}
+
+fn day(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
+    at.map_or_else(|| seconds.to_string(), |at| at.format("%Y-%m-%d %H:%M").to_string())
+}

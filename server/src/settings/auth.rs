@@ -1,0 +1,198 @@
+//! The section `auth`, and the settings that decide who can reach the server. Refuses combinations that leave the server
+//! open where nobody asked for that.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+use super::{Secret, Server, SettingsError};
+
+/// A key or an admin key has at least this many characters.
+const SHORTEST_KEY: usize = 8;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub mode: AuthMode,
+    pub keys: Vec<ApiKey>,
+    pub keys_file: PathBuf,
+    pub admin_key: Secret,
+    pub token_secret: Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// No keys, and only this machine is served.
+    None,
+    Keys,
+    /// No keys, and everybody who reaches the address is served.
+    Open,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    pub key: Secret,
+    pub tenant: String,
+    #[serde(default = "Scope::of_a_tenant")]
+    pub scopes: BTreeSet<Scope>,
+    /// Names of the models that the key may use; empty: all.
+    #[serde(default)]
+    pub models: Vec<String>,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Change something of the tenant: create, cancel, delete.
+    Create,
+    /// Read what the tenant has.
+    Read,
+    /// The routes under `/admin`.
+    Admin,
+}
+
+impl Scope {
+    /// What a key may do that names no scopes.
+    pub fn of_a_tenant() -> BTreeSet<Self> {
+        [Self::Create, Self::Read].into()
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// An address, or a network such as `10.0.0.0/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let wrong = |_| {
+            D::Error::custom(format!("'{text}' is no address, such as 10.0.0.1, and no network, such as 10.0.0.0/8"))
+        };
+        network.map(Self).map_err(wrong)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// An address that may be `""`, for none.
+pub mod optional_address {
+    use super::{Deserialize, Deserializer, Error, Serializer, SocketAddr};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| D::Error::custom(format!("'{text}' is no address, such as 127.0.0.1:8081")))
+    }
+
+    pub fn serialize<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str(""),
+        }
+    }
+}
+
+/// Checks who is let in, and where the server listens.
+///
+/// # Errors
+/// What would be open by accident, or closed for everybody, with what to do.
+pub fn check(server: &Server, auth: &Auth) -> Result<(), SettingsError> {
+    let wrong = |message: String| Err(SettingsError(message));
+    let has_keys = !auth.keys.is_empty() || !auth.keys_file.as_os_str().is_empty();
+    match auth.mode {
+        AuthMode::Keys if !has_keys => {
+            return wrong("auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }, or set auth.keys_file and run `caudal key create`".into());
+        }
+        AuthMode::None | AuthMode::Open if has_keys => {
+            let (mode, key) = (name(auth.mode), if auth.keys.is_empty() { "auth.keys_file" } else { "auth.keys" });
+            return wrong(format!(
+                "auth.mode is \"{mode}\", so nobody is asked for the keys of {key}; set auth.mode = \"keys\", or remove {key}"
+            ));
+        }
+        AuthMode::None if !server.bind.ip().to_canonical().is_loopback() => {
+            let bind = server.bind;
+            return wrong(format!(
+                "server.bind: other machines can reach {bind}, and auth.mode is \"none\"; set auth.mode = \"keys\" with auth.keys_file or auth.keys, or auth.mode = \"open\" if everybody who reaches this address may use the server, or bind to 127.0.0.1"
+            ));
+        }
+        _ => {}
+    }
+    if auth.mode == AuthMode::Keys && server.allowed_origins.iter().any(|origin| origin == "*") {
+        return wrong("server.allowed_origins: \"*\" lets every web page use the keys that its visitors have; with auth.mode = \"keys\" name the origins, as \"https://app.example\"".into());
+    }
+    check_keys(auth)
+}
+
+fn check_keys(auth: &Auth) -> Result<(), SettingsError> {
+    let wrong = |message: String| Err(SettingsError(message));
+    const MAKE_ONE: &str = "`openssl rand -base64 24` makes one";
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for ApiKey { key, tenant, scopes, .. } in &auth.keys {
+        if key.expose().len() < SHORTEST_KEY || tenant.is_empty() {
+            return wrong(format!(
+                "auth.keys: a key needs at least {SHORTEST_KEY} characters and a tenant; {MAKE_ONE}"
+            ));
+        }
+        if scopes.is_empty() {
+            return wrong(format!(
+                "auth.keys: a key of tenant '{tenant}' has no scopes; give it create, read or admin"
+            ));
+        }
+        if let Some(other) = seen.insert(key.expose(), tenant) {
+            return wrong(format!(
+                "auth.keys: tenants '{other}' and '{tenant}' have the same key; give each key once, and each tenant a key of its own"
+            ));
+        }
+    }
+    let admin = auth.admin_key.expose();
+    if !admin.is_empty() && admin.len() < SHORTEST_KEY {
+        return wrong(format!("auth.admin_key needs at least {SHORTEST_KEY} characters; {MAKE_ONE}"));
+    }
+    if let Some(tenant) = seen.get(admin) {
+        return wrong(format!(
+            "auth.admin_key is also a key of tenant '{tenant}'; make another one, for example with `openssl rand -base64 24`"
+        ));
+    }
+    let secret = auth.token_secret.expose();
+    if !secret.is_empty() && secret.len() < 32 {
+        return wrong("auth.token_secret needs at least 32 characters; `openssl rand -base64 32` makes one".into());
+    }
+    Ok(())
+}
+
+fn name(mode: AuthMode) -> &'static str {
+    match mode {
+        AuthMode::None => "none",
+        AuthMode::Keys => "keys",
+        AuthMode::Open => "open",
+    }
+}
