@@ -110,3 +110,12 @@ impl RawSocket {
         .await
     }
 }
+
+/// Everything that a server sends on a connection that was sent `request`, to the connection's end.
+pub async fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("the server accepts");
+    stream.write_all(request.as_bytes()).await.expect("the request can be sent");
+    let mut answer = vec![];
+    within("the end of the connection", stream.read_to_end(&mut answer)).await.expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}

@@ -1,11 +1,13 @@
 //! Caudal's behaviour on the scripted engine. One binary, so that the tests run side by side, each on a server of its own.
 
 mod admission;
+mod attacks;
 mod auth;
 mod cache;
 mod cancel;
 mod chains;
 mod chat;
+mod closed;
 mod cluster;
 mod conversations;
 mod disconnects;
@@ -13,6 +15,7 @@ mod errors;
 mod fields;
 mod formats;
 mod http;
+mod keys;
 mod lanes;
 mod limits;
 mod metrics;

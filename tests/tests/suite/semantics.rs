@@ -184,19 +184,20 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let app = spawn_app(&["server.body_timeout_ms=300"]);
     for path in ["/v1/responses", "/v1/chat/completions", "/v1/conversations", "/v1/prompts"] {
         let begun = Instant::now();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        );
         let answer = raw(&app, &format!("{head}{{\"input\":")).await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
         assert!(answer.contains("request_timeout") && begun.elapsed() < Duration::from_secs(5), "{path}: {answer}");
     }
-    let upgrade = "POST /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    let upgrade = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     assert!(raw(&app, upgrade).await.starts_with("HTTP/1.1 400 "));
     // An upgrade that is only offered is declined, as by Java's client.
     let body = json!({"input": "x"}).to_string();
     let offer = format!(
-        "POST /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade, http2-settings\r\nupgrade: h2c\r\n\
+        "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: close, upgrade, http2-settings\r\nupgrade: h2c\r\n\
          http2-settings: AAMAAABkAAQAAP__\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );

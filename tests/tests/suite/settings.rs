@@ -43,7 +43,7 @@ fn a_wrong_setting_is_an_error_that_names_the_key() {
         ("generation.orphan_grace_ms=soon", "generation.orphan_grace_ms"),
         ("auth.mode=keys", "auth.keys"),
         (r#"auth.keys=[{key="long enough"}]"#, "tenant"),
-        ("auth.mode=open", "auth.mode"),
+        ("auth.mode=ajar", "auth.mode"),
         ("no-assignment", "no-assignment"),
     ] {
         for subcommand in ["serve", "config"] {
