@@ -103,7 +103,7 @@ pub async fn pass(
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
     };
     let address = peer::address(request.head(), &edge.settings.server.trusted_proxies);
-    let is_admin = request.path().starts_with("/admin");
+    let is_admin = request.path().starts_with("/admin/");
     let answer = match misnamed(&request, &edge, is_admin) {
         Some(error) => {
             if matches!(error, WireError::Misdirected) {
@@ -116,7 +116,9 @@ pub async fn pass(
     let status = answer.status().as_u16();
     let head = answer.request().head();
     let (method, path) = (head.method.as_str(), head.uri.path());
-    if is_admin {
+    // A path may be written in other ways than its route.
+    let called = answer.request().match_pattern().is_some_and(|route| route.starts_with("/admin/"));
+    if is_admin || called {
         tracing::info!(address = %shown(address), method, path = shorten(path), status, "an admin call");
     }
     let refusal = answer.request().extensions().get::<Refusal>().cloned();

@@ -25,7 +25,7 @@ fn request(method: &str, path: &str, lines: &str, body: &str, status: u16) -> At
     } else {
         format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
     };
-    let host = if lines.contains("host:") { "" } else { "host: HOST\r\n" };
+    let host = if lines.starts_with("host:") { "" } else { "host: HOST\r\n" };
     let request = format!("{method} {path} HTTP/1.1\r\n{host}{lines}{length}connection: close\r\n\r\n{body}");
     Attempt { request, status, without: "root:" }
 }
@@ -56,7 +56,7 @@ fn attempts() -> Vec<Attempt> {
         // Another way to the routes that want a key.
         get("/V1/models", "", 404),
         get("//v1/models", "", 404),
-        get("/v1//models", "", 401),
+        get("/v1//models", "", 404),
         get("/%76%31/models", "", 401),
         get("/v1/../v1/models", "", 404),
         get("/admin/../v1/models", ALPHA, 404),
@@ -179,7 +179,7 @@ async fn finished(app: &App) -> String {
 /// Half of a body, half of a head, and nothing at all: each connection ends by itself.
 #[tokio::test]
 async fn what_does_not_come_is_not_waited_for() {
-    let app = spawn_app(&["server.body_timeout_ms=300", "server.handshake_timeout_ms=300"]);
+    let app = spawn_app(&["server.body_timeout_ms=300", "server.handshake_timeout_ms=2000"]);
     let mut healthy = Client::plain(&app).await;
     for (method, path) in [
         ("POST", "/v1/responses"),

@@ -81,6 +81,12 @@ async fn socket(app: &App, secret: &str) -> Client {
     client
 }
 
+/// The id of the next response.
+async fn created(client: &mut Client) -> String {
+    let event = client.event_of("response.created").await;
+    event["response"]["id"].as_str().expect("an id").to_owned()
+}
+
 /// The close code of a connection, once its events are read.
 async fn closed(client: &mut Client) -> Option<u16> {
     loop {
@@ -180,7 +186,7 @@ async fn a_client_secret_opens_what_it_is_pinned_to() {
     let any = made["value"].as_str().expect("a value");
     assert_eq!(post(&app, "/v1/responses", any, json!({"input": "x"})).await.status, 200);
     assert_eq!(post(&app, "/v1/client_secrets", any, json!({})).await.status, 403, "it makes no others");
-    assert_eq!(ask(&app, "GET", "/admin/cache", any).await.status, 401);
+    assert_eq!(ask(&app, "GET", "/admin/cache", any).await.status, 403, "nothing opens it here");
     assert_eq!(call(app.address, "GET", &format!("/v1/models?token={any}&api_key={any}")).send().await.status, 401);
 
     let conversation = |key: String| {
@@ -257,13 +263,9 @@ async fn the_end_of_a_client_secret_closes_its_sockets_and_cancels_nothing() {
     let mut expiring = socket(&app, &secret(&app, &key, 10, json!({})).await).await;
     let kept = secret(&app, &revoked, 600, json!({})).await;
     let mut orphan = socket(&app, &kept).await;
-    let running = |client: &mut Client| {
-        let event = client.event_of("response.created");
-        async move { event.await["response"]["id"].as_str().expect("an id").to_owned() }
-    };
     expiring.create(json!({})).await;
     orphan.create(json!({})).await;
-    let ids = [running(&mut expiring).await, running(&mut orphan).await];
+    let ids = [created(&mut expiring).await, created(&mut orphan).await];
     keys.revoke(&revoked);
     assert_eq!(closed(&mut orphan).await, Some(1008), "its key was revoked");
     assert_eq!(closed(&mut expiring).await, Some(1008), "it has expired");
