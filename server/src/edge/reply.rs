@@ -6,7 +6,7 @@ use actix_web::{
     body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method, Version,
+        Method, StatusCode, Version,
         header::{self, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -67,15 +67,19 @@ fn dressed(mut answer: ServiceResponse<BoxBody>, head: bool, version: Version) -
         response.head_mut().no_chunking(true);
         response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     }
+    let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&format!("req_{}", random_hex())) {
         headers.insert(REQUEST_ID, id);
     }
-    for (name, value) in SECURITY {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(NO_PAGE));
+    // An upgrade has no content that a browser could show.
+    if !is_upgrade {
+        for (name, value) in SECURITY {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(NO_PAGE));
+        }
     }
     let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let is_json = content_type.is_some_and(|kind| kind.starts_with("application/json"));
