@@ -6,6 +6,7 @@ mod api;
 mod auth;
 mod chat;
 mod compact;
+mod contract;
 mod conversations;
 mod headers;
 mod http;
@@ -23,10 +24,13 @@ mod ws;
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header, middleware::from_fn, web};
-use serde_json::json;
 use tokio::sync::watch;
 
-use crate::{generation::Generations, settings::Settings};
+use crate::{
+    generation::Generations,
+    settings::Settings,
+    wire::object::{LoadedModel, Readiness},
+};
 use auth::Authenticator;
 
 /// Where the process stands; connections watch it.
@@ -74,7 +78,9 @@ pub fn serve(listener: TcpListener, edge: Edge) -> std::io::Result<Server> {
             .service(v1::scope(edge.clone()))
             .service(web::scope("/admin").configure(v1::admin_routes))
             .service(v1::resource("/healthz", [v1::get(healthy)]))
-            .service(v1::resource("/readyz", [v1::get(ready)]));
+            .service(v1::resource("/readyz", [v1::get(ready)]))
+            .service(v1::resource("/openapi.json", [v1::get(contract::openapi)]))
+            .service(v1::resource("/asyncapi.json", [v1::get(contract::asyncapi)]));
         match &chat_dir {
             Some(dir) => app.service(
                 web::scope("")
@@ -133,14 +139,15 @@ async fn no_chat_page() -> HttpResponse {
 
 /// 200 as long as the process lives.
 async fn healthy() -> HttpResponse {
-    HttpResponse::Ok().body("ok\n")
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n")
 }
 
 /// 200 once every model is loaded; those that still load are told.
 async fn ready(edge: web::Data<Edge>) -> HttpResponse {
     let models = edge.generations.engine().status();
+    let models = models.into_iter().map(|model| LoadedModel { id: model.id, loaded: model.loaded }).collect();
     match edge.generations.ready() {
-        Ok(()) => HttpResponse::Ok().json(json!({"status": "ready", "models": models})),
-        Err(reason) => HttpResponse::ServiceUnavailable().json(json!({"status": reason, "models": models})),
+        Ok(()) => HttpResponse::Ok().json(Readiness { status: "ready", models }),
+        Err(status) => HttpResponse::ServiceUnavailable().json(Readiness { status, models }),
     }
 }

@@ -7,6 +7,7 @@ mod cancel;
 mod chains;
 mod chat;
 mod cluster;
+mod contract;
 mod conversations;
 mod disconnects;
 mod errors;
