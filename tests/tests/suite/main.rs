@@ -13,6 +13,7 @@ mod disconnects;
 mod errors;
 mod fields;
 mod formats;
+mod golden;
 mod http;
 mod lanes;
 mod limits;
