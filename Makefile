@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 CAUDAL := $(RELEASE)/caudal
 
-.PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check stack chaos bench gpu-check clean tools
+.PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check renew stack chaos bench gpu-check clean tools
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -70,6 +70,12 @@ check: patches client-ts/node_modules ## Format, lint, types, docs
 	@cargo clippy --locked --release --no-deps -p caudal-server --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p caudal-server --no-default-features
 	@cd client-ts && npm run --silent check
+
+renew: patches client-ts/node_modules ## Write anew what is frozen: docs/*.json, client-ts/src/wire.ts, tests/golden
+	@CAUDAL_RENEW=1 cargo test --quiet --locked -p caudal-server --no-default-features --lib -- wire::contract
+	@cd client-ts && npm run --silent wire
+	@cargo build --quiet --locked -p caudal-server --no-default-features
+	@CAUDAL_BIN=$(CARGO_TARGET_DIR)/debug/caudal CAUDAL_RENEW=1 cargo test --quiet --locked -p caudal-tests --test suite -- golden::
 
 stack: build ## Redis, three replicas and nginx as plain processes, on http://127.0.0.1:8080 (ARGS="--listen …" to change)
 	@bash tests/setup.sh

@@ -19,7 +19,11 @@ let server: Server;
 
 beforeAll(async () => {
   // A small model may tell a story without end; this ends it, and still leaves time to reload in the middle.
-  server = await chatServer({ "engine.kind": "mistralrs", "engine.max_running": 1, "generation.max_output_tokens": 600 });
+  server = await chatServer({
+    "engine.kind": "mistralrs",
+    "engine.max_running": 1,
+    "generation.max_output_tokens": 600,
+  });
 });
 
 afterAll(async () => {

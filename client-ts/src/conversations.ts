@@ -2,36 +2,13 @@ import { DetachedError, NotFoundError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
 import type { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
-import type { FunctionCallOutput, InputItem, InputTextPart, ItemStatus, OutputItem } from "./items.ts";
+import type { InputItem } from "./items.ts";
 import type { Link } from "./link.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import type { Responses } from "./responses.ts";
+import type { Conversation, ConversationCreateParams, ConversationItem, StoredMessage } from "./wire.ts";
 
-export interface Conversation {
-  id: string;
-  object: "conversation";
-  /** Unix seconds. */
-  created_at: number;
-  metadata: Record<string, string>;
-}
-
-/** A message of a conversation that is not an answer. */
-export interface StoredMessage {
-  type: "message";
-  id: string;
-  role: "user" | "system" | "developer";
-  status: ItemStatus;
-  content: readonly InputTextPart[];
-}
-
-/** What a conversation holds: what was asked, what was answered, and what functions gave. */
-export type ConversationItem = StoredMessage | OutputItem | (FunctionCallOutput & { id: string });
-
-export interface ConversationCreateParams {
-  /** What has been said already. */
-  items?: readonly InputItem[];
-  metadata?: Record<string, string>;
-}
+export type { Conversation, ConversationCreateParams, ConversationItem, StoredMessage };
 
 /** Conversations that the server keeps: every request with `conversation` goes on from its items and adds both sides. */
 export class Conversations {

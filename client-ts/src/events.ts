@@ -1,104 +1,34 @@
 /** What the server says about one response, in the order it says it. */
 
-import type { Logprob, OutputItem, OutputTextPart, SummaryTextPart } from "./items.ts";
-import type { ResponseObject } from "./types.ts";
+import type * as wire from "./wire.ts";
 
-interface Numbered {
-  /** Starts at 0 for each response and has no gaps. */
-  sequence_number: number;
+/** Events of one type. Over this package's connections each names its response. */
+type Of<Type extends wire.ResponseEvent["type"]> = Extract<wire.ResponseEvent, { type: Type }> & {
   response_id: string;
-}
+};
 
-interface InPart extends Numbered {
-  item_id: string;
-  output_index: number;
-  content_index: number;
-}
-
-interface InItem extends Numbered {
-  item_id: string;
-  output_index: number;
-}
-
-interface InSummary extends InItem {
-  summary_index: number;
-}
-
-export interface ResponseLifecycleEvent extends Numbered {
-  type: "response.created" | "response.queued" | "response.in_progress";
-  response: ResponseObject;
-}
+export type ResponseLifecycleEvent = Of<"response.created" | "response.queued" | "response.in_progress">;
 
 /** The last event of every response is one of these. */
-export interface ResponseTerminalEvent extends Numbered {
-  type: "response.completed" | "response.incomplete" | "response.failed";
-  response: ResponseObject;
-}
+export type ResponseTerminalEvent = Of<"response.completed" | "response.incomplete" | "response.failed">;
 
-export interface OutputItemEvent extends Numbered {
-  type: "response.output_item.added" | "response.output_item.done";
-  output_index: number;
-  item: OutputItem;
-}
-
-export interface ContentPartEvent extends InPart {
-  type: "response.content_part.added" | "response.content_part.done";
-  part: OutputTextPart;
-}
-
-export interface OutputTextDeltaEvent extends InPart {
-  type: "response.output_text.delta";
-  delta: string;
-  logprobs: readonly Logprob[];
-}
-
-export interface OutputTextDoneEvent extends InPart {
-  type: "response.output_text.done";
-  text: string;
-  logprobs: readonly Logprob[];
-}
-
-export interface FunctionCallArgumentsDeltaEvent extends InItem {
-  type: "response.function_call_arguments.delta";
-  delta: string;
-}
-
-export interface FunctionCallArgumentsDoneEvent extends InItem {
-  type: "response.function_call_arguments.done";
-  arguments: string;
-}
-
-export interface ReasoningSummaryPartEvent extends InSummary {
-  type: "response.reasoning_summary_part.added" | "response.reasoning_summary_part.done";
-  part: SummaryTextPart;
-}
-
-export interface ReasoningSummaryTextDeltaEvent extends InSummary {
-  type: "response.reasoning_summary_text.delta";
-  delta: string;
-}
-
-export interface ReasoningSummaryTextDoneEvent extends InSummary {
-  type: "response.reasoning_summary_text.done";
-  text: string;
-}
+export type OutputItemEvent = Of<"response.output_item.added" | "response.output_item.done">;
+export type ContentPartEvent = Of<"response.content_part.added" | "response.content_part.done">;
+export type OutputTextDeltaEvent = Of<"response.output_text.delta">;
+export type OutputTextDoneEvent = Of<"response.output_text.done">;
+export type FunctionCallArgumentsDeltaEvent = Of<"response.function_call_arguments.delta">;
+export type FunctionCallArgumentsDoneEvent = Of<"response.function_call_arguments.done">;
+export type ReasoningSummaryPartEvent = Of<
+  "response.reasoning_summary_part.added" | "response.reasoning_summary_part.done"
+>;
+export type ReasoningSummaryTextDeltaEvent = Of<"response.reasoning_summary_text.delta">;
+export type ReasoningSummaryTextDoneEvent = Of<"response.reasoning_summary_text.done">;
 
 /**
  * Everything that this version knows. An event that a newer server adds is passed on as it came: its `type` is none of
  * these, so a `switch` with a `default` is ready for it.
  */
-export type ResponseEvent =
-  | ResponseLifecycleEvent
-  | ResponseTerminalEvent
-  | OutputItemEvent
-  | ContentPartEvent
-  | OutputTextDeltaEvent
-  | OutputTextDoneEvent
-  | FunctionCallArgumentsDeltaEvent
-  | FunctionCallArgumentsDoneEvent
-  | ReasoningSummaryPartEvent
-  | ReasoningSummaryTextDeltaEvent
-  | ReasoningSummaryTextDoneEvent;
+export type ResponseEvent = Of<wire.ResponseEvent["type"]>;
 
 /** Where a request stands in the server's queue. News, not part of the response: it is not replayed. */
 export interface QueuePosition {

@@ -1,30 +1,8 @@
 import type { Http } from "./http.ts";
-import type { InputMessage } from "./items.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
+import type { PromptCreateParams, StoredPrompt } from "./wire.ts";
 
-export interface PromptCreateParams {
-  /** The prompt that this is the next version of; a new one without it. */
-  id?: string;
-  name?: string;
-  /** Text with `{{variables}}`. */
-  instructions?: string;
-  /** What has been said before the request's own input, with `{{variables}}` too. */
-  messages?: string | readonly InputMessage[];
-  /** The variables, for the server to check that they are those that occur. */
-  variables?: readonly string[];
-}
-
-/** One version of a stored prompt. A request uses it by `prompt: { id, version, variables }`. */
-export interface StoredPrompt {
-  id: string;
-  object: "prompt";
-  version: string;
-  created_at: number;
-  name: string | null;
-  instructions: string | null;
-  messages: readonly InputMessage[];
-  variables: readonly string[];
-}
+export type { PromptCreateParams, StoredPrompt };
 
 /** Prompts that the server keeps, in versions. */
 export class Prompts {

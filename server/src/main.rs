@@ -16,8 +16,9 @@ use caudal_server::{
     model,
     settings::{Settings, Sources},
     telemetry,
+    wire::contract,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A streaming generation server: every answer is a log that outlives its connection.
 #[derive(Parser)]
@@ -40,11 +41,19 @@ enum Command {
         #[command(subcommand)]
         command: key_command::KeyCommand,
     },
+    /// Print a document of the protocol: what `GET /openapi.json` or `/asyncapi.json` answers
+    Schema { document: Document },
     /// Fetch and list models
     Model {
         #[command(subcommand)]
         command: ModelCommand,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Document {
+    Openapi,
+    Asyncapi,
 }
 
 #[derive(Subcommand)]
@@ -84,6 +93,7 @@ fn main() -> ExitCode {
         }),
         Command::Health(layers) => layers.load().and_then(|settings| health(settings.server.bind)),
         Command::Key { command } => key_command::run(command),
+        Command::Schema { document } => schema(document),
         Command::Model { command } => model(command),
     };
     match outcome {
@@ -109,6 +119,15 @@ fn model(command: ModelCommand) -> anyhow::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+fn schema(document: Document) -> anyhow::Result<()> {
+    let document = match document {
+        Document::Openapi => contract::openapi(),
+        Document::Asyncapi => contract::asyncapi(),
+    };
+    println!("{}", serde_json::to_string_pretty(&document)?);
     Ok(())
 }
 

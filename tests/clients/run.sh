@@ -30,6 +30,10 @@ python() {
   (cd "$here/python" && "$environment/bin/python" -W ignore -m unittest test_openai test_frameworks)
   environment=$(environment "$here/python/instructor.lock")
   (cd "$here/python" && "$environment/bin/python" -W ignore -m unittest test_instructor)
+  environment=$(environment "$here/python/llm.lock")
+  (cd "$here/python" && "$environment/bin/python" -W ignore -m unittest test_llm)
+  environment=$(environment "$here/python/schemathesis.lock")
+  (cd "$here/python" && "$environment/bin/python" -W ignore -m unittest test_contract)
 }
 
 js() {

@@ -16,7 +16,7 @@ const answer = (id: string, text: string, status: "completed" | "incomplete" = "
   id,
   role: "assistant",
   status,
-  content: [{ type: "output_text", text }],
+  content: [{ type: "output_text", text, annotations: [], logprobs: [] }],
 });
 
 const turn = (key: string, prompt: string, status: Turn["status"], said = ""): Turn => ({
@@ -37,9 +37,9 @@ describe("turns of items", () => {
         content: [{ type: "input_text", text: "Be brief." }],
       },
       user("u1", "Weather?"),
-      { type: "reasoning", id: "r", summary: [{ type: "summary_text", text: "I look it up." }] },
+      { type: "reasoning", id: "r", status: "completed", summary: [{ type: "summary_text", text: "I look it up." }] },
       { type: "function_call", id: "f", call_id: "c", name: "weather", arguments: "{}", status: "completed" },
-      { type: "function_call_output", id: "o", call_id: "c", output: "clear" },
+      { type: "function_call_output", id: "o", status: "completed", call_id: "c", output: "clear" },
       answer("a1", "Clear."),
       user("u2", "And tomorrow?"),
       answer("a2", "Cl", "incomplete"),

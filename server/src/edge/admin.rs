@@ -5,26 +5,29 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use futures::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Edge, api::Answer, auth::Admin};
 use crate::{
     engine::{ModelInfo, ReloadError},
     generation::Counted,
     metrics::CONTENT_TYPE,
-    wire::error::WireError,
+    wire::{
+        error::WireError,
+        object::{ModelOutline, PromptCacheReport, ReloadReport, TenantCache},
+    },
 };
 
 /// Loads a model's files again and switches to them. Goes on when the client has gone.
 pub async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answer {
     match edge.generations.engine().reload(&id).await {
-        Ok(reloaded) => Ok(HttpResponse::Ok().json(json!({
-            "id": reloaded.new.id,
-            "object": "model.reloaded",
-            "old": outline(&reloaded.old),
-            "new": outline(&reloaded.new),
-            "took_ms": u64::try_from(reloaded.took.as_millis()).unwrap_or(u64::MAX),
-        }))),
+        Ok(reloaded) => Ok(HttpResponse::Ok().json(ReloadReport {
+            id: reloaded.new.id.clone(),
+            object: "model.reloaded",
+            old: outline(&reloaded.old),
+            new: outline(&reloaded.new),
+            took_ms: u64::try_from(reloaded.took.as_millis()).unwrap_or(u64::MAX),
+        })),
         Err(error) => {
             let (status, kind, code) = match error {
                 ReloadError::UnknownModel(_) => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
@@ -50,20 +53,14 @@ pub async fn cache(edge: web::Data<Edge>, _: Admin) -> Answer {
     let generations = &edge.generations;
     let sizes = edge.auth.access.tenants().into_iter().map(async |tenant| {
         let size = generations.cache_size(&tenant).await?;
-        Ok::<_, WireError>((tenant, size))
+        Ok::<_, WireError>((tenant, TenantCache { bytes: size.bytes, evicted: size.evicted }))
     });
     let tenants: BTreeMap<_, _> = try_join_all(sizes).await?.into_iter().collect();
     let Counted { hits, joined, misses, in_flight } = generations.cache_counts();
-    Ok(HttpResponse::Ok().json(json!({
-        "object": "prompt_cache",
-        "hits": hits,
-        "joined": joined,
-        "misses": misses,
-        "in_flight": in_flight,
-        "tenants": tenants,
-    })))
+    Ok(HttpResponse::Ok().json(PromptCacheReport { object: "prompt_cache", hits, joined, misses, in_flight, tenants }))
 }
 
-fn outline(model: &Arc<ModelInfo>) -> Value {
-    json!({"created": model.created, "quantisation": model.quantisation, "context_length": model.context_length})
+fn outline(model: &Arc<ModelInfo>) -> ModelOutline {
+    let (created, quantisation) = (model.created, model.quantisation.clone());
+    ModelOutline { created, quantisation, context_length: model.context_length }
 }

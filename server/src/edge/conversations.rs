@@ -19,6 +19,7 @@ use crate::{
     wire::{
         conversation::{ConversationObject, NewConversation, parse_metadata, parse_new_items},
         error::WireError,
+        object::Deleted,
     },
 };
 
@@ -66,7 +67,7 @@ pub async fn update(
 
 pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     edge.generations.delete_conversation(&tenant, &id).await?;
-    Ok(HttpResponse::Ok().json(json!({"id": *id, "object": "conversation.deleted", "deleted": true})))
+    Ok(HttpResponse::Ok().json(Deleted { id: &id, object: "conversation.deleted", deleted: true }))
 }
 
 pub async fn append(

@@ -1,7 +1,7 @@
 //! The HTTP side of the Responses API.
 
 use actix_web::{HttpResponse, web};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Edge,
@@ -16,7 +16,7 @@ use crate::{
     generation::{Caller, Follow},
     render,
     store::OnDisconnect,
-    wire::{error::WireError, request::Create, response::Response},
+    wire::{error::WireError, object::Deleted, request::Create, response::Response},
 };
 
 pub async fn create(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(body): JsonBody) -> Answer {
@@ -81,7 +81,7 @@ pub async fn cancel(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path
 
 pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     edge.generations.delete(&tenant, &id).await?;
-    Ok(HttpResponse::Ok().json(json!({"id": *id, "object": "response", "deleted": true})))
+    Ok(HttpResponse::Ok().json(Deleted { id: &id, object: "response", deleted: true }))
 }
 
 pub async fn input_items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>, query: Query) -> Answer {

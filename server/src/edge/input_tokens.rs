@@ -1,7 +1,6 @@
 //! `POST /v1/responses/input_tokens`: how many tokens a request's prompt has.
 
 use actix_web::{HttpResponse, web};
-use serde_json::json;
 
 use super::{
     Edge,
@@ -9,7 +8,10 @@ use super::{
     auth::Identified,
     grants, headers,
 };
-use crate::{generation::Caller, wire::request::Create};
+use crate::{
+    generation::Caller,
+    wire::{object::InputTokens, request::Create},
+};
 
 pub async fn count(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(mut body): JsonBody) -> Answer {
     if let Some(fields) = body.as_object_mut() {
@@ -20,6 +22,6 @@ pub async fn count(edge: web::Data<Edge>, Identified(identity): Identified, Json
     grants::hold(&edge, &identity, &mut create)?;
     let ignored = create.ignored.clone();
     let input_tokens = edge.generations.count_input_tokens(&identity.tenant, create, Caller::without_resume()).await?;
-    let answer = HttpResponse::Ok().json(json!({"object": "response.input_tokens", "input_tokens": input_tokens}));
+    let answer = HttpResponse::Ok().json(InputTokens { object: "response.input_tokens", input_tokens });
     Ok(headers::ignored(answer, &ignored))
 }

@@ -7,6 +7,7 @@ mod auth;
 mod chat;
 mod client_secrets;
 mod compact;
+mod contract;
 mod conversations;
 mod door;
 mod grants;
@@ -33,10 +34,14 @@ use actix_web::{
     middleware::{DefaultHeaders, from_fn},
     web,
 };
-use serde_json::json;
 use tokio::sync::watch;
 
-use crate::{access::Access, generation::Generations, settings::Settings};
+use crate::{
+    access::Access,
+    generation::Generations,
+    settings::Settings,
+    wire::object::{LoadedModel, Readiness},
+};
 use auth::Authenticator;
 use door::Door;
 
@@ -124,7 +129,9 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
             .service(v1::scope(edge.clone()))
             .service(web::scope("/admin").configure(if apart { v1::no_routes } else { v1::admin_routes }))
             .service(v1::resource("/healthz", [v1::get(healthy)]))
-            .service(v1::resource("/readyz", [v1::get(ready)]));
+            .service(v1::resource("/readyz", [v1::get(ready)]))
+            .service(v1::resource("/openapi.json", [v1::get(contract::openapi)]))
+            .service(v1::resource("/asyncapi.json", [v1::get(contract::asyncapi)]));
         match &chat_dir {
             Some(dir) => app.service(
                 web::scope("")
@@ -183,14 +190,15 @@ async fn no_chat_page() -> HttpResponse {
 
 /// 200 as long as the process lives.
 async fn healthy() -> HttpResponse {
-    HttpResponse::Ok().body("ok\n")
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n")
 }
 
 /// 200 once every model is loaded; those that still load are told.
 async fn ready(edge: web::Data<Edge>) -> HttpResponse {
     let models = edge.generations.engine().status();
+    let models = models.into_iter().map(|model| LoadedModel { id: model.id, loaded: model.loaded }).collect();
     match edge.generations.ready() {
-        Ok(()) => HttpResponse::Ok().json(json!({"status": "ready", "models": models})),
-        Err(reason) => HttpResponse::ServiceUnavailable().json(json!({"status": reason, "models": models})),
+        Ok(()) => HttpResponse::Ok().json(Readiness { status: "ready", models }),
+        Err(status) => HttpResponse::ServiceUnavailable().json(Readiness { status, models }),
     }
 }

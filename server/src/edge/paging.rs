@@ -1,11 +1,11 @@
 //! Lists over HTTP: `after`, `limit` and `order` in, `{object: "list", data, first_id, last_id, has_more}` out.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::query::Query;
 use crate::{
     store::page::{Listed, Order, Page},
-    wire::error::WireError,
+    wire::{error::WireError, object::List},
 };
 
 const DEFAULT_LIMIT: usize = 20;
@@ -31,10 +31,10 @@ pub fn page(mut query: Query) -> Result<Page, WireError> {
     Ok(page)
 }
 
-pub fn list<T>(listed: Listed<T>, object: impl Fn(T) -> Value) -> Value {
+pub fn list<T>(listed: Listed<T>, object: impl Fn(T) -> Value) -> List<Value> {
     let data: Vec<Value> = listed.data.into_iter().map(object).collect();
-    let (first, last) = (data.first().map(|i| i["id"].clone()), data.last().map(|i| i["id"].clone()));
-    json!({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": listed.has_more})
+    let id = |item: Option<&Value>| item.and_then(|item| item["id"].as_str()).map(str::to_owned);
+    List { object: "list", first_id: id(data.first()), last_id: id(data.last()), has_more: listed.has_more, data }
 }
 
 /// A page of items that are all at hand, the oldest first.

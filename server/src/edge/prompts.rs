@@ -15,16 +15,25 @@ use crate::{
     store::prompts::StoredPrompt,
     wire::{
         error::WireError,
+        input::InputMessage,
+        object::{Deleted, PromptMessage, PromptObject},
         prompt::{PutPrompt, parse_version},
     },
 };
 
 fn object(prompt: StoredPrompt) -> Value {
     let StoredPrompt { id, version, created_at, template, .. } = prompt;
-    let messages: Vec<Value> =
-        template.messages.iter().map(|message| json!({"role": message.role, "content": message.text})).collect();
-    json!({"id": id, "object": "prompt", "version": version.to_string(), "created_at": created_at, "name": template.name,
-           "instructions": template.instructions, "messages": messages, "variables": template.variables})
+    let message = |message: InputMessage| PromptMessage { role: message.role, content: message.text };
+    json!(PromptObject {
+        id,
+        object: "prompt",
+        version: version.to_string(),
+        created_at,
+        name: template.name,
+        instructions: template.instructions,
+        messages: template.messages.into_iter().map(message).collect(),
+        variables: template.variables.into_iter().collect(),
+    })
 }
 
 pub async fn put(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
@@ -59,5 +68,5 @@ pub async fn retrieve(
 
 pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     edge.generations.prompts.delete(&tenant, &id).await.map_err(|e| prompt_error(e, &id))?;
-    Ok(HttpResponse::Ok().json(json!({"id": *id, "object": "prompt.deleted", "deleted": true})))
+    Ok(HttpResponse::Ok().json(Deleted { id: &id, object: "prompt.deleted", deleted: true }))
 }

@@ -92,7 +92,7 @@ impl<'a> Writer<'a> {
                 self.answering = true;
             }
             // No reference is left in what was created.
-            InputItem::Reasoning(_) | InputItem::Reference(_) => self.answering = answering,
+            InputItem::Reasoning(_) | InputItem::Reference(_) | InputItem::Ignored(_) => self.answering = answering,
         }
     }
 

@@ -4,7 +4,11 @@ use serde_json::{Value, json};
 
 use crate::{
     store::Header,
-    wire::input::{InputItem, InputRole},
+    wire::{
+        input::{InputItem, InputRole},
+        item::ListedItem,
+        response::{FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText, SummaryText, Thought},
+    },
 };
 
 /// The input, in order, each item with an id.
@@ -15,28 +19,36 @@ pub fn input_items(header: &Header) -> Vec<Value> {
 /// Items as clients see them, with ids that end in `suffix` and their number.
 pub fn items_of(items: &[InputItem], suffix: &str) -> Vec<Value> {
     let items = items.iter().enumerate();
-    items.map(|(at, item)| input_item(item, &format!("{suffix}_in{at}"))).collect()
+    items.filter_map(|(at, item)| input_item(item, &format!("{suffix}_in{at}"))).map(|item| json!(item)).collect()
 }
 
-fn input_item(item: &InputItem, suffix: &str) -> Value {
-    match item {
-        InputItem::Message(message) => {
-            let part = if message.role == InputRole::Assistant { "output_text" } else { "input_text" };
-            json!({"id": format!("msg_{suffix}"), "type": "message", "status": "completed", "role": message.role,
-                   "content": [{"type": part, "text": message.text}]})
+/// `None` for an item that is ignored.
+fn input_item(item: &InputItem, suffix: &str) -> Option<ListedItem> {
+    let status = ItemStatus::Completed;
+    let id = |prefix: &str| format!("{prefix}_{suffix}");
+    Some(match item {
+        InputItem::Message(message) if message.role == InputRole::Assistant => {
+            let content = vec![OutputText::new(message.text.clone(), vec![])];
+            let answer = OutputMessage { id: id("msg"), status, role: "assistant", content };
+            ListedItem::Output(OutputItem::Message(answer))
         }
-        InputItem::FunctionCall(call) => {
-            json!({"id": format!("fc_{suffix}"), "type": "function_call", "status": "completed", "call_id": call.call_id,
-                   "name": call.name, "arguments": call.arguments})
-        }
+        InputItem::Message(message) => ListedItem::message(id("msg"), message.role, message.text.clone()),
+        InputItem::FunctionCall(call) => ListedItem::Output(OutputItem::FunctionCall(FunctionCall {
+            id: id("fc"),
+            status,
+            call_id: call.call_id.clone(),
+            name: call.name.clone(),
+            arguments: call.arguments.clone(),
+            namespace: None,
+        })),
         InputItem::FunctionCallOutput(output) => {
-            json!({"id": format!("fco_{suffix}"), "type": "function_call_output", "status": "completed",
-                   "call_id": output.call_id, "output": output.output})
+            ListedItem::call_output(id("fco"), output.call_id.clone(), output.output.clone())
         }
-        InputItem::Reference(reference) => json!({"id": reference.id, "type": "item_reference"}),
+        InputItem::Reference(reference) => ListedItem::reference(reference.id.clone()),
         InputItem::Reasoning(thought) => {
-            json!({"id": format!("rs_{suffix}"), "type": "reasoning", "status": "completed",
-                   "summary": [{"type": "summary_text", "text": thought.summary}]})
+            let summary = vec![SummaryText::new(thought.summary.clone())];
+            ListedItem::Output(OutputItem::Reasoning(Thought { id: id("rs"), status, summary }))
         }
-    }
+        InputItem::Ignored(_) => return None,
+    })
 }

@@ -1,5 +1,6 @@
 //! `cache` of a request: whether an exact repetition is answered from the prompt cache.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ pub struct CacheOptions {
     pub replay: Replay,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CacheMode {
     #[default]
@@ -24,13 +25,27 @@ pub enum CacheMode {
 }
 
 /// How a reply that is there is told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Replay {
     #[default]
     Instant,
     /// About as fast as it was generated.
     Paced,
+}
+
+/// Whether a request that repeats another one word for word is answered with that one's reply.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "CacheOptions")]
+pub struct CacheBody {
+    /// Default `read_write` for requests that are seeded or of temperature 0, `off` for others.
+    mode: Option<CacheMode>,
+    /// How long the reply may be repeated, in seconds.
+    #[schemars(range(min = 1))]
+    ttl_s: Option<u64>,
+    /// Default `instant`.
+    replay: Option<Replay>,
 }
 
 impl CacheOptions {
@@ -41,14 +56,7 @@ impl CacheOptions {
     }
 
     pub fn from_value(value: Value, deterministic: bool) -> Result<Self, WireError> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Body {
-            mode: Option<CacheMode>,
-            ttl_s: Option<u64>,
-            replay: Option<Replay>,
-        }
-        let body: Body = read_field("cache", value)?;
+        let body: CacheBody = read_field("cache", value)?;
         if body.ttl_s == Some(0) {
             return Err(WireError::invalid("cache.ttl_s", "'cache.ttl_s' must be at least 1."));
         }

@@ -1,5 +1,6 @@
 //! What WebSocket clients say: one message, one event.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -7,7 +8,7 @@ use super::{
     error::WireError,
     lane,
     read::{MAX_ID_BYTES, missing, read},
-    request::{Create, parse_conversation},
+    request::{ConversationBody, Create, parse_conversation},
     shorten,
     steer::{RefusedSteer, Steer, parse_steer},
 };
@@ -33,6 +34,24 @@ pub enum ClientEvent {
     Ping,
     /// The answer to our ping; it proves that the client lives, as any message does.
     Pong,
+}
+
+/// Follows a response that exists, or what is active in a conversation: one of the two.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    response_id: Option<String>,
+    #[schemars(with = "Option<ConversationBody>")]
+    conversation: Option<Value>,
+    /// The last event that the client has; from the first without it.
+    starting_after: Option<u64>,
+}
+
+/// Ends a response, from any connection of the tenant.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    response_id: String,
 }
 
 /// What is resumed.
@@ -76,13 +95,6 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
             Ok(ClientEvent::Create { create: Box::new(Create::from_value(Value::Object(object))?), stream_id })
         }
         "caudal:response.resume" => {
-            #[derive(Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct Resume {
-                response_id: Option<String>,
-                conversation: Option<Value>,
-                starting_after: Option<u64>,
-            }
             let resume: Resume = read(Value::Object(object))?;
             let target = match (resume.response_id, resume.conversation) {
                 (Some(_), Some(_)) => {
@@ -96,11 +108,6 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
             Ok(ClientEvent::Resume { target, starting_after: resume.starting_after, stream_id })
         }
         "caudal:response.cancel" | "response.cancel" => {
-            #[derive(Deserialize)]
-            #[serde(deny_unknown_fields)]
-            struct Cancel {
-                response_id: String,
-            }
             let cancel: Cancel = read(Value::Object(object))?;
             Ok(ClientEvent::Cancel { response_id: cancel.response_id, stream_id })
         }

@@ -1,5 +1,6 @@
 //! `POST /v1/responses/compact`: a conversation becomes a summary, which a later request can begin with.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -8,11 +9,13 @@ use super::{error::WireError, request::Create, response::Usage};
 /// What the content of a compaction item begins with.
 const PREFIX: &str = "caudal.1.";
 
-/// The answer.
-#[derive(Debug, Serialize)]
+/// A conversation as the one item that it was summed up to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Compaction")]
 pub struct Compacted {
     pub id: String,
     /// `response.compaction`
+    #[schemars(extend("const" = "response.compaction"))]
     pub object: &'static str,
     /// Unix seconds.
     pub created_at: u64,
@@ -21,9 +24,10 @@ pub struct Compacted {
 }
 
 /// The item that stands in place of all that was said.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CompactionItem {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "compaction"))]
     kind: &'static str,
     pub id: String,
     /// The summary, opaque to clients.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     error::WireError,
-    input::{InputItem, parse_input},
+    input::{InputItem, ItemBody, parse_input},
     read::read,
     request::check_metadata,
 };
@@ -16,10 +17,12 @@ use super::{
 const MAX_ITEMS: usize = 20;
 
 /// A conversation as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Conversation")]
 pub struct ConversationObject {
     pub id: String,
     /// `conversation`
+    #[schemars(extend("const" = "conversation"))]
     pub object: &'static str,
     pub created_at: u64,
     pub metadata: BTreeMap<String, String>,
@@ -32,18 +35,42 @@ pub struct NewConversation {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// The body of `POST /v1/conversations`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ConversationCreateParams")]
+pub struct CreateBody {
+    /// What has been said already.
+    #[schemars(with = "Option<Vec<ItemBody>>", length(max = 20))]
+    items: Option<Vec<Value>>,
+    /// Up to 16 pairs, keys of 64 characters, values of 512.
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// The body of `POST /v1/conversations/{id}`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ConversationUpdateParams")]
+pub struct UpdateBody {
+    /// Replaces the metadata.
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// The body of `POST /v1/conversations/{id}/items`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ConversationItemsParams")]
+pub struct AppendBody {
+    #[schemars(with = "Vec<ItemBody>", length(min = 1, max = 20))]
+    items: Vec<Value>,
+}
+
 impl NewConversation {
     pub fn from_value(value: Value) -> Result<Self, WireError> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Body {
-            items: Option<Vec<Value>>,
-            metadata: Option<BTreeMap<String, String>>,
-        }
         if value.is_null() {
             return Ok(Self::default());
         }
-        let body: Body = read(value)?;
+        let body: CreateBody = read(value)?;
         let items = match body.items {
             Some(items) if !items.is_empty() => parse_items(items)?,
             _ => vec![],
@@ -54,23 +81,13 @@ impl NewConversation {
 
 /// Reads `POST /v1/conversations/{id}`; `None` leaves the metadata as it is.
 pub fn parse_metadata(value: Value) -> Result<Option<BTreeMap<String, String>>, WireError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body {
-        metadata: Option<BTreeMap<String, String>>,
-    }
-    let body: Body = read(value)?;
+    let body: UpdateBody = read(value)?;
     body.metadata.map(check_metadata).transpose()
 }
 
 /// Reads `POST /v1/conversations/{id}/items`.
 pub fn parse_new_items(value: Value) -> Result<Vec<InputItem>, WireError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body {
-        items: Vec<Value>,
-    }
-    let body: Body = read(value)?;
+    let body: AppendBody = read(value)?;
     parse_items(body.items)
 }
 

@@ -1,5 +1,6 @@
 //! What goes wrong, as clients see it: one enum, one mapping to code, status and type.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::shorten;
@@ -174,7 +175,8 @@ impl WireError {
 }
 
 /// `{type, code, message, param}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ApiError")]
 pub struct ErrorBody<'a> {
     #[serde(rename = "type")]
     pub kind: &'static str,
@@ -184,9 +186,10 @@ pub struct ErrorBody<'a> {
 }
 
 /// The `error` event of a WebSocket.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorEvent<'a> {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "error"))]
     kind: &'static str,
     status: u16,
     error: ErrorBody<'a>,

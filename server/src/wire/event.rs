@@ -1,5 +1,6 @@
 //! Server events. A response's events are numbered from 0 without gaps; connection events have a counter of their own.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -31,7 +32,7 @@ impl<'a> Numbered<'a> {
 }
 
 /// What happens to a response, in the order of `PROTOCOL.md`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum Event {
     #[serde(rename = "response.created")]
@@ -112,7 +113,7 @@ impl Event {
 }
 
 /// Extension events, sent only under the subprotocol `caudal.responses.v1`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum Extension<'a> {
     #[serde(rename = "caudal:session.created")]
@@ -145,7 +146,8 @@ pub enum Extension<'a> {
 }
 
 /// What one connection may do.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "ConnectionLimits")]
 pub struct Limits {
     pub max_message_bytes: usize,
     pub max_streams: usize,

@@ -13,13 +13,15 @@ use super::{
 const MAX_FORMAT_BYTES: usize = 64 * 1024;
 
 /// `text` of a request and a response.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "TextOptions")]
 pub struct TextConfig {
     pub format: Format,
 }
 
 /// `text.format`. Echoed with every field of its type.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "TextFormat")]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Format {
     #[default]
@@ -31,25 +33,29 @@ pub enum Format {
     Grammar(GrammarFormat),
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "JsonSchemaFormat")]
 #[serde(deny_unknown_fields)]
 pub struct JsonSchema {
+    #[schemars(pattern(r"^[A-Za-z0-9_-]{1,64}$"))]
     pub name: String,
     pub description: Option<String>,
+    #[schemars(with = "serde_json::Map<String, Value>")]
     pub schema: Value,
     /// Whether a schema that the output cannot wholly be held to is refused.
     #[serde(default)]
     pub strict: Option<bool>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrammarFormat {
     pub syntax: Syntax,
     pub definition: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "GrammarSyntax")]
 #[serde(rename_all = "lowercase")]
 pub enum Syntax {
     Lark,

@@ -1,12 +1,14 @@
-//! The `input` of a request: a string, or items: messages of text, calls of functions and their outputs, thoughts.
+//! The `input` of a request: a string, or items: messages of text, calls of tools and their outputs, thoughts.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     compaction,
     error::WireError,
     read::{check_id, missing, read_field},
+    response::{ItemStatus, SummaryText},
     shorten,
 };
 
@@ -21,6 +23,15 @@ pub enum InputItem {
     Reasoning(InputThought),
     /// An item that the server has. Replaced by the item before a response is created.
     Reference(InputReference),
+    /// An item of a tool that this server does not have, such as `web_search_call`. Holds its place among the items; not
+    /// shown to the model.
+    Ignored(IgnoredItem),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IgnoredItem {
+    /// Its type.
+    pub kind: String,
 }
 
 /// The id of an item of the tenant, wherever the item is stored.
@@ -36,7 +47,7 @@ pub struct InputMessage {
     pub text: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InputRole {
     User,
@@ -75,6 +86,7 @@ impl InputItem {
             Self::FunctionCallOutput(output) => output.call_id.len() + output.output.len(),
             Self::Reasoning(thought) => thought.summary.len(),
             Self::Reference(reference) => reference.id.len(),
+            Self::Ignored(_) => 0,
         }
     }
 
@@ -95,15 +107,55 @@ pub fn parse_input(input: Value) -> Result<Vec<InputItem>, WireError> {
     Ok(items)
 }
 
+/// The items of an input that are ignored, such as `input[1]: web_search_call`.
+pub fn ignored(items: &[InputItem]) -> Vec<String> {
+    let named = items.iter().enumerate().filter_map(|(at, item)| match item {
+        InputItem::Ignored(ignored) => Some(format!("input[{at}]: {}", ignored.kind)),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Items of tools that run on a provider's side, or in another way than by a function's call.
+const ELSEWHERE: [&str; 23] = [
+    "web_search_call",
+    "file_search_call",
+    "computer_call",
+    "computer_call_output",
+    "code_interpreter_call",
+    "image_generation_call",
+    "local_shell_call",
+    "local_shell_call_output",
+    "shell_call",
+    "shell_call_output",
+    "apply_patch_call",
+    "apply_patch_call_output",
+    "mcp_list_tools",
+    "mcp_call",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "tool_search_call",
+    "tool_search_output",
+    "additional_tools",
+    "program",
+    "program_output",
+    "compaction_trigger",
+    "context_compaction",
+];
+
 fn parse_item(at: usize, item: Value) -> Result<InputItem, WireError> {
     let path = format!("input[{at}]");
     match kind_of(&path, &item)? {
         "message" => parse_message(&path, item).map(InputItem::Message),
         "function_call" => parse_call(&path, item).map(InputItem::FunctionCall),
-        "function_call_output" => parse_call_output(&path, item).map(InputItem::FunctionCallOutput),
+        "custom_tool_call" => parse_custom_call(&path, item).map(InputItem::FunctionCall),
+        "function_call_output" | "custom_tool_call_output" => {
+            parse_call_output(&path, item).map(InputItem::FunctionCallOutput)
+        }
         "reasoning" => parse_thought(&path, item).map(InputItem::Reasoning),
         "item_reference" => parse_reference(&path, item).map(InputItem::Reference),
         "compaction" => parse_compaction(&path, item).map(InputItem::Message),
+        kind if ELSEWHERE.contains(&kind) => Ok(InputItem::Ignored(IgnoredItem { kind: kind.into() })),
         kind => Err(WireError::invalid(
             format!("{path}.type"),
             format!("Items of type '{}' are not supported.", shorten(kind)),
@@ -125,13 +177,27 @@ fn kind_of<'i>(path: &str, item: &'i Value) -> Result<&'i str, WireError> {
 
 // Items come back from earlier answers, of this server or of others: fields that are not read here are ignored.
 
+/// A message. Of `system` and `developer` it instructs, of `assistant` it is an earlier answer.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "InputMessage")]
+pub struct MessageBody {
+    #[serde(rename = "type")]
+    #[schemars(with = "Option<String>", extend("enum" = ["message", null]))]
+    _kind: Option<Value>,
+    #[schemars(with = "InputRole")]
+    role: Option<InputRole>,
+    #[schemars(with = "TextBody")]
+    content: Option<Value>,
+    #[serde(rename = "id")]
+    #[schemars(with = "Option<String>")]
+    _id: Option<Value>,
+    #[serde(rename = "status")]
+    #[schemars(with = "Option<ItemStatus>")]
+    _status: Option<Value>,
+}
+
 fn parse_message(path: &str, item: Value) -> Result<InputMessage, WireError> {
-    #[derive(Deserialize)]
-    struct Item {
-        role: Option<InputRole>,
-        content: Option<Value>,
-    }
-    let item: Item = read_field(path, item)?;
+    let item: MessageBody = read_field(path, item)?;
     let role = item.role.ok_or_else(|| missing(&format!("{path}.role")))?;
     let text = match item.content {
         // An assistant that only called, or was cut in its thoughts.
@@ -141,61 +207,199 @@ fn parse_message(path: &str, item: Value) -> Result<InputMessage, WireError> {
     Ok(InputMessage { role, text })
 }
 
+/// A call that the model made earlier.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FunctionCallInput")]
+struct CallBody {
+    #[schemars(length(min = 1, max = 256))]
+    call_id: String,
+    #[schemars(length(min = 1, max = 256))]
+    name: String,
+    /// JSON, as the model wrote it.
+    arguments: String,
+    #[serde(rename = "id")]
+    #[schemars(with = "Option<String>")]
+    _id: Option<Value>,
+    #[serde(rename = "status")]
+    #[schemars(with = "Option<ItemStatus>")]
+    _status: Option<Value>,
+}
+
 fn parse_call(path: &str, item: Value) -> Result<InputCall, WireError> {
-    #[derive(Deserialize)]
-    struct Item {
-        call_id: String,
-        name: String,
-        arguments: String,
-    }
-    let item: Item = read_field(path, item)?;
+    let item: CallBody = read_field(path, item)?;
     check_id(&format!("{path}.call_id"), &item.call_id)?;
     check_id(&format!("{path}.name"), &item.name)?;
     Ok(InputCall { call_id: item.call_id, name: item.name, arguments: item.arguments })
 }
 
+/// A call of a custom tool, whose input is text. The model is shown a call with the argument `input`.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CustomToolCallInput")]
+struct CustomCallBody {
+    #[schemars(length(min = 1, max = 256))]
+    call_id: String,
+    #[schemars(length(min = 1, max = 256))]
+    name: String,
+    input: String,
+}
+
+fn parse_custom_call(path: &str, item: Value) -> Result<InputCall, WireError> {
+    let item: CustomCallBody = read_field(path, item)?;
+    check_id(&format!("{path}.call_id"), &item.call_id)?;
+    check_id(&format!("{path}.name"), &item.name)?;
+    Ok(InputCall { call_id: item.call_id, name: item.name, arguments: json!({"input": item.input}).to_string() })
+}
+
+/// The result of a call before it, here or in what the request continues.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "FunctionCallOutput")]
+struct CallOutputBody {
+    #[schemars(length(min = 1, max = 256))]
+    call_id: String,
+    #[schemars(with = "TextBody")]
+    output: Option<Value>,
+    #[serde(rename = "id")]
+    #[schemars(with = "Option<String>")]
+    _id: Option<Value>,
+    #[serde(rename = "status")]
+    #[schemars(with = "Option<ItemStatus>")]
+    _status: Option<Value>,
+}
+
 fn parse_call_output(path: &str, item: Value) -> Result<InputCallOutput, WireError> {
-    #[derive(Deserialize)]
-    struct Item {
-        call_id: String,
-        output: Option<Value>,
-    }
-    let item: Item = read_field(path, item)?;
+    let item: CallOutputBody = read_field(path, item)?;
     check_id(&format!("{path}.call_id"), &item.call_id)?;
     Ok(InputCallOutput { call_id: item.call_id, output: parse_text(&format!("{path}.output"), item.output)? })
 }
 
+/// What the model thought earlier. Accepted back; not shown to the model again.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ReasoningInput")]
+struct ThoughtBody {
+    #[schemars(with = "Option<Vec<SummaryText>>")]
+    summary: Option<Value>,
+    #[serde(rename = "id")]
+    #[schemars(with = "Option<String>")]
+    _id: Option<Value>,
+    #[serde(rename = "status")]
+    #[schemars(with = "Option<ItemStatus>")]
+    _status: Option<Value>,
+}
+
 fn parse_thought(path: &str, item: Value) -> Result<InputThought, WireError> {
-    #[derive(Deserialize)]
-    struct Item {
-        summary: Option<Value>,
-    }
-    let item: Item = read_field(path, item)?;
+    let item: ThoughtBody = read_field(path, item)?;
     let summary = item.summary.map(|summary| parse_text(&format!("{path}.summary"), Some(summary))).transpose()?;
     Ok(InputThought { summary: summary.unwrap_or_default() })
 }
 
+/// An item that the server has, of a response or a conversation.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ItemReference")]
+struct ReferenceBody {
+    #[schemars(length(min = 1, max = 256))]
+    id: String,
+}
+
 fn parse_reference(path: &str, item: Value) -> Result<InputReference, WireError> {
-    #[derive(Deserialize)]
-    struct Item {
-        id: String,
-    }
-    let item: Item = read_field(path, item)?;
+    let item: ReferenceBody = read_field(path, item)?;
     check_id(&format!("{path}.id"), &item.id)?;
     Ok(InputReference { id: item.id })
 }
 
+/// What `POST /v1/responses/compact` answered.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CompactionInput")]
+struct CompactionBody {
+    encrypted_content: String,
+    #[serde(rename = "id")]
+    #[schemars(with = "Option<String>")]
+    _id: Option<Value>,
+}
+
 fn parse_compaction(path: &str, item: Value) -> Result<InputMessage, WireError> {
-    #[derive(Deserialize)]
-    struct Item {
-        encrypted_content: String,
-    }
-    let item: Item = read_field(path, item)?;
+    let item: CompactionBody = read_field(path, item)?;
     let text = compaction::summary(&item.encrypted_content).ok_or_else(|| {
         let path = format!("{path}.encrypted_content");
         WireError::invalid(&path, format!("'{path}' was not made by this server."))
     })?;
     Ok(InputMessage { role: InputRole::Developer, text })
+}
+
+// What is dispatched by hand above, as schemas. No value of these types is made.
+
+/// The `input` of a request.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "Input")]
+#[serde(untagged)]
+pub enum InputBody {
+    Text(String),
+    Items(Vec<ItemBody>),
+}
+
+/// What an `input` may hold. Every output item may go back in as it came.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "InputItem")]
+#[serde(untagged)]
+pub enum ItemBody {
+    Typed(TypedItem),
+    Message(MessageBody),
+    Hosted(HostedItem),
+}
+
+#[allow(dead_code, private_interfaces)]
+#[derive(JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TypedItem {
+    FunctionCall(CallBody),
+    FunctionCallOutput(CallOutputBody),
+    CustomToolCall(CustomCallBody),
+    CustomToolCallOutput(CustomCallOutputBody),
+    Reasoning(ThoughtBody),
+    ItemReference(ReferenceBody),
+    Compaction(CompactionBody),
+}
+
+/// The result of a call of a custom tool.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "CustomToolCallOutput")]
+struct CustomCallOutputBody {
+    #[schemars(length(min = 1, max = 256))]
+    call_id: String,
+    output: TextBody,
+}
+
+/// An item of a tool that this server does not have. Ignored.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "HostedToolItem")]
+pub struct HostedItem {
+    #[serde(rename = "type")]
+    #[schemars(extend("enum" = ELSEWHERE))]
+    kind: String,
+}
+
+/// Text, or parts of a text, which are joined.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "Text")]
+#[serde(untagged)]
+pub enum TextBody {
+    Text(String),
+    Parts(Vec<TextPart>),
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TextPart {
+    InputText { text: String },
+    OutputText { text: String },
+    Text { text: String },
+    SummaryText { text: String },
+    Refusal { refusal: Option<String> },
 }
 
 /// Text as a string or as an array of parts, which are joined.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     error::WireError,
-    input::{InputItem, InputMessage, parse_input},
+    input::{InputItem, InputMessage, MessageBody, TextPart, parse_input},
     read::{read, read_field},
     shorten,
 };
@@ -41,7 +42,7 @@ pub struct PutPrompt {
 }
 
 /// `prompt` of a `response.create`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PromptUse {
     pub id: String,
     /// A number, as a string; the latest without it.
@@ -56,22 +57,63 @@ pub struct Expanded {
     pub messages: Vec<InputMessage>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PutBody {
+#[schemars(rename = "PromptCreateParams")]
+pub struct PutBody {
+    /// The prompt that this is the next version of; a new one without it.
+    #[schemars(pattern(r"^[A-Za-z0-9_.-]{1,128}$"))]
     id: Option<String>,
+    #[schemars(length(min = 1, max = 256))]
     name: Option<String>,
+    /// Text with `{{variables}}`.
     instructions: Option<String>,
+    /// What has been said before the request's own input, with `{{variables}}` too.
+    #[schemars(with = "Option<MessagesBody>")]
     messages: Option<Value>,
+    /// The variables, for the server to check that they are those that occur.
     variables: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct UseBody {
+#[schemars(rename = "StoredPromptReference")]
+pub struct UseBody {
     id: String,
+    /// The newest without it.
+    #[schemars(with = "Option<VersionBody>")]
     version: Option<Value>,
+    #[schemars(with = "Option<BTreeMap<String, VariableBody>>")]
     variables: Option<BTreeMap<String, Value>>,
+}
+
+// What is read by hand, as schemas. No value of these types is made.
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "PromptMessages")]
+#[serde(untagged)]
+enum MessagesBody {
+    Text(String),
+    Messages(Vec<MessageBody>),
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "PromptVersion")]
+#[serde(untagged)]
+enum VersionBody {
+    Number(u32),
+    Text(String),
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "PromptVariable")]
+#[serde(untagged)]
+enum VariableBody {
+    Text(String),
+    Part(TextPart),
 }
 
 impl PutPrompt {

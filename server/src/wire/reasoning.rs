@@ -1,9 +1,10 @@
 //! How much a model is to think.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `reasoning` of a request and a response.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reasoning {
     pub effort: Option<Effort>,
@@ -11,7 +12,8 @@ pub struct Reasoning {
     pub summary: Option<Summary>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ReasoningEffort")]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
     None,
@@ -23,7 +25,8 @@ pub enum Effort {
     Max,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ReasoningSummary")]
 #[serde(rename_all = "lowercase")]
 pub enum Summary {
     Auto,

@@ -3,20 +3,21 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    cache::CacheOptions,
+    cache::{CacheBody, CacheOptions},
     error::WireError,
-    format::{TextConfig, parse_format},
-    input::{InputItem, InputMessage, parse_input},
-    prompt::PromptUse,
+    format::{Format, TextConfig, parse_format},
+    input::{InputBody, InputItem, InputMessage, ignored, parse_input},
+    prompt::{PromptUse, UseBody},
     read::{check_id, missing, read, read_field},
     reasoning::{Effort, Reasoning, Summary},
     response::{ServiceTier, Truncation},
     shorten,
-    tools::{FunctionTool, ToolChoice, Tools, parse_tool_choice, sort_tools},
+    tools::{FunctionTool, ToolBody, ToolChoice, Tools, parse_tool_choice, sort_tools},
 };
 
 /// Bounds on what a request may carry, beside the size of the message itself.
@@ -88,47 +89,95 @@ pub struct Create {
     pub client_request_id: Option<String>,
 }
 
-/// The body as it may arrive.
-#[derive(Deserialize)]
+/// The body of `POST /v1/responses`, and of `response.create`.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Body {
+#[schemars(rename = "ResponseCreateParams")]
+pub struct Body {
+    /// Text, or items: see [`InputBody`]. Read before the rest.
+    #[serde(rename = "input")]
+    #[schemars(
+        with = "Option<InputBody>",
+        description = "Required, except where there is other input: a history, a stored prompt, instructions to compute ahead."
+    )]
+    _input: Option<Value>,
+    /// An id or alias of `GET /v1/models`; the first without it.
     model: Option<String>,
     instructions: Option<String>,
+    /// Continue from this response. Not together with `conversation`.
     previous_response_id: Option<String>,
+    /// Continue this conversation; both sides of the turn are added to it.
+    #[schemars(with = "Option<ConversationBody>")]
     conversation: Option<Value>,
+    /// Whether the server keeps the response for `GET /v1/responses/{id}` and `previous_response_id`. Default true.
     store: Option<bool>,
+    #[schemars(range(min = 0, max = 2))]
     temperature: Option<f32>,
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
     top_p: Option<f32>,
+    #[schemars(range(min = 1))]
     top_k: Option<u32>,
+    #[schemars(range(min = 0, max = 1))]
     min_p: Option<f32>,
+    #[schemars(range(min = -2, max = 2))]
     frequency_penalty: Option<f32>,
+    #[schemars(range(min = -2, max = 2))]
     presence_penalty: Option<f32>,
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 2))]
     repetition_penalty: Option<f32>,
+    /// From token ids to what is added to their logits, -100 to 100.
     logit_bias: Option<BTreeMap<String, f32>>,
+    /// The output ends before the first of these.
+    #[schemars(with = "Option<StopBody>")]
     stop: Option<Value>,
+    #[schemars(range(min = 1))]
     max_output_tokens: Option<u32>,
+    /// Calls that an output may have.
+    #[schemars(range(min = 1))]
     max_tool_calls: Option<u32>,
+    /// The same seed and request give the same text. A signed or unsigned number of 64 bits.
+    #[schemars(with = "Option<i128>", extend("type" = ["integer", "null"], "minimum" = i64::MIN, "maximum" = u64::MAX))]
     seed: Option<Value>,
     truncation: Option<Truncation>,
     parallel_tool_calls: Option<bool>,
+    /// Up to 16 pairs, keys of 64 characters, values of 512.
     metadata: Option<BTreeMap<String, String>>,
+    #[schemars(length(min = 1, max = 256))]
     user: Option<String>,
+    #[schemars(length(min = 1, max = 256))]
     safety_identifier: Option<String>,
+    #[schemars(length(min = 1, max = 256))]
     prompt_cache_key: Option<String>,
+    /// Makes the request idempotent: a second create that has the same id follows the first one's response, from its
+    /// start.
+    #[schemars(length(min = 1, max = 256))]
     client_request_id: Option<String>,
+    /// How many alternatives each token of the text comes with, in `logprobs`.
+    #[schemars(range(max = 20))]
     top_logprobs: Option<u8>,
+    /// `message.output_text.logprobs` asks for log-probabilities of the chosen tokens; the others change nothing.
+    #[schemars(extend("items" = {"type": "string", "enum": INCLUDABLE}))]
     include: Option<Vec<String>>,
+    #[schemars(with = "Option<Vec<ToolBody>>")]
     tools: Option<Vec<Value>>,
+    #[schemars(with = "Option<ToolChoice>")]
     tool_choice: Option<Value>,
     text: Option<Text>,
     reasoning: Option<ReasoningBody>,
+    #[schemars(with = "Option<UseBody>")]
     prompt: Option<Value>,
+    #[schemars(with = "Option<CacheBody>")]
     cache: Option<Value>,
+    /// `false`: only computes the prompt, for requests that begin like it.
     generate: Option<bool>,
+    /// Which goes first if requests wait.
+    #[schemars(with = "Option<TierBody>")]
     service_tier: Option<ServiceTier>,
+    /// Over HTTP: answers at once, and the generation goes on without followers.
     background: Option<bool>,
     // Who answers decides whether events are streamed.
     #[serde(rename = "stream")]
+    #[schemars(with = "Option<bool>")]
     _stream: Option<Value>,
     #[serde(rename = "stream_options")]
     _stream_options: Option<Value>,
@@ -145,9 +194,44 @@ struct Body {
     _access_programs: Option<Value>,
 }
 
-#[derive(Deserialize)]
+// What is read by hand, as schemas. No value of these types is made.
+
+/// An id, or an object that has it.
+#[allow(dead_code, private_interfaces)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ConversationParam")]
+#[serde(untagged)]
+pub enum ConversationBody {
+    Id(String),
+    Named(NamedConversation),
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "Stop")]
+#[serde(untagged)]
+pub enum StopBody {
+    One(#[schemars(length(min = 1, max = 256))] String),
+    Many(#[schemars(length(max = 16))] Vec<String>),
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ServiceTierParam")]
+#[serde(rename_all = "lowercase")]
+pub enum TierBody {
+    Auto,
+    Default,
+    Priority,
+    Flex,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "TextOptions")]
 struct Text {
+    /// What the text has to be. The model is held to it, token by token.
+    #[schemars(with = "Option<Format>")]
     format: Option<Value>,
     /// A hint.
     #[serde(rename = "verbosity")]
@@ -155,16 +239,17 @@ struct Text {
 }
 
 /// How long an answer is wished for.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Verbosity {
+pub enum Verbosity {
     Low,
     Medium,
     High,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ReasoningOptions")]
 struct ReasoningBody {
     effort: Option<Effort>,
     summary: Option<Summary>,
@@ -183,7 +268,7 @@ impl Create {
         let input = value.as_object_mut().and_then(|body| body.remove("input")).filter(|input| !input.is_null());
         let body: Body = read(value)?;
         let input = input.map(parse_input).transpose()?.unwrap_or_default();
-        if input.is_empty() && !body.has_other_input() {
+        if input.iter().all(|item| matches!(item, InputItem::Ignored(_))) && !body.has_other_input() {
             return Err(missing("input"));
         }
         Self::new(body, input)
@@ -196,7 +281,8 @@ impl Create {
 
     fn new(body: Body, input: Vec<InputItem>) -> Result<Self, WireError> {
         body.check_ranges()?;
-        let Tools { functions: tools, ignored } = sort_tools(body.tools.unwrap_or_default())?;
+        let Tools { functions: tools, ignored: mut all_ignored } = sort_tools(body.tools.unwrap_or_default())?;
+        all_ignored.extend(ignored(&input));
         let top_logprobs = body.top_logprobs.unwrap_or(0);
         let conversation = body.conversation.map(parse_conversation).transpose()?;
         if conversation.is_some() && body.previous_response_id.is_some() {
@@ -252,7 +338,7 @@ impl Create {
             top_logprobs,
             generate: body.generate.unwrap_or(true),
             max_tool_calls: body.max_tool_calls,
-            ignored,
+            ignored: all_ignored,
             metadata: check_metadata(body.metadata.unwrap_or_default())?,
             user: short("user", body.user)?,
             safety_identifier: short("safety_identifier", body.safety_identifier)?,
@@ -322,7 +408,7 @@ fn parse_include(include: Vec<String>) -> Result<bool, WireError> {
 const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// What OpenAI's API can include. Except for log-probabilities nothing of it occurs here.
-const INCLUDABLE: [&str; 8] = [
+pub const INCLUDABLE: [&str; 8] = [
     LOGPROBS,
     "reasoning.encrypted_content",
     "file_search_call.results",
@@ -370,16 +456,18 @@ pub fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<Str
     Ok(metadata)
 }
 
-/// An id, or an object that has it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ConversationReference")]
+struct NamedConversation {
+    id: String,
+}
+
+/// Reads a conversation's id, or an object that has it.
 pub fn parse_conversation(conversation: Value) -> Result<String, WireError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Named {
-        id: String,
-    }
     let id = match conversation {
         Value::String(id) => id,
-        Value::Object(_) => read_field::<Named>("conversation", conversation)?.id,
+        Value::Object(_) => read_field::<NamedConversation>("conversation", conversation)?.id,
         _ => return Err(WireError::invalid("conversation", "'conversation' must be an id, or an object with one.")),
     };
     check_id("conversation", &id)?;
@@ -484,5 +572,33 @@ mod tests {
         let create = Create::from_value(json!({"input": input, "include": ["reasoning.encrypted_content"]})).unwrap();
         assert_eq!(create.input.len(), 4);
         assert!(!create.logprobs);
+    }
+
+    #[test]
+    fn items_of_other_tools_are_understood_or_ignored() {
+        let input = json!([
+            {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}},
+            {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c", "name": "f", "input": "ls -l"},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "b"}]},
+            {"type": "mcp_call", "id": "mcp_1", "name": "f", "server_label": "s", "arguments": "{}"},
+            {"role": "user", "content": "x"},
+        ]);
+        let create = Create::from_value(json!({"input": input, "tools": [{"type": "web_search"}]})).unwrap();
+        let call = crate::wire::input::InputCall {
+            call_id: "c".into(),
+            name: "f".into(),
+            arguments: "{\"input\":\"ls -l\"}".into(),
+        };
+        assert_eq!(create.input[1], InputItem::FunctionCall(call));
+        assert!(matches!(&create.input[2], InputItem::FunctionCallOutput(output) if output.output == "b"));
+        assert_eq!(create.ignored, ["tools[0]: web_search", "input[0]: web_search_call", "input[3]: mcp_call"]);
+        let stored = serde_json::to_value(&create).unwrap();
+        assert_eq!(serde_json::from_value::<Create>(stored).unwrap(), create, "as stores read it");
+        assert_eq!(param_of(json!({"input": [{"type": "web_search_call"}]})), "input");
+        assert_eq!(param_of(json!({"input": [{"type": "telepathy_call"}]})), "input[0].type");
+        assert_eq!(
+            param_of(json!({"input": [{"type": "custom_tool_call", "call_id": "c", "name": "f"}]})),
+            "input[0].input"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,8 @@ use super::{
 };
 
 /// Where a response stands.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
+#[schemars(rename = "ResponseStatus")]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Queued,
@@ -27,9 +29,11 @@ pub enum Status {
 }
 
 /// The response object. Every field is present; those that may be null are null.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "ResponseObject")]
 pub struct Response {
     pub id: String,
+    #[schemars(extend("const" = "response"))]
     pub object: &'static str,
     pub created_at: u64,
     pub completed_at: Option<u64>,
@@ -68,7 +72,7 @@ pub struct Response {
     pub user: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Truncation {
     Auto,
@@ -77,7 +81,7 @@ pub enum Truncation {
 }
 
 /// How urgent a request is, most urgent first. `auto` is `default`.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceTier {
     Priority,
@@ -87,31 +91,33 @@ pub enum ServiceTier {
     Flex,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ConversationReference")]
 pub struct ConversationId {
     pub id: String,
 }
 
 /// What `truncation: auto` did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TruncationDetails {
     /// Whole turns, the oldest first.
     pub dropped_turns: u32,
 }
 
 /// `max_output_tokens`, `cancelled` or `steered`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct IncompleteDetails {
+    #[schemars(extend("enum" = ["max_output_tokens", "cancelled", "steered"]))]
     pub reason: &'static str,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ResponseError {
     pub code: String,
     pub message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     pub input_tokens: u32,
     pub input_tokens_details: InputTokensDetails,
@@ -120,18 +126,18 @@ pub struct Usage {
     pub total_tokens: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InputTokensDetails {
     pub cached_tokens: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OutputTokensDetails {
     pub reasoning_tokens: u32,
 }
 
 /// An output item.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OutputItem {
     Message(OutputMessage),
@@ -139,16 +145,17 @@ pub enum OutputItem {
     Reasoning(Thought),
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct OutputMessage {
     pub id: String,
     pub status: ItemStatus,
     /// `assistant`
+    #[schemars(extend("const" = "assistant"))]
     pub role: &'static str,
     pub content: Vec<OutputText>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct FunctionCall {
     pub id: String,
     pub status: ItemStatus,
@@ -162,14 +169,15 @@ pub struct FunctionCall {
 }
 
 /// What the model thought, as it wrote it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "ReasoningItem")]
 pub struct Thought {
     pub id: String,
     pub status: ItemStatus,
     pub summary: Vec<SummaryText>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemStatus {
     InProgress,
@@ -178,19 +186,24 @@ pub enum ItemStatus {
 }
 
 /// An `output_text` part.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "OutputTextPart")]
 pub struct OutputText {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "output_text"))]
     kind: &'static str,
     pub text: String,
+    #[schemars(with = "Vec<Value>")]
     annotations: [Value; 0],
     pub logprobs: Vec<Logprob>,
 }
 
 /// A `summary_text` part.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "SummaryTextPart")]
 pub struct SummaryText {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "summary_text"))]
     kind: &'static str,
     pub text: String,
 }

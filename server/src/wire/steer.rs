@@ -1,11 +1,12 @@
 //! `response.steer`: input into a running response of a connection, and how the server answers it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     error::WireError,
-    input::{InputItem, InputRole, parse_input},
+    input::{InputBody, InputItem, InputRole, parse_input},
 };
 
 /// A validated `response.steer`.
@@ -18,6 +19,16 @@ pub struct Steer {
     pub input: Value,
 }
 
+/// Puts input into a response that this connection created and that runs.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "SteerParams")]
+pub struct SteerBody {
+    previous_response_id: String,
+    /// Text, or messages of the user.
+    input: InputBody,
+}
+
 /// A `response.steer` that is not valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RefusedSteer {
@@ -27,7 +38,7 @@ pub struct RefusedSteer {
 }
 
 /// Why an input is not committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SteerErrorCode {
     ResponseNotFound,
@@ -40,7 +51,7 @@ pub enum SteerErrorCode {
 }
 
 /// The answers, numbered by the connection's own counter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum SteerEvent<'a> {
     /// The input is valid and queued.
@@ -48,19 +59,26 @@ pub enum SteerEvent<'a> {
     Accepted { steer: Submission<'a> },
     /// The input stays queued until the outputs of calls are there.
     #[serde(rename = "response.steer.pending")]
-    Pending { steer: Submission<'a>, reason: &'static str, required_input: &'a [RequiredInput] },
+    Pending {
+        steer: Submission<'a>,
+        #[schemars(extend("const" = WAITING))]
+        reason: &'static str,
+        required_input: &'a [RequiredInput],
+    },
     /// The input comes back.
     #[serde(rename = "response.steer.failed")]
     Failed { steer: Returned<'a>, error: SteerError },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SteerSubmission")]
 pub struct Submission<'a> {
     pub id: &'a str,
     pub previous_response_id: &'a str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReturnedSteer")]
 pub struct Returned<'a> {
     /// Absent where the input was refused before it was queued.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,18 +87,20 @@ pub struct Returned<'a> {
     pub input: &'a Value,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SteerError {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "invalid_request_error"))]
     kind: &'static str,
     code: SteerErrorCode,
     message: String,
 }
 
 /// A call whose output is awaited: `{type: "function_call_output", call_id}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RequiredInput {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "function_call_output"))]
     kind: &'static str,
     pub call_id: String,
 }

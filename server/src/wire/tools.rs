@@ -1,5 +1,6 @@
 //! Functions that the model may call, and which of them it must.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,13 +16,14 @@ const MAX_TOOLS: usize = 128;
 const MAX_TOOL_BYTES: usize = 64 * 1024;
 
 /// A function that the client offers. Echoed with every field, those without a value as null.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionTool {
     #[serde(rename = "type")]
     kind: Function,
     pub name: String,
     pub description: Option<String>,
     /// A JSON schema of an object.
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
     pub parameters: Option<Value>,
     pub strict: Option<bool>,
     /// The namespace that the function came in; its calls name it again.
@@ -33,14 +35,15 @@ pub struct FunctionTool {
 }
 
 /// The constant `"function"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "FunctionType")]
 #[serde(rename_all = "snake_case")]
-enum Function {
+pub enum Function {
     Function,
 }
 
 /// Which functions may be called, and whether one must be. Reads and writes OpenAI's shapes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ToolChoice {
     Mode(Mode),
@@ -48,7 +51,8 @@ pub enum ToolChoice {
     Allowed(Allowed),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ToolChoiceMode")]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     Auto,
@@ -57,7 +61,8 @@ pub enum Mode {
 }
 
 /// `{"type": "function", "name": …}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamedFunction")]
 pub struct Named {
     #[serde(rename = "type")]
     kind: Function,
@@ -65,18 +70,21 @@ pub struct Named {
 }
 
 /// `{"type": "allowed_tools", "mode": …, "tools": […]}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AllowedTools")]
 pub struct Allowed {
     #[serde(rename = "type")]
-    kind: AllowedTools,
+    kind: AllowedToolsType,
     /// `auto` or `required`.
+    #[schemars(with = "String", extend("enum" = ["auto", "required"]))]
     pub mode: Mode,
     pub tools: Vec<Named>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AllowedToolsType")]
 #[serde(rename_all = "snake_case")]
-enum AllowedTools {
+pub enum AllowedToolsType {
     AllowedTools,
 }
 
@@ -188,12 +196,7 @@ impl Tools {
     /// Adds the functions of a namespace. A function whose name is taken is left out: clients number the names of
     /// different namespaces on their own.
     fn add_namespace(&mut self, path: &str, tool: Value) -> Result<(), WireError> {
-        #[derive(Deserialize)]
-        struct Namespace {
-            name: String,
-            tools: Option<Vec<Value>>,
-        }
-        let namespace: Namespace = read_field(path, tool)?;
+        let namespace: NamespaceBody = read_field(path, tool)?;
         check_id(&format!("{path}.name"), &namespace.name)?;
         for (at, tool) in namespace.tools.unwrap_or_default().into_iter().enumerate() {
             let path = format!("{path}.tools[{at}]");
@@ -214,27 +217,84 @@ impl Tools {
     }
 }
 
+/// A function as a request has it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FunctionTool")]
+struct FunctionBody {
+    #[serde(rename = "type")]
+    #[schemars(with = "Function")]
+    _kind: Value,
+    #[schemars(pattern(r"^[A-Za-z0-9_-]{1,64}$"))]
+    name: String,
+    description: Option<String>,
+    /// A JSON schema of the arguments, which is of an object.
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
+    parameters: Option<Value>,
+    strict: Option<bool>,
+    // Hints for tools of other kinds.
+    #[serde(rename = "allowed_callers")]
+    _allowed_callers: Option<Value>,
+    #[serde(rename = "async")]
+    _async: Option<Value>,
+    #[serde(rename = "defer_loading")]
+    _defer_loading: Option<Value>,
+    #[serde(rename = "output_schema")]
+    _output_schema: Option<Value>,
+}
+
+/// Functions under a name of their own.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NamespaceTool")]
+struct NamespaceBody {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "namespace"))]
+    _kind: String,
+    #[schemars(length(min = 1, max = 256))]
+    name: String,
+    #[schemars(with = "Option<Vec<ToolBody>>")]
+    tools: Option<Vec<Value>>,
+}
+
+/// A tool that this server does not have. Left out of what the model is told.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "HostedTool")]
+pub struct HostedBody {
+    #[serde(rename = "type")]
+    #[schemars(extend("enum" = hosted_types()))]
+    kind: String,
+}
+
+/// A tool that has no other shape in a chat completion.
+#[allow(dead_code, private_interfaces)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatOtherTool")]
+#[serde(untagged)]
+pub enum OtherTool {
+    Namespace(NamespaceBody),
+    Hosted(HostedBody),
+}
+
+/// What `tools` may hold: the schema of what [`sort_tools`] dispatches.
+#[allow(dead_code, private_interfaces, clippy::large_enum_variant)]
+#[derive(JsonSchema)]
+#[schemars(rename = "Tool")]
+#[serde(untagged)]
+pub enum ToolBody {
+    Function(FunctionBody),
+    Namespace(NamespaceBody),
+    Hosted(HostedBody),
+}
+
+/// The types of hosted tools. A namespace is none of them.
+fn hosted_types() -> Vec<&'static str> {
+    let dated = ["web_search_2025_08_26", "web_search_preview"];
+    ELSEWHERE.into_iter().filter(|kind| *kind != "namespace").chain(dated).collect()
+}
+
 fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Tool {
-        #[serde(rename = "type")]
-        _kind: Value,
-        name: String,
-        description: Option<String>,
-        parameters: Option<Value>,
-        strict: Option<bool>,
-        // Hints for tools of other kinds.
-        #[serde(rename = "allowed_callers")]
-        _allowed_callers: Option<Value>,
-        #[serde(rename = "async")]
-        _async: Option<Value>,
-        #[serde(rename = "defer_loading")]
-        _defer_loading: Option<Value>,
-        #[serde(rename = "output_schema")]
-        _output_schema: Option<Value>,
-    }
-    let tool: Tool = read_field(path, tool)?;
+    let tool: FunctionBody = read_field(path, tool)?;
     check_name(&format!("{path}.name"), &tool.name)?;
     let parameters = tool.parameters.filter(|parameters| !parameters.is_null());
     let place = path.to_owned();

@@ -41,8 +41,8 @@ class Agents(unittest.IsolatedAsyncioTestCase):
             self.assertIn("raw_response_event", kinds)
             self.assertEqual(streamed.final_output.strip(), WORDS)
 
-    async def test_a_tool_is_called(self):
-        from agents import Agent, Runner, function_tool
+    async def test_a_tool_goes_round(self):
+        from agents import Agent, MaxTurnsExceeded, Runner, function_tool
 
         @function_tool
         def weather(city: str) -> str:
@@ -51,6 +51,12 @@ class Agents(unittest.IsolatedAsyncioTestCase):
         with says(CALL) as server:
             agent = Agent(name="a", model=self.model(server), tools=[weather], tool_use_behavior="stop_on_first_tool")
             self.assertEqual((await Runner.run(agent, "weather?")).final_output, "sun in Porto")
+            # The model calls again after each result.
+            agent = Agent(name="a", model=self.model(server), tools=[weather])
+            with self.assertRaises(MaxTurnsExceeded) as ended:
+                await Runner.run(agent, "weather?", max_turns=2)
+            outputs = [item.output for item in ended.exception.run_data.new_items if item.type == "tool_call_output_item"]
+            self.assertEqual(outputs, ["sun in Porto"] * 2)
 
     async def test_structured_output_and_a_model_called_gpt_5(self):
         from agents import Agent, Runner, WebSearchTool
@@ -147,12 +153,16 @@ class LiteLLM(unittest.TestCase):
             said = "".join(chunk.choices[0].delta.content or "" for chunk in self.complete(server, stream=True))
             self.assertEqual(said.strip(), WORDS)
 
-    def test_a_tool_is_called_and_structured_output(self):
+    def test_a_tool_goes_round_and_structured_output(self):
         parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
         tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
         with says(CALL) as server:
-            (call,) = self.complete(server, tools=tools).choices[0].message.tool_calls
+            called = self.complete(server, tools=tools).choices[0].message
+            (call,) = called.tool_calls
             self.assertEqual(call.function.name, "weather")
+            output = {"role": "tool", "tool_call_id": call.id, "content": "sun in Porto"}
+            messages = [{"role": "user", "content": "weather?"}, called.model_dump(), output]
+            self.assertTrue(self.complete(server, messages=messages, tools=tools).choices[0].message.tool_calls)
         with says(JSON) as server:
             content = self.complete(server, response_format=Weather).choices[0].message.content
             self.assertEqual(Weather.model_validate_json(content).degrees, 21)

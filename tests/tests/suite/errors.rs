@@ -112,7 +112,7 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
         (json!({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}), "input[0].call_id"),
         (json!({"input": [{"type": "function_call_output", "call_id": "x"}]}), "input[0].output"),
         (json!({"input": [{"type": "function_call", "call_id": "x", "arguments": "{}"}]}), "input[0].name"),
-        (json!({"input": [{"type": "computer_call", "id": "x"}]}), "input[0].type"),
+        (json!({"input": [{"type": "telepathy_call", "id": "x"}]}), "input[0].type"),
         (json!({"input": null}), "input"),
     ]);
     // Unknown.

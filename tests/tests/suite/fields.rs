@@ -303,3 +303,25 @@ async fn a_resume_after_an_event_that_does_not_exist_is_refused() {
     call(app.address, "POST", &format!("/v1/responses/{id}/cancel")).send().await;
     assert_refused(&get(app.address, &path).await, "starting_after");
 }
+
+#[tokio::test]
+async fn a_history_with_items_of_other_tools_is_taken() {
+    let app = spawn_app(&["engine.scripted.tokens=3"]);
+    let input = json!([
+        {"role": "user", "content": "Search, then run it."},
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}},
+        {"type": "custom_tool_call", "call_id": "call_1", "name": "shell", "input": "ls"},
+        {"type": "custom_tool_call_output", "call_id": "call_1", "output": "README"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "again"},
+    ]);
+    let answer = post(app.address, "/v1/responses", &json!({ "input": input })).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-caudal-ignored"), Some("input[1]: web_search_call"));
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    let items = get(app.address, &format!("/v1/responses/{id}/input_items?order=asc")).await.json();
+    let kinds: Vec<&str> = items["data"].as_array().unwrap().iter().map(|i| i["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["message", "function_call", "function_call_output", "function_call_output"]);
+    let lost = json!([{"type": "web_search_call"}, {"type": "custom_tool_call_output", "call_id": "c", "output": "x"}]);
+    let answer = post(app.address, "/v1/responses", &json!({ "input": lost })).await;
+    assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("input[1].call_id")));
+}

@@ -1,5 +1,6 @@
 //! The answers: a completion, or the chunks of one.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::wire::{
@@ -8,9 +9,11 @@ use crate::wire::{
 };
 
 /// A chunk of a streamed completion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatChunk")]
 pub struct Chunk {
     pub id: String,
+    #[schemars(extend("const" = "chat.completion.chunk"))]
     pub object: &'static str,
     pub created: u64,
     pub model: String,
@@ -18,18 +21,22 @@ pub struct Chunk {
     pub service_tier: ServiceTier,
     /// Absent unless asked for; then null in all chunks except the last.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<ChatUsage>")]
     pub usage: Option<Option<ChatUsage>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatChunkChoice")]
 pub struct ChunkChoice {
     pub index: u32,
     pub delta: Delta,
+    #[schemars(extend("enum" = ["stop", "length", "tool_calls", null]))]
     pub finish_reason: Option<&'static str>,
     pub logprobs: Option<ChoiceLogprobs>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ChatDelta")]
 pub struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
@@ -43,17 +50,20 @@ pub struct Delta {
 }
 
 /// The first of a call has `id`, `type` and the name, the others the next piece of its arguments.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatToolCallDelta")]
 pub struct ToolCallDelta {
     pub index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["function"]))]
     pub kind: Option<&'static str>,
     pub function: FunctionDelta,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatFunctionDelta")]
 pub struct FunctionDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -61,9 +71,11 @@ pub struct FunctionDelta {
 }
 
 /// A whole completion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatCompletion")]
 pub struct Completion {
     pub id: String,
+    #[schemars(extend("const" = "chat.completion"))]
     pub object: &'static str,
     pub created: u64,
     pub model: String,
@@ -72,16 +84,20 @@ pub struct Completion {
     pub service_tier: ServiceTier,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatChoice")]
 pub struct Choice {
     pub index: u32,
     pub message: Message,
+    #[schemars(extend("enum" = ["stop", "length", "tool_calls"]))]
     pub finish_reason: &'static str,
     pub logprobs: Option<ChoiceLogprobs>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ChatMessage")]
 pub struct Message {
+    #[schemars(extend("const" = "assistant"))]
     pub role: &'static str,
     /// Null if there are calls and no text.
     pub content: Option<String>,
@@ -92,28 +108,32 @@ pub struct Message {
     pub tool_calls: Vec<ToolCall>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatToolCall")]
 pub struct ToolCall {
     pub id: String,
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "function"))]
     pub kind: &'static str,
     pub function: FunctionCall,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatFunctionCall")]
 pub struct FunctionCall {
     pub name: String,
     pub arguments: String,
 }
 
 /// `{content: […], refusal: null}`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChatLogprobs")]
 pub struct ChoiceLogprobs {
     content: Vec<Logprob>,
     refusal: Option<()>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct ChatUsage {
     pub prompt_tokens: u32,
     pub completion_tokens: u32,

@@ -2,27 +2,33 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::wire::{
     error::WireError,
-    input::{InputCall, InputCallOutput, InputItem, InputRole, parse_text},
+    input::{InputCall, InputCallOutput, InputItem, InputRole, TextBody, parse_text},
     read::{check_id, missing, read_field},
+    tools::Function,
 };
 
 /// A message as it may arrive. Fields that are not read here are ignored: clients send back what they got.
-#[derive(Deserialize)]
-struct Message {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatMessageParam")]
+pub struct Message {
     role: ChatRole,
+    #[schemars(with = "Option<TextBody>")]
     content: Option<Value>,
     tool_calls: Option<Vec<ToolCall>>,
     tool_call_id: Option<String>,
+    #[schemars(skip)]
     audio: Option<Value>,
+    #[schemars(skip)]
     function_call: Option<Value>,
 }
 
-#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ChatRole {
     User,
@@ -32,7 +38,8 @@ enum ChatRole {
     Tool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatToolCallParam")]
 struct ToolCall {
     id: String,
     #[serde(rename = "type")]
@@ -40,13 +47,8 @@ struct ToolCall {
     function: FunctionCall,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Function {
-    Function,
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatFunctionCall")]
 struct FunctionCall {
     name: String,
     arguments: String,

@@ -9,4 +9,4 @@ pub use completion::{
     ChatUsage, Choice, ChoiceLogprobs, Chunk, ChunkChoice, Completion, Delta, FunctionDelta, Message, ToolCall,
     ToolCallDelta,
 };
-pub use request::ChatRequest;
+pub use request::{Body as ChatBody, ChatRequest};

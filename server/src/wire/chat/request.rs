@@ -1,13 +1,19 @@
 //! The request. What both APIs have is validated as in `POST /v1/responses`; errors have the names of this API.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::messages::parse_messages;
+use super::messages::{Message as MessageBody, parse_messages};
 use crate::wire::{
     error::WireError,
+    format::GrammarFormat,
     read::{missing, read, unsupported},
-    request::Create,
+    reasoning::Effort,
+    request::{Create, StopBody, TierBody, Verbosity},
+    tools::{AllowedToolsType, Function as FunctionType, Mode, OtherTool},
 };
 
 /// Choices that one request may ask for.
@@ -25,40 +31,71 @@ pub struct ChatRequest {
     bound: &'static str,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCompletionParams")]
 #[serde(deny_unknown_fields)]
-struct Body {
+pub struct Body {
+    #[schemars(with = "Vec<MessageBody>", length(min = 1))]
     messages: Vec<Value>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
     max_tokens: Option<Value>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
     max_completion_tokens: Option<Value>,
+    /// Choices, each a response of its own.
+    #[schemars(range(min = 1, max = 8))]
     n: Option<u32>,
+    #[schemars(with = "Option<f32>", range(min = -2, max = 2))]
     presence_penalty: Option<Value>,
+    #[schemars(with = "Option<f32>", range(min = -2, max = 2))]
     frequency_penalty: Option<Value>,
+    #[schemars(with = "Option<f32>", extend("exclusiveMinimum" = 0, "maximum" = 2))]
     repetition_penalty: Option<Value>,
+    #[schemars(with = "Option<BTreeMap<String, f32>>")]
     logit_bias: Option<Value>,
     logprobs: Option<bool>,
+    #[schemars(with = "Option<u8>", range(max = 20))]
     top_logprobs: Option<Value>,
+    #[schemars(with = "Option<FormatBody>")]
     response_format: Option<Value>,
+    #[schemars(with = "Option<String>")]
     model: Option<Value>,
+    #[schemars(with = "Option<f32>", range(min = 0, max = 2))]
     temperature: Option<Value>,
+    #[schemars(with = "Option<f32>", extend("exclusiveMinimum" = 0, "maximum" = 1))]
     top_p: Option<Value>,
+    #[schemars(with = "Option<u32>", range(min = 1))]
     top_k: Option<Value>,
+    #[schemars(with = "Option<f32>", range(min = 0, max = 1))]
     min_p: Option<Value>,
+    #[schemars(with = "Option<StopBody>")]
     stop: Option<Value>,
+    #[schemars(with = "Option<i128>", extend("type" = ["integer", "null"], "minimum" = i64::MIN, "maximum" = u64::MAX))]
     seed: Option<Value>,
+    /// Default `false`.
     store: Option<bool>,
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     metadata: Option<Value>,
+    #[schemars(with = "Option<String>", length(min = 1, max = 256))]
     user: Option<Value>,
+    #[schemars(with = "Option<String>", length(min = 1, max = 256))]
     safety_identifier: Option<Value>,
+    #[schemars(with = "Option<String>", length(min = 1, max = 256))]
     prompt_cache_key: Option<Value>,
+    #[schemars(with = "Option<Vec<ToolBody>>")]
     tools: Option<Vec<Value>>,
+    #[schemars(with = "Option<ChoiceBody>")]
     tool_choice: Option<Value>,
+    #[schemars(with = "Option<bool>")]
     parallel_tool_calls: Option<Value>,
+    #[schemars(with = "Option<Effort>")]
     reasoning_effort: Option<Value>,
+    #[schemars(with = "Option<TierBody>")]
     service_tier: Option<Value>,
+    #[schemars(with = "Option<Verbosity>")]
     verbosity: Option<Value>,
+    #[schemars(extend("items" = {"const": "text"}))]
     modalities: Option<Vec<String>>,
     /// A tool that runs on a provider's side: left out.
     web_search_options: Option<Value>,
@@ -70,12 +107,95 @@ struct Body {
     #[serde(rename = "prompt_cache_options")]
     _prompt_cache_options: Option<Value>,
     // Known and refused by name.
+    #[schemars(skip)]
     functions: Option<Value>,
+    #[schemars(skip)]
     function_call: Option<Value>,
+    #[schemars(skip)]
     audio: Option<Value>,
 }
 
-#[derive(Deserialize)]
+// What is read by hand, as schemas. No value of these types is made.
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatTool")]
+#[serde(untagged)]
+enum ToolBody {
+    Function { r#type: FunctionType, function: FunctionBody },
+    Other(OtherTool),
+}
+
+/// A function, within `function`.
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatFunction", deny_unknown_fields)]
+struct FunctionBody {
+    #[schemars(pattern(r"^[A-Za-z0-9_-]{1,64}$"))]
+    name: String,
+    description: Option<String>,
+    parameters: Option<Map<String, Value>>,
+    strict: Option<bool>,
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatToolChoice")]
+#[serde(untagged)]
+enum ChoiceBody {
+    Mode(Mode),
+    Named { r#type: FunctionType, function: NameBody },
+    Allowed { r#type: AllowedToolsType, allowed_tools: AllowedBody },
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatAllowedTools")]
+struct AllowedBody {
+    #[schemars(with = "String", extend("enum" = ["auto", "required"]))]
+    mode: Mode,
+    tools: Vec<AllowedBodyTool>,
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatNamedFunction")]
+struct AllowedBodyTool {
+    r#type: FunctionType,
+    function: NameBody,
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatFunctionName", deny_unknown_fields)]
+struct NameBody {
+    name: String,
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatJsonSchema", deny_unknown_fields)]
+struct SchemaBody {
+    #[schemars(pattern(r"^[A-Za-z0-9_-]{1,64}$"))]
+    name: String,
+    description: Option<String>,
+    schema: Map<String, Value>,
+    strict: Option<bool>,
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatResponseFormat")]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum FormatBody {
+    Text,
+    JsonObject,
+    JsonSchema { json_schema: SchemaBody },
+    Grammar(GrammarFormat),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatStreamOptions")]
 #[serde(deny_unknown_fields)]
 struct StreamOptions {
     include_usage: Option<bool>,

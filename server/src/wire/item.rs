@@ -1,0 +1,80 @@
+//! Items as lists of them show what went in: of a response's input, of a conversation.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{
+    input::InputRole,
+    response::{ItemStatus, OutputItem},
+};
+
+/// What a conversation holds: what was asked, what was answered, and what functions gave.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ConversationItem")]
+#[serde(untagged)]
+pub enum ListedItem {
+    Message(StoredMessage),
+    CallOutput(StoredCallOutput),
+    Output(OutputItem),
+    Reference(StoredReference),
+}
+
+/// A message that is no answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct StoredMessage {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "message"))]
+    kind: &'static str,
+    pub id: String,
+    pub status: ItemStatus,
+    #[schemars(with = "String", extend("enum" = ["user", "system", "developer"]))]
+    pub role: InputRole,
+    pub content: [InputText; 1],
+}
+
+/// An `input_text` part.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "InputTextPart")]
+pub struct InputText {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "input_text"))]
+    kind: &'static str,
+    pub text: String,
+}
+
+/// The result of a function's call.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct StoredCallOutput {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "function_call_output"))]
+    kind: &'static str,
+    pub id: String,
+    pub status: ItemStatus,
+    pub call_id: String,
+    pub output: String,
+}
+
+/// An item that is stored elsewhere.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct StoredReference {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "item_reference"))]
+    kind: &'static str,
+    pub id: String,
+}
+
+impl ListedItem {
+    pub fn message(id: String, role: InputRole, text: String) -> Self {
+        let content = [InputText { kind: "input_text", text }];
+        Self::Message(StoredMessage { kind: "message", id, status: ItemStatus::Completed, role, content })
+    }
+
+    pub fn call_output(id: String, call_id: String, output: String) -> Self {
+        let status = ItemStatus::Completed;
+        Self::CallOutput(StoredCallOutput { kind: "function_call_output", id, status, call_id, output })
+    }
+
+    pub fn reference(id: String) -> Self {
+        Self::Reference(StoredReference { kind: "item_reference", id })
+    }
+}

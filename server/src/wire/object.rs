@@ -1,0 +1,167 @@
+//! Small objects that HTTP answers are made of.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// A page of a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
+pub struct List<T> {
+    #[schemars(extend("const" = "list"))]
+    pub object: &'static str,
+    pub data: Vec<T>,
+    pub first_id: Option<String>,
+    pub last_id: Option<String>,
+    pub has_more: bool,
+}
+
+/// What is gone.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Deleted<'a> {
+    pub id: &'a str,
+    #[schemars(extend("enum" = ["response", "conversation.deleted", "prompt.deleted"]))]
+    pub object: &'static str,
+    #[schemars(extend("const" = true))]
+    pub deleted: bool,
+}
+
+/// How many tokens a prompt has.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct InputTokens {
+    #[schemars(extend("const" = "response.input_tokens"))]
+    pub object: &'static str,
+    pub input_tokens: usize,
+}
+
+/// One version of a stored prompt. A request uses it by `prompt: {id, version, variables}`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "StoredPrompt")]
+pub struct PromptObject {
+    pub id: String,
+    #[schemars(extend("const" = "prompt"))]
+    pub object: &'static str,
+    pub version: String,
+    /// Unix seconds.
+    pub created_at: u64,
+    pub name: Option<String>,
+    pub instructions: Option<String>,
+    pub messages: Vec<PromptMessage>,
+    pub variables: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PromptMessage {
+    pub role: super::input::InputRole,
+    pub content: String,
+}
+
+/// The models that are served, the default first.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ModelList")]
+pub struct ModelList<'a> {
+    #[schemars(extend("const" = "list"))]
+    pub object: &'static str,
+    pub data: Vec<ModelObject<'a>>,
+}
+
+/// A model that is served.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Model")]
+pub struct ModelObject<'a> {
+    pub id: &'a str,
+    #[schemars(extend("const" = "model"))]
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: u64,
+    pub owned_by: &'static str,
+    /// Other names that select it.
+    pub aliases: &'a [String],
+    /// Tokens that prompt and output may take together.
+    pub context_length: u32,
+    pub quantisation: Option<&'a str>,
+    /// LoRA adapters that are part of it.
+    pub adapters: &'a [String],
+    pub sampling: ModelSampling,
+    pub capabilities: Capabilities,
+}
+
+/// What a request that says nothing is sampled with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ModelSampling {
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<u32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ModelCapabilities")]
+pub struct Capabilities {
+    pub structured_output: bool,
+    pub logprobs: bool,
+    /// Whether the model's own template describes tools to it, or a prompt of the server does.
+    #[schemars(extend("enum" = ["template", "prompt"]))]
+    pub tools: &'static str,
+    /// Whether it thinks before it answers.
+    pub reasoning: bool,
+}
+
+/// Whether the server can take requests.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Readiness<'a> {
+    /// `ready`, `loading`, `draining`, or why the store cannot be reached.
+    pub status: &'a str,
+    pub models: Vec<LoadedModel>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct LoadedModel {
+    pub id: String,
+    pub loaded: bool,
+}
+
+/// What the prompt cache did on this replica since it started, and holds of each tenant on all replicas.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PromptCacheReport {
+    #[schemars(extend("const" = "prompt_cache"))]
+    pub object: &'static str,
+    pub hits: u64,
+    pub joined: u64,
+    pub misses: u64,
+    pub in_flight: usize,
+    pub tenants: BTreeMap<String, TenantCache>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct TenantCache {
+    pub bytes: u64,
+    pub evicted: u64,
+}
+
+/// A model before and after its files were loaded again.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReloadedModel")]
+pub struct ReloadReport {
+    pub id: String,
+    #[schemars(extend("const" = "model.reloaded"))]
+    pub object: &'static str,
+    pub old: ModelOutline,
+    pub new: ModelOutline,
+    pub took_ms: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ModelOutline {
+    pub created: u64,
+    pub quantisation: Option<String>,
+    pub context_length: u32,
+}
+
+/// The body of an answer that refuses.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ErrorAnswer<'a> {
+    pub error: super::error::ErrorBody<'a>,
+}
