@@ -113,10 +113,14 @@ impl FromRequest for Tenant {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(match request.app_data::<web::Data<Edge>>() {
-            Some(edge) => edge.auth.tenant(request).map_err(ApiError),
-            None => Err(ApiError(WireError::InvalidApiKey)),
-        })
+        ready(Self::of(request).map_err(ApiError))
+    }
+}
+
+impl Tenant {
+    pub fn of(request: &HttpRequest) -> Result<Self, WireError> {
+        let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
+        edge.auth.tenant(request)
     }
 }
 

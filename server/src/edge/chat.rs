@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Edge,
-    api::{Answer, JsonBody},
+    api::{Answer, JsonBody, parsed},
     auth::Tenant,
     headers, http, sse,
 };
@@ -23,7 +23,7 @@ pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body
 }
 
 async fn try_create(edge: &Edge, tenant: &str, body: Value) -> Answer {
-    let chat = ChatRequest::from_value(body)?;
+    let chat = parsed(body, ChatRequest::from_value).await?;
     let (stream, include_usage, ignored) = (chat.stream, chat.include_usage, chat.create.ignored.clone());
     let follows = follows(edge, tenant, chat).await?;
     let answer = if stream {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Edge,
-    api::{Answer, ApiError, JsonBody},
+    api::{Answer, ApiError, JsonBody, parsed},
     auth::Tenant,
     headers, paging,
     query::Query,
@@ -29,7 +29,7 @@ async fn try_create(edge: &Edge, tenant: &str, body: Value) -> Answer {
         Some(Value::Bool(stream)) => *stream,
         Some(_) => return Err(WireError::invalid("stream", "'stream' must be true or false.").into()),
     };
-    let create = Create::from_value(body)?;
+    let create = parsed(body, Create::from_value).await?;
     let (background, ignored) = (create.background, create.ignored.clone());
     let created = edge.generations.create(tenant, create, Caller::without_resume()).await?;
     let answer = if background && !stream {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     Edge,
-    api::{Answer, JsonBody},
+    api::{Answer, JsonBody, parsed},
     auth::Tenant,
     headers,
 };
@@ -16,7 +16,7 @@ pub async fn count(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(mut b
         // A style of the answer, which changes no prompt here.
         fields.remove("personality");
     }
-    let create = Create::from_value(body)?;
+    let create = parsed(body, Create::from_value).await?;
     let ignored = create.ignored.clone();
     let input_tokens = edge.generations.count_input_tokens(&tenant, create, Caller::without_resume()).await?;
     let answer = HttpResponse::Ok().json(json!({"object": "response.input_tokens", "input_tokens": input_tokens}));

@@ -1,6 +1,7 @@
 //! The protocol as serde types: requests, events, the response object, error and close codes.
 //!
-//! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours.
+//! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours
+//! but [`crate::limits`].
 
 pub mod cache;
 pub mod chat;
@@ -8,6 +9,7 @@ pub mod client;
 pub mod close;
 pub mod compaction;
 pub mod conversation;
+pub mod envelope;
 pub mod error;
 pub mod event;
 pub mod format;
