@@ -29,3 +29,6 @@ pub const MAX_TRIES: u32 = 3;
 
 /// Leases after which a response of a dead replica fails when no living replica serves its model.
 pub const LEASES_WITHOUT_MODEL: u32 = 3;
+
+/// JSON values in a message. A parsed value takes 72 bytes, however short its text is.
+pub const VALUES_OF_MESSAGE: usize = 100_000;

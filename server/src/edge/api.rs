@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Edge, auth::Tenant, reply::closing};
-use crate::{generation::budget::Held, limits::PARSED_BESIDE_BYTES, wire::error::WireError};
+use crate::{
+    generation::budget::Held,
+    limits::PARSED_BESIDE_BYTES,
+    wire::{error::WireError, values::check_values},
+};
 
 /// An error as an HTTP answer: its status, `{error: {…}}`, `Retry-After` where a retry makes sense.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,7 @@ fn is_json(request: &HttpRequest) -> bool {
 }
 
 fn parse(body: &[u8]) -> Result<Value, WireError> {
+    check_values(body)?;
     serde_json::from_slice(body).map_err(|error| WireError::InvalidJson(error.to_string()))
 }
 

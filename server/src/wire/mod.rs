@@ -24,6 +24,7 @@ pub mod request;
 pub mod response;
 pub mod steer;
 pub mod tools;
+pub mod values;
 
 /// The subprotocol that turns the `caudal:` extensions on.
 pub const SUBPROTOCOL: &str = "caudal.responses.v1";
