@@ -7,6 +7,7 @@ pub mod dialect;
 pub mod edge;
 pub mod engine;
 pub mod generation;
+pub mod limits;
 mod loading;
 pub mod metrics;
 pub mod model;

@@ -5,7 +5,14 @@ mod auth;
 mod problem;
 mod secret;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use figment::{
     Figment,
@@ -94,6 +101,8 @@ pub enum EngineKind {
 pub struct Admission {
     pub queue: usize,
     pub queue_per_tenant: usize,
+    /// Tenants that may ask for `service_tier: priority`.
+    pub priority: BTreeSet<String>,
     pub weights: BTreeMap<String, f64>,
 }
 

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     generation::Generations,
+    limits::LEASES_WITHOUT_MODEL,
     store::{
         Store, StoreError,
         fleet::{Control, Fleet, Member},
@@ -24,6 +25,8 @@ use crate::{
 const BEATS: u32 = 4;
 /// Responses claimed at once.
 const CLAIMS: usize = 16;
+/// Responses that are remembered as unreadable.
+const MAX_UNREADABLE: usize = 1024;
 /// Between looks at what is listed as running here but does not, and at cancels that were not heard.
 const SWEEP: Duration = Duration::from_secs(3);
 
@@ -36,6 +39,16 @@ pub struct Cluster {
     members: Mutex<Vec<Member>>,
     /// Since when each dead replica is known to be. Held while claims are made: heartbeats do not wait for them.
     dead: tokio::sync::Mutex<HashMap<String, Instant>>,
+    /// Responses of a newer version that were told of.
+    unreadable: Mutex<HashSet<String>>,
+}
+
+/// Whose responses are claimed.
+#[derive(Clone, Copy)]
+struct From<'r> {
+    replica: &'r str,
+    /// Any replica that can run them has had the time to claim them.
+    hopeless: bool,
 }
 
 impl Cluster {
@@ -46,8 +59,15 @@ impl Cluster {
         generations: Arc<Generations>,
         lease: Duration,
     ) -> Arc<Self> {
-        let cluster =
-            Arc::new(Self { store, fleet, generations, lease, members: Mutex::default(), dead: Default::default() });
+        let cluster = Arc::new(Self {
+            store,
+            fleet,
+            generations,
+            lease,
+            members: Mutex::default(),
+            dead: Default::default(),
+            unreadable: Mutex::default(),
+        });
         tokio::spawn(cluster.clone().live());
         tokio::spawn(cluster.clone().listen());
         tokio::spawn(cluster.clone().sweep());
@@ -129,8 +149,10 @@ impl Cluster {
                 }
                 // Each is one replica's; what that one did not take in time is anybody's.
                 let late = since.elapsed() > self.lease * 2;
+                let hopeless = since.elapsed() > self.lease * LEASES_WITHOUT_MODEL;
                 let mine = ids.into_iter().filter(|id| late || self.is_mine(id, &living));
-                self.claim_all(mine.collect(), &member.replica).await;
+                let from = From { replica: &member.replica, hopeless };
+                self.claim_all(mine.collect(), from).await;
                 Ok(())
             };
             if let Err(error) = buried.await {
@@ -144,21 +166,42 @@ impl Cluster {
         placement::first(id, others.chain([self.fleet.me()])) == Some(self.fleet.me())
     }
 
-    async fn claim_all(self: &Arc<Self>, ids: Vec<String>, from: &str) {
+    async fn claim_all(self: &Arc<Self>, ids: Vec<String>, from: From<'_>) {
         let claims = ids.into_iter().map(|id| async move {
-            if let Err(error) = self.claim(&id, from).await {
+            let claimed = self.claim(&id, from).await;
+            if let Err(error @ StoreError::Unreadable(_)) = &claimed {
+                if self.is_news(&id) {
+                    tracing::warn!(response = id, %error, "it is left to a newer replica");
+                }
+            } else if let Err(error) = claimed {
                 tracing::warn!(response = id, %error, "it cannot be taken over now");
             }
         });
         stream::iter(claims).buffer_unordered(CLAIMS).collect().await
     }
 
-    async fn claim(self: &Arc<Self>, id: &str, from: &str) -> Result<(), StoreError> {
-        if self.fleet.header(id).await?.is_some_and(|header| !self.generations.can_take_over(&header)) {
+    /// Whether a response was not told before as one that cannot be read.
+    fn is_news(&self, id: &str) -> bool {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unreadable.len() >= MAX_UNREADABLE {
+            unreadable.clear();
+        }
+        unreadable.insert(id.to_owned())
+    }
+
+    async fn claim(self: &Arc<Self>, id: &str, from: From<'_>) -> Result<(), StoreError> {
+        let header = self.fleet.header(id).await?;
+        let runs_here = header.is_none_or(|header| self.generations.can_take_over(&header));
+        if !runs_here && (!from.hopeless || self.generations.is_draining()) {
             return Ok(());
         }
-        if let Some(claim) = self.store.claim(id, from).await? {
-            self.generations.take_over(claim);
+        match self.store.claim(id, from.replica).await? {
+            Some(claim) if runs_here => self.generations.take_over(claim),
+            Some(claim) => {
+                tracing::warn!(response = id, model = claim.header.model, "no replica serves its model");
+                self.generations.end_claimed(claim).await;
+            }
+            None => {}
         }
         Ok(())
     }
@@ -175,7 +218,9 @@ impl Cluster {
                     others.retain(|member| member.silent <= self.lease && member.replica != by);
                     if by != self.fleet.me() && self.is_mine(&id, &others) {
                         let cluster = self.clone();
-                        tokio::spawn(async move { cluster.claim_all(vec![id], &by).await });
+                        tokio::spawn(async move {
+                            cluster.claim_all(vec![id], From { replica: &by, hopeless: false }).await
+                        });
                     }
                 }
             }
@@ -203,7 +248,7 @@ impl Cluster {
             // A response is listed a moment before it runs: only who is missing twice is.
             let missing: HashSet<String> = listed.into_iter().filter(|id| !self.generations.runs(id)).collect();
             let lost: Vec<String> = missing.intersection(&suspects).cloned().collect();
-            self.claim_all(lost, self.fleet.me()).await;
+            self.claim_all(lost, From { replica: self.fleet.me(), hopeless: false }).await;
             suspects = missing;
         }
     }

@@ -9,12 +9,16 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use futures::{FutureExt, future::LocalBoxFuture};
+use futures::{FutureExt, StreamExt, future::LocalBoxFuture};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Edge, reply::closing};
-use crate::wire::error::WireError;
+use super::{Edge, auth::Tenant, reply::closing};
+use crate::{
+    generation::budget::Held,
+    limits::PARSED_BESIDE_BYTES,
+    wire::{error::WireError, values::check_values},
+};
 
 /// An error as an HTTP answer: its status, `{error: {…}}`, `Retry-After` where a retry makes sense.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +76,8 @@ impl FromRequest for JsonBody {
             if !is_json {
                 return Err(WireError::UnsupportedMediaType.into());
             }
-            Ok(Self(parse(&body.await?)?))
+            let body = body.await?;
+            Ok(Self(beside(body.len(), move || parse(&body)).await?))
         }
         .boxed_local()
     }
@@ -90,7 +95,7 @@ impl FromRequest for OptionalJson {
             match (body.is_empty(), is_json) {
                 (true, _) => Ok(Self(None)),
                 (_, false) => Err(WireError::UnsupportedMediaType.into()),
-                _ => Ok(Self(Some(parse(&body)?))),
+                _ => Ok(Self(Some(beside(body.len(), move || parse(&body)).await?))),
             }
         }
         .boxed_local()
@@ -102,7 +107,27 @@ fn is_json(request: &HttpRequest) -> bool {
 }
 
 fn parse(body: &[u8]) -> Result<Value, WireError> {
+    check_values(body)?;
     serde_json::from_slice(body).map_err(|error| WireError::InvalidJson(error.to_string()))
+}
+
+/// Reads a request out of a JSON body, off the connection's thread: it may take as long as the body is large.
+pub async fn parsed<T: Send + 'static>(body: Value, from: fn(Value) -> Result<T, WireError>) -> Result<T, WireError> {
+    beside(PARSED_BESIDE_BYTES, move || from(body)).await
+}
+
+/// Runs what takes as long as a client's `bytes` are many, off the connection's thread if they are many.
+pub async fn beside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, WireError> + Send + 'static,
+) -> Result<T, WireError> {
+    if bytes < PARSED_BESIDE_BYTES {
+        return work();
+    }
+    web::block(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "reading a request panicked");
+        Err(WireError::EngineFailed)
+    })
 }
 
 /// How a body is compressed.
@@ -117,15 +142,13 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
     let settings = request.app_data::<web::Data<Edge>>().map(|edge| &edge.settings.server);
     let (limit, deadline) = settings.map_or((0, 0), |server| (server.max_message_bytes, server.body_timeout_ms));
     let encoding = encoding(request);
-    let body = web::Bytes::from_request(request, payload);
+    let collected = collect(request.clone(), payload.take(), limit);
+    let request = request.clone();
     async move {
         let encoding = encoding?;
         let too_large = || WireError::MessageTooLarge { limit };
-        let body = timeout(Duration::from_millis(deadline), body).await.map_err(|_| WireError::BodyTimeout)?;
-        let body = body.map_err(|error| match error.as_error() {
-            Some(PayloadError::Overflow) => too_large(),
-            _ => WireError::InvalidRequest { param: None, message: format!("The body cannot be read: {error}.") },
-        })?;
+        let collected = timeout(Duration::from_millis(deadline), collected).await;
+        let body = collected.map_err(|_| WireError::BodyTimeout)??;
         let Some(encoding) = encoding else { return Ok(body) };
         // Off the connections' thread.
         let decoded = web::block(move || decode(encoding, &body, limit)).await;
@@ -134,10 +157,60 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
             param: None,
             message: format!("The body cannot be decompressed: {error}."),
         })?;
-        if decoded.len() > limit { Err(too_large()) } else { Ok(decoded.into()) }
+        if decoded.len() > limit {
+            return Err(too_large());
+        }
+        keep(&request, hold(&request, decoded.len())?);
+        Ok(decoded.into())
     }
     .boxed_local()
 }
+
+/// Reads a body piece by piece; each is counted when it arrives.
+async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Result<web::Bytes, WireError> {
+    let too_large = || WireError::MessageTooLarge { limit };
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > limit) {
+        return Err(too_large());
+    }
+    let (mut body, mut held) = (web::BytesMut::new(), hold(&request, 0)?);
+    while let Some(piece) = payload.next().await {
+        let piece = piece.map_err(|error| match error {
+            PayloadError::Overflow => too_large(),
+            _ => WireError::InvalidRequest { param: None, message: format!("The body cannot be read: {error}.") },
+        })?;
+        if body.len() + piece.len() > limit {
+            return Err(too_large());
+        }
+        if let Some(held) = &mut held
+            && !held.grow(piece.len())
+        {
+            // Says how much there may be.
+            hold(&request, usize::MAX)?;
+        }
+        body.extend_from_slice(&piece);
+    }
+    keep(&request, held);
+    Ok(body.freeze())
+}
+
+/// Counts bytes of the request's tenant; nothing for a request without one, which reaches no handler.
+fn hold(request: &HttpRequest, bytes: usize) -> Result<Option<Held>, WireError> {
+    let Some(edge) = request.app_data::<web::Data<Edge>>() else { return Ok(None) };
+    let Ok(Tenant(tenant)) = Tenant::of(request) else { return Ok(None) };
+    edge.generations.hold(&tenant, bytes).map(Some)
+}
+
+/// Holds what is held until the request is answered.
+fn keep(request: &HttpRequest, held: Option<Held>) {
+    if let Some(held) = held {
+        request.extensions_mut().insert(HeldBody(held));
+    }
+}
+
+/// Dropped with the request.
+#[derive(Debug)]
+struct HeldBody(#[expect(dead_code, reason = "counts as long as it lives")] Held);
 
 fn encoding(request: &HttpRequest) -> Result<Option<Encoding>, WireError> {
     let Some(encoding) = request.headers().get(header::CONTENT_ENCODING) else { return Ok(None) };

@@ -155,6 +155,14 @@ impl FromRequest for Identified {
     }
 }
 
+impl Tenant {
+    /// Who asks, before the extractors have run.
+    pub fn of(request: &HttpRequest) -> Result<Self, WireError> {
+        let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
+        edge.auth.identify(request).map(|identity| Self(identity.tenant))
+    }
+}
+
 impl FromRequest for Tenant {
     type Error = ApiError;
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;

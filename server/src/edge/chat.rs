@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Edge,
-    api::{Answer, JsonBody},
+    api::{Answer, JsonBody, parsed},
     auth::Identified,
     grants, headers, http, sse,
 };
@@ -25,7 +25,7 @@ pub async fn create(edge: web::Data<Edge>, Identified(identity): Identified, Jso
 
 async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
     let tenant = identity.tenant.as_str();
-    let mut chat = ChatRequest::from_value(body)?;
+    let mut chat = parsed(body, ChatRequest::from_value).await?;
     grants::hold(edge, identity, &mut chat.create)?;
     let (stream, include_usage, ignored) = (chat.stream, chat.include_usage, chat.create.ignored.clone());
     let follows = follows(edge, tenant, chat).await?;

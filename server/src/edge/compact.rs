@@ -4,14 +4,14 @@ use actix_web::{HttpResponse, web};
 
 use super::{
     Edge,
-    api::{Answer, JsonBody},
+    api::{Answer, JsonBody, parsed},
     auth::Tenant,
     headers,
 };
 use crate::{generation::Caller, wire::compaction::parse_compact};
 
 pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
-    let create = parse_compact(body)?;
+    let create = parsed(body, parse_compact).await?;
     let compacted = edge.generations.compact(&tenant, create, Caller::without_resume()).await;
     let answer = compacted.map(|compacted| HttpResponse::Ok().json(compacted)).map_err(Into::into);
     headers::rates(&edge, &tenant, answer).await

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Edge,
-    api::{Answer, JsonBody, OptionalJson},
+    api::{Answer, JsonBody, OptionalJson, parsed},
     auth::Tenant,
     paging::{list, page},
     query::Query,
@@ -36,7 +36,7 @@ fn item_error(error: ConversationError, id: &str, item: &str) -> WireError {
 }
 
 pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, OptionalJson(body): OptionalJson) -> Answer {
-    let new = NewConversation::from_value(body.unwrap_or_default())?;
+    let new = parsed(body.unwrap_or_default(), NewConversation::from_value).await?;
     let created = edge.generations.create_conversation(&tenant, new).await?;
     Ok(HttpResponse::Ok().json(object(created)))
 }
@@ -76,7 +76,7 @@ pub async fn append(
     id: web::Path<String>,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    let data = edge.generations.append_items(&tenant, &id, parse_new_items(body)?).await?;
+    let data = edge.generations.append_items(&tenant, &id, parsed(body, parse_new_items).await?).await?;
     Ok(HttpResponse::Ok().json(list(Listed { data, has_more: false }, |item| item.body)))
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     Edge,
-    api::{Answer, ApiError, JsonBody},
+    api::{Answer, ApiError, JsonBody, parsed},
     auth::{Identified, Tenant},
     grants, headers, paging,
     query::Query,
@@ -31,7 +31,7 @@ async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
         Some(Value::Bool(stream)) => *stream,
         Some(_) => return Err(WireError::invalid("stream", "'stream' must be true or false.").into()),
     };
-    let mut create = Create::from_value(body)?;
+    let mut create = parsed(body, Create::from_value).await?;
     grants::hold(edge, identity, &mut create)?;
     let (background, ignored) = (create.background, create.ignored.clone());
     let created = edge.generations.create(tenant, create, Caller::without_resume()).await?;

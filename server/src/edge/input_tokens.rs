@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 
 use super::{
     Edge,
-    api::{Answer, JsonBody},
+    api::{Answer, JsonBody, parsed},
     auth::Identified,
     grants, headers,
 };
@@ -18,7 +18,7 @@ pub async fn count(edge: web::Data<Edge>, Identified(identity): Identified, Json
         // A style of the answer, which changes no prompt here.
         fields.remove("personality");
     }
-    let mut create = Create::from_value(body)?;
+    let mut create = parsed(body, Create::from_value).await?;
     grants::hold(&edge, &identity, &mut create)?;
     let ignored = create.ignored.clone();
     let input_tokens = edge.generations.count_input_tokens(&identity.tenant, create, Caller::without_resume()).await?;

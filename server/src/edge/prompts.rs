@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Edge,
-    api::{Answer, JsonBody},
+    api::{Answer, JsonBody, parsed},
     auth::Tenant,
     paging::{list, page},
     query::Query,
@@ -37,7 +37,7 @@ fn object(prompt: StoredPrompt) -> Value {
 }
 
 pub async fn put(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
-    let stored = edge.generations.put_prompt(&tenant, PutPrompt::from_value(body)?).await?;
+    let stored = edge.generations.put_prompt(&tenant, parsed(body, PutPrompt::from_value).await?).await?;
     Ok(HttpResponse::Ok().json(object(stored)))
 }
 

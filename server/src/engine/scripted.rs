@@ -31,6 +31,8 @@ pub struct ScriptedSettings {
     pub prefill_ms: u64,
     pub load_ms: u64,
     pub fail_after: Option<u32>,
+    /// A prompt of so many tokens kills the process.
+    pub die_at_prompt: Option<usize>,
     pub context_length: u32,
     pub reasoning: bool,
 }
@@ -48,6 +50,7 @@ impl Default for ScriptedSettings {
             prefill_ms: 0,
             load_ms: 0,
             fail_after: None,
+            die_at_prompt: None,
             context_length: 8192,
             reasoning: false,
         }
@@ -156,6 +159,9 @@ impl Engine for Scripted {
     }
 
     fn generate(&self, _: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {
+        if self.settings.die_at_prompt == Some(request.prompt.len()) {
+            std::process::abort();
+        }
         let (sender, receiver) = mpsc::channel(request.max_output_tokens as usize + 2);
         self.runtime.spawn(speak(self.settings.clone(), Words(self.words.clone()), request, sender));
         Ok(receiver)

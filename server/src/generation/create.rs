@@ -12,7 +12,7 @@ use super::{
 use crate::{
     engine::{ModelInfo, model::SamplingDefaults},
     store::{Header, LOG_VERSION, LeftOut, OnDisconnect},
-    wire::{cache::CacheMode, error::WireError, reasoning::Effort, request::Create},
+    wire::{cache::CacheMode, error::WireError, reasoning::Effort, request::Create, response::ServiceTier},
 };
 
 /// What a response's creation depends on beside the request: the connection that sent the request.
@@ -72,6 +72,9 @@ impl Generations {
         let own_unstored = caller.own_unstored_response.as_deref();
         self.resolve(tenant, create.conversation.as_deref(), own_unstored, &mut create.input).await?;
         self.expand(tenant, &mut create, &model.id).await?;
+        if create.service_tier == ServiceTier::Priority && !self.priority.contains(tenant) {
+            create.service_tier = ServiceTier::Default;
+        }
         let mut header = header(tenant, create, &model, &caller);
         if header.create.background {
             header.on_disconnect = OnDisconnect::Continue;

@@ -1,14 +1,15 @@
 //! The following half: reads a log and renders it, from any point, at the pace of whoever asks.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Follower, Generations, store_error};
+use super::{Follower, Generations, budget::Held, store_error};
 use crate::{
+    limits::{FOLLOWS_OF_TENANT, HELD_RETRY_MS, RENDERED_BESIDE_ENTRIES},
     render::Renderer,
-    store::{Batch, Followed, OnDisconnect, StoreError},
+    store::{Batch, Entry, Followed, Header, OnDisconnect, StoreError},
     wire::{error::WireError, event::Event, response::Status},
 };
 
@@ -27,8 +28,12 @@ pub struct Follow {
     pub ignored: Vec<String>,
     batches: BoxStream<'static, Result<Batch, StoreError>>,
     renderer: Renderer,
+    /// Read, and not rendered yet: an entry is rendered when its events are asked for.
+    unread: VecDeque<Arc<Entry>>,
+    /// The events of the entry that was rendered last.
     ready: VecDeque<Numbered>,
     after: Option<u64>,
+    _held: Held,
     _followers: (Follower, Option<Follower>),
 }
 
@@ -49,21 +54,16 @@ impl Generations {
         after: Option<u64>,
         leaving: OnDisconnect,
     ) -> Result<Follow, WireError> {
+        let held = self.hold_follow(tenant)?;
         let follower = self.running.follower(id, leaving);
         let Followed { header, entries, rest } = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
         // Who follows a shared log keeps its run from being an orphan.
         let run = header.shows().unwrap_or(id).to_owned();
         let shared = (run != id).then(|| self.running.follower(&run, leaving));
         let (conversation, ignored) = (header.create.conversation.clone(), header.create.ignored.clone());
+        let start = self.measure(&header, &entries).await?;
         let (mut renderer, mut ready) = (Renderer::new(header), VecDeque::new());
-        let mut start = Start { status: Status::InProgress, last_sequence_number: 0 };
-        let mut keep = |number, event: Event| {
-            start.last_sequence_number = number;
-            start.status = status(&event).unwrap_or(start.status);
-            keep_after(after, &mut ready, (number, event));
-        };
-        renderer.begin(&mut keep);
-        entries.iter().for_each(|entry| renderer.entry(entry, &mut keep));
+        renderer.begin(&mut |number, event| keep_after(after, &mut ready, (number, event)));
         let id = id.to_owned();
         let mut follow = Follow {
             id,
@@ -73,13 +73,49 @@ impl Generations {
             start,
             batches: rest,
             renderer,
+            unread: entries.into(),
             ready,
             after,
+            _held: held,
             _followers: (follower, shared),
         };
         follow.reach_start().await?;
         Ok(follow)
     }
+
+    /// Counts a stream that a tenant follows.
+    fn hold_follow(&self, tenant: &str) -> Result<Held, WireError> {
+        self.follows.of(tenant).hold(1).ok_or_else(|| {
+            let refused = WireError::TooManyFollows { most: FOLLOWS_OF_TENANT, retry_after_ms: HELD_RETRY_MS };
+            self.metrics.refused(refused.code().0);
+            refused
+        })
+    }
+
+    /// Where a log stands: its entries are rendered, and the events are dropped one by one.
+    async fn measure(&self, header: &Arc<Header>, entries: &[Arc<Entry>]) -> Result<Start, WireError> {
+        if entries.len() < RENDERED_BESIDE_ENTRIES {
+            return Ok(measure(header, entries));
+        }
+        let (header, entries) = (header.clone(), entries.to_vec());
+        // Off the connection's thread: a long log takes milliseconds of computation.
+        self.runtime.spawn_blocking(move || measure(&header, &entries)).await.map_err(|error| {
+            tracing::error!(%error, "rendering a log panicked");
+            WireError::EngineFailed
+        })
+    }
+}
+
+fn measure(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Start {
+    let mut renderer = Renderer::new(header.clone());
+    let mut start = Start { status: Status::InProgress, last_sequence_number: 0 };
+    let mut last = |number, event: Event| {
+        start.last_sequence_number = number;
+        start.status = status(&event).unwrap_or(start.status);
+    };
+    renderer.begin(&mut last);
+    entries.iter().for_each(|entry| renderer.entry(entry, &mut last));
+    start
 }
 
 /// How long a follower waits for the event that it wants to start after. What a store lost in a crash is written again
@@ -117,14 +153,23 @@ impl Follow {
                 return Err(WireError::invalid("starting_after", message));
             };
             let batch = batch.map_err(|error| store_error(error, &self.id))?;
-            let ready = &mut self.ready;
-            let mut keep = |number, event| {
-                last = number;
-                keep_after(Some(after), ready, (number, event));
-            };
-            batch.entries.iter().for_each(|entry| self.renderer.entry(entry, &mut keep));
+            self.unread.extend(batch.entries);
+            while let Some(number) = self.render_next() {
+                last = number.max(last);
+            }
         }
         Ok(())
+    }
+
+    /// Renders the next entry that was read; the number of its last event, or 0 if it has none. `None`: all are rendered.
+    fn render_next(&mut self) -> Option<u64> {
+        let entry = self.unread.pop_front()?;
+        let (after, ready, mut last) = (self.after, &mut self.ready, 0);
+        self.renderer.entry(&entry, &mut |number, event| {
+            last = number;
+            keep_after(after, ready, (number, event));
+        });
+        Some(last)
     }
 
     /// The next event; `None` after the last.
@@ -133,12 +178,11 @@ impl Follow {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
             }
+            if self.render_next().is_some() {
+                continue;
+            }
             match self.batches.next().await? {
-                Ok(batch) => {
-                    let (after, ready) = (self.after, &mut self.ready);
-                    let mut keep = |number, event| keep_after(after, ready, (number, event));
-                    batch.entries.iter().for_each(|entry| self.renderer.entry(entry, &mut keep));
-                }
+                Ok(batch) => self.unread.extend(batch.entries),
                 Err(error) => return Some(Err(store_error(error, &self.id))),
             }
         }

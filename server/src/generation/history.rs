@@ -33,7 +33,7 @@ impl Generations {
         while let Some(id) = next {
             let not_found = || WireError::PreviousResponseNotFound(previous.unwrap_or_default().to_owned());
             let (header, entries) = self.store.read(tenant, &id).await.map_err(|error| match error {
-                StoreError::Unavailable(_) => store_error(error, &id),
+                StoreError::Unavailable(_) | StoreError::Unreadable(_) => store_error(error, &id),
                 _ => not_found(),
             })?;
             // Only the first link: what the connection's own response continued was reachable then.

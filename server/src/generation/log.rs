@@ -5,11 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 
-use super::{clock::unix_seconds, endings::Endings, request::request, running::Registration};
+use super::{budget::Held, clock::unix_seconds, endings::Endings, request::request, running::Registration};
 use crate::{
     engine::{Delta, Finish, GenerateRequest},
+    limits::MAX_TRIES,
     metrics::{Metrics, Timing},
     store::{Entry, Header, Lease, Store, StoreError},
     wire::{
@@ -28,6 +32,8 @@ pub struct Writing {
     pub endings: Arc<Endings>,
     /// How long an append waits for a store that cannot be reached.
     pub patience: Duration,
+    /// Admits one at a time the responses whose last replicas died without progress.
+    pub suspects: Arc<Semaphore>,
 }
 
 /// Everything that was written, so that what a store loses in a crash can be written again.
@@ -45,6 +51,10 @@ pub struct Log {
     told: bool,
     /// Somebody asked for the end, on whatever replica.
     pub cancelled: bool,
+    /// Attempts to run the response since the log last grew, before this one.
+    pub tries: u32,
+    /// The bytes of the request that the log was created for; none of a log that was taken over.
+    pub held: Option<Held>,
 }
 
 impl Log {
@@ -62,7 +72,20 @@ impl Log {
             timing.goes_on();
         }
         let stored = entries.len();
-        Self { writing, header, lease, entries, stored, output, cached_tokens, timing, told: false, cancelled: false }
+        Self {
+            writing,
+            header,
+            lease,
+            entries,
+            stored,
+            output,
+            cached_tokens,
+            timing,
+            told: false,
+            cancelled: false,
+            tries: 0,
+            held: None,
+        }
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -197,6 +220,24 @@ impl Log {
 
     pub async fn finish(&mut self, finish: Finish) -> Result<(), StoreError> {
         self.append(vec![self.last(finish)]).await
+    }
+
+    /// Counts an attempt to run a response that was taken over. A response whose last attempt killed its replica, or fell with
+    /// it, goes on alone: what this returns is held until there is progress.
+    ///
+    /// # Errors
+    /// `Err(None)` when the response was tried too often; else those of the store.
+    pub async fn try_again(&mut self) -> Result<Option<OwnedSemaphorePermit>, Option<StoreError>> {
+        if self.lease.fence == 1 {
+            return Ok(None);
+        }
+        let alone = match self.tries {
+            0 => None,
+            // The semaphore is never closed.
+            _ => self.writing.suspects.clone().acquire_owned().await.ok(),
+        };
+        let tries = self.writing.store.try_again(&self.lease).await.map_err(Some)?;
+        if tries >= MAX_TRIES { Err(None) } else { Ok(alone) }
     }
 
     /// Gives the response to whoever claims it.

@@ -2,6 +2,7 @@
 //! two halves meet in the store and nowhere else. Knows nothing of sockets.
 
 pub mod admission;
+pub mod budget;
 mod clock;
 mod compact;
 pub mod conversations;
@@ -28,21 +29,24 @@ mod start;
 mod take_over;
 mod turns;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::{Engine, ModelInfo},
+    limits::{FOLLOWS_OF_TENANT, HELD_BY_TENANT, HELD_RETRY_MS},
     metrics::Metrics,
     settings,
     store::{
         Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache, conversations::Conversations,
-        prompts::Prompts,
+        fleet::Fleet, prompts::Prompts,
     },
     wire::{error::WireError, response::Response},
 };
 use admission::Admission;
+use budget::{Held, TenantBudgets};
 pub use counts::Counted;
 pub use create::Caller;
 use endings::Endings;
@@ -66,6 +70,16 @@ pub struct Generations {
     retention: Retention,
     pub admission: Admission,
     running: Arc<Running>,
+    /// The other replicas, where there are some.
+    fleet: Option<Arc<dyn Fleet>>,
+    /// Admits one at a time the responses whose last replicas died without progress.
+    suspects: Arc<Semaphore>,
+    /// Tenants that may use `service_tier: priority`.
+    priority: BTreeSet<String>,
+    /// Bytes of each tenant's requests that are being read, wait or run.
+    held: TenantBudgets,
+    /// Streams that each tenant follows.
+    follows: TenantBudgets,
     settings: settings::Generation,
     /// How long a running generation waits for a store that cannot be reached.
     patience: Duration,
@@ -92,7 +106,8 @@ impl Generations {
         let capacities = models.iter().map(|model| (model.id.clone(), engine.capacity(&model.id)));
         let generations = Arc::new(Self {
             admission: Admission::new(capacities, &settings.admission),
-            running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet),
+            running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet.clone()),
+            fleet,
             engine,
             store: Arc::new(SharedLogs::new(responses)),
             conversations,
@@ -102,6 +117,10 @@ impl Generations {
             quotas,
             endings: Arc::new(endings),
             retention: settings.retention(),
+            suspects: Arc::new(Semaphore::new(1)),
+            priority: settings.admission.priority.clone(),
+            held: TenantBudgets::new(HELD_BY_TENANT.saturating_mul(settings.server.max_message_bytes)),
+            follows: TenantBudgets::new(FOLLOWS_OF_TENANT),
             settings: settings.generation.clone(),
             patience: Duration::from_millis(settings.store.outage_ms),
             runtime: tokio::runtime::Handle::current(),
@@ -113,12 +132,30 @@ impl Generations {
     }
 
     fn writing(&self) -> Writing {
-        Writing { store: self.store.clone(), endings: self.endings.clone(), patience: self.patience }
+        Writing {
+            store: self.store.clone(),
+            endings: self.endings.clone(),
+            patience: self.patience,
+            suspects: self.suspects.clone(),
+        }
     }
 
     /// What is left of a tenant's limits.
     pub async fn quotas(&self, tenant: &str) -> Vec<rates::Quota> {
         self.quotas.left(tenant).await
+    }
+
+    /// Counts bytes of a tenant's request from when they arrive until the request is answered.
+    ///
+    /// # Errors
+    /// `rate_limit_exceeded` if the tenant's requests would have too many bytes together.
+    pub fn hold(&self, tenant: &str, bytes: usize) -> Result<Held, WireError> {
+        let budget = self.held.of(tenant);
+        budget.hold(bytes).ok_or_else(|| {
+            let refused = WireError::TooMuchHeld { most: budget.most(), retry_after_ms: HELD_RETRY_MS };
+            self.metrics.refused(refused.code().0);
+            refused
+        })
     }
 
     pub fn engine(&self) -> &dyn Engine {
@@ -138,7 +175,12 @@ impl Generations {
     /// The response object as it stands now.
     pub async fn retrieve(&self, tenant: &str, id: &str) -> Result<Response, WireError> {
         let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
-        Ok(crate::render::response(&header, entries.iter().map(|e| &**e)).0)
+        let render = move || crate::render::response(&header, entries.iter().map(|e| &**e)).0;
+        // Off the connection's thread: a long log takes milliseconds of computation.
+        self.runtime.spawn_blocking(render).await.map_err(|error| {
+            tracing::error!(%error, "rendering a response panicked");
+            WireError::EngineFailed
+        })
     }
 
     /// The messages a response was created with, in order.
@@ -158,6 +200,7 @@ impl Generations {
         }
         self.store.cancel(tenant, id).await.map_err(|e| store_error(e, id))?;
         self.running.cancel(id);
+        self.end_if_nobody_runs(id).await;
         Ok(())
     }
 
@@ -217,6 +260,7 @@ pub fn store_error(error: StoreError, id: &str) -> WireError {
     match error {
         StoreError::NotFound | StoreError::Fenced | StoreError::Behind(_) => WireError::ResponseNotFound(id.into()),
         StoreError::Expired => WireError::ResumeWindowExpired(id.into()),
+        StoreError::Unreadable(_) => WireError::LogVersion { retry_after_ms: 1000 },
         StoreError::Unavailable(reason) => {
             tracing::warn!(reason, "the store is unavailable");
             WireError::StoreUnavailable { retry_after_ms: 1000 }

@@ -58,7 +58,16 @@ impl Generations {
         let Some(used) = &mut create.prompt else { return Ok(()) };
         let version = used.version.as_deref().and_then(|version| version.parse().ok());
         let stored = self.prompts.get(tenant, &used.id, version).await.map_err(|e| prompt_error(e, &used.id))?;
-        let expanded = stored.template.expand(&used.variables)?;
+        let values = std::mem::take(&mut used.variables);
+        let template = stored.template.clone();
+        // Off the connection's thread: filling in long values takes milliseconds of computation.
+        let expanding = self.runtime.spawn_blocking(move || (template.expand(&values), values));
+        let (expanded, values) = expanding.await.map_err(|error| {
+            tracing::error!(%error, "filling in a stored prompt panicked");
+            WireError::EngineFailed
+        })?;
+        used.variables = values;
+        let expanded = expanded?;
         // What was used is said, also when it was the latest.
         used.version = Some(stored.version.to_string());
         create.instructions = create.instructions.take().or(expanded.instructions);

@@ -64,6 +64,25 @@ async fn generate(
         drop(permit);
         return never_ran(log, registration).await;
     }
+    let tried = tokio::select! {
+        biased;
+        () = registration.stop.cancelled() => None,
+        tried = log.try_again() => Some(tried),
+    };
+    let mut alone = match tried {
+        None => {
+            drop(permit);
+            return never_ran(log, registration).await;
+        }
+        Some(Ok(alone)) => alone,
+        Some(Err(None)) => {
+            drop(permit);
+            return log.finish(Finish::Failed("every replica that ran it died".into())).await;
+        }
+        Some(Err(Some(StoreError::Fenced))) => return Err(StoreError::Fenced),
+        // Not counted: the store is waited for when the next entry is appended.
+        Some(Err(Some(_))) => None,
+    };
     tracing::debug!(response = log.header().id, "to the engine");
     let begun = log
         .request(registration)
@@ -96,6 +115,8 @@ async fn generate(
         }
         if outcome.is_ok() {
             outcome = log.append_deltas(batch.drain(..)).await;
+            // There is progress.
+            drop(alone.take());
         }
         if outcome.is_err() || log.cancelled {
             registration.cancel();

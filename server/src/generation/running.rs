@@ -55,6 +55,8 @@ struct Generation {
     look: Arc<Notify>,
     /// Since when it is known that nobody follows here.
     left: Instant,
+    /// Whether the fleet was told that nobody follows.
+    told: bool,
     on_disconnect: OnDisconnect,
 }
 
@@ -103,10 +105,19 @@ impl Running {
             steered: steered.clone(),
             look: look.clone(),
             left: Instant::now(),
+            told: false,
             on_disconnect: if resumable { on_disconnect.max(OnDisconnect::Grace) } else { on_disconnect },
         };
         state.generations.insert(id.to_owned(), generation);
         Registration { running: self.clone(), id: id.to_owned(), number, stop, look, handed_over, steered }
+    }
+
+    /// Of a generation that was taken over: for how long nobody had followed it.
+    pub fn left_before(&self, id: &str, left: Duration) {
+        if let Some(generation) = self.state().generations.get_mut(id) {
+            generation.left = Instant::now().checked_sub(left).unwrap_or(generation.left);
+            generation.told = true;
+        }
     }
 
     /// A follower of `id`, wherever it runs. `leaving` is what the follower's disconnect means; a generation that was
@@ -194,6 +205,7 @@ impl Running {
             sleep(pause).await;
             let alone = self.alone();
             let elsewhere = self.followed_elsewhere(&alone).await;
+            self.tell_who_left(&alone, &elsewhere).await;
             let mut state = self.state();
             let State { generations, followers, .. } = &mut *state;
             for id in alone.iter().filter(|id| !followers.contains_key(*id)) {
@@ -212,6 +224,27 @@ impl Running {
                     generation.stop.cancel();
                 }
             }
+        }
+    }
+
+    /// Tells the fleet which generations nobody follows any more, and which are followed again.
+    async fn tell_who_left(&self, alone: &[String], elsewhere: &HashSet<String>) {
+        let Some(fleet) = &self.fleet else { return };
+        let alone: HashSet<&String> = alone.iter().collect();
+        let (mut left, mut followed) = (vec![], vec![]);
+        for (id, generation) in &mut self.state().generations {
+            let is_left = alone.contains(id) && !elsewhere.contains(id);
+            if is_left != generation.told {
+                generation.told = is_left;
+                let list = if is_left { &mut left } else { &mut followed };
+                list.push(id.clone());
+            }
+        }
+        if left.is_empty() && followed.is_empty() {
+            return;
+        }
+        if let Err(error) = fleet.left(&left, &followed).await {
+            tracing::debug!(%error, "who left could not be told");
         }
     }
 

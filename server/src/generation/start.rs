@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Follower, Generations, log::Log, run::Job, store_error};
+use serde_json::Value;
+
+use super::{Follower, Generations, budget::Held, log::Log, run::Job, store_error};
 use crate::{
     store::{Created, Header, Lease},
-    wire::error::WireError,
+    wire::{error::WireError, format::Format, input::InputItem},
 };
+
+/// Of a parsed JSON value, beside its text.
+const VALUE_BYTES: usize = 32;
 
 /// A created response, with a follower so that it is not orphaned before it is followed.
 pub struct CreatedResponse {
@@ -37,13 +42,45 @@ impl Generations {
         let _ = self.store.ended(lease).await;
     }
 
+    /// Counts what a response holds while it waits and runs.
+    pub(super) fn hold_request(&self, header: &Header) -> Result<Held, WireError> {
+        self.hold(&header.tenant, held_bytes(header))
+    }
+
     /// Starts a response or gives it a place in the queue; it goes on by itself from here.
     pub(super) fn run(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
+        let held = self.hold_request(&header)?;
         let ticket = self.admission.enter(&header)?;
         let registration = self.running.register(&header.id, header.on_disconnect);
-        let log = Log::new(self.writing(), Arc::new(header), lease, vec![]);
+        let mut log = Log::new(self.writing(), Arc::new(header), lease, vec![]);
+        log.held = Some(held);
         let job = Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run(), &self.runtime);
         Ok(())
     }
+}
+
+/// What a response holds while it waits and runs, roughly: parsed JSON takes many times the bytes of its text.
+fn held_bytes(header: &Header) -> usize {
+    let create = &header.create;
+    let items: usize = create.input.iter().map(InputItem::bytes).sum();
+    let preamble: usize = create.preamble.iter().map(|message| message.text.len()).sum();
+    let format = match &create.text.format {
+        Format::JsonSchema(format) => Some(&format.schema),
+        _ => None,
+    };
+    let schemas = create.tools.iter().filter_map(|tool| tool.parameters.as_ref()).chain(format);
+    let schemas: usize = schemas.map(value_bytes).sum();
+    items + preamble + create.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
+}
+
+/// The recursion is as deep as the JSON, which the parser bounds at 128.
+fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(value_bytes).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + VALUE_BYTES + value_bytes(value)).sum(),
+        _ => 0,
+    };
+    VALUE_BYTES + inside
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{Generations, log::Log, run};
-use crate::store::{Claim, Header};
+use crate::{
+    engine::Finish,
+    store::{Claim, Header, StoreError},
+};
 
 impl Generations {
     /// Whether this replica could continue a response: it serves its model and does not end.
@@ -18,7 +21,11 @@ impl Generations {
         self.metrics.taken_over.inc();
         let mut log = Log::new(self.writing(), claim.header, claim.lease, claim.entries);
         log.cancelled = claim.cancelled;
+        log.tries = claim.tries;
         let registration = self.running.register(&id, log.header().on_disconnect);
+        if let Some(left) = claim.left {
+            self.running.left_before(&id, left);
+        }
         if claim.cancelled {
             registration.cancel();
         }
@@ -33,6 +40,33 @@ impl Generations {
         };
         let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run(), &self.runtime);
+    }
+
+    /// Ends a response that was claimed and cannot run here or anywhere.
+    pub async fn end_claimed(&self, claim: Claim) {
+        let finish = if claim.cancelled {
+            Finish::Cancelled
+        } else {
+            Finish::Failed(format!("no replica serves the model {}", claim.header.model))
+        };
+        let mut log = Log::new(self.writing(), claim.header, claim.lease, claim.entries);
+        let outcome = log.finish(finish).await;
+        run::conclude(&log, outcome).await;
+    }
+
+    /// Ends a cancelled response that no living replica runs.
+    pub(super) async fn end_if_nobody_runs(&self, id: &str) {
+        let Some(fleet) = self.fleet.as_ref().filter(|_| !self.running.runs(id)) else { return };
+        let ended = async {
+            let Some(owner) = fleet.dead_owner(id).await? else { return Ok(()) };
+            if let Some(claim) = self.store.claim(id, &owner).await? {
+                self.end_claimed(claim).await;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = ended.await {
+            tracing::warn!(response = id, %error, "it is cancelled when it is taken over");
+        }
     }
 
     pub fn runs(&self, id: &str) -> bool {

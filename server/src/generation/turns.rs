@@ -4,10 +4,7 @@
 //! and their prompt is rendered when their turn comes. A turn whose replica died is ended by the replica that takes its
 //! response over, or by the next in line when there is nothing left to take over.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use serde_json::Value;
@@ -143,8 +140,10 @@ impl Generations {
                 place.begin(&header).await?;
                 return self.run(header, lease.clone());
             }
+            let held = self.hold_request(&header)?;
             let registration = self.running.register(&id, header.on_disconnect);
-            let log = Log::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
+            let mut log = Log::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
+            log.held = Some(held);
             self.tasks.spawn_on(self.clone().take_turn(log, registration, false), &self.runtime);
             Ok(())
         };
@@ -265,16 +264,11 @@ impl Generations {
         let failed = |error: ConversationError| conversation_error(error, conversation);
         let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
         let Some(first) = line.turns.first() else { return Ok(false) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
         let output = match self.store.read(tenant, &first.response).await {
             Ok((header, entries)) if entries.last().is_some_and(|last| last.is_last()) => {
                 output_items(&header, &entries)
             }
-            Err(StoreError::NotFound | StoreError::Expired)
-                if now.saturating_sub(first.entered_ms) > CREATION.as_millis() as u64 =>
-            {
-                vec![]
-            }
+            Err(StoreError::NotFound | StoreError::Expired) if first.waited > CREATION => vec![],
             Ok(_) | Err(StoreError::NotFound | StoreError::Expired) => return Ok(false),
             Err(error) => return Err(store_error(error, &first.response)),
         };

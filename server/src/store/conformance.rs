@@ -24,6 +24,7 @@ pub async fn all<S: Store>(make: impl AsyncFn() -> S) {
     a_finished_log_is_closed(make().await).await;
     a_claim_fences_the_owner_out(make().await).await;
     a_released_response_can_be_claimed(make().await).await;
+    attempts_are_counted_until_there_is_progress(make().await).await;
     a_cancel_reaches_the_owner_and_who_takes_over(make().await).await;
     followers_see_all_entries_once_whenever_they_join(make().await).await;
     many_followers_of_a_busy_log_see_the_same(make().await).await;
@@ -185,6 +186,22 @@ async fn a_released_response_can_be_claimed<S: Store>(store: S) {
     assert!(claim.lease.fence > old.fence);
     store.release(&old).await.unwrap();
     assert_eq!(append(&store, &claim.lease, 1, vec![delta(1)]).await, APPENDED, "an old lease releases nothing");
+}
+
+async fn attempts_are_counted_until_there_is_progress<S: Store>(store: S) {
+    let old = created(&store, header("a", "t")).await;
+    append(&store, &old, 0, vec![Entry::Started]).await.unwrap();
+    let claim = async |from: &Lease| store.claim("a", &from.owner).await.unwrap().expect("a claim");
+    let first = claim(&old).await;
+    assert_eq!((first.tries, store.try_again(&first.lease).await), (0, Ok(1)));
+    assert_eq!(store.try_again(&old).await, Err(StoreError::Fenced));
+    let second = claim(&first.lease).await;
+    assert_eq!((second.tries, store.try_again(&second.lease).await), (1, Ok(2)));
+    append(&store, &second.lease, 1, vec![delta(1)]).await.unwrap();
+    let third = claim(&second.lease).await;
+    assert_eq!((third.tries, store.try_again(&third.lease).await), (0, Ok(1)), "there was progress");
+    store.release(&third.lease).await.unwrap();
+    assert_eq!(claim(&third.lease).await.tries, 0, "who hands over has not died of it");
 }
 
 async fn a_cancel_reaches_the_owner_and_who_takes_over<S: Store>(store: S) {

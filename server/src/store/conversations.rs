@@ -5,7 +5,7 @@
 //! *ends*, which appends its output and lets the next one begin. Beginning and ending are idempotent by response, so that
 //! whoever takes over a generation can repeat them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -43,8 +43,8 @@ impl Item {
 pub struct Turn {
     /// The response that it is.
     pub response: String,
-    /// When it entered, Unix milliseconds.
-    pub entered_ms: u64,
+    /// Since it entered, by the store's clock: those of replicas differ.
+    pub waited: Duration,
 }
 
 /// Who runs, who waits, and who ended last.

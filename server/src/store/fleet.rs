@@ -53,6 +53,14 @@ pub trait Fleet: Send + Sync + 'static {
     /// The header of a response of any tenant; `None` when it is gone.
     async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError>;
 
+    /// The owner of a response that no living replica runs, as [`super::Store::claim`] wants it; `None` when one does, or when
+    /// the response has ended or is gone.
+    async fn dead_owner(&self, id: &str) -> Result<Option<String>, StoreError>;
+
+    /// Says which of the responses that run here nobody follows any more, and which are followed again: whoever takes one over
+    /// grants it no second grace.
+    async fn left(&self, left: &[String], followed: &[String]) -> Result<(), StoreError>;
+
     /// Says which responses are followed here from now on, and which no longer.
     async fn announce(&self, followed: &[String], left: &[String]) -> Result<(), StoreError>;
 

@@ -55,6 +55,14 @@ struct Held {
     fence: u64,
     cancelled: bool,
     left: Vec<String>,
+    /// Attempts to run it, and the entries that the log had then.
+    tries: (u32, usize),
+}
+
+impl Held {
+    fn tries(&self, len: usize) -> u32 {
+        if self.tries.1 == len { self.tries.0 } else { 0 }
+    }
 }
 
 /// What followers wait on.
@@ -183,7 +191,21 @@ impl Store for MemoryStore {
         let mut held = log.lease();
         held.fence += 1;
         let lease = Lease { id: id.into(), owner: OWNER.into(), fence: held.fence };
-        Ok(Some(Claim { lease, header: log.header.clone(), entries: log.from(0), cancelled: held.cancelled }))
+        let entries = log.from(0);
+        let tries = held.tries(entries.len());
+        Ok(Some(Claim { lease, header: log.header.clone(), entries, cancelled: held.cancelled, tries, left: None }))
+    }
+
+    async fn try_again(&self, lease: &Lease) -> Result<u32, StoreError> {
+        let log = self.running().get(&lease.id).cloned().ok_or(StoreError::Fenced)?;
+        let mut held = log.lease();
+        if held.fence != lease.fence {
+            return Err(StoreError::Fenced);
+        }
+        let len = log.from(0).len();
+        let tries = held.tries(len) + 1;
+        held.tries = (tries, len);
+        Ok(tries)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
@@ -191,6 +213,7 @@ impl Store for MemoryStore {
             let mut held = log.lease();
             if held.fence == lease.fence {
                 held.fence += 1;
+                held.tries = (0, 0);
             }
         }
         Ok(())

@@ -182,6 +182,10 @@ pub struct Claim {
     pub header: Arc<Header>,
     pub entries: Vec<Arc<Entry>>,
     pub cancelled: bool,
+    /// What [`Store::try_again`] counted since the log last grew.
+    pub tries: u32,
+    /// Since nobody followed it, as [`fleet::Fleet::left`] was told, by the store's clock.
+    pub left: Option<std::time::Duration>,
 }
 
 /// A followed response: what exists, and what comes.
@@ -207,6 +211,9 @@ pub enum StoreError {
     /// The log has only so many entries: the store lost the latest. Append again from there.
     #[error("behind, at {0}")]
     Behind(u64),
+    /// A newer version of the server wrote it.
+    #[error("unreadable: {0}")]
+    Unreadable(String),
     #[error("unavailable: {0}")]
     Unavailable(String),
 }
@@ -230,6 +237,10 @@ pub trait Store: Send + Sync + 'static {
     /// Takes the response `id` over from its owner `from`, or from whoever released it. `None` when it is neither's, has
     /// ended or is gone: of concurrent claims one succeeds.
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError>;
+
+    /// Counts an attempt to run a response that was taken over: the attempts since the log last grew or was released, this one
+    /// included. `Fenced` when somebody else holds the lease.
+    async fn try_again(&self, lease: &Lease) -> Result<u32, StoreError>;
 
     /// Gives the lease back, so that anybody may claim the response. Later appends with it are `Fenced`.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;

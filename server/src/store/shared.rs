@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError, cache::CacheKey,
@@ -139,6 +139,10 @@ impl Store for SharedLogs {
         self.inner.claim(id, from).await
     }
 
+    async fn try_again(&self, lease: &Lease) -> Result<u32, StoreError> {
+        self.inner.try_again(lease).await
+    }
+
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         self.inner.release(lease).await
     }
@@ -196,14 +200,14 @@ impl Store for SharedLogs {
     }
 }
 
-/// Entries one by one, each when it is due; those that are due already at once.
+/// Entries one by one, each when it is due; those that are due already at once. An entry waits no longer than it would if the
+/// replay began now: the clock of the replica that wrote `from_ms` may be hours ahead.
 fn paced(entries: Vec<Arc<Entry>>, pace: Pace) -> impl stream::Stream<Item = Result<Batch, StoreError>> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+    let (from_ms, begun) = (pace.from_ms.min(now_ms), Instant::now());
     stream::iter(entries.into_iter().enumerate()).then(move |(at, entry)| async move {
-        let due = pace.from_ms + at as u64 * pace.interval_ms;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
-        if due > now {
-            sleep(Duration::from_millis(due - now)).await;
-        }
+        let due = from_ms.saturating_add((at as u64).saturating_mul(pace.interval_ms));
+        sleep_until(begun + Duration::from_millis(due.saturating_sub(now_ms))).await;
         Ok(Batch { first: at as u64, entries: vec![entry] })
     })
 }
@@ -281,6 +285,10 @@ mod tests {
         let pace = Pace { from_ms: now, interval_ms: 20 };
         assert_eq!(paced(entries.clone(), pace).count().await, 10);
         assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
+        let begun = tokio::time::Instant::now();
+        let ahead = Pace { from_ms: now + 3 * 3_600_000, interval_ms: 20 };
+        assert_eq!(paced(entries.clone(), ahead).count().await, 10);
+        assert!(begun.elapsed() < Duration::from_secs(60), "a clock that is hours ahead: {:?}", begun.elapsed());
         let begun = tokio::time::Instant::now();
         let past = Pace { from_ms: now - 60_000, interval_ms: 20 };
         assert_eq!(paced(entries, past).count().await, 10);

@@ -66,6 +66,12 @@ pub enum WireError {
     ServerOverloaded { retry_after_ms: u64 },
     #[error("{waiting} of your requests wait already. Try again later.")]
     RateLimitExceeded { waiting: usize, retry_after_ms: u64 },
+    #[error(
+        "Your requests that are not answered yet would have more than {most} bytes together. Wait until some are answered."
+    )]
+    TooMuchHeld { most: usize, retry_after_ms: u64 },
+    #[error("You follow {most} streams already. End some, or wait until some have ended.")]
+    TooManyFollows { most: usize, retry_after_ms: u64 },
     #[error("You may send {per_minute} requests a minute. Try again later.")]
     RequestRateExceeded { per_minute: u32, retry_after_ms: u64 },
     #[error("You may use {per_minute} tokens a minute, and have used more. Try again later.")]
@@ -74,6 +80,10 @@ pub enum WireError {
     Draining { retry_after_ms: u64 },
     #[error("The engine failed while generating.")]
     EngineFailed,
+    #[error(
+        "The response was created by a newer version of the server, which this replica cannot read. Try again later."
+    )]
+    LogVersion { retry_after_ms: u64 },
     #[error("The store cannot be reached. Try again later.")]
     StoreUnavailable { retry_after_ms: u64 },
 }
@@ -121,10 +131,13 @@ impl WireError {
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
             Self::Misdirected => ("misdirected_request", 421),
             Self::ServerOverloaded { .. } | Self::Draining { .. } => ("server_overloaded", 503),
-            Self::RateLimitExceeded { .. } | Self::RequestRateExceeded { .. } | Self::TokenRateExceeded { .. } => {
-                ("rate_limit_exceeded", 429)
-            }
+            Self::RateLimitExceeded { .. }
+            | Self::RequestRateExceeded { .. }
+            | Self::TokenRateExceeded { .. }
+            | Self::TooMuchHeld { .. }
+            | Self::TooManyFollows { .. } => ("rate_limit_exceeded", 429),
             Self::EngineFailed => ("engine_failed", 500),
+            Self::LogVersion { .. } => ("log_version_unsupported", 503),
             Self::StoreUnavailable { .. } => ("store_unavailable", 503),
         }
     }
@@ -136,7 +149,10 @@ impl WireError {
             | Self::RateLimitExceeded { retry_after_ms, .. }
             | Self::RequestRateExceeded { retry_after_ms, .. }
             | Self::TokenRateExceeded { retry_after_ms, .. }
+            | Self::TooMuchHeld { retry_after_ms, .. }
+            | Self::TooManyFollows { retry_after_ms, .. }
             | Self::Draining { retry_after_ms }
+            | Self::LogVersion { retry_after_ms }
             | Self::StoreUnavailable { retry_after_ms } => Some(*retry_after_ms),
             _ => None,
         }

@@ -1,6 +1,7 @@
 //! The protocol as serde types: requests, events, the response object, error and close codes.
 //!
-//! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours.
+//! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours
+//! but [`crate::limits`].
 
 pub mod cache;
 pub mod chat;
@@ -9,6 +10,7 @@ pub mod close;
 pub mod compaction;
 pub mod contract;
 pub mod conversation;
+pub mod envelope;
 pub mod error;
 pub mod event;
 pub mod format;
@@ -25,6 +27,7 @@ pub mod request;
 pub mod response;
 pub mod steer;
 pub mod tools;
+pub mod values;
 
 /// The subprotocol that turns the `caudal:` extensions on.
 pub const SUBPROTOCOL: &str = "caudal.responses.v1";

@@ -12,6 +12,7 @@ use super::{
     read::{read, read_field},
     shorten,
 };
+use crate::limits::EXPANDED_PROMPT_BYTES;
 
 const MAX_VARIABLES: usize = 64;
 const MAX_NAME: usize = 64;
@@ -214,6 +215,14 @@ impl Template {
         if let Some(name) = values.keys().find(|name| !self.variables.contains(*name)) {
             return wrong(name, "is no variable of this prompt");
         }
+        let texts = self.instructions.iter().chain(self.messages.iter().map(|message| &message.text));
+        let bytes = texts.map(|text| filled_bytes(text, values)).fold(0, usize::saturating_add);
+        if bytes > EXPANDED_PROMPT_BYTES {
+            let message = format!(
+                "The prompt would have {bytes} bytes with 'prompt.variables' filled in, and may have {EXPANDED_PROMPT_BYTES}. Send shorter values."
+            );
+            return Err(WireError::invalid("prompt.variables", message));
+        }
         let filled = |m: &InputMessage| InputMessage { role: m.role, text: fill(&m.text, values) };
         let messages = self.messages.iter().map(filled);
         Ok(Expanded {
@@ -237,7 +246,17 @@ enum Piece<'t> {
     Variable(&'t str),
 }
 
-/// A text in pieces. Two braces that enclose no name are text.
+impl<'t> Piece<'t> {
+    fn with(&self, values: &'t BTreeMap<String, String>) -> &'t str {
+        match self {
+            Self::Text(text) => text,
+            Self::Variable(name) => values.get(*name).map_or("", String::as_str),
+        }
+    }
+}
+
+/// Splits a text at its variables. Two braces that enclose no name are text. Linear: a name has no braces, so of all `{{`
+/// before a `}}` only the last one can begin a variable, and each byte is searched once.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     let mut next = None;
@@ -249,33 +268,40 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
             return None;
         }
         let mut from = 0;
-        while let Some(open) = rest[from..].find("{{").map(|at| at + from) {
-            let inside = &rest[open + 2..];
-            if let Some(close) = inside.find("}}")
-                && is_name(inside[..close].trim())
-            {
-                let before = &rest[..open];
-                let variable = Piece::Variable(inside[..close].trim());
-                rest = &inside[close + 2..];
-                if before.is_empty() {
-                    return Some(variable);
-                }
-                next = Some(variable);
-                return Some(Piece::Text(before));
+        while let Some((before, name, end)) = variable(rest, &mut from) {
+            let Some(name) = name else { continue };
+            rest = rest.get(end..).unwrap_or_default();
+            let variable = Piece::Variable(name);
+            if before.is_empty() {
+                return Some(variable);
             }
-            from = open + 1;
+            next = Some(variable);
+            return Some(Piece::Text(before));
         }
         Some(Piece::Text(std::mem::take(&mut rest)))
     })
 }
 
+/// Finds the next `}}` at or after `from`: the text before its `{{`, the name between them unless it is none, and where the
+/// `}}` ends. Moves `from` there.
+fn variable<'t>(text: &'t str, from: &mut usize) -> Option<(&'t str, Option<&'t str>, usize)> {
+    let segment = text.get(*from..)?;
+    let (inside, _) = segment.split_once("}}")?;
+    let begin = *from;
+    let end = begin + inside.len() + 2;
+    *from = end;
+    let Some((before, name)) = inside.rsplit_once("{{") else { return Some((text, None, end)) };
+    let before = text.get(..begin + before.len())?;
+    Some((before, Some(name.trim()).filter(|name| is_name(name)), end))
+}
+
 fn fill(text: &str, values: &BTreeMap<String, String>) -> String {
-    pieces(text)
-        .map(|piece| match piece {
-            Piece::Text(text) => text,
-            Piece::Variable(name) => values.get(name).map_or("", String::as_str),
-        })
-        .collect()
+    pieces(text).map(|piece| piece.with(values)).collect()
+}
+
+/// The bytes that [`fill`] will take.
+fn filled_bytes(text: &str, values: &BTreeMap<String, String>) -> usize {
+    pieces(text).map(|piece| piece.with(values).len()).fold(0, usize::saturating_add)
 }
 
 /// Collects the names in a text. Something in braces that is meant as a variable and is no name is refused.
@@ -335,6 +361,55 @@ mod tests {
         let expanded = template.expand(&values(&[("a", "{{b}}"), ("b", "{{a}}{{")])).unwrap();
         let expected = "{{b}} and {{a}}{{, {{b}}; {not} {{}} {{ {\"json\": 1} }}";
         assert_eq!(expanded.instructions.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn an_expansion_is_measured_before_it_is_built() {
+        let template = template(&"{{x}}".repeat(50_000));
+        let error = template.expand(&values(&[("x", &"y".repeat(250_000))])).unwrap_err();
+        assert!(error.to_string().contains("12500000000 bytes"), "{error}");
+        assert_eq!(param(error), "prompt.variables");
+        let most = EXPANDED_PROMPT_BYTES / 50_000;
+        let expanded = template.expand(&values(&[("x", &"y".repeat(most))])).unwrap();
+        assert_eq!(expanded.instructions.map(|text| text.len()), Some(most * 50_000));
+    }
+
+    /// Each would take minutes if a `{{` were searched to the end of the text for its `}}`, or a name were trimmed again for
+    /// each `{{` before it.
+    #[test]
+    fn a_text_of_braces_is_read_in_linear_time() {
+        let n = 4_000_000;
+        for text in [
+            "{".repeat(n),
+            "}".repeat(n),
+            "{{ ".repeat(n / 3),
+            format!("{}{}}}}}", "{{".repeat(n / 4), " ".repeat(n / 2)),
+            "{{}}".repeat(n / 4),
+            "{{ {\"\n".repeat(n / 6),
+            "}}{{".repeat(n / 4),
+            "{{{a}}}".repeat(n / 7),
+        ] {
+            let begun = std::time::Instant::now();
+            let read = PutPrompt::from_value(json!({"instructions": text}));
+            assert!(begun.elapsed().as_secs() < 10, "{} took {:?}", text.get(..8).unwrap(), begun.elapsed());
+            read.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_variable_stands_between_the_nearest_braces() {
+        for (text, expected) in [
+            ("{{{a}}}", "{1}"),
+            ("{{ {{a}} }}", "{{ 1 }}"),
+            ("{{a}}}}", "1}}"),
+            ("}}{{a}}{{", "}}1{{"),
+            ("{{\ta\n}}", "1"),
+            ("é{{a}}é", "é1é"),
+        ] {
+            let template = template(text);
+            let expanded = template.expand(&values(&[("a", "1")])).unwrap();
+            assert_eq!(expanded.instructions.as_deref(), Some(expected), "{text}");
+        }
     }
 
     #[test]

@@ -263,7 +263,7 @@ async fn the_shortest_goes_first_and_nobody_is_overtaken_more_than_eight_times()
 
 #[tokio::test]
 async fn tiers_go_in_their_order_and_none_starves() {
-    let (app, mut holder, id) = one_slot(&[]).await;
+    let (app, mut holder, id) = one_slot(&[r#"admission.priority=["alpha"]"#]).await;
     let tiers = ["flex", "default", "priority", "priority", "priority", "priority", "priority", "priority", "auto"];
     let requests = tiers.map(|tier| json!({"service_tier": tier, "max_output_tokens": 1}));
     let (_clients, ids) = backlog(&app, "alpha-key", requests).await;
@@ -274,8 +274,23 @@ async fn tiers_go_in_their_order_and_none_starves() {
 }
 
 #[tokio::test]
+async fn priority_is_for_tenants_that_a_setting_names() {
+    let (app, mut holder, id) = one_slot(&[r#"admission.priority=["beta"]"#]).await;
+    let tiers = ["flex", "default", "priority"].map(|tier| json!({"service_tier": tier, "max_output_tokens": 1}));
+    let (_clients, ids) = backlog(&app, "alpha-key", tiers).await;
+    cancel(&mut holder, &id).await;
+    let given = to_the_engine(&app, 4).await;
+    let order: Vec<_> = given[1..].iter().map(|given| ids.iter().position(|id| id == given).unwrap()).collect();
+    assert_eq!(order, [1, 2, 0], "priority of a tenant without the right is default");
+    let log = connected(&app, "alpha-key").await.run(json!({"service_tier": "priority", "max_output_tokens": 1})).await;
+    assert_eq!(log.one("response.incomplete")["response"]["service_tier"], "default");
+    let log = connected(&app, "beta-key").await.run(json!({"service_tier": "priority", "max_output_tokens": 1})).await;
+    assert_eq!(log.one("response.incomplete")["response"]["service_tier"], "priority");
+}
+
+#[tokio::test]
 async fn the_tier_is_echoed() {
-    let app = spawn_app(&[]);
+    let app = spawn_app(&[r#"admission.priority=["default"]"#]);
     let mut client = Client::plain(&app).await;
     for (asked, told) in [
         (json!({}), "default"),

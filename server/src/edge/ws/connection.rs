@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    arrival::{Arrival, Arrivals},
     guard::Violation,
     lanes::{Job, Lane, Lanes, MAX_IN_FLIGHT, MAX_LANES},
     outbox::{Body, Closing, Gone, Outbox},
@@ -28,13 +29,14 @@ use super::{
 };
 use crate::{
     access::{Denied, Identity},
-    edge::{Edge, Phase, grants},
+    edge::{Edge, Phase, api::beside, grants},
     generation::{Caller, CreatedResponse, Follow, admission::Place, random_hex},
     settings::Scope,
     store::OnDisconnect,
     wire::{
         client::{ClientEvent, Target, parse_client_event},
         close,
+        envelope::Envelope,
         error::{ErrorEvent, WireError},
         event::{ConnectionEvent, Event, Extension, Limits, Numbered},
         request::Create,
@@ -62,6 +64,7 @@ struct Connection {
     /// The latest response of this connection with `store: false`, which only this connection may continue.
     unstored: RefCell<Option<String>>,
     turns: Turns,
+    arrivals: Arrivals,
     steering: Steering,
 }
 
@@ -88,6 +91,7 @@ pub async fn run(edge: web::Data<Edge>, client: Client, session: Session, incomi
         told: Cell::new(false),
         unstored: RefCell::new(None),
         turns,
+        arrivals: Arrivals::new(edge.settings.server.max_message_bytes),
         steering: Steering::default(),
     });
     let _connected = edge.generations.metrics.connected();
@@ -207,14 +211,27 @@ impl Connection {
     }
 
     async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
-        let (stream_id, job) = match parse_client_event(text) {
-            Ok(ClientEvent::Create { mut create, stream_id }) => {
-                if let Err(error) =
-                    self.may(Scope::Create).and_then(|()| grants::hold(&self.edge, &self.identity, &mut create))
-                {
-                    return self.error(&error, stream_id.as_deref()).await;
-                }
-                (stream_id, Job::Create(create))
+        // Of a request only the lane is read now: it is parsed when its turn comes.
+        let message: Arc<str> = text.into();
+        let lane = {
+            let message = message.clone();
+            beside(text.len(), move || Ok(Envelope::read(&message).lane_of_create())).await
+        };
+        if let Ok(Some(stream_id)) = lane {
+            if let Err(error) = self.may(Scope::Create) {
+                return self.error(&error, stream_id.as_deref()).await;
+            }
+            return match self.arrivals.keep(&self.edge, &self.tenant, message) {
+                Ok(arrival) => self.push(lanes, stream_id, Job::Create(arrival)).await,
+                Err(error) => self.error(&error, stream_id.as_deref()).await,
+            };
+        }
+        let bytes = text.len();
+        let parsed = beside(bytes, move || Ok(parse_client_event(&message))).await;
+        let (stream_id, job) = match parsed.unwrap_or_else(|error| Err((error, None))) {
+            // Its lane has no valid name.
+            Ok(ClientEvent::Create { stream_id, .. }) => {
+                return self.error(&WireError::InvalidStreamId, stream_id.as_deref()).await;
             }
             Ok(ClientEvent::Resume { target, starting_after, stream_id }) => {
                 if let Err(error) = self.may_follow(&target).await {
@@ -228,11 +245,15 @@ impl Connection {
                     Err(error) => self.error(&error, stream_id.as_deref()).await,
                 };
             }
-            Ok(ClientEvent::Steer(steer)) => return self.steer(steer).await,
+            Ok(ClientEvent::Steer(steer)) => return self.steer(steer, bytes).await,
             Ok(ClientEvent::Ping) => return self.extension(Extension::Pong {}).await,
             Ok(ClientEvent::Pong) => return Ok(()),
             Err((error, stream_id)) => return self.error(&error, stream_id.as_deref()).await,
         };
+        self.push(lanes, stream_id, job).await
+    }
+
+    async fn push(self: &Rc<Self>, lanes: &mut Lanes, stream_id: Lane, job: Job) -> Result<(), Gone> {
         match lanes.push(stream_id.clone(), job, |lane, job| self.start(lane, job)) {
             Ok(()) => Ok(()),
             Err(error) => self.error(&error, stream_id.as_deref()).await,
@@ -261,7 +282,7 @@ impl Connection {
         let connection = self.clone();
         async move {
             let done = match job {
-                Job::Create(create) => connection.create(*create, lane.as_deref()).await,
+                Job::Create(arrival) => connection.create(arrival, lane.as_deref()).await,
                 Job::Resume { target, starting_after } => {
                     connection.resume(target, starting_after, lane.as_deref()).await
                 }
@@ -279,7 +300,16 @@ impl Connection {
     }
 
     /// Creates a response and follows it; then its successors, as long as input steers them.
-    async fn create(&self, mut create: Create, stream_id: Option<&str>) -> Result<(), Gone> {
+    async fn create(&self, arrival: Arrival, stream_id: Option<&str>) -> Result<(), Gone> {
+        let parsed = arrival.parse().await;
+        let held = parsed.and_then(|mut create| {
+            grants::hold(&self.edge, &self.identity, &mut create)?;
+            Ok(create)
+        });
+        let mut create = match held {
+            Ok(create) => create,
+            Err(error) => return self.error(&error, stream_id).await,
+        };
         // The inputs that the request commits.
         let mut steers = self.steering.take(create.previous_response_id.as_deref());
         let waited = steers.iter().flat_map(|pending| pending.items.iter().cloned());

@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 
-use crate::wire::{client::Target, error::WireError, request::Create};
+use super::arrival::Arrival;
+use crate::wire::{client::Target, error::WireError};
 
 /// Lanes with work that may run at once, and lanes there may be; OpenAI's limits.
 pub const MAX_IN_FLIGHT: usize = 16;
@@ -18,7 +19,7 @@ pub type Lane = Option<String>;
 /// A request that takes its turn in a lane.
 #[derive(Debug)]
 pub enum Job {
-    Create(Box<Create>),
+    Create(Arrival),
     Resume { target: Target, starting_after: Option<u64> },
 }
 

@@ -1,6 +1,8 @@
-//! WebSockets: `guard` bounds what arrives, `connection` is the life of one, `lanes` its requests in order, `outbox` what
+//! WebSockets: `guard` bounds what arrives, `connection` is the life of one, `arrival`
+//! what waits, `lanes` its requests in order, `outbox` what
 //! waits to be sent, `writer` the only code that touches the socket.
 
+mod arrival;
 mod connection;
 mod guard;
 mod lanes;

@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::arrival::HeldMessage;
 use crate::{
     generation::random_hex,
     wire::{
@@ -29,6 +30,7 @@ pub struct Pending {
     pub items: Vec<InputItem>,
     /// As it was sent.
     pub input: Value,
+    _held: HeldMessage,
 }
 
 /// The responses that this connection created and follows, and the inputs that wait.
@@ -66,7 +68,7 @@ impl Steering {
     }
 
     /// Queues an input for a running response.
-    pub fn queue(&self, steer: Steer) -> Verdict {
+    pub fn queue(&self, steer: Steer, held: HeldMessage) -> Verdict {
         let mut all = self.running.borrow_mut();
         let Some(running) = all.get_mut(&steer.previous_response_id) else {
             let ended = self.ended.borrow().contains(&steer.previous_response_id);
@@ -80,7 +82,7 @@ impl Steering {
             Err(SteerErrorCode::TooManyPendingSteers)
         } else {
             let id = format!("steer_{}", random_hex());
-            running.pending.push(Pending { id: id.clone(), items: steer.items, input: steer.input });
+            running.pending.push(Pending { id: id.clone(), items: steer.items, input: steer.input, _held: held });
             Ok(id)
         };
         Verdict { stream_id, outcome }

@@ -370,7 +370,12 @@ mod tests {
     const WORK: Work = Work { prompt_tokens: 10, max_output_tokens: 100 };
 
     fn gate(sequences: usize, queue: usize) -> Arc<Gate> {
-        let settings = settings::Admission { queue, queue_per_tenant: queue, weights: Default::default() };
+        let settings = settings::Admission {
+            queue,
+            queue_per_tenant: queue,
+            priority: Default::default(),
+            weights: Default::default(),
+        };
         Gate::new(Capacity { sequences, tokens: None }, settings)
     }
 
@@ -418,7 +423,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_has_a_bound_of_its_own() {
-        let settings = settings::Admission { queue: 3, queue_per_tenant: 1, weights: Default::default() };
+        let settings = settings::Admission {
+            queue: 3,
+            queue_per_tenant: 1,
+            priority: Default::default(),
+            weights: Default::default(),
+        };
         let gate = Gate::new(Capacity { sequences: 1, tokens: None }, settings);
         let enter = |tenant| gate.enter("id", tenant, ServiceTier::Default, WORK);
         let (_running, waiting) = (enter("a").unwrap(), enter("a").unwrap());
@@ -430,7 +440,12 @@ mod tests {
 
     #[tokio::test]
     async fn work_waits_for_tokens_in_its_turn() {
-        let settings = settings::Admission { queue: 9, queue_per_tenant: 9, weights: Default::default() };
+        let settings = settings::Admission {
+            queue: 9,
+            queue_per_tenant: 9,
+            priority: Default::default(),
+            weights: Default::default(),
+        };
         let gate = Gate::new(Capacity { sequences: 8, tokens: Some(1000) }, settings);
         let enter = |id, prompt_tokens| {
             let work = Work { prompt_tokens, max_output_tokens: 10 };

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -52,9 +52,21 @@ struct State {
     order: BTreeMap<u64, Item>,
     numbers: HashMap<String, u64>,
     bytes: usize,
-    line: VecDeque<(Turn, bool)>,
+    line: VecDeque<(Entered, bool)>,
     responses: BTreeSet<String>,
     latest: Option<String>,
+}
+
+/// A turn in line.
+struct Entered {
+    response: String,
+    at: Instant,
+}
+
+impl Entered {
+    fn told(&self) -> Turn {
+        Turn { response: self.response.clone(), waited: self.at.elapsed() }
+    }
 }
 
 struct Idle(Retention);
@@ -205,7 +217,7 @@ impl Conversations for MemoryConversations {
             if ahead > patience {
                 return Err(ConversationError::Busy);
             }
-            state.line.push_back((Turn { response: response.into(), entered_ms: unix_millis() }, false));
+            state.line.push_back((Entered { response: response.into(), at: Instant::now() }, false));
             Ok(ahead)
         })
     }
@@ -247,7 +259,7 @@ impl Conversations for MemoryConversations {
     async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError> {
         let kept = self.find(tenant, id)?;
         let state = kept.state();
-        Ok(Line { turns: state.line.iter().map(|(turn, _)| turn.clone()).collect(), latest: state.latest.clone() })
+        Ok(Line { turns: state.line.iter().map(|(turn, _)| turn.told()).collect(), latest: state.latest.clone() })
     }
 
     async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, ConversationError> {
@@ -323,10 +335,6 @@ fn within<V>(map: &BTreeMap<u64, V>, after: Option<u64>, order: Order) -> Box<dy
         (Order::Ascending, after) => Box::new(map.range(after.map_or(0, |n| n + 1)..).map(|(_, v)| v)),
         (Order::Descending, after) => Box::new(map.range(..after.unwrap_or(u64::MAX)).rev().map(|(_, v)| v)),
     }
-}
-
-fn unix_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,7 +3,7 @@
 
 mod scripts;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ::redis::{Script, ScriptInvocation, cmd};
 use async_trait::async_trait;
@@ -298,8 +298,8 @@ impl Conversations for RedisConversations {
         done(state)?;
         let mut turns = Vec::with_capacity(flat.len() / 2);
         let mut flat = flat.into_iter();
-        while let (Some(response), Some(entered)) = (flat.next(), flat.next()) {
-            turns.push(Turn { response, entered_ms: entered.parse().unwrap_or(0) });
+        while let (Some(response), Some(waited)) = (flat.next(), flat.next()) {
+            turns.push(Turn { response, waited: Duration::from_millis(waited.parse().unwrap_or(0)) });
         }
         Ok(Line { turns, latest: Some(latest).filter(|latest| !latest.is_empty()) })
     }

@@ -91,6 +91,30 @@ impl Fleet for RedisStore {
         }
     }
 
+    async fn dead_owner(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let mut ask = cmd("HMGET");
+        ask.arg(self.0.keys.meta(id)).arg(&["owner", "end"]);
+        let (owner, end): (Option<String>, Option<String>) = self.0.query(&ask).await?;
+        let Some(owner) = owner.filter(|owner| end.as_deref() == Some("0") && owner != self.me()) else {
+            return Ok(None);
+        };
+        let members = self.0.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = |member: &Member| member.replica == owner && member.silent <= self.0.config.lease;
+        Ok((!members.iter().any(lives)).then_some(owner))
+    }
+
+    async fn left(&self, left: &[String], followed: &[String]) -> Result<(), StoreError> {
+        let left = left.iter().cloned().map(|id| (id, true));
+        let all: Vec<(String, bool)> = left.chain(followed.iter().cloned().map(|id| (id, false))).collect();
+        let told = all.into_iter().map(|(id, left)| async move {
+            let mut tell = scripts::LEFT.prepare_invoke();
+            tell.key(self.0.keys.meta(&id)).arg(u8::from(left));
+            self.0.script::<u8>(&tell).await
+        });
+        let told: Vec<Result<u8, StoreError>> = stream::iter(told).buffered(64).collect().await;
+        told.into_iter().try_for_each(|told| told.map(drop))
+    }
+
     async fn announce(&self, followed: &[String], left: &[String]) -> Result<(), StoreError> {
         let key = self.0.keys.follows(self.me());
         let mut change = pipe();

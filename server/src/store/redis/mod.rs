@@ -203,11 +203,15 @@ impl Store for RedisStore {
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
         let inner = &*self.0;
         let me = &inner.config.replica;
+        // What this version cannot read is left to a newer one.
+        if let Err(error @ StoreError::Unreadable(_)) = inner.whole(None, id).await {
+            return Err(error);
+        }
         // Before the claim, so that a response is always in the set of its owner.
         inner.runs_here(id, true).await?;
         let mut claim = scripts::CLAIM.prepare_invoke();
         claim.key(inner.keys.meta(id)).arg(me).arg(from).arg(ms(RUNNING));
-        let (fence, cancelled): (u64, u8) = inner.script(&claim).await?;
+        let (fence, cancelled, tries, left): (u64, u8, u32, i64) = inner.script(&claim).await?;
         if from != me {
             let mut strike = cmd("SREM");
             strike.arg(inner.keys.runs(from)).arg(id);
@@ -219,7 +223,23 @@ impl Store for RedisStore {
         }
         let (header, entries) = inner.whole(None, id).await?;
         let lease = Lease { id: id.into(), owner: me.clone(), fence };
-        Ok(Some(Claim { lease, header, entries, cancelled: cancelled == 1 }))
+        Ok(Some(Claim {
+            lease,
+            header,
+            entries,
+            cancelled: cancelled == 1,
+            tries,
+            left: u64::try_from(left).ok().map(Duration::from_millis),
+        }))
+    }
+
+    async fn try_again(&self, lease: &Lease) -> Result<u32, StoreError> {
+        let mut again = scripts::TRY.prepare_invoke();
+        again.key(self.0.keys.meta(&lease.id)).arg(lease.fence);
+        match self.0.script(&again).await? {
+            0 => Err(StoreError::Fenced),
+            tries => Ok(tries),
+        }
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {

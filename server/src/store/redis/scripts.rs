@@ -86,15 +86,50 @@ return tonumber(meta[2])",
     )
 });
 
-/// meta; me, from, ttl. {fence, cancel}; {0, 0}: it is not to be had.
+/// meta; me, from, ttl. {fence, cancel, tries, ms since nobody follows it or -1}; {0, 0, 0, -1}: it is not
+/// to be had.
 pub static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-local meta = redis.call('HMGET', KEYS[1], 'owner', 'end', 'cancel')
-if not meta[1] or meta[2] == '1' or (meta[1] ~= ARGV[2] and meta[1] ~= '') then return {0, 0} end
+local meta = redis.call('HMGET', KEYS[1], 'owner', 'end', 'cancel', 'len', 'tries', 'tried_at',
+  'nobody_since')
+if not meta[1] or meta[2] == '1' or (meta[1] ~= ARGV[2] and meta[1] ~= '') then return {0, 0, 0, -1} end
+local tries = meta[4] == meta[6] and tonumber(meta[5]) or 0
 redis.call('HSET', KEYS[1], 'owner', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {redis.call('HINCRBY', KEYS[1], 'fence', 1), tonumber(meta[3])}",
+local left = -1
+if meta[7] then
+  local time = redis.call('TIME')
+  left = math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(meta[7]))
+end
+return {redis.call('HINCRBY', KEYS[1], 'fence', 1), tonumber(meta[3]), tries, left}",
+    )
+});
+
+/// meta; whether nobody follows it any more. Notes since when. 1: done.
+pub static LEFT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('HGET', KEYS[1], 'end') ~= '0' then return 0 end
+if ARGV[1] == '1' then
+  local time = redis.call('TIME')
+  redis.call('HSETNX', KEYS[1], 'nobody_since', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+else
+  redis.call('HDEL', KEYS[1], 'nobody_since')
+end
+return 1",
+    )
+});
+
+/// meta; fence. How often it was tried since its log last grew, this time included; 0: fenced.
+pub static TRY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local meta = redis.call('HMGET', KEYS[1], 'fence', 'len', 'tries', 'tried_at')
+if meta[1] ~= ARGV[1] then return 0 end
+local tries = (meta[2] == meta[4] and tonumber(meta[3]) or 0) + 1
+redis.call('HSET', KEYS[1], 'tries', tries, 'tried_at', meta[2])
+return tries",
     )
 });
 
@@ -104,7 +139,7 @@ pub static RELEASE: LazyLock<Script> = LazyLock::new(|| {
         r"
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'end')
 if meta[1] ~= ARGV[1] or meta[2] == '1' then return 0 end
-redis.call('HSET', KEYS[1], 'owner', '')
+redis.call('HSET', KEYS[1], 'owner', '', 'tries', 0)
 redis.call('HINCRBY', KEYS[1], 'fence', 1)
 return 1",
     )

@@ -18,7 +18,7 @@ use crate::wire::{
 };
 
 /// Statuses of errors, and when each comes.
-const ERRORS: [(u16, &str); 12] = [
+const ERRORS: [(u16, &str); 13] = [
     (400, "The request is not valid: `param` names the field."),
     (401, "No valid API key was given."),
     (403, "The origin or the address may not connect."),
@@ -28,6 +28,7 @@ const ERRORS: [(u16, &str); 12] = [
     (410, "The response was not stored, and its resume window has ended."),
     (413, "The body is too large."),
     (415, "The body is not JSON, or compressed in another way than gzip and zstd."),
+    (421, "The server is not served under this name: see server.hosts."),
     (429, "Too many requests or tokens of this tenant."),
     (500, "The engine failed."),
     (503, "The server has no room, drains, or cannot reach its store."),
@@ -65,9 +66,9 @@ impl Route {
             _ => Access::Public,
         };
         let errors = match access {
-            Access::Public => vec![],
-            Access::Tenant => vec![401, 403, 503],
-            Access::Admin => vec![401, 403],
+            Access::Public => vec![421],
+            Access::Tenant => vec![401, 403, 421, 503],
+            Access::Admin => vec![401, 403, 421],
         };
         Self { method, path, id, summary, access, query: vec![], body: None, answers: vec![], errors, creates: false }
     }
@@ -234,6 +235,10 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
             .body(schemas.read::<ChatBody>())
             .answers("The completion, or its chunks", with_stream(completion, chunk))
             .creates(),
+        route("post", "/v1/client_secrets", "createClientSecret", "Makes a short-lived secret for a browser")
+            .optional_body(client_secret_body())
+            .answers("The secret, told once", content(client_secret()))
+            .errors(&[403, 404]),
         route("get", "/v1/models", "listModels", "Lists what is served, the default first")
             .answers("All models", content(schemas.written::<ModelList<'static>>())),
         route("get", "/v1/models/{id}", "retrieveModel", "Reads a model, by its id or an alias")
@@ -370,4 +375,34 @@ pub fn document() -> Value {
             },
         },
     }))
+}
+
+/// What a client secret is held to.
+fn pins() -> [(&'static str, Value); 3] {
+    let text = json!({"type": ["string", "null"], "minLength": 1, "maxLength": 256});
+    let number = json!({"type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX});
+    [("model", text.clone()), ("conversation", text), ("max_output_tokens", number)]
+}
+
+fn client_secret_body() -> Value {
+    let mut session = json!({"type": {"type": "string"}});
+    let after = json!({"anchor": {"const": "created_at"},
+        "seconds": {"type": "integer", "minimum": 10, "maximum": 7200, "default": 600}});
+    if let Some(session) = session.as_object_mut() {
+        session.extend(pins().map(|(name, schema)| (name.to_owned(), schema)));
+    }
+    let object = |properties: Value| json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false});
+    json!({"type": "object", "properties": {"expires_after": object(after), "session": object(session)},
+        "additionalProperties": false})
+}
+
+fn client_secret() -> Value {
+    let mut session = json!({"object": {"const": "session"}, "type": {"const": "response"}});
+    if let Some(session) = session.as_object_mut() {
+        session.extend(pins().map(|(name, schema)| (name.to_owned(), schema)));
+    }
+    json!({"type": "object", "properties": {"value": {"type": "string"},
+        "expires_at": {"type": "integer", "description": "Unix seconds."},
+        "session": {"type": "object", "properties": session, "required": ["object", "type"]}},
+        "required": ["value", "expires_at", "session"]})
 }

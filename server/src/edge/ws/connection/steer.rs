@@ -53,7 +53,7 @@ impl Connection {
     }
 
     /// Queues input for a running response, and ends the response so that a successor commits the input.
-    pub(super) async fn steer(&self, steer: Result<Steer, RefusedSteer>) -> Result<(), Gone> {
+    pub(super) async fn steer(&self, steer: Result<Steer, RefusedSteer>, bytes: usize) -> Result<(), Gone> {
         let steer = match steer {
             Ok(steer) => steer,
             Err(RefusedSteer { previous_response_id, input, message }) => {
@@ -63,7 +63,15 @@ impl Connection {
             }
         };
         let (response_id, input) = (steer.previous_response_id.clone(), steer.input.clone());
-        let Verdict { stream_id, outcome } = self.steering.queue(steer);
+        let held = match self.arrivals.hold(&self.edge, &self.tenant, bytes) {
+            Ok(held) => held,
+            Err(refused) => {
+                let stream_id = self.steering.stream_id(&response_id);
+                let error = SteerError::new(SteerErrorCode::TooManyPendingSteers, refused.to_string());
+                return self.steer_failed(&response_id, None, &input, error, stream_id.as_deref()).await;
+            }
+        };
+        let Verdict { stream_id, outcome } = self.steering.queue(steer, held);
         match outcome {
             Ok(id) => {
                 let steer = Submission { id: &id, previous_response_id: &response_id };

@@ -178,10 +178,13 @@ pub static LINE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
 if not known then return {0, '', {}} end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local all = {}
 for _, response in ipairs(redis.call('LRANGE', line, 0, -1)) do
+  local entered = tonumber(string.sub(redis.call('HGET', turns, response) or '00', 2)) or 0
   all[#all + 1] = response
-  all[#all + 1] = string.sub(redis.call('HGET', turns, response) or '00', 2)
+  all[#all + 1] = string.format('%.0f', math.max(0, now - entered))
 end
 return {1, redis.call('HGET', about, 'latest') or '', all}",
     )

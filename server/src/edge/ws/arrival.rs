@@ -1,0 +1,71 @@
+//! Requests as they arrive on a connection: kept as text until their turn comes, and counted from the first moment.
+
+use std::sync::Arc;
+
+use crate::{
+    edge::{Edge, api::beside},
+    generation::budget::{Budget, Held},
+    limits::HELD_BY_CONNECTION,
+    wire::{
+        client::{ClientEvent, parse_client_event},
+        error::WireError,
+        request::Create,
+    },
+};
+
+/// A `response.create` that waits for its turn, or runs.
+#[derive(Debug)]
+pub struct Arrival {
+    text: Arc<str>,
+    _held: HeldMessage,
+}
+
+/// A message's bytes, held of the connection and of its tenant.
+pub type HeldMessage = (Held, Held);
+
+/// What one connection's messages may hold.
+pub struct Arrivals {
+    budget: Arc<Budget>,
+}
+
+impl Arrivals {
+    pub fn new(max_message_bytes: usize) -> Self {
+        Self { budget: Budget::new(HELD_BY_CONNECTION.saturating_mul(max_message_bytes)) }
+    }
+
+    /// Counts a message of `tenant`.
+    ///
+    /// # Errors
+    /// `websocket_stream_limit_reached` and `rate_limit_exceeded`.
+    pub fn hold(&self, edge: &Edge, tenant: &str, bytes: usize) -> Result<HeldMessage, WireError> {
+        let own = self.budget.hold(bytes).ok_or_else(|| {
+            let most = self.budget.most();
+            let refused = WireError::StreamLimit(format!(
+                "The requests that wait on this connection would have more than {most} bytes together. Wait until some are answered."
+            ));
+            edge.generations.metrics.refused(refused.code().0);
+            refused
+        })?;
+        Ok((own, edge.generations.hold(tenant, bytes)?))
+    }
+
+    /// Keeps a request until its turn comes.
+    ///
+    /// # Errors
+    /// Those of [`Self::hold`].
+    pub fn keep(&self, edge: &Edge, tenant: &str, text: Arc<str>) -> Result<Arrival, WireError> {
+        Ok(Arrival { _held: self.hold(edge, tenant, text.len())?, text })
+    }
+}
+
+impl Arrival {
+    pub async fn parse(&self) -> Result<Create, WireError> {
+        let text = self.text.clone();
+        beside(text.len(), move || match parse_client_event(&text) {
+            Ok(ClientEvent::Create { create, .. }) => Ok(*create),
+            Ok(_) => Err(WireError::invalid("type", "'type' must be \"response.create\".")),
+            Err((error, _)) => Err(error),
+        })
+        .await
+    }
+}

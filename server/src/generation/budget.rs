@@ -1,0 +1,113 @@
+//! Budgets: how much of something is held at once, of one connection or one tenant. What is held is counted when it arrives and
+//! given back when it is dropped.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// A bound, and what is held of it.
+#[derive(Debug)]
+pub struct Budget {
+    most: usize,
+    held: AtomicUsize,
+}
+
+/// What is held of a budget until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<Budget>,
+    amount: usize,
+}
+
+impl Budget {
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, held: AtomicUsize::new(0) })
+    }
+
+    /// `None` if that would be more than the bound.
+    pub fn hold(self: &Arc<Self>, amount: usize) -> Option<Held> {
+        let mut held = Held { budget: self.clone(), amount: 0 };
+        held.grow(amount).then_some(held)
+    }
+
+    pub fn most(&self) -> usize {
+        self.most
+    }
+}
+
+impl Held {
+    /// Holds more; false if that would be more than the bound.
+    #[must_use]
+    pub fn grow(&mut self, more: usize) -> bool {
+        let most = self.budget.most;
+        let within = |held: usize| held.checked_add(more).filter(|held| *held <= most);
+        let grown = self.budget.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok();
+        if grown {
+            self.amount += more;
+        }
+        grown
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+/// A budget for each tenant that holds something.
+#[derive(Debug)]
+pub struct TenantBudgets {
+    most: usize,
+    tenants: Mutex<HashMap<String, Weak<Budget>>>,
+}
+
+impl TenantBudgets {
+    pub fn new(most: usize) -> Self {
+        Self { most, tenants: Mutex::default() }
+    }
+
+    pub fn of(&self, tenant: &str) -> Arc<Budget> {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(budget) = tenants.get(tenant).and_then(Weak::upgrade) {
+            return budget;
+        }
+        // Tenants that hold nothing any more.
+        tenants.retain(|_, budget| budget.strong_count() > 0);
+        let budget = Budget::new(self.most);
+        tenants.insert(tenant.to_owned(), Arc::downgrade(&budget));
+        budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_bounded_and_given_back() {
+        let budget = Budget::new(10);
+        let mut first = budget.hold(6).unwrap();
+        assert!(budget.hold(5).is_none());
+        assert!(!first.grow(5) && first.grow(4));
+        assert!(budget.hold(1).is_none() && budget.hold(usize::MAX).is_none());
+        drop(first);
+        assert!(budget.hold(10).is_some());
+    }
+
+    #[test]
+    fn a_tenant_has_one_budget_and_those_without_use_are_forgotten() {
+        let budgets = TenantBudgets::new(10);
+        let held = budgets.of("a").hold(8).unwrap();
+        assert!(budgets.of("a").hold(3).is_none());
+        assert!(budgets.of("b").hold(3).is_some());
+        budgets.of("c");
+        assert_eq!(budgets.tenants.lock().unwrap().len(), 2);
+        drop(held);
+        assert!(budgets.of("a").hold(10).is_some());
+    }
+}

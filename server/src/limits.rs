@@ -1,0 +1,34 @@
+//! Every bound on what a client can make the server hold or compute, unless a setting owns the bound. Constants only; any module
+//! may read them. `docs/operations.md` has the table with the error, the metric and `retry_after_ms` of each.
+
+/// Bytes of a stored prompt once the values of its variables are filled in.
+pub const EXPANDED_PROMPT_BYTES: usize = 4 << 20;
+
+/// A message of a client that has more bytes is parsed on another thread than the connection's.
+pub const PARSED_BESIDE_BYTES: usize = 16 << 10;
+
+/// Bytes of requests that wait or run on one connection, in messages of the largest size. More is refused as
+/// `websocket_stream_limit_reached`.
+pub const HELD_BY_CONNECTION: usize = 2;
+
+/// Bytes of requests of one tenant that are being read, wait or run, in messages of the largest size. More is refused as
+/// `rate_limit_exceeded`.
+pub const HELD_BY_TENANT: usize = 32;
+
+/// After how long a tenant that holds too much is told to try again.
+pub const HELD_RETRY_MS: u64 = 1000;
+
+/// Streams that one tenant follows at once on a replica. More are refused as `rate_limit_exceeded`.
+pub const FOLLOWS_OF_TENANT: usize = 4096;
+
+/// A log of more entries is rendered as a whole on another thread than the connection's.
+pub const RENDERED_BESIDE_ENTRIES: usize = 512;
+
+/// Attempts to run a response that was taken over, without a new entry in its log. The last one fails it as `engine_failed`.
+pub const MAX_TRIES: u32 = 3;
+
+/// Leases after which a response of a dead replica fails when no living replica serves its model.
+pub const LEASES_WITHOUT_MODEL: u32 = 3;
+
+/// JSON values in a message. A parsed value takes 72 bytes, however short its text is.
+pub const VALUES_OF_MESSAGE: usize = 100_000;

@@ -1,0 +1,307 @@
+//! What hostile input costs others: two hundred inputs of many kinds, each beside a healthy stream that keeps its pace, in a
+//! bounded amount of memory.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use caudal_tests::{App, Client, Received, http, log::kind, raw::RawSocket, spawn_app, ws::code};
+use futures::future::{BoxFuture, FutureExt};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+/// What the server may grow by.
+const MOST_BYTES: u64 = 300 << 20;
+
+/// The longest gap of the healthy stream. `CAUDAL_COST_GAP_MS` sets another for a server without optimisation.
+fn longest_gap() -> Duration {
+    let ms = std::env::var("CAUDAL_COST_GAP_MS").map_or(250, |ms| ms.parse().expect("CAUDAL_COST_GAP_MS is a number"));
+    Duration::from_millis(ms)
+}
+
+/// A hostile input, by name.
+type Case<'a> = (String, BoxFuture<'a, ()>);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_hostile_inputs_slow_nobody_down() {
+    let app =
+        spawn_app(&["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=50", "engine.max_running=64"]);
+    let before = app.resident_bytes();
+    let done = AtomicBool::new(false);
+    let hostile = async {
+        let mut cases = vec![];
+        for kind in [templates, expansions, nesting, schemas, regexes, lanes, logs, chains, frames] {
+            cases.extend(kind(&app));
+        }
+        let count = cases.len();
+        let mut worst = (String::new(), 0);
+        for (name, case) in cases {
+            case.await;
+            let grown = app.resident_bytes().saturating_sub(before);
+            if grown > worst.1 {
+                worst = (name, grown);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        (count, worst)
+    };
+    let ((count, (name, grown)), gap) = tokio::join!(hostile, healthy(&app, &done));
+    println!("{count} inputs; longest gap {gap:?}; most memory {} MiB, after {name}", grown >> 20);
+    assert!(count >= 200, "{count} inputs");
+    assert!(gap < longest_gap(), "{gap:?}");
+    assert!(grown < MOST_BYTES, "{} MiB after {name}", grown >> 20);
+}
+
+/// A stream of 50 tokens a second until `done`; its longest gap.
+async fn healthy(app: &App, done: &AtomicBool) -> Duration {
+    let mut client = Client::plain(app).await;
+    client.create(json!({})).await;
+    client.event_of("response.output_text.delta").await;
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while !done.load(Ordering::Relaxed) {
+        let event = client.event().await;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        if kind(&event) == "response.completed" {
+            client.create(json!({})).await;
+        }
+    }
+    longest
+}
+
+/// Posts a body and expects an answer that is documented: done, refused, or too much.
+async fn posted(app: &App, path: &str, body: Value) -> http::Answer {
+    let answer = http::post(app.address, path, &body).await;
+    assert!(matches!(answer.status, 200 | 400 | 404 | 413 | 429), "{path}: {} {}", answer.status, answer.text());
+    answer
+}
+
+fn templates(app: &App) -> Vec<Case<'_>> {
+    let shapes = ["{", "}", "{{ ", "{{a}}", "}}{{", "{{{{ }}", "{{a", "{{ \" }} "];
+    let sizes = [1_000, 20_000, 80_000, 250_000];
+    let cases = shapes.iter().flat_map(|shape| sizes.map(|size| (shape, size)));
+    let case = |(shape, size): (&&str, usize)| {
+        let text = shape.repeat(size / shape.len());
+        let put = async move { drop(posted(app, "/v1/prompts", json!({"id": "bomb", "instructions": text})).await) };
+        (format!("a template of {size} bytes of {shape:?}"), put.boxed())
+    };
+    cases.map(case).collect()
+}
+
+fn expansions(app: &App) -> Vec<Case<'_>> {
+    let cases =
+        [1, 100, 5_000, 50_000].into_iter().flat_map(|times| [10, 5_000, 60_000, 250_000].map(|size| (times, size)));
+    let case = |(times, size): (usize, usize)| {
+        let name = format!("{times} times a value of {size} bytes");
+        let used = async move {
+            let id = format!("times-{times}");
+            let put = json!({"id": id, "instructions": "{{x}} ".repeat(times), "messages": [{"role": "user", "content": "?"}]});
+            assert_eq!(posted(app, "/v1/prompts", put).await.status, 200);
+            let prompt = json!({"id": id, "variables": {"x": "y".repeat(size)}});
+            let answer = posted(app, "/v1/responses", json!({"prompt": prompt, "max_output_tokens": 1})).await;
+            if times * size > 4 << 20 {
+                assert_eq!(answer.json()["error"]["param"], "prompt.variables", "{}", answer.text());
+            }
+        };
+        (name, used.boxed())
+    };
+    cases.map(case).collect()
+}
+
+/// `depth` lists, one in the other, `width` times side by side.
+fn nested(depth: usize, width: usize) -> String {
+    let one = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    format!("[{}]", vec![one; width].join(","))
+}
+
+fn nesting(app: &App) -> Vec<Case<'_>> {
+    let mut cases: Vec<Case> = vec![];
+    for (depth, width) in [(1, 100_000), (10, 10_000), (60, 2_000), (120, 1_000), (126, 1), (5_000, 1), (100_000, 1)] {
+        for field in ["input", "tools", "metadata", "text", "stop", "unknown"] {
+            let text =
+                format!(r#"{{"type":"response.create","max_output_tokens":1,"{field}":{}}}"#, nested(depth, width));
+            let name = format!("{width} times {depth} lists in {field}");
+            let sent = async move {
+                let mut client = Client::plain(app).await;
+                client.send_message(Message::text(text.clone())).await;
+                let error = client.error().await;
+                assert!(matches!(code(&error), "invalid_request" | "invalid_json"), "{error}");
+                let answer =
+                    http::call(app.address, "POST", "/v1/responses").header("content-type", "application/json");
+                assert_eq!(answer.body(text).send().await.status, 400);
+            };
+            cases.push((name, sent.boxed()));
+        }
+    }
+    cases
+}
+
+fn formatted(app: &App, name: String, format: Value) -> Case<'_> {
+    let body = json!({"input": "x", "max_output_tokens": 1, "text": {"format": format}});
+    (name, async move { drop(posted(app, "/v1/responses", body).await) }.boxed())
+}
+
+fn schemas(app: &App) -> Vec<Case<'_>> {
+    let mut cases = vec![];
+    for width in [10, 100, 1_000, 5_000] {
+        let names: Vec<String> = (0..width).map(|n| format!("p{n}")).collect();
+        let properties: Value = names.iter().map(|name| (name.clone(), json!({"type": "string"}))).collect();
+        let deep = (0..width.min(100))
+            .fold(json!({"type": "string"}), |inner, _| json!({"type": "object", "properties": {"a": inner}}));
+        let references: Value = (0..width)
+            .map(|n| (format!("d{n}"), json!({"anyOf": [{"$ref": format!("#/$defs/d{}", n + 1)}, {"$ref": format!("#/$defs/d{}", n + 1)}]})))
+            .collect();
+        for (what, schema) in [
+            ("properties", json!({"type": "object", "properties": properties, "required": names})),
+            ("one of", json!({"oneOf": names.iter().map(|name| json!({"const": name})).collect::<Vec<_>>()})),
+            ("enum", json!({"type": "string", "enum": names})),
+            ("depth", deep),
+            ("references that double", json!({"$ref": "#/$defs/d0", "$defs": references})),
+            (
+                "lists",
+                json!({"type": "array", "minItems": width, "maxItems": width * 1000, "items": {"type": "integer"}}),
+            ),
+            (
+                "all of",
+                json!({"allOf": names.iter().map(|name| json!({"properties": {name.as_str(): {}}})).collect::<Vec<_>>()}),
+            ),
+            ("a rest of lists", json!({"enum": [serde_json::from_str::<Value>(&nested(50, width)).unwrap()]})),
+        ] {
+            let format = json!({"type": "json_schema", "name": "x", "schema": schema});
+            cases.push(formatted(app, format!("a schema with {width} of {what}"), format));
+        }
+    }
+    cases
+}
+
+fn regexes(app: &App) -> Vec<Case<'_>> {
+    let mut patterns: Vec<String> =
+        ["(a+)+b", "((a?){50}){50}", "(.*a){20}", "[^x]{0,9999}y", "(a|a)*b", "(x{100}){100}"].map(String::from).into();
+    patterns.extend([100, 1_000, 10_000].map(|n| "(a|b)?".repeat(n)));
+    patterns.extend([100, 1_000, 10_000].map(|n| "(".repeat(n) + "a" + &")".repeat(n)));
+    let mut cases = vec![];
+    for pattern in &patterns {
+        let begin: String = pattern.chars().take(12).collect();
+        let schema = json!({"type": "string", "pattern": pattern});
+        let format = json!({"type": "json_schema", "name": "x", "schema": schema});
+        cases.push(formatted(app, format!("a schema with the pattern {begin}"), format));
+        let format = json!({"type": "grammar", "syntax": "regex", "definition": pattern});
+        cases.push(formatted(app, format!("the regex {begin}"), format));
+    }
+    cases
+}
+
+/// Requests that wait in lanes, and what is said of those that are too many.
+fn lanes(app: &App) -> Vec<Case<'_>> {
+    let cases = [1, 4, 16].into_iter().flat_map(|lanes| [1_000, 60_000, 250_000].map(|size| (lanes, size)));
+    let case = |(lanes, size): (usize, usize)| {
+        let flood = async move {
+            let mut client = Client::plain(app).await;
+            let lists = nested(2, size / 5);
+            let mut refused = 0;
+            for n in 0..(20_000_000 / size).min(300) {
+                let lane = format!("l{}", n % lanes);
+                // The first of a lane runs for long, and the others wait.
+                let text = if n < lanes {
+                    json!({"type": "response.create", "stream_id": lane, "input": "x"}).to_string()
+                } else {
+                    format!(r#"{{"type":"response.create","stream_id":"{lane}","input":"x","tools":{lists}}}"#)
+                };
+                assert!(client.try_send(Message::text(text)).await, "the connection stays open");
+            }
+            client.send(json!({"type": "no such type"})).await;
+            // The answer to the last message comes after what was refused before it.
+            loop {
+                let Received::Event(event) = client.receive().await else { panic!("the connection stays open") };
+                match event["error"]["code"].as_str() {
+                    Some("websocket_stream_limit_reached" | "rate_limit_exceeded") => refused += 1,
+                    Some("invalid_request") if event["error"]["param"] == "type" => break,
+                    _ => {}
+                }
+            }
+            assert!(size < 250_000 || refused > 0, "20 MB of requests are too many");
+        };
+        (format!("{size} bytes of lists in each request of {lanes} lanes"), flood.boxed())
+    };
+    cases.map(case).collect()
+}
+
+/// Long logs with many followers that read nothing.
+fn logs(app: &App) -> Vec<Case<'_>> {
+    let case = |followers: usize| {
+        let followed = async move {
+            let body = json!({"input": "x", "background": true, "max_output_tokens": 60, "top_logprobs": 20, "include": ["message.output_text.logprobs"]});
+            let id = posted(app, "/v1/responses", body).await.json()["id"].as_str().expect("an id").to_owned();
+            let path = format!("/v1/responses/{id}?stream=true");
+            let follows = (0..followers).map(|_| http::call(app.address, "GET", &path).events());
+            let follows = futures::future::join_all(follows).await;
+            assert!(follows.iter().all(|follow| follow.status == 200));
+        };
+        (format!("{followers} followers that read nothing"), followed.boxed())
+    };
+    [1, 5, 10, 20, 40, 60].map(case).into()
+}
+
+fn chains(app: &App) -> Vec<Case<'_>> {
+    let case = |size: usize| {
+        let chained = async move {
+            let mut previous = Value::Null;
+            for _ in 0..5 {
+                let body = json!({"input": "w".repeat(size), "previous_response_id": previous, "max_output_tokens": 1});
+                let answer = posted(app, "/v1/responses", body).await.json();
+                if answer["id"].is_null() {
+                    assert_eq!(answer["error"]["param"], "previous_response_id", "{answer}");
+                    return;
+                }
+                previous = answer["id"].clone();
+            }
+        };
+        (format!("a chain of {size} bytes a link"), chained.boxed())
+    };
+    [100, 1_000, 10_000, 100_000, 250_000, 500_000, 750_000, 1_000_000].map(case).into()
+}
+
+fn frames(app: &App) -> Vec<Case<'_>> {
+    let mut cases: Vec<Case> = vec![];
+    for (what, first, payload, times) in [
+        ("pings", 0x89, vec![b'x'; 125], 2_000),
+        ("empty pings", 0x89, vec![], 5_000),
+        ("pongs", 0x8a, vec![b'x'; 125], 2_000),
+        ("pieces that never end", 0x01, vec![b'['; 1], 1),
+        ("empty texts", 0x81, vec![], 2_000),
+        ("braces", 0x81, vec![b'{'; 1_000], 300),
+        ("brackets", 0x81, vec![b'['; 100_000], 30),
+        ("quotes", 0x81, vec![b'"'; 100_000], 30),
+        ("lone backslashes", 0x81, vec![b'\\'; 100_000], 30),
+    ] {
+        let sent = async move {
+            let mut socket = RawSocket::connect(app.address).await;
+            for _ in 0..times {
+                if !socket.send(first, &payload).await {
+                    break;
+                }
+            }
+        };
+        cases.push((format!("{times} {what}"), sent.boxed()));
+    }
+    for size in [10_000, 100_000, 1_000_000, 4_000_000] {
+        for (what, text) in [
+            ("spaces", format!("{}{{}}", " ".repeat(size))),
+            ("a long type", json!({"type": "x".repeat(size)}).to_string()),
+            ("a long lane", json!({"type": "response.create", "stream_id": "x".repeat(size)}).to_string()),
+            ("a list as type", format!(r#"{{"type":{}}}"#, nested(3, size / 7))),
+            ("a list as lane", format!(r#"{{"type":"response.create","stream_id":{}}}"#, nested(3, size / 7))),
+            ("one field many times", format!("{{{}}}", vec![r#""type":"x""#; size / 11].join(","))),
+            ("numbers", format!(r#"{{"type":"response.create","logit_bias":[{}]}}"#, vec!["1e9"; size / 4].join(","))),
+        ] {
+            let sent = async move {
+                let mut client = Client::plain(app).await;
+                client.send_message(Message::text(text)).await;
+                client.error().await;
+            };
+            cases.push((format!("{what} of {size} bytes"), sent.boxed()));
+        }
+    }
+    cases
+}
