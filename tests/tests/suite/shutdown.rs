@@ -156,7 +156,7 @@ async fn a_client_that_reads_nothing_does_not_hold_the_exit() {
     ];
     let mut app = spawn_app(&flood);
     // Both have read one event and read no more, though megabytes wait for them.
-    let mut socket = caudal_tests::ws::Connect::to(app.address).receive_buffer(4096).open().await.expect("an upgrade");
+    let mut socket = caudal_tests::ws::Connect::to(app.address).receive_buffer(32768).open().await.expect("an upgrade");
     socket.create(json!({})).await;
     socket.event().await;
     let body = json!({"input": "x", "stream": true});

@@ -74,7 +74,7 @@ async fn other_streams_keep_their_pace_beside_clients_that_do_not_read() {
     ]);
     let mut slow = vec![];
     for _ in 0..4 {
-        let mut client = Connect::to(app.address).receive_buffer(4096).open().await.expect("the server upgrades");
+        let mut client = Connect::to(app.address).receive_buffer(32768).open().await.expect("the server upgrades");
         for lane in 0..16 {
             client.create(json!({"stream_id": lane.to_string(), "max_output_tokens": 1000})).await;
         }
@@ -123,7 +123,7 @@ async fn what_one_reads_slowly_but_reads_is_not_cut() {
 #[tokio::test]
 async fn a_slow_clients_generation_is_not_slowed() {
     let app = spawn(&["server.outbox_bytes=16384", "server.slow_client_grace_ms=60000"]);
-    let mut slow = Connect::to(app.address).receive_buffer(4096).open().await.expect("the server upgrades");
+    let mut slow = Connect::to(app.address).receive_buffer(32768).open().await.expect("the server upgrades");
     slow.create(json!({})).await;
     let created = slow.event().await;
     let path = format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap());
