@@ -11,11 +11,12 @@ use caudal_kernels::{
     attention::{self, Cache},
     dense,
     elementwise::{self, Activation},
-    product, team,
+    memory, product, team,
 };
 
 /// Installs the kernels for the process, once. `threads`: that compute; 0: as many as there are cores to use.
 pub fn install(threads: usize) {
+    memory::keep_large_apart();
     team::set_size(threads);
     HOOKS.get_or_init(|| Hooks {
         pack,
