@@ -1,4 +1,4 @@
-//! Whether the same seed and prompt give the same tokens and log-probabilities: alone, among 31 others (so that long prompts are
+//! Checks whether the same seed and prompt give the same tokens and log-probabilities: alone, among 31 others (so that long prompts are
 //! computed in pieces), from cached keys and values, and when an output is cut and continued by its token ids. Prints the shares
 //! and what differs, and writes JSON where `--json FILE` says.
 //!

@@ -1,4 +1,4 @@
-//! One chat whose output is held to a schema, beside seven plain ones.
+//! Measures seven plain chats beside one whose output is held to a schema.
 
 use std::time::Instant;
 

@@ -64,7 +64,7 @@ fn compute(
     }
 }
 
-/// Whether a factor of (.., k, n) is the transposition of a contiguous (n, k), the same for all of the batch.
+/// Returns whether a factor of shape (.., k, n) is the transposition of a contiguous (n, k) that the whole batch shares.
 fn is_transposed(layout: &Layout, k: usize) -> bool {
     let (dims, strides) = (layout.dims(), layout.stride());
     let Some(outer) = dims.len().checked_sub(2) else { return false };

@@ -1,7 +1,7 @@
 //! Memory that goes back to the system.
 
-/// What is allocated in pieces of at least so many bytes goes back to the system when it is freed: weights and caches, but not
-/// what a step computes.
+/// A piece of memory of at least so many bytes goes back to the system when it is freed. Weights and caches are larger; what a
+/// step computes is smaller.
 const OWN_PAGES: i32 = 8 << 20;
 
 /// Lets large pieces of memory lie apart. Otherwise the allocator learns from the first large piece that is freed to keep all

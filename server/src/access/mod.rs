@@ -1,4 +1,4 @@
-//! Who asks, by what they know: a key of the settings, a key of `auth.keys_file`, or a client secret that one of them made.
+//! Finds out who asks, by what they know: a key of the settings, a key of `auth.keys_file`, or a client secret that one of them made.
 //!
 //! Owns keys and client secrets, and forgets every key's text but those of the settings; refuses to know how a request
 //! arrives. A secret that fits nothing is denied.

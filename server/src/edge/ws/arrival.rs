@@ -1,4 +1,4 @@
-//! Requests as they arrive on a connection: kept as text until their turn comes, and counted from the first moment.
+//! A connection keeps its requests as text until their turn comes, and counts them from the moment they arrive.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! The life of one connection: reads client events, runs their jobs in lanes, keeps the heart beating, ends cleanly.
 
+mod permissions;
 mod steer;
 
 use std::{
@@ -258,24 +259,6 @@ impl Connection {
             Ok(()) => Ok(()),
             Err(error) => self.error(&error, stream_id.as_deref()).await,
         }
-    }
-
-    fn may(&self, scope: Scope) -> Result<(), WireError> {
-        grants::check_scope(&self.identity, scope).inspect_err(|_| self.edge.generations.metrics.denied("scope"))
-    }
-
-    async fn may_follow(&self, target: &Target) -> Result<(), WireError> {
-        self.may(Scope::Read)?;
-        match target {
-            Target::Response(id) => grants::check_response(&self.edge, &self.identity, id).await,
-            Target::Conversation(id) => grants::check_conversation(&self.identity, id),
-        }
-    }
-
-    async fn cancel(&self, response_id: &str) -> Result<(), WireError> {
-        self.may(Scope::Create)?;
-        grants::check_response(&self.edge, &self.identity, response_id).await?;
-        self.edge.generations.cancel(&self.tenant, response_id).await
     }
 
     fn start(self: &Rc<Self>, lane: Lane, job: Job) -> LocalBoxFuture<'static, Lane> {

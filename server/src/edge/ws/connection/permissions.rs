@@ -1,0 +1,31 @@
+//! What the key or the client secret of a connection lets it do.
+
+use super::Connection;
+use crate::{
+    edge::grants,
+    settings::Scope,
+    wire::{client::Target, error::WireError},
+};
+
+impl Connection {
+    /// Whether the key of this connection has a scope; a refusal is counted.
+    pub(super) fn may(&self, scope: Scope) -> Result<(), WireError> {
+        grants::check_scope(&self.identity, scope).inspect_err(|_| self.edge.generations.metrics.denied("scope"))
+    }
+
+    /// Whether this connection may follow a response, or the turns of a conversation.
+    pub(super) async fn may_follow(&self, target: &Target) -> Result<(), WireError> {
+        self.may(Scope::Read)?;
+        match target {
+            Target::Response(id) => grants::check_response(&self.edge, &self.identity, id).await,
+            Target::Conversation(id) => grants::check_conversation(&self.identity, id),
+        }
+    }
+
+    /// Cancels a response, if this connection may.
+    pub(super) async fn cancel(&self, response_id: &str) -> Result<(), WireError> {
+        self.may(Scope::Create)?;
+        grants::check_response(&self.edge, &self.identity, response_id).await?;
+        self.edge.generations.cancel(&self.tenant, response_id).await
+    }
+}
