@@ -87,8 +87,8 @@ pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<
 fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -> Result<ClientEvent, WireError> {
     let kind = match object.remove("type") {
         Some(Value::String(kind)) => kind,
-        Some(_) => return Err(WireError::invalid("type", "'type' must be a string.")),
-        None => return Err(WireError::invalid("type", "'type' is missing, such as \"response.create\".")),
+        Some(other) if !other.is_null() => return Err(WireError::invalid("type", "'type' must be a string.")),
+        _ => return Err(WireError::invalid("type", "'type' is missing, such as \"response.create\".")),
     };
     match kind.as_str() {
         "response.create" => {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     compaction,
     error::WireError,
-    read::{check_id, missing, read_field},
+    read::{check_id, is_foreign, missing, read_field, type_of},
     response::{ItemStatus, SummaryText},
     shorten,
 };
@@ -117,7 +117,7 @@ pub fn ignored(items: &[InputItem]) -> Vec<String> {
 }
 
 /// Items of tools that run on a provider's side, or in another way than by a function's call.
-const ELSEWHERE: [&str; 23] = [
+const ELSEWHERE: [&str; 24] = [
     "web_search_call",
     "file_search_call",
     "computer_call",
@@ -137,6 +137,7 @@ const ELSEWHERE: [&str; 23] = [
     "tool_search_call",
     "tool_search_output",
     "additional_tools",
+    "configuration_update",
     "program",
     "program_output",
     "compaction_trigger",
@@ -155,7 +156,9 @@ fn parse_item(at: usize, item: Value) -> Result<InputItem, WireError> {
         "reasoning" => parse_thought(&path, item).map(InputItem::Reasoning),
         "item_reference" => parse_reference(&path, item).map(InputItem::Reference),
         "compaction" => parse_compaction(&path, item).map(InputItem::Message),
-        kind if ELSEWHERE.contains(&kind) => Ok(InputItem::Ignored(IgnoredItem { kind: kind.into() })),
+        kind if ELSEWHERE.contains(&kind) || is_foreign(kind) => {
+            Ok(InputItem::Ignored(IgnoredItem { kind: shorten(kind) }))
+        }
         kind => Err(WireError::invalid(
             format!("{path}.type"),
             format!("Items of type '{}' are not supported.", shorten(kind)),
@@ -247,7 +250,12 @@ fn parse_custom_call(path: &str, item: Value) -> Result<InputCall, WireError> {
     let item: CustomCallBody = read_field(path, item)?;
     check_id(&format!("{path}.call_id"), &item.call_id)?;
     check_id(&format!("{path}.name"), &item.name)?;
-    Ok(InputCall { call_id: item.call_id, name: item.name, arguments: json!({"input": item.input}).to_string() })
+    Ok(InputCall { call_id: item.call_id, name: item.name, arguments: custom_arguments(&item.input) })
+}
+
+/// The input of a custom tool as the arguments of a function.
+pub fn custom_arguments(input: &str) -> String {
+    json!({ "input": input }).to_string()
 }
 
 /// The result of a call before it, here or in what the request continues.
@@ -395,11 +403,25 @@ pub enum TextBody {
 #[derive(JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum TextPart {
-    InputText { text: String },
-    OutputText { text: String },
-    Text { text: String },
-    SummaryText { text: String },
-    Refusal { refusal: Option<String> },
+    InputText {
+        text: String,
+    },
+    OutputText {
+        text: String,
+    },
+    Text {
+        text: String,
+    },
+    SummaryText {
+        text: String,
+    },
+    Refusal {
+        refusal: Option<String>,
+    },
+    /// Not shown to the model.
+    ReasoningText {
+        text: Option<String>,
+    },
 }
 
 /// Text as a string or as an array of parts, which are joined.
@@ -414,19 +436,18 @@ pub fn parse_text(path: &str, text: Option<Value>) -> Result<String, WireError> 
 }
 
 fn parse_part<'p>(path: &str, part: &'p Value) -> Result<&'p str, WireError> {
-    if !part.is_object() {
-        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
-    }
-    match part.get("type").and_then(Value::as_str) {
-        Some("input_text" | "output_text" | "text" | "summary_text") => part
-            .get("text")
-            .and_then(Value::as_str)
-            .ok_or_else(|| WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
-        Some("refusal") => Ok(part.get("refusal").and_then(Value::as_str).unwrap_or_default()),
-        Some(kind) => Err(WireError::invalid(
+    match type_of(path, part)? {
+        "input_text" | "output_text" | "text" | "summary_text" => match part.get("text") {
+            Some(Value::String(text)) => Ok(text),
+            None | Some(Value::Null) => Err(missing(&format!("{path}.text"))),
+            Some(_) => Err(WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
+        },
+        "refusal" => Ok(part.get("refusal").and_then(Value::as_str).unwrap_or_default()),
+        // A model is not shown its earlier thoughts.
+        "reasoning_text" => Ok(""),
+        kind => Err(WireError::invalid(
             format!("{path}.type"),
             format!("Parts of type '{}' are not supported.", shorten(kind)),
         )),
-        None => Err(missing(&format!("{path}.type"))),
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     error::WireError,
     input::{InputItem, InputMessage, MessageBody, TextPart, parse_input},
+    json::whole,
     read::{read, read_field},
     shorten,
 };
@@ -197,7 +198,7 @@ impl PromptUse {
 pub fn parse_version(version: &Value) -> Option<u32> {
     match version {
         Value::String(text) => text.parse().ok(),
-        other => other.as_u64().and_then(|n| u32::try_from(n).ok()),
+        other => whole(other.clone()).as_u64().and_then(|n| u32::try_from(n).ok()),
     }
     .filter(|version| *version > 0)
 }

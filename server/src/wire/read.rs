@@ -63,6 +63,24 @@ pub fn unsupported(param: &str) -> WireError {
     WireError::invalid(param, format!("'{param}' is not supported by this server with the value given."))
 }
 
+/// The `type` of the object at `path`.
+pub fn type_of<'v>(path: &str, value: &'v Value) -> Result<&'v str, WireError> {
+    if !value.is_object() {
+        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
+    }
+    let path = format!("{path}.type");
+    match value.get("type") {
+        Some(Value::String(kind)) => Ok(kind),
+        None | Some(Value::Null) => Err(missing(&path)),
+        Some(_) => Err(WireError::invalid(&path, format!("'{path}' must be a string."))),
+    }
+}
+
+/// Whether a type of an item or a tool belongs to another implementation, such as `acme:document_search`.
+pub fn is_foreign(kind: &str) -> bool {
+    kind.split_once(':').is_some_and(|(owner, name)| !owner.is_empty() && !name.is_empty())
+}
+
 /// 1 to [`MAX_ID_BYTES`] bytes.
 pub fn check_id(param: &str, id: &str) -> Result<(), WireError> {
     if id.is_empty() || id.len() > MAX_ID_BYTES {

@@ -12,6 +12,7 @@ use super::{
     error::WireError,
     format::{Format, TextConfig, parse_format},
     input::{InputBody, InputItem, InputMessage, ignored, parse_input},
+    json::whole,
     prompt::{PromptUse, UseBody},
     read::{check_id, missing, read, read_field},
     reasoning::{Effort, Reasoning, Summary},
@@ -192,6 +193,8 @@ pub struct Body {
     _background_options: Option<Value>,
     #[serde(rename = "access_programs")]
     _access_programs: Option<Value>,
+    #[serde(rename = "image")]
+    _image: Option<Value>,
 }
 
 // What is read by hand, as schemas. No value of these types is made.
@@ -429,6 +432,7 @@ pub fn check_includable(param: &str, what: &str) -> Result<(), WireError> {
 
 /// Reads `seed`: OpenAI's is a signed number of 64 bits, ours an unsigned one; both are taken.
 fn parse_seed(seed: Value) -> Result<u64, WireError> {
+    let seed = whole(seed);
     seed.as_u64()
         .or_else(|| seed.as_i64().map(i64::cast_unsigned))
         .ok_or_else(|| WireError::invalid("seed", "'seed' must be a whole number from -2^63 to 2^64 - 1."))

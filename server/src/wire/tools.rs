@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     error::WireError,
-    read::{check_id, check_name, missing, read_field},
+    read::{check_id, check_name, is_foreign, read_field, type_of},
     shorten,
 };
 
@@ -154,9 +154,10 @@ const ELSEWHERE: [&str; 14] = [
     "namespace",
 ];
 
-/// Whether a type of tools is known and not here. Searches come with a date, as `web_search_2025_08_26`.
+/// Whether a type of tools is known and not here, or another implementation's. Searches come with a date, as
+/// `web_search_2025_08_26`.
 fn is_elsewhere(kind: &str) -> bool {
-    ELSEWHERE.contains(&kind) || kind.starts_with("web_search_")
+    ELSEWHERE.contains(&kind) || kind.starts_with("web_search_") || is_foreign(kind)
 }
 
 /// Reads `tools`; errors name the tool and its field. The functions of a namespace are functions.
@@ -320,19 +321,6 @@ fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
         namespace: None,
         path: place,
     })
-}
-
-/// The `type` of a tool or a choice.
-fn type_of<'t>(path: &str, tool: &'t Value) -> Result<&'t str, WireError> {
-    if !tool.is_object() {
-        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
-    }
-    let path = format!("{path}.type");
-    match tool.get("type") {
-        Some(Value::String(kind)) => Ok(kind),
-        None | Some(Value::Null) => Err(missing(&path)),
-        Some(_) => Err(WireError::invalid(&path, format!("'{path}' must be a string."))),
-    }
 }
 
 fn unsupported_type(path: &str, what: &str, kind: &str) -> WireError {
