@@ -92,7 +92,7 @@ pub struct SecretSession {
 impl NewSecret {
     /// Reads the body; without one all has its default.
     pub fn from_value(body: Option<Value>) -> Result<Self, WireError> {
-        let body: SecretBody = body.map(read).transpose()?.unwrap_or_default();
+        let body: SecretBody = body.filter(|body| !body.is_null()).map(read).transpose()?.unwrap_or_default();
         let seconds = body.expires_after.and_then(|after| after.seconds).unwrap_or(DEFAULT_SECONDS);
         if !SECONDS.contains(&seconds) {
             let message = "'expires_after.seconds' must be from 10 to 7200.";
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn nothing_and_null_are_the_default() {
         let nulls = json!({"expires_after": {"anchor": null, "seconds": null}, "session": null, "odd": null});
-        for body in [None, Some(json!({})), Some(nulls)] {
+        for body in [None, Some(json!(null)), Some(json!({})), Some(nulls)] {
             let secret = NewSecret::from_value(body).unwrap();
             assert_eq!((secret.seconds, secret.model), (600, None));
         }

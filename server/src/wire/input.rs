@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::{
     compaction,
+    contract::rules::{given, when},
     error::WireError,
-    read::{check_id, is_foreign, missing, read_field, type_of},
-    response::{ItemStatus, SummaryText},
+    read::{FOREIGN, check_id, is_foreign, missing, read_field, type_of},
+    response::SummaryText,
     shorten,
 };
 
@@ -182,21 +183,25 @@ fn kind_of<'i>(path: &str, item: &'i Value) -> Result<&'i str, WireError> {
 
 /// A message. Of `system` and `developer` it instructs, of `assistant` it is an earlier answer.
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "InputMessage")]
+#[schemars(rename = "InputMessage", extend("allOf" = [content_unless_assistant()]))]
 pub struct MessageBody {
     #[serde(rename = "type")]
     #[schemars(with = "Option<String>", extend("enum" = ["message", null]))]
     _kind: Option<Value>,
     #[schemars(with = "InputRole")]
     role: Option<InputRole>,
-    #[schemars(with = "TextBody")]
+    #[schemars(with = "Option<TextBody>")]
     content: Option<Value>,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
+}
+
+fn content_unless_assistant() -> Value {
+    when("role", &json!({"not": {"const": "assistant"}}), &given("content"))
 }
 
 fn parse_message(path: &str, item: Value) -> Result<InputMessage, WireError> {
@@ -220,11 +225,11 @@ struct CallBody {
     name: String,
     /// JSON, as the model wrote it.
     arguments: String,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
 }
 
@@ -266,11 +271,11 @@ struct CallOutputBody {
     call_id: String,
     #[schemars(with = "TextBody")]
     output: Option<Value>,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
 }
 
@@ -286,11 +291,11 @@ fn parse_call_output(path: &str, item: Value) -> Result<InputCallOutput, WireErr
 struct ThoughtBody {
     #[schemars(with = "Option<Vec<SummaryText>>")]
     summary: Option<Value>,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
 }
 
@@ -319,8 +324,8 @@ fn parse_reference(path: &str, item: Value) -> Result<InputReference, WireError>
 #[schemars(rename = "CompactionInput")]
 struct CompactionBody {
     encrypted_content: String,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
 }
 
@@ -385,8 +390,20 @@ struct CustomCallOutputBody {
 #[schemars(rename = "HostedToolItem")]
 pub struct HostedItem {
     #[serde(rename = "type")]
-    #[schemars(extend("enum" = ELSEWHERE))]
+    #[schemars(extend("anyOf" = elsewhere()))]
     kind: String,
+}
+
+/// The types of [`HostedItem`].
+fn elsewhere() -> Value {
+    json!([{"enum": ELSEWHERE}, {"type": "string", "pattern": FOREIGN}])
+}
+
+/// An input in which not every item is ignored.
+pub fn something_said() -> Value {
+    let ignored = json!({"required": ["type"], "properties": {"type": {"anyOf": elsewhere()}}});
+    let input = json!({"anyOf": [{"type": "string"}, {"type": "array", "contains": {"not": ignored}}]});
+    json!({"required": ["input"], "properties": {"input": input}})
 }
 
 /// Text, or parts of a text, which are joined.

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     cache::{CacheBody, CacheOptions},
+    contract::rules::{bias, given, metadata_value, not_together},
     error::WireError,
     format::{Format, TextConfig, parse_format},
-    input::{InputBody, InputItem, InputMessage, ignored, parse_input},
+    input::{InputBody, InputItem, InputMessage, ignored, parse_input, something_said},
     json::whole,
     prompt::{PromptUse, UseBody},
     read::{check_id, missing, read, read_field},
@@ -23,7 +24,7 @@ use super::{
 
 /// Bounds on what a request may carry, beside the size of the message itself.
 const MAX_STOP: usize = 16;
-const MAX_STOP_BYTES: usize = 256;
+const MAX_STOP_CHARS: usize = 256;
 const MAX_METADATA: usize = 16;
 const MAX_BIAS: usize = 300;
 /// OpenAI's bound.
@@ -93,7 +94,7 @@ pub struct Create {
 /// The body of `POST /v1/responses`, and of `response.create`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "ResponseCreateParams")]
+#[schemars(rename = "ResponseCreateParams", extend("allOf" = rules()))]
 pub struct Body {
     /// Text, or items: see [`InputBody`]. Read before the rest.
     #[serde(rename = "input")]
@@ -127,6 +128,7 @@ pub struct Body {
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 2))]
     repetition_penalty: Option<f32>,
     /// From token ids to what is added to their logits, -100 to 100.
+    #[schemars(extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
     logit_bias: Option<BTreeMap<String, f32>>,
     /// The output ends before the first of these.
     #[schemars(with = "Option<StopBody>")]
@@ -142,6 +144,7 @@ pub struct Body {
     truncation: Option<Truncation>,
     parallel_tool_calls: Option<bool>,
     /// Up to 16 pairs, keys of 64 characters, values of 512.
+    #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<BTreeMap<String, String>>,
     #[schemars(length(min = 1, max = 256))]
     user: Option<String>,
@@ -197,6 +200,16 @@ pub struct Body {
     _image: Option<Value>,
 }
 
+/// What the fields say together: there is something to answer, and no two of them say what came before.
+fn rules() -> serde_json::Value {
+    let warm_up = json!({"allOf": [given("instructions"), {"required": ["generate"], "properties": {"generate": {"const": false}}}]});
+    json!([
+        {"anyOf": [something_said(), given("previous_response_id"), given("conversation"), given("prompt"), warm_up]},
+        not_together("conversation", "previous_response_id"),
+        not_together("conversation", "cache"),
+    ])
+}
+
 // What is read by hand, as schemas. No value of these types is made.
 
 /// An id, or an object that has it.
@@ -205,7 +218,7 @@ pub struct Body {
 #[schemars(rename = "ConversationParam")]
 #[serde(untagged)]
 pub enum ConversationBody {
-    Id(String),
+    Id(#[schemars(length(min = 1, max = 256))] String),
     Named(NamedConversation),
 }
 
@@ -215,7 +228,8 @@ pub enum ConversationBody {
 #[serde(untagged)]
 pub enum StopBody {
     One(#[schemars(length(min = 1, max = 256))] String),
-    Many(#[schemars(length(max = 16))] Vec<String>),
+    #[schemars(extend("maxItems" = 16, "items" = {"type": "string", "minLength": 1, "maxLength": 256}))]
+    Many(Vec<String>),
 }
 
 #[allow(dead_code)]
@@ -464,6 +478,7 @@ pub fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<Str
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ConversationReference")]
 struct NamedConversation {
+    #[schemars(length(min = 1, max = 256))]
     id: String,
 }
 
@@ -484,8 +499,8 @@ fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> {
         Some(Value::String(one)) => vec![one],
         Some(many) => read_field("stop", many)?,
     };
-    if stop.len() > MAX_STOP || stop.iter().any(|s| s.is_empty() || s.len() > MAX_STOP_BYTES) {
-        let message = format!("'stop' may have {MAX_STOP} strings of 1 to {MAX_STOP_BYTES} bytes.");
+    if stop.len() > MAX_STOP || stop.iter().any(|s| s.is_empty() || s.chars().count() > MAX_STOP_CHARS) {
+        let message = format!("'stop' may have {MAX_STOP} strings of 1 to {MAX_STOP_CHARS} characters.");
         return Err(WireError::invalid("stop", message));
     }
     Ok(stop)
@@ -495,7 +510,6 @@ fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> {
 mod tests {
     use super::*;
     use crate::wire::input::InputRole;
-    use serde_json::json;
 
     fn param_of(body: Value) -> String {
         match Create::from_value(body) {

@@ -2,11 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     error::WireError,
-    read::{check_id, check_name, is_foreign, read_field, type_of},
+    read::{FOREIGN, check_id, check_name, is_foreign, read_field, type_of},
     shorten,
 };
 
@@ -263,7 +263,7 @@ struct NamespaceBody {
 #[schemars(rename = "HostedTool")]
 pub struct HostedBody {
     #[serde(rename = "type")]
-    #[schemars(extend("enum" = hosted_types()))]
+    #[schemars(extend("anyOf" = hosted_types()))]
     kind: String,
 }
 
@@ -289,9 +289,10 @@ pub enum ToolBody {
 }
 
 /// The types of hosted tools. A namespace is none of them.
-fn hosted_types() -> Vec<&'static str> {
+fn hosted_types() -> Value {
     let dated = ["web_search_2025_08_26", "web_search_preview"];
-    ELSEWHERE.into_iter().filter(|kind| *kind != "namespace").chain(dated).collect()
+    let known: Vec<&str> = ELSEWHERE.into_iter().filter(|kind| *kind != "namespace").chain(dated).collect();
+    json!([{"enum": known}, {"type": "string", "pattern": FOREIGN}])
 }
 
 fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
@@ -371,7 +372,6 @@ pub fn parse_tool_choice(choice: Option<Value>, tools: &[FunctionTool]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn function(name: &str) -> Value {
         json!({"type": "function", "name": name, "parameters": {"type": "object"}})

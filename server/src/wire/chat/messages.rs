@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::wire::{
+    contract::rules::{given, when},
     error::WireError,
     input::{InputCall, InputCallOutput, InputItem, InputRole, TextBody, custom_arguments, parse_text},
     read::{check_id, missing, read_field},
@@ -14,7 +15,7 @@ use crate::wire::{
 
 /// A message as it may arrive. Fields that are not read here are ignored: clients send back what they got.
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "ChatMessageParam")]
+#[schemars(rename = "ChatMessageParam", extend("allOf" = rules()))]
 pub struct Message {
     role: ChatRole,
     #[schemars(with = "Option<TextBody>")]
@@ -38,8 +39,9 @@ enum ChatRole {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "ChatToolCallParam")]
+#[schemars(rename = "ChatToolCallParam", extend("allOf" = [{"anyOf": [given("function"), given("custom")]}]))]
 struct ToolCall {
+    #[schemars(length(min = 1, max = 256))]
     id: String,
     /// A function's without it.
     #[serde(rename = "type")]
@@ -71,6 +73,16 @@ struct FunctionCall {
     #[schemars(length(min = 1, max = 256))]
     name: String,
     arguments: String,
+}
+
+/// Which fields a role needs, and which it must not have.
+fn rules() -> Value {
+    let other = json!({"not": {"const": "assistant"}});
+    json!([
+        when("role", &other, &given("content")),
+        when("role", &other, &json!({"properties": {"tool_calls": {"type": "null"}}})),
+        when("role", &json!({"const": "tool"}), &given("tool_call_id")),
+    ])
 }
 
 /// Reads `messages`; errors name the message and its field.
@@ -152,7 +164,6 @@ fn parse_message(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn an_agents_conversation_becomes_items() {

@@ -11,6 +11,7 @@ use super::{
     shape::{self, Names},
 };
 use crate::wire::{
+    contract::rules::{bias, metadata_value, when},
     error::WireError,
     format::GrammarFormat,
     read::{read, unsupported},
@@ -34,7 +35,7 @@ pub struct ChatRequest {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "ChatCompletionParams")]
+#[schemars(rename = "ChatCompletionParams", extend("allOf" = [alternatives_with_logprobs()]))]
 #[serde(deny_unknown_fields)]
 pub struct Body {
     #[schemars(with = "Vec<MessageBody>", length(min = 1))]
@@ -54,7 +55,7 @@ pub struct Body {
     frequency_penalty: Option<Value>,
     #[schemars(with = "Option<f32>", extend("exclusiveMinimum" = 0, "maximum" = 2))]
     repetition_penalty: Option<Value>,
-    #[schemars(with = "Option<BTreeMap<String, f32>>")]
+    #[schemars(with = "Option<BTreeMap<String, f32>>", extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
     logit_bias: Option<Value>,
     logprobs: Option<bool>,
     #[schemars(with = "Option<u8>", range(max = 20))]
@@ -77,7 +78,7 @@ pub struct Body {
     seed: Option<Value>,
     /// Default `false`.
     store: Option<bool>,
-    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    #[schemars(with = "Option<BTreeMap<String, String>>", extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<Value>,
     #[schemars(with = "Option<String>", length(min = 1, max = 256))]
     user: Option<Value>,
@@ -115,6 +116,12 @@ pub struct Body {
     function_call: Option<Value>,
     #[schemars(skip)]
     audio: Option<Value>,
+}
+
+/// `top_logprobs` needs `logprobs`.
+fn alternatives_with_logprobs() -> Value {
+    let asked = json!({"type": "integer", "not": {"const": 0}});
+    when("top_logprobs", &asked, &json!({"required": ["logprobs"], "properties": {"logprobs": {"const": true}}}))
 }
 
 // What is read by hand, as schemas. No value of these types is made.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{asyncapi::response_events, schemas::Schemas};
+use super::{asyncapi::response_events, rules::given, schemas::Schemas};
 use crate::wire::{
     chat::{ChatBody, Chunk, Completion},
     client_secret::{ClientSecret, SecretBody},
@@ -82,6 +82,7 @@ impl Route {
     }
 
     fn optional_body(mut self, schema: Value) -> Self {
+        let schema = json!({"anyOf": [schema, {"type": "null"}]});
         self = self.body(schema.clone());
         self.body = Some((schema, false));
         self
@@ -208,11 +209,11 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
             .answers("The response as it ended, or its events", with_stream(response.clone(), event.clone()))
             .creates(),
         route("post", "/v1/responses/compact", "compactResponse", "Sums up a conversation")
-            .body(create.clone())
+            .body(json!({"allOf": [create, {"not": given("conversation")}]}))
             .answers("An item that a later input can begin with", content(schemas.written::<Compacted>()))
             .creates(),
         route("post", "/v1/responses/input_tokens", "countInputTokens", "Counts the tokens of a prompt")
-            .body(create)
+            .body(schemas.read::<Body>())
             .answers("How many tokens the prompt has", content(schemas.written::<InputTokens>()))
             .errors(&[404, 409]),
         route("get", "/v1/responses/{id}", "retrieveResponse", "Reads a response, or follows it")
