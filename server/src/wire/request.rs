@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::limits::IGNORED_NAMES_BYTES;
+
 use super::{
     cache::{CacheBody, CacheOptions},
     contract::rules::{bias, given, metadata_value, not_together},
@@ -355,7 +357,7 @@ impl Create {
             top_logprobs,
             generate: body.generate.unwrap_or(true),
             max_tool_calls: body.max_tool_calls,
-            ignored: all_ignored,
+            ignored: first_names(all_ignored),
             metadata: check_metadata(body.metadata.unwrap_or_default())?,
             user: short("user", body.user)?,
             safety_identifier: short("safety_identifier", body.safety_identifier)?,
@@ -398,6 +400,22 @@ impl Body {
         in_range("max_tool_calls", self.max_tool_calls, "at least 1", |n| n >= 1)?;
         in_range("max_output_tokens", self.max_output_tokens, "at least 1", |n| n >= 1)
     }
+}
+
+/// The first of the names, as many as fit into a header, and how many more there are.
+fn first_names(mut names: Vec<String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = |name: &&String| {
+        bytes += name.len();
+        bytes <= IGNORED_NAMES_BYTES
+    };
+    let fitting = names.iter().take_while(fits).count();
+    let more = names.len() - fitting;
+    if more > 0 {
+        names.truncate(fitting);
+        names.push(format!("{more} more"));
+    }
+    names
 }
 
 fn in_range<T: Copy>(param: &str, value: Option<T>, range: &str, holds: impl Fn(T) -> bool) -> Result<(), WireError> {

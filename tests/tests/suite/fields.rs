@@ -406,3 +406,18 @@ async fn an_address_of_sockets_says_so() {
     let empty = get(app.address, "/v1/conversations?include=&include[]=").await;
     assert_eq!(empty.status, 200, "empty is absent: {}", empty.text());
 }
+
+#[tokio::test]
+async fn the_header_with_what_is_ignored_is_bounded() {
+    let app = spawn_app(&["engine.scripted.tokens=3"]);
+    let mut input = vec![json!({"type": "web_search_call", "id": "ws_1"}); 5000];
+    input.push(json!({"role": "user", "content": "x"}));
+    let odd = json!({"type": "acme:line\r\nbreak, and more"});
+    let answer = respond(&app, json!({"input": input, "tools": [odd]})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let header = answer.header("x-caudal-ignored").expect("names what was ignored");
+    assert!(header.len() < 1500 && header.starts_with("tools[0]: acme:linebreak and more, input[0]: "), "{header}");
+    let (_, last) = header.rsplit_once(", ").expect("many names");
+    let more: usize = last.strip_suffix(" more").and_then(|more| more.parse().ok()).expect("a count");
+    assert_eq!(header.split(", ").count() - 1 + more, 5001);
+}
