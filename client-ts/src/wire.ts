@@ -253,12 +253,12 @@ export type GrammarSyntax = "lark" | "regex";
 
 /** A tool that this server does not have. Left out of what the model is told. */
 export interface HostedTool {
-  type: "web_search" | "file_search" | "computer" | "code_interpreter" | "image_generation" | "mcp" | "local_shell" | "shell" | "custom" | "apply_patch" | "tool_search" | "programmatic_tool_calling" | "computer_use_preview" | "web_search_2025_08_26" | "web_search_preview" | string;
+  type: "web_search" | "file_search" | "computer" | "code_interpreter" | "image_generation" | "mcp" | "local_shell" | "shell" | "custom" | "apply_patch" | "tool_search" | "programmatic_tool_calling" | "computer_use_preview" | "web_search_2025_08_26" | "web_search_preview" | `${string}:${string}`;
 }
 
 /** An item of a tool that this server does not have. Ignored. */
 export interface HostedToolItem {
-  type: "web_search_call" | "file_search_call" | "computer_call" | "computer_call_output" | "code_interpreter_call" | "image_generation_call" | "local_shell_call" | "local_shell_call_output" | "shell_call" | "shell_call_output" | "apply_patch_call" | "apply_patch_call_output" | "mcp_list_tools" | "mcp_call" | "mcp_approval_request" | "mcp_approval_response" | "tool_search_call" | "tool_search_output" | "additional_tools" | "configuration_update" | "program" | "program_output" | "compaction_trigger" | "context_compaction" | string;
+  type: "web_search_call" | "file_search_call" | "computer_call" | "computer_call_output" | "code_interpreter_call" | "image_generation_call" | "local_shell_call" | "local_shell_call_output" | "shell_call" | "shell_call_output" | "apply_patch_call" | "apply_patch_call_output" | "mcp_list_tools" | "mcp_call" | "mcp_approval_request" | "mcp_approval_response" | "tool_search_call" | "tool_search_output" | "additional_tools" | "configuration_update" | "program" | "program_output" | "compaction_trigger" | "context_compaction" | `${string}:${string}`;
 }
 
 /** `max_output_tokens`, `cancelled` or `steered`. */
