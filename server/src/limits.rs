@@ -32,3 +32,6 @@ pub const LEASES_WITHOUT_MODEL: u32 = 3;
 
 /// JSON values in a message. A parsed value takes 72 bytes, however short its text is.
 pub const VALUES_OF_MESSAGE: usize = 100_000;
+
+/// Names of what was ignored of a request, which come back in a header: proxies take headers of 4 KiB in all.
+pub const IGNORED_NAMES_BYTES: usize = 1024;

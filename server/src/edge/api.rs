@@ -43,6 +43,10 @@ impl ResponseError for ApiError {
             WireError::UnsupportedEncoding => {
                 response.insert_header((header::ACCEPT_ENCODING, ENCODINGS));
             }
+            WireError::UpgradeRequired(_) => {
+                response.insert_header((header::UPGRADE, "websocket"));
+                response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
+            }
             _ => {}
         }
         let response = response.json(json!({"error": self.0.body()}));
@@ -177,6 +181,9 @@ async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Re
     while let Some(piece) = payload.next().await {
         let piece = piece.map_err(|error| match error {
             PayloadError::Overflow => too_large(),
+            PayloadError::Incomplete(_) => {
+                WireError::InvalidRequest { param: None, message: "The body ended before it was whole.".into() }
+            }
             _ => WireError::InvalidRequest { param: None, message: format!("The body cannot be read: {error}.") },
         })?;
         if body.len() + piece.len() > limit {

@@ -85,8 +85,10 @@ impl Draft {
         })?;
         let prompt = match prompt {
             Ok(prompt) if prompt.len() < context as usize => prompt,
-            Ok(prompt) => return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context }),
-            Err(tokens) => return Err(WireError::ContextLengthExceeded { prompt: tokens, context }),
+            Ok(prompt) => {
+                return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context, field: "input" });
+            }
+            Err(tokens) => return Err(WireError::ContextLengthExceeded { prompt: tokens, context, field: "input" }),
         };
         let mut max_output_tokens = self.header.max_output_tokens.min(context - prompt.len() as u32);
         if !create.generate {
@@ -124,7 +126,7 @@ impl Draft {
                 WireError::invalid(param, format!("The output cannot be held to '{param}': {reason}"))
             }
             EngineError::TooLong { tokens } => {
-                WireError::ContextLengthExceeded { prompt: tokens, context: self.model.context_length }
+                WireError::ContextLengthExceeded { prompt: tokens, context: self.model.context_length, field: "input" }
             }
             EngineError::Busy { retry_after_ms } => WireError::ServerOverloaded { retry_after_ms },
             EngineError::Load(reason) => {

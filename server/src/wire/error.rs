@@ -18,6 +18,9 @@ pub enum WireError {
     UnsupportedMediaType,
     #[error("The content encoding must be gzip, zstd or none.")]
     UnsupportedEncoding,
+    /// What is wrong with the handshake.
+    #[error("This address speaks WebSocket, version 13: {0}.")]
+    UpgradeRequired(String),
     /// `param` names the field.
     #[error("{message}")]
     InvalidRequest { param: Option<String>, message: String },
@@ -32,7 +35,7 @@ pub enum WireError {
     #[error(
         "This model's maximum context length is {context} tokens, prompt and output together, and the prompt is too long: it has {prompt} tokens. Shorten the input."
     )]
-    ContextLengthExceeded { prompt: usize, context: u32 },
+    ContextLengthExceeded { prompt: usize, context: u32, field: &'static str },
     #[error("The model '{}' does not exist. GET /v1/models lists those that do.", shorten(.0))]
     ModelNotFound(String),
     #[error("Response with id '{}' not found.", shorten(.0))]
@@ -113,6 +116,7 @@ impl WireError {
             Self::MessageTooLarge { .. } => ("message_too_large", 413),
             Self::BodyTimeout => ("request_timeout", 408),
             Self::UnsupportedMediaType | Self::UnsupportedEncoding => ("unsupported_media_type", 415),
+            Self::UpgradeRequired(_) => ("upgrade_required", 426),
             Self::InvalidRequest { .. } => ("invalid_request", 400),
             Self::PreviousResponseNotFound(_) => ("previous_response_not_found", 400),
             Self::InvalidStreamId => ("invalid_stream_id", 400),
@@ -165,13 +169,14 @@ impl WireError {
             Self::ReferenceNotFound { param, .. } => Some(param),
             Self::UnsupportedMediaType => Some("content-type"),
             Self::UnsupportedEncoding => Some("content-encoding"),
+            Self::UpgradeRequired(_) => Some("upgrade"),
             Self::InvalidStreamId => Some("stream_id"),
             Self::ModelNotFound(_) => Some("model"),
             Self::ConversationNotFound(_) | Self::ConversationBusy(_) | Self::NothingToResume(_) => {
                 Some("conversation")
             }
             Self::PromptNotFound(_) => Some("prompt"),
-            Self::ContextLengthExceeded { .. } => Some("input"),
+            Self::ContextLengthExceeded { field, .. } => Some(field),
             _ => None,
         }
     }

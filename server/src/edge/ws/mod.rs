@@ -59,5 +59,5 @@ fn selected(request: &HttpRequest) -> Option<String> {
 }
 
 fn refused(error: impl std::fmt::Display) -> WireError {
-    WireError::invalid("upgrade", format!("This address speaks WebSocket: {error}."))
+    WireError::UpgradeRequired(error.to_string())
 }
