@@ -158,6 +158,22 @@ impl WireError {
         }
     }
 
+    /// The limit that a request exceeds, by the setting or the constant that owns the limit; `None` for other errors.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::MessageTooLarge { .. } => Some("max_message_bytes"),
+            Self::StreamLimit(_) => Some("connection"),
+            Self::ContextLengthExceeded { .. } => Some("context_length"),
+            Self::ServerOverloaded { .. } => Some("queue"),
+            Self::RateLimitExceeded { .. } => Some("queue_per_tenant"),
+            Self::TooMuchHeld { .. } => Some("held_bytes"),
+            Self::TooManyFollows { .. } => Some("follows"),
+            Self::RequestRateExceeded { .. } => Some("requests_per_minute"),
+            Self::TokenRateExceeded { .. } => Some("tokens_per_minute"),
+            _ => None,
+        }
+    }
+
     fn param(&self) -> Option<&str> {
         match self {
             Self::InvalidRequest { param, .. } => param.as_deref(),

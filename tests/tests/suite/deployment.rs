@@ -1,0 +1,29 @@
+//! The files of a deployment, held to what SECURITY.md and docs/operations.md promise of them.
+
+use std::{fs, process::Command};
+
+use caudal_tests::stack::config_dir;
+
+#[test]
+fn the_compose_files_confine_what_they_start() {
+    let checked =
+        Command::new("python3").arg(config_dir().join("../tests/compose.py")).output().expect("python3 starts");
+    let said = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{said}");
+}
+
+/// nginx's own check runs in every test that starts the stack; this is what a check of the syntax does not see.
+#[test]
+fn the_load_balancer_bounds_connections_and_keeps_replicas_alive() {
+    let site = fs::read_to_string(config_dir().join("nginx/caudal.conf.template")).expect("the site");
+    let lines: Vec<&str> = site.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
+    let has = |directive: &str| lines.iter().any(|line| line.starts_with(directive));
+    assert!(has("limit_conn_zone $binary_remote_addr") && has("limit_conn caudal_addresses"), "connections by address");
+    assert!(has("client_header_timeout") && has("client_body_timeout") && has("client_max_body_size"));
+    let next = lines.iter().find(|line| line.starts_with("proxy_next_upstream ")).expect("what is passed over");
+    assert!(!next.contains("http_503") && !next.contains("non_idempotent"), "a 503 marks no replica as dead: {next}");
+    let servers: Vec<&&str> = lines.iter().filter(|line| line.starts_with("server ${REPLICA_")).collect();
+    assert_eq!(servers.len(), 3);
+    assert!(servers.iter().all(|server| server.contains("${RESOLVE}")), "names are resolved anew");
+    assert!(has("${RESOLVER}") && has("proxy_set_header X-Forwarded-For $remote_addr"));
+}
