@@ -66,16 +66,19 @@ fn the_dashboard_has_a_row_for_each_question() {
 }
 
 #[test]
-fn promtool_accepts_the_configuration_and_the_alerts() {
+fn promtool_accepts_the_configuration_and_every_alert_fires() {
     let dir = config_dir().join("prometheus");
-    // The key's file is where containers have it.
-    for arguments in [["check", "config", "--syntax-only"], ["check", "rules", "--lint=all"]] {
-        let file = if arguments[1] == "config" { "prometheus.yml" } else { "alerts.yml" };
-        let checked = Command::new("promtool").args(arguments).arg(dir.join(file)).output();
+    let checks = [
+        // The key's file is where containers have it.
+        (&["check", "config", "--syntax-only"][..], dir.join("prometheus.yml")),
+        (&["check", "rules", "--lint=all"], dir.join("alerts.yml")),
+        (&["test", "rules"], dir.join("../../tests/alerts.yml")),
+    ];
+    for (arguments, file) in checks {
+        let checked = Command::new("promtool").args(arguments).arg(file).output();
         let checked = checked.expect("promtool starts; on Debian: apt-get install prometheus");
         let said = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
         assert!(checked.status.success(), "{said}");
-        assert!(arguments[1] == "config" || said.contains("5 rules found"), "{said}");
     }
 }
 
