@@ -132,7 +132,7 @@ impl Default for Metrics {
         Self {
             responses: registered(r, "responses", "Responses that ended here, by how"),
             refused: registered(r, "refused", "Requests for a response that were refused, by error code"),
-            limited: registered(r, "limit_refusals", "Requests that were refused, by the limit that they exceed"),
+            limited: registered(r, "limited", "Requests that were refused because a limit was reached, by limit"),
             denied: registered(r, "auth_failures", "Requests that were let in nowhere, by reason"),
             prompt_tokens: registered(r, "prompt_tokens", "Tokens of the prompts of responses that ended here"),
             cached_tokens: registered(r, "prompt_tokens_cached", "Those whose keys and values were there already"),

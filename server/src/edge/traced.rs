@@ -1,13 +1,11 @@
 //! The span of a request over HTTP or of a message on a socket, below the `traceparent` that its client sent.
 
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-};
+use std::future::{Ready, ready};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::HeaderMap};
 use opentelemetry::{Context, KeyValue, propagation::Extractor};
 
+use super::{api::ApiError, auth::Tenant};
 use crate::{
     store::{Origin, Transport},
     telemetry::trace::{self, Span},
@@ -33,10 +31,14 @@ impl Traced {
 }
 
 impl FromRequest for Traced {
-    type Error = Infallible;
-    type Future = Ready<Result<Self, Infallible>>;
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        // Who is not let in fills no trace.
+        if let Err(error) = Tenant::of(request) {
+            return ready(Err(ApiError(error)));
+        }
         let (method, route) = (request.method().to_string(), request.match_pattern().unwrap_or_default());
         let name = format!("{method} {route}");
         let attributes = vec![

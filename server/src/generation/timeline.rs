@@ -124,7 +124,7 @@ impl Timeline {
             response = header.id,
             tenant = header.tenant,
             model = header.model,
-            replica = &*self.replica,
+            replica = (!self.replica.is_empty()).then_some(&*self.replica),
             transport = header.origin.transport.name(),
             conversation = header.create.conversation,
             trace_id = self.span.trace_id(),

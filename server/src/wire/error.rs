@@ -158,18 +158,18 @@ impl WireError {
         }
     }
 
-    /// The limit that a request exceeds, by the setting or the constant that owns the limit; `None` for other errors.
+    /// The limit that was reached, as the metric's label; `None` for other errors.
     pub fn limit(&self) -> Option<&'static str> {
         match self {
-            Self::MessageTooLarge { .. } => Some("max_message_bytes"),
+            Self::MessageTooLarge { .. } => Some("message_bytes"),
             Self::StreamLimit(_) => Some("connection"),
             Self::ContextLengthExceeded { .. } => Some("context_length"),
             Self::ServerOverloaded { .. } => Some("queue"),
-            Self::RateLimitExceeded { .. } => Some("queue_per_tenant"),
-            Self::TooMuchHeld { .. } => Some("held_bytes"),
-            Self::TooManyFollows { .. } => Some("follows"),
-            Self::RequestRateExceeded { .. } => Some("requests_per_minute"),
-            Self::TokenRateExceeded { .. } => Some("tokens_per_minute"),
+            Self::RateLimitExceeded { .. } => Some("tenant_queue"),
+            Self::TooMuchHeld { .. } => Some("tenant_bytes_in_flight"),
+            Self::TooManyFollows { .. } => Some("tenant_streams"),
+            Self::RequestRateExceeded { .. } => Some("tenant_requests"),
+            Self::TokenRateExceeded { .. } => Some("tenant_tokens"),
             _ => None,
         }
     }

@@ -177,8 +177,8 @@ async fn refusals_are_counted_by_the_limit_that_is_exceeded() {
         assert_eq!(http::post(app.address, "/v1/responses", &json!({"input": "x"})).await.status, status);
     }
     let expected = [
-        ("caudal_limit_refusals_total{limit=\"max_message_bytes\"}", 1.0),
-        ("caudal_limit_refusals_total{limit=\"requests_per_minute\"}", 1.0),
+        ("caudal_limited_total{limit=\"message_bytes\"}", 1.0),
+        ("caudal_limited_total{limit=\"tenant_requests\"}", 1.0),
         ("caudal_refused_total{code=\"rate_limit_exceeded\"}", 1.0),
     ];
     assert_samples(&app, &expected).await;

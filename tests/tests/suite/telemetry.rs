@@ -155,6 +155,19 @@ async fn what_its_client_does_not_sample_is_not_exported() {
 }
 
 #[tokio::test]
+async fn who_is_not_let_in_fills_no_trace() {
+    let collector = Collector::spawn();
+    let key = "a-key-that-is-long-enough-for-this";
+    let app = traced(&collector, &["auth.mode=keys", &format!("auth.keys=[{{key=\"{key}\", tenant=\"t\"}}]")]);
+    assert_eq!(http::post(app.address, "/v1/responses", &request()).await.status, 401);
+    let call = http::call(app.address, "POST", "/v1/responses").json(&request());
+    assert_eq!(call.header("authorization", &format!("Bearer {key}")).send().await.status, 200);
+    let [_, _] = spans(&collector, ["POST /v1/responses", "chat scripted"]).await;
+    assert_eq!(collector.spans().iter().filter(|span| span.name == "POST /v1/responses").count(), 1);
+    assert!(!collector.text().contains(key), "no key is exported");
+}
+
+#[tokio::test]
 async fn a_collector_that_never_answers_holds_nothing_up() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let otlp = format!("telemetry.otlp=http://{}", silent.local_addr().expect("its address"));
