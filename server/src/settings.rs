@@ -48,6 +48,7 @@ pub struct Settings {
     pub store: Store,
     pub cluster: Cluster,
     pub log: Log,
+    pub telemetry: Telemetry,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -243,6 +244,13 @@ pub enum LogFormat {
     Json,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// The collector's base URL; empty: none.
+    pub otlp: String,
+}
+
 /// What is wrong with the settings, naming the key and where it was set.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -328,6 +336,10 @@ impl Settings {
         }
         if let Some((name, most)) = self.limits.wrong() {
             return wrong(&format!("limits.{name}: a limit must be from 1 to {most}, or 0 for none"));
+        }
+        let otlp = &self.telemetry.otlp;
+        if !otlp.is_empty() && !["http://", "https://"].iter().any(|scheme| otlp.starts_with(scheme)) {
+            return wrong("telemetry.otlp: expected a URL such as http://127.0.0.1:4318");
         }
         if self.engine.scripted.text.trim().is_empty() {
             return wrong("engine.scripted.text must not be empty");

@@ -91,6 +91,7 @@ async fn created(store: &dyn Store, id: &str) -> Lease {
         holding: Default::default(),
         sharing: None,
         on_disconnect: Default::default(),
+        origin: Default::default(),
     };
     match store.create(header).await.expect("create") {
         Created::New(lease) => lease,

@@ -148,7 +148,8 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
     let encoding = encoding(request);
     let collected = collect(request.clone(), payload.take(), limit);
     let request = request.clone();
-    async move {
+    let edge = request.app_data::<web::Data<Edge>>().cloned();
+    let body = async move {
         let encoding = encoding?;
         let too_large = || WireError::MessageTooLarge { limit };
         let collected = timeout(Duration::from_millis(deadline), collected).await;
@@ -166,8 +167,14 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
         }
         keep(&request, hold(&request, decoded.len())?);
         Ok(decoded.into())
-    }
-    .boxed_local()
+    };
+    let count = move |error: &WireError| {
+        // What exceeds other limits has been counted by who counts it.
+        if let (Some(edge), WireError::MessageTooLarge { .. } | WireError::BodyTimeout) = (&edge, error) {
+            edge.generations.metrics.refused(error);
+        }
+    };
+    body.map(|body: Result<_, WireError>| body.inspect_err(count)).boxed_local()
 }
 
 /// Reads a body piece by piece; each is counted when it arrives.

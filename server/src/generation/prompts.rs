@@ -112,6 +112,7 @@ impl Generations {
             holding: Default::default(),
             sharing: None,
             on_disconnect: Default::default(),
+            origin: Default::default(),
         };
         let rendered = self.runtime.spawn_blocking(move || {
             let prompt = prompt(&header.dialect, &header.create, header.create.input.iter());
@@ -212,6 +213,10 @@ mod tests {
 
         fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>> {
             self.one.reload(model)
+        }
+
+        fn kv_blocks(&self, _: &str) -> Option<crate::engine::KvBlocks> {
+            None
         }
 
         fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {

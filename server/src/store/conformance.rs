@@ -73,6 +73,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         left_out: LeftOut::default(),
         holding: Default::default(),
         sharing: None,
+        origin: Default::default(),
         on_disconnect: Default::default(),
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod conformance;
 pub mod conversations;
 pub mod fleet;
 pub mod memory;
+mod observed;
 pub mod page;
 pub mod prompts;
 pub mod rates;
@@ -30,6 +31,7 @@ use crate::{
     wire::{request::Create, response::Usage},
 };
 
+pub use observed::ObservedStore;
 pub use retention::Retention;
 pub use shared::{SharedLogs, Sharing};
 
@@ -67,6 +69,35 @@ pub struct Header {
     /// What happens to the generation when nobody follows it any more.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// How a response was asked for. For operators: no event depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    pub transport: Transport,
+    /// The span of the request, as W3C Trace Context has it. Whoever takes the response over goes on with its trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    #[default]
+    Http,
+    Websocket,
+}
+
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Websocket => "websocket",
+        }
+    }
 }
 
 /// What happens to a generation when its last follower has left.

@@ -162,6 +162,22 @@ impl WireError {
         }
     }
 
+    /// The limit that was reached, as the metric's label; `None` for other errors.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::MessageTooLarge { .. } => Some("message_bytes"),
+            Self::StreamLimit(_) => Some("connection"),
+            Self::ContextLengthExceeded { .. } => Some("context_length"),
+            Self::ServerOverloaded { .. } => Some("queue"),
+            Self::RateLimitExceeded { .. } => Some("tenant_queue"),
+            Self::TooMuchHeld { .. } => Some("tenant_bytes_in_flight"),
+            Self::TooManyFollows { .. } => Some("tenant_streams"),
+            Self::RequestRateExceeded { .. } => Some("tenant_requests"),
+            Self::TokenRateExceeded { .. } => Some("tenant_tokens"),
+            _ => None,
+        }
+    }
+
     fn param(&self) -> Option<&str> {
         match self {
             Self::InvalidRequest { param, .. } => param.as_deref(),

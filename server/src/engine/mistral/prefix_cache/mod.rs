@@ -18,6 +18,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use self::lru::Lru;
+use crate::engine::KvBlocks;
 
 /// Tokens of a block.
 pub const BLOCK: usize = 16;
@@ -128,6 +129,11 @@ impl Blocks {
     /// Blocks that a sequence could have, free ones and those that would be evicted for it.
     pub fn available(&self) -> usize {
         self.free.len() + self.unused.len()
+    }
+
+    pub fn counted(&self) -> KvBlocks {
+        let total = self.blocks.len();
+        KvBlocks { total, used: total - self.available(), cached: self.unused.len() }
     }
 
     /// Finds the beginning of `tokens` that is cached, and takes blocks for all of them. None, and nothing is taken, if there
