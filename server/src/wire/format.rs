@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Of a schema or a grammar.
-const MAX_FORMAT_BYTES: usize = 64 * 1024;
+const MAX_FORMAT_BYTES: usize = 256 * 1024;
 
 /// `text` of a request and a response.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -134,7 +134,7 @@ mod tests {
             (json!({"type": "json_schema", "name": "n", "schema": []}), "text.format.schema"),
             (json!({"type": "json_schema", "name": "a b", "schema": {}}), "text.format.name"),
             (json!({"type": "grammar", "syntax": "bnf", "definition": "x"}), "text.format.syntax"),
-            (json!({"type": "grammar", "syntax": "regex", "definition": "x".repeat(70_000)}), "text.format"),
+            (json!({"type": "grammar", "syntax": "regex", "definition": "x".repeat(270_000)}), "text.format"),
         ] {
             match parse_format(format.clone()) {
                 Err(WireError::InvalidRequest { param: Some(found), .. }) => assert_eq!(found, param, "{format}"),

@@ -13,7 +13,7 @@ use super::{
 /// OpenAI's bound.
 const MAX_TOOLS: usize = 128;
 /// Of one tool's description and parameters, as JSON.
-const MAX_TOOL_BYTES: usize = 64 * 1024;
+const MAX_TOOL_BYTES: usize = 256 * 1024;
 
 /// A function that the client offers. Echoed with every field, those without a value as null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -402,7 +402,7 @@ mod tests {
             (vec![json!({"type": "function", "name": "f", "colour": 1})], "tools[0].colour"),
             (vec![json!({"type": "function", "name": "f", "parameters": []})], "tools[0].parameters"),
             (vec![json!({"type": "function", "name": "f", "parameters": {"type": "string"}})], "tools[0].parameters"),
-            (vec![json!({"type": "function", "name": "f", "description": "x".repeat(70_000)})], "tools[0].parameters"),
+            (vec![json!({"type": "function", "name": "f", "description": "x".repeat(270_000)})], "tools[0].parameters"),
             ((0..129).map(|n| function(&format!("f{n}"))).collect(), "tools"),
         ] {
             assert_eq!(param(parse_tools(tools)), expected);
