@@ -1,3 +1,4 @@
+import type { ForkParams } from "./branches.ts";
 import { DetachedError, NotFoundError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
 import type { ResponseHandle } from "./handle.ts";
@@ -5,10 +6,20 @@ import type { Http } from "./http.ts";
 import type { InputItem } from "./items.ts";
 import type { Link } from "./link.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
-import type { Responses } from "./responses.ts";
+import type { FollowOptions, Responses } from "./responses.ts";
+import type { ResponseCreateParams } from "./types.ts";
 import type { Conversation, ConversationCreateParams, ConversationItem, StoredMessage } from "./wire.ts";
 
-export type { Conversation, ConversationCreateParams, ConversationItem, StoredMessage };
+/** A request in a conversation that a method names. */
+export type TurnParams = Omit<ResponseCreateParams, "conversation" | "previous_response_id">;
+
+export interface Edited {
+  /** The fork. */
+  conversation: Conversation;
+  response: ResponseHandle;
+}
+
+export type { Conversation, ConversationCreateParams, ConversationItem, ForkParams, StoredMessage };
 
 /** Conversations that the server keeps: every request with `conversation` goes on from its items and adds both sides. */
 export class Conversations {
@@ -68,6 +79,26 @@ export class Conversations {
       stop();
       options.signal?.removeEventListener("abort", leave);
     }
+  }
+
+  /**
+   * Asks for the last answer again: deletes the items after the last message of a user, and goes on from there. `params` are
+   * the settings of the new response. Fork the conversation before to keep the old answer.
+   */
+  async regenerate(id: string, params: TurnParams = {}, options: FollowOptions = {}): Promise<ResponseHandle> {
+    await (await import("./branches.ts")).takeBack(this, id);
+    return this.#responses.create({ ...params, conversation: id }, options);
+  }
+
+  /** Copies a conversation: whole, or up to an item that is left out. */
+  async fork(id: string, params: ForkParams = {}): Promise<Conversation> {
+    return (await import("./branches.ts")).fork(this, id, params);
+  }
+
+  /** Forks a conversation before an item and asks there with the new input. The old conversation stays as it is. */
+  async edit(id: string, item: string, params: TurnParams, options: FollowOptions = {}): Promise<Edited> {
+    const conversation = await this.fork(id, { before: item });
+    return { conversation, response: this.#responses.create({ ...params, conversation: conversation.id }, options) };
   }
 
   create(params: ConversationCreateParams = {}): Promise<Conversation> {

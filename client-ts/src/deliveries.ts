@@ -1,0 +1,412 @@
+/**
+ * How runs reach the server: which connection carries which run in which lane, and which runs wait. While a server drains,
+ * two connections may carry the same run. Never opens a connection.
+ */
+
+import { backoffDelay, type ReconnectOptions } from "./backoff.ts";
+import type { Connection, Ending } from "./connection.ts";
+import { encode, isLongerThan, type Message } from "./encode.ts";
+import { type ApiError, apiError, ConnectionError, numberOr } from "./errors.ts";
+import { isTerminalType } from "./events.ts";
+import type { Run } from "./run.ts";
+import { Steers } from "./steers.ts";
+import { tell } from "./tell.ts";
+
+export interface DeliveryOptions {
+  reconnect: Required<ReconnectOptions>;
+  maxRetries: number;
+  /** Runs that may wait for a connection. */
+  maxWaiting: number;
+}
+
+/** What it takes to get one run to the server, and how far that has come. */
+export class Delivery {
+  readonly run: Run;
+  readonly steers: Steers = new Steers();
+  cancelRequested = false;
+  /** The create may have reached the server. */
+  sent = false;
+  /** Since when it has waited for a connection. */
+  waitingSince: number = Date.now();
+  /** Answers that said "try again" in a row, and when to do so. */
+  refusals = 0;
+  notBefore = 0;
+  /** No other connection can have the run while the one that carries it lasts. */
+  stays = false;
+  /** An error that names no lane may have been about it: nothing else is sent while it is unanswered. */
+  suspect = false;
+
+  constructor(run: Run) {
+    this.run = run;
+  }
+}
+
+/** A run on a connection. */
+interface Lane {
+  readonly connection: Connection;
+  readonly streamId: string;
+  readonly delivery: Delivery;
+  /** The number of the next event that this lane brings. */
+  next: number;
+  answered: boolean;
+  readonly deadline: ReturnType<typeof setTimeout> | undefined;
+}
+
+/** The longest time that a timer can be set to. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+export class Deliveries {
+  readonly #options: DeliveryOptions;
+  readonly #lanes = new Map<Connection, Map<string, Lane>>();
+  /** Called when a lane has become free or a delivery waits. */
+  readonly #changed: () => void;
+  #waiting: Delivery[] = [];
+
+  constructor(options: DeliveryOptions, changed: () => void) {
+    this.#options = options;
+    this.#changed = changed;
+  }
+
+  open(connection: Connection): void {
+    this.#lanes.set(connection, new Map());
+  }
+
+  connections(): readonly Connection[] {
+    return [...this.#lanes.keys()];
+  }
+
+  /** False when too many wait already. */
+  add(run: Run): boolean {
+    this.#prune();
+    if (this.#waiting.length >= this.#options.maxWaiting) return false;
+    this.#waiting.push(new Delivery(run));
+    return true;
+  }
+
+  /** Deliveries that no connection carries. */
+  waiting(): readonly Delivery[] {
+    this.#prune();
+    return this.#waiting;
+  }
+
+  /** Whether something waits for `current`, or would move to it. */
+  needs(current: Connection | undefined): boolean {
+    return this.waiting().length > 0 || this.#toMove(current) !== undefined;
+  }
+
+  /** How many runs follow this response. */
+  runsOf(responseId: string): number {
+    const runs = new Set([...this.#all().map((lane) => lane.delivery.run), ...this.#waiting.map(({ run }) => run)]);
+    return [...runs].filter((run) => run.responseId === responseId && !run.ended).length;
+  }
+
+  /** Whether a connection carries a run that has not ended. */
+  carries(connection: Connection): boolean {
+    return connection.ready && this.#of(connection).some((lane) => !lane.delivery.run.ended);
+  }
+
+  /** Gives the connection all it can carry. Returns when the first of those that wait is due, if one does. */
+  assign(current: Connection): number | undefined {
+    for (;;) {
+      const unanswered = this.#unanswered(current);
+      const streamId = unanswered.some((lane) => lane.delivery.suspect) ? undefined : this.#vacant(current);
+      const delivery = streamId && (this.#takeWaiting(unanswered.length > 0) ?? this.#toMove(current));
+      if (!delivery) break;
+      this.#send(current, streamId, delivery);
+    }
+    return this.#waiting.length === 0 ? undefined : Math.min(...this.#waiting.map(({ notBefore }) => notBefore));
+  }
+
+  /** "unsent" when the server cannot know of the run: then it just leaves the queue. */
+  cancel(run: Run): "sent" | "unsent" {
+    const waiting = this.#waiting.find((delivery) => delivery.run === run);
+    const lanes = this.#all().filter((lane) => lane.delivery.run === run);
+    const delivery = waiting ?? lanes[0]?.delivery;
+    if (!delivery || (!delivery.sent && run.responseId === undefined)) return "unsent";
+    delivery.cancelRequested = true;
+    for (const lane of lanes) this.#sendCancel(lane);
+    return "sent";
+  }
+
+  /** The lane in which input can be given to a running response. */
+  steers(run: Run, current: Connection | undefined): { steers: Steers; streamId: string } | undefined {
+    const lane = this.#all().find((lane) => lane.connection === current && lane.delivery.run === run && lane.answered);
+    return lane && { steers: lane.delivery.steers, streamId: lane.streamId };
+  }
+
+  /** Takes a message that names a lane. `isCurrent` is false on a connection that drains. */
+  receive(connection: Connection, message: Message, isCurrent: boolean): void {
+    const lane = this.#lane(connection, message["stream_id"]);
+    if (!lane) return;
+    const { type } = message;
+    if (type === "error") return this.#refused(lane, message, isCurrent);
+    const { delivery } = lane;
+    const { run } = delivery;
+    if (typeof type !== "string") return;
+    if (type.startsWith("response.steer.")) return this.#steered(lane, message);
+    lane.answered = true;
+    clearTimeout(lane.deadline);
+    delivery.suspect = false;
+    if (isCurrent) this.#takenOver(lane);
+    const knew = run.responseId !== undefined;
+    if (type === "caudal:response.queued") tell(run.news.onQueued, queuePosition(message));
+    if (type === "caudal:response.recovering") tell(run.news.onRecovering, undefined);
+    if (type === "caudal:response.resumed" && run.resumed(message) === "again") this.#open(lane);
+    if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
+    if (run.ended && isTerminalType(type)) return this.#finished(lane);
+    if (knew || run.responseId === undefined) return;
+    delivery.steers.commit(run);
+    if (delivery.cancelRequested) this.#sendCancel(lane);
+    // A draining server has named the response, so another server can have it.
+    if (!isCurrent) this.#changed();
+  }
+
+  /** An error without a lane: about the connection, unless a request waits for an answer. True when a request took it. */
+  receiveError(connection: Connection, message: Message, isCurrent: boolean): boolean {
+    const unanswered = this.#unanswered(connection);
+    const [first, ...others] = unanswered;
+    if (!first) return false;
+    if (others.length === 0) this.#refused(first, message, isCurrent);
+    else {
+      for (const lane of unanswered) lane.delivery.suspect = true;
+      connection.abandon("an error names no lane");
+    }
+    return true;
+  }
+
+  /** The connection drains: what it was given a moment ago, and an older connection still carries, leaves it. */
+  draining(connection: Connection): void {
+    for (const lane of this.#of(connection)) {
+      if (this.#lanesOf(lane.delivery).length > 1) this.#free(lane, false);
+    }
+    this.#closeIfIdle(connection);
+  }
+
+  /** The connection is gone. Returns whether anything waits for another because of that. */
+  lost(connection: Connection, ending: Ending): boolean {
+    const lanes = this.#of(connection);
+    this.#lanes.delete(connection);
+    for (const lane of lanes) {
+      const { delivery } = lane;
+      clearTimeout(lane.deadline);
+      delivery.stays = false;
+      delivery.steers.lost();
+      if (ending.verdict === "too_large" && delivery.run.responseId === undefined) delivery.run.fail(tooLarge());
+      else if (!delivery.run.canReopen) delivery.run.fail(new ConnectionError("The connection was lost."));
+    }
+    const lost = lanes
+      .map(({ delivery }) => delivery)
+      .filter((delivery) => !delivery.run.ended && this.#lanesOf(delivery).length === 0);
+    this.#waiting = [...lost, ...this.#waiting];
+    // Time spent waiting for a lane is no time without a connection.
+    for (const delivery of ending.wasReady ? this.#waiting : lost) delivery.waitingSince = Date.now();
+    return lost.length > 0;
+  }
+
+  /** Ends those that have waited for a connection for too long. */
+  giveUp(): void {
+    for (const { run, waitingSince } of this.#waiting) {
+      if (Date.now() - waitingSince < this.#options.reconnect.giveUpAfterMs) continue;
+      run.fail(new ConnectionError("The network connection to the server was lost and could not be had again."));
+    }
+  }
+
+  failWaiting(error: Error): void {
+    for (const { run } of this.#waiting.splice(0)) run.fail(error);
+  }
+
+  /** Ends everything that a connection carries. */
+  failCarried(connection: Connection, error: Error): void {
+    for (const lane of this.#of(connection)) {
+      clearTimeout(lane.deadline);
+      lane.delivery.steers.lost();
+      lane.delivery.run.fail(error);
+    }
+    this.#lanes.delete(connection);
+  }
+
+  #send(connection: Connection, streamId: string, delivery: Delivery): void {
+    const { giveUpAfterMs } = this.#options.reconnect;
+    const deadline =
+      giveUpAfterMs < LONGEST_TIMER_MS
+        ? setTimeout(() => {
+            delivery.run.fail(new ConnectionError("The server has not answered the request."));
+            this.#free(lane);
+            this.#changed();
+          }, giveUpAfterMs)
+        : undefined;
+    const lane: Lane = { connection, streamId, delivery, next: 0, answered: false, deadline };
+    this.#lanes.get(connection)?.set(streamId, lane);
+    if (!this.#open(lane)) return;
+    if (delivery.cancelRequested) this.#sendCancel(lane);
+  }
+
+  /** Requests the run from its first missing event. */
+  #open(lane: Lane): boolean {
+    const { connection, delivery, streamId } = lane;
+    const text = delivery.run.opening(streamId);
+    if (isLongerThan(text, connection.limits.messageBytes)) {
+      delivery.run.fail(tooLarge());
+      this.#free(lane);
+      return false;
+    }
+    delivery.sent = true;
+    lane.next = delivery.run.next;
+    connection.send(text);
+    return true;
+  }
+
+  /** Takes an event of the response. False when the connection was given up because events are missing before it. */
+  #event(lane: Lane, message: Message): boolean {
+    const { sequence_number: number, response_id } = message;
+    const { run } = lane.delivery;
+    if (typeof number !== "number" || typeof response_id !== "string" || number < lane.next) return true;
+    if (run.responseId !== undefined && run.responseId !== response_id) return true;
+    if (number > lane.next) {
+      run.interrupted();
+      lane.connection.abandon("an event is missing");
+      return false;
+    }
+    lane.next++;
+    lane.delivery.refusals = 0;
+    run.receive(message);
+    if (run.ended && !isTerminalType(message["type"])) {
+      // The run failed on it: the lane goes on without a reader until the response ends.
+      this.#changed();
+    }
+    return true;
+  }
+
+  #finished(lane: Lane): void {
+    const successor = lane.delivery.steers.successor();
+    this.#free(lane);
+    if (!successor) return this.#changed();
+    const delivery = new Delivery(successor);
+    delivery.sent = true;
+    delivery.steers.follow(lane.delivery.steers);
+    this.#lanes.get(lane.connection)?.set(lane.streamId, { ...lane, delivery, next: 0, answered: false });
+  }
+
+  #steered(lane: Lane, message: Message): void {
+    const { run, steers } = lane.delivery;
+    steers.receive(message);
+    if (run.canReopen || !steers.settled) return;
+    // The successor that was waited for will not come.
+    this.#free(lane);
+    this.#changed();
+  }
+
+  /** The current connection has the run, so a draining connection need not carry it any more. */
+  #takenOver({ connection, delivery }: Lane): void {
+    for (const other of this.#lanesOf(delivery)) if (other.connection !== connection) this.#free(other);
+  }
+
+  /**
+   * A request that is refused for now is sent again: at once when only this server refuses because it is leaving, later when
+   * the server says when. A request that names a response is sent again for as long as there is hope; a run that another
+   * connection still carries loses nothing.
+   */
+  #refused(lane: Lane, message: Message, isCurrent: boolean): void {
+    const { delivery } = lane;
+    const { run } = delivery;
+    const error = apiError(numberOr(message["status"], 500), message["error"], message["retry_after_ms"]);
+    const { reconnect, maxRetries } = this.#options;
+    const passing = error.status === 429 || error.status === 503;
+    // A time to come back that is further away than a connection is waited for is the caller's to decide on.
+    const waited = Date.now() + (error.retryAfterMs ?? 0) - delivery.waitingSince;
+    const inTime = passing && waited < reconnect.giveUpAfterMs && run.canReopen;
+    const invited = error.retryAfterMs !== undefined && delivery.refusals < maxRetries;
+    // The server has nothing of a create that it refuses.
+    delivery.sent = false;
+    this.#free(lane, false);
+    if (this.#lanesOf(delivery).length > 0) delivery.stays = true;
+    else if (inTime && !isCurrent) this.#waiting.push(delivery);
+    else if (inTime && (run.responseId !== undefined || invited)) this.#askAgain(delivery, error);
+    else run.fail(error);
+    this.#closeIfIdle(lane.connection);
+    this.#changed();
+  }
+
+  #askAgain(delivery: Delivery, error: ApiError): void {
+    const jitter = backoffDelay(delivery.refusals++, this.#options.reconnect);
+    delivery.notBefore = Date.now() + (error.retryAfterMs ?? 0) + jitter;
+    this.#waiting.push(delivery);
+    tell(delivery.run.news.onRetry, { error, attempt: delivery.refusals, retryAt: delivery.notBefore });
+  }
+
+  #sendCancel({ connection, delivery: { run } }: Lane): void {
+    if (run.responseId === undefined || run.ended) return;
+    connection.send(encode({ type: "caudal:response.cancel", response_id: run.responseId }));
+  }
+
+  #takeWaiting(isBusy: boolean): Delivery | undefined {
+    this.#prune();
+    const now = Date.now();
+    const next = this.#waiting.findIndex(({ notBefore, suspect }) => notBefore <= now && !(suspect && isBusy));
+    return this.#waiting.splice(next, next < 0 ? 0 : 1)[0];
+  }
+
+  /** A run that only a draining connection carries and that another server can go on with. */
+  #toMove(current: Connection | undefined): Delivery | undefined {
+    return this.#all().find(({ connection, delivery }) => {
+      const { run, stays } = delivery;
+      const isOpen = connection !== current && run.responseId !== undefined && !run.ended && !stays;
+      return isOpen && !this.#lanesOf(delivery).some((lane) => lane.connection === current);
+    })?.delivery;
+  }
+
+  #vacant(connection: Connection): string | undefined {
+    const busy = this.#lanes.get(connection);
+    for (let lane = 0; busy && lane < connection.limits.lanes; lane++) {
+      if (!busy.has(`lane-${lane}`)) return `lane-${lane}`;
+    }
+    return undefined;
+  }
+
+  #free(lane: Lane, closes = true): void {
+    clearTimeout(lane.deadline);
+    const lanes = this.#lanes.get(lane.connection);
+    if (lanes?.get(lane.streamId) === lane) lanes.delete(lane.streamId);
+    if (closes) this.#closeIfIdle(lane.connection);
+  }
+
+  #closeIfIdle(connection: Connection): void {
+    if (connection.leaving && this.#of(connection).length === 0) connection.close();
+  }
+
+  #lane(connection: Connection, streamId: unknown): Lane | undefined {
+    return typeof streamId === "string" ? this.#lanes.get(connection)?.get(streamId) : undefined;
+  }
+
+  #unanswered(connection: Connection): Lane[] {
+    return this.#of(connection).filter((lane) => !lane.answered);
+  }
+
+  #lanesOf(delivery: Delivery): Lane[] {
+    return this.#all().filter((lane) => lane.delivery === delivery);
+  }
+
+  #of(connection: Connection): Lane[] {
+    return [...(this.#lanes.get(connection)?.values() ?? [])];
+  }
+
+  #all(): Lane[] {
+    return this.connections().flatMap((connection) => this.#of(connection));
+  }
+
+  #prune(): void {
+    this.#waiting = this.#waiting.filter(({ run }) => !run.ended);
+  }
+}
+
+function tooLarge(): ApiError {
+  return apiError(413, { code: "request_too_large", message: "The request is larger than the server takes." });
+}
+
+function queuePosition(message: Message): { position: number; estimatedWaitMs: number | undefined } {
+  const wait = message["estimated_wait_ms"];
+  return {
+    position: numberOr(message["position"], 0),
+    estimatedWaitMs: typeof wait === "number" ? wait : undefined,
+  };
+}

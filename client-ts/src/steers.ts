@@ -1,0 +1,63 @@
+/** Input that is given to a running response, and the response that takes over from it. */
+
+import type { Message } from "./encode.ts";
+import { isRecord, SteerError } from "./errors.ts";
+import { Run } from "./run.ts";
+import type { RequiredInput } from "./wire.ts";
+
+/** What became of the input of `steer`. */
+export type SteerOutcome =
+  /** The input is part of this response. */
+  | { status: "committed"; run: Run }
+  /** The input stays queued until the outputs of these calls are sent with a request that continues the response. */
+  | { status: "pending"; requiredInput: readonly RequiredInput[] };
+
+interface Steer {
+  resolve(outcome: SteerOutcome): void;
+  reject(error: Error): void;
+}
+
+/** The inputs to one response that have no outcome yet, in the order in which they were sent. */
+export class Steers {
+  #open: Steer[] = [];
+
+  get settled(): boolean {
+    return this.#open.length === 0;
+  }
+
+  wait(): Promise<SteerOutcome> {
+    return new Promise((resolve, reject) => this.#open.push({ resolve, reject }));
+  }
+
+  /** Takes `response.steer.pending` and `.failed`. An acceptance is no outcome. */
+  receive(message: Message): void {
+    if (message["type"] === "response.steer.accepted") return;
+    const steer = this.#open.shift();
+    if (message["type"] === "response.steer.pending") {
+      const { required_input } = message;
+      steer?.resolve({ status: "pending", requiredInput: Array.isArray(required_input) ? required_input : [] });
+      return;
+    }
+    const error = isRecord(message["error"]) ? message["error"] : {};
+    steer?.reject(new SteerError(String(error["code"] ?? "unknown"), String(error["message"] ?? "Not steered.")));
+  }
+
+  /** The response has ended: the run of its successor, if an input waits to be committed. */
+  successor(): Run | undefined {
+    return this.#open.length > 0 ? new Run("{}") : undefined;
+  }
+
+  /** These are the steers of the successor: what waited is committed when the successor begins. */
+  follow(before: Steers): void {
+    this.#open = before.#open.splice(0);
+  }
+
+  commit(run: Run): void {
+    for (const steer of this.#open.splice(0)) steer.resolve({ status: "committed", run });
+  }
+
+  lost(): void {
+    const error = new SteerError("connection_lost", "The connection was lost before the server committed the input.");
+    for (const steer of this.#open.splice(0)) steer.reject(error);
+  }
+}
