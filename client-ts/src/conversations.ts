@@ -1,9 +1,8 @@
 import type { ForkParams } from "./branches.ts";
-import { DetachedError, NotFoundError } from "./errors.ts";
-import { EventLog } from "./event-log.ts";
 import type { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import type { InputItem } from "./items.ts";
+import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import type { FollowOptions, Responses } from "./responses.ts";
@@ -45,40 +44,8 @@ export class Conversations {
     conversation: string,
     options: { signal?: AbortSignal } = {},
   ): AsyncGenerator<ResponseHandle, void, undefined> {
-    // What to look at: a response, or whatever is there after a time without a connection.
-    const turns = new EventLog<string | { conversation: string }>();
-    const stop = this.#link.watch({
-      conversation,
-      connected: () => turns.append({ conversation }),
-      turn: (responseId) => turns.append(responseId),
-    });
-    let pending: AbortController | undefined;
-    const leave = (): void => {
-      turns.end();
-      pending?.abort();
-    };
-    options.signal?.addEventListener("abort", leave);
-    if (options.signal?.aborted) leave();
-    const seen = new Set<string>();
-    try {
-      for await (const turn of turns.follow()) {
-        if (typeof turn === "string" && (seen.has(turn) || this.#link.runsOf(turn) > 0)) continue;
-        const asking = new AbortController();
-        pending = asking;
-        const handle = this.#responses.resume(turn, { signal: asking.signal });
-        const id = await handle.id.catch(unlessGone);
-        pending = undefined;
-        if (id === undefined || seen.has(id) || this.#link.runsOf(id) > 1) {
-          asking.abort();
-          continue;
-        }
-        seen.add(id);
-        yield handle;
-      }
-    } finally {
-      stop();
-      options.signal?.removeEventListener("abort", leave);
-    }
+    const { follow } = await lazy(() => import("./follow.ts"));
+    yield* follow(this.#link, this.#responses, conversation, options.signal);
   }
 
   /**
@@ -86,13 +53,13 @@ export class Conversations {
    * the settings of the new response. Fork the conversation before to keep the old answer.
    */
   async regenerate(id: string, params: TurnParams = {}, options: FollowOptions = {}): Promise<ResponseHandle> {
-    await (await import("./branches.ts")).takeBack(this, id);
+    await (await lazy(() => import("./branches.ts"))).takeBack(this, id);
     return this.#responses.create({ ...params, conversation: id }, options);
   }
 
   /** Copies a conversation: whole, or up to an item that is left out. */
   async fork(id: string, params: ForkParams = {}): Promise<Conversation> {
-    return (await import("./branches.ts")).fork(this, id, params);
+    return (await lazy(() => import("./branches.ts"))).fork(this, id, params);
   }
 
   /** Forks a conversation before an item and asks there with the new input. The old conversation stays as it is. */
@@ -163,9 +130,4 @@ export class ConversationItems {
 
 function pathOf(conversation: string): string {
   return `conversations/${encodeURIComponent(conversation)}`;
-}
-
-function unlessGone(error: unknown): undefined {
-  if (error instanceof NotFoundError || error instanceof DetachedError) return undefined;
-  throw error;
 }

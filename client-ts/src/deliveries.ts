@@ -8,8 +8,7 @@ import type { Connection, Ending } from "./connection.ts";
 import { encode, isLongerThan, type Message } from "./encode.ts";
 import { type ApiError, apiError, ConnectionError, numberOr } from "./errors.ts";
 import { isTerminalType } from "./events.ts";
-import type { Run } from "./run.ts";
-import { Steers } from "./steers.ts";
+import { Run } from "./run.ts";
 import { tell } from "./tell.ts";
 
 export interface DeliveryOptions {
@@ -19,10 +18,20 @@ export interface DeliveryOptions {
   maxWaiting: number;
 }
 
+/** Inputs to one running response that have no outcome yet. */
+export interface PendingSteers {
+  readonly settled: boolean;
+  /** Takes a `response.steer.` event. */
+  receive(message: Message): void;
+  /** The successor has begun: the inputs are part of it. */
+  commit(successor: Run): void;
+  lost(): void;
+}
+
 /** What it takes to get one run to the server, and how far that has come. */
 export class Delivery {
   readonly run: Run;
-  readonly steers: Steers = new Steers();
+  steers: PendingSteers | undefined;
   cancelRequested = false;
   /** The create may have reached the server. */
   sent = false;
@@ -39,6 +48,13 @@ export class Delivery {
   constructor(run: Run) {
     this.run = run;
   }
+}
+
+/** Where input to a running response goes. */
+export interface Carrier {
+  readonly delivery: Delivery;
+  readonly streamId: string;
+  send(text: string): void;
 }
 
 /** A run on a connection. */
@@ -128,10 +144,10 @@ export class Deliveries {
     return "sent";
   }
 
-  /** The lane in which input can be given to a running response. */
-  steers(run: Run, current: Connection | undefined): { steers: Steers; streamId: string } | undefined {
-    const lane = this.#all().find((lane) => lane.connection === current && lane.delivery.run === run && lane.answered);
-    return lane && { steers: lane.delivery.steers, streamId: lane.streamId };
+  /** How to give input to a response that `current` carries. */
+  carrier(run: Run, current: Connection): Carrier | undefined {
+    const lane = this.#of(current).find((each) => each.delivery.run === run && each.answered);
+    return lane && { ...lane, send: (text) => current.send(text) };
   }
 
   /** Takes a message that names a lane. `isCurrent` is false on a connection that drains. */
@@ -155,7 +171,7 @@ export class Deliveries {
     if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
     if (run.ended && isTerminalType(type)) return this.#finished(lane);
     if (knew || run.responseId === undefined) return;
-    delivery.steers.commit(run);
+    delivery.steers?.commit(run);
     if (delivery.cancelRequested) this.#sendCancel(lane);
     // A draining server has named the response, so another server can have it.
     if (!isCurrent) this.#changed();
@@ -190,7 +206,7 @@ export class Deliveries {
       const { delivery } = lane;
       clearTimeout(lane.deadline);
       delivery.stays = false;
-      delivery.steers.lost();
+      delivery.steers?.lost();
       if (ending.verdict === "too_large" && delivery.run.responseId === undefined) delivery.run.fail(tooLarge());
       else if (!delivery.run.canReopen) delivery.run.fail(new ConnectionError("The connection was lost."));
     }
@@ -219,7 +235,7 @@ export class Deliveries {
   failCarried(connection: Connection, error: Error): void {
     for (const lane of this.#of(connection)) {
       clearTimeout(lane.deadline);
-      lane.delivery.steers.lost();
+      lane.delivery.steers?.lost();
       lane.delivery.run.fail(error);
     }
     this.#lanes.delete(connection);
@@ -278,17 +294,18 @@ export class Deliveries {
   }
 
   #finished(lane: Lane): void {
-    const successor = lane.delivery.steers.successor();
+    const { steers } = lane.delivery;
     this.#free(lane);
-    if (!successor) return this.#changed();
-    const delivery = new Delivery(successor);
-    delivery.sent = true;
-    delivery.steers.follow(lane.delivery.steers);
+    if (!steers || steers.settled) return this.#changed();
+    // The successor follows in the same lane, and commits what waits.
+    const delivery = new Delivery(new Run("{}"));
+    delivery.steers = steers;
     this.#lanes.get(lane.connection)?.set(lane.streamId, { ...lane, delivery, next: 0, answered: false });
   }
 
   #steered(lane: Lane, message: Message): void {
     const { run, steers } = lane.delivery;
+    if (!steers) return;
     steers.receive(message);
     if (run.canReopen || !steers.settled) return;
     // The successor that was waited for will not come.

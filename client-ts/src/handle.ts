@@ -1,10 +1,11 @@
 import { CancelledError, ResponseFailedError } from "./errors.ts";
 import type { ResponseEvent } from "./events.ts";
-import { FunctionCallStream } from "./function-call.ts";
+import type { FunctionCallStream } from "./function-call.ts";
+import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
 import { nextFrame } from "./pace.ts";
 import type { Run } from "./run.ts";
-import type { Check } from "./schema.ts";
+import type { Check, StandardSchema } from "./schema.ts";
 import type { ResponseObject } from "./types.ts";
 import type { Input, RequiredInput } from "./wire.ts";
 
@@ -81,6 +82,7 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
 
   /** Each function call as the model begins it, with its arguments still to come. Throws as `text()` does. */
   async *functionCalls(): AsyncGenerator<FunctionCallStream, void, undefined> {
+    const { FunctionCallStream } = await lazy(() => import("./function-call.ts"));
     const begun = new Set<number>();
     let place = 0;
     for await (const event of this.#succeeding()) {
@@ -98,9 +100,11 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
    * ended before it was complete or its text is no JSON. `check` is a Standard Schema (zod, valibot, arktype), or a function
    * that returns the parsed value typed, or throws. Without it the type is only claimed.
    */
-  async json<T = unknown>(check?: Check<T>): Promise<T> {
+  json<T>(schema: StandardSchema<T>): Promise<T>;
+  json<T = unknown>(check?: (value: unknown) => T): Promise<T>;
+  async json<T>(check?: Check<T>): Promise<T> {
     const response = await this.final();
-    return (await import("./json.ts")).parsed(response, check);
+    return (await lazy(() => import("./json.ts"))).parsed(response, check);
   }
 
   /**
@@ -135,7 +139,8 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
    * and a response of another connection cannot be steered.
    */
   async steer(input: Input): Promise<SteerResult> {
-    const outcome = await this.#link.steer(this.#run, input);
+    const { steer } = await lazy(() => import("./steer.ts"));
+    const outcome = await steer(this.#link.carrier(this.#run), this.#run, input);
     if (outcome.status === "pending") return outcome;
     return { status: "committed", response: new ResponseHandle(outcome.run, this.#link) };
   }

@@ -5,24 +5,16 @@
 
 import { backoffDelay } from "./backoff.ts";
 import type { Connection, ConnectionListener, Ending } from "./connection.ts";
-import { Deliveries, type DeliveryOptions } from "./deliveries.ts";
-import { encode, type Message } from "./encode.ts";
-import {
-  AuthenticationError,
-  ClientClosedError,
-  ConnectionError,
-  ProtocolError,
-  QueueFullError,
-  SteerError,
-} from "./errors.ts";
+import { type Carrier, Deliveries, type DeliveryOptions } from "./deliveries.ts";
+import type { Message } from "./encode.ts";
+import { AuthenticationError, ClientClosedError, ConnectionError, ProtocolError, QueueFullError } from "./errors.ts";
 import type { Http } from "./http.ts";
+import { lazy } from "./lazy.ts";
 import type { Run } from "./run.ts";
 import type { WebSocketConstructor } from "./socket.ts";
 import { SocketConnection } from "./socket-connection.ts";
-import type { SteerOutcome } from "./steers.ts";
 import { tell } from "./tell.ts";
 import { onWake } from "./wake.ts";
-import type { Input } from "./wire.ts";
 
 export type ConnectionState =
   | { status: "idle" }
@@ -130,22 +122,13 @@ export class Link {
     return this.#deliveries.cancel(run);
   }
 
-  async steer(run: Run, input: Input): Promise<SteerOutcome> {
-    const current = this.#phase.name === "connected" ? this.#phase.connection : undefined;
-    const lane = this.#deliveries.steers(run, current);
-    if (!lane || run.ended || !current) throw new SteerError("response_not_active", "The response does not run here.");
-    const text = encode({
-      type: "response.steer",
-      previous_response_id: run.responseId,
-      input,
-      stream_id: lane.streamId,
-    });
-    const outcome = lane.steers.wait();
-    current.send(text);
-    return outcome;
+  /** The connection and the lane in which the response can be given input. */
+  carrier(run: Run): Carrier | undefined {
+    return this.#phase.name === "connected" ? this.#deliveries.carrier(run, this.#phase.connection) : undefined;
   }
 
   close(): void {
+    if (this.#isClosed()) return;
     this.#keepConnected = false;
     clearTimeout(this.#alarm);
     clearTimeout(this.#renewal);
@@ -193,6 +176,7 @@ export class Link {
       this.#deliveries.open(connection);
       this.#enter({ name: "connecting", connection });
     } catch (cause) {
+      if (cause instanceof ConnectionError) return this.#later();
       this.#refuse(new ConnectionError("The address or the token is not one that a WebSocket takes.", { cause }));
     }
   }
@@ -203,7 +187,7 @@ export class Link {
 
   /** The code for it is loaded when it is needed. */
   async #sse(): Promise<Connection> {
-    const { SseConnection } = await import("./sse.ts");
+    const { SseConnection } = await lazy(() => import("./sse.ts"));
     return new SseConnection(this.#options.http, this.#listener());
   }
 

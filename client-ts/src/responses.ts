@@ -2,6 +2,7 @@ import { DetachedError } from "./errors.ts";
 import { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import type { InputItem } from "./items.ts";
+import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import { type ResumeTarget, Run, type RunNews } from "./run.ts";
@@ -60,7 +61,7 @@ export class Responses {
   ): Promise<ResponseHandle> {
     const items = (query: PageQuery): Promise<Page<InputItem>> =>
       this.#http.get(`${pathOf(responseId)}/input_items`, { ...query });
-    const { requestOf } = await import("./branches.ts");
+    const { requestOf } = await lazy(() => import("./branches.ts"));
     const request = await requestOf(this.retrieve(responseId), everyOne(items, { order: "asc", limit: 100 }));
     return this.create({ ...request, ...changes }, options);
   }

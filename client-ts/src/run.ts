@@ -63,7 +63,7 @@ export class Run {
 
   /** A run that has failed already where the request cannot be sent. */
   static create(params: object, requestId: string, news: RunNews): Run {
-    return attempt(() => new Run(encodeCreate(params, requestId), news));
+    return attempt(() => new Run(encode({ client_request_id: requestId, ...params, type: "response.create" }), news));
   }
 
   static resume(target: ResumeTarget, startingAfter = -1, news: RunNews = {}): Run {
@@ -182,21 +182,13 @@ export class Run {
   }
 }
 
-function encodeCreate(params: object, requestId: string): string {
-  try {
-    return encode({ client_request_id: requestId, ...params, type: "response.create" });
-  } catch (cause) {
-    // A getter of the caller may throw.
-    throw cause instanceof InputError ? cause : new InputError("The request cannot be read.", { cause });
-  }
-}
-
 function attempt(make: () => Run): Run {
   try {
     return make();
   } catch (error) {
     const run = new Run("{}");
-    run.fail(error as Error);
+    // A getter of the caller may throw.
+    run.fail(error instanceof InputError ? error : new InputError("The request cannot be read.", { cause: error }));
     return run;
   }
 }

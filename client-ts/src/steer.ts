@@ -1,9 +1,10 @@
-/** Input that is given to a running response, and the response that takes over from it. */
+/** Input that is given to a running response, and the response that takes over from it. Loaded when used. */
 
-import type { Message } from "./encode.ts";
+import type { Carrier, PendingSteers } from "./deliveries.ts";
+import { encode, type Message } from "./encode.ts";
 import { isRecord, SteerError } from "./errors.ts";
-import { Run } from "./run.ts";
-import type { RequiredInput } from "./wire.ts";
+import type { Run } from "./run.ts";
+import type { Input, RequiredInput } from "./wire.ts";
 
 /** What became of the input of `steer`. */
 export type SteerOutcome =
@@ -12,13 +13,26 @@ export type SteerOutcome =
   /** The input stays queued until the outputs of these calls are sent with a request that continues the response. */
   | { status: "pending"; requiredInput: readonly RequiredInput[] };
 
+/** Sends the input. Resolves when the server has committed it to a successor, or keeps it for later. */
+export function steer(carrier: Carrier | undefined, run: Run, input: Input): Promise<SteerOutcome> {
+  if (!carrier || run.ended) throw new SteerError("response_not_active", "The response does not run here.");
+  const { delivery, streamId, send } = carrier;
+  const to = { type: "response.steer", previous_response_id: run.responseId, stream_id: streamId };
+  const text = encode({ ...to, input });
+  const steers = delivery.steers instanceof Steers ? delivery.steers : new Steers();
+  delivery.steers = steers;
+  const outcome = steers.wait();
+  send(text);
+  return outcome;
+}
+
 interface Steer {
   resolve(outcome: SteerOutcome): void;
   reject(error: Error): void;
 }
 
 /** The inputs to one response that have no outcome yet, in the order in which they were sent. */
-export class Steers {
+class Steers implements PendingSteers {
   #open: Steer[] = [];
 
   get settled(): boolean {
@@ -40,16 +54,6 @@ export class Steers {
     }
     const error = isRecord(message["error"]) ? message["error"] : {};
     steer?.reject(new SteerError(String(error["code"] ?? "unknown"), String(error["message"] ?? "Not steered.")));
-  }
-
-  /** The response has ended: the run of its successor, if an input waits to be committed. */
-  successor(): Run | undefined {
-    return this.#open.length > 0 ? new Run("{}") : undefined;
-  }
-
-  /** These are the steers of the successor: what waited is committed when the successor begins. */
-  follow(before: Steers): void {
-    this.#open = before.#open.splice(0);
   }
 
   commit(run: Run): void {
