@@ -16,13 +16,9 @@ import type { CaudalClient } from "../client.ts";
 import type { TurnParams } from "../conversations.ts";
 import type { ResponseHandle } from "../handle.ts";
 import type { ConnectionState } from "../link.ts";
-import {
-  type ConversationOptions,
-  type ConversationSnapshot,
-  ConversationStore,
-  EMPTY,
-} from "../ui/conversation-store.ts";
+import { type ConversationOptions, type ConversationSnapshot, EMPTY } from "../ui/conversation-store.ts";
 import { PENDING, type ResponseSnapshot, ResponseStore } from "../ui/response-store.ts";
+import { shareStore, storeOf } from "../ui/stores.ts";
 import type { Input } from "../wire.ts";
 
 export { type AnswerPart, type CallPart, type ReasoningPart, type TextPart, textOf } from "../ui/answer.ts";
@@ -90,7 +86,7 @@ export function useConversation(id?: string, options: UseConversationOptions = {
   useEffect(() => {
     if (shownId === undefined || shownId === told.current) return;
     told.current = shownId;
-    share(client, shownId, shown);
+    shareStore(client, shownId, shown);
     if (shownId !== id) onConversation?.(shownId);
   }, [client, shown, shownId, id, onConversation]);
   const edit = useCallback(
@@ -133,19 +129,3 @@ const IDLE: ConnectionState = { status: "idle" };
 const idle = (): ConnectionState => IDLE;
 const pending = (): ResponseSnapshot => PENDING;
 const noSubscription = (): (() => void) => () => undefined;
-
-/** The conversations of a client that are shown, or were. */
-const stores = new WeakMap<CaudalClient, Map<string, ConversationStore>>();
-
-function storeOf(client: CaudalClient, id: string | undefined, options: ConversationOptions): ConversationStore {
-  const known = id === undefined ? undefined : stores.get(client)?.get(id);
-  const store = known ?? new ConversationStore(client, id, options);
-  if (id !== undefined) share(client, id, store);
-  return store;
-}
-
-function share(client: CaudalClient, id: string, store: ConversationStore): void {
-  const ofClient = stores.get(client) ?? new Map<string, ConversationStore>();
-  stores.set(client, ofClient);
-  if (!ofClient.has(id)) ofClient.set(id, store);
-}
