@@ -99,15 +99,10 @@ export class Deliveries {
     return true;
   }
 
-  /** Deliveries that no connection carries. */
-  waiting(): readonly Delivery[] {
-    this.#prune();
-    return this.#waiting;
-  }
-
   /** Whether something waits for `current`, or would move to it. */
   needs(current: Connection | undefined): boolean {
-    return this.waiting().length > 0 || this.#toMove(current) !== undefined;
+    this.#prune();
+    return this.#waiting.length > 0 || this.#toMove(current) !== undefined;
   }
 
   /** How many runs follow this response. */
@@ -162,10 +157,16 @@ export class Deliveries {
     if (type.startsWith("response.steer.")) return this.#steered(lane, message);
     lane.answered = true;
     clearTimeout(lane.deadline);
-    delivery.suspect = false;
+    if (delivery.suspect) {
+      delivery.suspect = false;
+      this.#changed();
+    }
     if (isCurrent) this.#takenOver(lane);
     const knew = run.responseId !== undefined;
-    if (type === "caudal:response.queued") tell(run.news.onQueued, queuePosition(message));
+    if (type === "caudal:response.queued") {
+      const { position, estimated_wait_ms: wait } = message;
+      tell(run.news.onQueued, { position: numberOr(position, 0), estimatedWaitMs: numberOr(wait, undefined) });
+    }
     if (type === "caudal:response.recovering") tell(run.news.onRecovering, undefined);
     if (type === "caudal:response.resumed" && run.resumed(message) === "again") this.#open(lane);
     if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
@@ -177,17 +178,13 @@ export class Deliveries {
     if (!isCurrent) this.#changed();
   }
 
-  /** An error without a lane: about the connection, unless a request waits for an answer. True when a request took it. */
-  receiveError(connection: Connection, message: Message, isCurrent: boolean): boolean {
+  /** Takes an error without a lane: about one of the requests that wait for an answer. */
+  receiveError(connection: Connection, message: Message, isCurrent: boolean): void {
     const unanswered = this.#unanswered(connection);
-    const [first, ...others] = unanswered;
-    if (!first) return false;
-    if (others.length === 0) this.#refused(first, message, isCurrent);
-    else {
-      for (const lane of unanswered) lane.delivery.suspect = true;
-      connection.abandon("an error names no lane");
-    }
-    return true;
+    const [first] = unanswered;
+    if (first && unanswered.length === 1) return this.#refused(first, message, isCurrent);
+    for (const lane of unanswered) lane.delivery.suspect = true;
+    if (first) connection.abandon("an error names no lane");
   }
 
   /** The connection drains: what it was given a moment ago, and an older connection still carries, leaves it. */
@@ -231,30 +228,33 @@ export class Deliveries {
     for (const { run } of this.#waiting.splice(0)) run.fail(error);
   }
 
-  /** Ends everything that a connection carries. */
-  failCarried(connection: Connection, error: Error): void {
-    for (const lane of this.#of(connection)) {
+  /** Ends everything. */
+  failAll(error: Error): void {
+    for (const lane of this.#all()) {
       clearTimeout(lane.deadline);
       lane.delivery.steers?.lost();
       lane.delivery.run.fail(error);
     }
-    this.#lanes.delete(connection);
+    this.failWaiting(error);
   }
 
   #send(connection: Connection, streamId: string, delivery: Delivery): void {
+    const lane = this.#put(connection, streamId, delivery);
+    if (this.#open(lane) && delivery.cancelRequested) this.#sendCancel(lane);
+  }
+
+  /** Puts the run into a lane, where an answer is waited for. */
+  #put(connection: Connection, streamId: string, delivery: Delivery): Lane {
     const { giveUpAfterMs } = this.#options.reconnect;
-    const deadline =
-      giveUpAfterMs < LONGEST_TIMER_MS
-        ? setTimeout(() => {
-            delivery.run.fail(new ConnectionError("The server has not answered the request."));
-            this.#free(lane);
-            this.#changed();
-          }, giveUpAfterMs)
-        : undefined;
+    const giveUp = (): void => {
+      delivery.run.fail(new ConnectionError("The server has not answered the request."));
+      this.#free(lane);
+      this.#changed();
+    };
+    const deadline = giveUpAfterMs < LONGEST_TIMER_MS ? setTimeout(giveUp, giveUpAfterMs) : undefined;
     const lane: Lane = { connection, streamId, delivery, next: 0, answered: false, deadline };
     this.#lanes.get(connection)?.set(streamId, lane);
-    if (!this.#open(lane)) return;
-    if (delivery.cancelRequested) this.#sendCancel(lane);
+    return lane;
   }
 
   /** Requests the run from its first missing event. */
@@ -286,10 +286,6 @@ export class Deliveries {
     lane.next++;
     lane.delivery.refusals = 0;
     run.receive(message);
-    if (run.ended && !isTerminalType(message["type"])) {
-      // The run failed on it: the lane goes on without a reader until the response ends.
-      this.#changed();
-    }
     return true;
   }
 
@@ -300,7 +296,7 @@ export class Deliveries {
     // The successor follows in the same lane, and commits what waits.
     const delivery = new Delivery(new Run("{}"));
     delivery.steers = steers;
-    this.#lanes.get(lane.connection)?.set(lane.streamId, { ...lane, delivery, next: 0, answered: false });
+    this.#put(lane.connection, lane.streamId, delivery);
   }
 
   #steered(lane: Lane, message: Message): void {
@@ -418,12 +414,4 @@ export class Deliveries {
 
 function tooLarge(): ApiError {
   return apiError(413, { code: "request_too_large", message: "The request is larger than the server takes." });
-}
-
-function queuePosition(message: Message): { position: number; estimatedWaitMs: number | undefined } {
-  const wait = message["estimated_wait_ms"];
-  return {
-    position: numberOr(message["position"], 0),
-    estimatedWaitMs: typeof wait === "number" ? wait : undefined,
-  };
 }

@@ -179,6 +179,6 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-export function numberOr(value: unknown, fallback: number): number {
+export function numberOr<T>(value: unknown, fallback: T): number | T {
   return typeof value === "number" ? value : fallback;
 }

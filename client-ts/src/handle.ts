@@ -82,17 +82,8 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
 
   /** Each function call as the model begins it, with its arguments still to come. Throws as `text()` does. */
   async *functionCalls(): AsyncGenerator<FunctionCallStream, void, undefined> {
-    const { FunctionCallStream } = await lazy(() => import("./function-call.ts"));
-    const begun = new Set<number>();
-    let place = 0;
-    for await (const event of this.#succeeding()) {
-      const isItem = event.type === "response.output_item.added" || event.type === "response.output_item.done";
-      if (isItem && event.item.type === "function_call" && !begun.has(event.output_index)) {
-        begun.add(event.output_index);
-        yield new FunctionCallStream(this.#run.log, place, event.output_index, event.item);
-      }
-      place++;
-    }
+    const { callsOf } = await lazy(() => import("./function-call.ts"));
+    yield* callsOf(this.#run.log);
   }
 
   /**

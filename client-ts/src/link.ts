@@ -134,12 +134,8 @@ export class Link {
     clearTimeout(this.#renewal);
     this.#stopWaking();
     this.#enter({ name: "closed" });
-    const error = new ClientClosedError("The client was closed.");
-    for (const connection of this.#deliveries.connections()) {
-      this.#deliveries.failCarried(connection, error);
-      connection.close();
-    }
-    this.#deliveries.failWaiting(error);
+    this.#deliveries.failAll(new ClientClosedError("The client was closed."));
+    for (const connection of this.#deliveries.connections()) connection.close();
   }
 
   /** Moves everything on as far as it goes: runs to free lanes, or else a connection on its way. */

@@ -1,6 +1,7 @@
 import { DetachedError } from "./errors.ts";
 import { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
+import { newId } from "./ids.ts";
 import type { InputItem } from "./items.ts";
 import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
@@ -34,7 +35,7 @@ export class Responses {
 
   /** Asks for a response. Returns at once; errors come out of the handle. */
   create(params: ResponseCreateParams, options: FollowOptions = {}): ResponseHandle {
-    return this.#follow(Run.create(params, newRequestId(), options), options);
+    return this.#follow(Run.create(params, newId("req"), options), options);
   }
 
   /**
@@ -71,7 +72,7 @@ export class Responses {
    * `retrieve` have the rest.
    */
   background(params: ResponseCreateParams): Promise<ResponseObject> {
-    return this.#http.post("responses", { client_request_id: newRequestId(), ...params, background: true });
+    return this.#http.post("responses", { client_request_id: newId("req"), ...params, background: true });
   }
 
   /** Has the model sum up the input and what goes before it, as an item that a later `input` can begin with. */
@@ -115,10 +116,4 @@ export class Responses {
 
 function pathOf(responseId: string): string {
   return `responses/${encodeURIComponent(responseId)}`;
-}
-
-/** `crypto.randomUUID` is there in secure contexts only; a chat page on a local network is none. */
-function newRequestId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return `req_${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }

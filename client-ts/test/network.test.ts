@@ -17,7 +17,6 @@ describe("after a sleep", () => {
     const scope = new EventTarget();
     const listeners = new EventTarget();
     vi.stubGlobal("addEventListener", scope.addEventListener.bind(scope));
-    vi.stubGlobal("removeEventListener", scope.removeEventListener.bind(scope));
     vi.stubGlobal("document", Object.assign(listeners, { visibilityState: "visible" }));
     return {
       wake: (type) =>

@@ -5,6 +5,7 @@ import type { TurnParams } from "../conversations.ts";
 import { CancelledError, CaudalError, NotFoundError } from "../errors.ts";
 import type { QueuePosition } from "../events.ts";
 import type { ResponseHandle } from "../handle.ts";
+import { newId } from "../ids.ts";
 import { nextFrame } from "../pace.ts";
 import type { ConversationItem, FunctionCallOutput, Input } from "../wire.ts";
 import { Answer, type AnswerPart, partsOf, withOutputs } from "./answer.ts";
@@ -41,6 +42,9 @@ interface Live {
   isRecovering: boolean;
   isStopped: boolean;
 }
+
+/** What a turn is to be rid of before it goes on. */
+const AGAIN = { status: "queued", endedBy: undefined, error: undefined, responseId: undefined } as const;
 
 const PAGE = 40;
 const LONGEST_PAGE = 100;
@@ -86,21 +90,18 @@ export class ConversationStore {
 
   /** Says something. Begins the conversation where there is none. */
   send(input: Input, params: TurnParams = {}): void {
-    const turn: Turn = { key: newKey(), input: inputText(input), parts: [], status: "queued", itemIds: [] };
-    this.#set({ turns: [...this.#snapshot.turns, turn] });
-    void this.#ask(turn, { ...params, input });
+    void this.#ask(this.#add(newId("turn"), input), { ...params, input });
   }
 
   /** Gives the results of the last turn's calls; the turn goes on. */
   sendOutputs(outputs: readonly { callId: string; output: string }[], params: TurnParams = {}): void {
     const turn = this.#snapshot.turns.at(-1);
     if (!turn || isRunning(turn)) return;
-    const input = outputs.map(({ callId, output }): FunctionCallOutput => {
-      return { type: "function_call_output", call_id: callId, output };
-    });
+    const type = "function_call_output" as const;
+    const input: FunctionCallOutput[] = outputs.map(({ callId: call_id, output }) => ({ type, call_id, output }));
     const parts = withOutputs(turn.parts, input);
-    this.#update(turn.key, { parts, status: "queued", endedBy: undefined, error: undefined });
-    void this.#ask({ ...turn, key: turn.key, parts }, { ...params, input }, newKey());
+    this.#update(turn.key, { ...AGAIN, parts });
+    void this.#ask({ ...turn, parts }, { ...params, input }, newId("turn"));
   }
 
   /** Stops what runs. Resolves when it has ended. */
@@ -127,7 +128,7 @@ export class ConversationStore {
     });
     // A question that the server never took is asked again; of the others the answer is taken back.
     const isStored = turn.status === "ended" || turn.itemIds.length > 0;
-    if (!isStored || id === undefined) void this.#ask(turn, { ...params, input: turn.input }, newKey());
+    if (!isStored || id === undefined) void this.#ask(turn, { ...params, input: turn.input }, newId("turn"));
     else void this.#follow(turn.key, (news) => this.#client.conversations.regenerate(id, params, news));
   }
 
@@ -342,6 +343,12 @@ export class ConversationStore {
     };
   }
 
+  #add(key: string, input: TurnParams["input"]): Turn {
+    const turn: Turn = { key, input: inputText(input ?? ""), parts: [], status: "queued", itemIds: [] };
+    this.#set({ turns: [...this.#snapshot.turns, turn] });
+    return turn;
+  }
+
   #turn(key: string): Turn | undefined {
     return this.#snapshot.turns.find((turn) => turn.key === key);
   }
@@ -362,9 +369,4 @@ function failureOf(error: unknown): Error {
     return new CaudalError("There is no answer to this.", { cause: error });
   }
   return error as Error;
-}
-
-function newKey(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return `turn_${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
