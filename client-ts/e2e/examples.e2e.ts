@@ -1,32 +1,25 @@
 /** The examples in a browser, on the real binary: send, stream, stop, reload in mid-stream, a second tab. */
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { Page } from "playwright-core";
-import { build } from "vite";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Server, scripted, startServer } from "../test/support/server.ts";
+import { buildExamples, type Examples } from "./examples.ts";
 import { later, open, violations } from "./support.ts";
 
-const EXAMPLES = new URL("../examples/", import.meta.url).pathname;
 /** Long enough for whatever is done meanwhile on a slow machine. */
 const STORY = scripted(3_000, 60);
 const answer = "[data-answer]";
 
-let dist: string;
+let examples: Examples;
 
 beforeAll(async () => {
-  dist = await mkdtemp(join(tmpdir(), "caudal-examples-"));
-});
+  examples = await buildExamples("html", "react", "use-chat", "assistant-ui");
+}, 60_000);
 
-afterAll(() => rm(dist, { recursive: true, force: true }));
+afterAll(() => examples?.remove());
 
 async function serve(name: string, settings: Record<string, string | number> = STORY): Promise<Server> {
-  const outDir = join(dist, name);
-  const root = join(EXAMPLES, name);
-  await build({ root, configFile: join(EXAMPLES, "vite.config.ts"), logLevel: "error", build: { outDir } });
-  const server = await startServer({ "server.chat_dir": outDir, ...settings });
+  const server = await startServer({ "server.chat_dir": examples.folder(name), ...settings });
   later(() => server.stop());
   return server;
 }
