@@ -1,6 +1,14 @@
 import { CaudalClient } from "caudal-client";
-import { CaudalProvider, isRunning, type Turn, textOf, useConnection, useConversation } from "caudal-client/react";
-import { StrictMode, useCallback, useEffect, useState } from "react";
+import {
+  CaudalProvider,
+  isRunning,
+  type Turn,
+  textOf,
+  type UseConversation,
+  useConnection,
+  useConversation,
+} from "caudal-client/react";
+import { memo, StrictMode, useCallback, useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 
 const client = new CaudalClient({ url: location.origin });
@@ -31,7 +39,7 @@ function Chat() {
         </button>
       )}
       {chat.turns.map((turn) => (
-        <TurnView key={turn.key} turn={turn} onEdit={(text) => void chat.edit(turn.key, text)} />
+        <TurnView key={turn.key} turn={turn} onEdit={chat.edit} />
       ))}
       <form
         onSubmit={(event) => {
@@ -59,10 +67,11 @@ function Chat() {
   );
 }
 
-function TurnView({ turn, onEdit }: { turn: Turn; onEdit: (text: string) => void }) {
+/** A turn that does not change is the same object, so only the one that streams is drawn again. */
+const TurnView = memo(function TurnView({ turn, onEdit }: { turn: Turn; onEdit: UseConversation["edit"] }) {
   const edit = (): void => {
     const text = prompt("Ask this instead:", turn.input);
-    if (text) onEdit(text);
+    if (text) void onEdit(turn.key, text);
   };
   return (
     <article>
@@ -80,7 +89,7 @@ function TurnView({ turn, onEdit }: { turn: Turn; onEdit: (text: string) => void
       <p className="note">{noteOf(turn)}</p>
     </article>
   );
-}
+});
 
 function noteOf({ status, queue, error, endedBy }: Turn): string {
   if (status === "queued") return queue ? `Number ${queue.position} in line` : "Sent";
