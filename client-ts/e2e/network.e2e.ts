@@ -8,7 +8,7 @@ import { scripted, startServer } from "../test/support/server.ts";
 import { buildExamples, type Examples } from "./examples.ts";
 import { later, open, renderers } from "./support.ts";
 
-const STORY = scripted(3_000, 60);
+const STORY = scripted(6_000, 60);
 /** How long a tab is frozen, and how long the network is gone. */
 const FROZEN_MS = Number(process.env["FROZEN_MS"] ?? 12_000);
 const GONE_MS = 5_000;
