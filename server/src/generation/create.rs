@@ -138,6 +138,7 @@ fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) 
         holding: Default::default(),
         sharing: None,
         on_disconnect: caller.on_disconnect,
+        key_quota: None,
     }
 }
 

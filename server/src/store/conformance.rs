@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod conversations;
 pub mod prompts;
+pub mod quota;
 pub mod rates;
 
 use std::{sync::Arc, time::Duration};
@@ -74,6 +75,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         holding: Default::default(),
         sharing: None,
         on_disconnect: Default::default(),
+        key_quota: None,
     }
 }
 
