@@ -28,7 +28,11 @@ use crate::{
         model::{KvType, ModelSettings, one_or_more},
         scripted::ScriptedSettings,
     },
-    store::Retention,
+    limits::TENANTS_OF_STORE,
+    store::{
+        Retention,
+        quota::{QuotaSetting, StorageQuotas},
+    },
 };
 
 /// The documented defaults.
@@ -186,6 +190,8 @@ pub struct Cache {
 pub struct Store {
     pub kind: StoreKind,
     pub retention_s: u64,
+    pub quota_mb: u64,
+    pub quota_responses: u64,
     #[serde(default)]
     pub tenants: BTreeMap<String, StoreTenant>,
     pub outage_ms: u64,
@@ -197,7 +203,9 @@ pub struct Store {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreTenant {
-    pub retention_s: u64,
+    pub retention_s: Option<u64>,
+    pub quota_mb: Option<u64>,
+    pub quota_responses: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +229,7 @@ pub struct StoreRedis {
     pub sentinel_password: Secret,
     pub prefix: String,
     pub timeout_ms: u64,
+    pub max_mb: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -292,10 +301,26 @@ impl Settings {
     /// How long what has ended is kept.
     pub fn retention(&self) -> Retention {
         let tenants = self.store.tenants.iter();
+        let tenants = tenants.filter_map(|(name, t)| Some((name.clone(), Duration::from_secs(t.retention_s?))));
         Retention {
             default: Duration::from_secs(self.store.retention_s),
-            tenants: Arc::new(tenants.map(|(name, t)| (name.clone(), Duration::from_secs(t.retention_s))).collect()),
+            tenants: Arc::new(tenants.collect()),
             resume_window: Duration::from_millis(self.generation.resume_window_ms),
+        }
+    }
+
+    /// How much tenants may store.
+    pub fn storage_quotas(&self) -> StorageQuotas {
+        let given = |mb: Option<u64>, responses: Option<u64>| QuotaSetting {
+            bytes: mb.filter(|mb| *mb > 0).map(|mb| mb.saturating_mul(1 << 20)),
+            responses: responses.filter(|responses| *responses > 0),
+        };
+        let store = &self.store;
+        let tenants = store.tenants.iter().map(|(name, t)| (name.clone(), given(t.quota_mb, t.quota_responses)));
+        StorageQuotas {
+            default: given(Some(store.quota_mb), Some(store.quota_responses)),
+            tenants: Arc::new(tenants.collect()),
+            parts: if self.auth.mode == AuthMode::Keys { TENANTS_OF_STORE } else { 1 },
         }
     }
 

@@ -146,6 +146,7 @@ fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) 
         sharing: None,
         on_disconnect: caller.on_disconnect,
         origin: caller.origin.clone(),
+        key_quota: None,
     }
 }
 

@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::{Engine, ModelInfo},
-    limits::{FOLLOWS_OF_TENANT, HELD_BY_TENANT, HELD_RETRY_MS},
+    limits::{FOLLOWS_OF_TENANT, HELD_BY_TENANT, HELD_RETRY_MS, STORE_FULL_RETRY_MS},
     metrics::Metrics,
     settings,
     store::{
@@ -267,6 +267,11 @@ pub fn store_error(error: StoreError, id: &str) -> WireError {
         StoreError::NotFound | StoreError::Fenced | StoreError::Behind(_) => WireError::ResponseNotFound(id.into()),
         StoreError::Expired => WireError::ResumeWindowExpired(id.into()),
         StoreError::Unreadable(_) => WireError::LogVersion { retry_after_ms: 1000 },
+        StoreError::OverQuota(exceeded) => WireError::StorageQuotaExceeded(exceeded.to_string()),
+        StoreError::Full(reason) => {
+            tracing::warn!(reason, "the store is full");
+            WireError::StoreFull { retry_after_ms: STORE_FULL_RETRY_MS }
+        }
         StoreError::Unavailable(reason) => {
             tracing::warn!(reason, "the store is unavailable");
             WireError::StoreUnavailable { retry_after_ms: 1000 }

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod conversations;
 pub mod prompts;
+pub mod quota;
 pub mod rates;
 
 use std::{sync::Arc, time::Duration};
@@ -75,6 +76,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         sharing: None,
         origin: Default::default(),
         on_disconnect: Default::default(),
+        key_quota: None,
     }
 }
 

@@ -87,6 +87,11 @@ pub enum WireError {
         "The response was created by a newer version of the server, which this replica cannot read. Try again later."
     )]
     LogVersion { retry_after_ms: u64 },
+    /// What the tenant or the key may store.
+    #[error("{0}, and this would be more. Delete some, or wait until the retention of some has ended.")]
+    StorageQuotaExceeded(String),
+    #[error("The store is full. What exists can be read, cancelled and deleted. Try again later.")]
+    StoreFull { retry_after_ms: u64 },
     #[error("The store cannot be reached. Try again later.")]
     StoreUnavailable { retry_after_ms: u64 },
 }
@@ -142,6 +147,8 @@ impl WireError {
             | Self::TooManyFollows { .. } => ("rate_limit_exceeded", 429),
             Self::EngineFailed => ("engine_failed", 500),
             Self::LogVersion { .. } => ("log_version_unsupported", 503),
+            Self::StorageQuotaExceeded(_) => ("storage_quota_exceeded", 429),
+            Self::StoreFull { .. } => ("store_full", 503),
             Self::StoreUnavailable { .. } => ("store_unavailable", 503),
         }
     }
@@ -157,6 +164,7 @@ impl WireError {
             | Self::TooManyFollows { retry_after_ms, .. }
             | Self::Draining { retry_after_ms }
             | Self::LogVersion { retry_after_ms }
+            | Self::StoreFull { retry_after_ms }
             | Self::StoreUnavailable { retry_after_ms } => Some(*retry_after_ms),
             _ => None,
         }
