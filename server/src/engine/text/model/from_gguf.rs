@@ -87,11 +87,16 @@ impl<'m> File<'m> {
             Some(6) => Type::Byte,
             _ => Type::Normal,
         };
+        // What ends an output is no text, whatever the file calls it: files of older converters have `<|im_end|>` as a word.
+        let named =
+            ["bos", "eos", "eot", "eom"].map(|used| metadata.number(&format!("tokenizer.ggml.{used}_token_id")));
+        let is_control = |at: usize, text: &str| named.contains(&Some(at as u64)) || ENDS.contains(&text);
         // What the template's way of writing needs is text, also where the file calls it control.
         let tags = metadata.text("tokenizer.chat_template").map(|template| dialect::detect(template).tags());
         let is_tag = |text: &str| tags.iter().flatten().any(|tag| tag == text);
         let types = tokens.iter().enumerate().map(|(at, text)| match kind(at) {
             Type::Control if is_tag(text) => Type::UserDefined,
+            Type::Normal | Type::UserDefined if is_control(at, text) => Type::Control,
             other => other,
         });
         let types = types.collect();

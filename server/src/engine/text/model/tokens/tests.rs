@@ -105,6 +105,25 @@ fn llama_2(add_space_prefix: bool) -> TextModel {
     open(gguf(&format!("llama-{add_space_prefix}"), "llama", STRICT, &tokens, &more)).expect("a model")
 }
 
+#[test]
+fn what_ends_an_output_is_control_whatever_the_file_calls_it() {
+    for kind in [1, 4] {
+        let mut tokens = byte_pairs();
+        tokens.iter_mut().filter(|(token, _)| token.starts_with("<|")).for_each(|(_, given)| *given = kind);
+        let id = |name: &str| tokens.iter().position(|(token, _)| token == name).expect("there") as u32;
+        let (end, also) = (id("<|endoftext|>"), id("<|im_end|>"));
+        let more = [
+            ("tokenizer.ggml.pre", text("qwen2")),
+            ("tokenizer.ggml.merges", Value::Array(vec![text("h e")])),
+            ("tokenizer.ggml.eos_token_id", Value::Unsigned(end.into())),
+        ];
+        let model = open(gguf("ends", "gpt2", CHATML, &tokens, &more)).expect("a model");
+        assert_eq!(model.eos, [end, also]);
+        assert_eq!(shown(&model, &[end, also]), "");
+        assert!(model.tokens.render(&user("he")).expect("a prompt").contains(&also));
+    }
+}
+
 fn user(content: &str) -> Prompt {
     Prompt::of(vec![Message::text(Role::User, content)])
 }
