@@ -88,10 +88,12 @@ fn divisors(source: &str) -> u64 {
     different.into_iter().fold(1, u64::saturating_mul)
 }
 
-/// The least number, by its digits. Those within strings count too.
+/// The least number that JSON in the source has, by its digits.
 fn least(source: &str) -> f64 {
-    let numbers = source.split('-').skip(1).filter_map(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && !".eE+".contains(c)).unwrap_or(rest.len());
+    let begins = |at: usize| source[..at].ends_with(|before: char| before.is_whitespace() || ":[,".contains(before));
+    let numbers = source.match_indices('-').filter(|(at, _)| begins(*at)).filter_map(|(at, sign)| {
+        let rest = &source[at + sign.len()..];
+        let end = rest.find(|c: char| !c.is_ascii_digit() && !".eE+-".contains(c)).unwrap_or(rest.len());
         rest[..end].parse::<f64>().ok()
     });
     -numbers.fold(0.0, f64::max)
@@ -120,7 +122,7 @@ mod tests {
         let lark = r#"start: %json {"type": "integer", "maximum": -9223372036854775808, "minimum": -1e3, "x": "a-b"}"#;
         assert_eq!(least(lark), -9_223_372_036_854_775_808.0);
         assert_eq!(least(r#"{"maximum": -1E+19}"#), -1e19);
-        assert_eq!(least(r#"{"minimum": 5, "pattern": "[a-z]-?"}"#), 0.0);
+        assert_eq!(least(r#"{"minimum":-1e+2, "enum": [-3, "6ba7b810-9e99-11d1"], "pattern": "[a-z]-?"}"#), -100.0);
     }
 
     #[test]
