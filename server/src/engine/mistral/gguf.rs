@@ -13,7 +13,10 @@ use candle_core::quantized::{
 use mistralrs_core::{AdapterPaths, GGUFLoaderBuilder, GGUFSpecificConfig, Loader, LocalModelPaths, ModelPaths};
 
 use super::facts::Facts;
-use crate::engine::model::{ModelSettings, SamplingDefaults};
+use crate::engine::{
+    model::{ModelSettings, SamplingDefaults},
+    text::model::gguf,
+};
 
 /// Architectures the engine runs from GGUF.
 const ARCHITECTURES: [&str; 8] = ["llama", "mistral3", "phi2", "phi3", "starcoder2", "qwen2", "qwen3", "qwen3moe"];
@@ -44,6 +47,7 @@ impl Gguf {
             }
         }
         let parts = parts(path)?;
+        parts.iter().try_for_each(|part| check_weights(part))?;
         let first = parts.first().map_or(path, PathBuf::as_path);
         let file = File::open(first).map_err(|error| format!("cannot open the model file {shown}: {error}"))?;
         let content = Content::read(&mut BufReader::new(file))
@@ -70,14 +74,17 @@ impl Gguf {
             )
         })?;
         let number = |key: &str| content.metadata.get(&format!("{architecture}.{key}")).and_then(integer);
+        check_numbers(&content, &architecture).map_err(|reason| format!("{shown} {reason}"))?;
         let layers = number("block_count").unwrap_or(1);
         let heads = number("attention.head_count").unwrap_or(1).max(1);
         let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
         let width = number("embedding_length").unwrap_or(0) / heads;
         let key = number("attention.key_length").unwrap_or(width);
         let value = number("attention.value_length").unwrap_or(width);
+        let context = number("context_length").and_then(|n| u32::try_from(n).ok()).unwrap_or(4096);
         let facts = Facts {
-            context_length: number("context_length").and_then(|n| u32::try_from(n).ok()).unwrap_or(4096),
+            context_length: context_length(&content, &architecture, context)
+                .map_err(|reason| format!("{shown} {reason}"))?,
             head_size: usize::try_from(key).unwrap_or(0),
             kv_elements_per_token: layers * kv_heads * (key + value),
             quantisation: quantisation(&content),
@@ -123,6 +130,130 @@ fn parts(path: &Path) -> Result<Vec<PathBuf>, String> {
     match all.iter().find(|part| !part.is_file()) {
         Some(missing) => Err(format!("{} is missing; the model has {total} parts", missing.display())),
         None => Ok(all),
+    }
+}
+
+/// Types of weights that the engine reads, by number, with the elements and the bytes of a block.
+const READ: [(u32, u64, u64); 15] = [
+    (0, 1, 4),
+    (1, 1, 2),
+    (2, 32, 18),
+    (3, 32, 20),
+    (6, 32, 22),
+    (7, 32, 24),
+    (8, 32, 34),
+    (9, 32, 36),
+    (10, 256, 84),
+    (11, 256, 110),
+    (12, 256, 144),
+    (13, 256, 176),
+    (14, 256, 210),
+    (15, 256, 292),
+    (30, 1, 2),
+];
+
+/// Types that it does not read.
+const UNREAD: [(u32, &str); 16] = [
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+];
+
+/// Refuses a file with a weight that the engine does not read, and one that ends before its last weight.
+fn check_weights(part: &Path) -> Result<(), String> {
+    let shown = part.display();
+    let (weights, bytes) = gguf::weights(part)?;
+    for weight in &weights {
+        let (name, kind) = (&weight.name, weight.kind);
+        let Some((_, elements, block)) = READ.iter().find(|(number, ..)| *number == kind) else {
+            let known = UNREAD.iter().find(|(number, _)| *number == kind);
+            let named = known.map_or_else(|| format!("the type {kind}"), |(_, name)| (*name).to_owned());
+            return Err(format!(
+                "{shown} has the weight `{name}` in {named}, which the engine does not read: use a file in Q8_0, Q6_K, Q5_K, \
+                 Q4_K, Q3_K, Q2_K, Q5_1, Q5_0, Q4_1, Q4_0, F16, BF16 or F32"
+            ));
+        };
+        let end = weight.elements.div_ceil(*elements).saturating_mul(*block).saturating_add(weight.begin);
+        if end > bytes {
+            return Err(format!("{shown} has {bytes} bytes and ends before the weight `{name}` does: fetch it again"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what mistral.rs 0.8.1 panics at, or fails at with every token.
+fn check_numbers(content: &Content, architecture: &str) -> Result<(), String> {
+    let number = |key: &str| {
+        let key = format!("{architecture}.{key}");
+        let value = content.metadata.get(&key).and_then(integer);
+        value.ok_or_else(|| format!("does not say its `{key}`"))
+    };
+    let heads = number("attention.head_count")?;
+    let kv_heads = number("attention.head_count_kv")?;
+    for (what, value) in [("block_count", number("block_count")?), ("embedding_length", number("embedding_length")?)] {
+        if value == 0 {
+            return Err(format!("says that its `{what}` is 0"));
+        }
+    }
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(format!(
+            "has {heads} heads, and {kv_heads} heads of keys and values (`{architecture}.attention.head_count_kv`) do not divide them"
+        ));
+    }
+    let context = number("context_length").unwrap_or(1);
+    if !(1..=LONGEST_CONTEXT).contains(&context) {
+        return Err(format!("says that its context has {context} tokens; 1 to {LONGEST_CONTEXT} are possible"));
+    }
+    let tokens = match content.metadata.get("tokenizer.ggml.tokens") {
+        Some(Value::Array(tokens)) => tokens.len() as u64,
+        _ => 0,
+    };
+    let end = content.metadata.get("tokenizer.ggml.eos_token_id").and_then(integer);
+    match end {
+        Some(end) if end < tokens => Ok(()),
+        Some(end) => Err(format!("ends outputs with the token {end} and has {tokens} (`tokenizer.ggml.eos_token_id`)")),
+        None => Err("does not say which token ends an output (`tokenizer.ggml.eos_token_id`)".into()),
+    }
+}
+
+/// Tables of positions are made for the whole context.
+const LONGEST_CONTEXT: u64 = 1 << 22;
+
+/// The context that the model reads right. mistral.rs 0.8.1 does not stretch positions by `rope.scaling`, so there it is the
+/// context from before.
+fn context_length(content: &Content, architecture: &str, whole: u32) -> Result<u32, String> {
+    let value = |key: &str| content.metadata.get(&format!("{architecture}.rope.scaling.{key}"));
+    let kind = value("type").and_then(|kind| kind.to_string().ok()).map_or("none", String::as_str);
+    let is_long = content.tensor_infos.contains_key("rope_factors_long.weight");
+    let factor = value("factor").and_then(|factor| factor.to_f32().ok()).unwrap_or(1.0);
+    if !is_long && (kind == "none" || factor == 1.0) {
+        return Ok(whole);
+    }
+    match value("original_context_length").and_then(integer).and_then(|n| u32::try_from(n).ok()) {
+        Some(original) if kind != "linear" && original > 0 => {
+            tracing::warn!(
+                context = original,
+                whole,
+                "the engine does not stretch this model's positions: its context is shorter"
+            );
+            Ok(original.min(whole))
+        }
+        _ => Err(format!(
+            "stretches its positions (`{architecture}.rope.scaling.type` is `{kind}`), which the engine does not"
+        )),
     }
 }
 
