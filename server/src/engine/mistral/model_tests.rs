@@ -6,6 +6,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 
 use super::{
     fixture,
+    gguf::Gguf,
     tests::{ENGINE, RUNTIME, Reply, collect, load, request, the},
     *,
 };
@@ -91,18 +92,137 @@ fn adapters_are_merged_in() {
     assert_ne!(with(0.05), plain);
 }
 
+/// What a file must say of its architecture.
+fn numbers(architecture: &str) -> Vec<(String, Value)> {
+    let mut all: Vec<(String, Value)> = [
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 2),
+        ("block_count", 1),
+        ("embedding_length", 256),
+        ("context_length", 2048),
+    ]
+    .map(|(key, value)| (format!("{architecture}.{key}"), Value::U32(value)))
+    .into();
+    all.push(("tokenizer.ggml.eos_token_id".into(), Value::U32(0)));
+    all.push(("tokenizer.ggml.tokens".into(), Value::Array(vec![Value::String("a".into())])));
+    all
+}
+
+fn write(path: &Path, metadata: &[(String, Value)], weights: &[(&str, &candle_core::quantized::QTensor)]) {
+    let metadata: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    gguf_file::write(&mut fs::File::create(path).unwrap(), &metadata, weights).unwrap();
+}
+
+#[test]
+fn a_file_that_the_engine_would_fail_at_is_refused() {
+    let temp = std::env::temp_dir().join(format!("caudal-refused-{}", std::process::id()));
+    fs::create_dir_all(&temp).unwrap();
+    let path = temp.join("x.gguf");
+    let opened = |changes: &[(&str, Option<Value>)]| {
+        let mut metadata = vec![
+            ("general.architecture".to_owned(), Value::String("llama".into())),
+            ("tokenizer.chat_template".to_owned(), Value::String("{{ messages }}".into())),
+        ];
+        metadata.extend(numbers("llama"));
+        for (key, value) in changes {
+            metadata.retain(|(other, _)| other != key);
+            metadata.extend(value.clone().map(|value| ((*key).to_owned(), value)));
+        }
+        write(&path, &metadata, &[]);
+        Gguf::open(&path, &named(&path)).map(|gguf| gguf.facts.context_length)
+    };
+    assert_eq!(opened(&[]), Ok(2048));
+    let (kind, original) = ("llama.rope.scaling.type", "llama.rope.scaling.original_context_length");
+    let factor = ("llama.rope.scaling.factor", Some(Value::F32(4.0)));
+    let text = |text: &str| Some(Value::String(text.into()));
+    let yarn = [(kind, text("yarn")), (original, Some(Value::U32(512))), factor.clone()];
+    assert_eq!(opened(&yarn), Ok(512), "the context from before it was stretched");
+    for (changes, part) in [
+        (vec![("llama.attention.head_count_kv", None)], "`llama.attention.head_count_kv`"),
+        (vec![("llama.attention.head_count_kv", Some(Value::U32(0)))], "do not divide"),
+        (vec![("llama.attention.head_count_kv", Some(Value::U32(3)))], "do not divide"),
+        (vec![("llama.block_count", Some(Value::U32(0)))], "`block_count` is 0"),
+        (vec![("llama.context_length", Some(Value::U32(0)))], "context has 0 tokens"),
+        (vec![("llama.context_length", Some(Value::U32(1 << 30)))], "context has 1073741824 tokens"),
+        (vec![("tokenizer.ggml.eos_token_id", None)], "`tokenizer.ggml.eos_token_id`"),
+        (vec![("tokenizer.ggml.eos_token_id", Some(Value::U32(1)))], "the token 1"),
+        (vec![(kind, text("linear")), factor], "`linear`"),
+    ] {
+        let error = opened(&changes).expect_err(part);
+        assert!(error.contains(part) && error.contains("x.gguf"), "{part} is not in: {error}");
+    }
+    // One weight of 256 values in IQ4_XS; then a file that is cut, and one whose lengths are wrong.
+    let mut unread = b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0w\x01\0\0\0".to_vec();
+    unread.extend(256u64.to_le_bytes().into_iter().chain(23u32.to_le_bytes()).chain(0u64.to_le_bytes()));
+    fs::write(&path, &unread).unwrap();
+    let refused = || Gguf::open(&path, &named(&path)).err().expect("an error");
+    assert!(refused().contains("`w` in IQ4_XS"), "{}", refused());
+    let whole = fs::read(caudal_tests::tiny::Family::Llama3.write(&temp).unwrap()).unwrap();
+    fs::write(&path, &whole[..whole.len() * 9 / 10]).unwrap();
+    assert!(refused().contains("fetch it again"), "{}", refused());
+    for at in 0..1000 {
+        let mut wrong = whole[..whole.len().min(40_000)].to_vec();
+        wrong[at] ^= 0xff;
+        fs::write(&path, &wrong).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(whole.len() as u64).unwrap();
+        // An error or none, and neither a panic nor an allocation of its choice.
+        let _ = Gguf::open(&path, &named(&path));
+    }
+    fs::remove_dir_all(&temp).unwrap();
+}
+
+/// Llama 3.1 and later divide the frequencies of positions by factors.
+#[test]
+fn factors_of_positions_are_read() {
+    let temp = std::env::temp_dir().join(format!("caudal-factors-{}", std::process::id()));
+    fs::create_dir_all(&temp).unwrap();
+    let family = caudal_tests::tiny::Family::SmolLm2.write(&temp).unwrap();
+    let mut file = fs::File::open(&family).unwrap();
+    let content = gguf_file::Content::read(&mut file).unwrap();
+    let device = candle_core::Device::Cpu;
+    let with = |file: &mut fs::File, factor: Option<f32>| {
+        let mut weights: Vec<(String, candle_core::quantized::QTensor)> = content
+            .tensor_infos
+            .keys()
+            .map(|name| (name.clone(), content.tensor(file, name, &device).unwrap()))
+            .collect();
+        if let Some(factor) = factor {
+            let factors = candle_core::Tensor::full(factor, 32, &device).unwrap();
+            let dtype = candle_core::quantized::GgmlDType::F32;
+            let factors = candle_core::quantized::QTensor::quantize(&factors, dtype).unwrap();
+            weights.push(("rope_freqs.weight".into(), factors));
+        }
+        let path = temp.join("x.gguf");
+        let metadata: Vec<_> = content.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let weights: Vec<_> = weights.iter().map(|(name, weight)| (name.as_str(), weight)).collect();
+        write(&path, &metadata, &weights);
+        // Bytes, and no end: the control tokens come after the words.
+        let mut bytes = GenerateRequest { prompt: (0..200).collect(), ..request("", 24) };
+        bytes.sampling.logit_bias = (256..300).map(|token| (token, -100.0)).collect();
+        RUNTIME.block_on(async {
+            let engine = load(one(named(&path))).await.expect("the model loads");
+            collect(engine.generate("m", bytes).unwrap()).await.tokens
+        })
+    };
+    let plain = with(&mut file, None);
+    assert_eq!(plain.len(), 24);
+    assert_eq!(with(&mut file, Some(1.0)), plain);
+    assert_ne!(with(&mut file, Some(8.0)), plain);
+    fs::remove_dir_all(&temp).unwrap();
+}
+
 #[test]
 fn what_is_wrong_is_said_before_anything_is_loaded() {
     let temp = std::env::temp_dir().join(format!("caudal-wrong-{}", std::process::id()));
     fs::create_dir_all(&temp).unwrap();
     let gguf = temp.join("x.gguf");
     let header = |architecture: &str, template: bool| {
-        let (architecture, chat) = (Value::String(architecture.into()), Value::String("{{ messages }}".into()));
-        let mut metadata = vec![("general.architecture", &architecture)];
+        let mut metadata = vec![("general.architecture".to_owned(), Value::String(architecture.into()))];
+        metadata.extend(numbers(architecture));
         if template {
-            metadata.push(("tokenizer.chat_template", &chat));
+            metadata.push(("tokenizer.chat_template".into(), Value::String("{{ messages }}".into())));
         }
-        gguf_file::write(&mut fs::File::create(&gguf).unwrap(), &metadata, &[]).unwrap();
+        write(&gguf, &metadata, &[]);
     };
     let says = |model: ModelSettings, expected: &[&str]| {
         let error = RUNTIME.block_on(load(one(model))).err().expect("an error").to_string();
