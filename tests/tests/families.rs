@@ -84,6 +84,36 @@ async fn every_family_answers_what_clients_send() {
     }
 }
 
+/// As Hermes 2 Pro's template, which knows no type `null`.
+const TYPED: &str = "{% for tool in tools or [] %}{% for name, property in tool.function.parameters.properties.items() %}\
+{% if property.type is not string %}{{ raise_exception('one type') }}{% endif %}{{ name }}: {{ property.type }}{% endfor %}\
+<tool_call></tool_call>{% endfor %}{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}\
+{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n\
+{% endfor %}<|im_start|>assistant\n";
+
+#[tokio::test]
+async fn a_template_that_fails_at_a_tool_does_not_fail_the_request() {
+    let folder = std::env::temp_dir().join(format!("caudal-typed-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = Family::Qwen2.write_with(&folder, TYPED).expect("a model");
+    let app = Setup::real().set(&[&format!("engine.models=[{{id=\"m\", model=\"{}\"}}]", file.display())]).spawn();
+    let client = &mut Client::plain(&app).await;
+    let tool = |kind: Value| {
+        json!([{"type": "function", "name": "f", "parameters": {"type": "object", "required": ["a"],
+        "properties": {"a": {"type": kind, "enum": ["x"]}}}}])
+    };
+    for kind in [json!("string"), json!(["string", "null"])] {
+        let more =
+            json!({"tools": tool(kind), "tool_choice": {"type": "function", "name": "f"}, "max_output_tokens": 200});
+        let log = whole(&app, client, ask("m", json!("the rain"), more.clone())).await;
+        assert_eq!(log.items()[0]["arguments"], "{\"a\": \"x\"}", "{}", log.response());
+        let output = json!([{"type": "function_call_output", "call_id": log.items()[0]["call_id"], "output": "rain"}]);
+        let more = json!({"tools": more["tools"], "previous_response_id": log.id()});
+        whole(&app, client, ask("m", output, more)).await;
+    }
+    fs::remove_dir_all(&folder).expect("it was made");
+}
+
 async fn texts(app: &App, client: &mut Client, model: &str) {
     let log = whole(app, client, ask(model, json!(SCRIPTS), json!({}))).await;
     let again = whole(app, client, ask(model, json!(SCRIPTS), json!({"cache": {"mode": "off"}}))).await;

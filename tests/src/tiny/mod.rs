@@ -116,10 +116,18 @@ impl Family {
     /// # Errors
     /// It cannot be written.
     pub fn write(self, folder: &Path) -> io::Result<PathBuf> {
+        self.write_with(folder, self.template())
+    }
+
+    /// As [`Self::write`], with another template.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_with(self, folder: &Path, template: &str) -> io::Result<PathBuf> {
         let path = folder.join(format!("tiny-{}.gguf", format!("{self:?}").to_lowercase()));
         let tokens = self.tokens();
         let tensors = self.tensors(tokens.len() as u64);
-        let entries = self.entries(&tokens);
+        let entries = self.entries(&tokens, template);
         let mut out = b"GGUF".to_vec();
         out.extend(3u32.to_le_bytes());
         out.extend((tensors.len() as u64).to_le_bytes());
@@ -188,7 +196,7 @@ impl Family {
         tokens
     }
 
-    fn entries(self, tokens: &[(String, i32)]) -> Vec<(String, Value)> {
+    fn entries(self, tokens: &[(String, i32)], template: &str) -> Vec<(String, Value)> {
         let architecture = self.architecture();
         let of = |key: &str| format!("{architecture}.{key}");
         let id = |token: &str| Value::U32(tokens.iter().position(|(other, _)| other == token).unwrap_or(0) as u32);
@@ -207,7 +215,7 @@ impl Family {
             (of("rope.dimension_count"), Value::U32((WIDTH / HEADS) as u32)),
             (of("rope.freq_base"), Value::F32(10_000.0)),
             (of("vocab_size"), Value::U32(tokens.len() as u32)),
-            ("tokenizer.chat_template".into(), Value::Text(self.template().into())),
+            ("tokenizer.chat_template".into(), Value::Text(template.into())),
             ("tokenizer.ggml.tokens".into(), Value::Texts(tokens.iter().map(|(token, _)| token.clone()).collect())),
             ("tokenizer.ggml.token_type".into(), Value::I32s(tokens.iter().map(|(_, kind)| *kind).collect())),
             ("tokenizer.ggml.bos_token_id".into(), id(self.controls()[0])),
