@@ -4,6 +4,7 @@
 //! `scripted` is deterministic and made for tests and load; `mistral` drives mistral.rs and is the only code that names it.
 
 pub mod decoder;
+pub mod kv;
 pub mod logprobs;
 pub mod model;
 pub mod prompt;
@@ -34,6 +35,8 @@ pub struct GenerateRequest {
     pub prompt: Vec<u32>,
     /// Whose it is. Keys and values are reused within a tenant and never across.
     pub tenant: Arc<str>,
+    /// Whether a later prompt is expected to begin with this one.
+    pub reuse: kv::Reuse,
     /// Tokens already generated for this prompt. Not empty when a generation is continued after a loss: their text is not
     /// sent again, but it counts for stop strings, for the position of the sampler and for `max_output_tokens`.
     pub output: Vec<u32>,
@@ -161,6 +164,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Loads the model's files again beside it and switches: generations that run end on the old one, new ones go to the
     /// new one. Goes on when the future is dropped.
     fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>>;
+
+    /// Returns when the keys and values of what has ended are stored, where they are stored beyond this process.
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. It closes
     /// when the sequence has left the engine, which is after the delta with `finish`; closed without one, the engine has crashed.
