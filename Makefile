@@ -9,6 +9,9 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 CAUDAL := $(RELEASE)/caudal
 
+# The suites of replicas run once more on Valkey, which is built without TLS here; how many streams there can be is tested once.
+ON_VALKEY := redis:: cluster:: outages:: --skip the_connection_may_be_encrypted --skip five_thousand
+
 .PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check renew stack chaos bench gpu-check clean tools
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -43,6 +46,7 @@ test: build unit engine-test integration client-test clients e2e ## Every test: 
 unit: patches ## Unit tests of everything but the real engine
 	@bash tests/setup.sh
 	@cargo test --locked -p caudal-server --no-default-features
+	@CAUDAL_REDIS_SERVER=$(CACHE)/valkey/valkey-server cargo test --locked -p caudal-server --no-default-features --lib -- store::redis
 	@cargo test --locked -p caudal-kernels
 
 engine-test: model ## Unit tests of the real engine, on the real model
@@ -51,6 +55,7 @@ engine-test: model ## Unit tests of the real engine, on the real model
 integration: build ## The real binary over real sockets
 	@bash tests/setup.sh
 	@cargo test --locked -p caudal-tests
+	@CAUDAL_REDIS_SERVER=$(CACHE)/valkey/valkey-server cargo test --locked -p caudal-tests --test suite -- $(ON_VALKEY)
 
 client-test: build ## The SDK against the real binary
 	@bash tests/setup.sh
@@ -64,8 +69,9 @@ e2e: build ## A real browser on the real model
 	@bash tests/setup.sh
 	@cd client-ts && npm run --silent test:e2e
 
-check: patches client-ts/node_modules ## Format, lint, types, docs
+check: patches client-ts/node_modules ## Format, lint, types, docs, licences of dependencies
 	@cargo fmt --all --check
+	@python3 config/deny.py
 	@cargo clippy --locked --workspace --no-deps --all-targets --no-default-features -- -D warnings
 	@cargo clippy --locked --release --no-deps -p caudal-server --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p caudal-server --no-default-features
@@ -77,7 +83,7 @@ renew: patches client-ts/node_modules ## Write anew what is frozen: docs/*.json,
 	@cargo build --quiet --locked -p caudal-server --no-default-features
 	@CAUDAL_BIN=$(CARGO_TARGET_DIR)/debug/caudal CAUDAL_RENEW=1 cargo test --quiet --locked -p caudal-tests --test suite -- golden::
 
-stack: build ## Redis, three replicas and nginx as plain processes, on http://127.0.0.1:8080 (ARGS="--listen …" to change)
+stack: build ## Redis, three replicas and nginx as plain processes, on http://127.0.0.1:8080 (ARGS="--listen …" to change, --dashboards for Prometheus)
 	@bash tests/setup.sh
 	@cargo run --quiet --release --locked -p caudal-tests --bin stack -- $(ARGS)
 

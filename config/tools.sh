@@ -4,7 +4,13 @@ set -u
 missing=0
 need() { echo "caudal: $1" >&2; missing=1; }
 
-command -v cargo >/dev/null || need "Rust is missing. Install it from https://rustup.rs, then open a new shell."
+if command -v cargo >/dev/null; then
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+  found=$(rustc --version | awk '{print $2}')
+  [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -1)" = "$wanted" ] || need "Rust $found is too old; $wanted or newer is needed: rustup update stable"
+else
+  need "Rust is missing. Install it from https://rustup.rs, then open a new shell."
+fi
 if command -v node >/dev/null; then
   [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || need "Node $(node --version) is too old; 20 or newer is needed: https://nodejs.org"
 else

@@ -47,6 +47,10 @@ serve --set engine.kind=scripted --set engine.scripted.tokens=500 --set engine.s
 kill "$server" && wait "$server" || true
 server=
 
+echo
+echo "== the SDK: what it weighs, and frames while 100 tokens a second stream into a page with 10,000 (target: 60 fps, no task above 50 ms)"
+(cd client-ts && CAUDAL_BIN="$CARGO_TARGET_DIR/release/caudal" BENCH_JSON="$out/client.json" npm run --silent bench)
+
 if [ -n "${BENCH_PEER:-}" ]; then
   echo
   echo "== beside other servers: $BENCH_PEER (docs/performance.md says how to start them)"

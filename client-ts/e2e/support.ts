@@ -59,6 +59,15 @@ export async function open(url: string, options: BrowserContextOptions = {}): Pr
   return page;
 }
 
+/** The processes that run pages. */
+export async function renderers(page: Page): Promise<number[]> {
+  const session = await page.context().browser()?.newBrowserCDPSession();
+  if (!session) throw new Error("There is no browser.");
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  return processInfo.filter(({ type }) => type === "renderer").map(({ id }) => id);
+}
+
 export const message = "#message";
 export const lastTurn = ".turn:last-of-type";
 

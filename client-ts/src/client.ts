@@ -1,19 +1,26 @@
 import type { ReconnectOptions } from "./backoff.ts";
 import { Conversations } from "./conversations.ts";
-import { CaudalError } from "./errors.ts";
 import { Http } from "./http.ts";
 import { type ConnectionState, Link } from "./link.ts";
 import { Models } from "./models.ts";
 import { Prompts } from "./prompts.ts";
 import { Responses } from "./responses.ts";
 import type { WebSocketConstructor } from "./socket.ts";
+import { type TokenSource, Tokens } from "./tokens.ts";
 
 export interface CaudalClientOptions {
-  /** Where the server is, `https://host` or `http://host:8080`; a path in front of `/v1` is kept. */
+  /** Address of the server, `https://host` or `http://host:8080`; a path in front of `/v1` is kept. */
   url: string | URL;
-  /** A bearer token, or what fetches one: it is asked again for each connection, so it may be short-lived. */
-  token?: string | (() => string | Promise<string>);
-  /** The WebSocket to use where there is no global one (Node 20): `import { WebSocket } from "ws"`. */
+  /**
+   * A bearer token, or a function that fetches one for each connection. A function may give a client secret as
+   * `POST /v1/client_secrets` answers it: the next secret is then fetched before that one ends, and the connection is
+   * replaced without a pause.
+   */
+  token?: TokenSource;
+  /**
+   * The WebSocket to use where there is no global one (Node 20): `import { WebSocket } from "ws"`. Without any, and where a
+   * network lets none pass, responses come over HTTP and server-sent events.
+   */
   webSocket?: WebSocketConstructor;
   fetch?: typeof fetch;
   reconnect?: ReconnectOptions;
@@ -22,6 +29,8 @@ export interface CaudalClientOptions {
    * before `reconnect.giveUpAfterMs`). It is the same request each time, so it cannot run twice. Default 4; 0 never does.
    */
   maxRetries?: number;
+  /** Requests that may wait for a connection; one more ends with `QueueFullError`. Default 1,000. */
+  maxWaiting?: number;
 }
 
 /** A connection to one Caudal server, made when first needed and kept until `close()`. */
@@ -33,18 +42,13 @@ export class CaudalClient {
   readonly #link: Link;
 
   constructor(options: CaudalClientOptions) {
-    const webSocket = options.webSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket;
-    if (!webSocket)
-      throw new CaudalError("There is no global WebSocket here: pass one as `webSocket`, such as that of `ws`.");
-    const http = new Http(options);
+    const http = new Http(options.url, new Tokens(options.token), options.fetch);
     this.#link = new Link({
-      socketUrl: http.url("responses", "ws").href,
-      webSocket,
-      token: () => http.token(),
-      renewsToken: typeof options.token === "function",
-      probe: () => http.probe(),
+      webSocket: options.webSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket,
+      http,
       reconnect: { initialDelayMs: 250, maxDelayMs: 15_000, giveUpAfterMs: 120_000, ...options.reconnect },
       maxRetries: options.maxRetries ?? 4,
+      maxWaiting: options.maxWaiting ?? 1_000,
     });
     this.responses = new Responses(this.#link, http);
     this.conversations = new Conversations(http, this.#link, this.responses);
@@ -56,7 +60,7 @@ export class CaudalClient {
     return this.#link.state;
   }
 
-  /** Calls back at each change; returns what ends that. */
+  /** Calls back at each change. The returned function ends that. */
   onConnectionStateChange(listener: (state: ConnectionState) => void): () => void {
     return this.#link.onStateChange(listener);
   }

@@ -1,14 +1,24 @@
-import { DetachedError, NotFoundError } from "./errors.ts";
-import { EventLog } from "./event-log.ts";
+import type { ForkParams } from "./branches.ts";
 import type { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import type { InputItem } from "./items.ts";
+import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
-import type { Responses } from "./responses.ts";
+import type { FollowOptions, Responses } from "./responses.ts";
+import type { ResponseCreateParams } from "./types.ts";
 import type { Conversation, ConversationCreateParams, ConversationItem, StoredMessage } from "./wire.ts";
 
-export type { Conversation, ConversationCreateParams, ConversationItem, StoredMessage };
+/** A request in a conversation that a method names. */
+export type TurnParams = Omit<ResponseCreateParams, "conversation" | "previous_response_id">;
+
+export interface Edited {
+  /** The fork. */
+  conversation: Conversation;
+  response: ResponseHandle;
+}
+
+export type { Conversation, ConversationCreateParams, ConversationItem, ForkParams, StoredMessage };
 
 /** Conversations that the server keeps: every request with `conversation` goes on from its items and adds both sides. */
 export class Conversations {
@@ -34,40 +44,28 @@ export class Conversations {
     conversation: string,
     options: { signal?: AbortSignal } = {},
   ): AsyncGenerator<ResponseHandle, void, undefined> {
-    // What to look at: a response, or whatever is there after a time without a connection.
-    const turns = new EventLog<string | { conversation: string }>();
-    const stop = this.#link.watch({
-      conversation,
-      connected: () => turns.append({ conversation }),
-      turn: (responseId) => turns.append(responseId),
-    });
-    let pending: AbortController | undefined;
-    const leave = (): void => {
-      turns.end();
-      pending?.abort();
-    };
-    options.signal?.addEventListener("abort", leave);
-    if (options.signal?.aborted) leave();
-    const seen = new Set<string>();
-    try {
-      for await (const turn of turns.follow()) {
-        if (typeof turn === "string" && (seen.has(turn) || this.#link.runsOf(turn) > 0)) continue;
-        const asking = new AbortController();
-        pending = asking;
-        const handle = this.#responses.resume(turn, { signal: asking.signal });
-        const id = await handle.id.catch(unlessGone);
-        pending = undefined;
-        if (id === undefined || seen.has(id) || this.#link.runsOf(id) > 1) {
-          asking.abort();
-          continue;
-        }
-        seen.add(id);
-        yield handle;
-      }
-    } finally {
-      stop();
-      options.signal?.removeEventListener("abort", leave);
-    }
+    const { follow } = await lazy(() => import("./follow.ts"));
+    yield* follow(this.#link, this.#responses, conversation, options.signal);
+  }
+
+  /**
+   * Asks for the last answer again: deletes the items after the last message of a user, and goes on from there. `params` are
+   * the settings of the new response. Fork the conversation before to keep the old answer.
+   */
+  async regenerate(id: string, params: TurnParams = {}, options: FollowOptions = {}): Promise<ResponseHandle> {
+    await (await lazy(() => import("./branches.ts"))).takeBack(this, id);
+    return this.#responses.create({ ...params, conversation: id }, options);
+  }
+
+  /** Copies a conversation: whole, or up to an item that is left out. */
+  async fork(id: string, params: ForkParams = {}): Promise<Conversation> {
+    return (await lazy(() => import("./branches.ts"))).fork(this, id, params);
+  }
+
+  /** Forks a conversation before an item and asks there with the new input. The old conversation stays as it is. */
+  async edit(id: string, item: string, params: TurnParams, options: FollowOptions = {}): Promise<Edited> {
+    const conversation = await this.fork(id, { before: item });
+    return { conversation, response: this.#responses.create({ ...params, conversation: conversation.id }, options) };
   }
 
   create(params: ConversationCreateParams = {}): Promise<Conversation> {
@@ -132,9 +130,4 @@ export class ConversationItems {
 
 function pathOf(conversation: string): string {
   return `conversations/${encodeURIComponent(conversation)}`;
-}
-
-function unlessGone(error: unknown): undefined {
-  if (error instanceof NotFoundError || error instanceof DetachedError) return undefined;
-  throw error;
 }

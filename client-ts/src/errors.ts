@@ -117,6 +117,27 @@ export class ProtocolError extends CaudalError {
   override name = "ProtocolError";
 }
 
+/** What the caller gave cannot be sent: it is no JSON, or an option is out of range. `cause` has more. */
+export class InputError extends CaudalError {
+  override name = "InputError";
+}
+
+/** Too many requests wait for a connection already: `maxWaiting`. */
+export class QueueFullError extends CaudalError {
+  override name = "QueueFullError";
+}
+
+/** `steer`: the input did not become part of a response. `code` says why. */
+export class SteerError extends CaudalError {
+  override name = "SteerError";
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
 /** Cancelled before the request was sent, so there is no response. */
 export class CancelledError extends CaudalError {
   override name = "CancelledError";
@@ -156,4 +177,8 @@ function classFor(status: number): typeof ApiError {
 
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+export function numberOr<T>(value: unknown, fallback: T): number | T {
+  return typeof value === "number" ? value : fallback;
 }

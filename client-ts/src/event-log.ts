@@ -1,45 +1,79 @@
 /**
- * A generation is a log on this side too: written once, in order, and followed by any number of readers, each from the
- * start at its own pace. It holds one response, so the response's size bounds it and a slow reader costs no more.
+ * The events of one response as they were received: appended once, in order, and read by any number of readers, each from
+ * the start at its own pace.
  */
 export class EventLog<T> {
   readonly #entries: T[] = [];
   #end: { error: Error | undefined } | undefined;
   #wake: (() => void)[] = [];
+  /** Entries that the furthest reader was given. */
+  #read = 0;
+  /** Called once when a reader waits for entries that were left out of the log. */
+  starved: (() => void) | undefined;
 
   get ended(): boolean {
     return this.#end !== undefined;
   }
 
-  append(entry: T): void {
-    if (this.#end) return;
-    this.#entries.push(entry);
-    this.#notify();
+  get last(): T | undefined {
+    return this.#entries.at(-1);
   }
 
-  /** Ends the log: with an error, every reader gets it after the last entry. Only the first end counts. */
+  /** Entries that no reader was given yet. */
+  get unread(): number {
+    return this.#entries.length - this.#read;
+  }
+
+  /** Appends an entry. With `more` to come at once, readers that wait are woken by a later entry. */
+  append(entry: T, more = false): void {
+    if (this.#end) return;
+    this.#entries.push(entry);
+    if (!more) this.#notify();
+  }
+
+  /** Ends the log. With an error, every reader gets the error after the last entry. Only the first end counts. */
   end(error?: Error): void {
     if (this.#end) return;
     this.#end = { error };
     this.#notify();
   }
 
-  /** From the start, or from entry number `first`. */
+  /** Yields entries one by one, from entry number `first`. */
   async *follow(first = 0): AsyncGenerator<T, void, undefined> {
-    for (let next = first; ; next++) {
-      while (next >= this.#entries.length) {
-        if (this.#end?.error) throw this.#end.error;
-        if (this.#end) return;
-        await new Promise<void>((resolve) => this.#wake.push(resolve));
-      }
+    for (let next = first; await this.#has(next); next++) {
+      this.#read = Math.max(this.#read, next + 1);
       yield this.#entries[next] as T;
     }
   }
 
-  /** Resolves at the end, rejects if that is an error. */
+  /** Yields all entries that have come since the last batch. Awaits `pace` before each batch. */
+  async *batches(pace?: () => Promise<unknown>): AsyncGenerator<readonly T[], void, undefined> {
+    for (let next = 0; await this.#has(next); ) {
+      if (pace) await pace();
+      const batch = this.#entries.slice(next);
+      next += batch.length;
+      this.#read = Math.max(this.#read, next);
+      yield batch;
+    }
+  }
+
+  /** Resolves at the end. Rejects if the end is an error. */
   async whenEnded(): Promise<void> {
     while (!this.#end) await new Promise<void>((resolve) => this.#wake.push(resolve));
     if (this.#end.error) throw this.#end.error;
+  }
+
+  /** Waits for entry number `index`. Resolves to false, or rejects, when the log ended before it. */
+  async #has(index: number): Promise<boolean> {
+    while (index >= this.#entries.length) {
+      if (this.#end?.error) throw this.#end.error;
+      if (this.#end) return false;
+      const { starved } = this;
+      this.starved = undefined;
+      starved?.();
+      if (!this.#end) await new Promise<void>((resolve) => this.#wake.push(resolve));
+    }
+    return true;
   }
 
   #notify(): void {

@@ -3,6 +3,21 @@ import type { EventLog } from "./event-log.ts";
 import type { ResponseEvent } from "./events.ts";
 import type { FunctionCall } from "./items.ts";
 
+/** Each function call of a response as the model begins it. Throws when the generation fails on the way. */
+export async function* callsOf(log: EventLog<ResponseEvent>): AsyncGenerator<FunctionCallStream, void, undefined> {
+  const begun = new Set<number>();
+  let place = 0;
+  for await (const event of log.follow()) {
+    if (event.type === "response.failed") throw new ResponseFailedError(event.response);
+    const isItem = event.type === "response.output_item.added" || event.type === "response.output_item.done";
+    if (isItem && event.item.type === "function_call" && !begun.has(event.output_index)) {
+      begun.add(event.output_index);
+      yield new FunctionCallStream(log, place, event.output_index, event.item);
+    }
+    place++;
+  }
+}
+
 /** One function call of a response, from the moment the model begins to write it. */
 export class FunctionCallStream {
   readonly callId: string;

@@ -1,14 +1,29 @@
-import { CancelledError, OutputFormatError, ResponseFailedError } from "./errors.ts";
+import { CancelledError, ResponseFailedError } from "./errors.ts";
 import type { ResponseEvent } from "./events.ts";
-import { FunctionCallStream } from "./function-call.ts";
+import type { FunctionCallStream } from "./function-call.ts";
+import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
-import { outputText } from "./output-text.ts";
+import { nextFrame } from "./pace.ts";
 import type { Run } from "./run.ts";
+import type { Check, StandardSchema } from "./schema.ts";
 import type { ResponseObject } from "./types.ts";
+import type { Input, RequiredInput } from "./wire.ts";
+
+export interface TextOptions {
+  /** "frame": at most one piece for each frame that the screen paints. */
+  coalesce?: "frame";
+}
+
+/** What became of the input of `steer`. */
+export type SteerResult =
+  /** `response` is the successor, which begins with the input. */
+  | { status: "committed"; response: ResponseHandle }
+  /** The input stays queued until the outputs of these calls are sent with a request that continues the response. */
+  | { status: "pending"; requiredInput: readonly RequiredInput[] };
 
 /**
- * One response. Iterate it for every event, or `text()` for the words, or await `final()`; all as often as wanted, at any
- * time, each from the start. Lost connections are not seen here: the events go on without gap or repeat.
+ * One response. Iterate the handle for every event, or `text()` for the words, or await `final()`; all as often as wanted, at
+ * any time, each from the start. Lost connections are invisible: the events go on without gap or repeat.
  */
 export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   readonly #run: Run;
@@ -30,7 +45,7 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     return this.#run.responseId;
   }
 
-  /** The number of the last event that arrived, -1 before the first: where a later `resume` would go on. */
+  /** The number of the last event that can be read here, -1 before the first: where a later `resume` would go on. */
   get lastSequenceNumber(): number {
     return this.#run.lastSequence;
   }
@@ -44,10 +59,15 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     return this.#run.log.follow();
   }
 
-  /** The output text as it comes. Throws `ResponseFailedError` if the generation fails on the way. */
-  async *text(): AsyncGenerator<string, void, undefined> {
-    for await (const event of this.#succeeding()) {
-      if (event.type === "response.output_text.delta") yield event.delta;
+  /**
+   * The output text as it comes: in each piece all that has come since the last one. What is replayed after a lost
+   * connection comes in one piece. Throws `ResponseFailedError` if the generation fails on the way.
+   */
+  async *text({ coalesce }: TextOptions = {}): AsyncGenerator<string, void, undefined> {
+    for await (const batch of this.#run.log.batches(coalesce && nextFrame)) {
+      const text = batch.map((event) => (event.type === "response.output_text.delta" ? event.delta : "")).join("");
+      if (text !== "") yield text;
+      for (const event of batch) throwIfFailed(event);
     }
   }
 
@@ -62,45 +82,20 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
 
   /** Each function call as the model begins it, with its arguments still to come. Throws as `text()` does. */
   async *functionCalls(): AsyncGenerator<FunctionCallStream, void, undefined> {
-    const begun = new Set<number>();
-    let place = 0;
-    for await (const event of this.#succeeding()) {
-      const isItem = event.type === "response.output_item.added" || event.type === "response.output_item.done";
-      if (isItem && event.item.type === "function_call" && !begun.has(event.output_index)) {
-        begun.add(event.output_index);
-        yield new FunctionCallStream(this.#run.log, place, event.output_index, event.item);
-      }
-      place++;
-    }
+    const { callsOf } = await lazy(() => import("./function-call.ts"));
+    yield* callsOf(this.#run.log);
   }
 
   /**
    * The output text as the JSON it was asked to be (`text.format`). Rejects with `OutputFormatError` when the response
-   * ended before it was complete or its text is no JSON. `check` is given the parsed value and returns it typed, or
-   * throws: the `parse` of a schema library fits. Without it the type is only claimed.
+   * ended before it was complete or its text is no JSON. `check` is a Standard Schema (zod, valibot, arktype), or a function
+   * that returns the parsed value typed, or throws. Without it the type is only claimed.
    */
-  async json<T = unknown>(check?: (value: unknown) => T): Promise<T> {
+  json<T>(schema: StandardSchema<T>): Promise<T>;
+  json<T = unknown>(check?: (value: unknown) => T): Promise<T>;
+  async json<T>(check?: Check<T>): Promise<T> {
     const response = await this.final();
-    const text = outputText(response);
-    if (response.status !== "completed") {
-      const why = response.incomplete_details?.reason ?? response.status;
-      throw new OutputFormatError("incomplete", `The output is incomplete (${why}), so it is no whole JSON.`, response);
-    }
-    let value: unknown;
-    try {
-      value = JSON.parse(text);
-    } catch (cause) {
-      const said = text === "" ? "The response has no text." : `The output is no JSON: ${excerpt(text)}`;
-      throw new OutputFormatError("invalid", said, response, { cause });
-    }
-    if (!check) return value as T;
-    try {
-      return check(value);
-    } catch (cause) {
-      throw new OutputFormatError("invalid", `The output is JSON of another shape: ${excerpt(text)}`, response, {
-        cause,
-      });
-    }
+    return (await lazy(() => import("./json.ts"))).parsed(response, check);
   }
 
   /**
@@ -108,9 +103,9 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
    * Rejects with `ResponseFailedError` when the generation failed.
    */
   async final(): Promise<ResponseObject> {
-    await this.#run.log.whenEnded();
-    const terminal = this.#run.terminal;
-    // The log ended without an error, so its last event was terminal.
+    await this.#run.whenEnded();
+    const { terminal } = this.#run;
+    // The run ended without an error, so its last event was terminal.
     if (!terminal) throw new CancelledError("There is no response.");
     if (terminal.type === "response.failed") throw new ResponseFailedError(terminal.response);
     return terminal.response;
@@ -126,12 +121,24 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     if (this.#link.cancel(this.#run) === "unsent") {
       this.#run.fail(new CancelledError("Cancelled before the request was sent."));
     }
-    await this.#run.log.whenEnded().catch(() => undefined);
+    await this.#run.whenEnded().catch(() => undefined);
+  }
+
+  /**
+   * Gives input of the user to the running response: it ends with reason `steered`, and a successor with the same settings
+   * follows at once. Rejects with `SteerError` when the input does not become part of a response; a turn of a conversation
+   * and a response of another connection cannot be steered.
+   */
+  async steer(input: Input): Promise<SteerResult> {
+    const { steer } = await lazy(() => import("./steer.ts"));
+    const outcome = await steer(this.#link.carrier(this.#run), this.#run, input);
+    if (outcome.status === "pending") return outcome;
+    return { status: "committed", response: new ResponseHandle(outcome.run, this.#link) };
   }
 
   async *#succeeding(): AsyncGenerator<ResponseEvent, void, undefined> {
     for await (const event of this.#run.log.follow()) {
-      if (event.type === "response.failed") throw new ResponseFailedError(event.response);
+      throwIfFailed(event);
       yield event;
     }
   }
@@ -144,8 +151,6 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   }
 }
 
-const EXCERPT = 80;
-
-function excerpt(text: string): string {
-  return text.length > EXCERPT ? `${text.slice(0, EXCERPT)}…` : text;
+function throwIfFailed(event: ResponseEvent): void {
+  if (event.type === "response.failed") throw new ResponseFailedError(event.response);
 }

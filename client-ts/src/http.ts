@@ -1,27 +1,23 @@
+import { encode, type Message } from "./encode.ts";
 import { type ApiError, apiError, ConnectionError, isRecord } from "./errors.ts";
-
-export interface HttpOptions {
-  url: string | URL;
-  token?: string | (() => string | Promise<string>);
-  fetch?: typeof fetch;
-}
+import type { Tokens } from "./tokens.ts";
 
 type Method = "GET" | "POST" | "DELETE";
 type Query = Readonly<Record<string, string | number | undefined>>;
 
 const PROBE_LIMIT_MS = 5_000;
 
-/** What goes over HTTP: everything but streams. */
+/** Requests over HTTP: everything except streams. */
 export class Http {
+  readonly tokens: Tokens;
   readonly #base: URL;
-  readonly #token: HttpOptions["token"];
   readonly #fetch: typeof fetch;
 
-  constructor({ url, token, fetch: given }: HttpOptions) {
+  constructor(url: string | URL, tokens: Tokens, given?: typeof fetch) {
     this.#base = new URL(url);
     this.#base.protocol = this.#base.protocol.replace(/^ws/, "http");
     if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
-    this.#token = token;
+    this.tokens = tokens;
     this.#fetch = given ?? ((...args) => fetch(...args));
   }
 
@@ -31,17 +27,13 @@ export class Http {
     return url;
   }
 
-  async token(): Promise<string | undefined> {
-    return typeof this.#token === "function" ? this.#token() : this.#token;
-  }
-
   get<T>(path: string, query: Query = {}): Promise<T> {
     const given = Object.entries(query).flatMap(([key, value]) => (value === undefined ? [] : [[key, String(value)]]));
     const search = new URLSearchParams(given).toString();
     return this.#json("GET", search === "" ? path : `${path}?${search}`);
   }
 
-  post<T>(path: string, body?: unknown): Promise<T> {
+  post<T>(path: string, body?: object): Promise<T> {
     return this.#json("POST", path, body);
   }
 
@@ -49,35 +41,35 @@ export class Http {
     return this.#json("DELETE", path);
   }
 
-  /** What the server says to a request that anybody with access may make; nothing when it is content or unreachable. */
-  async probe(): Promise<ApiError | undefined> {
+  /** What the server answers to a request that anybody with access may make: "up", "down", or an error of the server. */
+  async probe(): Promise<"up" | ApiError | undefined> {
     try {
-      const answer = await this.#ask("GET", "models", undefined, AbortSignal.timeout(PROBE_LIMIT_MS));
-      return answer.ok ? undefined : await httpError(answer);
+      const answer = await this.ask("GET", "models", undefined, AbortSignal.timeout(PROBE_LIMIT_MS));
+      return answer.ok ? "up" : await httpError(answer);
     } catch {
       return undefined;
     }
   }
 
-  async #json<T>(method: Method, path: string, body?: unknown): Promise<T> {
-    const answer = await this.#ask(method, path, body).catch((cause: unknown) => {
+  async ask(method: Method, path: string, body?: string, signal: AbortSignal | null = null): Promise<Response> {
+    const token = await this.tokens.get();
+    const headers: Record<string, string> = {};
+    if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
+    if (body !== undefined) headers["content-type"] = "application/json";
+    return this.#fetch(this.url(path, "http"), { method, headers, signal, body: body ?? null });
+  }
+
+  async #json<T>(method: Method, path: string, body?: object): Promise<T> {
+    const text = body && encode(body as Message);
+    const answer = await this.ask(method, path, text).catch((cause: unknown) => {
       throw new ConnectionError("A network error kept the server from being reached.", { cause });
     });
     if (!answer.ok) throw await httpError(answer);
     return (await answer.json()) as T;
   }
-
-  async #ask(method: Method, path: string, body: unknown, signal: AbortSignal | null = null): Promise<Response> {
-    const token = await this.token();
-    const headers: Record<string, string> = {};
-    if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
-    if (body !== undefined) headers["content-type"] = "application/json";
-    const init = { method, headers, signal, body: body === undefined ? null : JSON.stringify(body) };
-    return this.#fetch(this.url(path, "http"), init);
-  }
 }
 
-async function httpError(answer: Response): Promise<ApiError> {
+export async function httpError(answer: Response): Promise<ApiError> {
   const body: unknown = await answer.json().catch(() => undefined);
   const seconds = Number(answer.headers.get("retry-after") ?? Number.NaN);
   const retryAfterMs = Number.isFinite(seconds) ? seconds * 1000 : undefined;

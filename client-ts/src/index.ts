@@ -6,7 +6,10 @@ export type {
   ConversationItem,
   ConversationItems,
   Conversations,
+  Edited,
+  ForkParams,
   StoredMessage,
+  TurnParams,
 } from "./conversations.ts";
 export {
   ApiError,
@@ -18,14 +21,17 @@ export {
   ConflictError,
   ConnectionError,
   DetachedError,
+  InputError,
   InvalidRequestError,
   NotFoundError,
   OutputFormatError,
   ProtocolError,
+  QueueFullError,
   RateLimitError,
   ResponseFailedError,
   ResumeExpiredError,
   ServerError,
+  SteerError,
   TooManyTurnsError,
 } from "./errors.ts";
 export type {
@@ -44,7 +50,7 @@ export type {
   ResponseTerminalEvent,
 } from "./events.ts";
 export type { FunctionCallStream } from "./function-call.ts";
-export type { ResponseHandle } from "./handle.ts";
+export type { ResponseHandle, SteerResult, TextOptions as ReadTextOptions } from "./handle.ts";
 export type {
   FunctionCall,
   FunctionCallInput,
@@ -69,7 +75,9 @@ export type { Page, PageQuery } from "./pages.ts";
 export type { PromptCreateParams, Prompts, StoredPrompt } from "./prompts.ts";
 export type { FollowOptions, Responses, ResumeOptions } from "./responses.ts";
 export type { ResumeTarget, Retry } from "./run.ts";
+export { type Check, jsonFormat, jsonSchemaOf, type StandardJsonSchema, type StandardSchema } from "./schema.ts";
 export type { WebSocketConstructor, WebSocketLike } from "./socket.ts";
+export type { ExpiringToken, TokenSource } from "./tokens.ts";
 export {
   type RunToolsOptions,
   type RunToolsParams,
@@ -96,3 +104,4 @@ export type {
   ToolChoice,
   Usage,
 } from "./types.ts";
+export type { Compaction, CompactionItem, Input, RequiredInput } from "./wire.ts";

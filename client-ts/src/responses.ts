@@ -1,9 +1,14 @@
 import { DetachedError } from "./errors.ts";
 import { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
+import { newId } from "./ids.ts";
+import type { InputItem } from "./items.ts";
+import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
+import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import { type ResumeTarget, Run, type RunNews } from "./run.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
+import type { Compaction } from "./wire.ts";
 
 export interface FollowOptions extends RunNews {
   /** Aborting it stops following: the handle ends with `DetachedError` and the generation goes on at the server. */
@@ -17,6 +22,7 @@ export interface ResumeOptions extends FollowOptions {
   startingAfter?: number;
 }
 
+/** Responses: asking for one, following one, and what the server keeps of one. */
 export class Responses {
   readonly #link: Link;
   readonly #http: Http;
@@ -29,8 +35,7 @@ export class Responses {
 
   /** Asks for a response. Returns at once; errors come out of the handle. */
   create(params: ResponseCreateParams, options: FollowOptions = {}): ResponseHandle {
-    const { client_request_id = newRequestId(), ...rest } = params;
-    return this.#follow(Run.create({ ...rest, client_request_id }, options), options);
+    return this.#follow(Run.create(params, newId("req"), options), options);
   }
 
   /**
@@ -43,21 +48,51 @@ export class Responses {
 
   /** The response as it is now. */
   retrieve(responseId: string): Promise<ResponseObject> {
-    return this.#http.get(`responses/${encodeURIComponent(responseId)}`);
+    return this.#http.get(pathOf(responseId));
+  }
+
+  /**
+   * Asks for another response to the same input with the same settings, except `changes`. For a turn of a conversation use
+   * `conversations.regenerate`.
+   */
+  async regenerate(
+    responseId: string,
+    changes: ResponseCreateParams = {},
+    options: FollowOptions = {},
+  ): Promise<ResponseHandle> {
+    const items = (query: PageQuery): Promise<Page<InputItem>> =>
+      this.#http.get(`${pathOf(responseId)}/input_items`, { ...query });
+    const { requestOf } = await lazy(() => import("./branches.ts"));
+    const request = await requestOf(this.retrieve(responseId), everyOne(items, { order: "asc", limit: 100 }));
+    return this.create({ ...request, ...changes }, options);
+  }
+
+  /**
+   * Starts a response that goes on to its end whether anybody follows or not, and returns it as it was queued. `resume` and
+   * `retrieve` have the rest.
+   */
+  background(params: ResponseCreateParams): Promise<ResponseObject> {
+    return this.#http.post("responses", { client_request_id: newId("req"), ...params, background: true });
+  }
+
+  /** Has the model sum up the input and what goes before it, as an item that a later `input` can begin with. */
+  compact(params: ResponseCreateParams): Promise<Compaction> {
+    return this.#http.post("responses/compact", params);
   }
 
   /** Cancels a response that nobody here follows; with a handle, `handle.cancel()` is the way. */
   cancel(responseId: string): Promise<ResponseObject> {
-    return this.#http.post(`responses/${encodeURIComponent(responseId)}/cancel`);
+    return this.#http.post(`${pathOf(responseId)}/cancel`);
   }
 
   /** Cancels it if it runs, and deletes everything of it. */
   async delete(responseId: string): Promise<void> {
-    await this.#http.delete(`responses/${encodeURIComponent(responseId)}`);
+    await this.#http.delete(pathOf(responseId));
   }
 
   #follow(run: Run, { signal, cancelSignal }: FollowOptions): ResponseHandle {
     const handle = new ResponseHandle(run, this.#link);
+    run.refill = (after) => this.#link.add(run.continuation(after));
     this.#link.add(run);
     const detach = (): void => run.fail(new DetachedError("The caller stopped following."));
     const cancel = (): void => void handle.cancel();
@@ -68,7 +103,7 @@ export class Responses {
       if (when?.aborted) act();
       else when?.addEventListener("abort", act, { once: true });
     }
-    void run.log
+    void run
       .whenEnded()
       .catch(() => undefined)
       .then(() => {
@@ -79,8 +114,6 @@ export class Responses {
   }
 }
 
-/** `crypto.randomUUID` is there in secure contexts only; a chat page on a local network is none. */
-function newRequestId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return `req_${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+function pathOf(responseId: string): string {
+  return `responses/${encodeURIComponent(responseId)}`;
 }

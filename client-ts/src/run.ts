@@ -1,22 +1,22 @@
-/**
- * One response being followed, over as many connections as that takes. Decides what to send next and which of the
- * incoming events are new; knows no sockets.
- */
+/** One response being followed: decides what to ask for next and which of the incoming events are new. Knows no connections. */
 
-import type { Message } from "./connection.ts";
-import { type ApiError, ProtocolError } from "./errors.ts";
+import { encode, type Message, withField } from "./encode.ts";
+import { type ApiError, InputError, isRecord, ProtocolError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
 import { isTerminal, type QueuePosition, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
 
-/** Gaps in a row, without an event in between, that a broken server is allowed. */
-const GAPS_TOLERATED = 3;
+/** Interruptions in a row, without a new event in between, that a broken server is allowed. */
+const INTERRUPTIONS_TOLERATED = 3;
+
+/** Events that are buffered for a reader that does not read. The server's log has the rest. */
+const UNREAD_LIMIT = 4_096;
 
 const RESUME = "caudal:response.resume";
 
-/** A response by its id, or whatever is said in a conversation. */
+/** A response by its id, or the running or latest response of a conversation. */
 export type ResumeTarget = string | { conversation: string };
 
-/** The server could not take the request just now; it is asked again at `retryAt` (as `Date.now()` counts). */
+/** The server could not take the request; the client sends the request again at `retryAt` (as `Date.now()` counts). */
 export interface Retry {
   error: ApiError;
   /** 1 for the first. */
@@ -24,114 +24,180 @@ export interface Retry {
   retryAt: number;
 }
 
-/** What the caller is told while the request waits. */
+/** Callbacks for news that is no event of the response. */
 export interface RunNews {
-  /** Told where the request stands while it waits for a free slot. */
+  /** Called when the request's place in the queue changes. */
   onQueued?: (position: QueuePosition) => void;
-  /** Told when the server is too busy and the request will be sent again by itself. */
+  /** Called when the server is too busy and the client will send the request again by itself. */
   onRetry?: (retry: Retry) => void;
+  /** Called when the replica that ran the response is gone and another replica takes over. */
+  onRecovering?: () => void;
 }
 
 export class Run {
-  readonly log: EventLog<ResponseEvent> = new EventLog<ResponseEvent>();
+  readonly log: EventLog<ResponseEvent>;
   readonly news: RunNews;
+  /** Fetches events that were left out of the log, from after that number. */
+  refill: ((after: number) => void) | undefined;
   terminal: ResponseTerminalEvent | undefined;
   responseId: string | undefined;
-  cancelRequested = false;
-  /** The create may have reached the server. */
-  sent = false;
-  /** Since when it has waited for a connection. */
-  waitingSince: number = Date.now();
-  /** Answers that said "try again" in a row, and when to do so. */
-  refusals = 0;
-  notBefore = 0;
-  /** It cannot be had from another connection while the one that carries it lasts. */
-  stays = false;
-  #lastSequence: number;
-  #gaps = 0;
-  /** What makes the server name the response, where it is not named yet. */
-  readonly #request: Message;
+  #last: number;
+  /** Where the caller asked to begin. */
+  readonly #from: number;
+  /** The last number that existed when the server answered a resume. */
+  #replayUntil = -1;
+  #behind = false;
+  #interruptions = 0;
+  /** Ends with the run, which may be before the log is complete. */
+  readonly #over = new EventLog<never>();
+  /** The encoded message that makes the server name the response, where the response has no id yet. */
+  readonly #request: string;
 
-  private constructor(request: Message, lastSequence: number, { onQueued, onRetry }: RunNews) {
+  constructor(request: string, news: RunNews = {}, from = -1, log: EventLog<ResponseEvent> = new EventLog()) {
     this.#request = request;
-    this.#lastSequence = lastSequence;
-    this.news = { ...(onQueued && { onQueued }), ...(onRetry && { onRetry }) };
+    this.#last = from;
+    this.#from = from;
+    this.log = log;
+    this.news = news;
   }
 
-  static create(create: Message, news: RunNews): Run {
-    return new Run({ ...create, type: "response.create" }, -1, news);
+  /** A run that has failed already where the request cannot be sent. */
+  static create(params: object, requestId: string, news: RunNews): Run {
+    return attempt(() => new Run(encode({ client_request_id: requestId, ...params, type: "response.create" }), news));
   }
 
-  static resume(target: ResumeTarget, startingAfter: number | undefined, news: RunNews): Run {
-    const inConversation = typeof target === "object";
-    const request = inConversation ? { type: RESUME, conversation: target.conversation } : {};
-    const run = new Run(request, startingAfter ?? -1, news);
-    if (!inConversation) run.responseId = target;
-    return run;
+  static resume(target: ResumeTarget, startingAfter = -1, news: RunNews = {}): Run {
+    return attempt(() => {
+      if (!Number.isSafeInteger(startingAfter) || startingAfter < -1) {
+        throw new InputError("`startingAfter` is the number of an event: an integer from 0.");
+      }
+      const id = typeof target === "string" ? target : undefined;
+      const run = new Run(
+        id === undefined ? encode({ type: RESUME, ...(target as object) }) : "{}",
+        news,
+        startingAfter,
+      );
+      run.responseId = id;
+      return run;
+    });
+  }
+
+  /** A run that brings the rest of this run's log. */
+  continuation(after: number): Run {
+    const rest = new Run("{}", {}, after, this.log);
+    rest.responseId = this.responseId;
+    return rest;
   }
 
   get ended(): boolean {
-    return this.log.ended;
+    return this.#over.ended;
   }
 
+  /** The number of the last event in the log, or where the caller asked to begin. */
   get lastSequence(): number {
-    return this.#lastSequence;
+    return this.log.last?.sequence_number ?? this.#from;
   }
 
-  /** The message that makes the server stream this response, from the first event that is missing here. */
-  opening(streamId: string): Message {
-    const after = this.#lastSequence < 0 ? {} : { starting_after: this.#lastSequence };
-    if (this.responseId === undefined) {
-      this.sent = true;
-      return { ...this.#request, ...after, stream_id: streamId };
-    }
-    return { type: RESUME, response_id: this.responseId, ...after, stream_id: streamId };
+  /** The number of the first event that is missing. */
+  get next(): number {
+    return this.#last + 1;
+  }
+
+  /** Whether the create can be repeated, or a resume asked for. */
+  get canReopen(): boolean {
+    return this.responseId !== undefined || this.#request !== "{}";
+  }
+
+  /** The message that makes the server stream this response from the first missing event. */
+  opening(streamId: string): string {
+    let text = this.responseId === undefined ? this.#request : encode({ type: RESUME, response_id: this.responseId });
+    if (this.#last >= 0) text = withField(text, "starting_after", this.#last);
+    return withField(text, "stream_id", streamId);
   }
 
   /**
-   * Takes the answer to a resume. "again" when the caller had every event already: none would come, and the last one, which
-   * says how it ended, is to be asked for.
+   * Takes the answer to a resume. "again" when the caller has every event already: the server would send none, so the last
+   * event, which tells how the response ended, is to be requested.
    */
-  resumed({ response_id, last_sequence_number, status }: Message): "ok" | "again" {
+  resumed(message: Message): "ok" | "again" {
+    const { response_id, last_sequence_number: last, replay_until, status } = message;
     if (typeof response_id === "string") this.responseId ??= response_id;
-    const hasEnded = status === "completed" || status === "incomplete" || status === "failed";
-    if (
-      this.ended ||
-      !hasEnded ||
-      typeof last_sequence_number !== "number" ||
-      last_sequence_number > this.#lastSequence
-    )
-      return "ok";
-    this.#lastSequence = last_sequence_number - 1;
+    if (typeof last !== "number" || this.ended) return "ok";
+    this.#replayUntil = typeof replay_until === "number" ? replay_until : last;
+    if (last >= this.next) return "ok";
+    if (last < this.#from) {
+      this.fail(new InputError(`\`startingAfter\` is ${this.#from}; the last event so far is ${last}.`));
+    }
+    const hasEnded = status === "completed" || status === "incomplete" || status === "failed" || status === "cancelled";
+    if (this.ended || !hasEnded || last < this.#last || this.interrupted()) return "ok";
+    this.#last = last - 1;
     return "again";
   }
 
-  /** Takes the next event, drops a repeated one, and says "gap" when one is missing before it. */
-  receive(message: Message): "ok" | "gap" {
-    const sequence = message["sequence_number"];
-    if (typeof sequence !== "number") return "ok";
-    const responseId = message["response_id"];
-    if (this.responseId !== undefined && responseId !== undefined && responseId !== this.responseId) return "ok";
-    if (sequence <= this.#lastSequence) return "ok";
-    if (sequence > this.#lastSequence + 1) {
-      if (++this.#gaps > GAPS_TOLERATED) this.fail(new ProtocolError("The server keeps leaving out events."));
-      return "gap";
+  /** Counts an interruption. True when there were too many in a row, which has ended the run. */
+  interrupted(): boolean {
+    if (++this.#interruptions > INTERRUPTIONS_TOLERATED) {
+      this.fail(new ProtocolError("The server leaves out events again and again."));
     }
-    this.#gaps = 0;
-    this.refusals = 0;
-    this.#lastSequence = sequence;
-    if (typeof responseId === "string") this.responseId = responseId;
-    // The wire's event, as the protocol types it; what is unknown to this version is passed on as it is.
+    return this.ended;
+  }
+
+  /** Takes an event. Drops an event that came before. */
+  receive(message: Message): void {
+    if (this.ended || message["sequence_number"] !== this.next) return;
+    if (!isWellFormed(message)) return this.fail(new ProtocolError(`The server sent a malformed ${message["type"]}.`));
+    this.#last++;
+    this.#interruptions = 0;
+    this.responseId = message["response_id"] as string;
+    // The event as the protocol types it; an event of a newer server is passed on as it came.
     const event = message as unknown as ResponseEvent;
-    this.log.append(event);
-    if (isTerminal(event)) {
-      this.terminal = event;
-      this.log.end();
-    }
-    return "ok";
+    if (!this.#behind) this.#append(event);
+    if (isTerminal(event)) this.#end(event);
   }
 
   fail(error: Error): void {
+    if (this.ended) return;
     this.log.end(error);
+    this.#over.end(error);
   }
+
+  /** Resolves when the response has ended. Rejects when the run failed. */
+  whenEnded(): Promise<void> {
+    return this.#over.whenEnded();
+  }
+
+  #append(event: ResponseEvent): void {
+    if (this.log.unread < UNREAD_LIMIT || !this.refill) {
+      return this.log.append(event, event.sequence_number < this.#replayUntil);
+    }
+    this.#behind = true;
+    const { lastSequence } = this;
+    this.log.starved = () => this.refill?.(lastSequence);
+  }
+
+  #end(event: ResponseTerminalEvent): void {
+    this.terminal = event;
+    if (!this.#behind) this.log.end();
+    this.#over.end();
+  }
+}
+
+function attempt(make: () => Run): Run {
+  try {
+    return make();
+  } catch (error) {
+    const run = new Run("{}");
+    // A getter of the caller may throw.
+    run.fail(error instanceof InputError ? error : new InputError("The request cannot be read.", { cause: error }));
+    return run;
+  }
+}
+
+/** Whether what readers of the event rely on is there. */
+function isWellFormed(event: Message): boolean {
+  const { type, response, item, delta } = event;
+  if (typeof type !== "string" || typeof event["response_id"] !== "string") return false;
+  if (type.endsWith(".delta")) return typeof delta === "string";
+  if (type.startsWith("response.output_item.")) return isRecord(item) && typeof item["type"] === "string";
+  return !isTerminal({ type } as ResponseEvent) || (isRecord(response) && Array.isArray(response["output"]));
 }

@@ -7,6 +7,7 @@ import type { ResponseEvent } from "./events.ts";
 import type { ResponseHandle } from "./handle.ts";
 import type { FunctionCall, FunctionCallOutput } from "./items.ts";
 import type { FollowOptions } from "./responses.ts";
+import { checked, jsonSchemaOf, type StandardJsonSchema } from "./schema.ts";
 import type { FunctionTool, ResponseCreateParams, ResponseObject } from "./types.ts";
 
 export interface ToolCall {
@@ -19,8 +20,8 @@ export interface ToolCall {
 /** A function that the model may call. */
 export interface Tool<Args extends object = object> {
   description?: string;
-  /** A JSON Schema of the arguments. */
-  parameters?: Record<string, unknown>;
+  /** A JSON Schema of the arguments, or a schema of zod, valibot or arktype, which also checks them. */
+  parameters?: Record<string, unknown> | StandardJsonSchema<Args>;
   strict?: boolean;
   /**
    * Checks what the model wrote and returns it typed, or throws; the `parse` of a schema library fits. Without it the
@@ -32,7 +33,8 @@ export interface Tool<Args extends object = object> {
 }
 
 /** A tool of any arguments. Methods, since they may be of a narrower type than here. */
-interface AnyTool extends Omit<Tool, "parse" | "execute"> {
+interface AnyTool extends Omit<Tool, "parse" | "execute" | "parameters"> {
+  parameters?: Record<string, unknown> | StandardJsonSchema;
   parse?(args: unknown): object;
   execute(args: object, call: ToolCall): unknown;
 }
@@ -186,7 +188,8 @@ export class ToolRun implements AsyncIterable<ResponseEvent> {
     try {
       if (!tool) throw new Error(`There is no function ${name}.`);
       const args = objectOf(json);
-      const given = tool.parse ? tool.parse(args) : args;
+      const check = tool.parse?.bind(tool) ?? (isStandard(tool.parameters) ? tool.parameters : undefined);
+      const given = check ? ((await checked<unknown>(check, args)) as object) : args;
       const result = await tool.execute(given, { callId, name, signal: this.#abort.signal });
       return typeof result === "string" ? result : (JSON.stringify(result) ?? "null");
     } catch (error) {
@@ -199,10 +202,14 @@ function described(name: string, { description, parameters, strict }: AnyTool): 
   return {
     type: "function",
     name,
-    parameters: parameters ?? { type: "object", properties: {} },
+    parameters: isStandard(parameters) ? jsonSchemaOf(parameters) : (parameters ?? { type: "object", properties: {} }),
     ...(description === undefined ? {} : { description }),
     ...(strict === undefined ? {} : { strict }),
   };
+}
+
+function isStandard(parameters: AnyTool["parameters"]): parameters is StandardJsonSchema {
+  return parameters !== undefined && "~standard" in parameters;
 }
 
 function objectOf(json: string): object {

@@ -10,6 +10,8 @@ export interface AllowedTools {
 
 export type AllowedToolsType = "allowed_tools";
 
+export type Anchor = "created_at";
+
 /** `{type, code, message, param}`. */
 export interface ApiError {
   type: string;
@@ -30,6 +32,38 @@ export interface CacheOptions {
   replay?: Replay | null;
 }
 
+/** A secret, told once. */
+export interface ClientSecret {
+  value: string;
+  /** Unix seconds. */
+  expires_at: number;
+  session: ClientSecretSession;
+}
+
+/** The body of `POST /v1/client_secrets`. */
+export interface ClientSecretCreateParams {
+  expires_after?: ExpiresAfter | null;
+  session?: ClientSecretSessionParams | null;
+}
+
+/** What requests with the secret are held to. */
+export interface ClientSecretSession {
+  object: "session";
+  type: "response";
+  model?: string | null;
+  conversation?: string | null;
+  max_output_tokens?: number | null;
+}
+
+/** What requests with the secret are held to. */
+export interface ClientSecretSessionParams {
+  /** The kind of a session, which other servers want. */
+  type?: unknown;
+  model?: string | null;
+  conversation?: string | null;
+  max_output_tokens?: number | null;
+}
+
 /** A conversation as the one item that it was summed up to. */
 export interface Compaction {
   id: string;
@@ -45,7 +79,8 @@ export interface Compaction {
 export interface CompactionInput {
   type: "compaction";
   encrypted_content: string;
-  id?: string | null;
+  /** Ignored. */
+  id?: unknown;
 }
 
 /** The item that stands in place of all that was said. */
@@ -70,7 +105,7 @@ export interface ConversationCreateParams {
   /** What has been said already. */
   items?: readonly InputItem[] | null;
   /** Up to 16 pairs, keys of 64 characters, values of 512. */
-  metadata?: Record<string, string> | null;
+  metadata?: Record<string, string | null> | null;
 }
 
 /** What a conversation holds: what was asked, what was answered, and what functions gave. */
@@ -113,7 +148,7 @@ export interface ConversationReferenceParam {
 /** The body of `POST /v1/conversations/{id}`. */
 export interface ConversationUpdateParams {
   /** Replaces the metadata. */
-  metadata?: Record<string, string> | null;
+  metadata?: Record<string, string | null> | null;
 }
 
 /** A call of a custom tool, whose input is text. The model is shown a call with the argument `input`. */
@@ -143,6 +178,12 @@ export interface ErrorAnswer {
   error: ApiError;
 }
 
+export interface ExpiresAfter {
+  anchor?: Anchor | null;
+  /** Default 600. */
+  seconds?: number | null;
+}
+
 export interface FunctionCall {
   type: "function_call";
   id: string;
@@ -162,8 +203,10 @@ export interface FunctionCallInput {
   name: string;
   /** JSON, as the model wrote it. */
   arguments: string;
-  id?: string | null;
-  status?: ItemStatus | null;
+  /** Ignored. */
+  id?: unknown;
+  /** Ignored. */
+  status?: unknown;
 }
 
 /** The result of a call before it, here or in what the request continues. */
@@ -171,8 +214,10 @@ export interface FunctionCallOutput {
   type: "function_call_output";
   call_id: string;
   output: Text;
-  id?: string | null;
-  status?: ItemStatus | null;
+  /** Ignored. */
+  id?: unknown;
+  /** Ignored. */
+  status?: unknown;
 }
 
 /** A function that the client offers. Echoed with every field, those without a value as null. */
@@ -208,12 +253,12 @@ export type GrammarSyntax = "lark" | "regex";
 
 /** A tool that this server does not have. Left out of what the model is told. */
 export interface HostedTool {
-  type: "web_search" | "file_search" | "computer" | "code_interpreter" | "image_generation" | "mcp" | "local_shell" | "shell" | "custom" | "apply_patch" | "tool_search" | "programmatic_tool_calling" | "computer_use_preview" | "web_search_2025_08_26" | "web_search_preview";
+  type: "web_search" | "file_search" | "computer" | "code_interpreter" | "image_generation" | "mcp" | "local_shell" | "shell" | "custom" | "apply_patch" | "tool_search" | "programmatic_tool_calling" | "computer_use_preview" | "web_search_2025_08_26" | "web_search_preview" | `${string}:${string}`;
 }
 
 /** An item of a tool that this server does not have. Ignored. */
 export interface HostedToolItem {
-  type: "web_search_call" | "file_search_call" | "computer_call" | "computer_call_output" | "code_interpreter_call" | "image_generation_call" | "local_shell_call" | "local_shell_call_output" | "shell_call" | "shell_call_output" | "apply_patch_call" | "apply_patch_call_output" | "mcp_list_tools" | "mcp_call" | "mcp_approval_request" | "mcp_approval_response" | "tool_search_call" | "tool_search_output" | "additional_tools" | "program" | "program_output" | "compaction_trigger" | "context_compaction";
+  type: "web_search_call" | "file_search_call" | "computer_call" | "computer_call_output" | "code_interpreter_call" | "image_generation_call" | "local_shell_call" | "local_shell_call_output" | "shell_call" | "shell_call_output" | "apply_patch_call" | "apply_patch_call_output" | "mcp_list_tools" | "mcp_call" | "mcp_approval_request" | "mcp_approval_response" | "tool_search_call" | "tool_search_output" | "additional_tools" | "configuration_update" | "program" | "program_output" | "compaction_trigger" | "context_compaction" | `${string}:${string}`;
 }
 
 /** `max_output_tokens`, `cancelled` or `steered`. */
@@ -231,9 +276,11 @@ export type InputItem = TypedItem | InputMessage | HostedToolItem;
 export interface InputMessage {
   type?: "message" | null;
   role: InputRole;
-  content: Text;
-  id?: string | null;
-  status?: ItemStatus | null;
+  content?: Text | null;
+  /** Ignored. */
+  id?: unknown;
+  /** Ignored. */
+  status?: unknown;
 }
 
 export type InputRole = "user" | "assistant" | "system" | "developer";
@@ -421,8 +468,10 @@ export type ReasoningEffort = "none" | "minimal" | "low" | "medium" | "high" | "
 export interface ReasoningInput {
   type: "reasoning";
   summary?: readonly SummaryTextPart[] | null;
-  id?: string | null;
-  status?: ItemStatus | null;
+  /** Ignored. */
+  id?: unknown;
+  /** Ignored. */
+  status?: unknown;
 }
 
 /** What the model thought, as it wrote it. */
@@ -513,7 +562,7 @@ export interface ResponseCreateParams {
   presence_penalty?: number | null;
   repetition_penalty?: number | null;
   /** From token ids to what is added to their logits, -100 to 100. */
-  logit_bias?: Record<string, number> | null;
+  logit_bias?: Record<string, number | null> | null;
   /** The output ends before the first of these. */
   stop?: Stop | null;
   max_output_tokens?: number | null;
@@ -524,7 +573,7 @@ export interface ResponseCreateParams {
   truncation?: Truncation | null;
   parallel_tool_calls?: boolean | null;
   /** Up to 16 pairs, keys of 64 characters, values of 512. */
-  metadata?: Record<string, string> | null;
+  metadata?: Record<string, string | null> | null;
   user?: string | null;
   safety_identifier?: string | null;
   prompt_cache_key?: string | null;
@@ -556,6 +605,7 @@ export interface ResponseCreateParams {
   prompt_cache_options?: unknown;
   background_options?: unknown;
   access_programs?: unknown;
+  image?: unknown;
 }
 
 export interface ResponseCreatedEvent {
@@ -879,7 +929,7 @@ export interface TextOptionsParam {
   verbosity?: Verbosity | null;
 }
 
-export type TextPart = { type: "input_text"; text: string; } | { type: "output_text"; text: string; } | { type: "text"; text: string; } | { type: "summary_text"; text: string; } | { type: "refusal"; refusal?: string | null; };
+export type TextPart = { type: "input_text"; text: string; } | { type: "output_text"; text: string; } | { type: "text"; text: string; } | { type: "summary_text"; text: string; } | { type: "refusal"; refusal?: string | null; } | { type: "reasoning_text"; text?: string | null; };
 
 export interface TokenLogprob {
   token: string;
@@ -1032,7 +1082,7 @@ export interface ClientResponseCreateEvent {
   presence_penalty?: number | null;
   repetition_penalty?: number | null;
   /** From token ids to what is added to their logits, -100 to 100. */
-  logit_bias?: Record<string, number> | null;
+  logit_bias?: Record<string, number | null> | null;
   /** The output ends before the first of these. */
   stop?: Stop | null;
   max_output_tokens?: number | null;
@@ -1043,7 +1093,7 @@ export interface ClientResponseCreateEvent {
   truncation?: Truncation | null;
   parallel_tool_calls?: boolean | null;
   /** Up to 16 pairs, keys of 64 characters, values of 512. */
-  metadata?: Record<string, string> | null;
+  metadata?: Record<string, string | null> | null;
   user?: string | null;
   safety_identifier?: string | null;
   prompt_cache_key?: string | null;
@@ -1075,6 +1125,7 @@ export interface ClientResponseCreateEvent {
   prompt_cache_options?: unknown;
   background_options?: unknown;
   access_programs?: unknown;
+  image?: unknown;
   stream_id?: string;
 }
 

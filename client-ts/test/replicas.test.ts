@@ -2,6 +2,7 @@
 
 import { expect, test } from "vitest";
 import { outputText } from "../src/index.ts";
+import { startFleet } from "./support/fleet.ts";
 import { all, online, upTo } from "./support/online.ts";
 import { startProxy } from "./support/proxy.ts";
 import { startRedis } from "./support/redis.ts";
@@ -33,3 +34,15 @@ test.each(["SIGTERM", "SIGKILL"] as const)(
     expect(await client.responses.retrieve(final.id)).toEqual(final);
   },
 );
+
+test("behind nginx a stream outlives each replica that has it", async () => {
+  const fleet = await startFleet(scripted(250, 60));
+  later(() => fleet.stop());
+  const client = clientOf(fleet.url);
+  const handle = client.responses.create({ input: "hello" });
+  for await (const event of handle) if (event.sequence_number > 20) break;
+  await fleet.killEach();
+  const [events, final] = [await all(handle), await handle.final()];
+  expect(events.map((event) => event.sequence_number)).toEqual(upTo(events.length));
+  expect(final.usage?.output_tokens).toBe(250);
+}, 40_000);

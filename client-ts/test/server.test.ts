@@ -1,10 +1,8 @@
 /** The client against the real server with the scripted engine, over a network that breaks where the test says. */
 
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import {
   AuthenticationError,
-  CaudalClient,
-  CaudalError,
   InvalidRequestError,
   NotFoundError,
   outputText,
@@ -119,6 +117,7 @@ describe("a broken connection", () => {
     before.close();
     const after = clientOf(url);
     const whole = after.responses.resume(id);
+    for await (const { sequence_number } of whole) if (sequence_number === 30) break;
     const rest = after.responses.resume(id, { startingAfter: 30 });
     const [all, tail, final] = await Promise.all([sequenceOf(whole), sequenceOf(rest), whole.final()]);
     expect(all).toEqual(upTo(all.length));
@@ -221,14 +220,5 @@ describe("errors", () => {
     expect(await textOf(client.responses.create({ input: "hello" }))).not.toBe("");
     const [model] = await client.models.list();
     expect(await client.models.retrieve("scripted")).toEqual(model);
-  });
-
-  test("of the platform say what to do", () => {
-    vi.stubGlobal("WebSocket", undefined);
-    try {
-      expect(() => new CaudalClient({ url: "http://localhost" })).toThrow(CaudalError);
-    } finally {
-      vi.unstubAllGlobals();
-    }
   });
 });

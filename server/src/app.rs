@@ -145,14 +145,16 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
     let retention = settings.retention();
     let bounds =
         conversations::Bounds { items: settings.conversations.max_items, bytes: settings.conversations.max_kb << 10 };
-    let cache_bytes = settings.cache.max_mb << 20;
+    let (cache_bytes, quotas) = (settings.cache.max_mb << 20, settings.storage_quotas());
     match settings.store.kind {
         StoreKind::Memory => {
             let max_bytes = settings.store.memory.max_mb << 20;
+            let cache = MemoryCache::new(cache_bytes, retention.longest());
+            let limits = Limits { retention, max_bytes, quotas };
             Ok(Stores {
-                responses: Arc::new(MemoryStore::new(Limits { retention: retention.clone(), max_bytes })),
-                cache: Arc::new(MemoryCache::new(cache_bytes, retention.longest())),
-                conversations: Arc::new(MemoryConversations::new(retention, bounds, max_bytes)),
+                responses: Arc::new(MemoryStore::new(limits.clone())),
+                cache: Arc::new(cache),
+                conversations: Arc::new(MemoryConversations::new(limits, bounds)),
                 prompts: Arc::new(MemoryPrompts::new(PROMPTS)),
                 rates: Arc::new(MemoryRates::default()),
                 fleet: None,

@@ -18,6 +18,12 @@ pub const HELD_BY_TENANT: usize = 32;
 /// After how long a tenant that holds too much is told to try again.
 pub const HELD_RETRY_MS: u64 = 1000;
 
+/// After how long a client of a full store is told to try again.
+pub const STORE_FULL_RETRY_MS: u64 = 5000;
+
+/// Parts of a store's bound, of which a tenant may fill one where there are keys. Without keys there is one tenant.
+pub const TENANTS_OF_STORE: u64 = 4;
+
 /// Streams that one tenant follows at once on a replica. More are refused as `rate_limit_exceeded`.
 pub const FOLLOWS_OF_TENANT: usize = 4096;
 
@@ -32,3 +38,6 @@ pub const LEASES_WITHOUT_MODEL: u32 = 3;
 
 /// JSON values in a message. A parsed value takes 72 bytes, however short its text is.
 pub const VALUES_OF_MESSAGE: usize = 100_000;
+
+/// Names of what was ignored of a request, which come back in a header: proxies take headers of 4 KiB in all.
+pub const IGNORED_NAMES_BYTES: usize = 1024;

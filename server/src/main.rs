@@ -153,7 +153,8 @@ fn health(bind: SocketAddr) -> anyhow::Result<()> {
 }
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
-    telemetry::init(&settings.log)?;
+    // Dropped last: it sends the spans that the end of the others leaves.
+    let _exporters = telemetry::init(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let app = tokio::select! {

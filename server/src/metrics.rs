@@ -1,7 +1,7 @@
 //! What operators see of a replica: counts since it began, and times, as OpenMetrics. Owns their names; tells nothing of
 //! tenants.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -9,13 +9,20 @@ use prometheus_client::{
     registry::{Metric, Registry, Unit},
 };
 
-use crate::wire::response::Usage;
+use crate::{
+    engine::model::KvBlocks,
+    wire::{error::WireError, response::Usage},
+};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of what is told apart, in seconds: from the gap between two tokens to a long wait.
 const SECONDS: [f64; 17] =
     [0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+/// Upper bounds of what takes less: an append, a wake-up that comes late.
+const SHORT_SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Model {
@@ -31,6 +38,21 @@ struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Code {
     code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limit {
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Threads {
+    threads: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +74,7 @@ pub struct Metrics {
     registry: Registry,
     responses: Family<Ended, Counter>,
     refused: Family<Code, Counter>,
+    limited: Family<Limit, Counter>,
     denied: Family<Reason, Counter>,
     prompt_tokens: Counts,
     cached_tokens: Counts,
@@ -63,6 +86,13 @@ pub struct Metrics {
     most: Gauges,
     running: Gauges,
     waiting: Gauges,
+    kv_blocks: Gauges,
+    kv_blocks_used: Gauges,
+    kv_blocks_cached: Gauges,
+    pub prompt_cache_bytes: Gauge,
+    pub appends: Histogram,
+    store_errors: Family<Operation, Counter>,
+    lag: Family<Threads, Histogram, fn() -> Histogram>,
     pub prompt_cache: PromptCacheCounts,
     /// Responses that other replicas began and this one went on with.
     pub taken_over: Counter,
@@ -86,6 +116,8 @@ pub struct Load {
     pub most: usize,
     pub running: usize,
     pub waiting: usize,
+    /// Absent if the engine has no blocks of keys and values.
+    pub kv: Option<KvBlocks>,
 }
 
 impl Default for Metrics {
@@ -100,6 +132,7 @@ impl Default for Metrics {
         Self {
             responses: registered(r, "responses", "Responses that ended here, by how"),
             refused: registered(r, "refused", "Requests for a response that were refused, by error code"),
+            limited: registered(r, "limited", "Requests that were refused because a limit was reached, by limit"),
             denied: registered(r, "auth_failures", "Requests that were let in nowhere, by reason"),
             prompt_tokens: registered(r, "prompt_tokens", "Tokens of the prompts of responses that ended here"),
             cached_tokens: registered(r, "prompt_tokens_cached", "Those whose keys and values were there already"),
@@ -111,6 +144,28 @@ impl Default for Metrics {
             most: registered(r, "running_max", "Responses that can run at once"),
             running: registered(r, "running", "Responses that run"),
             waiting: registered(r, "waiting", "Responses that wait to run"),
+            kv_blocks: registered(r, "kv_blocks", "Blocks for keys and values"),
+            kv_blocks_used: registered(r, "kv_blocks_used", "Blocks that running responses hold"),
+            kv_blocks_cached: registered(r, "kv_blocks_cached", "Blocks that hold earlier prompts and can be evicted"),
+            prompt_cache_bytes: registered_with(
+                r,
+                ("prompt_cache", "Logs in the prompt cache"),
+                Unit::Bytes,
+                Gauge::default(),
+            ),
+            appends: registered_with(
+                r,
+                ("append", "From an append to the store's answer"),
+                Unit::Seconds,
+                short_times(),
+            ),
+            store_errors: registered(r, "store_errors", "Calls of the store that found it unavailable"),
+            lag: registered_with(
+                r,
+                ("event_loop_lag", "How late a task runs that was due"),
+                Unit::Seconds,
+                Family::new_with_constructor(short_times),
+            ),
             prompt_cache,
             taken_over: registered(r, "taken_over", "Responses of other replicas that went on here"),
             handed_over: registered(r, "handed_over", "Responses that were stopped here for another replica to go on"),
@@ -127,16 +182,44 @@ fn registered<M: Default + Clone + Metric>(r: &mut Registry, name: &str, help: &
     metric
 }
 
+fn registered_with<M: Clone + Metric>(r: &mut Registry, (name, help): (&str, &str), unit: Unit, metric: M) -> M {
+    r.register_with_unit(name, help, unit, metric.clone());
+    metric
+}
+
+fn short_times() -> Histogram {
+    Histogram::new(SHORT_SECONDS)
+}
+
 fn timed(r: &mut Registry, name: &str, help: &str) -> Times {
-    let times: Times = Family::new_with_constructor(|| Histogram::new(SECONDS));
-    r.register_with_unit(name, help, Unit::Seconds, times.clone());
-    times
+    registered_with(r, (name, help), Unit::Seconds, Family::new_with_constructor(|| Histogram::new(SECONDS)))
 }
 
 impl Metrics {
     /// A response was not created.
-    pub fn refused(&self, code: &'static str) {
-        self.refused.get_or_create(&Code { code }).inc();
+    pub fn refused(&self, error: &WireError) {
+        self.refused.get_or_create(&Code { code: error.code().0 }).inc();
+        if let Some(limit) = error.limit() {
+            self.limited.get_or_create(&Limit { limit }).inc();
+        }
+    }
+
+    /// The store was unavailable to a call.
+    pub fn store_failed(&self, operation: &'static str) {
+        self.store_errors.get_or_create(&Operation { operation }).inc();
+    }
+
+    /// Measures for ever how late the tasks of the threads are that call this.
+    pub fn watch_lag(&self, threads: &'static str) -> impl Future<Output = ()> + use<> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let lag = self.lag.get_or_create(&Threads { threads }).clone();
+        async move {
+            loop {
+                let due = tokio::time::Instant::now() + PAUSE;
+                tokio::time::sleep_until(due).await;
+                lag.observe(due.elapsed().as_secs_f64());
+            }
+        }
     }
 
     /// A request was not let in.
@@ -174,10 +257,13 @@ impl Metrics {
 
     /// All of it as OpenMetrics text, with what the models do now.
     pub fn text(&self, models: impl IntoIterator<Item = Load>) -> String {
-        for Load { model, most, running, waiting } in models {
+        for Load { model, most, running, waiting, kv } in models {
             let of = Model { model };
             let set = [(&self.most, most), (&self.running, running), (&self.waiting, waiting)];
-            for (gauge, now) in set {
+            let kv = kv.map(|kv| {
+                [(&self.kv_blocks, kv.total), (&self.kv_blocks_used, kv.used), (&self.kv_blocks_cached, kv.cached)]
+            });
+            for (gauge, now) in set.into_iter().chain(kv.into_iter().flatten()) {
                 gauge.get_or_create(&of).set(i64::try_from(now).unwrap_or(i64::MAX));
             }
         }

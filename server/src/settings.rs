@@ -29,7 +29,11 @@ use crate::{
         model::{KvType, ModelSettings, one_or_more},
         scripted::ScriptedSettings,
     },
-    store::Retention,
+    limits::TENANTS_OF_STORE,
+    store::{
+        Retention,
+        quota::{QuotaSetting, StorageQuotas},
+    },
 };
 
 /// The documented defaults.
@@ -50,6 +54,7 @@ pub struct Settings {
     pub store: Store,
     pub cluster: Cluster,
     pub log: Log,
+    pub telemetry: Telemetry,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -196,6 +201,8 @@ pub struct KvStore {
 pub struct Store {
     pub kind: StoreKind,
     pub retention_s: u64,
+    pub quota_mb: u64,
+    pub quota_responses: u64,
     #[serde(default)]
     pub tenants: BTreeMap<String, StoreTenant>,
     pub outage_ms: u64,
@@ -207,7 +214,9 @@ pub struct Store {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreTenant {
-    pub retention_s: u64,
+    pub retention_s: Option<u64>,
+    pub quota_mb: Option<u64>,
+    pub quota_responses: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,6 +240,7 @@ pub struct StoreRedis {
     pub sentinel_password: Secret,
     pub prefix: String,
     pub timeout_ms: u64,
+    pub max_mb: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -252,6 +262,13 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// The collector's base URL; empty: none.
+    pub otlp: String,
 }
 
 /// What is wrong with the settings, naming the key and where it was set.
@@ -295,10 +312,26 @@ impl Settings {
     /// How long what has ended is kept.
     pub fn retention(&self) -> Retention {
         let tenants = self.store.tenants.iter();
+        let tenants = tenants.filter_map(|(name, t)| Some((name.clone(), Duration::from_secs(t.retention_s?))));
         Retention {
             default: Duration::from_secs(self.store.retention_s),
-            tenants: Arc::new(tenants.map(|(name, t)| (name.clone(), Duration::from_secs(t.retention_s))).collect()),
+            tenants: Arc::new(tenants.collect()),
             resume_window: Duration::from_millis(self.generation.resume_window_ms),
+        }
+    }
+
+    /// How much tenants may store.
+    pub fn storage_quotas(&self) -> StorageQuotas {
+        let given = |mb: Option<u64>, responses: Option<u64>| QuotaSetting {
+            bytes: mb.filter(|mb| *mb > 0).map(|mb| mb.saturating_mul(1 << 20)),
+            responses: responses.filter(|responses| *responses > 0),
+        };
+        let store = &self.store;
+        let tenants = store.tenants.iter().map(|(name, t)| (name.clone(), given(t.quota_mb, t.quota_responses)));
+        StorageQuotas {
+            default: given(Some(store.quota_mb), Some(store.quota_responses)),
+            tenants: Arc::new(tenants.collect()),
+            parts: if self.auth.mode == AuthMode::Keys { TENANTS_OF_STORE } else { 1 },
         }
     }
 
@@ -339,6 +372,10 @@ impl Settings {
         }
         if let Some((name, most)) = self.limits.wrong() {
             return wrong(&format!("limits.{name}: a limit must be from 1 to {most}, or 0 for none"));
+        }
+        let otlp = &self.telemetry.otlp;
+        if !otlp.is_empty() && !["http://", "https://"].iter().any(|scheme| otlp.starts_with(scheme)) {
+            return wrong("telemetry.otlp: expected a URL such as http://127.0.0.1:4318");
         }
         if self.engine.scripted.text.trim().is_empty() {
             return wrong("engine.scripted.text must not be empty");

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod chaos;
+pub mod collector;
 pub mod figures;
 pub mod http;
 pub mod load;

@@ -1,7 +1,7 @@
 //! A redis-server of one's own: on a free port, with its files in a folder of its own, ended by its handle.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
@@ -12,6 +12,9 @@ use std::{
 };
 
 use crate::PATIENCE;
+
+/// Names the server that is started in place of redis-server: one that speaks the same protocol, such as valkey-server.
+const SERVER: &str = "CAUDAL_REDIS_SERVER";
 
 /// A running redis-server. Dropping it kills it and removes its files.
 pub struct Redis {
@@ -60,7 +63,8 @@ impl Redis {
             return;
         }
         let log = fs::File::create(self.dir.join("log")).expect("redis's log");
-        let child = Command::new("redis-server")
+        let server = env::var_os(SERVER).unwrap_or_else(|| "redis-server".into());
+        let child = Command::new(&server)
             .args(&self.arguments)
             .args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"])
             .arg("--dir")
@@ -72,7 +76,7 @@ impl Redis {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|e| {
-                panic!("redis-server does not start ({e}): install it, on Debian: apt-get install redis-server")
+                panic!("{} does not start ({e}): tests/setup.sh installs what the tests need", server.display())
             });
         self.child = Some(child);
         let begun = Instant::now();

@@ -37,7 +37,11 @@ export class FakeSocket implements WebSocketLike {
   }
 
   receive(message: Json): void {
-    this.#emit("message", { data: JSON.stringify(message) });
+    this.receiveText(JSON.stringify(message));
+  }
+
+  receiveText(data: string): void {
+    this.#emit("message", { data });
   }
 
   lose(code = 1006): void {

@@ -37,7 +37,9 @@ export function offline(): Offline {
       client = new CaudalClient({
         url: "http://caudal.test",
         webSocket: net.webSocket,
-        fetch: async () => new Response("{}"),
+        fetch: async () => {
+          throw new TypeError("network");
+        },
         reconnect: { initialDelayMs: 100, maxDelayMs: 1000 },
         ...options,
       });

@@ -30,7 +30,7 @@ export async function startRedis(): Promise<{ url: string; stop(): Promise<void>
   };
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, "127.0.0.1");
   await once(probe, "listening");
   const { port } = probe.address() as { port: number };

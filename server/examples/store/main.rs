@@ -16,6 +16,7 @@ use caudal_server::{
     engine::Finish,
     store::{
         Created, Entry, Header, LOG_VERSION, Lease, Retention, Store,
+        quota::StorageQuotas,
         redis::{Config, RedisStore},
     },
     wire::{
@@ -61,6 +62,10 @@ fn retention() -> Retention {
     Retention { default: long, tenants: Default::default(), resume_window: long }
 }
 
+fn quotas() -> StorageQuotas {
+    StorageQuotas { default: Default::default(), tenants: Default::default(), parts: 1 }
+}
+
 fn store(redis: &Redis, replica: &str) -> RedisStore {
     let config = Config {
         url: redis.url(),
@@ -91,6 +96,8 @@ async fn created(store: &dyn Store, id: &str) -> Lease {
         holding: Default::default(),
         sharing: None,
         on_disconnect: Default::default(),
+        origin: Default::default(),
+        key_quota: None,
     };
     match store.create(header).await.expect("create") {
         Created::New(lease) => lease,

@@ -16,7 +16,7 @@ use caudal_server::{
 };
 use caudal_tests::Redis;
 
-use crate::{Figure, TENANT, created, finished, quantile, retention, store, token};
+use crate::{Figure, TENANT, created, finished, quantile, quotas, retention, store, token};
 
 const RESPONSES: u32 = 100;
 /// A token an append, as engines write them.
@@ -32,11 +32,13 @@ struct Rates {
     core: f64,
 }
 
+fn limits() -> Limits {
+    Limits { retention: retention(), max_bytes: ROOM, quotas: quotas() }
+}
+
 pub fn rows() -> Vec<Figure> {
     println!("{RESPONSES} responses of {TOKENS} tokens, each replayed whole, as JSON events");
-    let memory = on_one_thread(|| async {
-        Arc::new(MemoryStore::new(Limits { retention: retention(), max_bytes: ROOM })) as Arc<dyn Store>
-    });
+    let memory = on_one_thread(|| async { Arc::new(MemoryStore::new(limits())) as Arc<dyn Store> });
     let redis = Redis::spawn();
     let shared = on_one_thread(|| async { Arc::new(store(&redis, "a")) as Arc<dyn Store> });
     vec![
@@ -87,7 +89,7 @@ fn generations(responses: Arc<dyn Store>) -> Arc<Generations> {
     let bounds = conversations::Bounds { items: 1, bytes: 1 };
     let stores = Stores {
         responses,
-        conversations: Arc::new(MemoryConversations::new(retention(), bounds, ROOM)),
+        conversations: Arc::new(MemoryConversations::new(limits(), bounds)),
         prompts: Arc::new(MemoryPrompts::new(prompts::Bounds { prompts: 1, versions: 1, bytes: 1 })),
         cache: Arc::new(MemoryCache::new(ROOM, retention().default)),
         rates: Arc::new(MemoryRates::default()),

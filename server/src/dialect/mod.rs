@@ -6,6 +6,7 @@
 //! | `parse` | an output's text → thoughts, text and calls, as it comes |
 //! | `call` | the JSON of one call, as it comes |
 //! | `schema` | JSON schemas in the form to which an output can be held |
+//! | `regex` | regular expressions as clients mean them |
 //! | `lark` | a grammar of the outputs that are allowed |
 //! | `teach` | calls as text, for models whose template has no tools |
 
@@ -13,6 +14,7 @@ mod call;
 mod detect;
 pub mod lark;
 mod parse;
+pub mod regex;
 pub mod schema;
 pub mod teach;
 

@@ -45,7 +45,8 @@ pub async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> A
 
 /// For Prometheus: what this replica did since it started, and does now.
 pub async fn metrics(edge: web::Data<Edge>, _: Admin) -> HttpResponse {
-    HttpResponse::Ok().content_type(CONTENT_TYPE).body(edge.generations.metrics_text())
+    let text = edge.generations.metrics_text(&edge.auth.access.tenants()).await;
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(text)
 }
 
 /// What the prompt cache did on this replica since it started, and what it holds of each tenant on all of them.

@@ -43,6 +43,10 @@ impl ResponseError for ApiError {
             WireError::UnsupportedEncoding => {
                 response.insert_header((header::ACCEPT_ENCODING, ENCODINGS));
             }
+            WireError::UpgradeRequired(_) => {
+                response.insert_header((header::UPGRADE, "websocket"));
+                response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
+            }
             _ => {}
         }
         let response = response.json(json!({"error": self.0.body()}));
@@ -144,7 +148,8 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
     let encoding = encoding(request);
     let collected = collect(request.clone(), payload.take(), limit);
     let request = request.clone();
-    async move {
+    let edge = request.app_data::<web::Data<Edge>>().cloned();
+    let body = async move {
         let encoding = encoding?;
         let too_large = || WireError::MessageTooLarge { limit };
         let collected = timeout(Duration::from_millis(deadline), collected).await;
@@ -162,8 +167,14 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
         }
         keep(&request, hold(&request, decoded.len())?);
         Ok(decoded.into())
-    }
-    .boxed_local()
+    };
+    let count = move |error: &WireError| {
+        // What exceeds other limits has been counted by who counts it.
+        if let (Some(edge), WireError::MessageTooLarge { .. } | WireError::BodyTimeout) = (&edge, error) {
+            edge.generations.metrics.refused(error);
+        }
+    };
+    body.map(|body: Result<_, WireError>| body.inspect_err(count)).boxed_local()
 }
 
 /// Reads a body piece by piece; each is counted when it arrives.
@@ -177,6 +188,9 @@ async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Re
     while let Some(piece) = payload.next().await {
         let piece = piece.map_err(|error| match error {
             PayloadError::Overflow => too_large(),
+            PayloadError::Incomplete(_) => {
+                WireError::InvalidRequest { param: None, message: "The body ended before it was whole.".into() }
+            }
             _ => WireError::InvalidRequest { param: None, message: format!("The body cannot be read: {error}.") },
         })?;
         if body.len() + piece.len() > limit {

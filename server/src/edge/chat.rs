@@ -8,7 +8,9 @@ use super::{
     Edge,
     api::{Answer, JsonBody, parsed},
     auth::Identified,
-    grants, headers, http, sse,
+    grants, headers, http,
+    sse::{self, ChatStream},
+    traced::Traced,
 };
 use crate::{
     access::Identity,
@@ -18,21 +20,26 @@ use crate::{
     wire::{chat::ChatRequest, error::WireError, request::Create, response::Status},
 };
 
-pub async fn create(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(body): JsonBody) -> Answer {
-    let answer = try_create(&edge, &identity, body).await;
+pub async fn create(
+    edge: web::Data<Edge>,
+    traced: Traced,
+    Identified(identity): Identified,
+    JsonBody(body): JsonBody,
+) -> Answer {
+    let answer = try_create(&edge, &identity, body, traced).await;
     headers::rates(&edge, &identity.tenant, answer).await
 }
 
-async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
+async fn try_create(edge: &Edge, identity: &Identity, body: Value, traced: Traced) -> Answer {
     let tenant = identity.tenant.as_str();
     let mut chat = parsed(body, ChatRequest::from_value).await?;
     grants::hold(edge, identity, &mut chat.create)?;
     let (stream, include_usage, ignored) = (chat.stream, chat.include_usage, chat.create.ignored.clone());
-    let follows = follows(edge, tenant, chat).await?;
+    let follows = follows(edge, tenant, chat, &traced).await?;
     let answer = if stream {
         let first = follows.first().map(|follow| follow.id.clone()).unwrap_or_default();
         let first = edge.generations.retrieve(tenant, &first).await?;
-        sse::chunks(edge, follows, first, include_usage)
+        sse::chunks(edge, follows, ChatStream { first, include_usage, traced })
     } else {
         let responses = try_join_all(follows.into_iter().map(http::ended)).await?;
         if responses.iter().any(|response| response.status == Status::Failed) {
@@ -44,7 +51,7 @@ async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
 }
 
 /// A response for each choice. When one cannot be created, those before it lose their followers and end.
-async fn follows(edge: &Edge, tenant: &str, chat: ChatRequest) -> Result<Vec<Follow>, WireError> {
+async fn follows(edge: &Edge, tenant: &str, chat: ChatRequest, traced: &Traced) -> Result<Vec<Follow>, WireError> {
     let mut follows = Vec::new();
     for choice in 0..chat.choices {
         let create = Create {
@@ -52,8 +59,9 @@ async fn follows(edge: &Edge, tenant: &str, chat: ChatRequest) -> Result<Vec<Fol
             seed: chat.create.seed.map(|seed| seed.wrapping_add(u64::from(choice))),
             ..chat.create.clone()
         };
-        let created = edge.generations.create(tenant, create, Caller::without_resume()).await;
-        let created = created.map_err(|error| chat.rename(error))?;
+        let created = edge.generations.create(tenant, create, Caller::without_resume(traced.origin())).await;
+        let created =
+            created.inspect_err(|error| traced.span.fail(error.code().0)).map_err(|error| chat.rename(error))?;
         follows.push(edge.generations.follow(tenant, &created.id, None, OnDisconnect::Cancel).await?);
     }
     Ok(follows)

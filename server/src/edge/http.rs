@@ -10,6 +10,7 @@ use super::{
     grants, headers, paging,
     query::Query,
     sse,
+    traced::Traced,
 };
 use crate::{
     access::Identity,
@@ -19,12 +20,17 @@ use crate::{
     wire::{error::WireError, object::Deleted, request::Create, response::Response},
 };
 
-pub async fn create(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(body): JsonBody) -> Answer {
-    let answer = try_create(&edge, &identity, body).await;
+pub async fn create(
+    edge: web::Data<Edge>,
+    traced: Traced,
+    Identified(identity): Identified,
+    JsonBody(body): JsonBody,
+) -> Answer {
+    let answer = try_create(&edge, &identity, body, traced).await;
     headers::rates(&edge, &identity.tenant, answer).await
 }
 
-async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
+async fn try_create(edge: &Edge, identity: &Identity, body: Value, traced: Traced) -> Answer {
     let tenant = identity.tenant.as_str();
     let stream = match body.get("stream") {
         None | Some(Value::Null) => false,
@@ -34,12 +40,13 @@ async fn try_create(edge: &Edge, identity: &Identity, body: Value) -> Answer {
     let mut create = parsed(body, Create::from_value).await?;
     grants::hold(edge, identity, &mut create)?;
     let (background, ignored) = (create.background, create.ignored.clone());
-    let created = edge.generations.create(tenant, create, Caller::without_resume()).await?;
+    let created = edge.generations.create(tenant, create, Caller::without_resume(traced.origin())).await;
+    let created = created.inspect_err(|error| traced.span.fail(error.code().0))?;
     let answer = if background && !stream {
         HttpResponse::Ok().json(edge.generations.retrieve(tenant, &created.id).await?)
     } else {
         let follow = edge.generations.follow(tenant, &created.id, None, OnDisconnect::Cancel).await?;
-        if stream { sse::responses(edge, follow) } else { HttpResponse::Ok().json(ended(follow).await?) }
+        if stream { sse::responses(edge, follow, Some(traced)) } else { HttpResponse::Ok().json(ended(follow).await?) }
     };
     Ok(headers::ignored(answer, &ignored))
 }
@@ -68,7 +75,7 @@ pub async fn retrieve(
     query.end()?;
     if stream {
         let follow = edge.generations.follow(&tenant, &id, after, OnDisconnect::Cancel).await?;
-        return Ok(sse::responses(&edge, follow));
+        return Ok(sse::responses(&edge, follow, None));
     }
     Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &id).await?))
 }

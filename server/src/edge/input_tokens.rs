@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     generation::Caller,
+    store::Origin,
     wire::{object::InputTokens, request::Create},
 };
 
@@ -21,7 +22,10 @@ pub async fn count(edge: web::Data<Edge>, Identified(identity): Identified, Json
     let mut create = parsed(body, Create::from_value).await?;
     grants::hold(&edge, &identity, &mut create)?;
     let ignored = create.ignored.clone();
-    let input_tokens = edge.generations.count_input_tokens(&identity.tenant, create, Caller::without_resume()).await?;
+    let input_tokens = edge
+        .generations
+        .count_input_tokens(&identity.tenant, create, Caller::without_resume(Origin::default()))
+        .await?;
     let answer = HttpResponse::Ok().json(InputTokens { object: "response.input_tokens", input_tokens });
     Ok(headers::ignored(answer, &ignored))
 }

@@ -21,6 +21,7 @@ mod prompts;
 mod query;
 mod reply;
 mod sse;
+mod traced;
 mod v1;
 pub mod waiting;
 mod ws;
@@ -32,7 +33,7 @@ use actix_web::{
     dev::Server,
     http::header,
     middleware::{DefaultHeaders, from_fn},
-    web,
+    rt, web,
 };
 use tokio::sync::watch;
 
@@ -121,6 +122,8 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
     };
     let json_limit = settings.max_message_bytes;
     let server = HttpServer::new(move || {
+        // Called once on each thread that serves connections.
+        rt::spawn(edge.generations.metrics.watch_lag("connections"));
         let app = App::new()
             .app_data(edge.clone())
             .app_data(web::PayloadConfig::new(json_limit))

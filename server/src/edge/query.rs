@@ -58,13 +58,17 @@ impl Query {
     }
 
     /// Takes `include`, however a client writes a list: `include`, `include[]` and `include[0]`, each any number of
-    /// times. Nothing that can be included changes an answer here.
+    /// times, separated by commas too. Nothing that can be included changes an answer here.
     pub fn includes(&mut self) -> Result<(), WireError> {
         let is_include = |key: &str| key == "include" || key.starts_with("include[") && key.ends_with(']');
         let (found, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.0).into_iter().partition(|(key, _)| is_include(key));
         self.0 = rest;
-        found.iter().flat_map(|(_, value)| value.split(',')).try_for_each(|what| check_includable("include", what))
+        found
+            .iter()
+            .flat_map(|(_, value)| value.split(','))
+            .filter(|what| !what.is_empty())
+            .try_for_each(|what| check_includable("include", what))
     }
 
     /// Refuses what was not taken.

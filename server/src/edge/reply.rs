@@ -11,6 +11,7 @@ use actix_web::{
     },
     middleware::Next,
 };
+use tracing::Instrument;
 
 use super::api::ApiError;
 use crate::{generation::random_hex, wire::error::WireError};
@@ -37,15 +38,16 @@ pub async fn finish(
     if head {
         request.head_mut().method = Method::GET;
     }
-    let version = request.version();
+    let (version, id) = (request.version(), format!("req_{}", random_hex()));
     let answer = if takes_no_upgrade(&request) {
         let error = WireError::invalid("upgrade", "Only GET can be upgraded to a WebSocket.");
         let refused = HttpResponse::from_error(ApiError(error));
         request.into_response(closing(refused))
     } else {
-        next.call(request).await?.map_into_boxed_body()
+        let span = tracing::error_span!("request", id);
+        next.call(request).instrument(span).await?.map_into_boxed_body()
     };
-    Ok(dressed(answer, head, version))
+    Ok(dressed(answer, head, (version, &id)))
 }
 
 /// Whether the request asks for a WebSocket where there can be none: its body would have no end.
@@ -60,7 +62,11 @@ pub fn closing(mut response: HttpResponse) -> HttpResponse {
     response
 }
 
-fn dressed(mut answer: ServiceResponse<BoxBody>, head: bool, version: Version) -> ServiceResponse<BoxBody> {
+fn dressed(
+    mut answer: ServiceResponse<BoxBody>,
+    head: bool,
+    (version, id): (Version, &str),
+) -> ServiceResponse<BoxBody> {
     let response = answer.response_mut();
     if version < Version::HTTP_11 && response.body().size() == BodySize::Stream {
         // HTTP/1.0 has no chunks: the body ends with the connection.
@@ -69,7 +75,7 @@ fn dressed(mut answer: ServiceResponse<BoxBody>, head: bool, version: Version) -
     }
     let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&format!("req_{}", random_hex())) {
+    if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
     }
     // An upgrade has no content that a browser could show.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::Edge;
+use super::{Edge, traced::Traced};
 use crate::{
     generation::Follow,
     render::chat::ChatRenderer,
@@ -27,7 +27,7 @@ const DONE: &str = "data: [DONE]\n\n";
 const COMMENT: &str = ": keep-alive\n\n";
 
 /// Responses: `event:` equals the body's type, no `id:`.
-pub fn responses(edge: &Edge, follow: Follow) -> HttpResponse {
+pub fn responses(edge: &Edge, follow: Follow, traced: Option<Traced>) -> HttpResponse {
     let frames = events(follow).map(|next| match next {
         Ok((sequence_number, event)) => {
             let body = Numbered::of_response(&event, sequence_number);
@@ -35,11 +35,20 @@ pub fn responses(edge: &Edge, follow: Follow) -> HttpResponse {
         }
         Err(error) => named("error", &ErrorEvent::new(&error, None)),
     });
-    answer(edge, frames)
+    answer(edge, frames, traced)
 }
 
-/// Chat completions: data only. The choices' chunks come as they are generated; all have the id of `first`.
-pub fn chunks(edge: &Edge, follows: Vec<Follow>, first: Response, include_usage: bool) -> HttpResponse {
+/// What the streams of one chat completion share.
+pub struct ChatStream {
+    /// Its id is the id of all chunks.
+    pub first: Response,
+    pub include_usage: bool,
+    pub traced: Traced,
+}
+
+/// Chat completions: data only. The choices' chunks come as they are generated.
+pub fn chunks(edge: &Edge, follows: Vec<Follow>, chat: ChatStream) -> HttpResponse {
+    let ChatStream { first, include_usage, traced } = chat;
     let choices = (0..).zip(follows).map(|(index, follow)| {
         let mut renderer = ChatRenderer::new(first.clone(), index, include_usage);
         let events = events(follow).map(Some).chain(stream::iter([None]));
@@ -72,7 +81,7 @@ pub fn chunks(edge: &Edge, follows: Vec<Follow>, first: Response, include_usage:
             None => Some((last?(used), (pieces, None, None))),
         }
     });
-    answer(edge, frames)
+    answer(edge, frames, Some(traced))
 }
 
 /// What a choice comes to, piece by piece.
@@ -87,16 +96,17 @@ fn events(follow: Follow) -> impl Stream<Item = Result<(u64, Event), WireError>>
     stream::unfold(follow, |mut follow| async { follow.next().await.map(|next| (next, follow)) })
 }
 
-fn answer(edge: &Edge, frames: impl Stream<Item = String> + 'static) -> HttpResponse {
+/// `traced` ends with the stream.
+fn answer(edge: &Edge, frames: impl Stream<Item = String> + 'static, traced: Option<Traced>) -> HttpResponse {
     let pause = Duration::from_millis(edge.settings.server.sse_comment_ms);
     // An event may have no frame of its own, and an empty piece would end the body.
     let frames = frames.filter(|frame| std::future::ready(!frame.is_empty())).boxed_local();
-    let body = stream::unfold(Some(frames), move |frames| async move {
-        let mut frames = frames?;
+    let body = stream::unfold(Some((frames, traced)), move |state| async move {
+        let (mut frames, traced) = state?;
         match timeout(pause, frames.next()).await {
-            Ok(Some(frame)) => Some((Ok::<_, Infallible>(Bytes::from(frame)), Some(frames))),
+            Ok(Some(frame)) => Some((Ok::<_, Infallible>(Bytes::from(frame)), Some((frames, traced)))),
             Ok(None) => Some((Ok(Bytes::from_static(DONE.as_bytes())), None)),
-            Err(_) => Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(frames))),
+            Err(_) => Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some((frames, traced)))),
         }
     });
     HttpResponse::Ok()

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use model::{Capacity, ModelInfo, ModelStatus, ReloadError, Reloaded};
+pub use model::{Capacity, KvBlocks, ModelInfo, ModelStatus, ReloadError, Reloaded};
 pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
 pub use stop::StopStrings;
@@ -157,6 +157,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What can run at once of the model. Admission never asks for more sequences.
     fn capacity(&self, model: &str) -> Capacity;
+
+    /// How many blocks of keys and values are used now; `None` without blocks.
+    fn kv_blocks(&self, model: &str) -> Option<KvBlocks>;
 
     /// Which models are loaded.
     fn status(&self) -> Vec<ModelStatus>;

@@ -188,6 +188,16 @@ pub struct Capacity {
     pub tokens: Option<usize>,
 }
 
+/// Blocks for keys and values: 16 tokens each. The rest of them is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KvBlocks {
+    pub total: usize,
+    /// Running sequences hold them.
+    pub used: usize,
+    /// They hold earlier prompts and can be evicted.
+    pub cached: usize,
+}
+
 /// A model that was loaded again.
 #[derive(Debug, Clone)]
 pub struct Reloaded {

@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use super::{
-    Capacity, Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, Logprobs, ModelInfo, ModelStatus, Prompt,
-    ReloadError, Reloaded, TokenLogprob,
+    Capacity, Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, KvBlocks, Logprobs, ModelInfo, ModelStatus,
+    Prompt, ReloadError, Reloaded, TokenLogprob,
     decoder::{Decoder, TokenBytes},
     model::SamplingDefaults,
 };
@@ -144,6 +144,10 @@ impl Engine for Scripted {
 
     fn capacity(&self, _: &str) -> Capacity {
         Capacity { sequences: self.max_running, tokens: None }
+    }
+
+    fn kv_blocks(&self, _: &str) -> Option<KvBlocks> {
+        None
     }
 
     fn status(&self) -> Vec<ModelStatus> {

@@ -24,10 +24,9 @@ pub fn conversation_error(error: ConversationError, id: &str) -> WireError {
             "conversation",
             "The conversation is full: it has as many items, or bytes, as it may have. Begin a new one, or delete items.",
         ),
-        ConversationError::Unavailable(reason) => {
-            tracing::warn!(reason, "the store is unavailable");
-            WireError::StoreUnavailable { retry_after_ms: 1000 }
-        }
+        ConversationError::OverQuota(exceeded) => store_error(StoreError::OverQuota(exceeded), id),
+        ConversationError::StoreFull(reason) => store_error(StoreError::Full(reason), id),
+        ConversationError::Unavailable(reason) => store_error(StoreError::Unavailable(reason), id),
     }
 }
 

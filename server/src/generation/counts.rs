@@ -1,6 +1,8 @@
 //! What this replica does and did: for operators.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures::future::join_all;
 
 use super::{Generations, store_error};
 use crate::{
@@ -48,11 +50,18 @@ fn answers(metrics: &Metrics) -> (u64, u64, u64) {
 
 impl Generations {
     /// Counts, times and loads as OpenMetrics text.
-    pub fn metrics_text(&self) -> String {
+    pub async fn metrics_text(&self, tenants: &BTreeSet<String>) -> String {
+        let sizes = join_all(tenants.iter().map(|tenant| self.cache.size(tenant))).await;
+        // A size that cannot be asked for now leaves the last one in place.
+        if let Ok(sizes) = sizes.into_iter().collect::<Result<Vec<_>, _>>() {
+            let bytes: u64 = sizes.iter().map(|size| size.bytes).sum();
+            self.metrics.prompt_cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
         let models = self.engine.status().into_iter().map(|status| {
             let (running, waiting) = self.admission.load(&status.id);
             let most = self.engine.capacity(&status.id).sequences;
-            Load { model: status.id, most, running, waiting }
+            let kv = self.engine.kv_blocks(&status.id);
+            Load { model: status.id, most, running, waiting, kv }
         });
         self.metrics.text(models)
     }

@@ -1,7 +1,9 @@
 //! Creating a response: its model, its history, its prompt; then it starts, alone, as a turn or from the prompt cache. When
 //! `create` returns, the log exists and its generation goes on by itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
+
+use tracing::Instrument;
 
 use super::{
     Generations,
@@ -11,7 +13,8 @@ use super::{
 };
 use crate::{
     engine::{ModelInfo, model::SamplingDefaults},
-    store::{Header, LOG_VERSION, LeftOut, OnDisconnect},
+    store::{Header, LOG_VERSION, LeftOut, OnDisconnect, Origin},
+    telemetry::trace,
     wire::{cache::CacheMode, error::WireError, reasoning::Effort, request::Create, response::ServiceTier},
 };
 
@@ -25,16 +28,17 @@ pub struct Caller {
     pub own_unstored_response: Option<String>,
     /// What happens to the generation when the connection ends.
     pub on_disconnect: OnDisconnect,
+    pub origin: Origin,
 }
 
 impl Caller {
-    /// A client that cannot resume: HTTP, and sockets without the extensions.
-    pub fn without_resume() -> Self {
-        Self::new(None, OnDisconnect::Cancel)
+    /// A client that cannot resume: one over HTTP.
+    pub fn without_resume(origin: Origin) -> Self {
+        Self::new(None, OnDisconnect::Cancel, origin)
     }
 
-    pub fn new(own_unstored_response: Option<String>, on_disconnect: OnDisconnect) -> Self {
-        Self { new_response_id: format!("resp_{}", random_hex()), own_unstored_response, on_disconnect }
+    pub fn new(own_unstored_response: Option<String>, on_disconnect: OnDisconnect, origin: Origin) -> Self {
+        Self { new_response_id: format!("resp_{}", random_hex()), own_unstored_response, on_disconnect, origin }
     }
 }
 
@@ -50,12 +54,15 @@ impl Generations {
         caller: Caller,
     ) -> Result<CreatedResponse, WireError> {
         let (generations, tenant) = (self.clone(), tenant.to_owned());
-        let created = self.runtime.spawn(async move { generations.try_create(&tenant, create, caller).await });
+        let (begun, traceparent) = (SystemTime::now(), caller.origin.traceparent.clone());
+        let created = async move { generations.try_create(&tenant, create, caller).await };
+        let created = self.runtime.spawn(created.in_current_span());
         let created = created.await.unwrap_or_else(|error| {
             tracing::error!(%error, "creating a response panicked");
             Err(WireError::EngineFailed)
         });
-        created.inspect_err(|error| self.metrics.refused(error.code().0))
+        trace::stage("prepare", traceparent.as_deref(), begun);
+        created.inspect_err(|error| self.metrics.refused(error))
     }
 
     async fn try_create(
@@ -138,6 +145,8 @@ fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) 
         holding: Default::default(),
         sharing: None,
         on_disconnect: caller.on_disconnect,
+        origin: caller.origin.clone(),
+        key_quota: None,
     }
 }
 

@@ -10,7 +10,8 @@ use super::{
     prompt::{fit, kept, prompt, turns},
 };
 use crate::{
-    engine::{Engine, EngineError, ModelInfo},
+    dialect::{Calls, Dialect},
+    engine::{Engine, EngineError, ModelInfo, Prompt},
     store::{Header, LeftOut},
     wire::{error::WireError, input::InputItem, read::missing, response::Truncation},
 };
@@ -65,7 +66,7 @@ struct Draft {
 impl Draft {
     /// The header with its prompt, and what the context leaves to the output.
     fn fit(self, history: Vec<InputItem>) -> Result<Header, WireError> {
-        let (Header { create, dialect, .. }, context) = (&self.header, self.model.context_length);
+        let (Header { create, .. }, context) = (&self.header, self.model.context_length);
         let turns = turns(history.into_iter().chain(create.input.iter().cloned()).collect());
         let droppable = match create.truncation {
             Truncation::Auto => turns.len() - 1,
@@ -75,9 +76,7 @@ impl Draft {
         let room = (context - self.header.max_output_tokens.min(context / 4)) as usize;
         let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
         let (prompt, dropped) = fit(droppable, room, |dropped| {
-            let mut prompt = prompt(dialect, create, preamble.iter().chain(kept(&turns, dropped)));
-            prompt.most = Some(context as usize);
-            match self.engine.tokenize(&self.model.id, &prompt) {
+            match self.tokenize(preamble.iter().chain(kept(&turns, dropped)), Some(context as usize)) {
                 Ok(tokens) => Ok(Ok(tokens)),
                 Err(EngineError::TooLong { tokens }) => Ok(Err(tokens)),
                 Err(error) => Err(self.refusal(error)),
@@ -85,8 +84,10 @@ impl Draft {
         })?;
         let prompt = match prompt {
             Ok(prompt) if prompt.len() < context as usize => prompt,
-            Ok(prompt) => return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context }),
-            Err(tokens) => return Err(WireError::ContextLengthExceeded { prompt: tokens, context }),
+            Ok(prompt) => {
+                return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context, field: "input" });
+            }
+            Err(tokens) => return Err(WireError::ContextLengthExceeded { prompt: tokens, context, field: "input" }),
         };
         let mut max_output_tokens = self.header.max_output_tokens.min(context - prompt.len() as u32);
         if !create.generate {
@@ -108,8 +109,29 @@ impl Draft {
     fn count(self, history: Vec<InputItem>) -> Result<usize, WireError> {
         let create = &self.header.create;
         let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
-        let prompt = prompt(&self.header.dialect, create, preamble.iter().chain(&history).chain(&create.input));
-        self.engine.tokenize(&self.model.id, &prompt).map(|tokens| tokens.len()).map_err(|error| self.refusal(error))
+        let tokens = self.tokenize(preamble.iter().chain(&history).chain(&create.input), None);
+        tokens.map(|tokens| tokens.len()).map_err(|error| self.refusal(error))
+    }
+
+    /// The prompt of the items, at most `most` tokens. A template that fails at a tool is not given any: the tools are then
+    /// described in a message.
+    fn tokenize<'i>(
+        &self,
+        items: impl Iterator<Item = &'i InputItem> + Clone,
+        most: Option<usize>,
+    ) -> Result<Vec<u32>, EngineError> {
+        let Header { dialect, create, .. } = &self.header;
+        let render = |dialect: &Dialect| {
+            let prompt = Prompt { most, ..prompt(dialect, create, items.clone()) };
+            self.engine.tokenize(&self.model.id, &prompt)
+        };
+        match render(dialect) {
+            Err(EngineError::Template(reason)) if dialect.template_has_tools && dialect.calls == Calls::default() => {
+                let taught = Dialect { template_has_tools: false, ..dialect.clone() };
+                render(&taught).map_err(|_| EngineError::Template(reason))
+            }
+            outcome => outcome,
+        }
     }
 
     /// What the engine's error means to the client.
@@ -124,7 +146,7 @@ impl Draft {
                 WireError::invalid(param, format!("The output cannot be held to '{param}': {reason}"))
             }
             EngineError::TooLong { tokens } => {
-                WireError::ContextLengthExceeded { prompt: tokens, context: self.model.context_length }
+                WireError::ContextLengthExceeded { prompt: tokens, context: self.model.context_length, field: "input" }
             }
             EngineError::Busy { retry_after_ms } => WireError::ServerOverloaded { retry_after_ms },
             EngineError::Load(reason) => {

@@ -29,6 +29,7 @@ impl Endings {
             let output = output_items(header, entries);
             match self.conversations.end(&header.tenant, conversation, &header.id, output).await {
                 Err(ConversationError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
+                Err(ConversationError::StoreFull(reason)) => return Err(StoreError::Full(reason)),
                 Err(error) => tracing::debug!(response = header.id, %error, "its conversation takes no turn's end"),
                 Ok(()) => {}
             }

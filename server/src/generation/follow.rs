@@ -87,7 +87,7 @@ impl Generations {
     fn hold_follow(&self, tenant: &str) -> Result<Held, WireError> {
         self.follows.of(tenant).hold(1).ok_or_else(|| {
             let refused = WireError::TooManyFollows { most: FOLLOWS_OF_TENANT, retry_after_ms: HELD_RETRY_MS };
-            self.metrics.refused(refused.code().0);
+            self.metrics.refused(&refused);
             refused
         })
     }

@@ -8,6 +8,7 @@ use crate::{
     dialect::{
         Calls, Dialect,
         lark::{self, Body, CallRules, Callable, Output},
+        regex,
         schema::{self, Loosened, Refused},
     },
     engine::{Grammar, Rules},
@@ -52,10 +53,14 @@ fn rules(dialect: &Dialect, create: &Create, holding: &Holding) -> Result<Option
         _ => {}
     }
     let schema = schema(format, holding)?;
-    let body = match (format, &schema) {
-        (_, Some(schema)) => Body::Json(schema),
-        (Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }), _) => Body::Regex(definition),
-        (Format::Grammar(_), _) => {
+    let expression = match format {
+        Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }) => Some(regex::ascii(definition)),
+        _ => None,
+    };
+    let body = match (format, &schema, &expression) {
+        (_, Some(schema), _) => Body::Json(schema),
+        (_, _, Some(expression)) => Body::Regex(expression),
+        (Format::Grammar(_), ..) => {
             return refuse(
                 "This model thinks before it answers, which a Lark grammar of yours leaves no room for. Use a regex or a JSON schema.",
             );
@@ -86,7 +91,9 @@ fn call_rules<'c>(create: &'c Create, holding: &Holding) -> Result<Option<CallRu
 fn alone(format: &Format, holding: &Holding) -> Result<Option<Rules>, WireError> {
     Ok(match format {
         Format::Grammar(GrammarFormat { syntax: Syntax::Lark, definition }) => Some(Rules::Lark(definition.clone())),
-        Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }) => Some(Rules::Regex(definition.clone())),
+        Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }) => {
+            Some(Rules::Regex(regex::ascii(definition)))
+        }
         json => schema(json, holding)?.map(|schema| Rules::JsonSchema(lark::compact(&schema))),
     })
 }
@@ -153,6 +160,13 @@ mod tests {
         assert_eq!(grammar, Some(Rules::Lark("start: \"a\"".into())));
         let regex = json!({"type": "grammar", "syntax": "regex", "definition": "a+"});
         assert_eq!(of(&plain, json!({"text": {"format": regex}})).unwrap(), Some(Rules::Regex("a+".into())));
+        let digits = json!({"type": "grammar", "syntax": "regex", "definition": r"\d"});
+        assert_eq!(of(&plain, json!({"text": {"format": digits}})).unwrap(), Some(Rules::Regex("[0-9]".into())));
+        let lark = match of(&thinking(), json!({"text": {"format": digits}})).unwrap() {
+            Some(Rules::Lark(lark)) => lark,
+            other => panic!("{other:?}"),
+        };
+        assert!(lark.contains("/[0-9]/"), "{lark}");
         let given =
             json!({"type": "json_schema", "name": "n", "schema": {"x-guidance": {"whitespace_flexible": true}}});
         let schema = |format| match of(&plain, json!({"text": {"format": format}})).unwrap() {

@@ -33,7 +33,7 @@ impl Generations {
         while let Some(id) = next {
             let not_found = || WireError::PreviousResponseNotFound(previous.unwrap_or_default().to_owned());
             let (header, entries) = self.store.read(tenant, &id).await.map_err(|error| match error {
-                StoreError::Unavailable(_) | StoreError::Unreadable(_) => store_error(error, &id),
+                StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Unreadable(_) => store_error(error, &id),
                 _ => not_found(),
             })?;
             // Only the first link: what the connection's own response continued was reachable then.
@@ -121,16 +121,18 @@ mod tests {
             conformance::{finished, header, prompts},
             conversations::Bounds,
             memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
+            quota::StorageQuotas,
         },
         wire::request::Create,
     };
 
     async fn generations() -> Arc<Generations> {
         let bounds = Bounds { items: 9, bytes: 9999 };
-        let limits = Limits { retention: Retention::for_tests(), max_bytes: 64 << 20 };
+        let limits =
+            Limits { retention: Retention::for_tests(), max_bytes: 64 << 20, quotas: StorageQuotas::for_tests() };
         let stores = Stores {
-            responses: Arc::new(MemoryStore::new(limits)),
-            conversations: Arc::new(MemoryConversations::new(Retention::for_tests(), bounds, 1 << 20)),
+            responses: Arc::new(MemoryStore::new(limits.clone())),
+            conversations: Arc::new(MemoryConversations::new(limits, bounds)),
             prompts: Arc::new(MemoryPrompts::new(prompts::BOUNDS)),
             cache: Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60))),
             rates: Arc::new(MemoryRates::default()),

@@ -10,11 +10,13 @@ use tokio::{
     time::sleep,
 };
 
-use super::{budget::Held, clock::unix_seconds, endings::Endings, request::request, running::Registration};
+use super::{
+    budget::Held, clock::unix_seconds, endings::Endings, request::request, running::Registration, timeline::Timeline,
+};
 use crate::{
     engine::{Delta, Finish, GenerateRequest},
     limits::MAX_TRIES,
-    metrics::{Metrics, Timing},
+    metrics::Metrics,
     store::{Entry, Header, Lease, Store, StoreError},
     wire::{
         error::WireError,
@@ -34,6 +36,8 @@ pub struct Writing {
     pub patience: Duration,
     /// Admits one at a time the responses whose last replicas died without progress.
     pub suspects: Arc<Semaphore>,
+    /// Who writes, for operators.
+    pub replica: Arc<str>,
 }
 
 /// Everything that was written, so that what a store loses in a crash can be written again.
@@ -46,7 +50,7 @@ pub struct Log {
     stored: usize,
     output: Vec<u32>,
     cached_tokens: u32,
-    timing: Timing,
+    timeline: Timeline,
     /// What ends with the response was told before its last entry.
     told: bool,
     /// Somebody asked for the end, on whatever replica.
@@ -67,10 +71,8 @@ impl Log {
                 cached_tokens = cached.unwrap_or(cached_tokens);
             }
         }
-        let mut timing = writing.endings.metrics.begin(&header.model);
-        if !entries.is_empty() {
-            timing.goes_on();
-        }
+        let replica = writing.replica.clone();
+        let timeline = Timeline::new(&writing.endings.metrics, replica, &header, !entries.is_empty());
         let stored = entries.len();
         Self {
             writing,
@@ -80,7 +82,7 @@ impl Log {
             stored,
             output,
             cached_tokens,
-            timing,
+            timeline,
             told: false,
             cancelled: false,
             tries: 0,
@@ -90,6 +92,12 @@ impl Log {
 
     pub fn metrics(&self) -> &Metrics {
         &self.writing.endings.metrics
+    }
+
+    /// What lines of the log are said of.
+    pub fn log_span(&self) -> tracing::Span {
+        let Header { id, tenant, model, .. } = &*self.header;
+        tracing::error_span!("response", id, tenant, model)
     }
 
     pub fn header(&self) -> &Arc<Header> {
@@ -122,7 +130,7 @@ impl Log {
     }
 
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        let before = self.entries.len();
+        let (before, begun) = (self.entries.len(), Instant::now());
         self.entries.extend(entries.into_iter().map(Arc::new));
         let (mut outage, mut retry) = (None, FIRST_RETRY);
         while self.stored < self.entries.len() {
@@ -151,25 +159,11 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
-        self.time(before);
+        self.timeline.appended(&self.header, self.entries.get(before..).unwrap_or_default(), begun);
         if self.has_ended() {
             self.writing.endings.after(&self.header, &self.entries).await;
         }
         Ok(())
-    }
-
-    /// Times the entries from `since` on, which the store has just taken.
-    fn time(&mut self, since: usize) {
-        let mut produced = 0;
-        for entry in &self.entries[since..] {
-            match &**entry {
-                Entry::Started => self.timing.admitted(),
-                Entry::Delta { tokens, .. } => produced += tokens.len(),
-                Entry::Finished { .. } => self.timing.ended(),
-                _ => {}
-            }
-        }
-        self.timing.produced(produced);
     }
 
     /// Appends what the store has not yet, and learns what was asked of the writer.

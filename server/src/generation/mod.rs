@@ -27,6 +27,7 @@ mod run;
 mod running;
 mod start;
 mod take_over;
+mod timeline;
 mod turns;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -36,12 +37,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::{Engine, ModelInfo},
-    limits::{FOLLOWS_OF_TENANT, HELD_BY_TENANT, HELD_RETRY_MS},
+    limits::{FOLLOWS_OF_TENANT, HELD_BY_TENANT, HELD_RETRY_MS, STORE_FULL_RETRY_MS},
     metrics::Metrics,
     settings,
     store::{
-        Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache, conversations::Conversations,
-        fleet::Fleet, prompts::Prompts,
+        ObservedStore, Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache,
+        conversations::Conversations, fleet::Fleet, prompts::Prompts,
     },
     wire::{error::WireError, response::Response},
 };
@@ -80,6 +81,8 @@ pub struct Generations {
     held: TenantBudgets,
     /// Streams that each tenant follows.
     follows: TenantBudgets,
+    /// This process, for operators.
+    replica: Arc<str>,
     settings: settings::Generation,
     /// How long a running generation waits for a store that cannot be reached.
     patience: Duration,
@@ -106,10 +109,11 @@ impl Generations {
         let capacities = models.iter().map(|model| (model.id.clone(), engine.capacity(&model.id)));
         let generations = Arc::new(Self {
             admission: Admission::new(capacities, &settings.admission),
+            replica: fleet.as_ref().map_or(&*settings.cluster.replica, |fleet| fleet.me()).into(),
             running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet.clone()),
             fleet,
             engine,
-            store: Arc::new(SharedLogs::new(responses)),
+            store: Arc::new(SharedLogs::new(Arc::new(ObservedStore::new(responses, metrics.clone())))),
             conversations,
             prompts,
             cache,
@@ -127,6 +131,7 @@ impl Generations {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         });
+        generations.runtime.spawn(generations.metrics.watch_lag("runtime"));
         generations.runtime.spawn(prompts::warm(Arc::downgrade(&generations)));
         generations
     }
@@ -137,6 +142,7 @@ impl Generations {
             endings: self.endings.clone(),
             patience: self.patience,
             suspects: self.suspects.clone(),
+            replica: self.replica.clone(),
         }
     }
 
@@ -153,7 +159,7 @@ impl Generations {
         let budget = self.held.of(tenant);
         budget.hold(bytes).ok_or_else(|| {
             let refused = WireError::TooMuchHeld { most: budget.most(), retry_after_ms: HELD_RETRY_MS };
-            self.metrics.refused(refused.code().0);
+            self.metrics.refused(&refused);
             refused
         })
     }
@@ -266,6 +272,11 @@ pub fn store_error(error: StoreError, id: &str) -> WireError {
         StoreError::NotFound | StoreError::Fenced | StoreError::Behind(_) => WireError::ResponseNotFound(id.into()),
         StoreError::Expired => WireError::ResumeWindowExpired(id.into()),
         StoreError::Unreadable(_) => WireError::LogVersion { retry_after_ms: 1000 },
+        StoreError::OverQuota(exceeded) => WireError::StorageQuotaExceeded(exceeded.to_string()),
+        StoreError::Full(reason) => {
+            tracing::warn!(reason, "the store is full");
+            WireError::StoreFull { retry_after_ms: STORE_FULL_RETRY_MS }
+        }
         StoreError::Unavailable(reason) => {
             tracing::warn!(reason, "the store is unavailable");
             WireError::StoreUnavailable { retry_after_ms: 1000 }

@@ -131,7 +131,7 @@ pub fn turns(items: Vec<InputItem>) -> Vec<Vec<InputItem>> {
 }
 
 /// The items that stay when the first `dropped` turns are left out: what systems and developers said always does.
-pub fn kept(turns: &[Vec<InputItem>], dropped: usize) -> impl Iterator<Item = &InputItem> {
+pub fn kept(turns: &[Vec<InputItem>], dropped: usize) -> impl Iterator<Item = &InputItem> + Clone {
     let is_pinned = |item: &InputItem| matches!(item, InputItem::Message(m) if matches!(m.role, InputRole::System | InputRole::Developer));
     turns
         .iter()

@@ -6,10 +6,10 @@ use serde_json::json;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Generations, clock::unix_seconds, prompt::prompt, request::request};
+use super::{Generations, clock::unix_seconds, prompt::prompt, request::request, store_error};
 use crate::{
     store::{
-        Header, LOG_VERSION, LeftOut,
+        Header, LOG_VERSION, LeftOut, StoreError,
         prompts::{PromptError, StoredPrompt, Use, weight},
     },
     wire::{error::WireError, input::InputItem, prompt::PutPrompt, request::Create},
@@ -32,10 +32,8 @@ pub fn prompt_error(error: PromptError, id: &str) -> WireError {
             param: None,
             message: "There is no room for another prompt or version. Delete some.".into(),
         },
-        PromptError::Unavailable(reason) => {
-            tracing::warn!(reason, "the store is unavailable");
-            WireError::StoreUnavailable { retry_after_ms: 1000 }
-        }
+        PromptError::StoreFull(reason) => store_error(StoreError::Full(reason), id),
+        PromptError::Unavailable(reason) => store_error(StoreError::Unavailable(reason), id),
     }
 }
 
@@ -112,6 +110,8 @@ impl Generations {
             holding: Default::default(),
             sharing: None,
             on_disconnect: Default::default(),
+            origin: Default::default(),
+            key_quota: None,
         };
         let rendered = self.runtime.spawn_blocking(move || {
             let prompt = prompt(&header.dialect, &header.create, header.create.input.iter());
@@ -178,6 +178,7 @@ mod tests {
         store::{
             Retention, Stores, conversations,
             memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
+            quota::StorageQuotas,
         },
         wire::prompt::Template,
     };
@@ -214,6 +215,10 @@ mod tests {
             self.one.reload(model)
         }
 
+        fn kv_blocks(&self, _: &str) -> Option<crate::engine::KvBlocks> {
+            None
+        }
+
         fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {
             self.asked.lock().unwrap().push((model.to_owned(), request.prompt.len()));
             self.one.generate("scripted", request)
@@ -225,9 +230,11 @@ mod tests {
         let one = Scripted::new(ScriptedSettings { tokens_per_second: 0.0, ..ScriptedSettings::default() }, 4);
         let engine = Arc::new(Two { one, asked: Mutex::default() });
         let bounds = conversations::Bounds { items: 9, bytes: 9999 };
+        let limits =
+            Limits { retention: Retention::for_tests(), max_bytes: 1 << 20, quotas: StorageQuotas::for_tests() };
         let stores = Stores {
-            responses: Arc::new(MemoryStore::new(Limits { retention: Retention::for_tests(), max_bytes: 1 << 20 })),
-            conversations: Arc::new(MemoryConversations::new(Retention::for_tests(), bounds, 1 << 20)),
+            responses: Arc::new(MemoryStore::new(limits.clone())),
+            conversations: Arc::new(MemoryConversations::new(limits, bounds)),
             prompts: Arc::new(MemoryPrompts::new(crate::store::conformance::prompts::BOUNDS)),
             cache: Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60))),
             rates: Arc::new(MemoryRates::default()),

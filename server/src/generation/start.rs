@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tracing::Instrument;
 
 use super::{Follower, Generations, budget::Held, log::Log, run::Job, store_error};
 use crate::{
@@ -54,8 +55,9 @@ impl Generations {
         let registration = self.running.register(&header.id, header.on_disconnect);
         let mut log = Log::new(self.writing(), Arc::new(header), lease, vec![]);
         log.held = Some(held);
+        let span = log.log_span();
         let job = Job { engine: self.engine.clone(), log, ticket, registration };
-        self.tasks.spawn_on(job.run(), &self.runtime);
+        self.tasks.spawn_on(job.run().instrument(span), &self.runtime);
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{Generations, log::Log, run};
 use crate::{
     engine::Finish,
@@ -30,7 +32,8 @@ impl Generations {
             registration.cancel();
         }
         if log.header().create.conversation.is_some() {
-            self.tasks.spawn_on(self.clone().take_turn(log, registration, true), &self.runtime);
+            let span = log.log_span();
+            self.tasks.spawn_on(self.clone().take_turn(log, registration, true).instrument(span), &self.runtime);
             return;
         }
         let ticket = match self.admission.enter_first(log.header()) {
@@ -38,8 +41,9 @@ impl Generations {
             // Its models are looked at before it is claimed.
             Err(error) => return tracing::error!(response = id, %error, "taken over in vain"),
         };
+        let span = log.log_span();
         let job = run::Job { engine: self.engine.clone(), log, ticket, registration };
-        self.tasks.spawn_on(job.run(), &self.runtime);
+        self.tasks.spawn_on(job.run().instrument(span), &self.runtime);
     }
 
     /// Ends a response that was claimed and cannot run here or anywhere.

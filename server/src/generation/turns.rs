@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use super::{
     Generations,
@@ -144,7 +145,8 @@ impl Generations {
             let registration = self.running.register(&id, header.on_disconnect);
             let mut log = Log::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
             log.held = Some(held);
-            self.tasks.spawn_on(self.clone().take_turn(log, registration, false), &self.runtime);
+            let span = log.log_span();
+            self.tasks.spawn_on(self.clone().take_turn(log, registration, false).instrument(span), &self.runtime);
             Ok(())
         };
         if let Err(error) = started.await {

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod conversations;
 pub mod kv;
 pub mod prompts;
+pub mod quota;
 pub mod rates;
 
 use std::{sync::Arc, time::Duration};
@@ -74,7 +75,9 @@ pub fn header(id: &str, tenant: &str) -> Header {
         left_out: LeftOut::default(),
         holding: Default::default(),
         sharing: None,
+        origin: Default::default(),
         on_disconnect: Default::default(),
+        key_quota: None,
     }
 }
 

@@ -12,7 +12,11 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::page::{Listed, Page};
+use super::{
+    StoreError,
+    page::{Listed, Page},
+    quota::Exceeded,
+};
 
 /// A conversation beside its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,11 +93,30 @@ pub enum ConversationError {
     /// It would have more items or bytes than it may.
     #[error("full")]
     Full,
+    /// The tenant stores as much as it may: see [`super::quota`].
+    #[error("over quota: {0}")]
+    OverQuota(Exceeded),
+    /// The store has no room for anybody.
+    #[error("the store is full: {0}")]
+    StoreFull(String),
     #[error("unavailable: {0}")]
     Unavailable(String),
 }
 
-/// Where conversations live. Every method is one atomic step, and every one names the tenant.
+impl From<StoreError> for ConversationError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::OverQuota(exceeded) => Self::OverQuota(exceeded),
+            StoreError::Full(reason) => Self::StoreFull(reason),
+            StoreError::Unavailable(reason) => Self::Unavailable(reason),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// Where conversations live. Every method is one atomic step, and every one names the tenant. `create`, `append`, `begin` and
+/// `set_metadata` are refused with `OverQuota` when the tenant would store more than it may, and with `StoreFull` when there is no
+/// room; the others are not: what ends, leaves or is deleted needs no room.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
     async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError>;

@@ -1,20 +1,24 @@
-//! The store of a single process. Running logs are held as long as they run; finished ones for their retention, least
-//! recently used first out when their bytes pass the bound.
+//! The store of a single process. Running logs are held as long as they run; finished ones for their retention, within their
+//! tenant's quota and the bound of all.
 
 mod cache;
 mod conversations;
 mod prompts;
 mod rates;
+mod running;
+mod shelf;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::{Duration, Instant},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
+use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::sync::watch;
 
 pub use cache::MemoryCache;
@@ -22,7 +26,12 @@ pub use conversations::MemoryConversations;
 pub use prompts::MemoryPrompts;
 pub use rates::MemoryRates;
 
-use super::{Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Retention, Snapshot, Store, StoreError};
+use super::{
+    Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Retention, Snapshot, Store, StoreError,
+    quota::{RESPONSE_OVERHEAD, StorageQuota, StorageQuotas},
+};
+use running::Running;
+use shelf::{Shelf, Stored};
 
 /// Bounds of the memory store.
 #[derive(Debug, Clone)]
@@ -30,12 +39,14 @@ pub struct Limits {
     pub retention: Retention,
     /// Bound on the bytes of finished responses.
     pub max_bytes: u64,
+    pub quotas: StorageQuotas,
 }
 
 pub struct MemoryStore {
+    limits: Limits,
     /// Bounded by admission: nothing runs or waits that was not admitted.
-    running: Mutex<HashMap<String, Arc<Log>>>,
-    finished: Cache<String, Arc<Log>>,
+    running: Mutex<Running>,
+    finished: Shelf<Arc<Log>>,
     /// Id → tenant of finished responses that are not to be stored, so that a resume after their window learns why.
     temporary: Cache<String, String>,
     /// `(tenant, client_request_id)` → response id.
@@ -44,6 +55,8 @@ pub struct MemoryStore {
 
 struct Log {
     header: Arc<Header>,
+    /// What it counts for its tenant's quota.
+    bytes: AtomicU64,
     entries: RwLock<Vec<Arc<Entry>>>,
     /// Who may append, and whether the end was asked for.
     lease: Mutex<Held>,
@@ -72,8 +85,7 @@ struct State {
     deleted: bool,
 }
 
-/// The bookkeeping bytes of a log and of an entry beside its text and tokens, roughly.
-const LOG_OVERHEAD: usize = 1024;
+/// The bookkeeping bytes of an entry beside its text and tokens, roughly.
 const ENTRY_OVERHEAD: usize = 120;
 const LOGPROB_OVERHEAD: usize = 80;
 /// Bounds the maps of ids, whose values are a few dozen bytes.
@@ -82,44 +94,42 @@ const MAX_IDS: u64 = 100_000;
 /// The owner of all that runs: there is one process.
 const OWNER: &str = "memory";
 
-struct Kept(Retention);
-
-impl Expiry<String, Arc<Log>> for Kept {
-    fn expire_after_create(&self, _: &String, log: &Arc<Log>, _: Instant) -> Option<Duration> {
-        Some(self.0.response(&log.header.tenant, log.header.create.store))
-    }
-
-    fn expire_after_update(&self, _: &String, log: &Arc<Log>, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(self.0.response(&log.header.tenant, log.header.create.store))
-    }
-}
-
 impl MemoryStore {
     pub fn new(limits: Limits) -> Self {
-        let finished = Cache::builder()
-            .max_capacity(limits.max_bytes)
-            .eviction_policy(EvictionPolicy::lru())
-            .weigher(|_, log: &Arc<Log>| u32::try_from(log.bytes()).unwrap_or(u32::MAX))
-            .expire_after(Kept(limits.retention.clone()))
-            .build();
+        let finished = Shelf::new(limits.max_bytes);
         let temporary = ids(limits.retention.longest());
         let requests = ids(limits.retention.longest());
-        Self { running: Mutex::default(), finished, temporary, requests }
+        Self { limits, running: Mutex::default(), finished, temporary, requests }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<String, Arc<Log>>> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finish(&self, id: &str, log: Arc<Log>) {
-        if !log.header.create.store {
-            self.temporary.insert(id.to_owned(), log.header.tenant.clone());
+    fn quota(&self, tenant: &str) -> StorageQuota {
+        self.limits.quotas.of(tenant, Some(self.limits.max_bytes))
+    }
+
+    /// Keeps a finished log for its retention, in what its tenant's running logs leave of the quota.
+    fn finish(&self, id: &str, log: Arc<Log>, running_bytes: u64) {
+        let Header { tenant, create, key_quota, .. } = &*log.header;
+        if !create.store {
+            self.temporary.insert(id.to_owned(), tenant.clone());
         }
-        self.finished.insert(id.to_owned(), log);
+        let quota = self.quota(tenant);
+        let stored = Stored {
+            tenant: tenant.clone(),
+            key: key_quota.as_ref().map(|quota| (quota.key.clone(), quota.bytes)),
+            bytes: log.bytes(),
+            keep: self.limits.retention.response(tenant, create.store),
+            value: log.clone(),
+        };
+        let bytes = quota.bytes.saturating_sub(running_bytes);
+        self.finished.put(id, stored, StorageQuota { bytes, ..quota });
     }
 
     fn find(&self, tenant: &str, id: &str) -> Result<Arc<Log>, StoreError> {
-        let running = self.running().get(id).cloned();
+        let running = self.running().get(id);
         // A log is put among the finished before it leaves the running, so one of both look-ups finds it.
         match running.or_else(|| self.finished.get(id)) {
             Some(log) if log.header.tenant == tenant => Ok(log),
@@ -140,9 +150,10 @@ fn ids<K: std::hash::Hash + Eq + Send + Sync + 'static>(retention: Duration) -> 
 #[async_trait]
 impl Store for MemoryStore {
     async fn create(&self, header: Header) -> Result<Created, StoreError> {
-        let (id, shows) = (header.id.clone(), header.shows().is_some());
+        let (id, shows, quota) = (header.id.clone(), header.shows().is_some(), self.quota(&header.tenant));
         let request = header.create.client_request_id.clone().map(|request| (header.tenant.clone(), request));
         let log = Log {
+            bytes: AtomicU64::new(header_bytes(&header)),
             header: Arc::new(header),
             entries: RwLock::default(),
             lease: Mutex::new(Held { fence: 1, ..Held::default() }),
@@ -155,12 +166,15 @@ impl Store for MemoryStore {
             if let Some(first) = self.requests.get(&request) {
                 return Ok(Created::Existing(first));
             }
+            running.check(&log, quota)?;
             self.requests.insert(request, id.clone());
+        } else {
+            running.check(&log, quota)?;
         }
         if shows {
-            self.finish(&id, log);
+            self.finish(&id, log.clone(), running.bytes(&log.header.tenant));
         } else {
-            running.insert(id.clone(), log);
+            running.insert(&id, log);
         }
         drop(running);
         Ok(Created::New(Lease { id, owner: OWNER.into(), fence: 1 }))
@@ -168,23 +182,27 @@ impl Store for MemoryStore {
 
     async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
         let id = &lease.id;
-        let log = self.running().get(id).cloned().or_else(|| self.finished.get(id)).ok_or(StoreError::Fenced)?;
+        let log = self.running().get(id).or_else(|| self.finished.get(id)).ok_or(StoreError::Fenced)?;
         let held = log.lease();
         if held.fence != lease.fence {
             return Err(StoreError::Fenced);
         }
-        let ended = log.append(first, entries)?;
+        let (ended, bytes) = log.append(first, entries)?;
         let appended = Appended { cancelled: held.cancelled, left: held.left.clone() };
         drop(held);
+        let mut running = self.running();
+        running.grew(&log, bytes);
         if ended {
-            self.finish(id, log);
-            self.running().remove(id);
+            // Among the finished before it leaves the running: whoever looks finds it.
+            let others = running.bytes(&log.header.tenant).saturating_sub(log.bytes());
+            self.finish(id, log, others);
+            running.remove(id);
         }
         Ok(appended)
     }
 
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
-        let Some(log) = self.running().get(id).cloned() else { return Ok(None) };
+        let Some(log) = self.running().get(id) else { return Ok(None) };
         if from != OWNER {
             return Ok(None);
         }
@@ -197,7 +215,7 @@ impl Store for MemoryStore {
     }
 
     async fn try_again(&self, lease: &Lease) -> Result<u32, StoreError> {
-        let log = self.running().get(&lease.id).cloned().ok_or(StoreError::Fenced)?;
+        let log = self.running().get(&lease.id).ok_or(StoreError::Fenced)?;
         let mut held = log.lease();
         if held.fence != lease.fence {
             return Err(StoreError::Fenced);
@@ -236,7 +254,7 @@ impl Store for MemoryStore {
     async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let log = self.find(tenant, id)?;
         if log.from(0).last().is_some_and(|last| last.is_last()) {
-            self.finished.insert(id.to_owned(), log);
+            self.finished.renew(id, log.bytes(), self.quota(tenant));
         }
         Ok(())
     }
@@ -255,7 +273,7 @@ impl Store for MemoryStore {
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let log = self.find(tenant, id)?;
         self.running().remove(id);
-        self.finished.invalidate(id);
+        self.finished.remove(id);
         self.temporary.invalidate(id);
         if let Some(request) = &log.header.create.client_request_id {
             self.requests.invalidate(&(log.header.tenant.clone(), request.clone()));
@@ -274,12 +292,12 @@ impl Log {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True when the log has ended with these entries.
-    fn append(&self, first: u64, new: &[Arc<Entry>]) -> Result<bool, StoreError> {
+    /// Whether the log has ended with these entries, and the bytes by which it grew.
+    fn append(&self, first: u64, new: &[Arc<Entry>]) -> Result<(bool, u64), StoreError> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let (len, ended) = (entries.len() as u64, |log: &[Arc<Entry>]| log.last().is_some_and(|last| last.is_last()));
         if first + new.len() as u64 <= len {
-            return Ok(false);
+            return Ok((false, 0));
         }
         if first > len {
             return Err(StoreError::Behind(len));
@@ -289,7 +307,9 @@ impl Log {
         }
         entries.extend_from_slice(new);
         self.state.send_modify(|state| state.len = entries.len());
-        Ok(ended(&entries))
+        let bytes = new.iter().map(|entry| entry_bytes(entry)).sum();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok((ended(&entries), bytes))
     }
 
     fn from(&self, first: usize) -> Vec<Arc<Entry>> {
@@ -297,22 +317,25 @@ impl Log {
         entries.get(first..).unwrap_or_default().to_vec()
     }
 
-    fn bytes(&self) -> usize {
-        let create = serde_json::to_string(&self.header.create).map_or(0, |json| json.len());
-        let text = create + 4 * self.header.prompt.len();
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let log: usize = entries
-            .iter()
-            .map(|entry| match &**entry {
-                Entry::Delta { tokens, text, logprobs, .. } => {
-                    let top: usize = logprobs.iter().map(|l| LOGPROB_OVERHEAD * (1 + l.top.len())).sum();
-                    ENTRY_OVERHEAD + 4 * tokens.len() + text.len() + top
-                }
-                _ => ENTRY_OVERHEAD,
-            })
-            .sum();
-        LOG_OVERHEAD + text + log
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
+}
+
+fn header_bytes(header: &Header) -> u64 {
+    let create = serde_json::to_string(&header.create).map_or(0, |json| json.len());
+    RESPONSE_OVERHEAD + (create + 4 * header.prompt.len()) as u64
+}
+
+fn entry_bytes(entry: &Entry) -> u64 {
+    let bytes = match entry {
+        Entry::Delta { tokens, text, logprobs, .. } => {
+            let top: usize = logprobs.iter().map(|l| LOGPROB_OVERHEAD * (1 + l.top.len())).sum();
+            ENTRY_OVERHEAD + 4 * tokens.len() + text.len() + top
+        }
+        _ => ENTRY_OVERHEAD,
+    };
+    bytes as u64
 }
 
 fn follow(log: Arc<Log>, seen: &[Arc<Entry>]) -> impl stream::Stream<Item = Result<Batch, StoreError>> + Send + use<> {
@@ -341,12 +364,17 @@ mod tests {
     use crate::store::conformance;
 
     fn limits() -> Limits {
-        Limits { retention: Retention::for_tests(), max_bytes: 1 << 20 }
+        Limits { retention: Retention::for_tests(), max_bytes: 1 << 20, quotas: StorageQuotas::for_tests() }
     }
 
     #[tokio::test]
     async fn conforms() {
         conformance::all(async || MemoryStore::new(limits())).await;
+    }
+
+    #[tokio::test]
+    async fn quotas_hold() {
+        conformance::quota::all(async |quotas| MemoryStore::new(Limits { quotas, ..limits() })).await;
     }
 
     #[tokio::test]
@@ -373,9 +401,7 @@ mod tests {
             let text = conformance::said(1, &"x".repeat(1000));
             conformance::append(&store, &lease, 0, vec![text, conformance::finished()]).await.unwrap();
         }
-        store.finished.run_pending_tasks();
-        assert!(store.finished.weighted_size() <= 100_000);
-        assert!(store.finished.entry_count() > 10);
+        assert!((50_000..=100_000).contains(&store.finished.bytes()));
         assert!(store.read("t", "running").await.is_ok());
         assert_eq!(store.running().len(), 1, "finished logs leave the running map");
     }

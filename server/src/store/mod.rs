@@ -11,8 +11,10 @@ pub mod conversations;
 pub mod fleet;
 pub mod kv_folder;
 pub mod memory;
+mod observed;
 pub mod page;
 pub mod prompts;
+pub mod quota;
 pub mod rates;
 pub mod redis;
 mod retention;
@@ -24,13 +26,21 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use self::{cache::PromptCache, conversations::Conversations, fleet::Fleet, prompts::Prompts, rates::Rates};
+use self::{
+    cache::PromptCache,
+    conversations::Conversations,
+    fleet::Fleet,
+    prompts::Prompts,
+    quota::{Exceeded, KeyQuota},
+    rates::Rates,
+};
 use crate::{
     dialect::{Dialect, schema::Loosened},
     engine::{Finish, Logprobs},
     wire::{request::Create, response::Usage},
 };
 
+pub use observed::ObservedStore;
 pub use retention::Retention;
 pub use shared::{SharedLogs, Sharing};
 
@@ -68,6 +78,38 @@ pub struct Header {
     /// What happens to the generation when nobody follows it any more.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
+    #[serde(default)]
+    pub origin: Origin,
+    /// The key that created it, where that key has a storage quota of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_quota: Option<KeyQuota>,
+}
+
+/// How a response was asked for. For operators: no event depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    pub transport: Transport,
+    /// The span of the request, as W3C Trace Context has it. Whoever takes the response over goes on with its trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    #[default]
+    Http,
+    Websocket,
+}
+
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Websocket => "websocket",
+        }
+    }
 }
 
 /// What happens to a generation when its last follower has left.
@@ -215,6 +257,12 @@ pub enum StoreError {
     /// A newer version of the server wrote it.
     #[error("unreadable: {0}")]
     Unreadable(String),
+    /// The tenant, or the key, stores as much as it may: see [`quota`].
+    #[error("over quota: {0}")]
+    OverQuota(Exceeded),
+    /// The store can be reached and has no room. What exists is read, cancelled and deleted as ever.
+    #[error("full: {0}")]
+    Full(String),
     #[error("unavailable: {0}")]
     Unavailable(String),
 }
@@ -232,7 +280,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends entries at index `first`, all or none. When it returns, every follower can see them. Repeating an append
     /// whose answer was lost changes nothing and succeeds. `Fenced` when somebody else holds the lease, the log has its
-    /// last entry or does not end at `first`; `Behind` when it has fewer entries than `first`.
+    /// last entry or does not end at `first`; `Behind` when it has fewer entries than `first`. `Full` when there is no room:
+    /// the writer waits and appends again. An append with the last entry needs no room: what was cancelled ends.
     async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError>;
 
     /// Takes the response `id` over from its owner `from`, or from whoever released it. `None` when it is neither's, has
@@ -249,7 +298,8 @@ pub trait Store: Send + Sync + 'static {
     /// Says that the lease's response no longer runs here.
     async fn ended(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Asks for the end of a generation, whoever runs it; one that has ended stays as it is.
+    /// Asks for the end of a generation, whoever runs it; one that has ended stays as it is. Never `Full`, as all methods but
+    /// [`Self::create`] and [`Self::append`].
     async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 
     /// Asks the writer of a shared log to say where this response leaves it; in one that has ended nothing happens.
@@ -267,7 +317,7 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes a response and its log; followers end with `NotFound`, appends fail with `Fenced`.
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 
-    /// Whether it could be reached when it was last asked.
+    /// Whether it could be reached when it was last asked. A full store is reached.
     fn is_reachable(&self) -> bool;
 }
 

@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::page::{Listed, Page};
+use super::{
+    StoreError,
+    page::{Listed, Page},
+};
 use crate::wire::prompt::Template;
 
 /// One version of a stored prompt. Never changed; a change is the next version.
@@ -36,8 +39,21 @@ pub enum PromptError {
     /// The tenant has as many prompts, or the prompt as many versions, as there may be.
     #[error("full")]
     Full,
+    /// The store has no room for anybody.
+    #[error("the store is full: {0}")]
+    StoreFull(String),
     #[error("unavailable: {0}")]
     Unavailable(String),
+}
+
+impl From<StoreError> for PromptError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full(reason) => Self::StoreFull(reason),
+            StoreError::Unavailable(reason) => Self::Unavailable(reason),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
 }
 
 /// Bounds of a tenant: prompts, versions of each, bytes of all.

@@ -218,11 +218,13 @@ mod tests {
     use crate::store::{
         conformance::{append, created, delta, finished, header},
         memory::{Limits, MemoryStore},
+        quota::StorageQuotas,
         retention::Retention,
     };
 
     fn store() -> SharedLogs {
-        let limits = Limits { retention: Retention::for_tests(), max_bytes: 1 << 20 };
+        let limits =
+            Limits { retention: Retention::for_tests(), max_bytes: 1 << 20, quotas: StorageQuotas::for_tests() };
         SharedLogs::new(Arc::new(MemoryStore::new(limits)))
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     error::WireError,
     lane,
-    read::{MAX_ID_BYTES, missing, read},
+    read::{MAX_ID_CHARS, missing, read},
     request::{ConversationBody, Create, parse_conversation},
     shorten,
     steer::{RefusedSteer, Steer, parse_steer},
@@ -87,8 +87,8 @@ pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<
 fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -> Result<ClientEvent, WireError> {
     let kind = match object.remove("type") {
         Some(Value::String(kind)) => kind,
-        Some(_) => return Err(WireError::invalid("type", "'type' must be a string.")),
-        None => return Err(WireError::invalid("type", "'type' is missing, such as \"response.create\".")),
+        Some(other) if !other.is_null() => return Err(WireError::invalid("type", "'type' must be a string.")),
+        _ => return Err(WireError::invalid("type", "'type' is missing, such as \"response.create\".")),
     };
     match kind.as_str() {
         "response.create" => {
@@ -122,7 +122,7 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
 
 /// `[A-Za-z0-9_.-]{1,256}`.
 pub fn is_stream_id(id: &str) -> bool {
-    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    (1..=MAX_ID_CHARS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 #[cfg(test)]

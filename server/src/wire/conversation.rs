@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    contract::rules::metadata_value,
     error::WireError,
     input::{InputItem, ItemBody, parse_input},
     read::read,
@@ -44,6 +45,7 @@ pub struct CreateBody {
     #[schemars(with = "Option<Vec<ItemBody>>", length(max = 20))]
     items: Option<Vec<Value>>,
     /// Up to 16 pairs, keys of 64 characters, values of 512.
+    #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<BTreeMap<String, String>>,
 }
 
@@ -53,6 +55,7 @@ pub struct CreateBody {
 #[schemars(rename = "ConversationUpdateParams")]
 pub struct UpdateBody {
     /// Replaces the metadata.
+    #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<BTreeMap<String, String>>,
 }
 

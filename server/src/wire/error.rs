@@ -18,6 +18,9 @@ pub enum WireError {
     UnsupportedMediaType,
     #[error("The content encoding must be gzip, zstd or none.")]
     UnsupportedEncoding,
+    /// What is wrong with the handshake.
+    #[error("This address speaks WebSocket, version 13: {0}.")]
+    UpgradeRequired(String),
     /// `param` names the field.
     #[error("{message}")]
     InvalidRequest { param: Option<String>, message: String },
@@ -32,7 +35,7 @@ pub enum WireError {
     #[error(
         "This model's maximum context length is {context} tokens, prompt and output together, and the prompt is too long: it has {prompt} tokens. Shorten the input."
     )]
-    ContextLengthExceeded { prompt: usize, context: u32 },
+    ContextLengthExceeded { prompt: usize, context: u32, field: &'static str },
     #[error("The model '{}' does not exist. GET /v1/models lists those that do.", shorten(.0))]
     ModelNotFound(String),
     #[error("Response with id '{}' not found.", shorten(.0))]
@@ -84,6 +87,11 @@ pub enum WireError {
         "The response was created by a newer version of the server, which this replica cannot read. Try again later."
     )]
     LogVersion { retry_after_ms: u64 },
+    /// What the tenant or the key may store.
+    #[error("{0}, and this would be more. Delete some, or wait until the retention of some has ended.")]
+    StorageQuotaExceeded(String),
+    #[error("The store is full. What exists can be read, cancelled and deleted. Try again later.")]
+    StoreFull { retry_after_ms: u64 },
     #[error("The store cannot be reached. Try again later.")]
     StoreUnavailable { retry_after_ms: u64 },
 }
@@ -113,6 +121,7 @@ impl WireError {
             Self::MessageTooLarge { .. } => ("message_too_large", 413),
             Self::BodyTimeout => ("request_timeout", 408),
             Self::UnsupportedMediaType | Self::UnsupportedEncoding => ("unsupported_media_type", 415),
+            Self::UpgradeRequired(_) => ("upgrade_required", 426),
             Self::InvalidRequest { .. } => ("invalid_request", 400),
             Self::PreviousResponseNotFound(_) => ("previous_response_not_found", 400),
             Self::InvalidStreamId => ("invalid_stream_id", 400),
@@ -138,6 +147,8 @@ impl WireError {
             | Self::TooManyFollows { .. } => ("rate_limit_exceeded", 429),
             Self::EngineFailed => ("engine_failed", 500),
             Self::LogVersion { .. } => ("log_version_unsupported", 503),
+            Self::StorageQuotaExceeded(_) => ("storage_quota_exceeded", 429),
+            Self::StoreFull { .. } => ("store_full", 503),
             Self::StoreUnavailable { .. } => ("store_unavailable", 503),
         }
     }
@@ -153,7 +164,24 @@ impl WireError {
             | Self::TooManyFollows { retry_after_ms, .. }
             | Self::Draining { retry_after_ms }
             | Self::LogVersion { retry_after_ms }
+            | Self::StoreFull { retry_after_ms }
             | Self::StoreUnavailable { retry_after_ms } => Some(*retry_after_ms),
+            _ => None,
+        }
+    }
+
+    /// The limit that was reached, as the metric's label; `None` for other errors.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::MessageTooLarge { .. } => Some("message_bytes"),
+            Self::StreamLimit(_) => Some("connection"),
+            Self::ContextLengthExceeded { .. } => Some("context_length"),
+            Self::ServerOverloaded { .. } => Some("queue"),
+            Self::RateLimitExceeded { .. } => Some("tenant_queue"),
+            Self::TooMuchHeld { .. } => Some("tenant_bytes_in_flight"),
+            Self::TooManyFollows { .. } => Some("tenant_streams"),
+            Self::RequestRateExceeded { .. } => Some("tenant_requests"),
+            Self::TokenRateExceeded { .. } => Some("tenant_tokens"),
             _ => None,
         }
     }
@@ -165,13 +193,14 @@ impl WireError {
             Self::ReferenceNotFound { param, .. } => Some(param),
             Self::UnsupportedMediaType => Some("content-type"),
             Self::UnsupportedEncoding => Some("content-encoding"),
+            Self::UpgradeRequired(_) => Some("upgrade"),
             Self::InvalidStreamId => Some("stream_id"),
             Self::ModelNotFound(_) => Some("model"),
             Self::ConversationNotFound(_) | Self::ConversationBusy(_) | Self::NothingToResume(_) => {
                 Some("conversation")
             }
             Self::PromptNotFound(_) => Some("prompt"),
-            Self::ContextLengthExceeded { .. } => Some("input"),
+            Self::ContextLengthExceeded { field, .. } => Some(field),
             _ => None,
         }
     }

@@ -5,12 +5,12 @@ use serde_json::Value;
 
 use super::{
     error::WireError,
-    read::{check_name, missing, read_field},
+    read::{check_name, read_field, type_of},
     shorten,
 };
 
 /// Of a schema or a grammar.
-const MAX_FORMAT_BYTES: usize = 64 * 1024;
+const MAX_FORMAT_BYTES: usize = 256 * 1024;
 
 /// `text` of a request and a response.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -69,17 +69,17 @@ pub fn parse_format(mut format: Value) -> Result<Format, WireError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Bare {}
-    let Some(members) = format.as_object_mut() else {
-        return Err(WireError::invalid(PATH, "'text.format' must be an object."));
-    };
-    let kind = members.remove("type").ok_or_else(|| missing("text.format.type"))?;
+    let kind = type_of(PATH, &format)?.to_owned();
+    if let Some(members) = format.as_object_mut() {
+        members.remove("type");
+    }
     let format = match kind.as_str() {
-        Some("text") => read_field(PATH, format).map(|Bare {}| Format::Text)?,
-        Some("json_object") => read_field(PATH, format).map(|Bare {}| Format::JsonObject)?,
-        Some("json_schema") => Format::JsonSchema(read_field(PATH, format)?),
-        Some("grammar") => Format::Grammar(read_field(PATH, format)?),
+        "text" => read_field(PATH, format).map(|Bare {}| Format::Text)?,
+        "json_object" => read_field(PATH, format).map(|Bare {}| Format::JsonObject)?,
+        "json_schema" => Format::JsonSchema(read_field(PATH, format)?),
+        "grammar" => Format::Grammar(read_field(PATH, format)?),
         _ => {
-            let message = format!("Formats of type '{}' are not supported.", shorten(kind.as_str().unwrap_or("?")));
+            let message = format!("Formats of type '{}' are not supported.", shorten(&kind));
             return Err(WireError::invalid("text.format.type", message));
         }
     };
@@ -125,6 +125,8 @@ mod tests {
         for (format, param) in [
             (json!(1), "text.format"),
             (json!({}), "text.format.type"),
+            (json!({"type": null}), "text.format.type"),
+            (json!({"type": 7}), "text.format.type"),
             (json!({"type": "xml"}), "text.format.type"),
             (json!({"type": "text", "colour": 1}), "text.format.colour"),
             (json!({"type": "json_schema", "schema": {}}), "text.format.name"),
@@ -132,7 +134,7 @@ mod tests {
             (json!({"type": "json_schema", "name": "n", "schema": []}), "text.format.schema"),
             (json!({"type": "json_schema", "name": "a b", "schema": {}}), "text.format.name"),
             (json!({"type": "grammar", "syntax": "bnf", "definition": "x"}), "text.format.syntax"),
-            (json!({"type": "grammar", "syntax": "regex", "definition": "x".repeat(70_000)}), "text.format"),
+            (json!({"type": "grammar", "syntax": "regex", "definition": "x".repeat(270_000)}), "text.format"),
         ] {
             match parse_format(format.clone()) {
                 Err(WireError::InvalidRequest { param: Some(found), .. }) => assert_eq!(found, param, "{format}"),

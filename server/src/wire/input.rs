@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::{
     compaction,
+    contract::rules::{given, when},
     error::WireError,
-    read::{check_id, missing, read_field},
-    response::{ItemStatus, SummaryText},
+    read::{FOREIGN, check_id, is_foreign, missing, read_field, type_of},
+    response::SummaryText,
     shorten,
 };
 
@@ -117,7 +118,7 @@ pub fn ignored(items: &[InputItem]) -> Vec<String> {
 }
 
 /// Items of tools that run on a provider's side, or in another way than by a function's call.
-const ELSEWHERE: [&str; 23] = [
+const ELSEWHERE: [&str; 24] = [
     "web_search_call",
     "file_search_call",
     "computer_call",
@@ -137,6 +138,7 @@ const ELSEWHERE: [&str; 23] = [
     "tool_search_call",
     "tool_search_output",
     "additional_tools",
+    "configuration_update",
     "program",
     "program_output",
     "compaction_trigger",
@@ -155,7 +157,9 @@ fn parse_item(at: usize, item: Value) -> Result<InputItem, WireError> {
         "reasoning" => parse_thought(&path, item).map(InputItem::Reasoning),
         "item_reference" => parse_reference(&path, item).map(InputItem::Reference),
         "compaction" => parse_compaction(&path, item).map(InputItem::Message),
-        kind if ELSEWHERE.contains(&kind) => Ok(InputItem::Ignored(IgnoredItem { kind: kind.into() })),
+        kind if ELSEWHERE.contains(&kind) || is_foreign(kind) => {
+            Ok(InputItem::Ignored(IgnoredItem { kind: shorten(kind) }))
+        }
         kind => Err(WireError::invalid(
             format!("{path}.type"),
             format!("Items of type '{}' are not supported.", shorten(kind)),
@@ -179,21 +183,25 @@ fn kind_of<'i>(path: &str, item: &'i Value) -> Result<&'i str, WireError> {
 
 /// A message. Of `system` and `developer` it instructs, of `assistant` it is an earlier answer.
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "InputMessage")]
+#[schemars(rename = "InputMessage", extend("allOf" = [content_unless_assistant()]))]
 pub struct MessageBody {
     #[serde(rename = "type")]
     #[schemars(with = "Option<String>", extend("enum" = ["message", null]))]
     _kind: Option<Value>,
     #[schemars(with = "InputRole")]
     role: Option<InputRole>,
-    #[schemars(with = "TextBody")]
+    #[schemars(with = "Option<TextBody>")]
     content: Option<Value>,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
+}
+
+fn content_unless_assistant() -> Value {
+    when("role", &json!({"not": {"const": "assistant"}}), &given("content"))
 }
 
 fn parse_message(path: &str, item: Value) -> Result<InputMessage, WireError> {
@@ -217,11 +225,11 @@ struct CallBody {
     name: String,
     /// JSON, as the model wrote it.
     arguments: String,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
 }
 
@@ -247,7 +255,12 @@ fn parse_custom_call(path: &str, item: Value) -> Result<InputCall, WireError> {
     let item: CustomCallBody = read_field(path, item)?;
     check_id(&format!("{path}.call_id"), &item.call_id)?;
     check_id(&format!("{path}.name"), &item.name)?;
-    Ok(InputCall { call_id: item.call_id, name: item.name, arguments: json!({"input": item.input}).to_string() })
+    Ok(InputCall { call_id: item.call_id, name: item.name, arguments: custom_arguments(&item.input) })
+}
+
+/// The input of a custom tool as the arguments of a function.
+pub fn custom_arguments(input: &str) -> String {
+    json!({ "input": input }).to_string()
 }
 
 /// The result of a call before it, here or in what the request continues.
@@ -258,11 +271,11 @@ struct CallOutputBody {
     call_id: String,
     #[schemars(with = "TextBody")]
     output: Option<Value>,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
 }
 
@@ -278,11 +291,11 @@ fn parse_call_output(path: &str, item: Value) -> Result<InputCallOutput, WireErr
 struct ThoughtBody {
     #[schemars(with = "Option<Vec<SummaryText>>")]
     summary: Option<Value>,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
+    /// Ignored.
     #[serde(rename = "status")]
-    #[schemars(with = "Option<ItemStatus>")]
     _status: Option<Value>,
 }
 
@@ -311,8 +324,8 @@ fn parse_reference(path: &str, item: Value) -> Result<InputReference, WireError>
 #[schemars(rename = "CompactionInput")]
 struct CompactionBody {
     encrypted_content: String,
+    /// Ignored.
     #[serde(rename = "id")]
-    #[schemars(with = "Option<String>")]
     _id: Option<Value>,
 }
 
@@ -377,8 +390,20 @@ struct CustomCallOutputBody {
 #[schemars(rename = "HostedToolItem")]
 pub struct HostedItem {
     #[serde(rename = "type")]
-    #[schemars(extend("enum" = ELSEWHERE))]
+    #[schemars(extend("anyOf" = elsewhere()))]
     kind: String,
+}
+
+/// The types of [`HostedItem`].
+fn elsewhere() -> Value {
+    json!([{"enum": ELSEWHERE}, {"type": "string", "pattern": FOREIGN}])
+}
+
+/// An input in which not every item is ignored.
+pub fn something_said() -> Value {
+    let ignored = json!({"required": ["type"], "properties": {"type": {"anyOf": elsewhere()}}});
+    let input = json!({"anyOf": [{"type": "string"}, {"type": "array", "contains": {"not": ignored}}]});
+    json!({"required": ["input"], "properties": {"input": input}})
 }
 
 /// Text, or parts of a text, which are joined.
@@ -395,11 +420,25 @@ pub enum TextBody {
 #[derive(JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum TextPart {
-    InputText { text: String },
-    OutputText { text: String },
-    Text { text: String },
-    SummaryText { text: String },
-    Refusal { refusal: Option<String> },
+    InputText {
+        text: String,
+    },
+    OutputText {
+        text: String,
+    },
+    Text {
+        text: String,
+    },
+    SummaryText {
+        text: String,
+    },
+    Refusal {
+        refusal: Option<String>,
+    },
+    /// Not shown to the model.
+    ReasoningText {
+        text: Option<String>,
+    },
 }
 
 /// Text as a string or as an array of parts, which are joined.
@@ -414,19 +453,18 @@ pub fn parse_text(path: &str, text: Option<Value>) -> Result<String, WireError> 
 }
 
 fn parse_part<'p>(path: &str, part: &'p Value) -> Result<&'p str, WireError> {
-    if !part.is_object() {
-        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
-    }
-    match part.get("type").and_then(Value::as_str) {
-        Some("input_text" | "output_text" | "text" | "summary_text") => part
-            .get("text")
-            .and_then(Value::as_str)
-            .ok_or_else(|| WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
-        Some("refusal") => Ok(part.get("refusal").and_then(Value::as_str).unwrap_or_default()),
-        Some(kind) => Err(WireError::invalid(
+    match type_of(path, part)? {
+        "input_text" | "output_text" | "text" | "summary_text" => match part.get("text") {
+            Some(Value::String(text)) => Ok(text),
+            None | Some(Value::Null) => Err(missing(&format!("{path}.text"))),
+            Some(_) => Err(WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
+        },
+        "refusal" => Ok(part.get("refusal").and_then(Value::as_str).unwrap_or_default()),
+        // A model is not shown its earlier thoughts.
+        "reasoning_text" => Ok(""),
+        kind => Err(WireError::invalid(
             format!("{path}.type"),
             format!("Parts of type '{}' are not supported.", shorten(kind)),
         )),
-        None => Err(missing(&format!("{path}.type"))),
     }
 }

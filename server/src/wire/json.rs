@@ -33,7 +33,11 @@ impl de::Error for JsonError {
     }
 
     fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Self {
-        Self::Wrong(format!("must be {}, not {}", expectation(&expected.to_string()), type_name(found)))
+        let expected = expectation(&expected.to_string());
+        if matches!(found, Unexpected::Float(_)) && expected.starts_with("a whole number") {
+            return Self::Wrong(format!("must be {expected}"));
+        }
+        Self::Wrong(format!("must be {expected}, not {}", type_name(found)))
     }
 
     fn invalid_value(_: Unexpected, expected: &dyn Expected) -> Self {
@@ -99,8 +103,29 @@ fn unexpected(value: &Value) -> Unexpected<'_> {
     }
 }
 
+/// A whole number written with a point or an exponent, such as `1.0`, as the same number without. Other values as they are.
+pub fn whole(value: Value) -> Value {
+    /// From here on not every whole number has a float of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value.as_f64() {
+        Some(number) if !value.is_i64() && !value.is_u64() && number.fract() == 0.0 && number.abs() < EXACT => {
+            Value::from(number as i64)
+        }
+        _ => value,
+    }
+}
+
 /// Deserialises a value.
 pub struct Reader(pub Value);
+
+/// Reads whole numbers, however they are written.
+macro_rules! deserialize_whole {
+    ($($name:ident)*) => {$(
+        fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
+            Reader(whole(self.0)).deserialize_any(visitor)
+        }
+    )*};
+}
 
 impl Reader {
     fn members<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
@@ -163,9 +188,14 @@ impl<'de> Deserializer<'de> for Reader {
         }
     }
 
+    deserialize_whole! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct identifier ignored_any
+        bool i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct identifier
+        ignored_any
     }
 }
 
@@ -307,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_number_may_have_a_point() {
+        for number in ["3.0", "3e0", "0.3e1", "3"] {
+            let body = read(json!({"count": serde_json::from_str::<Value>(number).unwrap()})).unwrap();
+            assert_eq!(body.count, Some(3), "{number}");
+        }
+        let raw = json!({"multipleOf": 1.0});
+        assert_eq!(read(json!({"raw": raw})).unwrap().raw, Some(raw), "a schema stays as it is");
+    }
+
+    #[test]
     fn errors_name_the_types_of_json() {
         for (value, expected) in [
             (json!([null, null]), "must be an object, not an array"),
@@ -316,6 +356,9 @@ mod tests {
             (json!({"name": 1}), "must be a string, not a number"),
             (json!({"name": ["a"]}), "must be a string, not an array"),
             (json!({"count": -1}), "must be a whole number from 0 to 255"),
+            (json!({"count": 1.5}), "must be a whole number from 0 to 255"),
+            (json!({"count": -1.0}), "must be a whole number from 0 to 255"),
+            (json!({"count": 1e300}), "must be a whole number from 0 to 255"),
             (json!({"count": 256}), "must be a whole number from 0 to 255"),
             (json!({"count": "1"}), "must be a whole number from 0 to 255, not a string"),
             (json!({"inner": {"on": 1}}), "must be true or false, not a number"),

@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod chat;
 pub mod client;
+pub mod client_secret;
 pub mod close;
 pub mod compaction;
 pub mod contract;

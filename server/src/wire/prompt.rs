@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
+    contract::rules::given,
     error::WireError,
     input::{InputItem, InputMessage, MessageBody, TextPart, parse_input},
+    json::whole,
     read::{read, read_field},
     shorten,
 };
@@ -60,7 +62,7 @@ pub struct Expanded {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "PromptCreateParams")]
+#[schemars(rename = "PromptCreateParams", extend("allOf" = [{"anyOf": [given("instructions"), messages_given()]}]))]
 pub struct PutBody {
     /// The prompt that this is the next version of; a new one without it.
     #[schemars(pattern(r"^[A-Za-z0-9_.-]{1,128}$"))]
@@ -86,6 +88,10 @@ pub struct UseBody {
     version: Option<Value>,
     #[schemars(with = "Option<BTreeMap<String, VariableBody>>")]
     variables: Option<BTreeMap<String, Value>>,
+}
+
+fn messages_given() -> Value {
+    json!({"required": ["messages"], "properties": {"messages": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}}})
 }
 
 // What is read by hand, as schemas. No value of these types is made.
@@ -121,8 +127,8 @@ impl PutPrompt {
     pub fn from_value(value: Value) -> Result<Self, WireError> {
         let body: PutBody = read(value)?;
         body.id.as_deref().map_or(Ok(()), check_id)?;
-        if body.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > MAX_TITLE) {
-            return Err(WireError::invalid("name", format!("'name' must have 1 to {MAX_TITLE} bytes.")));
+        if body.name.as_ref().is_some_and(|name| name.is_empty() || name.chars().count() > MAX_TITLE) {
+            return Err(WireError::invalid("name", format!("'name' must have 1 to {MAX_TITLE} characters.")));
         }
         let messages = match body.messages {
             Some(messages) => parse_messages(messages)?,
@@ -197,7 +203,7 @@ impl PromptUse {
 pub fn parse_version(version: &Value) -> Option<u32> {
     match version {
         Value::String(text) => text.parse().ok(),
-        other => other.as_u64().and_then(|n| u32::try_from(n).ok()),
+        other => whole(other.clone()).as_u64().and_then(|n| u32::try_from(n).ok()),
     }
     .filter(|version| *version > 0)
 }
@@ -338,7 +344,6 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn template(instructions: &str) -> Template {
         PutPrompt::from_value(json!({"instructions": instructions})).unwrap().template

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Of ids that clients choose.
-pub const MAX_ID_BYTES: usize = 256;
+pub const MAX_ID_CHARS: usize = 256;
 
 /// Deserialises a whole body.
 pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
@@ -63,10 +63,31 @@ pub fn unsupported(param: &str) -> WireError {
     WireError::invalid(param, format!("'{param}' is not supported by this server with the value given."))
 }
 
-/// 1 to [`MAX_ID_BYTES`] bytes.
+/// The `type` of the object at `path`.
+pub fn type_of<'v>(path: &str, value: &'v Value) -> Result<&'v str, WireError> {
+    if !value.is_object() {
+        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
+    }
+    let path = format!("{path}.type");
+    match value.get("type") {
+        Some(Value::String(kind)) => Ok(kind),
+        None | Some(Value::Null) => Err(missing(&path)),
+        Some(_) => Err(WireError::invalid(&path, format!("'{path}' must be a string."))),
+    }
+}
+
+/// Types of items and tools of other implementations, as [`is_foreign`] knows them.
+pub const FOREIGN: &str = "^[^:]+:.+";
+
+/// Whether a type of an item or a tool belongs to another implementation, such as `acme:document_search`.
+pub fn is_foreign(kind: &str) -> bool {
+    kind.split_once(':').is_some_and(|(owner, name)| !owner.is_empty() && !name.is_empty())
+}
+
+/// 1 to [`MAX_ID_CHARS`] characters.
 pub fn check_id(param: &str, id: &str) -> Result<(), WireError> {
-    if id.is_empty() || id.len() > MAX_ID_BYTES {
-        return Err(WireError::invalid(param, format!("'{param}' must have 1 to {MAX_ID_BYTES} bytes.")));
+    if id.is_empty() || id.chars().count() > MAX_ID_CHARS {
+        return Err(WireError::invalid(param, format!("'{param}' must have 1 to {MAX_ID_CHARS} characters.")));
     }
     Ok(())
 }

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::limits::IGNORED_NAMES_BYTES;
 
 use super::{
     cache::{CacheBody, CacheOptions},
+    contract::rules::{bias, given, metadata_value, not_together},
     error::WireError,
     format::{Format, TextConfig, parse_format},
-    input::{InputBody, InputItem, InputMessage, ignored, parse_input},
+    input::{InputBody, InputItem, InputMessage, ignored, parse_input, something_said},
+    json::whole,
     prompt::{PromptUse, UseBody},
     read::{check_id, missing, read, read_field},
     reasoning::{Effort, Reasoning, Summary},
@@ -22,7 +26,7 @@ use super::{
 
 /// Bounds on what a request may carry, beside the size of the message itself.
 const MAX_STOP: usize = 16;
-const MAX_STOP_BYTES: usize = 256;
+const MAX_STOP_CHARS: usize = 256;
 const MAX_METADATA: usize = 16;
 const MAX_BIAS: usize = 300;
 /// OpenAI's bound.
@@ -92,7 +96,7 @@ pub struct Create {
 /// The body of `POST /v1/responses`, and of `response.create`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "ResponseCreateParams")]
+#[schemars(rename = "ResponseCreateParams", extend("allOf" = rules()))]
 pub struct Body {
     /// Text, or items: see [`InputBody`]. Read before the rest.
     #[serde(rename = "input")]
@@ -126,6 +130,7 @@ pub struct Body {
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 2))]
     repetition_penalty: Option<f32>,
     /// From token ids to what is added to their logits, -100 to 100.
+    #[schemars(extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
     logit_bias: Option<BTreeMap<String, f32>>,
     /// The output ends before the first of these.
     #[schemars(with = "Option<StopBody>")]
@@ -141,6 +146,7 @@ pub struct Body {
     truncation: Option<Truncation>,
     parallel_tool_calls: Option<bool>,
     /// Up to 16 pairs, keys of 64 characters, values of 512.
+    #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<BTreeMap<String, String>>,
     #[schemars(length(min = 1, max = 256))]
     user: Option<String>,
@@ -192,6 +198,18 @@ pub struct Body {
     _background_options: Option<Value>,
     #[serde(rename = "access_programs")]
     _access_programs: Option<Value>,
+    #[serde(rename = "image")]
+    _image: Option<Value>,
+}
+
+/// What the fields say together: there is something to answer, and no two of them say what came before.
+fn rules() -> serde_json::Value {
+    let warm_up = json!({"allOf": [given("instructions"), {"required": ["generate"], "properties": {"generate": {"const": false}}}]});
+    json!([
+        {"anyOf": [something_said(), given("previous_response_id"), given("conversation"), given("prompt"), warm_up]},
+        not_together("conversation", "previous_response_id"),
+        not_together("conversation", "cache"),
+    ])
 }
 
 // What is read by hand, as schemas. No value of these types is made.
@@ -202,7 +220,7 @@ pub struct Body {
 #[schemars(rename = "ConversationParam")]
 #[serde(untagged)]
 pub enum ConversationBody {
-    Id(String),
+    Id(#[schemars(length(min = 1, max = 256))] String),
     Named(NamedConversation),
 }
 
@@ -212,7 +230,8 @@ pub enum ConversationBody {
 #[serde(untagged)]
 pub enum StopBody {
     One(#[schemars(length(min = 1, max = 256))] String),
-    Many(#[schemars(length(max = 16))] Vec<String>),
+    #[schemars(extend("maxItems" = 16, "items" = {"type": "string", "minLength": 1, "maxLength": 256}))]
+    Many(Vec<String>),
 }
 
 #[allow(dead_code)]
@@ -338,7 +357,7 @@ impl Create {
             top_logprobs,
             generate: body.generate.unwrap_or(true),
             max_tool_calls: body.max_tool_calls,
-            ignored: all_ignored,
+            ignored: first_names(all_ignored),
             metadata: check_metadata(body.metadata.unwrap_or_default())?,
             user: short("user", body.user)?,
             safety_identifier: short("safety_identifier", body.safety_identifier)?,
@@ -381,6 +400,22 @@ impl Body {
         in_range("max_tool_calls", self.max_tool_calls, "at least 1", |n| n >= 1)?;
         in_range("max_output_tokens", self.max_output_tokens, "at least 1", |n| n >= 1)
     }
+}
+
+/// The first of the names, as many as fit into a header, and how many more there are.
+fn first_names(mut names: Vec<String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = |name: &&String| {
+        bytes += name.len();
+        bytes <= IGNORED_NAMES_BYTES
+    };
+    let fitting = names.iter().take_while(fits).count();
+    let more = names.len() - fitting;
+    if more > 0 {
+        names.truncate(fitting);
+        names.push(format!("{more} more"));
+    }
+    names
 }
 
 fn in_range<T: Copy>(param: &str, value: Option<T>, range: &str, holds: impl Fn(T) -> bool) -> Result<(), WireError> {
@@ -429,6 +464,7 @@ pub fn check_includable(param: &str, what: &str) -> Result<(), WireError> {
 
 /// Reads `seed`: OpenAI's is a signed number of 64 bits, ours an unsigned one; both are taken.
 fn parse_seed(seed: Value) -> Result<u64, WireError> {
+    let seed = whole(seed);
     seed.as_u64()
         .or_else(|| seed.as_i64().map(i64::cast_unsigned))
         .ok_or_else(|| WireError::invalid("seed", "'seed' must be a whole number from -2^63 to 2^64 - 1."))
@@ -460,6 +496,7 @@ pub fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<Str
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ConversationReference")]
 struct NamedConversation {
+    #[schemars(length(min = 1, max = 256))]
     id: String,
 }
 
@@ -480,8 +517,8 @@ fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> {
         Some(Value::String(one)) => vec![one],
         Some(many) => read_field("stop", many)?,
     };
-    if stop.len() > MAX_STOP || stop.iter().any(|s| s.is_empty() || s.len() > MAX_STOP_BYTES) {
-        let message = format!("'stop' may have {MAX_STOP} strings of 1 to {MAX_STOP_BYTES} bytes.");
+    if stop.len() > MAX_STOP || stop.iter().any(|s| s.is_empty() || s.chars().count() > MAX_STOP_CHARS) {
+        let message = format!("'stop' may have {MAX_STOP} strings of 1 to {MAX_STOP_CHARS} characters.");
         return Err(WireError::invalid("stop", message));
     }
     Ok(stop)
@@ -491,7 +528,6 @@ fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> {
 mod tests {
     use super::*;
     use crate::wire::input::InputRole;
-    use serde_json::json;
 
     fn param_of(body: Value) -> String {
         match Create::from_value(body) {

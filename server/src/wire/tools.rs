@@ -2,18 +2,18 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     error::WireError,
-    read::{check_id, check_name, missing, read_field},
+    read::{FOREIGN, check_id, check_name, is_foreign, read_field, type_of},
     shorten,
 };
 
 /// OpenAI's bound.
 const MAX_TOOLS: usize = 128;
 /// Of one tool's description and parameters, as JSON.
-const MAX_TOOL_BYTES: usize = 64 * 1024;
+const MAX_TOOL_BYTES: usize = 256 * 1024;
 
 /// A function that the client offers. Echoed with every field, those without a value as null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -154,9 +154,10 @@ const ELSEWHERE: [&str; 14] = [
     "namespace",
 ];
 
-/// Whether a type of tools is known and not here. Searches come with a date, as `web_search_2025_08_26`.
+/// Whether a type of tools is known and not here, or another implementation's. Searches come with a date, as
+/// `web_search_2025_08_26`.
 fn is_elsewhere(kind: &str) -> bool {
-    ELSEWHERE.contains(&kind) || kind.starts_with("web_search_")
+    ELSEWHERE.contains(&kind) || kind.starts_with("web_search_") || is_foreign(kind)
 }
 
 /// Reads `tools`; errors name the tool and its field. The functions of a namespace are functions.
@@ -262,7 +263,7 @@ struct NamespaceBody {
 #[schemars(rename = "HostedTool")]
 pub struct HostedBody {
     #[serde(rename = "type")]
-    #[schemars(extend("enum" = hosted_types()))]
+    #[schemars(extend("anyOf" = hosted_types()))]
     kind: String,
 }
 
@@ -288,9 +289,10 @@ pub enum ToolBody {
 }
 
 /// The types of hosted tools. A namespace is none of them.
-fn hosted_types() -> Vec<&'static str> {
+fn hosted_types() -> Value {
     let dated = ["web_search_2025_08_26", "web_search_preview"];
-    ELSEWHERE.into_iter().filter(|kind| *kind != "namespace").chain(dated).collect()
+    let known: Vec<&str> = ELSEWHERE.into_iter().filter(|kind| *kind != "namespace").chain(dated).collect();
+    json!([{"enum": known}, {"type": "string", "pattern": FOREIGN}])
 }
 
 fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
@@ -320,19 +322,6 @@ fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
         namespace: None,
         path: place,
     })
-}
-
-/// The `type` of a tool or a choice.
-fn type_of<'t>(path: &str, tool: &'t Value) -> Result<&'t str, WireError> {
-    if !tool.is_object() {
-        return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
-    }
-    let path = format!("{path}.type");
-    match tool.get("type") {
-        Some(Value::String(kind)) => Ok(kind),
-        None | Some(Value::Null) => Err(missing(&path)),
-        Some(_) => Err(WireError::invalid(&path, format!("'{path}' must be a string."))),
-    }
 }
 
 fn unsupported_type(path: &str, what: &str, kind: &str) -> WireError {
@@ -383,7 +372,6 @@ pub fn parse_tool_choice(choice: Option<Value>, tools: &[FunctionTool]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn function(name: &str) -> Value {
         json!({"type": "function", "name": name, "parameters": {"type": "object"}})
@@ -414,7 +402,7 @@ mod tests {
             (vec![json!({"type": "function", "name": "f", "colour": 1})], "tools[0].colour"),
             (vec![json!({"type": "function", "name": "f", "parameters": []})], "tools[0].parameters"),
             (vec![json!({"type": "function", "name": "f", "parameters": {"type": "string"}})], "tools[0].parameters"),
-            (vec![json!({"type": "function", "name": "f", "description": "x".repeat(70_000)})], "tools[0].parameters"),
+            (vec![json!({"type": "function", "name": "f", "description": "x".repeat(270_000)})], "tools[0].parameters"),
             ((0..129).map(|n| function(&format!("f{n}"))).collect(), "tools"),
         ] {
             assert_eq!(param(parse_tools(tools)), expected);

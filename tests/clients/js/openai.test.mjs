@@ -88,15 +88,18 @@ test('errors', async (t) => {
   })
 })
 
-test('a socket: three turns, steering', async (t) => {
-  const openai = client(await says(t, WORDS.repeat(50), 'engine.scripted.tokens_per_second=100'))
+/** A socket and `next(type)`: its next event of a type. */
+function connect(openai) {
   const socket = new ResponsesWS(openai)
   const events = []
   let wake = () => {}
-  socket.on('event', (event) => {
+  const arrived = (event) => {
     events.push(event)
     wake()
-  })
+  }
+  socket.on('event', arrived)
+  // An error is an event too; without a listener the SDK throws it.
+  socket.on('error', () => {})
   const next = async (type) => {
     for (;;) {
       const at = events.findIndex((event) => event.type === type)
@@ -106,6 +109,12 @@ test('a socket: three turns, steering', async (t) => {
       })
     }
   }
+  return { socket, next }
+}
+
+test('a socket: three turns, steering', async (t) => {
+  const openai = client(await says(t, WORDS.repeat(50), 'engine.scripted.tokens_per_second=100'))
+  const { socket, next } = connect(openai)
   let previous = null
   for (let turn = 0; turn < 3; turn++) {
     socket.send({ type: 'response.create', model: 'scripted', input: 'hello', previous_response_id: previous, max_output_tokens: 3 })
@@ -119,4 +128,31 @@ test('a socket: three turns, steering', async (t) => {
   assert.equal((await next('response.incomplete')).response.incomplete_details.reason, 'steered')
   assert.equal((await next('response.created')).response.previous_response_id, response.id)
   socket.close()
+})
+
+test('a socket: a tool goes round, an error', async (t) => {
+  const { socket, next } = connect(client(await says(t, CALL)))
+  socket.send({ type: 'response.create', model: 'scripted', input: 'weather?', tools: [tool] })
+  const { response } = await next('response.completed')
+  const call = response.output.find((item) => item.type === 'function_call')
+  const input = [{ type: 'function_call_output', call_id: call.call_id, output: '21' }]
+  socket.send({ type: 'response.create', model: 'scripted', input, previous_response_id: response.id, tools: [tool], tool_choice: 'none' })
+  assert.equal((await next('response.completed')).response.previous_response_id, response.id)
+  socket.send({ type: 'response.create', model: 'scripted', input: 'x', temperature: 9 })
+  assert.equal((await next('error')).error.param, 'temperature')
+  socket.close()
+})
+
+test('a socket: leaving frees the engine', async (t) => {
+  const openai = client(await oneAtATime(t))
+  const begin = async () => {
+    const { socket, next } = connect(openai)
+    socket.send({ type: 'response.create', model: 'scripted', input: 'hello' })
+    await next('response.output_text.delta')
+    return socket
+  }
+  const first = await begin()
+  first.close()
+  const second = await within(3000, begin())
+  second.close()
 })

@@ -1,5 +1,6 @@
 """openai-agents, langchain-openai, LiteLLM, pydantic-ai."""
 
+import asyncio
 import os
 import unittest
 
@@ -72,6 +73,48 @@ class Agents(unittest.IsolatedAsyncioTestCase):
 
         with says(WORDS) as server:
             with self.assertRaises(openai.NotFoundError):
+                await Runner.run(Agent(name="a", model=self.model(server, "nothing")), "hello")
+
+    async def test_stop_frees_the_engine(self):
+        import openai
+        from agents import Agent, Runner
+
+        with one_at_a_time() as server:
+            model = self.model(server)
+            streamed = Runner.run_streamed(Agent(name="a", model=model), "hello")
+            async for event in streamed.stream_events():
+                if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                    break
+            streamed.cancel()
+            # Over a WebSocket a cancelled run leaves the model's socket open.
+            leaving = asyncio.create_task(model.close())
+            other = openai.AsyncOpenAI(base_url=server.url, api_key="unused", max_retries=0)
+            with within(4, "the next first token"):
+                stream = await other.responses.create(model="scripted", input="hello", stream=True)
+                async for event in stream:
+                    if event.type == "response.output_text.delta":
+                        break
+            await stream.close()
+            leaving.cancel()
+
+
+class AgentsOverWebSocket(Agents):
+    """openai-agents over one WebSocket a model."""
+
+    def model(self, server, name="scripted"):
+        import openai
+        from agents import set_tracing_disabled
+        from agents.models.openai_responses import OpenAIResponsesWSModel
+
+        set_tracing_disabled(True)
+        client = openai.AsyncOpenAI(base_url=server.url, api_key="unused", max_retries=0)
+        return OpenAIResponsesWSModel(model=name, openai_client=client)
+
+    async def test_an_error_is_the_sdks(self):
+        from agents import Agent, Runner
+
+        with says(WORDS) as server:
+            with self.assertRaisesRegex(Exception, "does not exist"):
                 await Runner.run(Agent(name="a", model=self.model(server, "nothing")), "hello")
 
 
@@ -167,6 +210,17 @@ class LiteLLM(unittest.TestCase):
             content = self.complete(server, response_format=Weather).choices[0].message.content
             self.assertEqual(Weather.model_validate_json(content).degrees, 21)
 
+    def test_stop_frees_the_engine(self):
+        with one_at_a_time() as server:
+            stream = self.complete(server, stream=True)
+            next(stream), next(stream)
+            # The wrapper has no way to stop but to let go of the SDK's stream.
+            stream.completion_stream.close()
+            with within(3, "the next first token"):
+                following = self.complete(server, stream=True)
+                next(following), next(following)
+            following.completion_stream.close()
+
     def test_an_overflow_is_known_as_one(self):
         import litellm
 
@@ -207,6 +261,42 @@ class PydanticAI(unittest.IsolatedAsyncioTestCase):
             for model in self.models(server):
                 result = await Agent(model, output_type=Weather).run("weather?")
                 self.assertEqual(result.output, Weather(city="Porto", degrees=21), "by a tool's call")
+
+    async def test_a_tool_goes_round(self):
+        from pydantic_ai import Agent, UsageLimitExceeded, UsageLimits
+
+        with says(CALL) as server:
+            for model in self.models(server):
+                agent, called = Agent(model), []
+
+                @agent.tool_plain
+                def weather(city: str) -> str:
+                    called.append(city)
+                    return f"sun in {city}"
+
+                # The model calls again after each result.
+                with self.assertRaises(UsageLimitExceeded):
+                    await agent.run("weather?", usage_limits=UsageLimits(request_limit=2))
+                self.assertEqual(called, ["Porto"] * 2)
+
+    async def test_stop_frees_the_engine(self):
+        from pydantic_ai import Agent
+
+        with one_at_a_time() as server:
+            for model in [*self.models(server), self.models(server)[0]]:
+                with within(4, "the first words, after the stream before was left"):
+                    async with Agent(model).run_stream("hello") as stream:
+                        async for _ in stream.stream_text(debounce_by=None):
+                            break
+
+    async def test_an_error_is_the_frameworks(self):
+        from pydantic_ai import Agent, ModelHTTPError, ModelSettings
+
+        with says(WORDS) as server:
+            for model in self.models(server):
+                with self.assertRaises(ModelHTTPError) as refused:
+                    await Agent(model).run("hello", model_settings=ModelSettings(temperature=9))
+                self.assertEqual(refused.exception.status_code, 400)
 
 
 if __name__ == "__main__":

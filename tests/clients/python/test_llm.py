@@ -75,10 +75,10 @@ class LLMClient(unittest.TestCase):
 
     def test_stop_frees_the_engine(self):
         with one_at_a_time() as server:
-            command, options = self.command(server, "-m", "caudal", "hello")
-            for _ in range(2):
+            for model in (*MODEL_IDS, "caudal"):
+                command, options = self.command(server, "-m", model, "hello")
                 with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=1, **options) as running:
-                    # The second one's first word comes when the first one has left.
+                    # The next one's first word comes when the one before has left.
                     with within(20, "the first word"):
                         self.assertTrue(running.stdout.read(1))
                     running.send_signal(signal.SIGINT)

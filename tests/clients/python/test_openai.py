@@ -1,5 +1,6 @@
 """openai: sync, async, `connect()`, `parse`."""
 
+import asyncio
 import unittest
 
 import openai
@@ -145,6 +146,55 @@ class Async(unittest.IsolatedAsyncioTestCase):
             stream = await openai_client.chat.completions.create(model="scripted", messages=[{"role": "user", "content": "x"}], stream=True)
             said = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
             self.assertEqual("".join(said).strip(), WORDS)
+
+    async def test_tools_and_errors_over_a_socket(self):
+        with says(CALL) as server:
+            openai_client = openai.AsyncOpenAI(base_url=server.url, api_key="unused", max_retries=0)
+            async with openai_client.responses.connect() as connection:
+
+                async def last(**fields):
+                    await connection.response.create(model="scripted", tools=[TOOL], **fields)
+                    async for event in connection:
+                        if event.type in ("response.completed", "error"):
+                            return event
+
+                first = (await last(input="weather?")).response
+                (call,) = [item for item in first.output if item.type == "function_call"]
+                output = {"type": "function_call_output", "call_id": call.call_id, "output": "21"}
+                second = await last(input=[output], previous_response_id=first.id, tool_choice="none")
+                self.assertEqual(second.response.status, "completed")
+                refused = await last(input="x", temperature=9)
+                self.assertEqual((refused.type, refused.error.param), ("error", "temperature"))
+
+    async def test_leaving_a_socket_or_a_stream_frees_the_engine(self):
+        with one_at_a_time() as server:
+            openai_client = openai.AsyncOpenAI(base_url=server.url, api_key="unused", max_retries=0)
+            messages = [{"role": "user", "content": "hello"}]
+            connection = await openai_client.responses.connect().enter()
+            await connection.response.create(model="scripted", input="hello")
+            async for event in connection:
+                if event.type == "response.output_text.delta":
+                    break
+            # The client waits for its own reader before it has closed.
+            closing = asyncio.create_task(connection.close())
+            for _ in range(2):
+                with within(4, "the first token, after the one before has left"):
+                    stream = await openai_client.chat.completions.create(model="scripted", messages=messages, stream=True)
+                    async for _ in stream:
+                        break
+                await stream.close()
+            await closing
+
+    async def test_structured_output_and_errors(self):
+        with says(JSON) as server:
+            openai_client = openai.AsyncOpenAI(base_url=server.url, api_key="unused", max_retries=0)
+            parsed = await openai_client.responses.parse(model="scripted", input="weather?", text_format=Weather)
+            self.assertEqual(parsed.output_parsed.degrees, 21)
+            messages = [{"role": "user", "content": "weather?"}]
+            chat = await openai_client.chat.completions.parse(model="scripted", messages=messages, response_format=Weather)
+            self.assertEqual(chat.choices[0].message.parsed.city, "Porto")
+            with self.assertRaises(openai.NotFoundError):
+                await openai_client.responses.create(model="nothing", input="x")
 
 
 if __name__ == "__main__":

@@ -16,18 +16,32 @@ struct Arguments {
     /// A setting for every replica, as key=value
     #[arg(long)]
     set: Vec<String>,
+    /// Prometheus too, with the alerts of config/prometheus; Grafana reads config/grafana/dashboards
+    #[arg(long)]
+    dashboards: bool,
 }
+
+/// Opens the replicas' metrics to Prometheus. They listen on loopback.
+const ADMIN_KEY: &str = "caudal-on-this-machine-only";
 
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    let settings: Vec<&str> = arguments.set.iter().map(String::as_str).collect();
+    let key = format!("auth.admin_key={ADMIN_KEY}");
+    let mut settings: Vec<&str> = arguments.set.iter().map(String::as_str).collect();
+    if arguments.dashboards {
+        settings.insert(0, &key);
+    }
     let mut stack = Stack::spawn(&settings, Some(arguments.listen)).await;
     println!("listening on http://{}", stack.address());
     for n in 0..3 {
         eprintln!("  replica {} on http://{}", n + 1, stack.replica(n).address);
     }
     eprintln!("  redis on {} · stop with Ctrl-C", stack.redis().url());
+    let prometheus = arguments.dashboards.then(|| stack.watch(ADMIN_KEY, None));
+    if let Some(prometheus) = &prometheus {
+        eprintln!("  prometheus on http://{}", prometheus.address);
+    }
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be waited for");
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}

@@ -1,6 +1,8 @@
-//! The whole stack as plain processes with the configuration files of docker-compose.yml: Redis, three replicas, nginx.
+//! The whole stack as plain processes with the configuration files of docker-compose.yml: Redis, three replicas, nginx; and
+//! Prometheus, where it is asked for.
 
 mod nginx;
+mod prometheus;
 mod replica;
 
 use std::{
@@ -15,6 +17,7 @@ use crate::{
     until,
 };
 use nginx::Nginx;
+pub use prometheus::Prometheus;
 pub use replica::Replica;
 
 /// Where the project's configuration files are. Cargo says at run time too where the crate is: what is built may be shared by
@@ -53,6 +56,11 @@ impl Stack {
     /// Where clients connect: nginx.
     pub fn address(&self) -> SocketAddr {
         self.nginx.address
+    }
+
+    /// Starts Prometheus for the replicas, which have this admin key.
+    pub fn watch(&self, key: &str, interval: Option<&str>) -> Prometheus {
+        Prometheus::spawn(&self.dir, &[0, 1, 2].map(|n: usize| self.replicas[n].address), key, interval)
     }
 
     pub fn replica(&self, n: usize) -> &Replica {

@@ -197,7 +197,7 @@ async fn another_tenants_response_is_answered_as_one_that_does_not_exist() {
 
 #[tokio::test]
 async fn an_expired_response_of_another_tenant_is_unknown_too() {
-    let app = spawn_app(&["auth.mode=keys", KEYS, "generation.resume_window_ms=1"]);
+    let app = spawn_app(&["auth.mode=keys", KEYS, "generation.resume_window_ms=500"]);
     let id = connected(&app, "alpha-key-1").await.run(json!({"store": false})).await.id();
     let path = format!("/v1/responses/{id}");
     until("its own tenant to hear that it has expired", || async {

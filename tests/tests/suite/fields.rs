@@ -325,3 +325,99 @@ async fn a_history_with_items_of_other_tools_is_taken() {
     let answer = post(app.address, "/v1/responses", &json!({ "input": lost })).await;
     assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("input[1].call_id")));
 }
+
+#[tokio::test]
+async fn shapes_of_chat_are_read_strictly_and_named_as_sent() {
+    let app = spawn_app(&["engine.scripted.context_length=64"]);
+    let f = json!({"type": "function", "function": {"name": "f"}});
+    for (fields, param) in [
+        (json!({"response_format": {}}), "response_format.type"),
+        (json!({"response_format": {"type": null}}), "response_format.type"),
+        (json!({"response_format": {"type": "json_schema", "json_schema": []}}), "response_format.json_schema"),
+        (json!({"response_format": {"type": "grammar"}}), "response_format.syntax"),
+        (json!({"tools": [{"type": "function", "function": {"name": "f", "type": "x"}}]}), "tools[0].function.type"),
+        (json!({"tools": [{"type": "function", "function": {"name": "f"}, "odd": 1}]}), "tools[0].odd"),
+        (json!({"tools": [f], "tool_choice": {"type": "function", "function": {}}}), "tool_choice.function.name"),
+        (json!({"tools": [f], "tool_choice": {"type": "allowed_tools"}}), "tool_choice.allowed_tools"),
+    ] {
+        let mut body = fields;
+        body["messages"] = json!([{"role": "user", "content": "x"}]);
+        assert_refused(&post(app.address, "/v1/chat/completions", &body).await, param);
+    }
+    let long = json!({"messages": [{"role": "user", "content": "word ".repeat(100)}]});
+    let error = post(app.address, "/v1/chat/completions", &long).await.json()["error"].clone();
+    assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!("messages")));
+}
+
+#[tokio::test]
+async fn items_and_tools_of_other_implementations_are_left_out() {
+    let app = spawn_app(&[]);
+    let input = json!([
+        {"type": "acme:search_result", "id": "x_1", "results": []},
+        {"type": "configuration_update", "reasoning": {"effort": "low"}},
+        {"role": "assistant", "content": [{"type": "reasoning_text", "text": "hm"}, {"type": "output_text", "text": "a"}]},
+        {"role": "user", "content": "x"},
+    ]);
+    let answer =
+        respond(&app, json!({"input": input, "tools": [{"type": "acme:document_search", "index": "i"}]})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(
+        answer.header("x-caudal-ignored"),
+        Some("tools[0]: acme:document_search, input[0]: acme:search_result, input[1]: configuration_update")
+    );
+    for kind in ["acme:", ":search", "search_results"] {
+        assert_refused(
+            &respond(&app, json!({"input": [{"type": kind}, {"role": "user", "content": "x"}]})).await,
+            "input[0].type",
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_whole_number_may_be_written_with_a_point() {
+    let app = spawn_app(&[]);
+    let answer = respond(&app, json!({"input": "x", "max_output_tokens": 3.0, "seed": 7.0, "top_k": 1e1})).await;
+    assert_eq!((answer.status, answer.json()["usage"]["output_tokens"].as_u64()), (200, Some(3)), "{}", answer.text());
+    assert_refused(&respond(&app, json!({"input": "x", "max_output_tokens": 3.5})).await, "max_output_tokens");
+}
+
+#[tokio::test]
+async fn ids_and_stop_strings_are_counted_in_characters() {
+    let app = spawn_app(&[]);
+    let ids = json!({"input": "x", "user": "日".repeat(256), "stop": "日".repeat(256)});
+    assert_eq!(respond(&app, ids).await.status, 200);
+    assert_refused(&respond(&app, json!({"input": "x", "user": "日".repeat(257)})).await, "user");
+    assert_refused(&respond(&app, json!({"input": "x", "stop": "日".repeat(257)})).await, "stop");
+}
+
+#[tokio::test]
+async fn an_address_of_sockets_says_so() {
+    let app = spawn_app(&[]);
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    let old = call(app.address, "GET", "/v1/responses")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "8")
+        .header("sec-websocket-key", key);
+    for answer in [get(app.address, "/v1/responses").await, old.send().await] {
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (426, &json!("upgrade_required")));
+        assert_eq!((answer.header("upgrade"), answer.header("sec-websocket-version")), (Some("websocket"), Some("13")));
+    }
+    let empty = get(app.address, "/v1/conversations?include=&include[]=").await;
+    assert_eq!(empty.status, 200, "empty is absent: {}", empty.text());
+}
+
+#[tokio::test]
+async fn the_header_with_what_is_ignored_is_bounded() {
+    let app = spawn_app(&["engine.scripted.tokens=3"]);
+    let mut input = vec![json!({"type": "web_search_call", "id": "ws_1"}); 5000];
+    input.push(json!({"role": "user", "content": "x"}));
+    let odd = json!({"type": "acme:line\r\nbreak, and more"});
+    let answer = respond(&app, json!({"input": input, "tools": [odd]})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let header = answer.header("x-caudal-ignored").expect("names what was ignored");
+    assert!(header.len() < 1500 && header.starts_with("tools[0]: acme:linebreak and more, input[0]: "), "{header}");
+    let (_, last) = header.rsplit_once(", ").expect("many names");
+    let more: usize = last.strip_suffix(" more").and_then(|more| more.parse().ok()).expect("a count");
+    assert_eq!(header.split(", ").count() - 1 + more, 5001);
+}

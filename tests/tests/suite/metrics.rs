@@ -1,6 +1,10 @@
 //! What operators see: counts and times as OpenMetrics.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use caudal_tests::{App, Client, Redis, http, spawn_app, until};
 use serde_json::json;
@@ -9,14 +13,19 @@ use super::redis::{LONG, replica, resumed, speaking};
 
 const ADMIN: &str = "auth.admin_key=admin-key-1";
 
-/// Every sample by its name and labels, as they are written.
-async fn samples(app: &App) -> HashMap<String, f64> {
+async fn scrape(app: &App) -> String {
     let ask = http::call(app.address, "GET", "/admin/metrics").header("authorization", "Bearer admin-key-1");
     let answer = ask.send().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"), "{text}");
+    text
+}
+
+/// Every sample by its name and labels, as they are written.
+async fn samples(app: &App) -> HashMap<String, f64> {
+    let text = scrape(app).await;
     let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
         (name.to_owned(), value.parse().expect("a number"))
@@ -142,4 +151,85 @@ async fn metrics_open_to_the_admin_key_alone() {
     assert_eq!(http::get(spawn_app(&[]).address, "/admin/metrics").await.status, 403);
     let app = spawn_app(&[ADMIN]);
     assert_eq!(http::get(app.address, "/admin/metrics").await.status, 401);
+}
+
+#[tokio::test]
+async fn appends_the_event_loops_and_the_cache_are_measured() {
+    let app = spawn_app(&[ADMIN]);
+    Client::plain(&app).await.run(json!({"seed": 1})).await.assert_gap_free();
+    until("every loop to have been late by something", || async {
+        let samples = samples(&app).await;
+        let late =
+            |threads| samples.get(&format!("caudal_event_loop_lag_seconds_count{{threads=\"{threads}\"}}")).copied();
+        let all = [late("runtime")?, late("connections")?, samples["caudal_append_seconds_count"]];
+        (all.iter().all(|count| *count > 0.0) && samples["caudal_prompt_cache_bytes"] > 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_are_counted_by_the_limit_that_is_exceeded() {
+    let settings = ["limits.requests_per_minute=1", "server.max_message_bytes=4096"];
+    let app = spawn_app(&[ADMIN, settings[0], settings[1]]);
+    let large = json!({"input": "x".repeat(5000)});
+    assert_eq!(http::post(app.address, "/v1/responses", &large).await.status, 413);
+    for status in [200, 429] {
+        assert_eq!(http::post(app.address, "/v1/responses", &json!({"input": "x"})).await.status, status);
+    }
+    let expected = [
+        ("caudal_limited_total{limit=\"message_bytes\"}", 1.0),
+        ("caudal_limited_total{limit=\"tenant_requests\"}", 1.0),
+        ("caudal_refused_total{code=\"rate_limit_exceeded\"}", 1.0),
+    ];
+    assert_samples(&app, &expected).await;
+}
+
+#[tokio::test]
+async fn calls_that_find_the_store_away_are_counted() {
+    let mut redis = Redis::spawn();
+    let app = replica(&redis, &[ADMIN]);
+    redis.kill();
+    until("an append or a create to fail", || async {
+        http::post(app.address, "/v1/responses", &json!({"input": "x"})).await;
+        let samples = samples(&app).await;
+        samples.get("caudal_store_errors_total{operation=\"create\"}").filter(|count| **count > 0.0).map(drop)
+    })
+    .await;
+}
+
+/// What Prometheus' own linter says of everything that a busy server tells.
+#[tokio::test]
+async fn all_metrics_keep_to_the_conventions_of_prometheus() {
+    let app = spawn_app(&[ADMIN, "limits.requests_per_minute=2"]);
+    for _ in 0..3 {
+        http::post(app.address, "/v1/responses", &json!({"input": "x"})).await;
+    }
+    http::get(app.address, "/admin/cache").await;
+    let text = scrape(&app).await;
+    // The linter reads the older format, in which a counter's family has its suffix.
+    let counters: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let lines = text.lines().filter(|line| !line.starts_with("# UNIT") && *line != "# EOF").map(|line| {
+        let mut words: Vec<&str> = line.splitn(4, ' ').collect();
+        let suffixed;
+        if words[0] == "#" && counters.contains(&words[2]) {
+            suffixed = format!("{}_total", words[2]);
+            words[2] = &suffixed;
+        }
+        words.join(" ") + "\n"
+    });
+    let older: String = lines.collect();
+    let mut linter = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts; on Debian: apt-get install prometheus");
+    linter.stdin.take().expect("a pipe").write_all(older.as_bytes()).expect("promtool reads");
+    let linted = linter.wait_with_output().expect("promtool ends");
+    let said = String::from_utf8_lossy(&linted.stdout) + String::from_utf8_lossy(&linted.stderr);
+    assert!(linted.status.success() && said.trim().is_empty(), "{said}\n{older}");
+    // No label has a value of a client's choosing, so there is a bound on what is told.
+    assert!(older.lines().count() < 1000, "{older}");
 }

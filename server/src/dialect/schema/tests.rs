@@ -118,6 +118,48 @@ fn what_an_output_cannot_be_held_to_is_ignored_or_refused_with_its_path() {
 }
 
 #[test]
+fn ranges_end_where_the_compiler_takes_them() {
+    let int64 = json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX});
+    assert_eq!(
+        hold(&int64, &Loosened::default(), true),
+        Ok(json!({"type": "integer", "minimum": -1e18, "maximum": 1e18}))
+    );
+    let double = json!({"type": "number", "minimum": f64::MIN, "exclusiveMaximum": 5});
+    assert_eq!(held(double), json!({"type": "number", "minimum": -1e18, "exclusiveMaximum": 5}));
+    for (keyword, value) in
+        [("maximum", json!(i64::MIN)), ("minimum", json!(u64::MAX)), ("exclusiveMaximum", json!(-1e300))]
+    {
+        let schema = json!({"type": "integer", keyword: value});
+        assert_eq!(held(schema.clone()), json!({"type": "integer"}));
+        assert_refused(schema, keyword);
+    }
+}
+
+#[test]
+fn patterns_are_those_of_ecma() {
+    let schema = json!({"properties": {
+        "a": {"type": "string", "pattern": r"^\d+$"},
+        "b": {"type": "object", "patternProperties": {r"^\w$": {"type": "string", "pattern": "[[&&]"}}},
+        "c": {"type": "object", "propertyNames": {"pattern": r"^\d$"}},
+    }});
+    let held = held(schema);
+    assert_eq!(held["properties"]["a"]["pattern"], "^[0-9]+$");
+    assert_eq!(held["properties"]["b"]["patternProperties"]["^[A-Za-z0-9_]$"]["pattern"], r"[\[\&\&]");
+    assert!(held["properties"]["c"]["patternProperties"].get("^[0-9]$").is_some(), "{held}");
+}
+
+#[test]
+fn an_integer_that_a_float_cannot_hold_is_no_constant() {
+    for value in [json!(i64::MIN), json!(12_345_678_901_234_567_890_u64), json!({"id": [9_007_199_254_740_993_i64]})] {
+        let schema = json!({"properties": {"a": {"const": value}, "b": {"enum": [1, value]}}});
+        assert_eq!(held(schema.clone())["properties"], json!({"a": {}, "b": {}}));
+        assert_refused(schema, "properties.a.const");
+    }
+    let exact = json!({"enum": [9_007_199_254_740_991_i64, 1.5e300, "12345678901234567890", null]});
+    assert_eq!(held(exact.clone()), exact);
+}
+
+#[test]
 fn a_malformed_schema_is_refused_in_any_case() {
     for (schema, path) in [
         (json!({"type": "nonsense"}), "type"),

@@ -5,12 +5,17 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
+    super::regex,
     Level, Loosened, Refused, Site, disjoint, join,
     keywords::{BOUNDS, Kind, TYPES, is_format, kind},
 };
 
 /// Schemas within schemas.
 const MAX_DEPTH: usize = 128;
+/// The compiler's ranges end here: it overflows its stack at some beyond. A wider range is narrowed to this.
+const FARTHEST: f64 = 1e18;
+/// Integers below this are exact where the compiler keeps them as floats.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Where all that is referred to is put.
 const DEFINITIONS: &str = "#/$defs/";
 
@@ -96,6 +101,9 @@ impl<'s> Walker<'s> {
         }
         let read = match keyword {
             "type" => types(value, path)?,
+            "enum" | "const" if is_inexact(value) => {
+                return self.ignore(path, "has an integer of more digits than an output can be held to");
+            }
             "enum" | "const" | "required" => value.clone(),
             "$ref" => match self.reference(value) {
                 Some(reference) => reference,
@@ -163,7 +171,23 @@ impl<'s> Walker<'s> {
             return self.ignore(path, "has a value of the wrong type");
         }
         let read = match keyword {
-            "patternProperties" => self.map(value, path)?,
+            "pattern" => regex::pattern(value.as_str().unwrap_or_default()).into(),
+            "patternProperties" => match self.map(value, path)? {
+                Value::Object(all) => {
+                    all.into_iter().map(|(pattern, schema)| (regex::pattern(&pattern), schema)).collect()
+                }
+                other => other,
+            },
+            name if name.ends_with("Minimum")
+                || name.ends_with("Maximum")
+                || name == "minimum"
+                || name == "maximum" =>
+            {
+                match within(name, value) {
+                    Some(bound) => bound,
+                    None => return self.ignore(path, "is farther from zero than 10^18"),
+                }
+            }
             // Any version of a UUID is one.
             "format" if value.as_str().is_some_and(|name| name.starts_with("uuid")) => json!("uuid"),
             // 3.0 is an integer in JSON Schema.
@@ -250,6 +274,28 @@ impl<'s> Walker<'s> {
     }
 }
 
+/// A bound of a range that the compiler takes; none where all numbers that it leaves are too far from zero.
+fn within(keyword: &str, value: &Value) -> Option<Value> {
+    let is_least = keyword == "minimum" || keyword == "exclusiveMinimum";
+    match value.as_f64() {
+        Some(number) if number.abs() <= FARTHEST => Some(value.clone()),
+        Some(number) if (number < 0.0) == is_least => Some(json!(FARTHEST.copysign(number))),
+        Some(_) => None,
+        // Draft 4: a flag of the bound beside it.
+        None => Some(value.clone()),
+    }
+}
+
+/// Whether a float loses digits of an integer in the value.
+fn is_inexact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => !number.is_f64() && number.as_f64().is_none_or(|float| float.abs() >= EXACT),
+        Value::Array(values) => values.iter().any(is_inexact),
+        Value::Object(members) => members.values().any(is_inexact),
+        _ => false,
+    }
+}
+
 fn is_known_format(value: &Value) -> bool {
     value.as_str().is_some_and(is_format)
 }
@@ -293,9 +339,10 @@ fn names_of_properties(members: &Map<String, Value>, out: &mut Map<String, Value
     let value = out.get("additionalProperties").cloned().unwrap_or(Value::Bool(true));
     let listed =
         names.get("enum").and_then(Value::as_array).cloned().or_else(|| Some(vec![names.get("const")?.clone()]));
-    let (place, names): (&str, Vec<&str>) = match (&listed, names.get("pattern").and_then(Value::as_str)) {
+    let pattern = names.get("pattern").and_then(Value::as_str).map(regex::pattern);
+    let (place, names): (&str, Vec<&str>) = match (&listed, &pattern) {
         (Some(listed), _) => ("properties", listed.iter().filter_map(Value::as_str).collect()),
-        (None, Some(pattern)) => ("patternProperties", vec![pattern]),
+        (None, Some(pattern)) => ("patternProperties", vec![pattern.as_str()]),
         (None, None) => return,
     };
     if let Some(members) = out.entry(place).or_insert_with(|| json!({})).as_object_mut() {

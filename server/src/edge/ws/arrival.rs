@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use opentelemetry::Context;
+
 use crate::{
-    edge::{Edge, api::beside},
+    edge::{Edge, api::beside, traced::Traced},
     generation::budget::{Budget, Held},
     limits::HELD_BY_CONNECTION,
     wire::{
@@ -17,6 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Arrival {
     text: Arc<str>,
+    pub traced: Traced,
     _held: HeldMessage,
 }
 
@@ -26,11 +29,13 @@ pub type HeldMessage = (Held, Held);
 /// What one connection's messages may hold.
 pub struct Arrivals {
     budget: Arc<Budget>,
+    /// The context that the connection's client sent.
+    handshake: Context,
 }
 
 impl Arrivals {
-    pub fn new(max_message_bytes: usize) -> Self {
-        Self { budget: Budget::new(HELD_BY_CONNECTION.saturating_mul(max_message_bytes)) }
+    pub fn new(max_message_bytes: usize, handshake: Context) -> Self {
+        Self { budget: Budget::new(HELD_BY_CONNECTION.saturating_mul(max_message_bytes)), handshake }
     }
 
     /// Counts a message of `tenant`.
@@ -43,7 +48,7 @@ impl Arrivals {
             let refused = WireError::StreamLimit(format!(
                 "The requests that wait on this connection would have more than {most} bytes together. Wait until some are answered."
             ));
-            edge.generations.metrics.refused(refused.code().0);
+            edge.generations.metrics.refused(&refused);
             refused
         })?;
         Ok((own, edge.generations.hold(tenant, bytes)?))
@@ -54,7 +59,9 @@ impl Arrivals {
     /// # Errors
     /// Those of [`Self::hold`].
     pub fn keep(&self, edge: &Edge, tenant: &str, text: Arc<str>) -> Result<Arrival, WireError> {
-        Ok(Arrival { _held: self.hold(edge, tenant, text.len())?, text })
+        let traced = Traced::message("response.create", &self.handshake);
+        let held = self.hold(edge, tenant, text.len()).inspect_err(|error| traced.span.fail(error.code().0))?;
+        Ok(Arrival { _held: held, traced, text })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The life of one connection: reads client events, runs their jobs in lanes, keeps the heart beating, ends cleanly.
 
+mod notices;
 mod permissions;
 mod steer;
 
@@ -13,11 +14,10 @@ use std::{
 use actix_web::{rt, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
 use futures::{FutureExt, future::LocalBoxFuture};
+use opentelemetry::Context;
 use serde::Serialize;
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::Instrument;
 
 use super::{
     arrival::{Arrival, Arrivals},
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     access::{Denied, Identity},
     edge::{Edge, Phase, api::beside, grants},
-    generation::{Caller, CreatedResponse, Follow, admission::Place, random_hex},
+    generation::{Caller, CreatedResponse, Follow, random_hex},
     settings::Scope,
     store::OnDisconnect,
     wire::{
@@ -54,6 +54,7 @@ pub struct Incoming {
 
 /// What a connection's jobs share. They all run on the connection's task.
 struct Connection {
+    id: String,
     edge: web::Data<Edge>,
     identity: Arc<Identity>,
     tenant: String,
@@ -73,16 +74,19 @@ struct Connection {
 pub struct Client {
     pub identity: Arc<Identity>,
     pub extensions: bool,
+    /// The context that the client sent with its handshake.
+    pub handshake: Context,
 }
 
 pub async fn run(edge: web::Data<Edge>, client: Client, session: Session, incoming: Incoming) {
-    let Client { identity, extensions } = client;
+    let Client { identity, extensions, handshake } = client;
     let settings = &edge.settings.server;
     let (outbox, frames, closing) =
         Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
     let writer = rt::spawn(writer::run(session, frames, closing));
     let (turns, watched) = Turns::new();
     let connection = Rc::new(Connection {
+        id: format!("conn_{}", random_hex()),
         edge: edge.clone(),
         tenant: identity.tenant.clone(),
         identity,
@@ -92,11 +96,12 @@ pub async fn run(edge: web::Data<Edge>, client: Client, session: Session, incomi
         told: Cell::new(false),
         unstored: RefCell::new(None),
         turns,
-        arrivals: Arrivals::new(edge.settings.server.max_message_bytes),
+        arrivals: Arrivals::new(edge.settings.server.max_message_bytes, handshake),
         steering: Steering::default(),
     });
     let _connected = edge.generations.metrics.connected();
-    let _ = connection.live(incoming, watched).await;
+    let span = tracing::error_span!("connection", id = connection.id, tenant = connection.tenant);
+    let _ = connection.live(incoming, watched).instrument(span).await;
     // Ends the writer once it has sent what was queued.
     drop(connection);
     let _ = writer.await;
@@ -179,7 +184,9 @@ impl Connection {
     async fn violated(&self, (code, reason): Violation) -> Result<(), Gone> {
         if code == close::TOO_LARGE {
             let limit = self.edge.settings.server.max_message_bytes;
-            self.error(&WireError::MessageTooLarge { limit }, None).await?;
+            let error = WireError::MessageTooLarge { limit };
+            self.edge.generations.metrics.refused(&error);
+            self.error(&error, None).await?;
         }
         self.close(code, reason);
         Ok(())
@@ -193,7 +200,7 @@ impl Connection {
             max_in_flight: MAX_IN_FLIGHT,
         };
         let greeting = Extension::SessionCreated {
-            connection_id: &format!("conn_{}", random_hex()),
+            connection_id: &self.id,
             limits,
             resume_window_ms: settings.generation.resume_window_ms,
             heartbeat_ms: settings.server.heartbeat_ms,
@@ -257,7 +264,10 @@ impl Connection {
     async fn push(self: &Rc<Self>, lanes: &mut Lanes, stream_id: Lane, job: Job) -> Result<(), Gone> {
         match lanes.push(stream_id.clone(), job, |lane, job| self.start(lane, job)) {
             Ok(()) => Ok(()),
-            Err(error) => self.error(&error, stream_id.as_deref()).await,
+            Err(error) => {
+                self.edge.generations.metrics.refused(&error);
+                self.error(&error, stream_id.as_deref()).await
+            }
         }
     }
 
@@ -291,14 +301,17 @@ impl Connection {
         });
         let mut create = match held {
             Ok(create) => create,
-            Err(error) => return self.error(&error, stream_id).await,
+            Err(error) => {
+                arrival.traced.span.fail(error.code().0);
+                return self.error(&error, stream_id).await;
+            }
         };
         // The inputs that the request commits.
         let mut steers = self.steering.take(create.previous_response_id.as_deref());
         let waited = steers.iter().flat_map(|pending| pending.items.iter().cloned());
         create.input = waited.chain(std::mem::take(&mut create.input)).collect();
         loop {
-            let Some(created) = self.begin(create.clone(), stream_id, &steers).await? else { return Ok(()) };
+            let Some(created) = self.begin(create.clone(), &arrival, stream_id, &steers).await? else { return Ok(()) };
             let id = created.id;
             self.steering.begin(&id, &create, stream_id);
             let last = match self.edge.generations.follow(&self.tenant, &id, None, self.on_disconnect()).await {
@@ -320,16 +333,18 @@ impl Connection {
     async fn begin(
         &self,
         create: Create,
+        arrival: &Arrival,
         stream_id: Option<&str>,
         steers: &[Pending],
     ) -> Result<Option<CreatedResponse>, Gone> {
         let (store, previous) = (create.store, create.previous_response_id.clone());
-        let caller = Caller::new(self.unstored.borrow().clone(), self.on_disconnect());
+        let caller = Caller::new(self.unstored.borrow().clone(), self.on_disconnect(), arrival.traced.origin());
         self.turns.follow(&caller.new_response_id);
         let conversation = create.conversation.clone();
         let created = match self.edge.generations.create(&self.tenant, create, caller).await {
             Ok(created) => created,
             Err(error) => {
+                arrival.traced.span.fail(error.code().0);
                 let previous = previous.unwrap_or_default();
                 for pending in steers {
                     let error = SteerError::new(SteerErrorCode::SuccessorCreationFailed, error.to_string());
@@ -384,25 +399,6 @@ impl Connection {
         self.pump(follow, stream_id).await.map(drop)
     }
 
-    /// Tells the client of the turns of a conversation from now on, but of those that it follows already.
-    async fn watch(&self, conversation: &str) {
-        if !self.extensions || !self.turns.is_new(conversation) {
-            return;
-        }
-        // What cannot be watched cannot be used either, and the client hears of that.
-        if let Ok(notices) = self.edge.generations.watch(&self.tenant, conversation).await {
-            self.turns.add(conversation, notices);
-        }
-    }
-
-    async fn turn(&self, (conversation, response_id): (String, String)) -> Result<(), Gone> {
-        if self.turns.is_followed(&response_id) {
-            return Ok(());
-        }
-        let turn = Extension::ConversationTurn { conversation: &conversation, response_id: &response_id };
-        self.extension(turn).await
-    }
-
     /// Sends a response's events until its last; the response as the last event has it.
     async fn pump(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
         let (id, run, ignored) = (follow.id.clone(), follow.run.clone(), std::mem::take(&mut follow.ignored));
@@ -411,7 +407,7 @@ impl Connection {
             let next = tokio::select! {
                 biased;
                 next = follow.next() => next,
-                told = changed(&mut place), if place.is_some() => {
+                told = notices::changed(&mut place), if place.is_some() => {
                     match told {
                         Some(told) => self.place(&id, told, stream_id).await?,
                         None => place = None,
@@ -436,17 +432,6 @@ impl Connection {
         }
     }
 
-    /// Tells where a waiting response stands.
-    async fn place(&self, response_id: &str, place: Place, stream_id: Option<&str>) -> Result<(), Gone> {
-        let event = Extension::Queued {
-            response_id,
-            position: place.position,
-            estimated_wait_ms: place.estimated_wait().as_millis() as u64,
-            stream_id,
-        };
-        self.extension(event).await
-    }
-
     /// Sends a connection event to a client that asked for extensions.
     async fn extension(&self, event: Extension<'_>) -> Result<(), Gone> {
         if !self.extensions {
@@ -468,17 +453,6 @@ impl Connection {
 
     fn close(&self, code: u16, reason: &'static str) {
         self.outbox.close(Closing { code, reason, flush: true });
-    }
-}
-
-/// The next place that is told; `None` when it waits no longer.
-async fn changed(place: &mut Option<watch::Receiver<Option<Place>>>) -> Option<Place> {
-    let place = place.as_mut()?;
-    loop {
-        place.changed().await.ok()?;
-        if let Some(told) = *place.borrow_and_update() {
-            return Some(told);
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use connection::{Client, Incoming};
 use futures::StreamExt;
 use guard::FrameGuard;
 
-use super::{Edge, api::ApiError, auth::Identified};
+use super::{Edge, api::ApiError, auth::Identified, traced};
 use crate::wire::{KEY_SUBPROTOCOL_PREFIX, SUBPROTOCOL, error::WireError};
 
 /// `GET /v1/responses` with an upgrade.
@@ -35,7 +35,7 @@ pub async fn upgrade(
     let limit = edge.settings.server.max_message_bytes;
     let (guard, violation) = FrameGuard::new(body.into_inner(), limit);
     let body = web::Payload::from_request(&request, &mut Payload::from(guard.boxed_local())).await.map_err(refused)?;
-    let selected = selected(&request);
+    let (selected, handshake) = (selected(&request), traced::sent(&request));
     let extensions = selected.as_deref() == Some(SUBPROTOCOL);
     let (mut response, session, messages) = actix_ws::handle(&request, body).map_err(refused)?;
     if let Some(selected) = selected.and_then(|selected| HeaderValue::try_from(selected).ok()) {
@@ -43,7 +43,7 @@ pub async fn upgrade(
     }
     let messages = messages.max_frame_size(limit).aggregate_continuations().max_continuation_size(limit);
     let incoming = Incoming { messages, violation };
-    rt::spawn(connection::run(edge, Client { identity, extensions }, session, incoming));
+    rt::spawn(connection::run(edge, Client { identity, extensions, handshake }, session, incoming));
     Ok(response)
 }
 
@@ -59,5 +59,5 @@ fn selected(request: &HttpRequest) -> Option<String> {
 }
 
 fn refused(error: impl std::fmt::Display) -> WireError {
-    WireError::invalid("upgrade", format!("This address speaks WebSocket: {error}."))
+    WireError::UpgradeRequired(error.to_string())
 }

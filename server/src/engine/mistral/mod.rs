@@ -176,6 +176,10 @@ impl Engine for MistralEngine {
         engine::Capacity { sequences, tokens }
     }
 
+    fn kv_blocks(&self, model: &str) -> Option<engine::KvBlocks> {
+        self.model(model).ok()?.batch.kv_blocks()
+    }
+
     fn status(&self) -> Vec<ModelStatus> {
         self.served.iter().map(|served| ModelStatus { id: served.id.clone(), loaded: true }).collect()
     }

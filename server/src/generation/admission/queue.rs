@@ -3,7 +3,9 @@
 //! - `priority` goes before `default` before `flex`; a tier that was passed over [`MAX_PASSED_OVER`] times goes next. Each
 //!   tier in which somebody waits gets at least one of six starts.
 //! - The tenants of a tier share it by weight and expected cost, whatever the number of their requests (start-time fair
-//!   queueing). What a tenant has used is remembered as long as somebody waits in the tier.
+//!   queueing). What a tenant has used, in whatever tier, is remembered as long as somebody waits.
+//! - Weights hold across tiers: a tenant whose `priority` requests have used [`MAX_AHEAD`] requests more than its share waits for the
+//!   tenants of `default`. So priority saves waiting, and gives no larger share.
 //! - Of a tenant's requests in a tier the one that is expected to be the shortest goes first; nobody is overtaken by more than
 //!   [`MAX_OVERTAKES`] that came later.
 //!
@@ -23,6 +25,9 @@ const MAX_PASSED_OVER: u32 = 4;
 /// Later requests of the same tenant and tier that may go before one.
 const MAX_OVERTAKES: u64 = 8;
 
+/// Requests by which a tenant in `priority` may be ahead of its share.
+const MAX_AHEAD: f64 = 4.0;
+
 /// A request in the queue.
 #[derive(Debug, Clone)]
 pub struct Waiting {
@@ -39,6 +44,8 @@ pub struct Waiting {
 pub struct Queue {
     /// Those in which somebody waits.
     tiers: BTreeMap<ServiceTier, Tier>,
+    /// The virtual time at which each tenant's next request is due: of a tier's tenants the one with the least is served.
+    tags: HashMap<Arc<str>, f64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,10 +57,15 @@ struct Tier {
     tenants: HashMap<Arc<str>, Tenant>,
 }
 
+/// Who is next in a tier: the tenant, its tag, and the cost of its shortest request.
+struct Due {
+    tag: f64,
+    cost: f64,
+    tenant: Arc<str>,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Tenant {
-    /// The virtual time at which its next request is due: the tenant with the least is served.
-    tag: f64,
     arrived: u64,
     /// Of those that arrived, how many wait no longer.
     gone: u64,
@@ -63,14 +75,15 @@ struct Tenant {
 
 impl Queue {
     pub fn push(&mut self, waiting: Waiting) {
-        let tier = self.tiers.entry(waiting.tier).or_default();
-        if !tier.tenants.contains_key(&waiting.tenant) {
-            // Who has nothing here and owes nothing is as good as new.
-            tier.tenants.retain(|_, tenant| !tenant.waiting.is_empty() || tenant.tag > tier.clock);
+        if !self.tags.contains_key(&waiting.tenant) {
+            self.forget_tags();
         }
+        let tier = self.tiers.entry(waiting.tier).or_default();
+        let clock = tier.clock;
         let tenant = tier.tenants.entry(waiting.tenant.clone()).or_default();
+        let tag = self.tags.entry(waiting.tenant.clone()).or_insert(clock);
         if tenant.waiting.is_empty() {
-            tenant.tag = tenant.tag.max(tier.clock);
+            *tag = tag.max(clock);
         }
         tenant.waiting.push_back((tenant.arrived, waiting));
         tenant.arrived += 1;
@@ -85,14 +98,32 @@ impl Queue {
     pub fn pop(&mut self) -> Option<Waiting> {
         let overdue = self.tiers.iter().find(|(_, tier)| tier.passed_over >= MAX_PASSED_OVER);
         let (&name, _) = overdue.or_else(|| self.tiers.first_key_value())?;
+        let name = if name == ServiceTier::Priority && self.is_ahead() { ServiceTier::Default } else { name };
         for (_, lower) in self.tiers.range_mut((Excluded(name), Unbounded)) {
             lower.passed_over += 1;
         }
         let tier = self.tiers.get_mut(&name)?;
         tier.passed_over = 0;
-        let next = tier.pop();
+        let next = tier.pop(&mut self.tags);
         self.forget_empty();
         next
+    }
+
+    /// Whether the tenant that is next in `priority` has used more than its share beside somebody who waits in `default`.
+    fn is_ahead(&self) -> bool {
+        let due = |tier| self.tiers.get(&tier).and_then(|tier: &Tier| tier.next(&self.tags));
+        let (Some(next), Some(other)) = (due(ServiceTier::Priority), due(ServiceTier::Default)) else { return false };
+        // What was taken over costs nothing, and waits for nobody.
+        next.cost > 0.0 && next.tag - other.tag > MAX_AHEAD * next.cost
+    }
+
+    /// Forgets what tenants without requests have used, unless they would gain by that.
+    fn forget_tags(&mut self) {
+        let Self { tiers, tags } = self;
+        tiers.values_mut().for_each(|tier| tier.tenants.retain(|_, tenant| !tenant.waiting.is_empty()));
+        let latest = tiers.values().map(|tier| tier.clock).fold(0.0, f64::max);
+        let waits = |tenant: &Arc<str>| tiers.values().any(|tier| tier.tenants.contains_key(tenant));
+        tags.retain(|tenant, tag| *tag > latest || waits(tenant));
     }
 
     /// Takes out one that no longer waits.
@@ -114,20 +145,30 @@ impl Queue {
 
     fn forget_empty(&mut self) {
         self.tiers.retain(|_, tier| tier.tenants.values().any(|tenant| !tenant.waiting.is_empty()));
+        if self.tiers.is_empty() {
+            self.tags.clear();
+        }
     }
 }
 
 impl Tier {
-    fn pop(&mut self) -> Option<Waiting> {
-        let due = |tenant: &Tenant| Some((tenant.tag, tenant.waiting.front()?.1.number));
-        let waiting = self.tenants.values_mut().filter_map(|tenant| Some((due(tenant)?, tenant)));
-        let (_, tenant) = waiting.min_by(|((a, a_oldest), _), ((b, b_oldest), _)| {
-            // Between equals, who waits the longest.
-            a.total_cmp(b).then(a_oldest.cmp(b_oldest))
-        })?;
-        self.clock = tenant.tag;
-        let next = tenant.pop()?;
-        tenant.tag += next.cost;
+    /// The tenant that is served next.
+    fn next(&self, tags: &HashMap<Arc<str>, f64>) -> Option<Due> {
+        let due = self.tenants.iter().filter_map(|(name, tenant)| {
+            let tag = tags.get(name).copied().unwrap_or(self.clock);
+            Some((tag, tenant.waiting.front()?.1.number, name, tenant))
+        });
+        // Between equals, who waits the longest.
+        let (tag, _, name, tenant) = due.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
+        let cost = tenant.waiting.iter().map(|(_, waiting)| waiting.cost).min_by(f64::total_cmp)?;
+        Some(Due { tag, cost, tenant: name.clone() })
+    }
+
+    fn pop(&mut self, tags: &mut HashMap<Arc<str>, f64>) -> Option<Waiting> {
+        let Due { tag, tenant, .. } = self.next(tags)?;
+        let next = self.tenants.get_mut(&tenant)?.pop()?;
+        self.clock = self.clock.max(tag);
+        tags.insert(tenant, tag + next.cost);
         Some(next)
     }
 }
@@ -274,6 +315,24 @@ mod tests {
         for six in tiers.chunks(6) {
             assert_eq!(six, [Priority, Priority, Priority, Priority, Standard, Flex]);
         }
+    }
+
+    #[test]
+    fn priority_saves_waiting_and_gives_no_larger_share() {
+        let mut queue = Queue::default();
+        for n in 0..400 {
+            queue.push(waiting(2 * n, "vip", Priority, 1.0));
+            // Weight 3.
+            queue.push(waiting(2 * n + 1, "heavy", Standard, 1.0 / 3.0));
+        }
+        let first: Vec<ServiceTier> = (0..4).filter_map(|_| queue.pop()).map(|next| next.tier).collect();
+        assert_eq!(first, [Priority; 4]);
+        let served: Vec<_> = (0..300).filter_map(|_| queue.pop()).collect();
+        let heavy = served.iter().filter(|next| &*next.tenant == "heavy").count();
+        assert!((220..=240).contains(&heavy), "three of four, and what it was behind: {heavy} of 300");
+        // What was taken over waits for nobody.
+        queue.push(waiting(5000, "vip", Priority, 0.0));
+        assert_eq!(queue.pop().map(|next| next.number), Some(5000));
     }
 
     #[test]

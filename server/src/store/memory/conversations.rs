@@ -1,21 +1,24 @@
-//! Conversations of a single process: kept for their retention after the last change, least recently used first out when
-//! their bytes pass the bound.
+//! Conversations of a single process: kept for their retention after the last change, within their tenant's quota and the bound
+//! of all.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
-use moka::{Expiry, notification::RemovalCause, policy::EvictionPolicy, sync::Cache};
 use tokio::sync::broadcast;
 
+use super::{
+    Limits,
+    shelf::{Shelf, Stored},
+};
 use crate::store::{
-    Retention,
     conversations::{Bounds, Conversation, ConversationError, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
+    quota::StorageQuota,
 };
 
 /// Notices that a watcher may lag behind before it misses some.
@@ -25,8 +28,9 @@ const OVERHEAD: usize = 512;
 const ITEM_OVERHEAD: usize = 200;
 
 pub struct MemoryConversations {
-    kept: Cache<String, Arc<Kept>>,
-    index: Arc<Mutex<Index>>,
+    kept: Shelf<Arc<Kept>>,
+    index: Mutex<Index>,
+    limits: Limits,
     bounds: Bounds,
 }
 
@@ -69,34 +73,20 @@ impl Entered {
     }
 }
 
-struct Idle(Retention);
-
-impl Expiry<String, Arc<Kept>> for Idle {
-    fn expire_after_create(&self, _: &String, kept: &Arc<Kept>, _: Instant) -> Option<Duration> {
-        Some(self.0.stored(&kept.tenant))
-    }
-
-    fn expire_after_update(&self, _: &String, kept: &Arc<Kept>, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(self.0.stored(&kept.tenant))
-    }
-}
-
 impl MemoryConversations {
-    pub fn new(retention: Retention, bounds: Bounds, max_bytes: u64) -> Self {
-        let index: Arc<Mutex<Index>> = Arc::default();
-        let forgotten = index.clone();
-        let kept = Cache::builder()
-            .max_capacity(max_bytes)
-            .eviction_policy(EvictionPolicy::lru())
-            .weigher(|_, kept: &Arc<Kept>| u32::try_from(OVERHEAD + kept.state().weight()).unwrap_or(u32::MAX))
-            .expire_after(Idle(retention))
-            .eviction_listener(move |_, kept: Arc<Kept>, cause| {
-                if cause != RemovalCause::Replaced {
-                    lock(&forgotten).remove(&kept);
-                }
-            })
-            .build();
-        Self { kept, index, bounds }
+    pub fn new(limits: Limits, bounds: Bounds) -> Self {
+        Self { kept: Shelf::new(limits.max_bytes), index: Mutex::default(), limits, bounds }
+    }
+
+    /// Of a tenant's conversations; their number is bounded by their bytes alone.
+    fn quota(&self, tenant: &str) -> StorageQuota {
+        let quota = self.limits.quotas.of(tenant, Some(self.limits.max_bytes));
+        StorageQuota { responses: u64::MAX, ..quota }
+    }
+
+    fn forget(&self, left: Vec<Arc<Kept>>) {
+        let mut index = lock(&self.index);
+        left.iter().for_each(|kept| index.remove(kept));
     }
 
     fn find(&self, tenant: &str, id: &str) -> Result<Arc<Kept>, ConversationError> {
@@ -113,10 +103,8 @@ impl MemoryConversations {
         let kept = self.find(tenant, id)?;
         let outcome = change(&mut kept.state(), &kept.notices)?;
         // Only if it is still there: a deletion in between stays one.
-        self.kept.entry_by_ref(id).and_compute_with(|entry| match entry {
-            Some(_) => moka::ops::compute::Op::Put(kept),
-            None => moka::ops::compute::Op::Nop,
-        });
+        let bytes = kept.bytes();
+        self.forget(self.kept.renew(id, bytes, self.quota(tenant)));
         Ok(outcome)
     }
 }
@@ -132,8 +120,11 @@ impl Conversations for MemoryConversations {
         let number = index.next;
         index.tenants.entry(tenant.clone()).or_default().insert(number, id.clone());
         drop(index);
-        let kept = Kept { number, tenant, state: Mutex::new(state), notices: broadcast::Sender::new(NOTICES) };
-        self.kept.insert(id, Arc::new(kept));
+        let kept =
+            Kept { number, tenant: tenant.clone(), state: Mutex::new(state), notices: broadcast::Sender::new(NOTICES) };
+        let (bytes, keep) = (kept.bytes(), self.limits.retention.stored(&tenant));
+        let stored = Stored { tenant: tenant.clone(), key: None, value: Arc::new(kept), bytes, keep };
+        self.forget(self.kept.put(&id, stored, self.quota(&tenant)));
         Ok(())
     }
 
@@ -155,7 +146,7 @@ impl Conversations for MemoryConversations {
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError> {
         let kept = self.find(tenant, id)?;
-        self.kept.invalidate(id);
+        self.kept.remove(id);
         lock(&self.index).remove(&kept);
         let _ = kept.notices.send(None);
         let state = kept.state();
@@ -278,6 +269,10 @@ impl Conversations for MemoryConversations {
 }
 
 impl Kept {
+    fn bytes(&self) -> u64 {
+        (OVERHEAD + self.state().weight()) as u64
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -344,10 +339,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::conversations as conformance;
+    use crate::store::{Retention, conformance::conversations as conformance, quota::StorageQuotas};
 
     fn store() -> MemoryConversations {
-        MemoryConversations::new(Retention::for_tests(), conformance::BOUNDS, 1 << 20)
+        MemoryConversations::new(limits(1 << 20), conformance::BOUNDS)
+    }
+
+    fn limits(max_bytes: u64) -> Limits {
+        Limits { retention: Retention::for_tests(), max_bytes, quotas: StorageQuotas::for_tests() }
     }
 
     #[tokio::test]
@@ -357,12 +356,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_least_recently_used_leave_when_bytes_pass_the_bound_and_are_in_no_list() {
-        let store = MemoryConversations::new(Retention::for_tests(), conformance::BOUNDS, 100_000);
+        let store = MemoryConversations::new(limits(100_000), conformance::BOUNDS);
         for n in 0..300 {
             let id = format!("conv_{n:03}");
             store.create(conformance::conversation(&id, "t"), vec![]).await.unwrap();
         }
-        store.kept.run_pending_tasks();
         let listed = store.list("t", &Page::all()).await.unwrap().data;
         assert!(listed.len() < 200 && listed.last().is_some_and(|c| c.id == "conv_299"), "{}", listed.len());
         assert_eq!(lock(&store.index).tenants["t"].len(), listed.len());

@@ -11,7 +11,7 @@ use futures::{StreamExt, future::join_all, stream, stream::BoxStream};
 
 use super::{Inner, RedisStore, keys::MAX_ID, ms};
 use crate::store::{
-    Retention, StoreError,
+    Retention,
     conversations::{Bounds, Conversation, ConversationError, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
 };
@@ -38,15 +38,6 @@ impl RedisStore {
 
 /// How old an entry is before it counts as one whose conversation is gone: a younger one's may be about to come.
 const YOUNG_US: u64 = 60_000_000;
-
-impl From<StoreError> for ConversationError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(reason) => Self::Unavailable(reason),
-            other => Self::Unavailable(other.to_string()),
-        }
-    }
-}
 
 fn done(state: u8) -> Result<(), ConversationError> {
     match state {

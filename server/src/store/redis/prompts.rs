@@ -7,7 +7,6 @@ use async_trait::async_trait;
 
 use super::{RedisStore, conversations::PAGE, keys::MAX_ID};
 use crate::store::{
-    StoreError,
     page::{Listed, Order, Page},
     prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
 };
@@ -92,15 +91,6 @@ redis.call('ZINCRBY', KEYS[1], ARGV[2], ARGV[1])
 return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))",
     )
 });
-
-impl From<StoreError> for PromptError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(reason) => Self::Unavailable(reason),
-            other => Self::Unavailable(other.to_string()),
-        }
-    }
-}
 
 fn unreadable(error: impl std::fmt::Display) -> PromptError {
     PromptError::Unavailable(format!("a prompt that this version cannot read: {error}"))

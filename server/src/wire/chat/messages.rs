@@ -4,18 +4,18 @@ use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::wire::{
+    contract::rules::{given, when},
     error::WireError,
-    input::{InputCall, InputCallOutput, InputItem, InputRole, TextBody, parse_text},
+    input::{InputCall, InputCallOutput, InputItem, InputRole, TextBody, custom_arguments, parse_text},
     read::{check_id, missing, read_field},
-    tools::Function,
 };
 
 /// A message as it may arrive. Fields that are not read here are ignored: clients send back what they got.
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "ChatMessageParam")]
+#[schemars(rename = "ChatMessageParam", extend("allOf" = rules()))]
 pub struct Message {
     role: ChatRole,
     #[schemars(with = "Option<TextBody>")]
@@ -39,19 +39,50 @@ enum ChatRole {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "ChatToolCallParam")]
+#[schemars(rename = "ChatToolCallParam", extend("allOf" = [{"anyOf": [given("function"), given("custom")]}]))]
 struct ToolCall {
+    #[schemars(length(min = 1, max = 256))]
     id: String,
+    /// A function's without it.
     #[serde(rename = "type")]
-    _type: Function,
-    function: FunctionCall,
+    _type: Option<CallType>,
+    function: Option<FunctionCall>,
+    custom: Option<CustomCall>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatToolCallType")]
+#[serde(rename_all = "lowercase")]
+enum CallType {
+    Function,
+    Custom,
+}
+
+/// A call of a custom tool, whose input is text. The model is shown a call with the argument `input`.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChatCustomCall")]
+struct CustomCall {
+    #[schemars(length(min = 1, max = 256))]
+    name: String,
+    input: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ChatFunctionCall")]
 struct FunctionCall {
+    #[schemars(length(min = 1, max = 256))]
     name: String,
     arguments: String,
+}
+
+/// Which fields a role needs, and which it must not have.
+fn rules() -> Value {
+    let other = json!({"not": {"const": "assistant"}});
+    json!([
+        when("role", &other, &given("content")),
+        when("role", &other, &json!({"properties": {"tool_calls": {"type": "null"}}})),
+        when("role", &json!({"const": "tool"}), &given("tool_call_id")),
+    ])
 }
 
 /// Reads `messages`; errors name the message and its field.
@@ -116,10 +147,15 @@ fn parse_message(
         }
     }
     for (at, call) in tool_calls.into_iter().enumerate() {
-        check_id(&format!("{path}.tool_calls[{at}].id"), &call.id)?;
-        check_id(&format!("{path}.tool_calls[{at}].function.name"), &call.function.name)?;
+        let path = format!("{path}.tool_calls[{at}]");
+        check_id(&format!("{path}.id"), &call.id)?;
+        let (field, name, arguments) = match (call.function, call.custom) {
+            (Some(FunctionCall { name, arguments }), _) => ("function", name, arguments),
+            (None, Some(CustomCall { name, input })) => ("custom", name, custom_arguments(&input)),
+            (None, None) => return Err(missing(&format!("{path}.function"))),
+        };
+        check_id(&format!("{path}.{field}.name"), &name)?;
         calls.insert(call.id.clone());
-        let FunctionCall { name, arguments } = call.function;
         items.push(InputItem::FunctionCall(InputCall { call_id: call.id, name, arguments }));
     }
     Ok(())
@@ -128,7 +164,6 @@ fn parse_message(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn an_agents_conversation_becomes_items() {
@@ -148,6 +183,26 @@ mod tests {
             InputItem::FunctionCallOutput(InputCallOutput { call_id: "c".into(), output: "o".into() }),
         ];
         assert_eq!(items, expected);
+    }
+
+    #[test]
+    fn calls_of_custom_tools_and_calls_without_a_type_are_taken_back() {
+        let items = parse_messages(vec![
+            json!({"role": "assistant", "tool_calls": [
+                {"id": "a", "type": "custom", "custom": {"name": "shell", "input": "ls"}},
+                {"id": "b", "function": {"name": "f", "arguments": "{}"}},
+            ]}),
+            json!({"role": "tool", "tool_call_id": "a", "content": "README"}),
+        ])
+        .unwrap();
+        let call = |call_id: &str, name: &str, arguments: &str| {
+            InputItem::FunctionCall(InputCall {
+                call_id: call_id.into(),
+                name: name.into(),
+                arguments: arguments.into(),
+            })
+        };
+        assert_eq!(items[..2], [call("a", "shell", r#"{"input":"ls"}"#), call("b", "f", "{}")]);
     }
 
     #[test]
@@ -171,7 +226,15 @@ mod tests {
             (json!({"role": "tool", "content": "x"}), "messages[0].tool_call_id"),
             (json!({"role": "tool", "tool_call_id": "c", "content": "x"}), "messages[0].tool_call_id"),
             (json!({"role": "user", "content": "x", "tool_calls": []}), "messages[0].tool_calls"),
-            (json!({"role": "assistant", "tool_calls": [{"id": "c"}]}), "messages[0].tool_calls[0].type"),
+            (json!({"role": "assistant", "tool_calls": [{"id": "c"}]}), "messages[0].tool_calls[0].function"),
+            (
+                json!({"role": "assistant", "tool_calls": [{"id": "c", "type": "odd"}]}),
+                "messages[0].tool_calls[0].type",
+            ),
+            (
+                json!({"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "", "input": ""}}]}),
+                "messages[0].tool_calls[0].custom.name",
+            ),
             (json!({"role": "assistant", "content": "x", "function_call": {}}), "messages[0].function_call"),
             (json!({"role": "user", "content": [{"type": "image_url"}]}), "messages[0].content[0].type"),
         ] {

@@ -4,6 +4,7 @@
 mod completion;
 mod messages;
 mod request;
+mod shape;
 
 pub use completion::{
     ChatUsage, Choice, ChoiceLogprobs, Chunk, ChunkChoice, Completion, Delta, FunctionDelta, Message, ToolCall,

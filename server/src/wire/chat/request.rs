@@ -6,11 +6,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::messages::{Message as MessageBody, parse_messages};
+use super::{
+    messages::{Message as MessageBody, parse_messages},
+    shape::{self, Names},
+};
 use crate::wire::{
+    contract::rules::{bias, metadata_value, when},
     error::WireError,
     format::GrammarFormat,
-    read::{missing, read, unsupported},
+    read::{read, unsupported},
     reasoning::Effort,
     request::{Create, StopBody, TierBody, Verbosity},
     tools::{AllowedToolsType, Function as FunctionType, Mode, OtherTool},
@@ -27,12 +31,11 @@ pub struct ChatRequest {
     pub include_usage: bool,
     /// From 1 to 8.
     pub choices: u32,
-    /// The field that bounds the output, as the client called it.
-    bound: &'static str,
+    names: Names,
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "ChatCompletionParams")]
+#[schemars(rename = "ChatCompletionParams", extend("allOf" = [alternatives_with_logprobs()]))]
 #[serde(deny_unknown_fields)]
 pub struct Body {
     #[schemars(with = "Vec<MessageBody>", length(min = 1))]
@@ -52,7 +55,7 @@ pub struct Body {
     frequency_penalty: Option<Value>,
     #[schemars(with = "Option<f32>", extend("exclusiveMinimum" = 0, "maximum" = 2))]
     repetition_penalty: Option<Value>,
-    #[schemars(with = "Option<BTreeMap<String, f32>>")]
+    #[schemars(with = "Option<BTreeMap<String, f32>>", extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
     logit_bias: Option<Value>,
     logprobs: Option<bool>,
     #[schemars(with = "Option<u8>", range(max = 20))]
@@ -75,7 +78,7 @@ pub struct Body {
     seed: Option<Value>,
     /// Default `false`.
     store: Option<bool>,
-    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    #[schemars(with = "Option<BTreeMap<String, String>>", extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<Value>,
     #[schemars(with = "Option<String>", length(min = 1, max = 256))]
     user: Option<Value>,
@@ -113,6 +116,12 @@ pub struct Body {
     function_call: Option<Value>,
     #[schemars(skip)]
     audio: Option<Value>,
+}
+
+/// `top_logprobs` needs `logprobs`.
+fn alternatives_with_logprobs() -> Value {
+    let asked = json!({"type": "integer", "not": {"const": 0}});
+    when("top_logprobs", &asked, &json!({"required": ["logprobs"], "properties": {"logprobs": {"const": true}}}))
 }
 
 // What is read by hand, as schemas. No value of these types is made.
@@ -219,8 +228,10 @@ impl ChatRequest {
         let messages = parse_messages(std::mem::take(&mut body.messages))?;
         let bound = if body.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
         let web_search = body.web_search_options.is_some();
-        let fields = Value::Object(body.fields()?);
-        let mut create = Create::with_input(fields, messages).map_err(|error| renamed(error, bound))?;
+        let (format, place) = body.response_format.take().map(shape::format).transpose()?.unzip();
+        let names = Names { bound, format: place.unwrap_or("response_format") };
+        let fields = Value::Object(body.fields(format)?);
+        let mut create = Create::with_input(fields, messages).map_err(|error| names.rename(error))?;
         if web_search {
             create.ignored.push("web_search_options".into());
         }
@@ -229,13 +240,13 @@ impl ChatRequest {
             stream: stream.unwrap_or(false),
             include_usage: include_usage.unwrap_or(false),
             choices,
-            bound,
+            names,
         })
     }
 
     /// Gives an error about the responses of this request the names of this API.
     pub fn rename(&self, error: WireError) -> WireError {
-        renamed(error, self.bound)
+        self.names.rename(error)
     }
 }
 
@@ -258,12 +269,7 @@ impl Body {
     }
 
     /// The fields of a `response.create` that mean the same.
-    fn fields(self) -> Result<Map<String, Value>, WireError> {
-        let format = self.response_format.map(format).transpose()?;
-        let text = match (format, self.verbosity) {
-            (None, None) => None,
-            (format, verbosity) => Some(json!({"format": format, "verbosity": verbosity})),
-        };
+    fn fields(self, format: Option<Value>) -> Result<Map<String, Value>, WireError> {
         let fields = [
             ("model", self.model),
             ("temperature", self.temperature),
@@ -282,87 +288,16 @@ impl Body {
             ("user", self.user),
             ("safety_identifier", self.safety_identifier),
             ("prompt_cache_key", self.prompt_cache_key),
-            ("tools", self.tools.map(tools).transpose()?),
-            ("tool_choice", self.tool_choice.map(tool_choice)),
+            ("tools", self.tools.map(shape::tools).transpose()?),
+            ("tool_choice", self.tool_choice.map(shape::tool_choice).transpose()?),
             ("parallel_tool_calls", self.parallel_tool_calls),
-            ("text", text),
+            ("text", shape::text(format, self.verbosity)),
             ("reasoning", self.reasoning_effort.map(|effort| json!({"effort": effort}))),
             ("service_tier", self.service_tier),
             ("max_output_tokens", self.max_completion_tokens.or(self.max_tokens)),
             ("store", Some(Value::Bool(self.store.unwrap_or(false)))),
         ];
         Ok(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
-    }
-}
-
-/// `{type, function: {…}}` → `{type, …}`
-fn flat(mut outer: Value) -> Value {
-    if let Some(members) = outer.as_object_mut()
-        && let Some(Value::Object(function)) = members.remove("function")
-    {
-        members.extend(function);
-    }
-    outer
-}
-
-fn tools(tools: Vec<Value>) -> Result<Value, WireError> {
-    if let Some(at) = tools.iter().position(|tool| tool["type"] == "function" && !tool["function"].is_object()) {
-        return Err(missing(&format!("tools[{at}].function")));
-    }
-    Ok(tools.into_iter().map(flat).collect())
-}
-
-fn tool_choice(choice: Value) -> Value {
-    match choice {
-        Value::Object(mut members) if members.contains_key("allowed_tools") => {
-            if let Some(Value::Object(mut allowed)) = members.remove("allowed_tools") {
-                if let Some(Value::Array(tools)) = allowed.remove("tools") {
-                    allowed.insert("tools".into(), tools.into_iter().map(flat).collect());
-                }
-                members.extend(allowed);
-            }
-            Value::Object(members)
-        }
-        other => flat(other),
-    }
-}
-
-/// `{type, json_schema: {…}}` → `{format: {type, …}}`
-fn format(mut format: Value) -> Result<Value, WireError> {
-    if let Some(members) = format.as_object_mut().filter(|members| members["type"] == "json_schema") {
-        match members.remove("json_schema") {
-            Some(Value::Object(schema)) => members.extend(schema),
-            _ => return Err(missing("response_format.json_schema")),
-        }
-    }
-    Ok(format)
-}
-
-/// Gives an error of the responses API the names of this one; `bound` is what the bound of the output was called.
-fn renamed(error: WireError, bound: &str) -> WireError {
-    match error {
-        WireError::InvalidRequest { param: Some(param), message } => {
-            let name = if param == "max_output_tokens" { bound.to_owned() } else { name(&param) };
-            WireError::InvalidRequest { message: message.replace(&param, &name), param: Some(name) }
-        }
-        other => other,
-    }
-}
-
-fn name(param: &str) -> String {
-    match param {
-        "reasoning.effort" => return "reasoning_effort".into(),
-        "text.verbosity" => return "verbosity".into(),
-        "text.format.type" => return "response_format.type".into(),
-        _ => {}
-    }
-    if let Some(field) = param.strip_prefix("text.format") {
-        return format!("response_format{}", field.replacen('.', ".json_schema.", 1));
-    }
-    match param.strip_prefix("tools[").and_then(|rest| rest.split_once("].")) {
-        // A namespace has its functions as they are.
-        Some((at, field)) if field != "type" && !field.starts_with("tools[") => format!("tools[{at}].function.{field}"),
-        _ => param.to_owned(),
     }
 }
 
@@ -421,6 +356,42 @@ mod tests {
                 "response_format.json_schema.schema",
             ),
             (json!({"response_format": {"type": "xml"}}), "response_format.type"),
+            (json!({"response_format": {}}), "response_format.type"),
+            (json!({"response_format": {"a": 1}}), "response_format.type"),
+            (json!({"response_format": {"type": 7}}), "response_format.type"),
+            (json!({"response_format": []}), "response_format"),
+            (json!({"response_format": {"type": "json_schema", "json_schema": []}}), "response_format.json_schema"),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "type": "text"}}}),
+                "response_format.json_schema.type",
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "name": "n", "json_schema": {}}}),
+                "response_format.name",
+            ),
+            (json!({"response_format": {"type": "json_object", "schema": {}}}), "response_format.schema"),
+            (json!({"response_format": {"type": "grammar"}}), "response_format.syntax"),
+            (
+                json!({"tools": [{"type": "function", "function": {"name": "f", "type": "custom"}}]}),
+                "tools[0].function.type",
+            ),
+            (json!({"tools": [{"type": "function", "function": {"name": "f"}, "colour": 1}]}), "tools[0].colour"),
+            (json!({"tool_choice": {}}), "tool_choice.type"),
+            (json!({"tool_choice": {"type": "function"}}), "tool_choice.function"),
+            (json!({"tool_choice": {"type": "function", "function": {}}}), "tool_choice.function.name"),
+            (json!({"tool_choice": {"type": "allowed_tools"}}), "tool_choice.allowed_tools"),
+            (
+                json!({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}}),
+                "tool_choice.allowed_tools.mode",
+            ),
+            (
+                json!({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [7]}}}),
+                "tool_choice.allowed_tools.tools[0]",
+            ),
+            (
+                json!({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {}}]}}}),
+                "tool_choice.allowed_tools.tools[0].function.name",
+            ),
             (json!({"response_format": 5}), "response_format"),
             (json!({"reasoning_effort": "enormous"}), "reasoning_effort"),
             (json!({"top_logprobs": 2}), "top_logprobs"),

@@ -3,6 +3,7 @@
 
 mod asyncapi;
 mod openapi;
+pub mod rules;
 mod schemas;
 
 use serde_json::Value;

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{asyncapi::response_events, schemas::Schemas};
+use super::{asyncapi::response_events, rules::given, schemas::Schemas};
 use crate::wire::{
     chat::{ChatBody, Chunk, Completion},
+    client_secret::{ClientSecret, SecretBody},
     compaction::Compacted,
     conversation::{AppendBody, ConversationObject, CreateBody, UpdateBody},
     item::ListedItem,
@@ -18,7 +19,7 @@ use crate::wire::{
 };
 
 /// Statuses of errors, and when each comes.
-const ERRORS: [(u16, &str); 13] = [
+const ERRORS: [(u16, &str); 14] = [
     (400, "The request is not valid: `param` names the field."),
     (401, "No valid API key was given."),
     (403, "The origin or the address may not connect."),
@@ -29,6 +30,7 @@ const ERRORS: [(u16, &str); 13] = [
     (413, "The body is too large."),
     (415, "The body is not JSON, or compressed in another way than gzip and zstd."),
     (421, "The server is not served under this name: see server.hosts."),
+    (426, "The request is no WebSocket's handshake of version 13."),
     (429, "Too many requests or tokens of this tenant."),
     (500, "The engine failed."),
     (503, "The server has no room, drains, or cannot reach its store."),
@@ -80,6 +82,7 @@ impl Route {
     }
 
     fn optional_body(mut self, schema: Value) -> Self {
+        let schema = json!({"anyOf": [schema, {"type": "null"}]});
         self = self.body(schema.clone());
         self.body = Some((schema, false));
         self
@@ -199,17 +202,18 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
     schemas.written::<ErrorAnswer<'static>>();
     let text = || json!({"text/plain": {"schema": {"type": "string"}}});
     vec![
-        route("get", "/v1/responses", "connect", "Opens a WebSocket; /asyncapi.json has its events").errors(&[400]),
+        route("get", "/v1/responses", "connect", "Opens a WebSocket; /asyncapi.json has its events")
+            .errors(&[400, 426]),
         route("post", "/v1/responses", "createResponse", "Creates a response")
             .body(create.clone())
             .answers("The response as it ended, or its events", with_stream(response.clone(), event.clone()))
             .creates(),
         route("post", "/v1/responses/compact", "compactResponse", "Sums up a conversation")
-            .body(create.clone())
+            .body(json!({"allOf": [create, {"not": given("conversation")}]}))
             .answers("An item that a later input can begin with", content(schemas.written::<Compacted>()))
             .creates(),
         route("post", "/v1/responses/input_tokens", "countInputTokens", "Counts the tokens of a prompt")
-            .body(create)
+            .body(schemas.read::<Body>())
             .answers("How many tokens the prompt has", content(schemas.written::<InputTokens>()))
             .errors(&[404, 409]),
         route("get", "/v1/responses/{id}", "retrieveResponse", "Reads a response, or follows it")
@@ -236,8 +240,8 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
             .answers("The completion, or its chunks", with_stream(completion, chunk))
             .creates(),
         route("post", "/v1/client_secrets", "createClientSecret", "Makes a short-lived secret for a browser")
-            .optional_body(client_secret_body())
-            .answers("The secret, told once", content(client_secret()))
+            .optional_body(schemas.read::<SecretBody>())
+            .answers("The secret, told once", content(schemas.written::<ClientSecret>()))
             .errors(&[403, 404]),
         route("get", "/v1/models", "listModels", "Lists what is served, the default first")
             .answers("All models", content(schemas.written::<ModelList<'static>>())),
@@ -375,34 +379,4 @@ pub fn document() -> Value {
             },
         },
     }))
-}
-
-/// What a client secret is held to.
-fn pins() -> [(&'static str, Value); 3] {
-    let text = json!({"type": ["string", "null"], "minLength": 1, "maxLength": 256});
-    let number = json!({"type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX});
-    [("model", text.clone()), ("conversation", text), ("max_output_tokens", number)]
-}
-
-fn client_secret_body() -> Value {
-    let mut session = json!({"type": {"type": "string"}});
-    let after = json!({"anchor": {"const": "created_at"},
-        "seconds": {"type": "integer", "minimum": 10, "maximum": 7200, "default": 600}});
-    if let Some(session) = session.as_object_mut() {
-        session.extend(pins().map(|(name, schema)| (name.to_owned(), schema)));
-    }
-    let object = |properties: Value| json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false});
-    json!({"type": "object", "properties": {"expires_after": object(after), "session": object(session)},
-        "additionalProperties": false})
-}
-
-fn client_secret() -> Value {
-    let mut session = json!({"object": {"const": "session"}, "type": {"const": "response"}});
-    if let Some(session) = session.as_object_mut() {
-        session.extend(pins().map(|(name, schema)| (name.to_owned(), schema)));
-    }
-    json!({"type": "object", "properties": {"value": {"type": "string"},
-        "expires_at": {"type": "integer", "description": "Unix seconds."},
-        "session": {"type": "object", "properties": session, "required": ["object", "type"]}},
-        "required": ["value", "expires_at", "session"]})
 }

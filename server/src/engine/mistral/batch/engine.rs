@@ -112,6 +112,7 @@ impl Engine {
             self.transfer();
             let parts = self.schedule.next(&self.running, &self.throughput, self.is_flat);
             let parts = self.make_room(parts);
+            self.pulse.holds(self.blocks.counted());
             if parts.is_empty() {
                 continue;
             }

@@ -43,6 +43,7 @@ use super::{
     prefix_cache::{BLOCK, CachedNames},
     source::Source,
 };
+use crate::engine::KvBlocks;
 
 /// How often an engine that cannot be begun anew is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -165,6 +166,15 @@ impl Batch {
     /// A number that no other sequence of this batch has.
     pub fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The blocks of the engine that runs; `None` if none does, or if the model is not paged.
+    pub fn kv_blocks(&self) -> Option<KvBlocks> {
+        self.tokens?;
+        match &*self.state.borrow() {
+            State::Runs(running) => Some(running.pulse.blocks()),
+            _ => None,
+        }
     }
 
     /// Returns when an engine runs.

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::engine::mistral::lock;
+use crate::engine::{KvBlocks, mistral::lock};
 
 const CHECK: Duration = Duration::from_millis(250);
 /// How much longer than expected a step may take.
@@ -20,7 +20,7 @@ const LEAST: Duration = Duration::from_secs(3);
 const FIRST: Duration = Duration::from_secs(60);
 const FIRST_STEPS: u64 = 3;
 
-/// The steps of one engine, marked by its thread.
+/// The steps of one engine and its blocks, marked by its thread.
 #[derive(Default)]
 pub struct Pulse(Mutex<State>);
 
@@ -31,13 +31,23 @@ struct State {
     expected: Option<Duration>,
     /// The sequences that the last step computed.
     sequences: Vec<u64>,
+    blocks: KvBlocks,
 }
 
 impl Pulse {
     /// A step of these sequences begins.
     pub fn begin(&self, expected: Duration, sequences: Vec<u64>) {
         let mut state = lock(&self.0);
-        *state = State { steps: state.steps + 1, expected: Some(expected), sequences };
+        *state = State { steps: state.steps + 1, expected: Some(expected), sequences, blocks: state.blocks };
+    }
+
+    /// The engine holds these blocks now.
+    pub fn holds(&self, blocks: KvBlocks) {
+        lock(&self.0).blocks = blocks;
+    }
+
+    pub fn blocks(&self) -> KvBlocks {
+        lock(&self.0).blocks
     }
 
     /// The step has ended.

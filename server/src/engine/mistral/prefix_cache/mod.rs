@@ -17,6 +17,7 @@ use std::{
 
 use self::lru::Lru;
 use super::lock;
+use crate::engine::KvBlocks;
 pub use crate::engine::kv::{BLOCK, BlockName};
 
 /// The number of a block in the cache's tensors.
@@ -127,6 +128,11 @@ impl Blocks {
     /// Blocks that a sequence could have, free ones and those that would be evicted for it.
     pub fn available(&self) -> usize {
         self.free.len() + self.unused.len()
+    }
+
+    pub fn counted(&self) -> KvBlocks {
+        let total = self.blocks.len();
+        KvBlocks { total, used: total - self.available(), cached: self.unused.len() }
     }
 
     /// Finds the beginning of `tokens` that is cached, and takes blocks for all of them. None, and nothing is taken, if there

@@ -154,3 +154,14 @@ fn a_random_history_loses_no_block_and_finds_only_what_was_computed() {
     }
     assert_eq!(blocks.available(), 40);
 }
+
+#[test]
+fn blocks_are_counted_as_held_or_cached() {
+    let mut blocks = Blocks::new(4);
+    let prompt = tokens(0, 2 * BLOCK);
+    let mut found = blocks.begin(root("a"), &tenant("a"), &prompt).expect("there is room");
+    assert!(blocks.grow(&mut found.held, prompt.len()));
+    assert_eq!(blocks.counted(), KvBlocks { total: 4, used: 2, cached: 0 });
+    blocks.end(found.held, &prompt);
+    assert_eq!(blocks.counted(), KvBlocks { total: 4, used: 0, cached: 2 });
+}

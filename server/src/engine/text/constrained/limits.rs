@@ -12,6 +12,8 @@ const MAX_SOURCE: usize = 2 << 20;
 const MAX_NESTING: usize = 200;
 /// The compiler makes a state for every remainder of a division, and nothing else bounds them.
 const MAX_DIVISOR: u64 = 10_000;
+/// The compiler overflows its stack at ranges of integers that end below those of 64 bits.
+const LEAST: f64 = -1e18;
 /// The compiler recurses along references. The longest chain that a source can hold fits in this stack, in bytes.
 pub const STACK: usize = 256 << 20;
 /// A compilation that takes longer is given up.
@@ -55,6 +57,9 @@ pub fn check_source(grammar: &Grammar, source: &str) -> Result<(), String> {
     if !matches!(grammar.rules, Rules::JsonSchema(_)) && nesting(source) > MAX_NESTING {
         return Err(format!("The grammar has more than {MAX_NESTING} brackets open at once."));
     }
+    if !matches!(grammar.rules, Rules::Regex(_)) && least(source) < LEAST {
+        return Err(format!("The grammar has a number below {LEAST:e}."));
+    }
     if divisors(source) > MAX_DIVISOR {
         return Err(format!("The numbers of 'multipleOf' multiply to more than {MAX_DIVISOR}."));
     }
@@ -83,6 +88,15 @@ fn divisors(source: &str) -> u64 {
     different.into_iter().fold(1, u64::saturating_mul)
 }
 
+/// The least number, by its digits. Those within strings count too.
+fn least(source: &str) -> f64 {
+    let numbers = source.split('-').skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && !".eE+".contains(c)).unwrap_or(rest.len());
+        rest[..end].parse::<f64>().ok()
+    });
+    -numbers.fold(0.0, f64::max)
+}
+
 /// The most brackets open at once. Those within strings count too.
 fn nesting(source: &str) -> usize {
     let (mut open, mut most) = (0usize, 0);
@@ -100,6 +114,14 @@ fn nesting(source: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_number_is_found() {
+        let lark = r#"start: %json {"type": "integer", "maximum": -9223372036854775808, "minimum": -1e3, "x": "a-b"}"#;
+        assert_eq!(least(lark), -9_223_372_036_854_775_808.0);
+        assert_eq!(least(r#"{"maximum": -1E+19}"#), -1e19);
+        assert_eq!(least(r#"{"minimum": 5, "pattern": "[a-z]-?"}"#), 0.0);
+    }
 
     #[test]
     fn divisors_are_found_however_they_are_written() {

@@ -208,3 +208,50 @@ fn a_tenant_with_expensive_grammars_delays_itself() {
         }
     }
 }
+
+/// The compiler overflows its stack at some numbers, and that ends the process.
+#[test]
+fn no_number_of_a_schema_ends_the_process() {
+    let grammars = grammars();
+    let numbers = [
+        json!(i64::MIN),
+        json!(i64::MIN + 1),
+        json!(-1e300),
+        json!(-1e18),
+        json!(-1),
+        json!(-0.5),
+        json!(0),
+        json!(1e-300),
+        json!(0.5),
+        json!(9_007_199_254_740_993_i64),
+        json!(1e18),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(1e300),
+    ];
+    // Whether it compiles or not, it returns, and without a panic.
+    let returns = |grammar: &Grammar| match grammars.check(grammar, 100) {
+        Err(EngineError::Grammar(reason)) => {
+            assert!(!reason.contains("panic") && reason != "The grammar cannot be compiled.", "{:?}", grammar.rules);
+        }
+        other => drop(other),
+    };
+    let check = |schema: Value| {
+        let held = crate::dialect::schema::hold(&schema, &Default::default(), false).expect("it is a schema");
+        returns(&self::schema(held));
+    };
+    for first in &numbers {
+        check(json!({"const": first}));
+        check(json!({"enum": [first, [first]]}));
+        for kind in ["integer", "number"] {
+            for keyword in ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"] {
+                check(json!({"type": kind, (keyword): first}));
+            }
+            for second in &numbers {
+                check(json!({"type": kind, "minimum": first, "maximum": second}));
+            }
+        }
+        let lark = format!("start: %json {{\"type\": \"integer\", \"maximum\": {first}}}");
+        returns(&grammar(Rules::Lark(lark)));
+    }
+}

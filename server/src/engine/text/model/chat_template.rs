@@ -1,15 +1,11 @@
-//! Messages to text, by the model's chat template: Jinja as Hugging Face's Transformers renders it.
+//! Messages to text, by the model's chat template.
 
 use std::collections::HashSet;
 
-use minijinja::{Environment, Error, ErrorKind, Value, context, value::Kwargs};
+use minijinja::{Environment, Error, Value, context};
 use serde_json::{Value as Json, json};
 
-use super::{
-    arguments::{DIGITS, with_digits},
-    contents::Guard,
-    messages::Rules,
-};
+use super::{arguments::DIGITS, contents::Guard, jinja, messages::Rules};
 use crate::engine::{EngineError, Message, Prompt, Role};
 
 const TEMPLATE: &str = "chat";
@@ -46,14 +42,20 @@ impl ChatTemplate {
     /// # Errors
     /// `Load` where the template does not compile.
     pub fn new(source: Source, protected: &Protected) -> Result<Self, EngineError> {
-        let environment = environment(&source.template)
+        let environment = jinja::environment(TEMPLATE, &source.template)
             .map_err(|error| EngineError::Load(format!("the model's chat template does not compile: {error}")))?;
         // What the template itself writes gives a prompt its form; a token of white space does not.
         let forms = |text: &&str| !text.trim().is_empty() && source.template.contains(*text);
         let control = || protected.control.iter().map(String::as_str);
         let shown = protected.shown.iter().map(String::as_str).filter(forms);
         let (own, others) = (Guard::new(control()), Guard::new(control().chain(shown)));
-        let rules = Rules { system: super::messages::System::Anywhere, alternates: false, one_call: false };
+        let rules = Rules {
+            system: super::messages::System::Anywhere,
+            alternates: false,
+            one_call: false,
+            takes_empty: true,
+            lone_system: true,
+        };
         let mut template = Self { environment, source, rules, own, others };
         template.rules = Rules::probe(|messages| {
             let messages: Vec<Json> = messages.iter().map(|message| json!(message)).collect();
@@ -97,87 +99,20 @@ impl ChatTemplate {
             tools => (!tools.is_empty()).then_some(tools),
             reasoning_effort => effort,
             add_generation_prompt => true,
-            bos_token => self.source.bos,
-            eos_token => self.source.eos,
-            unk_token => self.source.unk,
-            date_string => now.format("%d, %B, %Y").to_string(),
+            bos_token => named(&self.source.bos),
+            eos_token => named(&self.source.eos),
+            unk_token => named(&self.source.unk),
+            // As Llama's templates write a date where they are given none.
+            date_string => now.format("%d %b %Y").to_string(),
             enable_thinking => effort != Some("none"),
         })?;
         Ok(if text.contains(DIGITS) { text.replace(DIGITS, "") } else { text })
     }
 }
 
-fn environment(template: &str) -> Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    // As the templates' authors had it: Transformers renders with both.
-    environment.set_lstrip_blocks(true);
-    environment.set_trim_blocks(true);
-    environment.add_function("raise_exception", raise);
-    environment.add_function("strftime_now", |format: String| chrono::Utc::now().format(&format).to_string());
-    environment.add_filter("tojson", to_json);
-    environment.add_template_owned(TEMPLATE, adapt(template))?;
-    Ok(environment)
-}
-
-/// Rewrites what Jinja2 knows and minijinja does not.
-fn adapt(source: &str) -> String {
-    source.replace("[::-1]", "|reverse").replace("{% generation %}", "").replace("{% endgeneration %}", "")
-}
-
-fn raise(message: String) -> Result<String, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// JSON as Python's `json.dumps` writes it, with spaces after commas and colons: models were trained on that. Jinja2's own
-/// filter escapes HTML; Transformers' does not.
-fn to_json(value: Value, arguments: Kwargs) -> Result<Value, Error> {
-    let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
-    let mut json = serde_json::to_value(&value).map_err(failed)?;
-    let indent: Option<usize> = arguments.get("indent")?;
-    let separators: Option<Vec<String>> = arguments.get("separators")?;
-    if arguments.get::<Option<bool>>("sort_keys")? == Some(true) {
-        json.sort_all_objects();
-    }
-    let _ = arguments.get::<Option<bool>>("ensure_ascii");
-    let (item, key) = match separators.as_deref() {
-        Some([item, key]) => (item.clone(), key.clone()),
-        _ => (", ".to_owned(), ": ".to_owned()),
-    };
-    let mut out = Vec::new();
-    let written = match indent {
-        Some(width) => {
-            let pad = " ".repeat(width.min(16));
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(pad.as_bytes());
-            serde::Serialize::serialize(&json, &mut serde_json::Serializer::with_formatter(&mut out, formatter))
-        }
-        None => {
-            let formatter = Spaced { item, key };
-            serde::Serialize::serialize(&json, &mut serde_json::Serializer::with_formatter(&mut out, formatter))
-        }
-    };
-    written.map_err(failed)?;
-    Ok(Value::from_safe_string(with_digits(String::from_utf8_lossy(&out).into_owned())))
-}
-
-/// JSON on one line, with these separators.
-struct Spaced {
-    item: String,
-    key: String,
-}
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(self.item.as_bytes()) }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(self.item.as_bytes()) }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(self.key.as_bytes())
-    }
+/// A token's text. What a model does not have is undefined, and prints nothing.
+fn named(token: &Option<String>) -> Value {
+    token.as_deref().map_or(Value::UNDEFINED, Value::from)
 }
 
 /// The texts of `tokens` without repetition.

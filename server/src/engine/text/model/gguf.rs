@@ -1,5 +1,6 @@
-//! The metadata of a GGUF file: little-endian, a magic number, a version, two counts, then keys with typed values. Every
-//! length is checked against what the file has, so a damaged file is an error and never an allocation of its choice.
+//! The header of a GGUF file: little-endian, a magic number, a version, two counts, keys with typed values, and what describes
+//! the weights. Every length is checked against what the file has, so a damaged file is an error and never an allocation of
+//! its choice.
 
 use std::{
     collections::HashMap,
@@ -10,6 +11,8 @@ use std::{
 
 /// Arrays within arrays.
 const MAX_DEPTH: usize = 4;
+/// Of a weight.
+const MAX_DIMENSIONS: u32 = 8;
 
 /// A value. Integers and floats of all widths are kept as the widest.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,18 +25,45 @@ pub enum Value {
     Array(Vec<Value>),
 }
 
+/// A weight, as the header describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weight {
+    pub name: String,
+    /// The number of its type.
+    pub kind: u32,
+    pub elements: u64,
+    /// Where its bytes begin in the file.
+    pub begin: u64,
+}
+
 /// All keys of a file.
 pub struct Metadata(HashMap<String, Value>);
+
+/// The weights of a GGUF file, and the file's bytes.
+///
+/// # Errors
+/// The file cannot be read, or is no GGUF file.
+pub fn weights(path: &Path) -> Result<(Vec<Weight>, u64), String> {
+    header(path, |reader| {
+        let bytes = reader.left;
+        let (values, count) = reader.metadata()?;
+        Ok((reader.weights(&values, count, bytes)?, bytes))
+    })
+}
+
+fn header<T>(path: &Path, read: impl FnOnce(&mut Reader<BufReader<File>>) -> Result<T, String>) -> Result<T, String> {
+    let shown = path.display();
+    let file = File::open(path).map_err(|error| format!("cannot open {shown}: {error}"))?;
+    let bytes = file.metadata().map_err(|error| format!("cannot read {shown}: {error}"))?.len();
+    let mut reader = Reader { source: BufReader::new(file), left: bytes };
+    read(&mut reader).map_err(|error| format!("{shown} is not a GGUF file this server can read: {error}"))
+}
 
 impl Metadata {
     /// # Errors
     /// The file cannot be read, or is no GGUF file.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let shown = path.display();
-        let file = File::open(path).map_err(|error| format!("cannot open {shown}: {error}"))?;
-        let bytes = file.metadata().map_err(|error| format!("cannot read {shown}: {error}"))?.len();
-        let mut reader = Reader { source: BufReader::new(file), left: bytes };
-        reader.metadata().map(Self).map_err(|error| format!("{shown} is not a GGUF file this server can read: {error}"))
+        header(path, |reader| reader.metadata()).map(|(values, _)| Self(values))
     }
 
     pub fn text(&self, key: &str) -> Option<&str> {
@@ -93,7 +123,8 @@ struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    fn metadata(&mut self) -> Result<HashMap<String, Value>, String> {
+    /// All keys, and how many weights there are.
+    fn metadata(&mut self) -> Result<(HashMap<String, Value>, u64), String> {
         if &self.bytes::<4>()? != b"GGUF" {
             return Err("it does not begin with `GGUF`".into());
         }
@@ -101,7 +132,7 @@ impl<R: Read> Reader<R> {
         if !(2..=3).contains(&version) {
             return Err(format!("its version is {version}, and 2 and 3 are known"));
         }
-        let _tensors = self.u64()?;
+        let weights = self.u64()?;
         let count = self.u64()?;
         let mut all = HashMap::new();
         for _ in 0..count {
@@ -110,7 +141,31 @@ impl<R: Read> Reader<R> {
             let value = self.value(kind, 0).map_err(|error| format!("{key}: {error}"))?;
             all.insert(key, value);
         }
-        Ok(all)
+        Ok((all, weights))
+    }
+
+    /// What follows on the keys. `bytes`: of the file.
+    fn weights(&mut self, values: &HashMap<String, Value>, count: u64, bytes: u64) -> Result<Vec<Weight>, String> {
+        let mut weights = Vec::new();
+        for _ in 0..count {
+            let name = self.text()?;
+            let dimensions = u32::from_le_bytes(self.bytes()?);
+            if dimensions > MAX_DIMENSIONS {
+                return Err(format!("{name} has {dimensions} dimensions"));
+            }
+            let mut elements = Some(1u64);
+            for _ in 0..dimensions {
+                let length = self.u64()?;
+                elements = elements.and_then(|elements| elements.checked_mul(length));
+            }
+            let kind = u32::from_le_bytes(self.bytes()?);
+            let elements = elements.ok_or_else(|| format!("{name} is too large"))?;
+            weights.push(Weight { name, kind, elements, begin: self.u64()? });
+        }
+        let alignment = values.get("general.alignment").and_then(Value::as_number).unwrap_or(32).max(1);
+        let begin = (bytes - self.left).checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+        weights.iter_mut().for_each(|weight| weight.begin = weight.begin.saturating_add(begin));
+        Ok(weights)
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value, String> {
@@ -220,7 +275,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Result<HashMap<String, Value>, String> {
-        Reader { source: bytes, left: bytes.len() as u64 }.metadata()
+        Reader { source: bytes, left: bytes.len() as u64 }.metadata().map(|(values, _)| values)
     }
 
     #[test]

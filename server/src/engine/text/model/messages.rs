@@ -13,6 +13,10 @@ pub struct Rules {
     pub alternates: bool,
     /// A message has one call at most.
     pub one_call: bool,
+    /// An answer may be without text.
+    pub takes_empty: bool,
+    /// Messages of the system alone are shown.
+    pub lone_system: bool,
 }
 
 /// Where a template takes messages of the system.
@@ -37,6 +41,8 @@ impl Rules {
         let [ask, again] = ["Orchid", "Walnut"].map(|word| Message::text(Role::User, word));
         let [answer, more] = ["Saddle", "Tundra"].map(|word| Message::text(Role::Assistant, word));
         let within = [system.clone(), ask.clone(), answer.clone(), second, again.clone()];
+        let lone_system = shows(std::slice::from_ref(&system));
+        let takes_empty = shows(&[ask.clone(), Message::text(Role::Assistant, ""), again.clone()]);
         let system = match (shows(&within), shows(&[system, ask.clone()])) {
             (true, _) => System::Anywhere,
             (false, true) => System::First,
@@ -54,7 +60,7 @@ impl Rules {
         let calls = |calls: Vec<ToolCall>| Message { tool_calls: calls, ..Message::text(Role::Assistant, "") };
         let two = shows(&[ask.clone(), calls(vec![call(0), call(1)]), output(0), output(1)]);
         let one = shows(&[ask, calls(vec![call(0)]), output(0)]);
-        Self { system, alternates: !repeats, one_call: one && !two }
+        Self { system, alternates: !repeats, one_call: one && !two, takes_empty, lone_system }
     }
 
     /// The messages as the template takes them.
@@ -63,7 +69,15 @@ impl Rules {
         if self.one_call {
             messages = split_calls(messages);
         }
-        if self.alternates { alternate(messages) } else { messages }
+        if self.alternates {
+            messages = alternate(messages);
+        }
+        if !self.takes_empty {
+            let answers = messages.iter_mut().filter(|message| message.role == Role::Assistant);
+            let empty = answers.filter(|message| message.content.is_empty() && message.tool_calls.is_empty());
+            empty.for_each(|message| message.content.push(' '));
+        }
+        messages
     }
 
     /// Joins the leading messages of the system, and puts all where the template takes them.
@@ -81,6 +95,7 @@ impl Rules {
             .collect();
         match (head, self.system) {
             (None, _) => {}
+            (Some(head), _) if placed.is_empty() && !self.lone_system => placed.push(Message::text(Role::User, head)),
             (Some(head), System::Anywhere | System::First) => placed.insert(0, Message::text(Role::System, head)),
             (Some(head), System::Nowhere) => match placed.first_mut().filter(|message| message.role == Role::User) {
                 Some(first) => first.content = format!("{head}\n\n{}", first.content),
@@ -174,7 +189,8 @@ mod tests {
         Message { tool_call_id: Some(id.into()), ..text(Role::Tool, id) }
     }
 
-    const STRICT: Rules = Rules { system: System::Nowhere, alternates: true, one_call: true };
+    const STRICT: Rules =
+        Rules { system: System::Nowhere, alternates: true, one_call: true, takes_empty: true, lone_system: false };
 
     #[test]
     fn a_strict_template_gets_every_text() {
@@ -189,7 +205,7 @@ mod tests {
         ];
         let expected = [text(Role::User, "a\n\nb\n\n1\n\n2"), text(Role::Assistant, "x"), text(Role::User, "c\n\n3")];
         assert_eq!(STRICT.apply(&messages), expected);
-        let free = Rules { system: System::Anywhere, alternates: false, one_call: false };
+        let free = Rules { system: System::Anywhere, alternates: false, one_call: false, ..STRICT };
         assert_eq!(free.apply(&messages)[0], text(Role::System, "a\n\nb"));
         assert_eq!(free.apply(&messages)[1..], messages[2..]);
         let first = Rules { system: System::First, ..free };
@@ -209,6 +225,33 @@ mod tests {
             text(Role::User, "r"),
         ];
         assert_eq!(STRICT.apply(&messages), expected);
+    }
+
+    /// As Ministral's template, which refuses an answer without text.
+    #[test]
+    fn an_answer_without_text_gets_some_where_the_template_wants_it() {
+        let rules = Rules::probe(|messages| {
+            let is_empty = |message: &Message| message.content.is_empty() && message.tool_calls.is_empty();
+            let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+            (!messages.iter().any(is_empty)).then(|| texts.join("\n"))
+        });
+        assert!(!rules.takes_empty);
+        let messages = [text(Role::User, "1"), text(Role::Assistant, ""), text(Role::User, "2")];
+        assert_eq!(rules.apply(&messages)[1], text(Role::Assistant, " "));
+        assert_eq!(STRICT.apply(&messages)[1], text(Role::Assistant, ""));
+    }
+
+    /// As Mistral Nemo's template, which puts the system's message into the user's last one.
+    #[test]
+    fn a_system_alone_is_shown() {
+        let rules = Rules::probe(|messages| {
+            let is_user = |message: &Message| message.role == Role::User;
+            let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+            Some(if messages.iter().any(is_user) { texts.join("\n") } else { String::new() })
+        });
+        assert!(!rules.lone_system);
+        assert_eq!(rules.apply(&[text(Role::System, "s")]), [text(Role::User, "s")]);
+        assert_eq!(rules.apply(&[text(Role::System, "s"), text(Role::User, "q")])[0], text(Role::System, "s"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `gguf` | the metadata of a GGUF file |
+//! | `gguf` | the header of a GGUF file |
 //! | `vocabulary` | what each token is: the bytes that it stands for, or a control token |
 //! | `byte_level` | bytes written as printable characters, as byte-pair vocabularies write them |
 //! | `pre_tokenizer` | how text is split before byte pairs are merged, by the name that a GGUF file gives |
@@ -10,6 +10,7 @@
 //! | `contents` | what clients wrote in a prompt, kept apart from control tokens |
 //! | `messages` | messages as a template takes them |
 //! | `arguments` | the arguments of earlier calls, as templates read them |
+//! | `jinja` | templates in Jinja, rendered as Transformers renders them |
 //! | `chat_template` | messages to text |
 //! | `tokens` | messages to tokens, tokens to bytes |
 
@@ -21,7 +22,8 @@ mod contents;
 mod families;
 mod from_folder;
 mod from_gguf;
-mod gguf;
+pub mod gguf;
+mod jinja;
 mod messages;
 mod pre_tokenizer;
 mod tokens;

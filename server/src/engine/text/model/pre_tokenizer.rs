@@ -29,6 +29,26 @@ const DEEPSEEK_3: &str = concat!(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+const QWEN_3_5: &str = concat!(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+/// As Qwen 2 splits, with `'s` at its word.
+const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const SEED_CODER: &str = concat!(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const BAILING: &str = concat!(
+    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+);
+const MINICPM_5: &str = concat!(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+/// Words with the space before them, and what stands between them.
+const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
 /// Letters of scripts that have two cases.
 const CASED: &str = r"\s?[\p{Lu}\p{Ll}\p{Lt}]+";
 const IDEOGRAPHS: &str = r"[\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+";
@@ -55,24 +75,39 @@ pub fn named(name: Option<&str>) -> Result<PreTokenizer, String> {
         // Files from before the key was there.
         None | Some("default") => plain(&[r"[\p{P}\$\+<=>\^~\|]+", GPT_2, r"\p{N}+", r"[0-9][0-9][0-9]"]),
         Some(
-            "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" | "roberta-bpe" | "gigachat",
+            "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" | "roberta-bpe" | "gigachat"
+            | "a.x-4.0" | "exaone4" | "mellum" | "modern-bert",
         ) => plain(&[GPT_2]),
-        Some("smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" | "mellum") => {
+        Some("smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" | "mellum2") => {
             plain(&[r"\p{N}", GPT_2])
         }
         Some("llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2") => {
             PreTokenizer { patterns: &[LLAMA_3], ignores_merges: true, adds_bos: true }
         }
-        Some("dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe") => plain(&[LLAMA_3]),
-        Some("qwen2" | "stablelm2" | "deepseek-r1-qwen" | "megrez" | "hunyuan" | "kormo") => plain(&[QWEN_2]),
+        Some("glm4" | "glm5") => PreTokenizer { patterns: &[LLAMA_3], ignores_merges: true, adds_bos: false },
+        Some("dbrx" | "smaug-bpe" | "chatglm-bpe") => plain(&[LLAMA_3]),
+        Some(
+            "qwen2" | "stablelm2" | "deepseek-r1-qwen" | "megrez" | "hunyuan" | "kormo" | "f2llmv2" | "solar-open"
+            | "grok-2",
+        ) => plain(&[QWEN_2]),
+        Some("qwen35") => plain(&[QWEN_3_5]),
+        Some("ufakzeka") => plain(&[UFAKZEKA]),
+        Some("laguna") => plain(&[r"[^\n]+|[\n]+", QWEN_2]),
+        Some("seed-coder") => plain(&[SEED_CODER]),
+        Some("bailingmoe" | "bailingmoe2" | "llada-moe") => plain(&[BAILING]),
+        Some("minicpm5") => {
+            PreTokenizer { patterns: &[r"\p{N}{1,3}", MINICPM_5], ignores_merges: true, adds_bos: false }
+        }
+        Some("bloom" | "poro-chat" | "gpt3-finnish") => plain(&[BLOOM]),
+        Some("viking") => plain(&[BLOOM, r"\p{N}"]),
         Some("tekken") => PreTokenizer { patterns: &[TEKKEN], ignores_merges: true, adds_bos: true },
-        Some("gpt-4o" | "llama4" | "kanana2") => plain(&[GPT_4O]),
+        Some("gpt-4o" | "llama4" | "kanana2" | "talkie" | "minimax-m2") => plain(&[GPT_4O]),
         Some("falcon") => plain(&[r"[\p{P}\$\+<=>\^~\|`]+", GPT_2, r"[0-9][0-9][0-9]"]),
         Some("deepseek-llm") => {
             plain(&[r"[\r\n]", CASED, r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", IDEOGRAPHS, r"\p{N}+"])
         }
         Some("deepseek-coder") => plain(&[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", IDEOGRAPHS, r"\p{N}"]),
-        Some("deepseek-v3" | "hunyuan-dense") => {
+        Some("deepseek-v3" | "hunyuan-dense" | "joyai-llm" | "hy_v4") => {
             plain(&[r"\p{N}{1,3}", r"[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+", DEEPSEEK_3])
         }
         Some(other) => {

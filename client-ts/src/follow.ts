@@ -1,0 +1,54 @@
+/** Follows the turns of a conversation. Loaded when used. */
+
+import { DetachedError, NotFoundError } from "./errors.ts";
+import { EventLog } from "./event-log.ts";
+import type { ResponseHandle } from "./handle.ts";
+import type { Link } from "./link.ts";
+import type { Responses } from "./responses.ts";
+
+export async function* follow(
+  link: Link,
+  responses: Responses,
+  conversation: string,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<ResponseHandle, void, undefined> {
+  // What to look at: a response, or whatever is there after a time without a connection.
+  const turns = new EventLog<string | { conversation: string }>();
+  const stop = link.watch({
+    conversation,
+    connected: () => turns.append({ conversation }),
+    turn: (responseId) => turns.append(responseId),
+  });
+  let pending: AbortController | undefined;
+  const leave = (): void => {
+    turns.end();
+    pending?.abort();
+  };
+  signal?.addEventListener("abort", leave);
+  if (signal?.aborted) leave();
+  const seen = new Set<string>();
+  try {
+    for await (const turn of turns.follow()) {
+      if (typeof turn === "string" && (seen.has(turn) || link.runsOf(turn) > 0)) continue;
+      const asking = new AbortController();
+      pending = asking;
+      const handle = responses.resume(turn, { signal: asking.signal });
+      const id = await handle.id.catch(unlessGone);
+      pending = undefined;
+      if (id === undefined || seen.has(id) || link.runsOf(id) > 1) {
+        asking.abort();
+        continue;
+      }
+      seen.add(id);
+      yield handle;
+    }
+  } finally {
+    stop();
+    signal?.removeEventListener("abort", leave);
+  }
+}
+
+function unlessGone(error: unknown): undefined {
+  if (error instanceof NotFoundError || error instanceof DetachedError) return undefined;
+  throw error;
+}

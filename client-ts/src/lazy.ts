@@ -1,0 +1,10 @@
+import { ConnectionError } from "./errors.ts";
+
+/** Loads a part of this package that few pages use. */
+export async function lazy<T>(load: () => Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch (cause) {
+    throw new ConnectionError("A part of the client could not be loaded.", { cause });
+  }
+}

@@ -1,0 +1,131 @@
+/** React hooks for conversations, responses and the connection. Headless: they render nothing. React 18 and 19. */
+
+import {
+  createContext,
+  createElement,
+  type ReactNode,
+  useCallback,
+  useContext,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+  useSyncExternalStore,
+} from "react";
+import type { CaudalClient } from "../client.ts";
+import type { TurnParams } from "../conversations.ts";
+import type { ResponseHandle } from "../handle.ts";
+import type { ConnectionState } from "../link.ts";
+import { type ConversationOptions, type ConversationSnapshot, EMPTY } from "../ui/conversation-store.ts";
+import { PENDING, type ResponseSnapshot, ResponseStore } from "../ui/response-store.ts";
+import { shareStore, storeOf } from "../ui/stores.ts";
+import type { Input } from "../wire.ts";
+
+export { type AnswerPart, type CallPart, type ReasoningPart, type TextPart, textOf } from "../ui/answer.ts";
+export type { ConversationOptions, ConversationSnapshot } from "../ui/conversation-store.ts";
+export type { TurnStorage } from "../ui/pending.ts";
+export type { ResponseSnapshot } from "../ui/response-store.ts";
+export { isRunning, type Turn, type TurnStatus } from "../ui/turns.ts";
+
+const Context = createContext<CaudalClient | undefined>(undefined);
+
+/** Gives the hooks below it their client. Make the client outside of components: it is to outlive them. */
+export function CaudalProvider(props: { client: CaudalClient; children?: ReactNode }): ReactNode {
+  return createElement(Context.Provider, { value: props.client }, props.children);
+}
+
+/** The client of the nearest `CaudalProvider`. */
+export function useClient(): CaudalClient {
+  const client = useContext(Context);
+  if (!client) throw new Error("There is no <CaudalProvider> above this component.");
+  return client;
+}
+
+export interface UseConversationOptions extends ConversationOptions {
+  /** Settings of every request: model, instructions, tools and the like. */
+  params?: TurnParams | undefined;
+  /** Called when a new conversation, or the fork that an edit makes, has its id: keep it, in the address for instance. */
+  onConversation?: ((id: string) => void) | undefined;
+}
+
+export interface UseConversation extends ConversationSnapshot {
+  /** Says something. Begins the conversation where there is none. */
+  send(input: Input): void;
+  /** Gives the results of the last turn's calls; the turn goes on. */
+  sendOutputs(outputs: readonly { callId: string; output: string }[]): void;
+  /** Stops what runs. */
+  stop(): Promise<void>;
+  /** Has the last answer given again. */
+  regenerate(): void;
+  /** Says something else in place of a turn's input, in a fork of the conversation, which is shown from then on. */
+  edit(key: string, input: Input): Promise<void>;
+  /** Loads the turns before the oldest one. */
+  loadOlder(): Promise<void>;
+}
+
+/**
+ * A conversation by its id, or a new one: its turns, live, whoever asks, with the status of each. All components that name the
+ * same conversation share what is loaded.
+ */
+export function useConversation(id?: string, options: UseConversationOptions = {}): UseConversation {
+  const client = useClient();
+  const { params, onConversation, storage } = options;
+  const [given, setGiven] = useState(id);
+  const [store, setStore] = useState(() => storeOf(client, id, { storage }));
+  let shown = store;
+  if (id !== given) {
+    setGiven(id);
+    if (id !== store.getSnapshot().id) {
+      shown = storeOf(client, id, { storage });
+      setStore(shown);
+    }
+  }
+  const snapshot = useSyncExternalStore(shown.subscribe, shown.getSnapshot, () => EMPTY);
+  const shownId = snapshot.id;
+  const told = useRef(id);
+  useEffect(() => {
+    if (shownId === undefined || shownId === told.current) return;
+    told.current = shownId;
+    shareStore(client, shownId, shown);
+    if (shownId !== id) onConversation?.(shownId);
+  }, [client, shown, shownId, id, onConversation]);
+  const edit = useCallback(
+    async (key: string, input: Input) => {
+      const fork = storeOf(client, await shown.forkBefore(key), { storage });
+      fork.send(input, params);
+      setStore(fork);
+    },
+    [client, shown, params, storage],
+  );
+  return useMemo(
+    () => ({
+      ...snapshot,
+      send: (input) => shown.send(input, params),
+      sendOutputs: (outputs) => shown.sendOutputs(outputs, params),
+      stop: () => shown.stop(),
+      regenerate: () => shown.regenerate(params),
+      edit,
+      loadOlder: () => shown.loadOlder(),
+    }),
+    [snapshot, shown, params, edit],
+  );
+}
+
+/** One response, as it comes. Keep the handle in state: each handle is its own response. */
+export function useResponse(handle: ResponseHandle | undefined): ResponseSnapshot {
+  const store = useMemo(() => handle && new ResponseStore(handle), [handle]);
+  const subscribe = store?.subscribe ?? noSubscription;
+  return useSyncExternalStore(subscribe, store?.getSnapshot ?? pending, pending);
+}
+
+/** The state of the connection, for a status light. */
+export function useConnection(): ConnectionState {
+  const client = useClient();
+  const subscribe = useCallback((listener: () => void) => client.onConnectionStateChange(listener), [client]);
+  return useSyncExternalStore(subscribe, () => client.connectionState, idle);
+}
+
+const IDLE: ConnectionState = { status: "idle" };
+const idle = (): ConnectionState => IDLE;
+const pending = (): ResponseSnapshot => PENDING;
+const noSubscription = (): (() => void) => () => undefined;

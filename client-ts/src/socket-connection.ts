@@ -1,0 +1,180 @@
+/** A connection over one WebSocket: owns the handshake's time limit and the heartbeat. */
+
+import {
+  type Connection,
+  type ConnectionListener,
+  type Ending,
+  type Limits,
+  NO_LIMITS,
+  NO_STATUS,
+} from "./connection.ts";
+import { encode, type Message } from "./encode.ts";
+import { type ApiError, apiError, isRecord, numberOr } from "./errors.ts";
+import {
+  closeVerdict,
+  SUBPROTOCOL,
+  TOKEN_SUBPROTOCOL_PREFIX,
+  type WebSocketConstructor,
+  type WebSocketLike,
+} from "./socket.ts";
+
+const HANDSHAKE_LIMIT_MS = 10_000;
+/** For an answer to a ping after a sleep. */
+const CHECK_LIMIT_MS = 2_000;
+/** A timer that fires this much too late has slept: a frozen tab, a closed lid, a stopped process. */
+const LATE_MS = 1_500;
+/** How often that is looked at. */
+const TICK_MS = 5_000;
+/** The client's own close codes are in the reconnect range, so that a proxy's log reads right. */
+const CLOSED_BY_CLIENT = 1000;
+const DEAD = 4408;
+const BAD_MESSAGE = 4400;
+
+export class SocketConnection implements Connection {
+  leaving = false;
+  readonly #socket: WebSocketLike;
+  readonly #listener: ConnectionListener;
+  #phase: "connecting" | "ready" | "ended" = "connecting";
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #heartbeatMs = Number.POSITIVE_INFINITY;
+  #heardAt = 0;
+  /** When the peer is taken for dead, if nothing is heard before. */
+  #deadAt: number | undefined;
+  #error: ApiError | undefined;
+  #id: string | undefined;
+  #limits = NO_LIMITS;
+
+  /** Throws what the constructor of the socket throws: a malformed address or token. */
+  constructor(url: string, token: string | undefined, webSocket: WebSocketConstructor, listener: ConnectionListener) {
+    this.#listener = listener;
+    const protocols = token === undefined ? [SUBPROTOCOL] : [SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX + token];
+    const socket = new webSocket(url, protocols);
+    this.#socket = socket;
+    this.#timer = setTimeout(() => this.#finish(NO_STATUS, "no handshake in time", DEAD), HANDSHAKE_LIMIT_MS);
+    socket.addEventListener("open", () => {
+      if (socket.protocol !== SUBPROTOCOL) {
+        this.#finish(4500, `the server does not speak ${SUBPROTOCOL}`, BAD_MESSAGE);
+      }
+    });
+    socket.addEventListener("message", ({ data }) => this.#receive(data));
+    socket.addEventListener("close", ({ code, reason }) => this.#finish(code, reason));
+    // An error is always followed by a close, which says more.
+    socket.addEventListener("error", () => undefined);
+  }
+
+  get ready(): boolean {
+    return this.#phase === "ready";
+  }
+
+  get id(): string | undefined {
+    return this.#id;
+  }
+
+  get limits(): Limits {
+    return this.#limits;
+  }
+
+  send(text: string): void {
+    if (this.#phase === "ready") this.#socket.send(text);
+  }
+
+  check(): void {
+    if (this.#phase === "ready") this.#ping(CHECK_LIMIT_MS);
+  }
+
+  close(): void {
+    this.#finish(CLOSED_BY_CLIENT, "closed by the client", CLOSED_BY_CLIENT);
+  }
+
+  abandon(reason: string): void {
+    this.#finish(NO_STATUS, reason, BAD_MESSAGE);
+  }
+
+  #receive(data: unknown): void {
+    if (this.#phase === "ended") return;
+    this.#heardAt = Date.now();
+    this.#deadAt = undefined;
+    const message = parse(data);
+    if (!message) return this.abandon("the server sent something that is not a JSON object");
+    switch (message["type"]) {
+      case "caudal:session.created":
+        return this.#greet(message);
+      case "caudal:ping":
+        return this.send(encode({ type: "caudal:pong" }));
+      case "caudal:pong":
+        return;
+      case "caudal:server.draining":
+        return this.#listener.draining(this, numberOr(message["reconnect_after_ms"], 0));
+      case "error":
+        if (typeof message["stream_id"] !== "string") {
+          this.#error = apiError(numberOr(message["status"], 500), message["error"], message["retry_after_ms"]);
+        }
+    }
+    this.#listener.message(this, message);
+  }
+
+  #greet(message: Message): void {
+    if (this.#phase !== "connecting") return;
+    this.#phase = "ready";
+    this.#id = typeof message["connection_id"] === "string" ? message["connection_id"] : undefined;
+    const limits = isRecord(message["limits"]) ? message["limits"] : {};
+    this.#limits = {
+      lanes: Math.max(1, numberOr(limits["max_in_flight"], NO_LIMITS.lanes)),
+      messageBytes: numberOr(limits["max_message_bytes"], NO_LIMITS.messageBytes),
+    };
+    clearTimeout(this.#timer);
+    const heartbeatMs = numberOr(message["heartbeat_ms"], 0);
+    if (heartbeatMs > 0) {
+      this.#heartbeatMs = heartbeatMs;
+      this.#tick();
+    }
+    this.#listener.ready(this);
+  }
+
+  /** Asks after a heartbeat of silence, and after a sleep. */
+  #tick(): void {
+    const now = Date.now();
+    if (this.#deadAt !== undefined && now >= this.#deadAt) return this.#finish(NO_STATUS, "no answer to a ping", DEAD);
+    const silentAt = this.#heardAt + this.#heartbeatMs;
+    if (this.#deadAt === undefined && now >= silentAt) this.#ping(this.#heartbeatMs);
+    else this.#schedule((this.#deadAt ?? silentAt) - now);
+  }
+
+  #ping(limitMs: number): void {
+    this.send(encode({ type: "caudal:ping" }));
+    this.#deadAt = Math.min(this.#deadAt ?? Number.POSITIVE_INFINITY, Date.now() + limitMs);
+    this.#schedule(this.#deadAt - Date.now());
+  }
+
+  #schedule(delayMs: number): void {
+    clearTimeout(this.#timer);
+    const dueAt = Date.now() + Math.min(delayMs, TICK_MS);
+    this.#timer = setTimeout(
+      () => {
+        if (Date.now() - dueAt > LATE_MS) this.#ping(CHECK_LIMIT_MS);
+        else this.#tick();
+      },
+      Math.min(delayMs, TICK_MS),
+    );
+  }
+
+  #finish(code: number, reason: string, closeWith?: number): void {
+    if (this.#phase === "ended") return;
+    const wasReady = this.#phase === "ready";
+    this.#phase = "ended";
+    clearTimeout(this.#timer);
+    if (closeWith !== undefined) this.#socket.close(closeWith, reason);
+    const ending: Ending = { verdict: closeVerdict(code), code, reason, wasReady, error: this.#error };
+    this.#listener.ended(this, ending);
+  }
+}
+
+function parse(data: unknown): Message | undefined {
+  if (typeof data !== "string") return undefined;
+  try {
+    const value: unknown = JSON.parse(data);
+    return isRecord(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * A connection over HTTP and server-sent events, for networks that let no WebSocket pass. It takes and gives the same
+ * messages as a socket. Responses are created in the background, so that a lost stream does not cancel them.
+ */
+
+import { type Connection, type ConnectionListener, type Limits, NO_LIMITS, NO_STATUS } from "./connection.ts";
+import { encode, type Message } from "./encode.ts";
+import { type ApiError, AuthenticationError } from "./errors.ts";
+import { isTerminalType } from "./events.ts";
+import { type Http, httpError } from "./http.ts";
+import type { CloseVerdict } from "./socket.ts";
+
+/** Without a byte for so long the network is gone: the server writes a comment every 10 s. */
+const SILENCE_LIMIT_MS = 25_000;
+/** The same after a sleep. */
+const WOKEN_LIMIT_MS = 12_000;
+/** Browsers open six connections to a host over HTTP/1.1, and other requests need some. */
+const STREAMS = 4;
+
+export class SseConnection implements Connection {
+  leaving = false;
+  readonly id: string | undefined = undefined;
+  readonly limits: Limits = { ...NO_LIMITS, lanes: STREAMS };
+  readonly #http: Http;
+  readonly #listener: ConnectionListener;
+  readonly #abort = new AbortController();
+  #phase: "connecting" | "ready" | "ended" = "connecting";
+  #heardAt = 0;
+  #streams = 0;
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(http: Http, listener: ConnectionListener) {
+    this.#http = http;
+    this.#listener = listener;
+    void this.#begin();
+  }
+
+  get ready(): boolean {
+    return this.#phase === "ready";
+  }
+
+  send(text: string): void {
+    const { type, stream_id, ...body } = JSON.parse(text) as Message;
+    const id = String(body["response_id"]);
+    if (type === "response.create") void this.#run(stream_id, () => this.#create(stream_id, body));
+    else if (type === "caudal:response.cancel") {
+      void this.#http.post(`responses/${encodeURIComponent(id)}/cancel`).catch(() => undefined);
+    } else if (type === "response.steer") {
+      const error = { code: "steering_not_supported", message: "Input to a running response needs a WebSocket." };
+      this.#emit({ type: "response.steer.failed", error, stream_id });
+    } else if (typeof body["response_id"] === "string") {
+      void this.#run(stream_id, () => this.#follow(stream_id, id, body["starting_after"]));
+    } else {
+      const error = { code: "invalid_request", message: "Following a conversation needs a WebSocket." };
+      this.#emit({ type: "error", status: 400, error, stream_id });
+    }
+  }
+
+  check(): void {
+    if (this.#streams > 0 && Date.now() - this.#heardAt > WOKEN_LIMIT_MS) this.abandon("silent");
+  }
+
+  close(): void {
+    this.#finish("reconnect", "closed by the client");
+  }
+
+  abandon(reason: string): void {
+    this.#finish("reconnect", reason);
+  }
+
+  async #begin(): Promise<void> {
+    const said = await this.#http.probe();
+    if (this.#phase === "ended") return;
+    if (said !== "up") return this.#finish(said instanceof AuthenticationError ? "fail" : "reconnect", "HTTP", said);
+    this.#phase = "ready";
+    this.#timer = setInterval(() => {
+      if (this.#streams > 0 && Date.now() - this.#heardAt > SILENCE_LIMIT_MS) this.abandon("silent");
+    }, WOKEN_LIMIT_MS / 4);
+    this.#listener.ready(this);
+  }
+
+  /** What the network does to one stream it does to all. */
+  async #run(streamId: unknown, work: () => Promise<Response | undefined>): Promise<void> {
+    this.#streams++;
+    this.#heardAt = Date.now();
+    try {
+      const refused = await work();
+      if (!refused) return;
+      const { status, code, message, param, retryAfterMs } = await httpError(refused);
+      const error = { code, message, param };
+      this.#emit({ type: "error", status, error, retry_after_ms: retryAfterMs, stream_id: streamId });
+    } catch {
+      this.abandon("the network was lost");
+    } finally {
+      this.#streams--;
+    }
+  }
+
+  async #create(streamId: unknown, body: Message): Promise<Response | undefined> {
+    const keeps = body["store"] !== false;
+    const answer = await this.#ask("POST", "responses", {
+      ...body,
+      ...(keeps ? { background: true } : { stream: true }),
+    });
+    if (!answer.ok) return answer;
+    if (!keeps) return this.#read(answer, streamId, undefined, -1);
+    const { id } = (await answer.json()) as { id: string };
+    return this.#follow(streamId, id, undefined);
+  }
+
+  async #follow(streamId: unknown, id: string, after: unknown): Promise<Response | undefined> {
+    const from = typeof after === "number" ? `&starting_after=${after}` : "";
+    const answer = await this.#ask("GET", `responses/${encodeURIComponent(id)}?stream=true${from}`);
+    return answer.ok ? this.#read(answer, streamId, id, typeof after === "number" ? after : -1) : answer;
+  }
+
+  #ask(method: "GET" | "POST", path: string, body?: Message): Promise<Response> {
+    return this.#http.ask(method, path, body && encode(body), this.#abort.signal);
+  }
+
+  /** Passes the events on. Throws when the stream ends before its last line. */
+  async #read(answer: Response, streamId: unknown, id: string | undefined, after: number): Promise<undefined> {
+    let responseId = id;
+    let ended = false;
+    for await (const data of this.#lines(answer)) {
+      if (data === "[DONE]") {
+        // The caller had every event already. A socket says so in its answer to a resume.
+        const had = { response_id: responseId, last_sequence_number: after, status: "completed" };
+        if (!ended) this.#emit({ ...had, type: "caudal:response.resumed", stream_id: streamId });
+        return undefined;
+      }
+      const event = JSON.parse(data) as Message;
+      const { response, type } = event;
+      responseId ??= (response as { id?: string } | undefined)?.id;
+      ended ||= isTerminalType(type) || type === "error";
+      this.#emit({ ...event, response_id: responseId, stream_id: streamId });
+    }
+    throw new TypeError("network: the stream was cut");
+  }
+
+  async *#lines(answer: Response): AsyncGenerator<string, void, undefined> {
+    const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const chunk = await reader?.read();
+      if (!chunk || chunk.done) return;
+      this.#heardAt = Date.now();
+      const lines = (text + chunk.value).split("\n");
+      text = lines.pop() ?? "";
+      for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
+    }
+  }
+
+  #emit(message: Message): void {
+    if (this.#phase === "ready") this.#listener.message(this, message);
+  }
+
+  #finish(verdict: CloseVerdict, reason: string, error?: ApiError): void {
+    if (this.#phase === "ended") return;
+    const wasReady = this.#phase === "ready";
+    this.#phase = "ended";
+    clearInterval(this.#timer);
+    this.#abort.abort();
+    this.#listener.ended(this, { verdict, code: NO_STATUS, reason, wasReady, error });
+  }
+}

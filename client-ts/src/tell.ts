@@ -1,0 +1,16 @@
+/** Calls a listener of the caller. What the listener throws is reported as uncaught, and breaks nothing here. */
+export function tell<T>(listener: ((news: T) => void) | undefined, news: T): void {
+  try {
+    listener?.(news);
+  } catch (error) {
+    report(error);
+  }
+}
+
+function report(error: unknown): void {
+  if ("reportError" in globalThis) globalThis.reportError(error);
+  else
+    queueMicrotask(() => {
+      throw error;
+    });
+}

@@ -1,0 +1,45 @@
+import { gzipSync } from "node:zlib";
+import { rolldown } from "rolldown";
+
+const SRC = new URL("../../src/", import.meta.url).pathname;
+/** The core loads these when they are used. */
+const LAZY = /\/(sse|branches|json|steer|follow|function-call)\.ts$/;
+
+const CLIENT = `export { CaudalClient } from "${SRC}index.ts";`;
+const CORE = `export * as core from "${SRC}index.ts";`;
+const REACT = `export * as react from "${SRC}react/index.ts";`;
+
+/** What is measured, and without what: an adapter counts without what it is built on. */
+const PARTS: Record<string, readonly [code: string, base?: string]> = {
+  "the core": [CLIENT],
+  "all of the core": [CORE],
+  react: [CORE + REACT, CORE],
+  "ai-sdk": [`${CORE} export * as ai from "${SRC}ai-sdk/index.ts";`, CORE],
+  "assistant-ui": [`${CORE + REACT} export * as ui from "${SRC}assistant-ui/index.ts";`, CORE + REACT],
+};
+
+/** Kilobytes of each part, minified and compressed. */
+export async function sizes(): Promise<Record<string, number>> {
+  const measured = Object.entries(PARTS).map(async ([name, [code, base]]) => {
+    const bytes = (await sizeOf(code)) - (base === undefined ? 0 : await sizeOf(base));
+    return [name, Math.round((bytes / 1024) * 100) / 100] as const;
+  });
+  return Object.fromEntries(await Promise.all(measured));
+}
+
+async function sizeOf(code: string): Promise<number> {
+  const entry = "\0entry";
+  const bundle = await rolldown({
+    input: entry,
+    external: [/^(react|ai|@assistant-ui\/react)$/, LAZY],
+    plugins: [
+      {
+        name: "entry",
+        resolveId: (id) => (id === entry ? id : null),
+        load: (id) => (id === entry ? code : null),
+      },
+    ],
+  });
+  const { output } = await bundle.generate({ format: "es", minify: true });
+  return gzipSync(output[0].code).length;
+}

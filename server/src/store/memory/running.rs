@@ -1,0 +1,102 @@
+//! The logs that run or wait in this process, and what they count for the quotas of their tenants.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::Log;
+use crate::store::{
+    StoreError,
+    quota::{Exceeded, StorageQuota},
+};
+
+#[derive(Default)]
+pub struct Running {
+    logs: HashMap<String, Arc<Log>>,
+    tenants: HashMap<String, Used>,
+    /// By tenant and key.
+    keys: HashMap<(String, String), Used>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Used {
+    bytes: u64,
+    responses: u64,
+}
+
+impl Running {
+    pub fn get(&self, id: &str) -> Option<Arc<Log>> {
+        self.logs.get(id).cloned()
+    }
+
+    /// Bytes of a tenant's logs.
+    pub fn bytes(&self, tenant: &str) -> u64 {
+        self.tenants.get(tenant).map_or(0, |used| used.bytes)
+    }
+
+    /// Refuses a log that its tenant or its key has no room for beside what runs; what has finished makes room.
+    pub fn check(&self, log: &Log, quota: StorageQuota) -> Result<(), StoreError> {
+        let tenant = self.tenants.get(&log.header.tenant).copied().unwrap_or_default();
+        if tenant.bytes.saturating_add(log.bytes()) > quota.bytes {
+            return Err(StoreError::OverQuota(Exceeded::TenantBytes(quota.bytes)));
+        }
+        if tenant.responses >= quota.responses {
+            return Err(StoreError::OverQuota(Exceeded::TenantResponses(quota.responses)));
+        }
+        if let Some((key, most)) = key(log) {
+            let used = self.keys.get(&key).copied().unwrap_or_default();
+            if used.bytes.saturating_add(log.bytes()) > most {
+                return Err(StoreError::OverQuota(Exceeded::KeyBytes(most)));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn insert(&mut self, id: &str, log: Arc<Log>) {
+        self.count(&log, |used| {
+            used.bytes += log.bytes();
+            used.responses += 1;
+        });
+        self.logs.insert(id.to_owned(), log);
+    }
+
+    /// A log that runs has more bytes now.
+    pub fn grew(&mut self, log: &Log, bytes: u64) {
+        if bytes > 0 && self.logs.contains_key(&log.header.id) {
+            self.count(log, |used| used.bytes += bytes);
+        }
+    }
+
+    pub fn remove(&mut self, id: &str) {
+        let Some(log) = self.logs.remove(id) else { return };
+        self.count(&log, |used| {
+            used.bytes = used.bytes.saturating_sub(log.bytes());
+            used.responses -= 1;
+        });
+        let tenant = &log.header.tenant;
+        if self.tenants.get(tenant).is_some_and(|used| used.responses == 0) {
+            self.tenants.remove(tenant);
+        }
+        if let Some((key, _)) = key(&log)
+            && self.keys.get(&key).is_some_and(|used| used.responses == 0)
+        {
+            self.keys.remove(&key);
+        }
+    }
+
+    fn count(&mut self, log: &Log, count: impl Fn(&mut Used)) {
+        count(self.tenants.entry(log.header.tenant.clone()).or_default());
+        if let Some((key, _)) = key(log) {
+            count(self.keys.entry(key).or_default());
+        }
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.logs.len()
+    }
+}
+
+/// The key of a log that has a quota of its own, and its bytes.
+fn key(log: &Log) -> Option<((String, String), u64)> {
+    let quota = log.header.key_quota.as_ref()?;
+    Some(((log.header.tenant.clone(), quota.key.clone()), quota.bytes))
+}
