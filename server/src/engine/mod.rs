@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use model::{Capacity, KvBlocks, ModelInfo, ModelStatus, ReloadError, Reloaded};
+pub use model::{Capacity, FetchedTokens, KvBlocks, ModelInfo, ModelStatus, ReloadError, Reloaded};
 pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
 pub use stop::StopStrings;
@@ -160,6 +160,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// How many blocks of keys and values are used now; `None` without blocks.
     fn kv_blocks(&self, model: &str) -> Option<KvBlocks>;
+
+    /// What the model did not have to compute because a store beyond this process had it; `None` if there is no such store.
+    fn fetched_tokens(&self, _model: &str) -> Option<FetchedTokens> {
+        None
+    }
 
     /// Which models are loaded.
     fn status(&self) -> Vec<ModelStatus>;

@@ -176,6 +176,10 @@ impl Engine for MistralEngine {
         engine::Capacity { sequences, tokens }
     }
 
+    fn fetched_tokens(&self, model: &str) -> Option<engine::FetchedTokens> {
+        Some(self.model(model).ok()?.batch.exchange.as_ref()?.fetched_tokens())
+    }
+
     fn kv_blocks(&self, model: &str) -> Option<engine::KvBlocks> {
         self.model(model).ok()?.batch.kv_blocks()
     }

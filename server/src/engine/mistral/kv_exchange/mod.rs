@@ -30,7 +30,10 @@ use tokio::{
 
 use self::{codec::Codec, rates::Rates};
 use super::{lock, prefix_cache::CachedNames, source::Source};
-use crate::engine::kv::{BLOCK, BlockName, KvEncoding, KvError, KvStore, Reuse};
+use crate::engine::{
+    FetchedTokens,
+    kv::{BLOCK, BlockName, KvEncoding, KvError, KvStore, Reuse},
+};
 
 /// Bytes of blocks that wait to be stored; the engine's thread waits with more while it has nothing else to do.
 const OUTGOING_BYTES: usize = 64 << 20;
@@ -243,13 +246,8 @@ impl KvExchange {
         let _ = self.pending.subscribe().wait_for(|pending| *pending == 0).await;
     }
 
-    /// Tokens whose keys and values came from the store.
-    pub fn fetched_tokens(&self) -> u64 {
-        self.fetched_tokens.load(Ordering::Relaxed)
-    }
-
-    pub fn origin(&self) -> &'static str {
-        self.store.origin()
+    pub fn fetched_tokens(&self) -> FetchedTokens {
+        FetchedTokens { source: self.store.origin(), tokens: self.fetched_tokens.load(Ordering::Relaxed) }
     }
 }
 

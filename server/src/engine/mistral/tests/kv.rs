@@ -49,13 +49,13 @@ fn what_one_engine_computed_another_need_not_compute() {
         let warm = ask(&second, "t", Reuse::Unknown, &prompt).await;
         let full = (prompt.len() - 1) / 16 * 16;
         assert_eq!(warm.cached_tokens, Some(full as u32), "all full blocks of {} tokens", prompt.len());
-        assert_eq!(exchange(&second).fetched_tokens(), full as u64);
+        assert_eq!(exchange(&second).fetched_tokens().tokens, full as u64);
         assert_eq!((&warm, &warm.logprobs), (&fresh, &fresh.logprobs), "not a bit differs");
         let other = ask(&second, "another tenant", Reuse::Unknown, &prompt).await;
         assert_eq!((other.cached_tokens, &other.logprobs), (Some(0), &fresh.logprobs));
         let again = ask(&second, "t", Reuse::Unknown, &prompt).await;
         assert_eq!(again.cached_tokens, Some(prompt.len() as u32 - 1));
-        assert_eq!(exchange(&second).fetched_tokens(), full as u64, "the engine's own cache has it now");
+        assert_eq!(exchange(&second).fetched_tokens().tokens, full as u64, "the engine's own cache has it now");
         std::fs::remove_dir_all(folder).unwrap();
     });
 }
