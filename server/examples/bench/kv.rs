@@ -73,7 +73,8 @@ pub async fn rows() -> anyhow::Result<Vec<Figure>> {
 
 async fn engine(store: Arc<dyn KvStore>) -> anyhow::Result<MistralEngine> {
     let sharing = Some(KvSharing { store, encoding: KvEncoding::Exact });
-    let engine = MistralEngine::load(MistralConfig { sharing, ..MistralConfig::default() }, Progress::default()).await?;
+    let engine =
+        MistralEngine::load(MistralConfig { sharing, ..MistralConfig::default() }, Progress::default()).await?;
     // The model's file is hashed meanwhile.
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(engine)

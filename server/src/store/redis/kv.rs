@@ -102,8 +102,7 @@ impl KvStore for RedisKv {
             return Ok(0);
         }
         let mut get = cmd("HMGET");
-        get.arg(self.names(tenant, "kv_sizes"));
-        chain.iter().for_each(|name| drop(get.arg(name.to_string())));
+        get.arg(self.names(tenant, "kv_sizes")).arg(chain.iter().map(BlockName::to_string).collect::<Vec<_>>());
         let get = &get;
         let run = |mut connection| async move { get.query_async::<Vec<Option<u64>>>(&mut connection).await };
         let sizes = self.link.run(run).await.map_err(failed)?;
@@ -117,7 +116,7 @@ impl KvStore for RedisKv {
         while let Some(names) = chain.get(blocks.len()..).filter(|rest| !rest.is_empty()) {
             let names = &names[..group.min(names.len())];
             let mut get = cmd("MGET");
-            names.iter().for_each(|name| drop(get.arg(format!("{prefix}{name}"))));
+            get.arg(names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>());
             let get = &get;
             let run = |mut connection| async move { get.query_async::<Vec<Option<Vec<u8>>>>(&mut connection).await };
             let found = self.link.run(run).await.map_err(failed)?;
@@ -176,7 +175,7 @@ return 0",
         }
         let mut used = USED.prepare_invoke();
         used.key(self.names(tenant, "kv_used"));
-        chain.iter().for_each(|name| drop(used.arg(name.to_string())));
+        used.arg(chain.iter().map(BlockName::to_string).collect::<Vec<_>>());
         let used = &used;
         let run =
             |mut connection: super::link::Connection| async move { used.invoke_async::<u8>(&mut connection).await };
