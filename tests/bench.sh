@@ -5,9 +5,9 @@ cd "$(dirname "$0")/.."
 out=${BENCH_DIR:-$CARGO_TARGET_DIR/bench}
 mkdir -p "$out"
 
-echo "== the engine and the server on it (SmolLM2-135M): speed, turns, shared instructions, another answer, long prompts, a schema, cancels"
+echo "== the engine and the server on it (SmolLM2-135M): speed, turns, shared instructions, another answer, long prompts, a schema, cancels, shared keys and values"
 cargo build --release --locked --quiet -p caudal-server --example bench
-"$CARGO_TARGET_DIR/release/examples/bench" --rows speed,turns,shared,again,prefill,bound,cancels --json "$out/engine.json"
+"$CARGO_TARGET_DIR/release/examples/bench" --rows speed,turns,shared,again,prefill,bound,cancels,kv --json "$out/engine.json"
 
 echo
 echo "== memory, in a process of its own; takes many minutes (BENCH_MEMORY='--chats 200 --conversations 20' for less)"

@@ -79,6 +79,7 @@ impl Bench {
         let text = format!("{} {asked}", before.join(" "));
         let tenant = if self.args.reuse { 0 } else { self.tenants.fetch_add(1, Relaxed) };
         Ok(GenerateRequest {
+            reuse: Default::default(),
             prompt: self.engine.tokenize("bench", &Prompt::of(vec![Message::text(Role::User, text)]))?,
             tenant: tenant.to_string().into(),
             output: Vec::new(),

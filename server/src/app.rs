@@ -22,7 +22,7 @@ use crate::{
     engine::{Engine, ModelStatus, scripted::Scripted},
     generation::{Generations, random_hex},
     loading,
-    settings::{AuthMode, EngineKind, Settings, StoreKind},
+    settings::{AuthMode, EngineKind, Settings, StoreKind, StoreRedis},
     store::{
         Stores, conversations,
         memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
@@ -129,6 +129,7 @@ impl App {
         }
         self.generations.cancel_all();
         let _ = timeout(CLOSING, self.generations.finished()).await;
+        let _ = timeout(CLOSING, self.generations.settled()).await;
         phase.send_replace(if handed_over { Phase::HandedOver } else { Phase::Closing });
         let _ = timeout(CLOSING * 2, join_all(handles.iter().map(|handle| handle.stop(true)))).await;
         servers.iter().for_each(tokio::task::JoinHandle::abort);
@@ -162,18 +163,16 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
         StoreKind::Redis => {
             let name = &settings.cluster.replica;
             let random = random_hex();
-            let store = RedisStore::new(Config {
+            let config = Config {
                 url: settings.store.redis.url.expose().to_owned(),
-                sentinel: Credentials {
-                    user: settings.store.redis.sentinel_user.clone(),
-                    password: settings.store.redis.sentinel_password.expose().to_owned(),
-                },
+                sentinel: sentinel(&settings.store.redis),
                 prefix: settings.store.redis.prefix.clone(),
                 timeout: Duration::from_millis(settings.store.redis.timeout_ms),
                 retention: retention.clone(),
                 replica: if name.is_empty() { random } else { format!("{name}-{random}") },
                 lease: Duration::from_millis(settings.cluster.lease_ms),
-            })?;
+            };
+            let store = RedisStore::new(config).map_err(|error| anyhow::anyhow!("store.redis.url: {error}"))?;
             Ok(Stores {
                 cache: Arc::new(store.cache(cache_bytes, retention.longest())),
                 conversations: Arc::new(store.conversations(retention, bounds)),
@@ -230,9 +229,10 @@ async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) 
         ),
         #[cfg(feature = "mistralrs")]
         EngineKind::Mistralrs => {
-            use crate::engine::mistral::{MistralConfig, MistralEngine};
+            use crate::engine::mistral::{KvSharing, MistralConfig, MistralEngine};
 
             let engine = &settings.engine;
+            let sharing = kv_store(settings)?.map(|store| KvSharing { store, encoding: settings.kv_store.encoding });
             let config = MistralConfig {
                 models: engine.models.clone(),
                 max_running: engine.max_running,
@@ -241,8 +241,47 @@ async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) 
                 kv_mb: engine.kv_mb,
                 kv_type: engine.kv_type,
                 gpu_memory: engine.gpu_memory,
+                sharing,
             };
             Ok(Arc::new(MistralEngine::load(config, progress).await?))
         }
     }
+}
+
+/// Where keys and values are stored beyond the engine's memory.
+#[cfg(feature = "mistralrs")]
+fn kv_store(settings: &Settings) -> anyhow::Result<Option<Arc<dyn crate::engine::kv::KvStore>>> {
+    use crate::{
+        engine::kv::KvEncoding,
+        store::{
+            kv_folder::KvFolder,
+            redis::{KvConfig, RedisKv},
+        },
+    };
+
+    let (kv, redis) = (&settings.kv_store, &settings.store.redis);
+    let own = !kv.url.expose().is_empty();
+    if kv.encoding == KvEncoding::Off {
+        return Ok(None);
+    }
+    if own || settings.store.kind == StoreKind::Redis {
+        let (setting, url) = if own { ("kv_store.url", &kv.url) } else { ("store.redis.url", &redis.url) };
+        let config = KvConfig {
+            url: url.expose().to_owned(),
+            sentinel: sentinel(redis),
+            prefix: redis.prefix.clone(),
+            retention: settings.retention(),
+            max_bytes: kv.max_mb << 20,
+        };
+        let store = RedisKv::new(config).map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
+        return Ok(Some(Arc::new(store)));
+    }
+    if kv.path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(KvFolder::new(kv.path.clone(), kv.max_mb << 20))))
+}
+
+fn sentinel(redis: &StoreRedis) -> Credentials {
+    Credentials { user: redis.sentinel_user.clone(), password: redis.sentinel_password.expose().to_owned() }
 }

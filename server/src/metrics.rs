@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    engine::model::KvBlocks,
+    engine::model::{FetchedTokens, KvBlocks},
     wire::{error::WireError, response::Usage},
 };
 
@@ -27,6 +27,12 @@ const SHORT_SECONDS: [f64; 14] =
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Model {
     model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Fetched {
+    model: String,
+    source: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,6 +95,7 @@ pub struct Metrics {
     kv_blocks: Gauges,
     kv_blocks_used: Gauges,
     kv_blocks_cached: Gauges,
+    kv_fetched: Family<Fetched, Counter>,
     pub prompt_cache_bytes: Gauge,
     pub appends: Histogram,
     store_errors: Family<Operation, Counter>,
@@ -118,6 +125,8 @@ pub struct Load {
     pub waiting: usize,
     /// Absent if the engine has no blocks of keys and values.
     pub kv: Option<KvBlocks>,
+    /// Absent where keys and values are not stored beyond the process.
+    pub fetched: Option<FetchedTokens>,
 }
 
 impl Default for Metrics {
@@ -147,6 +156,11 @@ impl Default for Metrics {
             kv_blocks: registered(r, "kv_blocks", "Blocks for keys and values"),
             kv_blocks_used: registered(r, "kv_blocks_used", "Blocks that running responses hold"),
             kv_blocks_cached: registered(r, "kv_blocks_cached", "Blocks that hold earlier prompts and can be evicted"),
+            kv_fetched: registered(
+                r,
+                "kv_fetched_tokens",
+                "Tokens whose keys and values were fetched, by where they were stored",
+            ),
             prompt_cache_bytes: registered_with(
                 r,
                 ("prompt_cache", "Logs in the prompt cache"),
@@ -257,7 +271,11 @@ impl Metrics {
 
     /// All of it as OpenMetrics text, with what the models do now.
     pub fn text(&self, models: impl IntoIterator<Item = Load>) -> String {
-        for Load { model, most, running, waiting, kv } in models {
+        for Load { model, most, running, waiting, kv, fetched } in models {
+            if let Some(FetchedTokens { source, tokens }) = fetched {
+                let counter = self.kv_fetched.get_or_create(&Fetched { model: model.clone(), source }).clone();
+                counter.inc_by(tokens.saturating_sub(counter.get()));
+            }
             let of = Model { model };
             let set = [(&self.most, most), (&self.running, running), (&self.waiting, waiting)];
             let kv = kv.map(|kv| {

@@ -25,6 +25,7 @@ pub use secret::Secret;
 
 use crate::{
     engine::{
+        kv::KvEncoding,
         model::{KvType, ModelSettings, one_or_more},
         scripted::ScriptedSettings,
     },
@@ -49,6 +50,7 @@ pub struct Settings {
     pub generation: Generation,
     pub conversations: Conversations,
     pub cache: Cache,
+    pub kv_store: KvStore,
     pub store: Store,
     pub cluster: Cluster,
     pub log: Log,
@@ -182,6 +184,15 @@ pub struct Conversations {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
+    pub max_mb: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KvStore {
+    pub encoding: KvEncoding,
+    pub url: Secret,
+    pub path: PathBuf,
     pub max_mb: u64,
 }
 

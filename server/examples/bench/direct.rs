@@ -31,6 +31,7 @@ pub fn ask(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::
     Ok(GenerateRequest {
         prompt: engine.tokenize(&engine.models()[0].id, &Prompt::of(messages))?,
         tenant: "default".into(),
+        reuse: Default::default(),
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stop: Default::default(),

@@ -9,6 +9,7 @@ mod again;
 mod bound;
 mod cancels;
 mod direct;
+mod kv;
 mod memory;
 mod prefill;
 mod served;
@@ -66,6 +67,8 @@ enum Rows {
     Bound,
     /// A stream beside clients that leave.
     Cancels,
+    /// A prompt that another replica computed, or this one before a restart.
+    Kv,
     /// Memory after many chats and conversations.
     Memory,
 }
@@ -107,6 +110,7 @@ async fn main() -> anyhow::Result<()> {
             Rows::Prefill => prefill::rows().await?,
             Rows::Bound => bound::rows(&args).await?,
             Rows::Cancels => cancels::rows(&args).await?,
+            Rows::Kv => kv::rows().await?,
             Rows::Memory => memory::rows(&args, &mut report).await?,
         };
         figures::tell(figures, &mut report);

@@ -15,6 +15,9 @@
 //!
 //! This is the only crate of the workspace with `unsafe`. Each use states why it is sound.
 
+/// Raised with every change that gives keys, values or logits other bits. Processes with one version can share keys and values.
+pub const BITS_VERSION: u32 = 1;
+
 pub mod attention;
 pub mod dense;
 pub mod elementwise;

@@ -4,6 +4,7 @@
 //! `scripted` is deterministic and made for tests and load; `mistral` drives mistral.rs and is the only code that names it.
 
 pub mod decoder;
+pub mod kv;
 pub mod logprobs;
 pub mod model;
 pub mod prompt;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use model::{Capacity, KvBlocks, ModelInfo, ModelStatus, ReloadError, Reloaded};
+pub use model::{Capacity, FetchedTokens, KvBlocks, ModelInfo, ModelStatus, ReloadError, Reloaded};
 pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
 pub use stop::StopStrings;
@@ -34,6 +35,8 @@ pub struct GenerateRequest {
     pub prompt: Vec<u32>,
     /// Whose it is. Keys and values are reused within a tenant and never across.
     pub tenant: Arc<str>,
+    /// Whether a later prompt is expected to begin with this one.
+    pub reuse: kv::Reuse,
     /// Tokens already generated for this prompt. Not empty when a generation is continued after a loss: their text is not
     /// sent again, but it counts for stop strings, for the position of the sampler and for `max_output_tokens`.
     pub output: Vec<u32>,
@@ -158,12 +161,22 @@ pub trait Engine: Send + Sync + 'static {
     /// How many blocks of keys and values are used now; `None` without blocks.
     fn kv_blocks(&self, model: &str) -> Option<KvBlocks>;
 
+    /// What the model did not have to compute because a store beyond this process had it; `None` if there is no such store.
+    fn fetched_tokens(&self, _model: &str) -> Option<FetchedTokens> {
+        None
+    }
+
     /// Which models are loaded.
     fn status(&self) -> Vec<ModelStatus>;
 
     /// Loads the model's files again beside it and switches: generations that run end on the old one, new ones go to the
     /// new one. Goes on when the future is dropped.
     fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>>;
+
+    /// Returns when the keys and values of what has ended are stored, where they are stored beyond this process.
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. It closes
     /// when the sequence has left the engine, which is after the delta with `finish`; closed without one, the engine has crashed.

@@ -198,6 +198,14 @@ pub struct KvBlocks {
     pub cached: usize,
 }
 
+/// Tokens of prompts whose keys and values came from a store beyond the process, since the process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchedTokens {
+    /// `disk` or `fleet`.
+    pub source: &'static str,
+    pub tokens: u64,
+}
+
 /// A model that was loaded again.
 #[derive(Debug, Clone)]
 pub struct Reloaded {

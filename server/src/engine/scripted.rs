@@ -251,6 +251,7 @@ mod tests {
 
     fn request() -> GenerateRequest {
         GenerateRequest {
+            reuse: Default::default(),
             prompt: vec![1],
             tenant: "t".into(),
             output: vec![],

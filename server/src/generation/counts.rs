@@ -61,7 +61,8 @@ impl Generations {
             let (running, waiting) = self.admission.load(&status.id);
             let most = self.engine.capacity(&status.id).sequences;
             let kv = self.engine.kv_blocks(&status.id);
-            Load { model: status.id, most, running, waiting, kv }
+            let fetched = self.engine.fetched_tokens(&status.id);
+            Load { model: status.id, most, running, waiting, kv, fetched }
         });
         self.metrics.text(models)
     }

@@ -255,6 +255,11 @@ impl Generations {
         self.tasks.wait().await;
     }
 
+    /// Returns when what the engine computed for them is stored, where it is stored beyond this process.
+    pub async fn settled(&self) {
+        self.engine.settle().await;
+    }
+
     /// Cancels what still runs.
     pub fn cancel_all(&self) {
         self.running.cancel_all();

@@ -4,9 +4,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::grammar::grammar;
 use crate::{
-    engine::{GenerateRequest, Sampling, StopStrings},
+    engine::{GenerateRequest, Sampling, StopStrings, kv::Reuse},
     store::Header,
-    wire::error::WireError,
+    wire::{error::WireError, request::Create},
 };
 
 /// The engine's request. `output`: the tokens that the log has already.
@@ -18,6 +18,7 @@ pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> 
     Ok(GenerateRequest {
         prompt: header.prompt.clone(),
         tenant: header.tenant.as_str().into(),
+        reuse: reuse(create),
         output,
         sampling: Sampling {
             temperature: create.temperature.unwrap_or(1.0),
@@ -36,4 +37,10 @@ pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> 
         max_output_tokens: header.max_output_tokens,
         cancel,
     })
+}
+
+/// A turn of a conversation is followed by another, and a stored prompt is used again.
+fn reuse(create: &Create) -> Reuse {
+    let is_turn = create.conversation.is_some() || create.previous_response_id.is_some();
+    if is_turn || create.prompt.is_some() { Reuse::Expected } else { Reuse::Unknown }
 }

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod conversations;
+pub mod kv;
 pub mod prompts;
 pub mod quota;
 pub mod rates;

@@ -9,6 +9,7 @@ pub mod cache;
 pub(crate) mod conformance;
 pub mod conversations;
 pub mod fleet;
+pub mod kv_folder;
 pub mod memory;
 mod observed;
 pub mod page;

@@ -116,3 +116,19 @@ pub fn copy_block(
 ) -> Result<()> {
     write::copy_block(keys, values, kv_heads, (from, to), tokens)
 }
+
+/// Appends the keys and then the values of one block of a layer to `bytes`, as they lie in memory.
+///
+/// # Errors
+/// There is no such block, or the cache is not f32 or f16.
+pub fn read_block(keys: &Tensor, values: &Tensor, block: usize, bytes: &mut Vec<u8>) -> Result<()> {
+    write::read_block(keys, values, block, bytes)
+}
+
+/// Writes what [`read_block`] gave to one block of a layer.
+///
+/// # Errors
+/// There is no such block, or it has another size; nothing is written.
+pub fn write_block(keys: &Tensor, values: &Tensor, block: usize, bytes: &[u8]) -> Result<()> {
+    write::write_block(keys, values, block, bytes)
+}

@@ -1,4 +1,4 @@
-//! Writes keys and values into the paged cache, and copies blocks of it.
+//! Writes keys and values into the paged cache, copies blocks of it, and moves blocks in and out as bytes.
 
 use candle_core::{DType, Result, Tensor, bail};
 use half::f16;
@@ -134,4 +134,63 @@ fn copy<T: Stored>(
         }
         Ok(())
     })
+}
+
+/// See [`super::read_block`].
+pub(super) fn read_block(keys: &Tensor, values: &Tensor, block: usize, bytes: &mut Vec<u8>) -> Result<()> {
+    match keys.dtype() {
+        DType::F32 => with_block::<f32>(keys, values, block, |keys, values| {
+            bytes.extend_from_slice(keys);
+            bytes.extend_from_slice(values);
+            Ok(())
+        }),
+        DType::F16 => with_block::<f16>(keys, values, block, |keys, values| {
+            bytes.extend_from_slice(keys);
+            bytes.extend_from_slice(values);
+            Ok(())
+        }),
+        other => bail!("attention: a cache of {other:?} is not supported"),
+    }
+}
+
+/// See [`super::write_block`].
+pub(super) fn write_block(keys: &Tensor, values: &Tensor, block: usize, bytes: &[u8]) -> Result<()> {
+    let copy = |keys: &mut [u8], values: &mut [u8]| {
+        if bytes.len() != keys.len() + values.len() {
+            bail!("attention: a block has {} bytes, not {}", keys.len() + values.len(), bytes.len());
+        }
+        let (from_keys, from_values) = bytes.split_at(keys.len());
+        keys.copy_from_slice(from_keys);
+        values.copy_from_slice(from_values);
+        Ok(())
+    };
+    match keys.dtype() {
+        DType::F32 => with_block::<f32>(keys, values, block, copy),
+        DType::F16 => with_block::<f16>(keys, values, block, copy),
+        other => bail!("attention: a cache of {other:?} is not supported"),
+    }
+}
+
+/// Calls `work` with the bytes of one block's keys and values.
+fn with_block<T: Stored>(
+    keys: &Tensor,
+    values: &Tensor,
+    block: usize,
+    mut work: impl FnMut(&mut [u8], &mut [u8]) -> Result<()>,
+) -> Result<()> {
+    let blocks = keys.dims().first().copied().unwrap_or(0);
+    if block >= blocks || values.elem_count() != keys.elem_count() {
+        bail!("attention: there is no block {block} in keys {:?} and values {:?}", keys.dims(), values.dims());
+    }
+    let size = keys.elem_count() / blocks;
+    with_pools::<T>(keys, values, |keys, values| {
+        work(as_bytes(&mut keys[block * size..][..size]), as_bytes(&mut values[block * size..][..size]))
+    })
+}
+
+fn as_bytes<T: Stored>(numbers: &mut [T]) -> &mut [u8] {
+    let bytes = std::mem::size_of_val(numbers);
+    // SAFETY: f32 and f16, the only types that are `Stored`, have no padding, and any bytes are a value of theirs; bytes need no
+    // alignment.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), bytes) }
 }

@@ -10,6 +10,7 @@
 //! | `batch` | the thread that runs a model's sequences together, and another in its place when it breaks |
 //! | `run` | one generation: its tokens, and its way through engines that break |
 //! | `prefix_cache` | the blocks of the paged cache, and which of them are reused |
+//! | `kv_exchange` | blocks to and from a store that outlives the process |
 //! | `kernels` | mistral.rs's work on a CPU, led to our kernels |
 
 mod batch;
@@ -20,6 +21,7 @@ mod facts;
 mod fixture;
 mod gguf;
 mod kernels;
+mod kv_exchange;
 mod load;
 mod model;
 #[cfg(test)]
@@ -41,7 +43,6 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{runtime::Handle, sync::mpsc};
 
-pub use self::served::Progress;
 use self::{
     capacity::{Capacity, CapacityInputs},
     device::ComputeDevice,
@@ -49,6 +50,7 @@ use self::{
     run::generation::Generation,
     served::{Origin, Served},
 };
+pub use self::{kv_exchange::KvSharing, served::Progress};
 use crate::engine::{
     self, Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, Prompt, ReloadError, Reloaded,
     model::{KvType, ModelSettings},
@@ -70,6 +72,8 @@ pub struct MistralConfig {
     pub kv_type: KvType,
     /// The share of a GPU's memory that weights, keys and values may fill.
     pub gpu_memory: f32,
+    /// Where blocks of keys and values are stored beyond this process; absent: nowhere. For models that run on a CPU.
+    pub sharing: Option<KvSharing>,
 }
 
 impl Default for MistralConfig {
@@ -82,6 +86,7 @@ impl Default for MistralConfig {
             kv_mb: 0,
             kv_type: KvType::F32,
             gpu_memory: 0.9,
+            sharing: None,
         }
     }
 }
@@ -114,7 +119,8 @@ impl MistralEngine {
         for (index, settings) in settings.into_iter().enumerate() {
             let context_length = settings.context_length.unwrap_or(config.context_length);
             let capacity = Capacity::new(&settings, &inputs);
-            let origin = Origin { index, settings, context_length, device: device.clone(), capacity };
+            let (device, sharing) = (device.clone(), config.sharing.clone());
+            let origin = Origin { index, settings, context_length, device, capacity, sharing };
             let source = origin.open().await?;
             checked.push((origin, source));
         }
@@ -124,7 +130,7 @@ impl MistralEngine {
 
         let mut served = Vec::new();
         for (origin, source) in checked {
-            let model = Model::load(source).await?;
+            let model = Model::load(source, origin.sharing.clone()).await?;
             model.batch.runs().await;
             tracing::info!(
                 model = model.info.id,
@@ -170,6 +176,10 @@ impl Engine for MistralEngine {
         engine::Capacity { sequences, tokens }
     }
 
+    fn fetched_tokens(&self, model: &str) -> Option<engine::FetchedTokens> {
+        Some(self.model(model).ok()?.batch.exchange.as_ref()?.fetched_tokens())
+    }
+
     fn kv_blocks(&self, model: &str) -> Option<engine::KvBlocks> {
         self.model(model).ok()?.batch.kv_blocks()
     }
@@ -185,6 +195,16 @@ impl Engine for MistralEngine {
         let served = self.served.clone();
         let reloading = self.runtime.spawn(async move { served[index].reload().await });
         reloading.map(|joined| joined.unwrap_or_else(|panic| Err(ReloadError::Failed(panic.to_string())))).boxed()
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        let exchanges: Vec<_> =
+            self.served.iter().filter_map(|served| served.current().batch.exchange.clone()).collect();
+        Box::pin(async move {
+            for exchange in exchanges {
+                exchange.settle().await;
+            }
+        })
     }
 
     fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     batch::Batch,
+    kv_exchange::KvSharing,
     load::{self, Shared},
     source::Source,
 };
@@ -21,7 +22,7 @@ impl Model {
     ///
     /// # Errors
     /// `Load` if mistral.rs refuses the model.
-    pub async fn load(source: Source) -> Result<Self, EngineError> {
+    pub async fn load(source: Source, sharing: Option<KvSharing>) -> Result<Self, EngineError> {
         let source = Arc::new(source);
         // First, since what is wrong with it is found sooner.
         let text = source.clone();
@@ -30,7 +31,7 @@ impl Model {
             .map_err(|error| EngineError::Load(error.to_string()))??;
         let pipeline = load::load(source.clone()).await?;
         let info = source.info.clone();
-        let batch = Arc::new(Batch::new(source, pipeline));
+        let batch = Arc::new(Batch::new(source, pipeline, sharing));
         Ok(Self { info, shared: Arc::new(shared), batch })
     }
 

@@ -97,6 +97,11 @@ impl Folder {
         Ok(Self { path: path.to_owned(), weights, template, isq, uqff, lora, facts })
     }
 
+    /// The configurations of the adapters, as JSON.
+    pub fn adapter_configs(&self) -> impl Iterator<Item = &str> {
+        self.lora.iter().map(|adapter| adapter.config.as_str())
+    }
+
     /// Loads the weights. Blocks, for as long as that and the quantising takes; to be called on a thread of its own, since the
     /// engine keeps adapters and what to quantise in variables of the thread.
     ///

@@ -7,7 +7,9 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{batch::Batch, capacity::Capacity, device::ComputeDevice, lock, model::Model, source::Source};
+use super::{
+    batch::Batch, capacity::Capacity, device::ComputeDevice, kv_exchange::KvSharing, lock, model::Model, source::Source,
+};
 use crate::engine::{EngineError, ModelStatus, ReloadError, Reloaded, model::ModelSettings};
 
 /// How far the models are loaded, for whoever asks meanwhile. Empty until they are checked.
@@ -22,6 +24,8 @@ pub struct Origin {
     pub context_length: u32,
     pub device: ComputeDevice,
     pub capacity: Capacity,
+    /// Absent where keys and values are not stored beyond this process.
+    pub sharing: Option<KvSharing>,
 }
 
 pub struct Served {
@@ -72,7 +76,8 @@ impl Served {
         let failed = |error: EngineError| ReloadError::Failed(error.to_string());
         let mut origin = self.origin.clone();
         origin.settings.id = self.id.clone();
-        let new = Model::load(origin.open().await.map_err(failed)?).await.map_err(failed)?;
+        let sharing = origin.sharing.clone();
+        let new = Model::load(origin.open().await.map_err(failed)?, sharing).await.map_err(failed)?;
         let old = self.current();
         if !new.has_vocabulary_of(&old) {
             let reason = "it has another vocabulary, and what waits and what is stored are tokens of the old one; serve it \

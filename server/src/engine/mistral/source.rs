@@ -13,6 +13,7 @@ use crate::{
     dialect,
     engine::{
         EngineError, ModelInfo,
+        kv::KvEncoding,
         model::{KvType, ModelSettings, SamplingDefaults},
         text::model::TextModel,
     },
@@ -122,6 +123,25 @@ impl Source {
     /// Tells models apart whose keys and values differ.
     pub fn kv_name(&self) -> String {
         format!("{} {:?} {:?}", self.info.id, self.state, self.origin.capacity.kv_type)
+    }
+
+    /// [`Self::kv_name`] for all replicas: by what the files hold, and by all else that the bits of keys and values depend on.
+    /// Reads the files: about a second for each GB.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn shared_kv_name(&self, encoding: KvEncoding) -> anyhow::Result<String> {
+        let mut sums = self.state.iter().map(|file| model::sha256(&file.path)).collect::<anyhow::Result<Vec<_>>>()?;
+        if let Files::Folder(folder) = &self.files {
+            sums.push(model::sha256(&folder.path.join("config.json"))?);
+            sums.extend(folder.adapter_configs().map(str::to_owned));
+        }
+        if let Some(changed) = self.state.iter().find(|file| FileState::of(&file.path) != **file) {
+            anyhow::bail!("{} has changed since it was loaded", changed.path.display());
+        }
+        let kv_type = self.origin.capacity.kv_type;
+        let made = (&self.origin.settings.isq, self.info.context_length, std::env::consts::ARCH);
+        Ok(format!("{sums:?} {made:?} {kv_type:?} {encoding:?} {}", caudal_kernels::BITS_VERSION))
     }
 
     /// Reads the tokenizer and the chat template.

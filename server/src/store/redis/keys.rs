@@ -23,6 +23,9 @@
 //! | `{tenant:<hash>}:cache:used` | sorted set | cache key → when it was used last, in µs | the same |
 //! | `{tenant:<hash>}:cache:size` | hash | `bytes` of completed logs, `evicted` | the same |
 //! | `{tenant:<hash>}:sharing:<log>` | set | the responses that share a log | the same |
+//! | `{tenant:<hash>}:kv:<name>` | string | a block of keys and values (`engine/mistral/kv_exchange/codec.rs`) | the tenant's retention |
+//! | `{tenant:<hash>}:kv_used` | sorted set | name of a block → when it was used last, in µs | the retention after the last write |
+//! | `{tenant:<hash>}:kv_sizes` | hash | name of a block → its bytes; `` → those of all | the same |
 //! | `{tenant:<hash>}:requests`, `:tokens` | string | until when what the tenant has used is counted, in µs by Redis' clock | until then |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
 //! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |

@@ -31,7 +31,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What is wrong with the URL; never repeats it, for it may hold a password.
 #[derive(Debug, thiserror::Error)]
-#[error("store.redis.url: {0}")]
+#[error("{0}")]
 pub struct UrlError(String);
 
 enum Target {

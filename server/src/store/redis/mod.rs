@@ -9,6 +9,7 @@ mod conversations;
 mod fleet;
 mod follow;
 pub mod keys;
+mod kv;
 mod link;
 mod live;
 mod prompts;
@@ -36,6 +37,7 @@ use super::{
     fleet::{Control, Member},
 };
 use keys::Keys;
+pub use kv::{KvConfig, RedisKv};
 use link::Link;
 pub use link::{Credentials, UrlError};
 use live::Live;

@@ -201,3 +201,28 @@ async fn urls_name_what_is_wrong_and_never_their_password() {
         assert!(link::Link::new(url, &Default::default(), Duration::from_secs(1)).is_ok(), "{url}");
     }
 }
+
+fn kv(url: String, prefix: String, max_bytes: u64) -> RedisKv {
+    let retention = Retention::for_tests();
+    RedisKv::new(KvConfig { url, sentinel: Default::default(), prefix, retention, max_bytes }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kv_blocks_conform() {
+    let server = Redis::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::kv::all(async |max_bytes| {
+        kv(server.url(), format!("kv{}", made.fetch_add(1, Ordering::Relaxed)), max_bytes)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kv_blocks_conform_on_a_cluster() {
+    let cluster = RedisCluster::spawn();
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::kv::all(async |max_bytes| {
+        kv(cluster.url(), format!("kv{}", made.fetch_add(1, Ordering::Relaxed)), max_bytes)
+    })
+    .await;
+}

@@ -129,6 +129,24 @@ fn a_copied_block_gives_the_same_bits() {
 }
 
 #[test]
+fn a_block_that_went_out_as_bytes_gives_the_same_bits_in_another_pool() {
+    for kind in [DType::F32, DType::F16] {
+        let model = Model { kind, heads: 6, kv_heads: 2, ..SMALL };
+        let (from, to) = (Pool::new(model, &[60]), Pool::new(model, &[60]));
+        let whole = from.in_pieces(0, &[], Machine::current());
+        for (source, target) in from.sequences[0].blocks.iter().zip(&to.sequences[0].blocks).take(3) {
+            let mut bytes = Vec::new();
+            super::super::read_block(&from.keys, &from.values, *source as usize, &mut bytes).unwrap();
+            super::super::write_block(&to.keys, &to.values, *target as usize, &bytes).unwrap();
+            assert!(super::super::write_block(&to.keys, &to.values, *target as usize, &bytes[1..]).is_err());
+            assert!(super::super::write_block(&to.keys, &to.values, usize::MAX, &bytes).is_err());
+        }
+        let rest = bits(&to.step(&[(0, 48..60)], Machine::current()));
+        assert!(whole.ends_with(&rest));
+    }
+}
+
+#[test]
 fn a_block_is_copied_within_the_pool_only() {
     let pool = Pool::new(SMALL, &[60]);
     let blocks = pool.keys.dims()[0];

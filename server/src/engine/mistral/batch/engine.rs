@@ -21,13 +21,15 @@ use super::{
     sequence::{Ended, Sequence, Submission},
     step::{self, Run},
     throughput::Throughput,
+    transfer::Leaving,
 };
 use crate::engine::{
     Finish,
     mistral::{
+        kv_exchange::KvExchange,
         load::Loading,
         lock,
-        prefix_cache::{BlockName, Blocks, Copied},
+        prefix_cache::{BlockName, Blocks, CachedNames, Copied},
     },
 };
 
@@ -38,6 +40,9 @@ pub struct EngineInputs {
     /// Sequences that run at once.
     pub places: usize,
     pub blocks: usize,
+    pub cached: CachedNames,
+    /// Absent where keys and values are not stored beyond this process.
+    pub exchange: Option<Arc<KvExchange>>,
     /// The model whose keys and values the blocks hold.
     pub model: String,
     pub pulse: Arc<Pulse>,
@@ -45,16 +50,18 @@ pub struct EngineInputs {
 
 /// The state of the thread.
 pub struct Engine {
-    pipeline: Loading,
+    pub(super) pipeline: Loading,
     submissions: mpsc::Receiver<Submission>,
     places: usize,
     model: String,
     pulse: Arc<Pulse>,
-    blocks: Blocks,
+    pub(super) blocks: Blocks,
+    pub(super) exchange: Option<Arc<KvExchange>>,
+    pub(super) leaving: Leaving,
     /// Whether keys and values stay after a sequence, and whether one pass computes tokens of several prompts.
     is_paged: bool,
-    is_flat: bool,
-    running: Vec<Sequence>,
+    pub(super) is_flat: bool,
+    pub(super) running: Vec<Sequence>,
     /// Sequences without blocks, the next first.
     waiting: VecDeque<Sequence>,
     arrived: u64,
@@ -65,12 +72,15 @@ pub struct Engine {
 /// How long a step waits for the step of another model. Both are slow while they run together.
 const TURN: Duration = Duration::from_secs(1);
 
+/// How long an engine with nothing else to do waits until the store takes another block.
+const STORE_PAUSE: Duration = Duration::from_millis(1);
+
 /// A step failed.
 struct Fault(String);
 
 impl Engine {
     pub fn new(inputs: EngineInputs) -> Self {
-        let EngineInputs { pipeline, submissions, places, blocks, model, pulse } = inputs;
+        let EngineInputs { pipeline, submissions, places, blocks, cached, exchange, model, pulse } = inputs;
         let (is_paged, on_cpu) = {
             let pipeline = pipeline.blocking_lock();
             (pipeline.get_metadata().cache_engine.is_some(), pipeline.device().is_cpu())
@@ -81,7 +91,9 @@ impl Engine {
             places,
             model,
             pulse,
-            blocks: Blocks::new(blocks),
+            blocks: Blocks::new(blocks, cached),
+            exchange,
+            leaving: Leaving::default(),
             is_paged,
             is_flat: is_paged && on_cpu,
             running: Vec::new(),
@@ -97,6 +109,7 @@ impl Engine {
         while self.take_in() {
             self.let_go();
             self.give_blocks();
+            self.transfer();
             let parts = self.schedule.next(&self.running, &self.throughput, self.is_flat);
             let parts = self.make_room(parts);
             self.pulse.holds(self.blocks.counted());
@@ -112,7 +125,12 @@ impl Engine {
     /// Takes in what was submitted; waits for it if there is nothing to do. False: there is nothing and nothing will come.
     fn take_in(&mut self) -> bool {
         let is_idle = self.running.is_empty() && self.waiting.is_empty();
-        if is_idle {
+        if is_idle && !self.leaving.is_empty() {
+            // The store takes the next block in a moment.
+            if self.exchange.as_ref().is_some_and(|exchange| !exchange.has_room()) {
+                std::thread::sleep(STORE_PAUSE);
+            }
+        } else if is_idle {
             match self.submissions.blocking_recv() {
                 Some(submission) => self.arrive(submission),
                 None => return false,
@@ -148,6 +166,7 @@ impl Engine {
     }
 
     fn finish(&mut self, mut sequence: Sequence) {
+        self.leave(&sequence);
         if let Some(held) = sequence.blocks.take() {
             let computed = if self.is_paged { sequence.tokens.get(..sequence.computed) } else { None };
             self.blocks.end(held, computed.unwrap_or_default());
@@ -160,7 +179,12 @@ impl Engine {
         while self.running.len() < self.places
             && let Some(next) = self.waiting.front()
         {
-            let Some(found) = self.blocks.begin(next.root, &next.tenant, &next.tokens) else { break };
+            let Some(found) = self.blocks.begin(next.root, &next.tenant, &next.tokens) else {
+                if self.drop_leaving() {
+                    continue;
+                }
+                break;
+            };
             // Every sequence that runs can go on for a block.
             if !self.running.is_empty() && self.blocks.available() < self.running.len() {
                 self.blocks.end(found.held, &[]);
@@ -171,8 +195,11 @@ impl Engine {
                 Some((copied, false)) => found.tokens - copied.tokens,
                 _ => found.tokens,
             };
-            sequence.processor.reused(sequence.computed);
             sequence.blocks = Some(found.held);
+            sequence.keep_fetched();
+            if sequence.fetched.is_empty() {
+                sequence.processor.reused(sequence.computed);
+            }
             self.running.push(sequence);
         }
     }
@@ -204,6 +231,9 @@ impl Engine {
             let until = sequence.computed + part.tokens;
             if sequence.blocks.as_mut().is_some_and(|held| self.blocks.grow(held, until)) {
                 at += 1;
+                continue;
+            }
+            if self.drop_leaving() {
                 continue;
             }
             let Some(youngest) = (0..self.running.len()).max_by_key(|at| self.running[*at].arrived) else { break };
@@ -251,6 +281,9 @@ impl Engine {
         }
         self.pick(parts, logits);
         self.throughput.measured(size, begun.elapsed());
+        if let (Some(exchange), Some(rate)) = (&self.exchange, self.throughput.reads()) {
+            exchange.computes(rate);
+        }
         self.pulse.end();
         Ok(())
     }

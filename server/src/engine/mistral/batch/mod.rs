@@ -6,6 +6,7 @@
 //! | `schedule` | which sequences a step computes, and how many tokens of each |
 //! | `step` | one forward pass as the pipeline reads it |
 //! | `sequence` | one generation in the batch |
+//! | `transfer` | blocks on their way into and out of the cache |
 //! | `throughput` | how fast steps run here |
 //! | `pulse` | whether the thread is alive |
 
@@ -17,6 +18,7 @@ mod schedule;
 mod sequence;
 mod step;
 mod throughput;
+mod transfer;
 
 use std::{
     sync::{
@@ -35,7 +37,12 @@ use self::{
     engine::{Engine, EngineInputs},
     pulse::Pulse,
 };
-use super::{load::Loading, prefix_cache::BLOCK, source::Source};
+use super::{
+    kv_exchange::{KvExchange, KvSharing},
+    load::Loading,
+    prefix_cache::{BLOCK, CachedNames},
+    source::Source,
+};
 use crate::engine::KvBlocks;
 
 /// How often an engine that cannot be begun anew is tried again: at first, and at most.
@@ -47,6 +54,8 @@ pub struct Batch {
     pub places: usize,
     /// Tokens whose keys and values there is room for; absent for a model that is not paged.
     pub tokens: Option<usize>,
+    /// Absent where keys and values are not stored beyond this process.
+    pub exchange: Option<Arc<KvExchange>>,
     ids: AtomicU64,
     /// Ends the keeper, which keeps an engine running.
     _keeper: tokio_util::sync::DropGuard,
@@ -85,12 +94,14 @@ struct Keeper {
     pipeline: Loading,
     places: usize,
     blocks: usize,
+    cached: CachedNames,
+    exchange: Option<Arc<KvExchange>>,
     state: watch::Sender<State>,
 }
 
 impl Batch {
     /// Begins an engine on a loaded model. To be called within the runtime.
-    pub fn new(source: Arc<Source>, pipeline: Loading) -> Self {
+    pub fn new(source: Arc<Source>, pipeline: Loading, sharing: Option<KvSharing>) -> Self {
         let metadata = pipeline.try_lock().ok().map(|pipeline| pipeline.get_metadata());
         let config = metadata.as_ref().and_then(|metadata| metadata.cache_config.clone());
         let tokens = config.map(|config| config.num_gpu_blocks * config.block_size);
@@ -100,9 +111,12 @@ impl Batch {
             Some(tokens) => (source.origin.capacity.places, tokens / BLOCK),
             None => (1, context.div_ceil(BLOCK) + 1),
         };
+        let cached = CachedNames::default();
+        let is_shared = tokens.is_some() && source.origin.device.is_cpu();
+        let exchange = sharing.filter(|_| is_shared).map(|sharing| KvExchange::start(&source, sharing, cached.clone()));
         let (state, states) = watch::channel(State::Begins);
         let stop = CancellationToken::new();
-        let keeper = Keeper { source, pipeline, places, blocks, state };
+        let keeper = Keeper { source, pipeline, places, blocks, cached, exchange: exchange.clone(), state };
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -110,7 +124,7 @@ impl Batch {
                 () = keeper.keep() => {}
             }
         });
-        Self { state: states, places, tokens, ids: AtomicU64::new(0), _keeper: stop.drop_guard() }
+        Self { state: states, places, tokens, exchange, ids: AtomicU64::new(0), _keeper: stop.drop_guard() }
     }
 
     /// Runs a sequence to its end, which its processor decides.
@@ -182,6 +196,8 @@ impl Keeper {
                 submissions: inbox,
                 places: self.places,
                 blocks: self.blocks,
+                cached: self.cached.clone(),
+                exchange: self.exchange.clone(),
                 model: self.source.kv_name(),
                 pulse: pulse.clone(),
             };

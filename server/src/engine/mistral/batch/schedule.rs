@@ -35,12 +35,11 @@ impl Schedule {
     /// The next step: every sequence that decodes, and tokens of prompts beside them. `flat`: whether one pass computes tokens
     /// of several prompts together.
     pub fn next(&mut self, sequences: &[Sequence], throughput: &Throughput, flat: bool) -> Vec<Part> {
-        let ready = |sequence: &&Sequence| sequence.blocks.is_some();
-        if let Some(suspect) = sequences.iter().position(|sequence| sequence.is_suspect && ready(&sequence)) {
+        if let Some(suspect) = sequences.iter().position(|sequence| sequence.is_suspect && sequence.is_ready()) {
             let tokens = sequences[suspect].pending().min(MOST_TOKENS);
             return vec![Part { at: suspect, tokens }];
         }
-        let ready = || sequences.iter().enumerate().filter(|(_, sequence)| sequence.blocks.is_some());
+        let ready = || sequences.iter().enumerate().filter(|(_, sequence)| sequence.is_ready());
         let mut parts: Vec<Part> =
             ready().filter(|(_, sequence)| sequence.is_decoding()).map(|(at, _)| Part { at, tokens: 1 }).collect();
         let limit = if parts.is_empty() { LONG_STEP } else { STEP };

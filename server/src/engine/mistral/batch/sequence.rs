@@ -1,12 +1,16 @@
 //! One generation in the batch.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use crate::engine::mistral::{
-    prefix_cache::{BlockName, Held},
-    run::token_processor::TokenProcessor,
+use crate::engine::{
+    kv::{BLOCK, Reuse},
+    mistral::{
+        kv_exchange::Fetched,
+        prefix_cache::{BlockName, Held},
+        run::token_processor::TokenProcessor,
+    },
 };
 
 /// What the batch is to run.
@@ -16,6 +20,9 @@ pub struct Submission {
     /// The prompt, and the output that is there already.
     pub tokens: Vec<u32>,
     pub tenant: Arc<str>,
+    pub reuse: Reuse,
+    /// Blocks of the prompt that need not be computed.
+    pub fetched: Option<Fetched>,
     pub processor: Arc<TokenProcessor>,
     /// Whether it ran when an engine broke. It runs alone until it has produced a token.
     pub is_suspect: bool,
@@ -37,6 +44,10 @@ pub struct Sequence {
     pub id: u64,
     pub tokens: Vec<u32>,
     pub tenant: Arc<str>,
+    pub reuse: Reuse,
+    /// Fetched blocks that are not in the cache yet, and the place of the first in the prompt, in blocks.
+    pub fetched: VecDeque<Vec<u8>>,
+    fetched_from: usize,
     /// The name before the tenant's first block.
     pub root: BlockName,
     pub processor: Arc<TokenProcessor>,
@@ -52,8 +63,38 @@ pub struct Sequence {
 
 impl Sequence {
     pub fn new(submission: Submission, root: BlockName, arrived: u64) -> Self {
-        let Submission { id, tokens, tenant, processor, is_suspect, ended } = submission;
-        Self { id, tokens, tenant, root, processor, is_suspect, ended, arrived, blocks: None, computed: 0 }
+        let Submission { id, tokens, tenant, reuse, fetched, processor, is_suspect, ended } = submission;
+        let (fetched_from, fetched) = fetched.map(|fetched| (fetched.first, fetched.blocks)).unwrap_or_default();
+        Self {
+            id,
+            tokens,
+            tenant,
+            reuse,
+            fetched,
+            fetched_from,
+            root,
+            processor,
+            is_suspect,
+            ended,
+            arrived,
+            blocks: None,
+            computed: 0,
+        }
+    }
+
+    /// Keeps of the fetched blocks those that follow what is computed, without a gap.
+    pub fn keep_fetched(&mut self) {
+        let cached = self.computed / BLOCK;
+        if cached < self.fetched_from {
+            self.fetched.clear();
+        }
+        self.fetched.drain(..(cached - self.fetched_from.min(cached)).min(self.fetched.len()));
+        self.fetched_from = cached;
+    }
+
+    /// Whether a step can compute its next tokens.
+    pub fn is_ready(&self) -> bool {
+        self.blocks.is_some() && self.fetched.is_empty()
     }
 
     /// Tokens that are still to be computed before the next one is picked; at least 1.

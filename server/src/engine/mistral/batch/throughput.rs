@@ -42,6 +42,11 @@ impl Throughput {
         (left * self.rate.unwrap_or(UNKNOWN_RATE)) as usize
     }
 
+    /// Prompt tokens a second, if some were computed.
+    pub fn reads(&self) -> Option<f64> {
+        self.rate
+    }
+
     /// How long a step should take.
     pub fn expected(&self, size: StepSize) -> Duration {
         let reading = size.reading as f64 / self.rate.unwrap_or(UNKNOWN_RATE);

@@ -12,37 +12,30 @@ mod tests;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
-use sha2::{Digest, Sha256};
-
 use self::lru::Lru;
+use super::lock;
 use crate::engine::KvBlocks;
-
-/// Tokens of a block.
-pub const BLOCK: usize = 16;
+pub use crate::engine::kv::{BLOCK, BlockName};
 
 /// The number of a block in the cache's tensors.
 pub type BlockId = u32;
 
-/// The name of a block: which tokens it holds after which others, and whose they are.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct BlockName([u8; 32]);
+/// Full blocks by name. The engine's thread changes it; others look up what is cached.
+#[derive(Clone, Default)]
+pub struct CachedNames(Arc<Mutex<HashMap<BlockName, BlockId>>>);
 
-impl BlockName {
-    /// The name before a tenant's first block. `model` tells models apart whose keys and values differ.
-    pub fn root(model: &str, tenant: &str) -> Self {
-        let length = (model.len() as u64).to_le_bytes();
-        Self(Sha256::new().chain_update(length).chain_update(model).chain_update(tenant).finalize().into())
+impl CachedNames {
+    /// Returns how many blocks of a chain are cached, counted from its first to the first that is missing.
+    pub fn count(&self, chain: impl IntoIterator<Item = BlockName>) -> usize {
+        let names = lock(&self.0);
+        chain.into_iter().take_while(|name| names.contains_key(name)).count()
     }
 
-    fn next(self, tokens: &[u32]) -> Self {
-        let mut hash = Sha256::new().chain_update(self.0);
-        for token in tokens {
-            hash.update(token.to_le_bytes());
-        }
-        Self(hash.finalize().into())
+    fn get(&self, name: &BlockName) -> Option<BlockId> {
+        lock(&self.0).get(name).copied()
     }
 }
 
@@ -53,8 +46,7 @@ pub struct Blocks {
     free: Vec<BlockId>,
     /// Blocks that hold something and that no sequence uses.
     unused: Lru,
-    /// Full blocks by name.
-    named: HashMap<BlockName, BlockId>,
+    named: CachedNames,
     /// Blocks by the name of the block before them.
     after: HashMap<BlockName, Vec<BlockId>>,
 }
@@ -115,15 +107,22 @@ impl Held {
 }
 
 impl Blocks {
-    pub fn new(count: usize) -> Self {
+    /// No block holds anything; `named` is emptied.
+    pub fn new(count: usize, named: CachedNames) -> Self {
+        lock(&named.0).clear();
         let count = BlockId::try_from(count).unwrap_or(BlockId::MAX);
         Self {
             blocks: (0..count).map(|_| Block::default()).collect(),
             free: (0..count).rev().collect(),
             unused: Lru::default(),
-            named: HashMap::new(),
+            named,
             after: HashMap::new(),
         }
+    }
+
+    /// All blocks.
+    pub fn count(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Blocks that a sequence could have, free ones and those that would be evicted for it.
@@ -143,7 +142,7 @@ impl Blocks {
         let mut held = Held { tenant: tenant.clone(), ids: Vec::new(), full: 0, name: root };
         for chunk in tokens[..most].chunks_exact(BLOCK) {
             let name = held.name.next(chunk);
-            let Some(id) = self.named.get(&name).copied() else { break };
+            let Some(id) = self.named.get(&name) else { break };
             self.take(id);
             held.ids.push(id);
             held.full += 1;
@@ -213,8 +212,14 @@ impl Blocks {
             let Some(id) = held.ids.get(held.full).copied() else { return };
             let name = held.name.next(chunk);
             // Another sequence may have computed the same meanwhile; its block stays, and this one is freed at the end.
-            if let Entry::Vacant(place) = self.named.entry(name) {
-                place.insert(id);
+            let is_new = match lock(&self.named.0).entry(name) {
+                Entry::Vacant(place) => {
+                    place.insert(id);
+                    true
+                }
+                Entry::Occupied(_) => false,
+            };
+            if is_new {
                 self.keep(id, &held.tenant, held.name, Some(name), chunk);
             }
             held.full += 1;
@@ -255,7 +260,8 @@ impl Blocks {
         self.after.entry(before).or_default().push(id);
     }
 
-    fn take(&mut self, id: BlockId) {
+    /// Counts another user of a block, so that it is not evicted. Ends with [`Self::give_back`].
+    pub fn take(&mut self, id: BlockId) {
         let Some(block) = self.blocks.get_mut(id as usize) else { return };
         block.users += 1;
         if block.users == 1 {
@@ -263,7 +269,7 @@ impl Blocks {
         }
     }
 
-    fn give_back(&mut self, id: BlockId) {
+    pub fn give_back(&mut self, id: BlockId) {
         let Some(block) = self.blocks.get_mut(id as usize) else { return };
         block.users = block.users.saturating_sub(1);
         match &block.content {
@@ -283,7 +289,7 @@ impl Blocks {
     fn forget(&mut self, id: BlockId) {
         let Some(content) = self.blocks.get_mut(id as usize).and_then(|block| block.content.take()) else { return };
         if let Some(name) = content.name {
-            self.named.remove(&name);
+            lock(&self.named.0).remove(&name);
         }
         if let Some(after) = self.after.get_mut(&content.before) {
             after.retain(|other| *other != id);

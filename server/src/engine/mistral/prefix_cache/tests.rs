@@ -6,6 +6,10 @@ fn tenant(name: &str) -> Arc<str> {
     name.into()
 }
 
+fn blocks_of(count: usize) -> Blocks {
+    Blocks::new(count, CachedNames::default())
+}
+
 fn root(name: &str) -> BlockName {
     BlockName::root("model", name)
 }
@@ -25,7 +29,7 @@ fn run(blocks: &mut Blocks, name: &str, tokens: &[u32]) -> Option<usize> {
 #[test]
 fn a_repeated_prompt_computes_its_last_token_only() {
     for length in 1..100 {
-        let mut blocks = Blocks::new(64);
+        let mut blocks = blocks_of(64);
         let prompt = tokens(0, length);
         assert_eq!(run(&mut blocks, "a", &prompt), Some(0));
         assert_eq!(run(&mut blocks, "a", &prompt), Some(length - 1), "{length} tokens");
@@ -35,7 +39,7 @@ fn a_repeated_prompt_computes_its_last_token_only() {
 
 #[test]
 fn a_beginning_is_found_to_the_token() {
-    let mut blocks = Blocks::new(64);
+    let mut blocks = blocks_of(64);
     let said = tokens(0, 100);
     run(&mut blocks, "a", &said);
     for common in 0..100 {
@@ -51,7 +55,7 @@ fn a_beginning_is_found_to_the_token() {
 
 #[test]
 fn what_is_used_is_never_given_away_or_evicted() {
-    let mut blocks = Blocks::new(8);
+    let mut blocks = blocks_of(8);
     let first = blocks.begin(root("a"), &tenant("a"), &tokens(0, 64)).expect("room");
     let second = blocks.begin(root("a"), &tenant("a"), &tokens(500, 64)).expect("room");
     let all: HashSet<_> = first.held.ids().iter().chain(second.held.ids()).collect();
@@ -66,7 +70,7 @@ fn what_is_used_is_never_given_away_or_evicted() {
 
 #[test]
 fn a_sequence_that_finds_too_few_blocks_takes_none() {
-    let mut blocks = Blocks::new(4);
+    let mut blocks = blocks_of(4);
     run(&mut blocks, "a", &tokens(0, 32));
     assert!(blocks.begin(root("a"), &tenant("a"), &tokens(0, 100)).is_none());
     assert_eq!(blocks.available(), 4);
@@ -75,7 +79,7 @@ fn a_sequence_that_finds_too_few_blocks_takes_none() {
 
 #[test]
 fn a_tenant_that_keeps_less_is_not_evicted_for_one_that_keeps_more() {
-    let mut blocks = Blocks::new(20);
+    let mut blocks = blocks_of(20);
     run(&mut blocks, "small", &tokens(0, 64));
     for n in 1..50 {
         run(&mut blocks, "large", &tokens(n * 1000, 64));
@@ -85,7 +89,7 @@ fn a_tenant_that_keeps_less_is_not_evicted_for_one_that_keeps_more() {
 
 #[test]
 fn a_sequence_grows_block_by_block() {
-    let mut blocks = Blocks::new(3);
+    let mut blocks = blocks_of(3);
     let mut held = blocks.begin(root("a"), &tenant("a"), &tokens(0, 16)).expect("room").held;
     assert_eq!(held.slot(15), Some(i64::from(held.ids()[0]) * 16 + 15));
     assert_eq!(held.slot(16), None);
@@ -105,7 +109,7 @@ fn a_random_history_loses_no_block_and_finds_only_what_was_computed() {
         random ^= random << 17;
         (random % below as u64) as usize
     };
-    let mut blocks = Blocks::new(40);
+    let mut blocks = blocks_of(40);
     // What each block's tensors would hold: the whole history of tokens at each of its places.
     let mut memory = vec![vec![(String::new(), Vec::<u32>::new()); BLOCK]; 40];
     let mut running: Vec<(String, Held, Vec<u32>, usize)> = Vec::new();

@@ -79,10 +79,17 @@ impl Generation {
             return Ok(RunEnd::Finished);
         }
         let (sender, ended) = oneshot::channel();
+        let tokens = [self.request.prompt.as_slice(), &self.request.output].concat();
+        let fetched = match &self.batch.exchange {
+            Some(exchange) => exchange.fetch(&self.request.tenant, &tokens).await,
+            None => None,
+        };
         let submission = Submission {
             id: self.batch.next_id(),
-            tokens: [self.request.prompt.as_slice(), &self.request.output].concat(),
+            tokens,
             tenant: self.request.tenant.clone(),
+            reuse: self.request.reuse,
+            fetched,
             processor: processor.clone(),
             is_suspect,
             ended: sender,

@@ -70,6 +70,7 @@ fn engine(files: Vec<(String, PathBuf)>) -> MistralEngine {
 fn ask(engine: &MistralEngine, model: &str, text: &str, max_output_tokens: u32) -> GenerateRequest {
     let prompt = engine.tokenize(model, &Prompt::of(vec![Message::text(Role::User, text)])).expect("rendered");
     GenerateRequest {
+        reuse: Default::default(),
         prompt,
         tenant: "t".into(),
         output: Vec::new(),

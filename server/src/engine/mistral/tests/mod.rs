@@ -5,6 +5,7 @@ mod cache;
 mod families;
 mod faults;
 mod grammar;
+mod kv;
 mod logprobs;
 
 use std::{
@@ -48,6 +49,7 @@ pub fn request(text: &str, max_output_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt(text),
         tenant: "t".into(),
+        reuse: Default::default(),
         output: Vec::new(),
         sampling: Sampling { temperature: 0.0, seed: 1, ..Sampling::default() },
         stop: StopStrings::default(),

@@ -1,0 +1,194 @@
+//! Blocks of keys and values in Redis, over a connection of their own: the logs' commands do not wait behind their bytes.
+//!
+//! Blocks travel in groups of [`GROUP_BYTES`], since Redis runs all commands that it has of a client before those of the next.
+
+use std::{sync::LazyLock, time::Duration};
+
+use ::redis::{Script, cmd, pipe};
+use async_trait::async_trait;
+
+use super::{
+    keys::Keys,
+    link::{Credentials, Link, UrlError},
+    ms,
+};
+use crate::{
+    engine::kv::{BlockName, KvError, KvStore},
+    store::{Retention, StoreError},
+};
+
+/// Bytes that Redis reads or writes for blocks before it serves others.
+const GROUP_BYTES: usize = 1 << 20;
+/// For an answer: a block may have megabytes.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+pub struct RedisKv {
+    link: Link,
+    keys: Keys,
+    retention: Retention,
+    /// Of a tenant.
+    max_bytes: u64,
+}
+
+/// Where blocks are stored.
+pub struct KvConfig {
+    pub url: String,
+    pub sentinel: Credentials,
+    pub prefix: String,
+    pub retention: Retention,
+    /// Of a tenant.
+    pub max_bytes: u64,
+}
+
+/// Counts stored blocks and evicts others. `KEYS`: the index of uses, the sizes. `ARGV`: the greatest number of bytes, the
+/// retention in ms, what a block's key begins with; then name and bytes of each block.
+static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local used, sizes = KEYS[1], KEYS[2]
+local max_bytes, retention, prefix = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local total = tonumber(redis.call('HGET', sizes, '') or 0)
+local function remove(name)
+  redis.call('UNLINK', prefix .. name)
+  total = total - tonumber(redis.call('HGET', sizes, name) or 0)
+  redis.call('HDEL', sizes, name)
+  redis.call('ZREM', used, name)
+end
+for at = 4, #ARGV, 2 do
+  local name, bytes = ARGV[at], tonumber(ARGV[at + 1])
+  total = total + bytes - tonumber(redis.call('HGET', sizes, name) or 0)
+  redis.call('HSET', sizes, name, bytes)
+  redis.call('ZADD', used, now - at, name)
+end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', used, '-inf', now - retention * 1000, 'LIMIT', 0, 100)) do
+  remove(name)
+end
+while total > max_bytes do
+  local oldest = redis.call('ZRANGE', used, 0, 0)[1]
+  if not oldest then break end
+  remove(oldest)
+end
+redis.call('HSET', sizes, '', total)
+redis.call('PEXPIRE', used, retention)
+redis.call('PEXPIRE', sizes, retention)
+return total",
+    )
+});
+
+impl RedisKv {
+    /// Connects when it is first used.
+    pub fn new(config: KvConfig) -> Result<Self, UrlError> {
+        let KvConfig { url, sentinel, prefix, retention, max_bytes } = config;
+        let link = Link::new(&url, &sentinel, TIMEOUT)?;
+        Ok(Self { link, keys: Keys::new(&prefix), retention, max_bytes })
+    }
+
+    fn names(&self, tenant: &str, part: &str) -> String {
+        self.keys.tenant(tenant, part)
+    }
+
+    /// What the key of a tenant's block begins with.
+    fn prefix(&self, tenant: &str) -> String {
+        self.keys.tenant(tenant, "kv:")
+    }
+}
+
+#[async_trait]
+impl KvStore for RedisKv {
+    async fn count(&self, tenant: &str, chain: &[BlockName]) -> Result<usize, KvError> {
+        if chain.is_empty() {
+            return Ok(0);
+        }
+        let mut get = cmd("HMGET");
+        get.arg(self.names(tenant, "kv_sizes")).arg(chain.iter().map(BlockName::to_string).collect::<Vec<_>>());
+        let get = &get;
+        let run = |mut connection| async move { get.query_async::<Vec<Option<u64>>>(&mut connection).await };
+        let sizes = self.link.run(run).await.map_err(failed)?;
+        Ok(sizes.iter().take_while(|bytes| bytes.is_some()).count())
+    }
+
+    async fn fetch(&self, tenant: &str, chain: &[BlockName]) -> Result<Vec<Vec<u8>>, KvError> {
+        let prefix = self.prefix(tenant);
+        let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(chain.len());
+        let mut group = 1;
+        while let Some(names) = chain.get(blocks.len()..).filter(|rest| !rest.is_empty()) {
+            let names = &names[..group.min(names.len())];
+            let mut get = cmd("MGET");
+            get.arg(names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>());
+            let get = &get;
+            let run = |mut connection| async move { get.query_async::<Vec<Option<Vec<u8>>>>(&mut connection).await };
+            let found = self.link.run(run).await.map_err(failed)?;
+            blocks.extend(found.into_iter().map_while(|block| block));
+            let largest = blocks.last().map_or(0, Vec::len);
+            if largest == 0 || blocks.len() % group != 0 {
+                break;
+            }
+            group = (GROUP_BYTES / largest).max(1);
+        }
+        self.used(tenant, chain.get(..blocks.len()).unwrap_or_default()).await?;
+        Ok(blocks)
+    }
+
+    async fn put(&self, tenant: &str, blocks: &[(BlockName, Vec<u8>)]) -> Result<(), KvError> {
+        let prefix = self.prefix(tenant);
+        let retention = ms(self.retention.stored(tenant));
+        for group in groups(blocks) {
+            let mut set = pipe();
+            let mut put = PUT.prepare_invoke();
+            put.key(self.names(tenant, "kv_used")).key(self.names(tenant, "kv_sizes"));
+            put.arg(self.max_bytes).arg(retention).arg(&prefix);
+            for (name, block) in group {
+                set.cmd("SET").arg(format!("{prefix}{name}")).arg(block).arg("PX").arg(retention).ignore();
+                put.arg(name.to_string()).arg(block.len());
+            }
+            let (set, put) = (&set, &put);
+            let run = |mut connection: super::link::Connection| async move {
+                set.query_async::<()>(&mut connection).await?;
+                put.invoke_async::<u64>(&mut connection).await
+            };
+            self.link.run(run).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn origin(&self) -> &'static str {
+        "fleet"
+    }
+}
+
+impl RedisKv {
+    /// Notes that blocks were used. The first of a chain counts as used last, so that a chain is evicted from its end.
+    async fn used(&self, tenant: &str, chain: &[BlockName]) -> Result<(), KvError> {
+        static USED: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(
+                r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+for at, name in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 'XX', now - at, name) end
+return 0",
+            )
+        });
+        if chain.is_empty() {
+            return Ok(());
+        }
+        let mut used = USED.prepare_invoke();
+        used.key(self.names(tenant, "kv_used"));
+        used.arg(chain.iter().map(BlockName::to_string).collect::<Vec<_>>());
+        let used = &used;
+        let run =
+            |mut connection: super::link::Connection| async move { used.invoke_async::<u8>(&mut connection).await };
+        self.link.run(run).await.map(drop).map_err(failed)
+    }
+}
+
+/// Runs of blocks with at most [`GROUP_BYTES`] each, but at least one block.
+fn groups(blocks: &[(BlockName, Vec<u8>)]) -> impl Iterator<Item = &[(BlockName, Vec<u8>)]> {
+    let largest = blocks.iter().map(|(_, block)| block.len()).max().unwrap_or(0).max(1);
+    blocks.chunks((GROUP_BYTES / largest).max(1))
+}
+
+fn failed(error: StoreError) -> KvError {
+    KvError(error.to_string())
+}
