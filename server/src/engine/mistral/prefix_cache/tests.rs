@@ -157,7 +157,7 @@ fn a_random_history_loses_no_block_and_finds_only_what_was_computed() {
 
 #[test]
 fn blocks_are_counted_as_held_or_cached() {
-    let mut blocks = Blocks::new(4);
+    let mut blocks = blocks_of(4);
     let prompt = tokens(0, 2 * BLOCK);
     let mut found = blocks.begin(root("a"), &tenant("a"), &prompt).expect("there is room");
     assert!(blocks.grow(&mut found.held, prompt.len()));
