@@ -83,12 +83,10 @@ fn a_prompt_is_stored_on_second_sight() {
         let second = engine(&folder, KvEncoding::Exact).await;
         ask(&first, "t", Reuse::Unknown, &prompt).await;
         assert_eq!(ask(&second, "t", Reuse::Unknown, &prompt).await.cached_tokens, Some(0));
-        let third = engine(&folder, KvEncoding::Exact).await;
         ask(&first, "t", Reuse::Unknown, &prompt).await;
-        // A folder is listed once, when its process begins.
-        let fourth = engine(&folder, KvEncoding::Exact).await;
-        assert_eq!(ask(&third, "t", Reuse::Unknown, &prompt).await.cached_tokens, Some(0));
-        assert!(ask(&fourth, "t", Reuse::Unknown, &prompt).await.cached_tokens > Some(100));
+        // A folder is listed when it is first used: the second engine does not look again.
+        let third = engine(&folder, KvEncoding::Exact).await;
+        assert!(ask(&third, "t", Reuse::Unknown, &prompt).await.cached_tokens > Some(100));
         std::fs::remove_dir_all(folder).unwrap();
     });
 }
