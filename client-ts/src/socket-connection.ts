@@ -20,7 +20,7 @@ import {
 
 const HANDSHAKE_LIMIT_MS = 10_000;
 /** For an answer to a ping after a sleep. */
-const CHECK_LIMIT_MS = 2_000;
+const CHECK_LIMIT_MS = 1_000;
 /** A timer that fires this much too late has slept: a frozen tab, a closed lid, a stopped process. */
 const LATE_MS = 1_500;
 /** How often that is looked at. */
