@@ -148,14 +148,12 @@ export class SocketConnection implements Connection {
 
   #schedule(delayMs: number): void {
     clearTimeout(this.#timer);
-    const dueAt = Date.now() + Math.min(delayMs, TICK_MS);
-    this.#timer = setTimeout(
-      () => {
-        if (Date.now() - dueAt > LATE_MS) this.#ping(CHECK_LIMIT_MS);
-        else this.#tick();
-      },
-      Math.min(delayMs, TICK_MS),
-    );
+    const waitMs = Math.min(delayMs, TICK_MS);
+    const dueAt = Date.now() + waitMs;
+    this.#timer = setTimeout(() => {
+      if (Date.now() - dueAt > LATE_MS) this.#ping(CHECK_LIMIT_MS);
+      else this.#tick();
+    }, waitMs);
   }
 
   #finish(code: number, reason: string, closeWith?: number): void {
