@@ -43,7 +43,9 @@ async function untilMore(page: Page, than: number, timeout: number): Promise<voi
 
 /** What is shown is what the server has: nothing is lost or repeated. */
 async function stopAndCompare(page: Page, url: string): Promise<void> {
-  await page.getByRole("button", { name: "Stop" }).dispatchEvent("click");
+  // Nobody follows while the tab is frozen, so the server may have ended the answer by itself.
+  const stop = page.getByRole("button", { name: "Stop" });
+  if (await stop.isVisible()) await stop.dispatchEvent("click");
   await page.waitForFunction((selector) => {
     return ["ended", "ready"].includes(document.querySelector<HTMLElement>(selector)?.dataset["status"] ?? "");
   }, answer);
@@ -81,6 +83,7 @@ test("react: a frozen tab whose connection has died goes on within 3 s of waking
   // From now on nothing comes over this connection, and nothing says so.
   network.onServerData = () => "hold";
   const pids = await renderers(page);
+  const before = await lengthOf(page);
   for (const pid of pids) process.kill(pid, "SIGSTOP");
   try {
     await new Promise((resolve) => setTimeout(resolve, FROZEN_MS));
@@ -88,8 +91,7 @@ test("react: a frozen tab whose connection has died goes on within 3 s of waking
     network.onServerData = () => "pass";
     for (const pid of pids) process.kill(pid, "SIGCONT");
   }
-  const before = await lengthOf(page);
-  await untilMore(page, before, 3_000);
+  await untilMore(page, before + 100, 3_000);
   await stopAndCompare(page, server.url);
 });
 

@@ -2,7 +2,7 @@
 
 import { InputError } from "./errors.ts";
 import type { InputItem } from "./items.ts";
-import type { Page, PageQuery } from "./pages.ts";
+import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
 import type { Conversation, ConversationCreateParams, ConversationItem } from "./wire.ts";
 
@@ -78,13 +78,13 @@ export async function takeBack({ items }: Kept, id: string): Promise<void> {
 /** The request that a response answered, as far as the server tells. */
 export async function requestOf(
   response: Promise<ResponseObject>,
-  input: AsyncIterable<InputItem>,
+  input: (query: PageQuery) => Promise<Page<InputItem>>,
 ): Promise<ResponseCreateParams> {
   const items: InputItem[] = [];
   const [before] = await Promise.all([
     response,
     (async () => {
-      for await (const item of input) items.push(item);
+      for await (const item of everyOne(input, { order: "asc", limit: 100 })) items.push(item);
     })(),
   ]);
   return { ...Object.fromEntries(SETTINGS.map((name) => [name, before[name]])), input: items };

@@ -14,7 +14,7 @@ export interface Connection {
   leaving: boolean;
   /** Sends an encoded message. */
   send(text: string): void;
-  /** Finds out within 2 s whether the peer is still there, and ends if not. For after a sleep. */
+  /** Finds out within a second whether the peer is still there, and ends if not. For after a sleep. */
   check(): void;
   close(): void;
   /** Gives the connection up because its content cannot be trusted any more. */

@@ -155,12 +155,6 @@ export class Deliveries {
     const { run } = delivery;
     if (typeof type !== "string") return;
     if (type.startsWith("response.steer.")) return this.#steered(lane, message);
-    lane.answered = true;
-    clearTimeout(lane.deadline);
-    if (delivery.suspect) {
-      delivery.suspect = false;
-      this.#changed();
-    }
     if (isCurrent) this.#takenOver(lane);
     const knew = run.responseId !== undefined;
     if (type === "caudal:response.queued") {
@@ -170,6 +164,7 @@ export class Deliveries {
     if (type === "caudal:response.recovering") tell(run.news.onRecovering, undefined);
     if (type === "caudal:response.resumed" && run.resumed(message) === "again") this.#open(lane);
     if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
+    if (run.responseId !== undefined) this.#answered(lane);
     if (run.ended && isTerminalType(type)) return this.#finished(lane);
     if (knew || run.responseId === undefined) return;
     delivery.steers?.commit(run);
@@ -287,6 +282,14 @@ export class Deliveries {
     lane.delivery.refusals = 0;
     run.receive(message);
     return true;
+  }
+
+  #answered(lane: Lane): void {
+    lane.answered = true;
+    clearTimeout(lane.deadline);
+    if (!lane.delivery.suspect) return;
+    lane.delivery.suspect = false;
+    this.#changed();
   }
 
   #finished(lane: Lane): void {

@@ -20,13 +20,12 @@ export function encode(message: Message): string {
   return text.replace(/\\(?:\\|ud[89a-f]..)/g, (match) => (match === "\\\\" ? match : "\ufffd"));
 }
 
-/** Adds a field to an encoded message. */
+/** Adds a field to an encoded message, which has fields already. */
 export function withField(text: string, name: string, value: unknown): string {
-  const field = `${JSON.stringify(name)}:${JSON.stringify(value)}}`;
-  return text === "{}" ? `{${field}` : `${text.slice(0, -1)},${field}`;
+  return `${text.slice(0, -1)},${JSON.stringify(name)}:${JSON.stringify(value)}}`;
 }
 
 /** Whether the text has more than `limit` bytes in UTF-8. */
 export function isLongerThan(text: string, limit: number): boolean {
-  return text.length * 3 > limit && new TextEncoder().encode(text).length > limit;
+  return new TextEncoder().encode(text).length > limit;
 }

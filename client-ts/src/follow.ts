@@ -15,9 +15,10 @@ export async function* follow(
   // What to look at: a response, or whatever is there after a time without a connection.
   const turns = new EventLog<string | { conversation: string }>();
   const stop = link.watch({
-    conversation,
     connected: () => turns.append({ conversation }),
-    turn: (responseId) => turns.append(responseId),
+    turn: ({ conversation: where, response_id }) => {
+      if (where === conversation && typeof response_id === "string") turns.append(response_id);
+    },
   });
   let pending: AbortController | undefined;
   const leave = (): void => {

@@ -45,12 +45,12 @@ export interface LinkOptions extends DeliveryOptions {
   http: Http;
 }
 
-/** Who wants to know of a conversation's turns. */
+/** Who wants to know of conversations' turns. */
 export interface Watcher {
-  conversation: string;
   /** There is a connection, which the server has still to be told of. */
   connected(): void;
-  turn(responseId: string): void;
+  /** Takes a `caudal:conversation.turn`. */
+  turn(message: Message): void;
 }
 
 /** Handshakes in a row that failed though HTTP works, before WebSockets are taken to be blocked. */
@@ -91,7 +91,7 @@ export class Link {
 
   /** Connects before there is anything to send, stays connected, and does not wait out a running backoff. */
   connect(): void {
-    if (this.#isClosed()) throw new ClientClosedError("The client is closed.");
+    if (this.#isClosed()) throw closed();
     this.#keepConnected = true;
     this.#retryNow();
     this.#pump();
@@ -99,7 +99,7 @@ export class Link {
 
   add(run: Run): void {
     if (run.ended) return;
-    if (this.#isClosed()) return run.fail(new ClientClosedError("The client is closed."));
+    if (this.#isClosed()) return run.fail(closed());
     if (!this.#deliveries.add(run)) return run.fail(new QueueFullError("Too many requests wait for a connection."));
     this.#pump();
   }
@@ -134,7 +134,7 @@ export class Link {
     clearTimeout(this.#renewal);
     this.#stopWaking();
     this.#enter({ name: "closed" });
-    this.#deliveries.failAll(new ClientClosedError("The client was closed."));
+    this.#deliveries.failAll(closed());
     for (const connection of this.#deliveries.connections()) connection.close();
   }
 
@@ -211,7 +211,8 @@ export class Link {
   }
 
   #receive(connection: Connection, message: Message): void {
-    if (message["type"] === "caudal:conversation.turn") return this.#announce(message);
+    if (message["type"] === "caudal:conversation.turn")
+      return this.#watchers.forEach((each) => void each.turn(message));
     const isCurrent = this.#isCurrent(connection);
     if (message["type"] !== "error") {
       // Only messages about a response show that the server is of use: a greeting does not reset the backoff.
@@ -221,11 +222,6 @@ export class Link {
       return;
     }
     this.#deliveries.receive(connection, message, isCurrent);
-  }
-
-  #announce({ conversation, response_id }: Message): void {
-    if (typeof response_id !== "string") return;
-    for (const watcher of [...this.#watchers]) if (watcher.conversation === conversation) watcher.turn(response_id);
   }
 
   /** Opens another connection, which takes over from this one before it is closed. */
@@ -344,16 +340,19 @@ export class Link {
   }
 }
 
+function closed(): Error {
+  return new ClientClosedError("The client was closed.");
+}
+
 /** Whether an error without a lane can be the answer to a request. */
 function isAboutRequest({ status, error }: Message): boolean {
   const code = (error as { code?: unknown } | null)?.code;
-  const isRefusal = typeof status === "number" && [400, 404, 409, 410, 422].includes(status);
-  return isRefusal && code !== "websocket_connection_limit_reached";
+  return [400, 404, 409, 410, 422].includes(status as number) && code !== "websocket_connection_limit_reached";
 }
 
 function refusal(ending: Ending): Error {
   if (ending.error) return ending.error;
-  const why = ending.reason === "" ? `close code ${ending.code}` : ending.reason;
+  const why = ending.reason || `close code ${ending.code}`;
   if (ending.code === 1008) {
     return new AuthenticationError(403, { type: "error", code: "policy", message: `Refused: ${why}.`, param: null });
   }

@@ -2,10 +2,8 @@ import { DetachedError } from "./errors.ts";
 import { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import { newId } from "./ids.ts";
-import type { InputItem } from "./items.ts";
 import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
-import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import { type ResumeTarget, Run, type RunNews } from "./run.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
 import type { Compaction } from "./wire.ts";
@@ -60,10 +58,10 @@ export class Responses {
     changes: ResponseCreateParams = {},
     options: FollowOptions = {},
   ): Promise<ResponseHandle> {
-    const items = (query: PageQuery): Promise<Page<InputItem>> =>
-      this.#http.get(`${pathOf(responseId)}/input_items`, { ...query });
     const { requestOf } = await lazy(() => import("./branches.ts"));
-    const request = await requestOf(this.retrieve(responseId), everyOne(items, { order: "asc", limit: 100 }));
+    const request = await requestOf(this.retrieve(responseId), (query) =>
+      this.#http.get(`${pathOf(responseId)}/input_items`, { ...query }),
+    );
     return this.create({ ...request, ...changes }, options);
   }
 
@@ -96,20 +94,14 @@ export class Responses {
     this.#link.add(run);
     const detach = (): void => run.fail(new DetachedError("The caller stopped following."));
     const cancel = (): void => void handle.cancel();
-    for (const [when, act] of [
-      [signal, detach],
-      [cancelSignal, cancel],
-    ] as const) {
-      if (when?.aborted) act();
-      else when?.addEventListener("abort", act, { once: true });
-    }
-    void run
-      .whenEnded()
-      .catch(() => undefined)
-      .then(() => {
-        signal?.removeEventListener("abort", detach);
-        cancelSignal?.removeEventListener("abort", cancel);
-      });
+    const ended = new AbortController();
+    const until = { signal: ended.signal };
+    signal?.addEventListener("abort", detach, until);
+    cancelSignal?.addEventListener("abort", cancel, until);
+    if (signal?.aborted) detach();
+    if (cancelSignal?.aborted) cancel();
+    const forget = (): void => ended.abort();
+    run.whenEnded().then(forget, forget);
     return handle;
   }
 }

@@ -128,7 +128,7 @@ export class Run {
     if (last < this.#from) {
       this.fail(new InputError(`\`startingAfter\` is ${this.#from}; the last event so far is ${last}.`));
     }
-    const hasEnded = status === "completed" || status === "incomplete" || status === "failed" || status === "cancelled";
+    const hasEnded = status !== "in_progress" && status !== "queued";
     if (this.ended || !hasEnded || last < this.#last || this.interrupted()) return "ok";
     this.#last = last - 1;
     return "again";

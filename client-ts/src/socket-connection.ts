@@ -20,7 +20,7 @@ import {
 
 const HANDSHAKE_LIMIT_MS = 10_000;
 /** For an answer to a ping after a sleep. */
-const CHECK_LIMIT_MS = 2_000;
+const CHECK_LIMIT_MS = 1_000;
 /** A timer that fires this much too late has slept: a frozen tab, a closed lid, a stopped process. */
 const LATE_MS = 1_500;
 /** How often that is looked at. */
@@ -148,14 +148,12 @@ export class SocketConnection implements Connection {
 
   #schedule(delayMs: number): void {
     clearTimeout(this.#timer);
-    const dueAt = Date.now() + Math.min(delayMs, TICK_MS);
-    this.#timer = setTimeout(
-      () => {
-        if (Date.now() - dueAt > LATE_MS) this.#ping(CHECK_LIMIT_MS);
-        else this.#tick();
-      },
-      Math.min(delayMs, TICK_MS),
-    );
+    const waitMs = Math.min(delayMs, TICK_MS);
+    const dueAt = Date.now() + waitMs;
+    this.#timer = setTimeout(() => {
+      if (Date.now() - dueAt > LATE_MS) this.#ping(CHECK_LIMIT_MS);
+      else this.#tick();
+    }, waitMs);
   }
 
   #finish(code: number, reason: string, closeWith?: number): void {

@@ -3,14 +3,12 @@ export function tell<T>(listener: ((news: T) => void) | undefined, news: T): voi
   try {
     listener?.(news);
   } catch (error) {
-    report(error);
+    (globalThis.reportError ?? throwLater)(error);
   }
 }
 
-function report(error: unknown): void {
-  if ("reportError" in globalThis) globalThis.reportError(error);
-  else
-    queueMicrotask(() => {
-      throw error;
-    });
+function throwLater(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
 }

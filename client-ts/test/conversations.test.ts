@@ -1,5 +1,7 @@
 import { describe, expect, test, vi } from "vitest";
 import { ConflictError, type ResponseHandle } from "../src/index.ts";
+// The clock of these tests does not move while a part of the client is loaded.
+import "../src/follow.ts";
 import { answering, type Json } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
 

@@ -3,7 +3,14 @@
 import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import { encode } from "../src/encode.ts";
-import { CaudalError, InputError, InvalidRequestError, ProtocolError, QueueFullError } from "../src/index.ts";
+import {
+  CaudalError,
+  InputError,
+  InvalidRequestError,
+  ProtocolError,
+  QueueFullError,
+  type ResponseHandle,
+} from "../src/index.ts";
 import { answering, eventsOf, type Json, numbered } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
 
@@ -90,15 +97,22 @@ describe("every handle ends", () => {
           client.responses.resume("resp_3", { startingAfter: 2 }),
           client.responses.resume({ conversation: "conv_1" }),
         ];
-        const outcomes = handles.map((handle) => Promise.allSettled([handle.final(), text(handle), handle.id]));
+        const ended = new Set<ResponseHandle>();
+        const outcomes = handles.map(async (handle) => {
+          const outcome = await Promise.allSettled([handle.final(), text(handle), handle.id]);
+          ended.add(handle);
+          return outcome;
+        });
         await settle();
         net.sockets.at(-1)?.accept();
         await play(steps);
         // The server is gone for good.
-        for (let n = 0; n < 400 && handles.length > 0; n++) {
-          net.sockets.at(-1)?.lose();
+        for (let n = 0; n < 400 && ended.size < handles.length; n++) {
+          for (const socket of net.sockets) if (socket.closedWith === undefined) socket.lose();
           await vi.advanceTimersByTimeAsync(1_000);
         }
+        const isOpen = (handle: ResponseHandle): boolean => !ended.has(handle);
+        expect(handles.filter(isOpen).map((handle) => handles.indexOf(handle))).toEqual([]);
         for (const outcome of await Promise.all(outcomes)) {
           for (const each of outcome) {
             if (each.status === "rejected") expect(each.reason).toBeInstanceOf(CaudalError);
@@ -106,7 +120,7 @@ describe("every handle ends", () => {
         }
         client.close();
       }),
-      { numRuns: 150 },
+      { numRuns: Number(process.env["FC_RUNS"] ?? 150) },
     );
   }, 60_000);
 

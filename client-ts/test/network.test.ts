@@ -36,7 +36,7 @@ describe("after a sleep", () => {
       for (const event of events.slice(0, 2)) net.last.receive(event);
       wake(type);
       expect(net.last.sentOf("caudal:ping")).toHaveLength(1);
-      await vi.advanceTimersByTimeAsync(2_000);
+      await vi.advanceTimersByTimeAsync(1_000);
       expect(net.last.closedWith).toBe(4408);
       await vi.advanceTimersByTimeAsync(100);
       net.last.accept();
@@ -70,7 +70,7 @@ describe("after a sleep", () => {
     vi.setSystemTime(Date.now() + 60_000);
     await vi.advanceTimersByTimeAsync(1_000);
     expect(net.last.sentOf("caudal:ping")).toHaveLength(1);
-    await vi.advanceTimersByTimeAsync(2_000);
+    await vi.advanceTimersByTimeAsync(1_000);
     expect(net.last.closedWith).toBe(4408);
   });
 });

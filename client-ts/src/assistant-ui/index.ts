@@ -21,13 +21,13 @@ import { Branches, NOTHING, openCalls, type ThreadEntry } from "./branches.ts";
 export function useCaudalRuntime(id?: string, options: UseConversationOptions = {}): AssistantRuntime {
   const client = useClient();
   const { params = {}, storage, onConversation } = options;
-  const [given, setGiven] = useState(id);
+  const [given, setGiven] = useState({ id, client });
   const [branches, setBranches] = useState(() => new Branches(client, id, { storage }));
   const { conversation, messages } = useSyncExternalStore(branches.subscribe, branches.getSnapshot, () => NOTHING);
   const shownId = conversation.id;
-  if (id !== given) {
-    setGiven(id);
-    if (id !== shownId) setBranches(new Branches(client, id, { storage }));
+  if (id !== given.id || client !== given.client) {
+    setGiven({ id, client });
+    if (id !== shownId || client !== given.client) setBranches(new Branches(client, id, { storage }));
   }
   const told = useRef(id);
   useEffect(() => {

@@ -70,12 +70,12 @@ export interface UseConversation extends ConversationSnapshot {
 export function useConversation(id?: string, options: UseConversationOptions = {}): UseConversation {
   const client = useClient();
   const { params, onConversation, storage } = options;
-  const [given, setGiven] = useState(id);
+  const [given, setGiven] = useState({ id, client });
   const [store, setStore] = useState(() => storeOf(client, id, { storage }));
   let shown = store;
-  if (id !== given) {
-    setGiven(id);
-    if (id !== store.getSnapshot().id) {
+  if (id !== given.id || client !== given.client) {
+    setGiven({ id, client });
+    if (id !== store.getSnapshot().id || client !== given.client) {
       shown = storeOf(client, id, { storage });
       setStore(shown);
     }

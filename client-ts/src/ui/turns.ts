@@ -44,9 +44,9 @@ export function inputText(input: Input): string {
   return input.map((item) => ("role" in item ? contentText(item.content) : "")).join("");
 }
 
-function contentText(content: string | readonly object[]): string {
+function contentText(content: string | readonly object[] | null | undefined): string {
   if (typeof content === "string") return content;
-  return content.map((part) => ("text" in part ? String(part.text) : "")).join("");
+  return (content ?? []).map((part) => ("text" in part ? String(part.text) : "")).join("");
 }
 
 /** A turn begins with a message of the user and has all that follows up to the next one. */
