@@ -1,29 +1,17 @@
-/** Forks of conversations and second answers. Loaded when used. */
+/** What second answers take. Loaded when used. */
 
-import { InputError } from "./errors.ts";
 import type { InputItem } from "./items.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
-import type { Conversation, ConversationCreateParams, ConversationItem } from "./wire.ts";
-
-export interface ForkParams {
-  /** The item before which the copy ends. */
-  before?: string;
-  metadata?: Record<string, string>;
-}
+import type { Conversation, ConversationItem } from "./wire.ts";
 
 /** What is needed of `client.conversations`. */
 interface Kept {
-  create(params: ConversationCreateParams): Promise<Conversation>;
   readonly items: {
     all(id: string, query: PageQuery): AsyncIterable<ConversationItem>;
-    create(id: string, items: readonly InputItem[]): Promise<Page<ConversationItem>>;
     delete(id: string, item: string): Promise<Conversation>;
   };
 }
-
-/** Items that one request may bring. */
-const ITEMS_AT_ONCE = 20;
 
 /** What a response and a request for the like have in common. */
 const SETTINGS = [
@@ -46,23 +34,6 @@ const SETTINGS = [
   "store",
   "metadata",
 ] as const;
-
-export async function fork(conversations: Kept, id: string, { before, ...rest }: ForkParams): Promise<Conversation> {
-  const kept: ConversationItem[] = [];
-  let found = before === undefined;
-  for await (const item of conversations.items.all(id, { order: "asc", limit: 100 })) {
-    found ||= item.id === before;
-    if (item.id === before) break;
-    kept.push(item);
-  }
-  if (!found) throw new InputError(`The conversation has no item ${before}.`);
-  const items = kept as unknown as InputItem[];
-  const copy = await conversations.create({ ...rest, items: items.slice(0, ITEMS_AT_ONCE) });
-  for (let from = ITEMS_AT_ONCE; from < items.length; from += ITEMS_AT_ONCE) {
-    await conversations.items.create(copy.id, items.slice(from, from + ITEMS_AT_ONCE));
-  }
-  return copy;
-}
 
 /** Deletes the last answer of a conversation. */
 export async function takeBack({ items }: Kept, id: string): Promise<void> {

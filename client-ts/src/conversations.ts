@@ -1,4 +1,3 @@
-import type { ForkParams } from "./branches.ts";
 import type { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
 import type { InputItem } from "./items.ts";
@@ -7,7 +6,13 @@ import type { Link } from "./link.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import type { FollowOptions, Responses } from "./responses.ts";
 import type { ResponseCreateParams } from "./types.ts";
-import type { Conversation, ConversationCreateParams, ConversationItem, StoredMessage } from "./wire.ts";
+import type {
+  Conversation,
+  ConversationCreateParams,
+  ConversationForkParams,
+  ConversationItem,
+  StoredMessage,
+} from "./wire.ts";
 
 /** A request in a conversation that a method names. */
 export type TurnParams = Omit<ResponseCreateParams, "conversation" | "previous_response_id">;
@@ -57,9 +62,9 @@ export class Conversations {
     return this.#responses.create({ ...params, conversation: id }, options);
   }
 
-  /** Copies a conversation: whole, or up to an item that is left out. */
-  async fork(id: string, params: ForkParams = {}): Promise<Conversation> {
-    return (await lazy(() => import("./branches.ts"))).fork(this, id, params);
+  /** Copies a conversation: whole, or up to the item `before`, which is left out. Items of the copy have ids of their own. */
+  fork(id: string, params: ConversationForkParams = {}): Promise<Conversation> {
+    return this.#http.post(`${pathOf(id)}/fork`, params);
   }
 
   /** Forks a conversation before an item and asks there with the new input. The old conversation stays as it is. */

@@ -3,11 +3,11 @@ export { CaudalClient, type CaudalClientOptions } from "./client.ts";
 export type {
   Conversation,
   ConversationCreateParams,
+  ConversationForkParams,
   ConversationItem,
   ConversationItems,
   Conversations,
   Edited,
-  ForkParams,
   StoredMessage,
   TurnParams,
 } from "./conversations.ts";

@@ -66,7 +66,9 @@ describe("an answer", () => {
     expect(fork[28]).toBe("user: edited");
     expect(fork).toHaveLength(30);
     expect(await said(client, id)).toHaveLength(30);
-    await expect(client.conversations.fork(id, { before: "msg_none" })).rejects.toMatchObject({ name: "InputError" });
+    await expect(client.conversations.fork(id, { before: "msg_none" })).rejects.toMatchObject({
+      code: "item_not_found",
+    });
   });
 
   test("goes on in the background, and is resumed", async () => {

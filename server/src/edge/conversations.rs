@@ -17,7 +17,7 @@ use crate::{
         page::Listed,
     },
     wire::{
-        conversation::{ConversationObject, NewConversation, parse_metadata, parse_new_items},
+        conversation::{ConversationObject, Fork, NewConversation, parse_metadata, parse_new_items},
         error::WireError,
         object::Deleted,
     },
@@ -68,6 +68,17 @@ pub async fn update(
 pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     edge.generations.delete_conversation(&tenant, &id).await?;
     Ok(HttpResponse::Ok().json(Deleted { id: &id, object: "conversation.deleted", deleted: true }))
+}
+
+pub async fn fork(
+    edge: web::Data<Edge>,
+    Tenant(tenant): Tenant,
+    id: web::Path<String>,
+    OptionalJson(body): OptionalJson,
+) -> Answer {
+    let fork = parsed(body.unwrap_or_default(), Fork::from_value).await?;
+    let copy = edge.generations.fork_conversation(&tenant, &id, fork).await?;
+    Ok(HttpResponse::Ok().json(object(copy)))
 }
 
 pub async fn append(

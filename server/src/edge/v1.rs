@@ -32,6 +32,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
             "/conversations/{id}",
             [get(conversations::retrieve), post(conversations::update), delete(conversations::delete)],
         ))
+        .service(resource("/conversations/{id}/fork", [post(conversations::fork)]))
         .service(resource("/conversations/{id}/items", [get(conversations::items), post(conversations::append)]))
         .service(resource(
             "/conversations/{id}/items/{item}",

@@ -2,13 +2,20 @@
 
 use futures::stream::BoxStream;
 
-use super::{Generations, clock::unix_seconds, items::new_items, random::random_hex, store_error};
+use super::{
+    Generations,
+    clock::unix_seconds,
+    items::{copied_items, new_items},
+    random::random_hex,
+    store_error,
+};
 use crate::{
     store::{
         StoreError,
         conversations::{Conversation, ConversationError, Item, Notice},
+        page::Page,
     },
-    wire::{conversation::NewConversation, error::WireError, input::InputItem},
+    wire::{conversation::{Fork, NewConversation}, error::WireError, input::InputItem},
 };
 
 /// How a store's error reads to the client that named conversation `id`.
@@ -46,6 +53,31 @@ impl Generations {
         let created = self.conversations.create(conversation.clone(), new_items(&conversation.id, &new.items)).await;
         created.map_err(|error| conversation_error(error, &conversation.id))?;
         Ok(conversation)
+    }
+
+    /// Copies a conversation, up to an item if one is named, into a new one. The original stays as it is.
+    ///
+    /// # Errors
+    /// `conversation_not_found`, and `item_not_found` if the original has no such item.
+    pub async fn fork_conversation(&self, tenant: &str, id: &str, fork: Fork) -> Result<Conversation, WireError> {
+        let original = self.conversations.get(tenant, id).await.map_err(|e| conversation_error(e, id))?;
+        let listed = self.conversations.items(tenant, id, &Page::all()).await.map_err(|e| conversation_error(e, id))?;
+        let items = match fork.before {
+            Some(before) => {
+                let end = listed.data.iter().position(|item| item.id == before);
+                listed.data.get(..end.ok_or(WireError::ItemNotFound(before))?).unwrap_or_default()
+            }
+            None => &listed.data,
+        };
+        let copy = Conversation {
+            id: format!("conv_{}", random_hex()),
+            tenant: tenant.to_owned(),
+            created_at: unix_seconds(),
+            metadata: fork.metadata.unwrap_or(original.metadata),
+        };
+        let created = self.conversations.create(copy.clone(), copied_items(&copy.id, items)).await;
+        created.map_err(|error| conversation_error(error, id))?;
+        Ok(copy)
     }
 
     /// Appends items to a conversation; the items as they are stored.

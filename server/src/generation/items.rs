@@ -15,9 +15,27 @@ use crate::{
 /// Items of a request, as the conversation `id` keeps them. Their ids name the conversation, so that a reference finds
 /// them.
 pub fn new_items(id: &str, items: &[InputItem]) -> Vec<Item> {
-    let conversation = id.strip_prefix("conv_").unwrap_or(id);
+    named(render::items_of(items, &id_suffix(id)))
+}
+
+/// Copies of items for the conversation `id`, with ids as [`new_items`] gives them.
+pub fn copied_items(id: &str, items: &[Item]) -> Vec<Item> {
+    let suffix = id_suffix(id);
+    let copies = items.iter().enumerate().map(|(at, item)| {
+        let (prefix, _) = item.id.split_once('_').unwrap_or(("item", ""));
+        let mut body = item.body.clone();
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert("id".to_owned(), format!("{prefix}_{suffix}_in{at}").into());
+        }
+        body
+    });
+    named(copies.collect())
+}
+
+fn id_suffix(conversation: &str) -> String {
+    let conversation = conversation.strip_prefix("conv_").unwrap_or(conversation);
     let random: String = random_hex().chars().take(16).collect();
-    named(render::items_of(items, &format!("{conversation}-{random}")))
+    format!("{conversation}-{random}")
 }
 
 /// The items of a response's input.

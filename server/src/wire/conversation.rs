@@ -59,6 +59,26 @@ pub struct UpdateBody {
     metadata: Option<BTreeMap<String, String>>,
 }
 
+/// A validated `POST /v1/conversations/{id}/fork`.
+#[derive(Debug, Default, PartialEq)]
+pub struct Fork {
+    /// The item before which the copy ends.
+    pub before: Option<String>,
+    /// `None` keeps the original's.
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// The body of `POST /v1/conversations/{id}/fork`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ConversationForkParams")]
+pub struct ForkBody {
+    /// Id of the item before which the copy ends; without it all items are copied.
+    before: Option<String>,
+    /// Of the copy; without it the original's.
+    metadata: Option<BTreeMap<String, String>>,
+}
+
 /// The body of `POST /v1/conversations/{id}/items`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +106,16 @@ impl NewConversation {
 pub fn parse_metadata(value: Value) -> Result<Option<BTreeMap<String, String>>, WireError> {
     let body: UpdateBody = read(value)?;
     body.metadata.map(check_metadata).transpose()
+}
+
+impl Fork {
+    pub fn from_value(value: Value) -> Result<Self, WireError> {
+        if value.is_null() {
+            return Ok(Self::default());
+        }
+        let ForkBody { before, metadata } = read(value)?;
+        Ok(Self { before, metadata: metadata.map(check_metadata).transpose()? })
+    }
 }
 
 /// Reads `POST /v1/conversations/{id}/items`.

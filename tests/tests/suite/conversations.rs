@@ -102,6 +102,38 @@ async fn items_are_appended_listed_in_pages_read_and_removed() {
 }
 
 #[tokio::test]
+async fn a_fork_has_what_was_said_up_to_an_item_and_leaves_the_original() {
+    let app = spawn_app(&["engine.scripted.tokens=3"]);
+    let words: Vec<_> = (0..20).map(|n| json!({"role": "user", "content": format!("{n}")})).collect();
+    let id = conversation(&app, json!({"items": words, "metadata": {"topic": "rivers"}})).await;
+    post(app.address, "/v1/responses", &json!({"conversation": id, "input": "more"})).await;
+    let before = items(&app, &id).await;
+    let path = format!("/v1/conversations/{id}/fork");
+
+    let whole = call(app.address, "POST", &path).send().await.json();
+    assert_eq!(whole["metadata"], json!({"topic": "rivers"}));
+    let copied = items(&app, whole["id"].as_str().unwrap()).await;
+    assert_eq!(said(&copied), said(&before));
+    assert!(copied.iter().all(|copy| before.iter().all(|item| item["id"] != copy["id"])), "{copied:?}");
+    let reference = json!({"input": [{"type": "item_reference", "id": copied[20]["id"]}]});
+    assert_eq!(post(app.address, "/v1/responses", &reference).await.status, 200);
+
+    let body = json!({"before": before[5]["id"], "metadata": {"topic": "lakes"}});
+    let part = post(app.address, &path, &body).await.json();
+    assert_eq!(part["metadata"], json!({"topic": "lakes"}));
+    let part = part["id"].as_str().unwrap();
+    assert_eq!(said(&items(&app, part).await), said(&before[..5]));
+    post(app.address, "/v1/responses", &json!({"conversation": part, "input": "else"})).await;
+    assert_eq!(items(&app, part).await.len(), 7);
+    assert_eq!(items(&app, &id).await, before);
+
+    let unknown = post(app.address, &path, &json!({"before": "msg_none"})).await;
+    assert_eq!((unknown.status, &unknown.json()["error"]["code"]), (404, &json!("item_not_found")));
+    let nowhere = post(app.address, "/v1/conversations/conv_none/fork", &json!({})).await;
+    assert_eq!((nowhere.status, &nowhere.json()["error"]["code"]), (404, &json!("conversation_not_found")));
+}
+
+#[tokio::test]
 async fn a_turn_reads_and_extends_its_conversation() {
     let app = spawn_app(&["engine.scripted.tokens=5"]);
     let id = conversation(&app, json!({"items": [{"role": "user", "content": "one two three"}]})).await;

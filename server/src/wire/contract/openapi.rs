@@ -7,7 +7,7 @@ use crate::wire::{
     chat::{ChatBody, Chunk, Completion},
     client_secret::{ClientSecret, SecretBody},
     compaction::Compacted,
-    conversation::{AppendBody, ConversationObject, CreateBody, UpdateBody},
+    conversation::{AppendBody, ConversationObject, CreateBody, ForkBody, UpdateBody},
     item::ListedItem,
     object::{
         Deleted, ErrorAnswer, InputTokens, List, ModelList, ModelObject, PromptCacheReport, PromptObject, Readiness,
@@ -264,6 +264,10 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
             .errors(&[404]),
         route("delete", "/v1/conversations/{id}", "deleteConversation", "Deletes a conversation and all in it")
             .answers("It is gone", content(deleted()))
+            .errors(&[404]),
+        route("post", "/v1/conversations/{id}/fork", "forkConversation", "Copies a conversation, whole or up to an item")
+            .optional_body(schemas.read::<ForkBody>())
+            .answers("The copy", content(conversation.clone()))
             .errors(&[404]),
         route("get", "/v1/conversations/{id}/items", "listItems", "Lists a conversation's items")
             .query(page())
