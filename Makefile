@@ -14,7 +14,7 @@ ON_VALKEY := redis:: cluster:: outages:: --skip the_connection_may_be_encrypted 
 
 .PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check renew stack chaos bench gpu-check clean tools
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 run: build ## Fetch the model, build, and serve the chat page on http://127.0.0.1:8080 (ARGS="--set …" to change)
 	@exec $(CAUDAL) serve $(ARGS)

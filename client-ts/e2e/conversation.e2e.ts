@@ -129,12 +129,15 @@ describe("the address", () => {
     expect(await prompts(other)).toEqual(["one"]);
   });
 
-  test("of a conversation that is gone is an empty chat", async () => {
+  test("of a conversation that is gone is an empty chat that says so", async () => {
     const { url } = await serve(scripted(10, 0));
     const page = await open(`${url}#conv_gone`);
     await page.waitForURL((address) => address.hash === "");
+    await page.waitForSelector('.welcome [role="alert"]');
+    expect(await page.textContent('.welcome [role="alert"]')).toBe("This conversation is not here any more.");
     await ask(page, "one");
     await untilTurn(page, "done");
+    expect(await page.textContent("main")).not.toContain("not here any more");
     const id = (await page.getAttribute(lastTurn, "data-response-id")) ?? "";
     expect(words(await shownText(page))).toBe(words((await stored(url, id)).text));
   });

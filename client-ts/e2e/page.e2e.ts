@@ -258,10 +258,38 @@ describe("when things go wrong", () => {
     await page.waitForSelector(`${lastTurn}:not([data-response-id="${first}"])[data-response-id]`);
   });
 
+  test("a message that is too long is said to be, and a shorter one is answered", async () => {
+    const { url } = await serve(scripted(10, 0));
+    const page = await open(url);
+    await ask(page, "word ".repeat(9000));
+    await untilTurn(page, "failed");
+    expect(await page.textContent(`${lastTurn} [role="alert"]`)).toMatch(
+      /^This message is longer than the model can read \(9,\d{3} of 8,192 tokens\)\. Shorten it\.$/,
+    );
+    expect(await page.textContent('[role="status"]')).toBe("");
+    await ask(page, "a word");
+    await untilTurn(page, "done");
+    await ask(page, "word ".repeat(9000));
+    await untilTurn(page, "failed");
+    expect(await page.textContent(`${lastTurn} [role="alert"]`)).toContain("This conversation has grown longer");
+  });
+
   test("a server with keys asks for one", async () => {
     const keys = '[{ key = "correct-horse", tenant = "t" }]';
     const { url } = await serve({ ...scripted(10, 0), "auth.mode": "keys", "auth.keys": keys });
     const page = await open(url);
+    await page.waitForFunction(() =>
+      document.body.textContent?.includes("The server asks for a key or a client secret."),
+    );
+    await page.fill('input[type="password"]', "a-wrong-horse");
+    await page.getByRole("button", { name: "Connect" }).click();
+    await page.waitForSelector('.token [role="alert"]');
+    expect(await page.textContent('.token [role="alert"]')).toBe(
+      "The server does not accept this key or client secret.",
+    );
+    expect(await page.inputValue('input[type="password"]')).toBe("a-wrong-horse");
+    expect(await page.textContent("body")).not.toContain("The connection is lost");
+    expect(await violations(page)).toEqual([]);
     await page.fill('input[type="password"]', "correct-horse");
     await page.getByRole("button", { name: "Connect" }).click();
     await page.waitForSelector('[data-state="connected"]');

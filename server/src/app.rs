@@ -105,6 +105,8 @@ impl App {
         let (phase, watcher) = watch::channel(Phase::Serving);
         let deadline = Duration::from_millis(self.settings.server.shutdown_deadline_ms);
         self.access.spawn_rereading();
+        let models = self.generations.engine().models();
+        self.access.spawn_checking_models(move |name| models.iter().any(|model| model.is_called(name)));
         let edge = Edge::new(self.generations.clone(), self.settings, watcher, self.access);
         let listeners = Listeners { public: self.listener, admin: self.admin };
         let servers = edge::serve(listeners, edge).context("the server could not start")?;

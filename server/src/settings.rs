@@ -2,8 +2,11 @@
 //! documents them and is what the defaults are read from, so that the two cannot differ.
 
 mod auth;
+mod place;
 mod problem;
 mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +22,8 @@ use figment::{
     providers::{Env, Format, Toml},
 };
 use serde::{Deserialize, Serialize};
+
+use place::Given;
 
 pub use auth::{ApiKey, Auth, AuthMode, Network, Scope};
 pub use secret::Secret;
@@ -271,6 +276,9 @@ pub struct Telemetry {
     pub otlp: String,
 }
 
+/// Keys and values of a few hundred tokens of the smallest models, in MB.
+const LEAST_KV_MB: u64 = 16;
+
 /// What is wrong with the settings, naming the key and where it was set.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -286,8 +294,12 @@ pub struct Sources {
 impl Settings {
     pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
         let mut figment = Figment::from(Toml::string(DEFAULTS));
+        let mut given = Given { files: Vec::new(), overrides: &sources.overrides };
         for file in &sources.files {
-            if !file.is_file() {
+            if file.is_dir() {
+                return Err(SettingsError(format!("--config {}: this is a folder, not a file", file.display())));
+            }
+            if !file.exists() {
                 return Err(SettingsError(format!("--config {}: no such file", file.display())));
             }
             let text = std::fs::read_to_string(file)
@@ -295,14 +307,15 @@ impl Settings {
             toml::from_str::<toml::Table>(&text).map_err(|error| {
                 SettingsError(format!("--config {}, {}", file.display(), problem::unreadable(&text, &error)))
             })?;
-            figment = figment.merge(Toml::file_exact(file));
+            figment = figment.merge(Toml::string(&text));
+            given.files.push((file, text));
         }
-        figment = figment.merge(Env::prefixed("CAUDAL__").split("__"));
+        figment = figment.merge(Env::prefixed(place::ENVIRONMENT).split("__"));
         for assignment in &sources.overrides {
             figment = figment.merge(Toml::string(&to_toml(assignment)?));
         }
         let settings: Self = figment.extract().map_err(|errors| {
-            let lines: Vec<String> = errors.into_iter().map(|e| problem::describe(&e)).collect();
+            let lines: Vec<String> = errors.into_iter().map(|e| problem::describe(&e, &given)).collect();
             SettingsError(lines.join("\n"))
         })?;
         settings.check()?;
@@ -341,6 +354,12 @@ impl Settings {
         auth::check(&self.server, &self.auth)?;
         if !(0.05..=1.0).contains(&self.engine.gpu_memory) {
             return wrong("engine.gpu_memory must be from 0.05 to 1");
+        }
+        let own = self.engine.models.iter().filter_map(|model| model.kv_mb);
+        if let Some(mb) = own.chain([self.engine.kv_mb]).find(|mb| (1..LEAST_KV_MB).contains(mb)) {
+            return wrong(&format!(
+                "engine.kv_mb: {mb} MB is too little for keys and values; give at least {LEAST_KV_MB}, or 0 for the default"
+            ));
         }
         if self.store.kind == StoreKind::Redis && self.store.redis.url.expose().is_empty() {
             return wrong(
@@ -399,107 +418,5 @@ fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     match toml::from_str::<toml::Table>(&as_string) {
         Ok(_) => Ok(as_string),
         Err(_) => Err(SettingsError(format!("--set: '{}' is not a key", problem::key_of(key.trim())))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::model::SamplingDefaults;
-
-    fn set(overrides: &[&str]) -> Result<Settings, SettingsError> {
-        Settings::load(&Sources { files: vec![], overrides: overrides.iter().map(|o| o.to_string()).collect() })
-    }
-
-    #[test]
-    fn the_documented_defaults_are_complete() {
-        let settings = set(&[]).unwrap();
-        assert_eq!(settings.engine.scripted, ScriptedSettings::default());
-    }
-
-    #[test]
-    fn overrides_take_toml_values_and_bare_strings() {
-        let settings = set(&[
-            "server.bind=0.0.0.0:1",
-            "auth.mode=keys",
-            "engine.kind=scripted",
-            "engine.scripted.tokens=5",
-            "auth.keys=[{key=\"long enough\", tenant=\"t\"}]",
-        ])
-        .unwrap();
-        assert_eq!(settings.server.bind.port(), 1);
-        assert_eq!(settings.engine.scripted.tokens, 5);
-        assert_eq!(settings.auth.keys[0].key.expose(), "long enough");
-        assert!(!format!("{settings:?}{}", toml::to_string(&settings).unwrap()).contains("long enough"));
-    }
-
-    #[test]
-    fn models_are_tables_or_paths() {
-        let models = |value: &str| set(&[&format!("engine.models={value}")]).unwrap().engine.models;
-        assert_eq!(models("[]"), []);
-        let plain = ModelSettings { model: "/a.gguf".into(), ..ModelSettings::default() };
-        assert_eq!(models("/a.gguf"), vec![plain.clone()]);
-        let named = ModelSettings {
-            id: "b".into(),
-            aliases: vec!["c".into()],
-            model: "o/b".into(),
-            max_running: Some(2),
-            sampling: SamplingDefaults { temperature: Some(0.5), ..SamplingDefaults::default() },
-            ..ModelSettings::default()
-        };
-        let both = r#"["/a.gguf", {id="b", aliases=["c"], model="o/b", max_running=2, sampling={temperature=0.5}}]"#;
-        assert_eq!(models(both), [plain, named]);
-        // `caudal config` prints what can be read again.
-        let printed = toml::to_string(&set(&[&format!("engine.models={both}")]).unwrap()).unwrap();
-        assert!(printed.contains("[[engine.models]]"), "{printed}");
-        assert_eq!(toml::from_str::<Settings>(&printed).unwrap().engine.models, models(both));
-    }
-
-    #[test]
-    fn a_tenants_limit_stands_in_place_of_the_general_one() {
-        let limits = set(&[
-            "limits.requests_per_minute=5",
-            "limits.tokens_per_minute=50",
-            "limits.tenants.a={requests_per_minute=7}",
-            "limits.tenants.b={requests_per_minute=0, tokens_per_minute=70}",
-        ])
-        .unwrap()
-        .limits;
-        let of = |tenant| {
-            [limits.requests_per_minute(tenant), limits.tokens_per_minute(tenant)]
-                .map(|limit| limit.map(NonZeroU32::get))
-        };
-        assert_eq!((of("a"), of("b"), of("c")), ([Some(7), Some(50)], [None, Some(70)], [Some(5), Some(50)]));
-        let none = set(&[]).unwrap().limits;
-        assert_eq!((none.requests_per_minute("a"), none.tokens_per_minute("a")), (None, None));
-    }
-
-    #[test]
-    fn errors_name_the_key() {
-        for (assignment, key) in [
-            ("server.bnd=x", "server.bnd"),
-            ("nonsense=1", "nonsense"),
-            ("engine.slots=many", "engine.slots"),
-            ("engine.kind=gpt", "engine.kind"),
-            ("engine.mode=fast", "engine.mode"),
-            ("engine.models=[{modle=\"x\"}]", "modle"),
-            ("engine.models=[{sampling={temperature=\"hot\"}}]", "temperature"),
-            ("engine.models=7", "engine.models"),
-            ("auth.admin_key=short", "auth.admin_key"),
-            ("engine.scripted.tokens=-1", "engine.scripted.tokens"),
-            ("auth.mode=keys", "auth.keys"),
-            ("store.kind=redis", "store.redis.url"),
-            ("store.redis.prefix=a{b}", "store.redis.prefix"),
-            ("cluster.lease_ms=1", "cluster.lease_ms"),
-            ("cluster.replica=a b", "cluster.replica"),
-            ("limits.requests_per_minute=1000001", "limits.requests_per_minute"),
-            ("limits.tenants.t={requests_per_minute=1000001}", "limits.requests_per_minute"),
-            ("limits.tokens_per_minute=50000001", "limits.tokens_per_minute"),
-            ("limits.tenants.t={tokens_per_minute=50000001}", "limits.tokens_per_minute"),
-            ("limits.tenants.t={rpm=1}", "rpm"),
-        ] {
-            let error = set(&[assignment]).unwrap_err().to_string();
-            assert!(error.contains(key), "{assignment}: {error}");
-        }
     }
 }

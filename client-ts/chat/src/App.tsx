@@ -13,7 +13,10 @@ import { isRunning } from "./turn.ts";
 import { useStickToBottom } from "./use-stick-to-bottom.ts";
 
 export function App({ store }: { store: ChatStore }): ReactNode {
-  const { turns, connection, models, model, needsToken } = useSyncExternalStore(store.subscribe, store.snapshot);
+  const { turns, connection, models, model, needsToken, tokenRefused, isGone } = useSyncExternalStore(
+    store.subscribe,
+    store.snapshot,
+  );
   const message = useRef<HTMLTextAreaElement>(null);
   const { content, atBottom, toBottom } = useStickToBottom();
   const running = isRunning(turns.at(-1));
@@ -49,7 +52,7 @@ export function App({ store }: { store: ChatStore }): ReactNode {
         onNewChat={turns.length > 0 ? newChat : undefined}
       />
       <main>
-        {turns.length === 0 && <Welcome onPick={send} />}
+        {turns.length === 0 && <Welcome isGone={isGone} onPick={send} />}
         {turns.map((turn, index) => (
           <TurnView
             key={turn.key}
@@ -65,7 +68,7 @@ export function App({ store }: { store: ChatStore }): ReactNode {
           </button>
         )}
         {needsToken ? (
-          <TokenForm onToken={(token) => store.authorize(token)} />
+          <TokenForm refused={tokenRefused} onToken={(token) => store.authorize(token)} />
         ) : (
           <Notice connection={connection} running={running} onRetry={() => store.reconnect()} />
         )}
@@ -77,7 +80,7 @@ export function App({ store }: { store: ChatStore }): ReactNode {
           onStop={() => store.stop()}
         />
       </footer>
-      <Announcer turn={turns.at(-1)} connection={connection} />
+      <Announcer turn={turns.at(-1)} connection={connection} needsToken={needsToken} />
     </div>
   );
 }

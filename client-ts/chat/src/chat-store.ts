@@ -25,6 +25,10 @@ export interface ChatState {
   readonly model: string | undefined;
   /** The server wants a token, or another one. */
   readonly needsToken: boolean;
+  /** It has refused the one it got. */
+  readonly tokenRefused: boolean;
+  /** The address names a conversation that the server does not have. */
+  readonly isGone: boolean;
 }
 
 /**
@@ -55,7 +59,15 @@ export class ChatStore {
     const { conversation, turns } = loadChat();
     this.#server = server;
     this.#conversation = conversation;
-    this.#state = { turns, connection: { status: "idle" }, models: [], model: undefined, needsToken: false };
+    this.#state = {
+      turns,
+      connection: { status: "idle" },
+      models: [],
+      model: undefined,
+      needsToken: false,
+      tokenRefused: false,
+      isGone: false,
+    };
     this.#client = this.#newClient();
     this.#start();
   }
@@ -91,7 +103,7 @@ export class ChatStore {
     this.#leave.abort();
     this.#handles.clear();
     this.#conversation = undefined;
-    this.#set({ turns: [] });
+    this.#set({ turns: [], isGone: false });
     this.#save();
   }
 
@@ -106,6 +118,7 @@ export class ChatStore {
 
   authorize(token: string): void {
     saveToken(token);
+    this.#set({ tokenRefused: false });
     this.#client.close();
     this.#handles.clear();
     this.#client = this.#newClient();
@@ -127,12 +140,14 @@ export class ChatStore {
 
   #start(): void {
     const client = this.#client;
-    this.#set({ needsToken: false, connection: client.connectionState });
+    this.#set({ connection: client.connectionState });
     client.onConnectionStateChange((connection) => {
       if (client !== this.#client) return;
       const refused = connection.status === "failed" && connection.error instanceof AuthenticationError;
-      this.#set({ connection, ...(refused ? { needsToken: true } : {}) });
+      this.#set({ connection });
+      if (refused) this.#askForToken();
       if (connection.status !== "connected") return;
+      this.#set({ needsToken: false, tokenRefused: false });
       void this.#learnModels(client);
       void this.#refresh().then(() => this.#followUnanswered());
     });
@@ -145,6 +160,10 @@ export class ChatStore {
     if (this.#conversation !== undefined) void this.#join(this.#conversation);
   }
 
+  #askForToken(): void {
+    this.#set({ needsToken: true, tokenRefused: loadToken() !== undefined });
+  }
+
   async #learnModels(client: CaudalClient): Promise<void> {
     // Without a name the page is only less informative.
     const models = await client.models.list().catch(() => this.#state.models);
@@ -154,7 +173,7 @@ export class ChatStore {
 
   #ask(before: readonly Turn[], prompt: string, { again = false } = {}): void {
     const turn: Turn = { key: newKey(), prompt, status: "waiting", answer: "", askedAt: Date.now() };
-    this.#set({ turns: [...before, turn] });
+    this.#set({ turns: [...before, turn], isGone: false });
     this.#save();
     void this.#run(turn, again ? "again" : "asked");
   }
@@ -223,7 +242,10 @@ export class ChatStore {
       return items;
     } catch (error) {
       if (!(error instanceof NotFoundError)) throw error;
-      if (conversation === this.#conversation) this.#forget();
+      if (conversation === this.#conversation) {
+        this.#forget();
+        this.#set({ isGone: this.#state.turns.length === 0 });
+      }
       return undefined;
     }
   }
@@ -332,8 +354,12 @@ export class ChatStore {
     const over = { stopping: false, retryAt: undefined };
     // Stopped before the server had taken the request.
     if (error instanceof CancelledError) this.#update(key, { ...over, status: "stopped" });
-    else this.#update(key, { ...over, status: "failed", problem: problemOf(error) });
-    if (error instanceof AuthenticationError) this.#set({ needsToken: true });
+    else {
+      const before = this.#state.turns.slice(0, Math.max(0, this.#indexOf(key)));
+      const problem = problemOf(error, { isFirst: itemsOf(before).length === 0 });
+      this.#update(key, { ...over, status: "failed", problem });
+    }
+    if (error instanceof AuthenticationError) this.#askForToken();
     this.#save();
   }
 

@@ -78,6 +78,13 @@ pub struct Access {
     changed: watch::Sender<u64>,
 }
 
+/// A model that a key names and that is not served.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownModel {
+    pub key: String,
+    pub model: String,
+}
+
 impl Access {
     /// # Errors
     /// When `auth.keys_file` cannot be read, is readable by others, or is no such file.
@@ -116,6 +123,40 @@ impl Access {
             stored: RwLock::new(stored),
             changed: watch::Sender::new(0),
         }))
+    }
+
+    /// What keys name beside the models that `is_served`.
+    fn unknown_models(&self, is_served: impl Fn(&str) -> bool) -> Vec<UnknownModel> {
+        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        let configured = self.configured_keys.iter().map(|(id, key)| (id, &key.models));
+        let all = configured.chain(stored.keys.iter().map(|key| (&key.id, &key.models)));
+        let unknown = all.flat_map(|(id, models)| models.iter().map(move |model| (id, model)));
+        let unknown = unknown.filter(|(_, model)| !is_served(model));
+        unknown.map(|(id, model)| UnknownModel { key: id.clone(), model: model.clone() }).collect()
+    }
+
+    /// Warns of every model that a key names and that is not served: now, and whenever the keys have changed.
+    pub fn spawn_checking_models(self: &Arc<Self>, is_served: impl Fn(&str) -> bool + Send + 'static) {
+        let (access, mut changed) = (Arc::downgrade(self), self.changed.subscribe());
+        tokio::spawn(async move {
+            let mut told = Vec::new();
+            loop {
+                let Some(access) = access.upgrade() else { return };
+                let unknown = access.unknown_models(&is_served);
+                drop(access);
+                for UnknownModel { key, model } in unknown.iter().filter(|unknown| !told.contains(*unknown)) {
+                    tracing::warn!(
+                        key,
+                        model,
+                        "a key is for a model that is not here (GET /v1/models, caudal key list)"
+                    );
+                }
+                told = unknown;
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Reads the keys file again whenever it has changed, for as long as anybody else holds this. A file that cannot be read

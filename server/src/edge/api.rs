@@ -37,7 +37,7 @@ impl ResponseError for ApiError {
             response.insert_header(("retry-after-ms", ms.to_string()));
         }
         match self.0 {
-            WireError::InvalidApiKey => {
+            WireError::InvalidApiKey | WireError::InvalidAdminKey => {
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"caudal\""));
             }
             WireError::UnsupportedEncoding => {

@@ -50,7 +50,7 @@ impl Authenticator {
             return Ok(self.access.anybody());
         }
         let secret = bearer(request).or_else(|| subprotocol_key(request));
-        let identity = self.known(request, secret)?;
+        let identity = self.known(request, secret, WireError::InvalidApiKey)?;
         // What a socket may do is decided by what it sends.
         let is_socket = request.method() == Method::GET && request.match_pattern().as_deref() == Some("/v1/responses");
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -59,14 +59,15 @@ impl Authenticator {
         if may { Ok(identity) } else { Err(lacks(request, &identity, needed)) }
     }
 
-    fn known(&self, request: &HttpRequest, secret: Option<&str>) -> Result<Identity, WireError> {
+    /// Whose secret this is; else `error`.
+    fn known(&self, request: &HttpRequest, secret: Option<&str>, error: WireError) -> Result<Identity, WireError> {
         let identified = match secret {
             Some(secret) => self.access.identify(secret),
             None => Err((Denied::Unknown, None)),
         };
         identified.map_err(|(denied, tenant)| {
             let reason = if secret.is_none() { "no_key" } else { denied.reason() };
-            refuse(request, reason, tenant, WireError::InvalidApiKey)
+            refuse(request, reason, tenant, error)
         })
     }
 
@@ -80,12 +81,12 @@ impl Authenticator {
         if secret.is_some_and(|secret| self.access.is_admin_key(secret)) {
             return Ok(Admin);
         }
-        let identity = self.known(request, secret)?;
+        let identity = self.known(request, secret, WireError::InvalidAdminKey)?;
         if self.access.has_keys() && identity.scopes.contains(&Scope::Admin) {
             return Ok(Admin);
         }
         // A tenant's key is no key here.
-        Err(refuse(request, "admin", Some(identity.tenant), WireError::InvalidApiKey))
+        Err(refuse(request, "admin", Some(identity.tenant), WireError::InvalidAdminKey))
     }
 
     /// Browsers send the page's origin; other clients send none and are let through to the key check.

@@ -113,23 +113,49 @@ pub fn hold(edge: &Edge, identity: &Identity, create: &mut Create) -> Result<(),
 
 fn hold_to_model(edge: &Edge, identity: &Identity, create: &mut Create) -> Result<(), WireError> {
     let models = edge.generations.engine().models();
-    let may = |model: &ModelInfo| {
-        let by_key = identity.models.is_empty() || identity.models.iter().any(|name| model.is_called(name));
-        by_key && identity.pins.model.as_ref().is_none_or(|name| model.is_called(name))
-    };
-    let asked = match &create.model {
-        Some(name) => models.iter().find(|model| model.is_called(name)),
-        None if identity.models.is_empty() && identity.pins.model.is_none() => return Ok(()),
+    match &create.model {
+        Some(name) => match models.iter().find(|model| model.is_called(name)) {
+            Some(model) => check_model(edge, identity, model),
+            // A model that does not exist is refused as such.
+            None => Ok(()),
+        },
+        None if identity.models.is_empty() && identity.pins.model.is_none() => Ok(()),
         None => {
-            let model = models.iter().find(|model| may(model));
-            create.model = model.map(|model| model.id.clone());
-            model
+            let model = models.iter().find(|model| may_use(identity, model)).ok_or_else(|| no_model(identity))?;
+            create.model = Some(model.id.clone());
+            Ok(())
         }
-    };
-    match asked {
-        Some(model) if may(model) => Ok(()),
-        // A model that does not exist is refused as such.
-        None if create.model.is_some() => Ok(()),
-        _ => Err(WireError::InsufficientPermissions("This key may not use this model.".into())),
     }
+}
+
+/// Whether a model is open to a key or client secret.
+pub fn may_use(identity: &Identity, model: &ModelInfo) -> bool {
+    let by_key = identity.models.is_empty() || identity.models.iter().any(|name| model.is_called(name));
+    by_key && identity.pins.model.as_ref().is_none_or(|name| model.is_called(name))
+}
+
+/// # Errors
+/// `insufficient_permissions` for a model that the key or client secret may not use. Names those that it may.
+pub fn check_model(edge: &Edge, identity: &Identity, model: &ModelInfo) -> Result<(), WireError> {
+    if may_use(identity, model) {
+        return Ok(());
+    }
+    let models = edge.generations.engine().models();
+    let open: Vec<&str> =
+        models.iter().filter(|model| may_use(identity, model)).map(|model| model.id.as_str()).collect();
+    if open.is_empty() {
+        return Err(no_model(identity));
+    }
+    let message = format!("This key may not use the model '{}', only {}.", model.id, quoted(&open));
+    Err(WireError::InsufficientPermissions(message))
+}
+
+/// None of the models that a key is for is served.
+fn no_model(identity: &Identity) -> WireError {
+    let names: Vec<&str> = identity.models.iter().chain(&identity.pins.model).map(String::as_str).collect();
+    WireError::InsufficientPermissions(format!("This key is for {}, and no such model is here.", quoted(&names)))
+}
+
+fn quoted(names: &[&str]) -> String {
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }

@@ -15,6 +15,7 @@ mod headers;
 mod http;
 mod input_tokens;
 mod models;
+mod page;
 mod paging;
 mod peer;
 mod prompts;
@@ -28,13 +29,7 @@ mod ws;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use actix_web::{
-    App, HttpResponse, HttpServer,
-    dev::Server,
-    http::header,
-    middleware::{DefaultHeaders, from_fn},
-    rt, web,
-};
+use actix_web::{App, HttpResponse, HttpServer, dev::Server, middleware::from_fn, rt, web};
 use tokio::sync::watch;
 
 use crate::{
@@ -115,7 +110,7 @@ fn serve_admin(listener: TcpListener, edge: web::Data<Edge>) -> std::io::Result<
 /// `apart`: `/admin` is elsewhere.
 fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> std::io::Result<Server> {
     let settings = edge.settings.server.clone();
-    let chat_dir = chat_dir(&settings);
+    let chat_dir = page::folder(&settings);
     let workers = match settings.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
@@ -136,12 +131,8 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
             .service(v1::resource("/openapi.json", [v1::get(contract::openapi)]))
             .service(v1::resource("/asyncapi.json", [v1::get(contract::asyncapi)]));
         match &chat_dir {
-            Some(dir) => app.service(
-                web::scope("")
-                    .wrap(DefaultHeaders::new().add((header::CONTENT_SECURITY_POLICY, PAGE_POLICY)))
-                    .service(actix_files::Files::new("/", dir).index_file("index.html")),
-            ),
-            None => app.service(v1::resource("/", [v1::get(no_chat_page)])).default_service(web::to(v1::unknown)),
+            Some(dir) => app.service(page::scope(dir)),
+            None => app.service(v1::resource("/", [v1::get(page::missing)])).default_service(web::to(v1::unknown)),
         }
     });
     let server = server
@@ -160,9 +151,6 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
     Ok(server.run())
 }
 
-/// What the chat page may do: load what this server has, and connect to it. `'self'` holds for its WebSockets as well.
-const PAGE_POLICY: &str = "default-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-
 /// A peer that takes no byte for this long is dropped by the kernel, even in the middle of a write.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -174,21 +162,6 @@ fn abandon_dead_peers(io: &dyn std::any::Any) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = io;
-}
-
-/// The folder of the built chat page, where there is one.
-fn chat_dir(settings: &crate::settings::Server) -> Option<std::path::PathBuf> {
-    let dir = if settings.chat_dir.as_os_str().is_empty() {
-        std::env::current_exe().ok()?.parent()?.join("chat")
-    } else {
-        settings.chat_dir.clone()
-    };
-    dir.join("index.html").is_file().then_some(dir)
-}
-
-async fn no_chat_page() -> HttpResponse {
-    HttpResponse::NotFound()
-        .body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
 }
 
 /// 200 as long as the process lives.

@@ -1,8 +1,8 @@
-//! `GET /v1/models`: what is served, and what it can do.
+//! `GET /v1/models`: the models that the client may use, and what each can do.
 
 use actix_web::{HttpResponse, web};
 
-use super::{Edge, api::Answer, auth::Tenant};
+use super::{Edge, api::Answer, auth::Identified, grants};
 use crate::{
     engine::ModelInfo,
     wire::{
@@ -11,16 +11,17 @@ use crate::{
     },
 };
 
-pub async fn list(edge: web::Data<Edge>, _: Tenant) -> Answer {
+pub async fn list(edge: web::Data<Edge>, Identified(identity): Identified) -> Answer {
     let models = edge.generations.engine().models();
-    let data = models.iter().map(|model| object(model)).collect();
+    let data = models.iter().filter(|model| grants::may_use(&identity, model)).map(|model| object(model)).collect();
     Ok(HttpResponse::Ok().json(ModelList { object: "list", data }))
 }
 
-pub async fn one(edge: web::Data<Edge>, _: Tenant, name: web::Path<String>) -> Answer {
+pub async fn one(edge: web::Data<Edge>, Identified(identity): Identified, name: web::Path<String>) -> Answer {
     let models = edge.generations.engine().models();
     let model = models.iter().find(|model| model.is_called(&name));
     let model = model.ok_or_else(|| WireError::ModelNotFound(name.into_inner()))?;
+    grants::check_model(&edge, &identity, model)?;
     Ok(HttpResponse::Ok().json(object(model)))
 }
 

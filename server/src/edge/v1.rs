@@ -2,14 +2,12 @@
 
 use actix_web::{
     HttpRequest, HttpResponse, Resource, Route,
-    http::{Method, StatusCode, header},
+    http::{Method, header},
     web,
 };
 use serde_json::json;
 
-use super::{
-    admin, api::Answer, auth, chat, client_secrets, compact, conversations, http, input_tokens, models, prompts, ws,
-};
+use super::{admin, auth, chat, client_secrets, compact, conversations, http, input_tokens, models, prompts, ws};
 use crate::edge::Edge;
 
 /// The routes under `/v1`.
@@ -106,7 +104,8 @@ pub fn resource<const N: usize>(path: &str, handled: [Handled; N]) -> Resource {
     }))
 }
 
-fn not_allowed(request: &HttpRequest, allow: &str) -> HttpResponse {
+/// The answer for a method that a path does not take.
+pub fn not_allowed(request: &HttpRequest, allow: &str) -> HttpResponse {
     let method = request.method();
     if method == Method::OPTIONS {
         return HttpResponse::NoContent().insert_header((header::ALLOW, allow)).finish();
@@ -116,9 +115,26 @@ fn not_allowed(request: &HttpRequest, allow: &str) -> HttpResponse {
 }
 
 /// The answer for a path that nobody knows.
-pub async fn unknown(request: HttpRequest) -> Answer {
-    let message = format!("There is no {} {} here.", request.method(), request.path());
-    Ok(HttpResponse::build(StatusCode::NOT_FOUND).json(error("not_found", &message)))
+pub async fn unknown(request: HttpRequest) -> HttpResponse {
+    let (method, path) = (request.method(), request.path());
+    let mut message = format!("There is no {method} {path} here");
+    if let Some(wrong) = wrong_base(path) {
+        let at = request.connection_info();
+        message.push_str(&format!("; {wrong}: set the base URL to {}://{}/v1", at.scheme(), at.host()));
+    }
+    message.push('.');
+    HttpResponse::NotFound().json(error("not_found", &message))
+}
+
+/// What is wrong with the base URL of a client that asks for this path, if anything is.
+fn wrong_base(path: &str) -> Option<&'static str> {
+    const UNDER_V1: [&str; 6] = ["responses", "chat", "models", "conversations", "prompts", "client_secrets"];
+    let mut names = path.trim_start_matches('/').split('/');
+    match (names.next()?, names.next()) {
+        ("v1", Some("v1")) => Some("the path has /v1 twice"),
+        (first, _) if UNDER_V1.contains(&first) => Some("the API is under /v1"),
+        _ => None,
+    }
 }
 
 fn error(code: &str, message: &str) -> serde_json::Value {

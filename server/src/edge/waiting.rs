@@ -1,10 +1,16 @@
-//! What is answered while models load: probes learn how far it has come, everything else is asked to try again. A server of
-//! its own on the same socket, so that the real one never exists half; those who connect in between wait in the socket's
-//! queue.
+//! What is answered while models load: probes learn how far it has come, a browser gets a page that reloads itself, everything
+//! else is asked to try again. A server of its own on the same socket, so that the real one never exists half; those who connect
+//! in between wait in the socket's queue.
 
 use std::{net::TcpListener, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, http::KeepAlive, middleware::from_fn, web};
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    dev::ServerHandle,
+    http::{KeepAlive, Method, header},
+    middleware::from_fn,
+    web,
+};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -63,6 +69,41 @@ async fn ready(progress: web::Data<watch::Receiver<Vec<ModelStatus>>>) -> HttpRe
     HttpResponse::ServiceUnavailable().json(json!({"status": "loading", "models": models}))
 }
 
-async fn later() -> Result<HttpResponse, ApiError> {
-    Err(WireError::ServerOverloaded { retry_after_ms: RETRY_MS }.into())
+async fn later(request: HttpRequest, progress: web::Data<watch::Receiver<Vec<ModelStatus>>>) -> HttpResponse {
+    let (loaded, all) = {
+        let models = progress.borrow();
+        (models.iter().filter(|model| model.loaded).count(), models.len())
+    };
+    let error = WireError::Loading { loaded, all, retry_after_ms: RETRY_MS };
+    if !is_page(&request) {
+        return HttpResponse::from_error(ApiError(error));
+    }
+    HttpResponse::ServiceUnavailable()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::CONTENT_SECURITY_POLICY, PAGE_POLICY))
+        .insert_header((header::RETRY_AFTER, RETRY_MS.div_ceil(1000).to_string()))
+        .insert_header((header::REFRESH, RETRY_MS.div_ceil(1000).to_string()))
+        .body(page(loaded, all))
+}
+
+/// Whether a browser asks for a page.
+fn is_page(request: &HttpRequest) -> bool {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    request.method() == Method::GET && accepted.contains("text/html")
+}
+
+/// What the page may do.
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The page. It has no script: the header `Refresh` reloads it.
+fn page(loaded: usize, all: usize) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>Loading · Caudal</title>\
+         <style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui,sans-serif;margin:20vh auto;max-width:30rem;\
+         padding:0 1rem}}</style><h1>The models are loading</h1>\
+         <p role=\"status\">{loaded} of {all} are there. This page opens by itself.</p></html>\n"
+    )
 }

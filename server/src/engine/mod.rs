@@ -143,6 +143,15 @@ pub enum EngineError {
     Load(String),
 }
 
+impl EngineError {
+    /// Why a model cannot be loaded, without the backtrace that candle prints in its errors.
+    pub fn load(reason: impl std::fmt::Display) -> Self {
+        let reason = reason.to_string();
+        let lines: Vec<&str> = reason.lines().take_while(|line| !line.trim_start().starts_with("0: ")).collect();
+        Self::Load(lines.join("\n"))
+    }
+}
+
 /// Produces deltas. Implementations are shared by all connections and never block the caller, but for what says so.
 pub trait Engine: Send + Sync + 'static {
     /// The models it serves; the first is the default.
@@ -181,4 +190,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. It closes
     /// when the sequence has left the engine, which is after the delta with `finish`; closed without one, the engine has crashed.
     fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backtrace_is_no_part_of_the_reason() {
+        let reason =
+            "x.gguf: unknown magic\n   0: candle_core::error::Error::bt\n             at /src/error.rs:7\n   1: main";
+        assert_eq!(EngineError::load(reason).to_string(), "x.gguf: unknown magic");
+        assert_eq!(EngineError::load("two\nlines").to_string(), "two\nlines");
+    }
 }

@@ -1,10 +1,12 @@
-//! What is wrong with the settings, in words. A value is repeated only where no secret can stand: not in `auth` and not in
-//! `store`, whatever its type.
+//! What is wrong with the settings, in words. A value is repeated only where no secret can stand: in no section of
+//! `SECRET`, whatever its type.
 
 use figment::error::{Actual, Kind};
 
+use super::place::{Given, shown};
+
 /// Sections of which no value is printed.
-const SECRET: [&str; 2] = ["auth", "store"];
+const SECRET: [&str; 3] = ["auth", "kv_store", "store"];
 
 /// Settings that earlier versions had, and what took their place.
 const GONE: [(&str, &str); 3] = [
@@ -13,8 +15,12 @@ const GONE: [(&str, &str); 3] = [
     ("engine.prefix_cache_mb", "engine.kv_mb is the memory for the keys and values of a model, cached ones included"),
 ];
 
+/// Settings whose type does not say what is expected.
+const EXPECTED: [(&str, &str); 2] = [("server.bind", ADDRESS), ("server.admin_bind", ADDRESS)];
+const ADDRESS: &str = "ADDRESS:PORT with an IP address, such as 127.0.0.1:9090";
+
 /// The setting, what is wrong with it, and where it was set.
-pub fn describe(error: &figment::Error) -> String {
+pub fn describe(error: &figment::Error, given: &Given) -> String {
     let mut path = error.path.clone();
     if let Kind::UnknownField(field, _) = &error.kind {
         // figment's path ends before the unknown field.
@@ -22,23 +28,49 @@ pub fn describe(error: &figment::Error) -> String {
             path.push(field.clone());
         }
     }
-    let source = error
-        .metadata
-        .as_ref()
-        .map(|m| m.source.as_ref().map_or_else(|| m.name.to_string(), |s| format!("{} {s}", m.name)));
-    let source = source.filter(|s| !s.contains("string")).map(|s| format!(" (from {s})")).unwrap_or_default();
+    let source = given.place(&path).map(|place| format!(" ({place})")).unwrap_or_default();
     let is_secret = path.first().is_some_and(|section| SECRET.contains(&section.as_str()));
     let in_a_key = path.first().is_some_and(|section| section == "auth") && path.len() > 2;
-    if in_a_key && let Kind::UnknownField(_, known) = &error.kind {
-        // The key itself may stand where a name should.
-        path.pop();
-        return format!("{}: an unknown field; there are {}{source}", path.join("."), known.join(", "));
+    if let Kind::UnknownField(field, known) = &error.kind {
+        let instead = GONE.iter().find(|(gone, _)| is_gone(&path, gone));
+        if let Some((_, instead)) = instead {
+            return format!("{}: this setting is gone; {instead}{source}", shown(&path));
+        }
+        let parent = path.split_last().map_or(&[][..], |(_, parent)| parent);
+        if in_a_key {
+            // The key itself may stand where a name should.
+            return format!("{}: an unknown field; there are {}{source}", shown(parent), known.join(", "));
+        }
+        return format!("unknown setting {}; {}{source}", shown(&path), hint(parent, field, known));
     }
-    let (path, kind) = (path.join("."), kind(&error.kind, is_secret));
-    match GONE.iter().find(|(gone, _)| path == *gone || path.starts_with("engine.models") && path.ends_with(&gone[6..]))
-    {
-        Some((_, instead)) => format!("{path}: this setting is gone; {instead}{source}"),
-        None => format!("{path}: {kind}{source}"),
+    let name = shown(&path);
+    match EXPECTED.iter().find(|(setting, _)| *setting == name) {
+        Some((_, expected)) => format!("{name}: expected {expected}{source}"),
+        None => format!("{name}: {}{source}", kind(&error.kind, is_secret)),
+    }
+}
+
+fn is_gone(path: &[String], gone: &str) -> bool {
+    let name = shown(path);
+    name == gone
+        || name.starts_with("engine.models") && path.last().is_some_and(|last| gone.ends_with(&format!(".{last}")))
+}
+
+/// What may have been meant by an unknown setting.
+fn hint(parent: &[String], field: &str, known: &[&str]) -> String {
+    let named = |name: &str| shown(&[parent, &[name.to_owned()]].concat());
+    let distance = |name: &str| strsim::damerau_levenshtein(name, field);
+    let is_close =
+        |name: &str| name.starts_with(field) || field.starts_with(name) || distance(name) <= (field.len() / 3).max(1);
+    let sections: toml::Table = toml::from_str(super::DEFAULTS).unwrap_or_default();
+    let mut sections = sections.iter().filter_map(|(name, section)| Some((name, section.as_table()?)));
+    if let Some((section, _)) = sections.find(|(_, section)| section.contains_key(field)) {
+        return format!("did you mean {section}.{field}?");
+    }
+    match known.iter().filter(|name| is_close(name)).min_by_key(|name| distance(name)) {
+        Some(close) => format!("did you mean {}?", named(close)),
+        None if parent.is_empty() => format!("the sections are {}", known.join(", ")),
+        None => format!("{} has {}", shown(parent), known.join(", ")),
     }
 }
 
@@ -46,10 +78,50 @@ fn kind(kind: &Kind, is_secret: bool) -> String {
     match kind {
         // A parser's message may quote the line, with what stands on it.
         Kind::Message(message) => message.lines().next().unwrap_or_default().to_owned(),
-        Kind::InvalidType(actual, expected) if is_secret => format!("found {}, expected {expected}", masked(actual)),
-        Kind::InvalidValue(actual, expected) if is_secret => format!("found {}, expected {expected}", masked(actual)),
-        Kind::UnknownVariant(_, known) if is_secret => format!("an unknown value; there are {}", known.join(", ")),
+        Kind::InvalidType(actual, wanted) | Kind::InvalidValue(actual, wanted) => {
+            let found = if is_secret { masked(actual).to_owned() } else { found(actual) };
+            format!("found {found}, expected {}", expected(wanted))
+        }
+        Kind::UnknownVariant(_, known) if is_secret => format!("expected {}", one_of(known)),
+        Kind::UnknownVariant(found, known) => format!("found {found:?}, expected {}", one_of(known)),
+        Kind::MissingField(field) => format!("{field} is missing"),
         other => other.to_string(),
+    }
+}
+
+/// Rust's name of a type, in words.
+fn expected(wanted: &str) -> String {
+    match wanted {
+        "usize" | "u64" => "a whole number, 0 or more".into(),
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "i64" => "a whole number".into(),
+        "f32" | "f64" => "a number".into(),
+        "a boolean" => "true or false".into(),
+        "a sequence" => "a list".into(),
+        "a map" => "a table".into(),
+        wanted if wanted.starts_with("struct ") => "a table".into(),
+        other => other.to_owned(),
+    }
+}
+
+/// `"a", "b" or "c"`.
+fn one_of(known: &[&str]) -> String {
+    let known: Vec<String> = known.iter().map(|name| format!("{name:?}")).collect();
+    match known.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => known.concat(),
+    }
+}
+
+/// A value as it was written; of a list or a table only that.
+fn found(actual: &Actual) -> String {
+    match actual {
+        Actual::Bool(value) => value.to_string(),
+        Actual::Unsigned(value) => value.to_string(),
+        Actual::Signed(value) => value.to_string(),
+        Actual::Float(value) => value.to_string(),
+        Actual::Str(value) => format!("{value:?}"),
+        other => masked(other).to_owned(),
     }
 }
 

@@ -56,9 +56,13 @@ pub enum WireError {
     #[error("The resume window of response '{}' has ended.", shorten(.0))]
     ResumeWindowExpired(String),
     #[error(
-        "No valid API key was given. Send 'Authorization: Bearer KEY', or from a browser the subprotocol 'openai-insecure-api-key.KEY'."
+        "No valid API key was given. Send 'Authorization: Bearer KEY', or from a browser the subprotocol 'openai-insecure-api-key.SECRET' with a client secret."
     )]
     InvalidApiKey,
+    #[error(
+        "No valid key for /admin was given. Send 'Authorization: Bearer KEY' with auth.admin_key, or with a key that has the scope admin."
+    )]
+    InvalidAdminKey,
     #[error("{0}")]
     InsufficientPermissions(String),
     #[error(
@@ -67,6 +71,8 @@ pub enum WireError {
     Misdirected,
     #[error("The server has no room for this request now. Try again later.")]
     ServerOverloaded { retry_after_ms: u64 },
+    #[error("The models are loading ({loaded} of {all} are there). Try again.")]
+    Loading { loaded: usize, all: usize, retry_after_ms: u64 },
     #[error("{waiting} of your requests wait already. Try again later.")]
     RateLimitExceeded { waiting: usize, retry_after_ms: u64 },
     #[error(
@@ -136,10 +142,10 @@ impl WireError {
             Self::ConversationBusy(_) => ("conversation_busy", 409),
             Self::PromptNotFound(_) => ("prompt_not_found", 404),
             Self::ResumeWindowExpired(_) => ("resume_window_expired", 410),
-            Self::InvalidApiKey => ("invalid_api_key", 401),
+            Self::InvalidApiKey | Self::InvalidAdminKey => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
             Self::Misdirected => ("misdirected_request", 421),
-            Self::ServerOverloaded { .. } | Self::Draining { .. } => ("server_overloaded", 503),
+            Self::ServerOverloaded { .. } | Self::Loading { .. } | Self::Draining { .. } => ("server_overloaded", 503),
             Self::RateLimitExceeded { .. }
             | Self::RequestRateExceeded { .. }
             | Self::TokenRateExceeded { .. }
@@ -157,6 +163,7 @@ impl WireError {
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::ServerOverloaded { retry_after_ms }
+            | Self::Loading { retry_after_ms, .. }
             | Self::RateLimitExceeded { retry_after_ms, .. }
             | Self::RequestRateExceeded { retry_after_ms, .. }
             | Self::TokenRateExceeded { retry_after_ms, .. }

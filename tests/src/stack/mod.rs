@@ -45,11 +45,13 @@ impl Stack {
         let dir = temp_dir("stack");
         let addresses = [0, 1, 2].map(|n: usize| replicas[n].address);
         let nginx = Nginx::spawn(&dir, address.unwrap_or_else(free_port), addresses);
-        let stack = Self { nginx, replicas, redis, dir };
+        let mut stack = Self { nginx, replicas, redis, dir };
         for address in addresses {
             ready(address).await;
         }
         ready(stack.address()).await;
+        // Else somebody else's server has answered.
+        assert!(stack.nginx.is_running(), "nginx has ended:\n{}", stack.nginx_errors());
         stack
     }
 

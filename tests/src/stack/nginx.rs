@@ -59,6 +59,11 @@ impl Nginx {
         let _ = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
     }
 
+    /// Whether it has not ended by itself, as it does where it cannot listen.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// What nginx complained about.
     pub fn errors(&self) -> String {
         fs::read_to_string(self.dir.join("error.log")).unwrap_or_default()

@@ -232,6 +232,61 @@ async fn errors_are_openais() {
 }
 
 #[tokio::test]
+async fn an_unknown_path_is_json_and_names_the_base_url_that_was_meant() {
+    let folder = std::env::temp_dir().join(format!("caudal-paths-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("assets")).expect("a folder");
+    std::fs::write(folder.join("index.html"), "<!doctype html>").expect("a page");
+    // With the chat page at `/`, and without.
+    for page in [folder.clone(), folder.join("nothing")] {
+        let app = spawn_app(&[&format!("server.chat_dir={}", page.display())]);
+        let base = format!("set the base URL to http://{}/v1.", app.address);
+        for (method, path, meant) in [
+            ("POST", "/responses", true),
+            ("GET", "/responses", true),
+            ("GET", "/responses/resp_x", true),
+            ("POST", "/chat/completions", true),
+            ("GET", "/models", true),
+            ("POST", "/v1/v1/responses", true),
+            ("GET", "/v1/v1/models", true),
+            ("GET", "/v1/nonsense", false),
+            ("POST", "/v1", false),
+            ("PUT", "/nonsense", false),
+            ("GET", "/nonsense", false),
+            ("GET", "/assets", false),
+            ("GET", "/assets/", false),
+            ("GET", "/%2e%2e/secret", false),
+            ("GET", "/admin/nonsense", false),
+        ] {
+            let answer = call(app.address, method, path).send().await;
+            assert_eq!(
+                (answer.status, answer.header("content-type")),
+                (404, Some("application/json")),
+                "{method} {path}"
+            );
+            let error = answer.json()["error"].clone();
+            let message = error["message"].as_str().unwrap_or_default();
+            assert_eq!(error["code"], "not_found", "{method} {path}");
+            assert!(message.starts_with(&format!("There is no {method} /")), "{message}");
+            assert_eq!(message.ends_with(&base), meant, "{method} {path}: {message}");
+        }
+        for (method, path, allow) in [
+            ("PUT", "/v1/responses", "GET, POST, HEAD, OPTIONS"),
+            ("POST", "/healthz", "GET, HEAD, OPTIONS"),
+            ("POST", "/", "GET, HEAD, OPTIONS"),
+        ] {
+            let answer = call(app.address, method, path).send().await;
+            assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {path}");
+            assert_eq!(answer.json()["error"]["code"], "method_not_allowed");
+        }
+    }
+    let app = spawn_app(&[&format!("server.chat_dir={}", folder.display())]);
+    let page = get(app.address, "/").await;
+    assert_eq!((page.status, page.text().as_str()), (200, "<!doctype html>"));
+    assert_eq!(call(app.address, "HEAD", "/").send().await.status, 200);
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
     let app = spawn_app(&["server.max_message_bytes=2000"]);
     let answer = post(app.address, "/v1/responses", &json!({"input": "x".repeat(3000)})).await;

@@ -175,6 +175,45 @@ async fn a_key_does_what_its_scopes_and_models_say() {
 }
 
 #[tokio::test]
+async fn a_key_sees_the_models_that_it_may_use_and_is_told_which() {
+    let keys = Keys::new("models");
+    let here = keys.create(&["--tenant", "alpha", "--models", "small"]);
+    let gone = keys.create(&["--tenant", "alpha", "--models", "huge"]);
+    let any = keys.create(&["--tenant", "alpha"]);
+    let app = keys.serve(&["engine.scripted.aliases=[\"small\"]"]);
+    let listed = |key: String| {
+        let app = &app;
+        async move { ask(app, "GET", "/v1/models", &key).await.json()["data"].as_array().map_or(0, Vec::len) }
+    };
+    assert_eq!([listed(any.clone()).await, listed(here.clone()).await, listed(gone.clone()).await], [1, 1, 0]);
+    assert_eq!(post(&app, "/v1/responses", &here, json!({"input": "x"})).await.json()["model"], "scripted");
+    let refused = post(&app, "/v1/responses", &gone, json!({"input": "x"})).await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.json()["error"]["message"], "This key is for 'huge', and no such model is here.");
+    for refused in [
+        post(&app, "/v1/responses", &gone, json!({"input": "x", "model": "small"})).await,
+        ask(&app, "GET", "/v1/models/small", &gone).await,
+    ] {
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (403, &json!("insufficient_permissions")));
+    }
+    let id = |key: &str| key.split('_').nth(1).expect("a key names its id").to_owned();
+    let warned = |key: String, model: &'static str| {
+        let app = &app;
+        async move {
+            until(format!("a warning of {model}"), || async {
+                app.stderr().lines().any(|line| line.contains(&key) && line.contains(model)).then_some(())
+            })
+            .await;
+        }
+    };
+    warned(id(&gone), "huge").await;
+    assert!(!app.stderr().contains(&id(&here)), "{}", app.stderr());
+    // A key that is made while the server runs.
+    let later = keys.create(&["--tenant", "alpha", "--models", "small,vast"]);
+    warned(id(&later), "vast").await;
+}
+
+#[tokio::test]
 async fn a_client_secret_opens_what_it_is_pinned_to() {
     let keys = Keys::new("pins");
     let key = keys.create(&["--tenant", "alpha"]);

@@ -24,7 +24,18 @@ async fn while_models_load_probes_are_answered_and_requests_asked_to_come_back()
         let refused = post(address, path, &json!({"input": "hello"})).await;
         assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("server_overloaded")), "{path}");
         assert_eq!(refused.header("retry-after"), Some("1"));
+        let message = refused.json()["error"]["message"].clone();
+        assert_eq!(message, "The models are loading (0 of 1 are there). Try again.");
     }
+    let page = call(address, "GET", "/").header("accept", "text/html,*/*;q=0.8").send().await;
+    assert_eq!((page.status, page.header("refresh"), page.header("retry-after")), (503, Some("1"), Some("1")));
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
+    assert!(
+        page.text().contains("<h1>The models are loading</h1>") && page.text().contains("0 of 1"),
+        "{}",
+        page.text()
+    );
+    assert_eq!(get(address, "/").await.json()["error"]["code"], "server_overloaded", "for who asks for no page");
     assert!(!starting.is_ready(), "it has said that it serves while it was loading");
     let app = starting.ready();
     assert_eq!(app.address, address);

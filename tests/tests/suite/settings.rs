@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, path::PathBuf, process::Output};
 
-use caudal_tests::{Setup, http, spawn_app};
+use caudal_tests::{Setup, http, spawn_app, until};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -60,14 +60,22 @@ fn a_wrong_setting_is_an_error_that_names_the_key() {
 fn a_wrong_file_or_environment_is_an_error_that_names_it() {
     let file = File::new("wrong", "[server]\nbnd = 1\n");
     let output = Setup::scripted().argument("--config").argument(file.path()).run("config");
-    assert!(!output.status.success() && stderr(&output).contains("server.bnd"), "{}", stderr(&output));
+    let said = format!("unknown setting server.bnd; did you mean server.bind? ({}, line 2)", file.path());
+    assert!(!output.status.success() && stderr(&output).contains(&said), "{}", stderr(&output));
+    let wrong = File::new("type", "[server]\nworkers = 1\n[engine]\n\nmax_running = \"many\"\n");
+    let output = Setup::scripted().argument("--config").argument(wrong.path()).run("config");
+    assert!(stderr(&output).contains(&format!("({}, line 5)", wrong.path())), "{}", stderr(&output));
+    let folder = std::env::temp_dir();
+    let output = Setup::scripted().argument("--config").argument(&folder.to_string_lossy()).run("config");
+    assert!(!output.status.success() && stderr(&output).contains("a folder, not a file"), "{}", stderr(&output));
     let output = Setup::scripted().argument("--config").argument("/nowhere/at/all.toml").run("config");
     assert!(!output.status.success() && stderr(&output).contains("/nowhere/at/all.toml"), "{}", stderr(&output));
     let broken = File::new("broken", "[server\n");
     let output = Setup::scripted().argument("--config").argument(broken.path()).run("config");
     assert!(!output.status.success() && !stderr(&output).is_empty());
     let output = Setup::scripted().env("CAUDAL__SERVER__BND", "1").run("config");
-    assert!(!output.status.success() && stderr(&output).contains("server.bnd"), "{}", stderr(&output));
+    let said = "unknown setting server.bnd; did you mean server.bind? (the environment's CAUDAL__SERVER__BND)";
+    assert!(!output.status.success() && stderr(&output).contains(said), "{}", stderr(&output));
     let output = Setup::scripted().env("CAUDAL__ENGINE__MAX_RUNNING", "many").run("config");
     assert!(!output.status.success() && stderr(&output).contains("engine.max_running"), "{}", stderr(&output));
 }
@@ -79,6 +87,22 @@ fn max_running(setup: Setup) -> String {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = stdout.lines().find_map(|line| line.trim().strip_prefix("max_running = "));
     line.unwrap_or_else(|| panic!("no engine.max_running in:\n{stdout}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_chat_page_that_is_not_there_is_warned_about() {
+    let app = spawn_app(&["server.chat_dir=/nowhere/at/all"]);
+    until("a warning", || async { app.stderr().contains("server.chat_dir: /nowhere/at/all has no").then_some(()) })
+        .await;
+    assert_eq!(http::get(app.address, "/").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_redis_that_cannot_be_reached_is_named_without_its_password() {
+    let app = spawn_app(&["store.kind=redis", "store.redis.url=redis://user:pass-phrase@127.0.0.1:1/0"]);
+    let said = "store.redis.url: redis://127.0.0.1:1/0 cannot be reached: ";
+    until("a warning", || async { app.stderr().contains(said).then_some(()) }).await;
+    assert!(!app.stderr().contains("pass-phrase"), "{}", app.stderr());
 }
 
 #[test]

@@ -6,13 +6,14 @@ import { placeInQueue } from "../words.ts";
 interface AnnouncerProps {
   turn: Turn | undefined;
   connection: ConnectionState;
+  /** There is no connection for want of a token. */
+  needsToken: boolean;
 }
 
 /** Tells a screen reader what changed, a sentence for each change and none for each word. */
-export function Announcer({ turn, connection }: AnnouncerProps): ReactNode {
+export function Announcer({ turn, connection, needsToken }: AnnouncerProps): ReactNode {
   const words = useNews(turnNews(turn));
-  const lost = connection.status === "waiting" || connection.status === "failed";
-  const link = useNews(lost ? "The connection is lost. Reconnecting." : "Connected.");
+  const link = useNews(linkNews(connection, needsToken));
   return (
     <div className="sr-only">
       <p role="status">{words}</p>
@@ -23,14 +24,19 @@ export function Announcer({ turn, connection }: AnnouncerProps): ReactNode {
 
 /** What is so when the page opens is no news. */
 function useNews(now: string): string {
-  const first = useRef(now);
+  const first = useRef<string | undefined>(now);
   const [news, setNews] = useState("");
   useEffect(() => {
     if (now === first.current) return;
-    first.current = "";
+    first.current = undefined;
     setNews(now);
   }, [now]);
   return news;
+}
+
+function linkNews({ status }: ConnectionState, needsToken: boolean): string {
+  if (needsToken) return "The server asks for a key or a client secret.";
+  return status === "waiting" || status === "failed" ? "The connection is lost. Reconnecting." : "Connected.";
 }
 
 function turnNews(turn: Turn | undefined): string {

@@ -1,7 +1,15 @@
 import { type FormEvent, type ReactNode, useId, useState } from "react";
+import { REFUSED } from "../problems.ts";
 
-export function TokenForm({ onToken }: { onToken: (token: string) => void }): ReactNode {
+interface TokenFormProps {
+  /** The server does not accept the last one. */
+  refused: boolean;
+  onToken: (token: string) => void;
+}
+
+export function TokenForm({ refused, onToken }: TokenFormProps): ReactNode {
   const id = useId();
+  const problem = useId();
   const [token, setToken] = useState("");
   const submit = (event: FormEvent): void => {
     event.preventDefault();
@@ -9,17 +17,24 @@ export function TokenForm({ onToken }: { onToken: (token: string) => void }): Re
   };
   return (
     <form className="notice token" onSubmit={submit}>
-      <label htmlFor={id}>This server asks for an access token. It is kept until the tab is closed.</label>
+      <label htmlFor={id}>This server asks for a key or a client secret. It is kept until the tab is closed.</label>
       <div>
         <input
           id={id}
           type="password"
           autoComplete="current-password"
+          aria-invalid={refused}
+          aria-describedby={refused ? problem : undefined}
           value={token}
           onChange={(event) => setToken(event.target.value)}
         />
         <button type="submit">Connect</button>
       </div>
+      {refused && (
+        <p id={problem} role="alert">
+          {REFUSED}
+        </p>
+      )}
     </form>
   );
 }

@@ -7,9 +7,20 @@ const IDEAS = [
   "Write a friendly email that moves a meeting to Friday",
 ];
 
-export function Welcome({ onPick }: { onPick: (prompt: string) => void }): ReactNode {
+interface WelcomeProps {
+  /** The conversation that was to be shown is not there. */
+  isGone: boolean;
+  onPick: (prompt: string) => void;
+}
+
+export function Welcome({ isGone, onPick }: WelcomeProps): ReactNode {
   return (
     <section className="welcome" aria-labelledby="welcome">
+      {isGone && (
+        <div className="problem" role="alert">
+          <p>This conversation is not here any more.</p>
+        </div>
+      )}
       <h2 id="welcome">What would you like to know?</h2>
       <p>
         Answers stream from a model that runs on this server. Reload the page or lose the connection: the answer goes on

@@ -230,7 +230,8 @@ fn what_is_wrong_is_said_before_anything_is_loaded() {
             assert!(error.contains(part), "{part} is not in: {error}");
         }
     };
-    says(named(Path::new("/nowhere/model.gguf")), &["/nowhere/model.gguf", "caudal model pull"]);
+    says(named(Path::new("/nowhere/model.gguf")), &["there is no file or folder /nowhere/model.gguf"]);
+    says(named(&crate::model::default_dir().join("gone.gguf")), &["gone.gguf; `caudal model pull` fetches"]);
     fs::write(&gguf, "not a model").unwrap();
     says(named(&gguf), &["x.gguf", "not a GGUF file"]);
     header("bert", true);
@@ -259,7 +260,9 @@ fn what_is_wrong_is_said_before_anything_is_loaded() {
 
     let empty = temp.join("folder");
     fs::create_dir_all(&empty).unwrap();
-    says(named(&empty), &["folder/config.json"]);
+    says(named(&empty), &["folder has no config.json"]);
+    fs::write(empty.join("config.json"), r#"{"architectures": ["BertModel"]}"#).unwrap();
+    says(named(&empty), &["architecture `BertModel`"]);
     let config = |architecture: &str| {
         let sizes = r#""hidden_size": 8, "vocab_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1"#;
         fs::write(empty.join("config.json"), format!(r#"{{"architectures": ["{architecture}"], {sizes}}}"#)).unwrap();
@@ -269,6 +272,7 @@ fn what_is_wrong_is_said_before_anything_is_loaded() {
     config("LlamaForCausalLM");
     says(named(&empty), &["tokenizer.json"]);
     fs::write(empty.join("tokenizer.json"), "{}").unwrap();
+    says(named(&empty), &["neither chat_template.jinja nor tokenizer_config.json"]);
     fs::write(empty.join("tokenizer_config.json"), "{}").unwrap();
     says(named(&empty), &["no chat template"]);
     fs::write(empty.join("chat_template.jinja"), "{{ messages }}").unwrap();

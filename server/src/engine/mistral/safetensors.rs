@@ -45,7 +45,6 @@ struct Adapter {
 /// What is read of `config.json`.
 #[derive(Deserialize)]
 struct Config {
-    architectures: Vec<String>,
     #[serde(default)]
     max_position_embeddings: Option<u32>,
     hidden_size: u64,
@@ -63,13 +62,20 @@ impl Folder {
     /// What is wrong with the folder: a file is missing, of an architecture the engine has not, without a chat template, or
     /// `settings` asks for what the engine does not do here.
     pub fn open(path: &Path, settings: &ModelSettings, device: &ComputeDevice) -> Result<Self, String> {
-        let config: Config = read_json(&path.join("config.json"))?;
-        let [architecture] = config.architectures.as_slice() else {
-            return Err(format!("{} must name one architecture", path.join("config.json").display()));
+        let file = path.join("config.json");
+        if !file.is_file() {
+            return Err(format!("{} has no config.json, so it is not a model's folder", path.display()));
+        }
+        let whole: Value = read_json(&file)?;
+        let named = whole.get("architectures").and_then(Value::as_array).map(Vec::as_slice);
+        let Some([Value::String(architecture)]) = named else {
+            return Err(format!("{} must name one architecture", file.display()));
         };
         NormalLoaderType::from_causal_lm_name(architecture).map_err(|_| {
             format!("{} is a model of the architecture `{architecture}`, which the engine has not", path.display())
         })?;
+        let config = Config::deserialize(&whole)
+            .map_err(|error| format!("{} is not what it should be: {error}", file.display()))?;
         if !path.join("tokenizer.json").is_file() {
             return Err(format!("{} has no tokenizer.json", path.display()));
         }
@@ -219,6 +225,12 @@ fn template(folder: &Path) -> Result<(PathBuf, String), String> {
         return Ok((jinja, text));
     }
     let file = folder.join("tokenizer_config.json");
+    if !file.is_file() {
+        return Err(format!(
+            "{} has neither chat_template.jinja nor tokenizer_config.json, so messages cannot be rendered for it",
+            folder.display()
+        ));
+    }
     let config: Value = read_json(&file)?;
     let named = |templates: &[Value]| {
         let default = templates.iter().find(|template| template.get("name").is_some_and(|name| name == "default"))?;

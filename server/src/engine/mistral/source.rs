@@ -54,7 +54,7 @@ impl Source {
     /// engine has not, has no chat template, or asks for what the engine does not do here.
     pub fn open(origin: Origin) -> Result<Self, EngineError> {
         let Origin { index, settings, context_length, device, .. } = &origin;
-        let wrong = |reason: String| EngineError::Load(format!("engine.models[{index}]: {reason}"));
+        let wrong = |reason: String| EngineError::load(format_args!("engine.models[{index}]: {reason}"));
         if let Some((field, range)) = settings.sampling.wrong() {
             return Err(wrong(format!("sampling.{field} must be {range}")));
         }
@@ -163,7 +163,7 @@ impl Source {
     /// another model.
     pub fn load(&self) -> Result<Loading, EngineError> {
         let failed = |reason: &dyn std::fmt::Display| {
-            EngineError::Load(format!("cannot load {} from {}: {reason}", self.info.id, self.shown().display()))
+            EngineError::load(format_args!("cannot load {} from {}: {reason}", self.info.id, self.shown().display()))
         };
         if let Some(changed) = self.state.iter().find(|file| FileState::of(&file.path) != **file) {
             let path = changed.path.display();
@@ -235,10 +235,9 @@ fn find(settings: &ModelSettings) -> Result<PathBuf, String> {
         return Ok(path.to_owned());
     }
     if !hub::is_repository(&settings.model) {
-        return Err(format!(
-            "there is no file or folder {}; `caudal model pull` fetches the default model",
-            path.display()
-        ));
+        let is_default = path.parent() == Some(model::default_dir().as_path());
+        let hint = if is_default { "; `caudal model pull` fetches the default model" } else { "" };
+        return Err(format!("there is no file or folder {}{hint}", path.display()));
     }
     let repository = hub::Repository::new(&settings.model, &settings.revision);
     repository.model(&settings.file, &settings.uqff).map_err(|error| error.to_string())

@@ -69,6 +69,8 @@ pub enum Connection {
 
 pub struct Link {
     target: Target,
+    /// The URL without user, password and options.
+    shown: String,
     timeout: Duration,
     state: Mutex<State>,
 }
@@ -134,7 +136,7 @@ impl Link {
             "cluster" => Target::Cluster(several(rest.trim_end_matches('/'))?),
             _ => Target::Single(Box::new(Client::open(info(url)?).map_err(url_error)?)),
         };
-        Ok(Self { target, timeout, state: Mutex::default() })
+        Ok(Self { target, shown: without_secrets(url), timeout, state: Mutex::default() })
     }
 
     /// Runs an operation that may be repeated: it is, once, when the connection was lost under it.
@@ -216,9 +218,13 @@ impl Link {
     pub async fn connect(&self, pushes: Option<impl AsyncPushSender>) -> Result<Connection, StoreError> {
         match timeout(self.timeout, self.connect_unbounded(pushes)).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(unavailable(&error)),
-            Err(_) => Err(StoreError::Unavailable(format!("no connection within {:?}", self.timeout))),
+            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Err(_) => Err(self.unreachable(&format_args!("no connection within {:?}", self.timeout))),
         }
+    }
+
+    fn unreachable(&self, reason: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Unavailable(format!("store.redis.url: {} cannot be reached: {reason}", self.shown))
     }
 
     async fn connect_unbounded(&self, pushes: Option<impl AsyncPushSender>) -> RedisResult<Connection> {
@@ -247,6 +253,15 @@ impl Link {
             config = config.set_push_sender(pushes);
         }
         Ok(Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
+    }
+}
+
+/// A URL as it may be logged.
+fn without_secrets(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, hosts))) => format!("{scheme}://{hosts}"),
+        _ => url.to_owned(),
     }
 }
 
@@ -294,6 +309,23 @@ impl ConnectionLike for Connection {
         match self {
             Self::Single(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_what_opens_it() {
+        for (url, shown) in [
+            ("redis://127.0.0.1:6379/1", "redis://127.0.0.1:6379/1"),
+            ("rediss://user:p@ss@host:6379", "rediss://host:6379"),
+            ("redis+sentinel://:pass@a:1,b:2/master", "redis+sentinel://a:1,b:2/master"),
+            ("redis+unix:///run/redis.sock?pass=secret", "redis+unix:///run/redis.sock"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
         }
     }
 }

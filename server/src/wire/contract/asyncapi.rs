@@ -129,7 +129,7 @@ pub fn document() -> Value {
         },
         "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer",
             "description": "Needed with auth.mode = \"keys\". Browsers send the subprotocol \
-                `openai-insecure-api-key.KEY` instead."}}},
+                `openai-insecure-api-key.SECRET` with a client secret instead."}}},
     }))
 }
 

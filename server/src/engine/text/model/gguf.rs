@@ -13,6 +13,8 @@ use std::{
 const MAX_DEPTH: usize = 4;
 /// Of a weight.
 const MAX_DIMENSIONS: u32 = 8;
+/// What is wrong with most files that were not fetched to their end.
+const TOO_SHORT: &str = "it ends within its header, so fetch it again";
 
 /// A value. Integers and floats of all widths are kept as the widest.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,8 +127,9 @@ struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// All keys, and how many weights there are.
     fn metadata(&mut self) -> Result<(HashMap<String, Value>, u64), String> {
-        if &self.bytes::<4>()? != b"GGUF" {
-            return Err("it does not begin with `GGUF`".into());
+        let magic = self.bytes::<4>()?;
+        if &magic != b"GGUF" {
+            return Err(format!("it begins with `{}`, not `GGUF`", magic.escape_ascii()));
         }
         let version = u32::from_le_bytes(self.bytes()?);
         if !(2..=3).contains(&version) {
@@ -184,7 +187,7 @@ impl<R: Read> Reader<R> {
                 let count = self.u64()?;
                 // Every value takes a byte at least.
                 if count > self.left {
-                    return Err(format!("an array of {count} values is longer than the file"));
+                    return Err(TOO_SHORT.into());
                 }
                 (0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_, _>>().map(Value::Array)?
             }
@@ -198,7 +201,7 @@ impl<R: Read> Reader<R> {
     fn text(&mut self) -> Result<String, String> {
         let length = self.u64()?;
         if length > self.left {
-            return Err(format!("a text of {length} bytes is longer than the file"));
+            return Err(TOO_SHORT.into());
         }
         let mut bytes = Vec::new();
         self.source.by_ref().take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -213,7 +216,7 @@ impl<R: Read> Reader<R> {
 
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let mut bytes = [0; N];
-        self.source.read_exact(&mut bytes).map_err(|_| "it ends too early".to_owned())?;
+        self.source.read_exact(&mut bytes).map_err(|_| TOO_SHORT.to_owned())?;
         self.left = self.left.saturating_sub(N as u64);
         Ok(bytes)
     }
@@ -297,8 +300,10 @@ mod tests {
     fn a_damaged_file_is_an_error() {
         let whole = write::file(&[("key", Value::Array(vec![Value::Text("one".into()), Value::Text("two".into())]))]);
         for end in 0..whole.len() {
-            assert!(read(&whole[..end]).is_err(), "cut after {end}");
+            let error = read(&whole[..end]).expect_err("it was cut");
+            assert!(error.ends_with(TOO_SHORT), "cut after {end}: {error}");
         }
+        assert_eq!(read(b"[auth]\nmode"), Err("it begins with `[aut`, not `GGUF`".into()));
         // Any one byte that is wrong, among them lengths of exabytes.
         for at in 0..whole.len() {
             let mut wrong = whole.clone();

@@ -1,0 +1,61 @@
+//! The chat page: the files of one folder, at `/`. What is no file there is answered as every unknown path is.
+
+use std::path::{Path, PathBuf};
+
+use actix_files::Files;
+use actix_web::{
+    Error, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{HttpServiceFactory, ServiceRequest, ServiceResponse},
+    http::{StatusCode, header},
+    middleware::{DefaultHeaders, Next, from_fn},
+    web,
+};
+
+use super::v1;
+use crate::settings::Server;
+
+/// What the page may do: load what this server has, and connect to it. `'self'` holds for its WebSockets as well.
+const POLICY: &str = "default-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// The folder of the built page, if there is one. Warns of a folder that was set and has no page.
+pub fn folder(settings: &Server) -> Option<PathBuf> {
+    let set = &settings.chat_dir;
+    let is_set = !set.as_os_str().is_empty();
+    let dir = if is_set { set.clone() } else { std::env::current_exe().ok()?.parent()?.join("chat") };
+    if dir.join("index.html").is_file() {
+        return Some(dir);
+    }
+    if is_set {
+        tracing::warn!("server.chat_dir: {} has no index.html, so there is no chat page", set.display());
+    }
+    None
+}
+
+/// `/` and the page's files.
+pub fn scope(dir: &Path) -> impl HttpServiceFactory + use<> {
+    web::scope("")
+        .wrap(DefaultHeaders::new().add((header::CONTENT_SECURITY_POLICY, POLICY)))
+        .wrap(from_fn(file_or_unknown))
+        .service(Files::new("/", dir).index_file("index.html"))
+}
+
+/// `/` where there is no page.
+pub async fn missing() -> HttpResponse {
+    HttpResponse::NotFound()
+        .body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
+}
+
+/// actix-files refuses every method but GET, whatever the path, and answers what it does not have without a body.
+async fn file_or_unknown(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let (request, response) = next.call(request).await?.map_into_boxed_body().into_parts();
+    let response = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED if request.path() == "/" => v1::not_allowed(&request, "GET, HEAD, OPTIONS"),
+        status if status.is_client_error() => v1::unknown(request.clone()).await,
+        _ => response,
+    };
+    Ok(ServiceResponse::new(request, response))
+}
