@@ -122,7 +122,7 @@ impl KvStore for RedisKv {
             let found = self.link.run(run).await.map_err(failed)?;
             blocks.extend(found.into_iter().map_while(|block| block));
             let largest = blocks.last().map_or(0, Vec::len);
-            if largest == 0 || blocks.len() % group != 0 {
+            if largest == 0 || !blocks.len().is_multiple_of(group) {
                 break;
             }
             group = (GROUP_BYTES / largest).max(1);
