@@ -33,7 +33,8 @@ pub struct Follow {
     /// The events of the entry that was rendered last.
     ready: VecDeque<Numbered>,
     after: Option<u64>,
-    _held: Held,
+    /// A place among the tenant's streams, and the bytes of a header that no other has.
+    _held: (Held, Option<Held>),
     _followers: (Follower, Option<Follower>),
 }
 
@@ -62,9 +63,21 @@ impl Generations {
         let run = header.shows().unwrap_or(id).to_owned();
         let shared = (run != id).then(|| self.running.follower(&run, leaving));
         let (conversation, ignored) = (header.create.conversation.clone(), header.create.ignored.clone());
-        let start = if more { self.measure_all(tenant, id).await? } else { self.measure(&header, &entries).await? };
+        // Where the log stands is told to who can resume, and decides what may be started after.
+        let start = match after.is_some() || leaving >= OnDisconnect::Grace {
+            true if more => self.measure_all(tenant, id).await?,
+            true => self.measure(&header, &entries).await?,
+            false => Start::default(),
+        };
         // Nothing is shown of the input and the prompt, which may be megabytes.
-        let header = Arc::try_unwrap(header).map_or_else(|shared| shared, |own| Arc::new(without_input(own)));
+        let (header, copied) = match Arc::try_unwrap(header) {
+            Ok(own) => {
+                let own = without_input(own);
+                let copied = self.hold_request(&own)?;
+                (Arc::new(own), Some(copied))
+            }
+            Err(shared) => (shared, None),
+        };
         let (mut renderer, mut ready) = (Renderer::new(header), VecDeque::new());
         renderer.begin(&mut |number, event| keep_after(after, &mut ready, (number, event)));
         let id = id.to_owned();
@@ -79,7 +92,7 @@ impl Generations {
             unread: entries.into(),
             ready,
             after,
-            _held: held,
+            _held: (held, copied),
             _followers: (follower, shared),
         };
         follow.reach_start().await?;

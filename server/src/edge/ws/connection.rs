@@ -144,7 +144,8 @@ impl Connection {
                     self.enter(now).await?;
                 }
                 () = lanes.advance(|lane, job| self.start(lane, job)), if !lanes.is_empty() => {}
-                turn = watched.next() => self.turn(turn).await?,
+                // In boxes of their own: an idle connection is as large as everything that it may wait for.
+                turn = watched.next() => Box::pin(self.turn(turn)).await?,
                 _ = heartbeat.tick() => {
                     if incoming.arriving.unfinished().is_some_and(|since| since >= body_timeout) {
                         self.refuse(&WireError::MessageTimeout).await?;
@@ -174,7 +175,7 @@ impl Connection {
                 message = incoming.messages.recv() => {
                     heard = Instant::now();
                     match message {
-                        Some(Ok(AggregatedMessage::Text(text))) => self.receive(&text, &mut lanes).await?,
+                        Some(Ok(AggregatedMessage::Text(text))) => Box::pin(self.receive(&text, &mut lanes)).await?,
                         Some(Ok(AggregatedMessage::Ping(bytes))) => self.outbox.control(Body::Pong(bytes)),
                         Some(Ok(AggregatedMessage::Pong(_))) => {}
                         Some(Ok(AggregatedMessage::Binary(_))) => self.close(close::UNSUPPORTED, "messages are text"),
@@ -182,9 +183,9 @@ impl Connection {
                             self.close(1000, "");
                             return Ok(());
                         }
-                        Some(Err(error)) => self.violated(broken(&error)).await?,
+                        Some(Err(error)) => Box::pin(self.violated(broken(&error))).await?,
                         None => match incoming.arriving.violation() {
-                            Some(violation) => self.violated(violation).await?,
+                            Some(violation) => Box::pin(self.violated(violation)).await?,
                             None => return Ok(()),
                         },
                     }

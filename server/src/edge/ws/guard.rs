@@ -21,6 +21,9 @@ use crate::{
     wire::close,
 };
 
+/// So few bytes are copied out of the buffer that they were read into.
+const SMALL: usize = 1024;
+
 /// The close code and reason of a frame that may not pass.
 pub type Violation = (u16, &'static str);
 
@@ -104,6 +107,10 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameGuar
                     self.arriving.violation.set(Some(violation));
                     self.held = None;
                     bytes.truncate(before);
+                }
+                // What is read last keeps its buffer, which is actix's of 8 KiB.
+                if bytes.len() <= SMALL {
+                    bytes = Bytes::copy_from_slice(&bytes);
                 }
                 Poll::Ready(Some(Ok(bytes)))
             }
