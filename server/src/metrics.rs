@@ -253,15 +253,15 @@ impl Metrics {
     }
 
     /// Counts a WebSocket connection for as long as what it returns lives.
-    pub fn connected(&self) -> Counted {
+    pub fn connected(&self) -> Lasting {
         self.connections.inc();
-        Counted(self.connections.clone())
+        Lasting(self.connections.clone())
     }
 
     /// Counts a stream that waits for room in the store for as long as what it returns lives.
-    pub fn paused(&self) -> Counted {
+    pub fn paused(&self) -> Lasting {
         self.paused.inc();
-        Counted(self.paused.clone())
+        Lasting(self.paused.clone())
     }
 
     /// Begins to time a response.
@@ -301,9 +301,9 @@ impl Metrics {
 }
 
 /// Something that lasts, counted by a gauge until it is dropped.
-pub struct Counted(Gauge);
+pub struct Lasting(Gauge);
 
-impl Drop for Counted {
+impl Drop for Lasting {
     fn drop(&mut self) {
         self.0.dec();
     }
