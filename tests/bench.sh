@@ -51,6 +51,11 @@ echo
 echo "== the SDK: what it weighs, and frames while 100 tokens a second stream into a page with 10,000 (target: 60 fps, no task above 50 ms)"
 (cd client-ts && CAUDAL_BIN="$CARGO_TARGET_DIR/release/caudal" BENCH_JSON="$out/client.json" npm run --silent bench)
 
+echo
+echo "== 10,000 authenticated WebSockets that say nothing"
+cargo build --release --locked --quiet -p caudal-tests --bin idle
+CAUDAL_BIN="$CARGO_TARGET_DIR/release/caudal" "$CARGO_TARGET_DIR/release/idle" --json "$out/idle.json"
+
 if [ -n "${BENCH_PEER:-}" ]; then
   echo
   echo "== beside other servers: $BENCH_PEER (docs/performance.md says how to start them)"
@@ -64,4 +69,4 @@ if [ -n "${BENCH_PEER:-}" ]; then
   "$CARGO_TARGET_DIR/release/peer" --ours "$url" --ours-pid "$server" "${peers[@]}" ${BENCH_PEER_ARGS:-} --json "$out/peer.json"
 fi
 echo
-echo "JSON: $out/engine.json $out/memory.json $out/determinism.json $out/store.json $out/load.json${BENCH_PEER:+ $out/peer.json}"
+echo "JSON: $out/engine.json $out/memory.json $out/determinism.json $out/store.json $out/load.json $out/idle.json${BENCH_PEER:+ $out/peer.json}"

@@ -23,7 +23,7 @@ export interface Edited {
   response: ResponseHandle;
 }
 
-export type { Conversation, ConversationCreateParams, ConversationItem, ForkParams, StoredMessage };
+export type { Conversation, ConversationCreateParams, ConversationForkParams, ConversationItem, StoredMessage };
 
 /** Conversations that the server keeps: every request with `conversation` goes on from its items and adds both sides. */
 export class Conversations {

@@ -173,6 +173,8 @@ fn stores(settings: &Settings) -> anyhow::Result<Stores> {
                 retention: retention.clone(),
                 replica: if name.is_empty() { random } else { format!("{name}-{random}") },
                 lease: Duration::from_millis(settings.cluster.lease_ms),
+                quotas,
+                max_bytes: settings.store.redis.max_mb << 20,
             };
             let store = RedisStore::new(config).map_err(|error| anyhow::anyhow!("store.redis.url: {error}"))?;
             Ok(Stores {

@@ -1,6 +1,6 @@
 //! `caudal key`: makes, lists and revokes the keys of `auth.keys_file`. Servers read the file again by themselves.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use anyhow::Context;
 use caudal_server::{
@@ -8,7 +8,7 @@ use caudal_server::{
         keys_file::{KeysFile, NewKey},
         now,
     },
-    settings::Scope,
+    settings::{KeyLimits, Scope},
 };
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::{Args, Subcommand};
@@ -32,6 +32,8 @@ pub enum KeyCommand {
         #[arg(long)]
         expires: Option<String>,
         #[command(flatten)]
+        limits: Limits,
+        #[command(flatten)]
         file: File,
     },
     /// List the keys, without their text
@@ -46,6 +48,30 @@ pub enum KeyCommand {
         #[command(flatten)]
         file: File,
     },
+}
+
+/// What the key may use; the limits of its tenant hold beside these
+#[derive(Args)]
+pub struct Limits {
+    /// Responses that the key may create in a minute
+    #[arg(long, value_name = "COUNT")]
+    requests_per_minute: Option<NonZeroU32>,
+    /// Tokens of prompts and outputs that it may use in a minute
+    #[arg(long, value_name = "COUNT")]
+    tokens_per_minute: Option<NonZeroU32>,
+    /// Megabytes of responses that it may store
+    #[arg(long, value_name = "MB")]
+    storage_mb: Option<NonZeroU32>,
+    /// Lets the key use service_tier "priority"
+    #[arg(long)]
+    priority: bool,
+}
+
+impl From<Limits> for KeyLimits {
+    fn from(limits: Limits) -> Self {
+        let Limits { requests_per_minute, tokens_per_minute, storage_mb, priority } = limits;
+        Self { requests_per_minute, tokens_per_minute, storage_mb, priority }
+    }
 }
 
 #[derive(Args)]
@@ -70,13 +96,16 @@ impl File {
 
 pub fn run(command: KeyCommand) -> anyhow::Result<()> {
     match command {
-        KeyCommand::Create { tenant, scopes, models, expires, file } => {
+        KeyCommand::Create { tenant, scopes, models, expires, limits, file } => {
             anyhow::ensure!(!tenant.trim().is_empty(), "--tenant must not be empty");
             let expires = expires.as_deref().map(moment).transpose()?;
             anyhow::ensure!(expires.is_none_or(|at| at > now()), "--expires is in the past");
             let path = file.path()?;
             let mut keys = KeysFile::read_or_new(&path)?;
-            let key = keys.create(NewKey { tenant, scopes: scopes.into_iter().collect(), models, expires })?;
+            let limits = KeyLimits::from(limits);
+            limits.check().map_err(|what| anyhow::anyhow!("--{}", what.replacen('_', "-", 2)))?;
+            let scopes = scopes.into_iter().collect();
+            let key = keys.create(NewKey { tenant, scopes, models, expires, limits })?;
             keys.write(&path)?;
             println!("{key}");
             if let Some(made) = keys.keys.last() {
@@ -94,11 +123,12 @@ pub fn run(command: KeyCommand) -> anyhow::Result<()> {
                 let models = if key.models.is_empty() { "all models".into() } else { key.models.join(",") };
                 let expires = key.expires.map_or_else(|| "never".to_owned(), day);
                 println!(
-                    "{}\t{}\t{}\t{models}\tcreated {}\texpires {expires}",
+                    "{}\t{}\t{}\t{models}\tcreated {}\texpires {expires}{}",
                     key.id,
                     key.tenant,
                     scopes.join(","),
-                    day(key.created)
+                    day(key.created),
+                    shown(&key.limits)
                 );
             }
         }
@@ -127,6 +157,17 @@ fn moment(text: &str) -> anyhow::Result<u64> {
     };
     let count: u64 = text.get(..text.len() - 1).and_then(|count| count.parse().ok()).with_context(wrong)?;
     count.checked_mul(unit).and_then(|seconds| now().checked_add(seconds)).with_context(wrong)
+}
+
+/// The limits that a key has, each after a tab.
+fn shown(limits: &KeyLimits) -> String {
+    let counts = [
+        ("requests a minute", limits.requests_per_minute),
+        ("tokens a minute", limits.tokens_per_minute),
+        ("MB of storage", limits.storage_mb),
+    ];
+    let counts = counts.into_iter().filter_map(|(what, count)| count.map(|count| format!("\t{count} {what}")));
+    counts.chain(limits.priority.then(|| "\tpriority".to_owned())).collect()
 }
 
 fn day(seconds: u64) -> String {

@@ -15,6 +15,12 @@ pub const HELD_BY_CONNECTION: usize = 2;
 /// `rate_limit_exceeded`.
 pub const HELD_BY_TENANT: usize = 32;
 
+/// Fragments of one WebSocket message.
+pub const FRAGMENTS_OF_MESSAGE: usize = 4096;
+
+/// What a fragment takes in memory beside its bytes, until its message is whole.
+pub const FRAGMENT_BYTES: usize = 64;
+
 /// After how long a tenant that holds too much is told to try again.
 pub const HELD_RETRY_MS: u64 = 1000;
 

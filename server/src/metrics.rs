@@ -106,6 +106,7 @@ pub struct Metrics {
     /// Responses that this replica stopped, for another to go on with.
     pub handed_over: Counter,
     connections: Gauge,
+    paused: Gauge,
     pub resumed: Counter,
 }
 
@@ -184,6 +185,7 @@ impl Default for Metrics {
             taken_over: registered(r, "taken_over", "Responses of other replicas that went on here"),
             handed_over: registered(r, "handed_over", "Responses that were stopped here for another replica to go on"),
             connections: registered(r, "connections", "WebSocket connections"),
+            paused: registered(r, "paused", "Streams that wait until the store has room"),
             resumed: registered(r, "resumed", "Streams that were taken up again over a WebSocket"),
             registry,
         }
@@ -210,7 +212,7 @@ fn timed(r: &mut Registry, name: &str, help: &str) -> Times {
 }
 
 impl Metrics {
-    /// A response was not created.
+    /// A request was refused.
     pub fn refused(&self, error: &WireError) {
         self.refused.get_or_create(&Code { code: error.code().0 }).inc();
         if let Some(limit) = error.limit() {
@@ -251,9 +253,15 @@ impl Metrics {
     }
 
     /// Counts a WebSocket connection for as long as what it returns lives.
-    pub fn connected(&self) -> Connected {
+    pub fn connected(&self) -> Lasting {
         self.connections.inc();
-        Connected(self.connections.clone())
+        Lasting(self.connections.clone())
+    }
+
+    /// Counts a stream that waits for room in the store for as long as what it returns lives.
+    pub fn paused(&self) -> Lasting {
+        self.paused.inc();
+        Lasting(self.paused.clone())
     }
 
     /// Begins to time a response.
@@ -292,10 +300,10 @@ impl Metrics {
     }
 }
 
-/// An open connection.
-pub struct Connected(Gauge);
+/// Something that lasts, counted by a gauge until it is dropped.
+pub struct Lasting(Gauge);
 
-impl Drop for Connected {
+impl Drop for Lasting {
     fn drop(&mut self) {
         self.0.dec();
     }

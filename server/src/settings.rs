@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use place::Given;
 
-pub use auth::{ApiKey, Auth, AuthMode, Network, Scope};
+pub use auth::{ApiKey, Auth, AuthMode, KeyLimits, Network, Scope};
 pub use secret::Secret;
 
 use crate::{
@@ -74,6 +74,8 @@ pub struct Server {
     pub trusted_proxies: Vec<Network>,
     pub allowed_origins: Vec<String>,
     pub max_connections: usize,
+    pub sockets_per_tenant: usize,
+    pub sockets_per_address: usize,
     pub max_message_bytes: usize,
     pub outbox_bytes: usize,
     pub slow_client_grace_ms: u64,
@@ -154,8 +156,8 @@ impl Limits {
             self.tenants.values().filter_map(own).chain([general]).max().unwrap_or(0)
         };
         let largest = [
-            ("requests_per_minute", of(|own| own.requests_per_minute, self.requests_per_minute), 1_000_000),
-            ("tokens_per_minute", of(|own| own.tokens_per_minute, self.tokens_per_minute), 50_000_000),
+            ("requests_per_minute", of(|own| own.requests_per_minute, self.requests_per_minute), auth::MOST_REQUESTS),
+            ("tokens_per_minute", of(|own| own.tokens_per_minute, self.tokens_per_minute), auth::MOST_TOKENS),
         ];
         largest.into_iter().find(|(_, set, most)| set > most).map(|(name, _, most)| (name, most))
     }

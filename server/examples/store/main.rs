@@ -75,6 +75,8 @@ fn store(redis: &Redis, replica: &str) -> RedisStore {
         retention: retention(),
         replica: replica.into(),
         lease: Duration::from_secs(5),
+        quotas: quotas(),
+        max_bytes: 0,
     };
     RedisStore::new(config).expect("a store")
 }

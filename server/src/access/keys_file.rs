@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::settings::Scope;
+use crate::settings::{KeyLimits, Scope};
 
 /// What every key begins with.
 const PREFIX: &str = "ck_";
@@ -39,6 +39,8 @@ pub struct StoredKey {
     pub created: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
+    #[serde(default, skip_serializing_if = "KeyLimits::is_none")]
+    pub limits: KeyLimits,
     salt: String,
     pub hash: String,
 }
@@ -55,6 +57,7 @@ pub struct NewKey {
     pub scopes: BTreeSet<Scope>,
     pub models: Vec<String>,
     pub expires: Option<u64>,
+    pub limits: KeyLimits,
 }
 
 impl KeysFile {
@@ -83,6 +86,9 @@ impl KeysFile {
         let ids: BTreeSet<&str> = read.keys.iter().map(|key| key.id.as_str()).collect();
         if ids.len() != read.keys.len() {
             return Err(FileError(format!("{shown} has an id twice")));
+        }
+        if let Some((id, what)) = read.keys.iter().find_map(|key| Some((&key.id, key.limits.check().err()?))) {
+            return Err(FileError(format!("{shown}: of the key {id}, limits.{what}")));
         }
         Ok(read)
     }
@@ -129,8 +135,9 @@ impl KeysFile {
         let (id, salt) = (hex::encode(id), hex::encode(salt));
         let text = format!("{PREFIX}{id}_{}", hex::encode(secret));
         let hash = hashed(&salt, &text);
-        let NewKey { tenant, scopes, models, expires } = new;
-        self.keys.push(StoredKey { id, tenant, scopes, models, created: super::now(), expires, salt, hash });
+        let NewKey { tenant, scopes, models, expires, limits } = new;
+        let created = super::now();
+        self.keys.push(StoredKey { id, tenant, scopes, models, created, expires, limits, salt, hash });
         Ok(text)
     }
 
@@ -159,10 +166,13 @@ fn hashed(salt: &str, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     fn new() -> NewKey {
-        NewKey { tenant: "a".into(), scopes: Scope::of_a_tenant(), models: vec![], expires: None }
+        let limits = KeyLimits { requests_per_minute: NonZeroU32::new(5), priority: true, ..KeyLimits::default() };
+        NewKey { tenant: "a".into(), scopes: Scope::of_a_tenant(), models: vec![], expires: None, limits }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
-use crate::settings::{Auth, AuthMode, Scope};
+use crate::settings::{Auth, AuthMode, KeyLimits, Scope};
 use client_secret::Pins;
 use keys_file::{FileError, KeysFile, StoredKey};
 
@@ -43,6 +43,8 @@ pub struct Identity {
     pub is_client_secret: bool,
     /// Seconds since 1970.
     pub expires_at: Option<u64>,
+    /// Of the key; its client secrets share them.
+    pub limits: KeyLimits,
 }
 
 /// Why somebody is not let in. The text is for logs and a metric's label.
@@ -60,6 +62,7 @@ struct Key {
     scopes: BTreeSet<Scope>,
     models: Vec<String>,
     expires_at: Option<u64>,
+    limits: KeyLimits,
     /// What its client secrets are signed with; `None`: it may make none.
     signs: Option<[u8; 32]>,
 }
@@ -103,6 +106,7 @@ impl Access {
                     scopes: key.scopes.clone(),
                     models: key.models.clone(),
                     expires_at: None,
+                    limits: key.limits,
                     signs: may_sign.then(|| keyed(&token_secret, b"client secrets", &hash)),
                 },
             );
@@ -237,6 +241,7 @@ impl Access {
             key: None,
             is_client_secret: false,
             expires_at: None,
+            limits: KeyLimits::default(),
         }
     }
 
@@ -254,6 +259,7 @@ impl Access {
                 key: Some(key_id.to_owned()),
                 is_client_secret: true,
                 expires_at: Some(key.expires_at.map_or(claims.expires_at, |at| at.min(claims.expires_at))),
+                limits: key.limits,
             };
             return unexpired(identity);
         }
@@ -274,6 +280,7 @@ impl Access {
             key: Some(id),
             is_client_secret: false,
             expires_at: key.expires_at,
+            limits: key.limits,
         })
     }
 
@@ -325,6 +332,7 @@ impl Access {
             scopes: key.scopes.clone(),
             models: key.models.clone(),
             expires_at: key.expires,
+            limits: key.limits,
             signs: Some(keyed(&self.token_secret, b"client secrets", key.hash.as_bytes())),
         }
     }

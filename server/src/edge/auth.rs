@@ -59,6 +59,16 @@ impl Authenticator {
         if may { Ok(identity) } else { Err(lacks(request, &identity, needed)) }
     }
 
+    /// As [`Self::identify`]; a request is identified once, however many extractors ask.
+    fn identify_once(&self, request: &HttpRequest) -> Result<Arc<Identity>, WireError> {
+        if let Some(identity) = request.extensions().get::<Arc<Identity>>() {
+            return Ok(identity.clone());
+        }
+        let identity = Arc::new(self.identify(request)?);
+        request.extensions_mut().insert(identity.clone());
+        Ok(identity)
+    }
+
     /// Whose secret this is; else `error`.
     fn known(&self, request: &HttpRequest, secret: Option<&str>, error: WireError) -> Result<Identity, WireError> {
         let identified = match secret {
@@ -148,7 +158,7 @@ impl FromRequest for Identified {
         let request = request.clone();
         async move {
             let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
-            let identity = Arc::new(edge.auth.identify(&request)?);
+            let identity = edge.auth.identify_once(&request)?;
             grants::check_route(edge, &identity, &request).await?;
             Ok(Self(identity))
         }
@@ -160,7 +170,7 @@ impl Tenant {
     /// Who asks, before the extractors have run.
     pub fn of(request: &HttpRequest) -> Result<Self, WireError> {
         let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
-        edge.auth.identify(request).map(|identity| Self(identity.tenant))
+        edge.auth.identify_once(request).map(|identity| Self(identity.tenant.clone()))
     }
 }
 

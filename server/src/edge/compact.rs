@@ -5,15 +5,22 @@ use actix_web::{HttpResponse, web};
 use super::{
     Edge,
     api::{Answer, JsonBody, parsed},
-    auth::Tenant,
+    auth::Identified,
+    grants::limited_key,
     headers,
     traced::Traced,
 };
 use crate::{generation::Caller, wire::compaction::parse_compact};
 
-pub async fn create(edge: web::Data<Edge>, traced: Traced, Tenant(tenant): Tenant, JsonBody(body): JsonBody) -> Answer {
+pub async fn create(
+    edge: web::Data<Edge>,
+    traced: Traced,
+    Identified(identity): Identified,
+    JsonBody(body): JsonBody,
+) -> Answer {
     let create = parsed(body, parse_compact).await?;
-    let compacted = edge.generations.compact(&tenant, create, Caller::without_resume(traced.origin())).await;
+    let caller = Caller::without_resume(traced.origin()).with_key(limited_key(&identity));
+    let compacted = edge.generations.compact(&identity.tenant, create, caller).await;
     let answer = compacted.map(|compacted| HttpResponse::Ok().json(compacted)).map_err(Into::into);
-    headers::rates(&edge, &tenant, answer).await
+    headers::rates(&edge, &identity, answer).await
 }

@@ -7,6 +7,7 @@ use super::{Edge, auth::refuse};
 use crate::{
     access::Identity,
     engine::ModelInfo,
+    generation::LimitedKey,
     settings::Scope,
     wire::{error::WireError, request::Create},
 };
@@ -21,6 +22,12 @@ const HELD: [&str; 1] = ["/v1/responses"];
 const PUBLIC: [&str; 2] = ["/v1/models", "/v1/models/{id:.+}"];
 /// Routes that run a model without [`hold`].
 const UNHELD: [&str; 1] = ["/v1/responses/compact"];
+
+/// The key of a request, where that key has limits of its own.
+pub fn limited_key(identity: &Identity) -> Option<LimitedKey> {
+    let id = identity.key.clone().filter(|_| !identity.limits.is_none())?;
+    Some(LimitedKey { id, limits: identity.limits })
+}
 
 /// Checks a route against the pins.
 ///

@@ -5,8 +5,8 @@ use actix_web::{
     http::header::{HeaderName, HeaderValue},
 };
 
-use super::{Edge, api::Answer};
-use crate::store::rates::Unit;
+use super::{Edge, api::Answer, grants::limited_key};
+use crate::{access::Identity, store::rates::Unit};
 
 /// Names what a request asked for and this server does not have.
 pub const IGNORED: HeaderName = HeaderName::from_static("x-caudal-ignored");
@@ -38,9 +38,9 @@ pub fn ignored(mut answer: HttpResponse, ignored: &[String]) -> HttpResponse {
     answer
 }
 
-/// Adds `x-ratelimit-*` where the tenant has a limit, also to refusals.
-pub async fn rates(edge: &Edge, tenant: &str, answer: Answer) -> Answer {
-    let quotas = edge.generations.quotas(tenant).await;
+/// Adds `x-ratelimit-*` where the key or the tenant has a limit, also to refusals.
+pub async fn rates(edge: &Edge, identity: &Identity, answer: Answer) -> Answer {
+    let quotas = edge.generations.quotas(&identity.tenant, limited_key(identity).as_ref()).await;
     if quotas.is_empty() {
         return answer;
     }

@@ -1,5 +1,7 @@
 //! The HTTP side of the Responses API.
 
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, web};
 use serde_json::Value;
 
@@ -27,10 +29,10 @@ pub async fn create(
     JsonBody(body): JsonBody,
 ) -> Answer {
     let answer = try_create(&edge, &identity, body, traced).await;
-    headers::rates(&edge, &identity.tenant, answer).await
+    headers::rates(&edge, &identity, answer).await
 }
 
-async fn try_create(edge: &Edge, identity: &Identity, body: Value, traced: Traced) -> Answer {
+async fn try_create(edge: &web::Data<Edge>, identity: &Arc<Identity>, body: Value, traced: Traced) -> Answer {
     let tenant = identity.tenant.as_str();
     let stream = match body.get("stream") {
         None | Some(Value::Null) => false,
@@ -40,13 +42,18 @@ async fn try_create(edge: &Edge, identity: &Identity, body: Value, traced: Trace
     let mut create = parsed(body, Create::from_value).await?;
     grants::hold(edge, identity, &mut create)?;
     let (background, ignored) = (create.background, create.ignored.clone());
-    let created = edge.generations.create(tenant, create, Caller::without_resume(traced.origin())).await;
+    let caller = Caller::without_resume(traced.origin()).with_key(grants::limited_key(identity));
+    let created = edge.generations.create(tenant, create, caller).await;
     let created = created.inspect_err(|error| traced.span.fail(error.code().0))?;
     let answer = if background && !stream {
         HttpResponse::Ok().json(edge.generations.retrieve(tenant, &created.id).await?)
     } else {
         let follow = edge.generations.follow(tenant, &created.id, None, OnDisconnect::Cancel).await?;
-        if stream { sse::responses(edge, follow, Some(traced)) } else { HttpResponse::Ok().json(ended(follow).await?) }
+        if stream {
+            sse::responses(edge, identity, follow, Some(traced))
+        } else {
+            HttpResponse::Ok().json(ended(follow).await?)
+        }
     };
     Ok(headers::ignored(answer, &ignored))
 }
@@ -65,19 +72,20 @@ pub async fn ended(mut follow: Follow) -> Result<Response, WireError> {
 
 pub async fn retrieve(
     edge: web::Data<Edge>,
-    Tenant(tenant): Tenant,
+    Identified(identity): Identified,
     id: web::Path<String>,
     mut query: Query,
 ) -> Answer {
+    let tenant = &identity.tenant;
     let (stream, after) = (query.flag("stream")?, query.number("starting_after")?);
     query.flag("include_obfuscation")?;
     query.includes()?;
     query.end()?;
     if stream {
-        let follow = edge.generations.follow(&tenant, &id, after, OnDisconnect::Cancel).await?;
-        return Ok(sse::responses(&edge, follow, None));
+        let follow = edge.generations.follow(tenant, &id, after, OnDisconnect::Cancel).await?;
+        return Ok(sse::responses(&edge, &identity, follow, None));
     }
-    Ok(HttpResponse::Ok().json(edge.generations.retrieve(&tenant, &id).await?))
+    Ok(HttpResponse::Ok().json(edge.generations.retrieve(tenant, &id).await?))
 }
 
 pub async fn cancel(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {

@@ -34,7 +34,7 @@ use tokio::sync::watch;
 
 use crate::{
     access::Access,
-    generation::Generations,
+    generation::{Generations, bounded, budget::Budgets},
     settings::Settings,
     wire::object::{LoadedModel, Readiness},
 };
@@ -60,6 +60,8 @@ pub struct Edge {
     pub phase: watch::Receiver<Phase>,
     auth: Authenticator,
     door: Door,
+    /// Open sockets of each client address.
+    sockets: Budgets,
 }
 
 impl Edge {
@@ -70,7 +72,8 @@ impl Edge {
         access: Arc<Access>,
     ) -> Self {
         let (auth, door) = (Authenticator::new(&settings, access), Door::new(&settings));
-        Self { generations, settings, phase, auth, door }
+        let sockets = Budgets::new(bounded(settings.server.sockets_per_address));
+        Self { generations, settings, phase, auth, door, sockets }
     }
 }
 

@@ -1,17 +1,23 @@
 //! Followed responses as server-sent events. Pull-driven: the next event is rendered when the socket has taken the last.
-//! While there is none a comment line is sent, so that no proxy and no client takes the stream for dead. The last data
-//! line is `[DONE]`, also after an error.
+//! While there is none a comment line is sent, so that no proxy and no client takes the stream for dead. When the key ends that
+//! opened the stream, so does the stream, with an error; the generation goes on. The last data line is `[DONE]`, also after an
+//! error.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use actix_web::{HttpResponse, http::header, web::Bytes};
-use futures::{Stream, StreamExt, stream};
+use actix_web::{
+    HttpResponse,
+    http::header,
+    web::{self, Bytes},
+};
+use futures::{FutureExt, Stream, StreamExt, future::LocalBoxFuture, stream};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::{Edge, traced::Traced};
 use crate::{
+    access::{Denied, Identity},
     generation::Follow,
     render::chat::ChatRenderer,
     wire::{
@@ -27,7 +33,13 @@ const DONE: &str = "data: [DONE]\n\n";
 const COMMENT: &str = ": keep-alive\n\n";
 
 /// Responses: `event:` equals the body's type, no `id:`.
-pub fn responses(edge: &Edge, follow: Follow, traced: Option<Traced>) -> HttpResponse {
+pub fn responses(
+    edge: &web::Data<Edge>,
+    identity: &Arc<Identity>,
+    follow: Follow,
+    traced: Option<Traced>,
+) -> HttpResponse {
+    let runs = vec![follow.run.clone()];
     let frames = events(follow).map(|next| match next {
         Ok((sequence_number, event)) => {
             let body = Numbered::of_response(&event, sequence_number);
@@ -35,11 +47,13 @@ pub fn responses(edge: &Edge, follow: Follow, traced: Option<Traced>) -> HttpRes
         }
         Err(error) => named("error", &ErrorEvent::new(&error, None)),
     });
-    answer(edge, frames, traced)
+    let revoked = named("error", &ErrorEvent::new(&WireError::KeyEnded, None));
+    answer(edge, Ending::new(edge, identity, runs, revoked), frames, traced)
 }
 
-/// What the streams of one chat completion share.
+/// The choices of a chat completion, and what their streams share.
 pub struct ChatStream {
+    pub follows: Vec<Follow>,
     /// Its id is the id of all chunks.
     pub first: Response,
     pub include_usage: bool,
@@ -47,8 +61,9 @@ pub struct ChatStream {
 }
 
 /// Chat completions: data only. The choices' chunks come as they are generated.
-pub fn chunks(edge: &Edge, follows: Vec<Follow>, chat: ChatStream) -> HttpResponse {
-    let ChatStream { first, include_usage, traced } = chat;
+pub fn chunks(edge: &web::Data<Edge>, identity: &Arc<Identity>, chat: ChatStream) -> HttpResponse {
+    let ChatStream { follows, first, include_usage, traced } = chat;
+    let runs = follows.iter().map(|follow| follow.run.clone()).collect();
     let choices = (0..).zip(follows).map(|(index, follow)| {
         let mut renderer = ChatRenderer::new(first.clone(), index, include_usage);
         let events = events(follow).map(Some).chain(stream::iter([None]));
@@ -81,7 +96,8 @@ pub fn chunks(edge: &Edge, follows: Vec<Follow>, chat: ChatStream) -> HttpRespon
             None => Some((last?(used), (pieces, None, None))),
         }
     });
-    answer(edge, frames, Some(traced))
+    let revoked = data(&json!({"error": WireError::KeyEnded.body()}));
+    answer(edge, Ending::new(edge, identity, runs, revoked), frames, Some(traced))
 }
 
 /// What a choice comes to, piece by piece.
@@ -96,17 +112,52 @@ fn events(follow: Follow) -> impl Stream<Item = Result<(u64, Event), WireError>>
     stream::unfold(follow, |mut follow| async { follow.next().await.map(|next| (next, follow)) })
 }
 
+/// What ends a stream before its last event: the end of the key that opened it.
+struct Ending {
+    denied: LocalBoxFuture<'static, Denied>,
+    edge: web::Data<Edge>,
+    /// The generations that are followed.
+    runs: Vec<String>,
+    /// The last frame.
+    frame: String,
+}
+
+impl Ending {
+    fn new(edge: &web::Data<Edge>, identity: &Arc<Identity>, runs: Vec<String>, frame: String) -> Self {
+        let (access, identity) = (edge.auth.access.clone(), identity.clone());
+        let denied = async move { access.ended(&identity).await }.boxed_local();
+        Self { denied, edge: edge.clone(), runs, frame }
+    }
+
+    /// The generations are not cancelled with the stream.
+    fn end(self, denied: Denied) -> String {
+        self.edge.generations.metrics.denied(denied.reason());
+        self.runs.iter().for_each(|run| self.edge.generations.spare(run));
+        self.frame + DONE
+    }
+}
+
 /// `traced` ends with the stream.
-fn answer(edge: &Edge, frames: impl Stream<Item = String> + 'static, traced: Option<Traced>) -> HttpResponse {
+fn answer(
+    edge: &Edge,
+    ending: Ending,
+    frames: impl Stream<Item = String> + 'static,
+    traced: Option<Traced>,
+) -> HttpResponse {
     let pause = Duration::from_millis(edge.settings.server.sse_comment_ms);
     // An event may have no frame of its own, and an empty piece would end the body.
     let frames = frames.filter(|frame| std::future::ready(!frame.is_empty())).boxed_local();
-    let body = stream::unfold(Some((frames, traced)), move |state| async move {
-        let (mut frames, traced) = state?;
-        match timeout(pause, frames.next()).await {
-            Ok(Some(frame)) => Some((Ok::<_, Infallible>(Bytes::from(frame)), Some((frames, traced)))),
+    let body = stream::unfold(Some((frames, ending, traced)), move |state| async move {
+        let (mut frames, mut ending, traced) = state?;
+        let next = tokio::select! {
+            biased;
+            denied = &mut ending.denied => return Some((Ok(Bytes::from(ending.end(denied))), None)),
+            next = timeout(pause, frames.next()) => next,
+        };
+        match next {
+            Ok(Some(frame)) => Some((Ok::<_, Infallible>(Bytes::from(frame)), Some((frames, ending, traced)))),
             Ok(None) => Some((Ok(Bytes::from_static(DONE.as_bytes())), None)),
-            Err(_) => Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some((frames, traced)))),
+            Err(_) => Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some((frames, ending, traced)))),
         }
     });
     HttpResponse::Ok()

@@ -61,12 +61,12 @@ impl Drop for Held {
 
 /// A budget for each tenant that holds something.
 #[derive(Debug)]
-pub struct TenantBudgets {
+pub struct Budgets {
     most: usize,
     tenants: Mutex<HashMap<String, Weak<Budget>>>,
 }
 
-impl TenantBudgets {
+impl Budgets {
     pub fn new(most: usize) -> Self {
         Self { most, tenants: Mutex::default() }
     }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_one_budget_and_those_without_use_are_forgotten() {
-        let budgets = TenantBudgets::new(10);
+        let budgets = Budgets::new(10);
         let held = budgets.of("a").hold(8).unwrap();
         assert!(budgets.of("a").hold(3).is_none());
         assert!(budgets.of("b").hold(3).is_some());

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 use tracing::Instrument;
 
 use super::{
-    Generations,
+    Generations, LimitedKey,
     clock::unix_seconds,
     random::{random_hex, random_seed},
     start::CreatedResponse,
@@ -29,6 +29,8 @@ pub struct Caller {
     /// What happens to the generation when the connection ends.
     pub on_disconnect: OnDisconnect,
     pub origin: Origin,
+    /// The key that the request was sent with, where that key has limits of its own.
+    pub key: Option<LimitedKey>,
 }
 
 impl Caller {
@@ -38,7 +40,12 @@ impl Caller {
     }
 
     pub fn new(own_unstored_response: Option<String>, on_disconnect: OnDisconnect, origin: Origin) -> Self {
-        Self { new_response_id: format!("resp_{}", random_hex()), own_unstored_response, on_disconnect, origin }
+        let new_response_id = format!("resp_{}", random_hex());
+        Self { new_response_id, own_unstored_response, on_disconnect, origin, key: None }
+    }
+
+    pub fn with_key(self, key: Option<LimitedKey>) -> Self {
+        Self { key, ..self }
     }
 }
 
@@ -74,12 +81,13 @@ impl Generations {
         if self.is_draining() {
             return Err(WireError::Draining { retry_after_ms: 1000 });
         }
-        self.quotas.enter(tenant).await?;
+        self.quotas.enter(tenant, caller.key.as_ref()).await?;
         let model = self.model(create.model.as_deref())?;
         let own_unstored = caller.own_unstored_response.as_deref();
         self.resolve(tenant, create.conversation.as_deref(), own_unstored, &mut create.input).await?;
         self.expand(tenant, &mut create, &model.id).await?;
-        if create.service_tier == ServiceTier::Priority && !self.priority.contains(tenant) {
+        let may_priority = self.priority.contains(tenant) || caller.key.as_ref().is_some_and(|key| key.limits.priority);
+        if create.service_tier == ServiceTier::Priority && !may_priority {
             create.service_tier = ServiceTier::Default;
         }
         let mut header = header(tenant, create, &model, &caller);
@@ -146,7 +154,7 @@ fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) 
         sharing: None,
         on_disconnect: caller.on_disconnect,
         origin: caller.origin.clone(),
-        key_quota: None,
+        key_quota: caller.key.as_ref().map(LimitedKey::quota),
     }
 }
 

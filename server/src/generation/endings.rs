@@ -47,7 +47,7 @@ impl Endings {
     pub async fn after(&self, header: &Header, entries: &[Arc<Entry>]) {
         if let Some(Entry::Finished { finish, usage, .. }) = entries.last().map(|entry| &**entry) {
             self.metrics.ended(&header.model, status(finish), usage);
-            self.quotas.used(&header.tenant, usage).await;
+            self.quotas.used(header, usage).await;
         }
         if let Some(Sharing::Run { key, .. }) = &header.sharing
             && ended_well(entries)

@@ -33,7 +33,8 @@ pub struct Follow {
     /// The events of the entry that was rendered last.
     ready: VecDeque<Numbered>,
     after: Option<u64>,
-    _held: Held,
+    /// A place among the tenant's streams, and the bytes of a header that no other has.
+    _held: (Held, Option<Held>),
     _followers: (Follower, Option<Follower>),
 }
 
@@ -56,12 +57,27 @@ impl Generations {
     ) -> Result<Follow, WireError> {
         let held = self.hold_follow(tenant)?;
         let follower = self.running.follower(id, leaving);
-        let Followed { header, entries, rest } = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
+        let followed = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
+        let Followed { header, entries, more, rest } = followed;
         // Who follows a shared log keeps its run from being an orphan.
         let run = header.shows().unwrap_or(id).to_owned();
         let shared = (run != id).then(|| self.running.follower(&run, leaving));
         let (conversation, ignored) = (header.create.conversation.clone(), header.create.ignored.clone());
-        let start = self.measure(&header, &entries).await?;
+        // Where the log stands is told to who can resume, and decides what may be started after.
+        let start = match after.is_some() || leaving >= OnDisconnect::Grace {
+            true if more => self.measure_all(tenant, id).await?,
+            true => self.measure(&header, &entries).await?,
+            false => Start::default(),
+        };
+        // Nothing is shown of the input and the prompt, which may be megabytes.
+        let (header, copied) = match Arc::try_unwrap(header) {
+            Ok(own) => {
+                let own = without_input(own);
+                let copied = self.hold_request(&own)?;
+                (Arc::new(own), Some(copied))
+            }
+            Err(shared) => (shared, None),
+        };
         let (mut renderer, mut ready) = (Renderer::new(header), VecDeque::new());
         renderer.begin(&mut |number, event| keep_after(after, &mut ready, (number, event)));
         let id = id.to_owned();
@@ -76,7 +92,7 @@ impl Generations {
             unread: entries.into(),
             ready,
             after,
-            _held: held,
+            _held: (held, copied),
             _followers: (follower, shared),
         };
         follow.reach_start().await?;
@@ -90,6 +106,21 @@ impl Generations {
             self.metrics.refused(&refused);
             refused
         })
+    }
+
+    /// Where a log stands that is not read at once: part by part is rendered and dropped.
+    async fn measure_all(&self, tenant: &str, id: &str) -> Result<Start, WireError> {
+        let failed = |error| store_error(error, id);
+        let Followed { header, entries, mut more, mut rest } = self.store.follow(tenant, id).await.map_err(failed)?;
+        let mut measure = Measure::new(header);
+        measure.add(&entries);
+        while more {
+            let Some(batch) = rest.next().await else { break };
+            let batch = batch.map_err(failed)?;
+            measure.add(&batch.entries);
+            more = batch.more;
+        }
+        Ok(measure.start)
     }
 
     /// Where a log stands: its entries are rendered, and the events are dropped one by one.
@@ -107,15 +138,48 @@ impl Generations {
 }
 
 fn measure(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Start {
-    let mut renderer = Renderer::new(header.clone());
-    let mut start = Start { status: Status::InProgress, last_sequence_number: 0 };
-    let mut last = |number, event: Event| {
-        start.last_sequence_number = number;
-        start.status = status(&event).unwrap_or(start.status);
-    };
-    renderer.begin(&mut last);
-    entries.iter().for_each(|entry| renderer.entry(entry, &mut last));
-    start
+    let mut measure = Measure::new(header.clone());
+    measure.add(entries);
+    measure.start
+}
+
+/// Finds out where a log stands.
+struct Measure {
+    renderer: Renderer,
+    start: Start,
+}
+
+impl Measure {
+    fn new(header: Arc<Header>) -> Self {
+        let (mut renderer, mut start) = (Renderer::new(header), Start::default());
+        renderer.begin(&mut |number, event| start.pass(number, &event));
+        Self { renderer, start }
+    }
+
+    fn add(&mut self, entries: &[Arc<Entry>]) {
+        let Self { renderer, start } = self;
+        entries.iter().for_each(|entry| renderer.entry(entry, &mut |number, event| start.pass(number, &event)));
+    }
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { status: Status::InProgress, last_sequence_number: 0 }
+    }
+}
+
+impl Start {
+    fn pass(&mut self, number: u64, event: &Event) {
+        self.last_sequence_number = number;
+        self.status = status(event).unwrap_or(self.status);
+    }
+}
+
+/// A header with all that events show.
+fn without_input(mut header: Header) -> Header {
+    header.prompt = vec![];
+    header.create.input = vec![];
+    header
 }
 
 /// How long a follower waits for the event that it wants to start after. What a store lost in a crash is written again

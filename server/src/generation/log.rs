@@ -7,8 +7,9 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::Held, clock::unix_seconds, endings::Endings, request::request, running::Registration, timeline::Timeline,
@@ -55,6 +56,8 @@ pub struct Log {
     told: bool,
     /// Somebody asked for the end, on whatever replica.
     pub cancelled: bool,
+    /// Cancelled when the engine is to stop.
+    pub stop: CancellationToken,
     /// Attempts to run the response since the log last grew, before this one.
     pub tries: u32,
     /// The bytes of the request that the log was created for; none of a log that was taken over.
@@ -85,6 +88,7 @@ impl Log {
             timeline,
             told: false,
             cancelled: false,
+            stop: CancellationToken::new(),
             tries: 0,
             held: None,
         }
@@ -132,7 +136,7 @@ impl Log {
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
         let (before, begun) = (self.entries.len(), Instant::now());
         self.entries.extend(entries.into_iter().map(Arc::new));
-        let (mut outage, mut retry) = (None, FIRST_RETRY);
+        let (mut outage, mut retry, mut paused) = (None, FIRST_RETRY, None);
         while self.stored < self.entries.len() {
             match self.write().await {
                 Ok(()) => {}
@@ -144,6 +148,19 @@ impl Log {
                         "the store has lost entries; writing them again"
                     );
                     self.stored = len as usize;
+                }
+                Err(StoreError::Full(reason)) => {
+                    if paused.is_none() {
+                        tracing::warn!(response = self.header.id, reason, "the stream pauses until there is room");
+                        paused = Some(self.metrics().paused());
+                    }
+                    self.ask().await?;
+                    // What is not stored yet goes with the last entry, which needs no room.
+                    if (self.cancelled || self.stop.is_cancelled()) && !self.has_ended() {
+                        break;
+                    }
+                    let _ = timeout(retry, self.stop.cancelled()).await;
+                    retry = (retry * 2).min(LAST_RETRY);
                 }
                 Err(StoreError::Unavailable(reason)) => {
                     let since = *outage.get_or_insert_with(|| {
@@ -188,11 +205,22 @@ impl Log {
         Ok(())
     }
 
+    /// Learns whether the end was asked for while the store takes no entries.
+    async fn ask(&mut self) -> Result<(), StoreError> {
+        match self.writing.store.append(&self.lease, self.stored as u64, &[]).await {
+            Ok(appended) => self.cancelled |= appended.cancelled,
+            Err(error @ StoreError::Fenced) => return Err(error),
+            // The next attempt finds out.
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
     /// Does what was asked of the writer without having anything to append.
     pub async fn look(&mut self) -> Result<(), StoreError> {
         match self.write().await {
             // The next append learns of it too.
-            Ok(()) | Err(StoreError::Unavailable(_)) => self.append(vec![]).await,
+            Ok(()) | Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.append(vec![]).await,
             Err(error) => Err(error),
         }
     }

@@ -41,19 +41,23 @@ use crate::{
     metrics::Metrics,
     settings,
     store::{
-        ObservedStore, Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache,
-        conversations::Conversations, fleet::Fleet, prompts::Prompts,
+        ObservedStore, OnDisconnect, Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache,
+        conversations::Conversations, fleet::Fleet, prompts::Prompts, quota::Exceeded,
     },
-    wire::{error::WireError, response::Response},
+    wire::{
+        error::{Limited, WireError},
+        response::Response,
+    },
 };
 use admission::Admission;
-use budget::{Held, TenantBudgets};
+use budget::{Budget, Budgets, Held};
 pub use counts::Counted;
 pub use create::Caller;
 use endings::Endings;
 pub use follow::Follow;
 use log::Writing;
 pub use random::random_hex;
+pub use rates::LimitedKey;
 use rates::Quotas;
 use running::{Follower, Running};
 pub use start::CreatedResponse;
@@ -78,9 +82,11 @@ pub struct Generations {
     /// Tenants that may use `service_tier: priority`.
     priority: BTreeSet<String>,
     /// Bytes of each tenant's requests that are being read, wait or run.
-    held: TenantBudgets,
+    held: Budgets,
     /// Streams that each tenant follows.
-    follows: TenantBudgets,
+    follows: Budgets,
+    /// Open sockets of each tenant.
+    sockets: Budgets,
     /// This process, for operators.
     replica: Arc<str>,
     settings: settings::Generation,
@@ -123,8 +129,9 @@ impl Generations {
             retention: settings.retention(),
             suspects: Arc::new(Semaphore::new(1)),
             priority: settings.admission.priority.clone(),
-            held: TenantBudgets::new(HELD_BY_TENANT.saturating_mul(settings.server.max_message_bytes)),
-            follows: TenantBudgets::new(FOLLOWS_OF_TENANT),
+            held: Budgets::new(HELD_BY_TENANT.saturating_mul(settings.server.max_message_bytes)),
+            follows: Budgets::new(FOLLOWS_OF_TENANT),
+            sockets: Budgets::new(bounded(settings.server.sockets_per_tenant)),
             settings: settings.generation.clone(),
             patience: Duration::from_millis(settings.store.outage_ms),
             runtime: tokio::runtime::Handle::current(),
@@ -146,9 +153,31 @@ impl Generations {
         }
     }
 
-    /// What is left of a tenant's limits.
-    pub async fn quotas(&self, tenant: &str) -> Vec<rates::Quota> {
-        self.quotas.left(tenant).await
+    /// What is left of the limits of a tenant and its key.
+    pub async fn quotas(&self, tenant: &str, key: Option<&LimitedKey>) -> Vec<rates::Quota> {
+        self.quotas.left(tenant, key).await
+    }
+
+    /// Counts a socket of a tenant until what is returned is dropped.
+    ///
+    /// # Errors
+    /// `rate_limit_exceeded` if the tenant has as many as it may.
+    pub fn hold_socket(&self, tenant: &str) -> Result<Held, WireError> {
+        let budget = self.sockets.of(tenant);
+        budget.hold(1).ok_or_else(|| {
+            let (of, setting) = ("tenant", "server.sockets_per_tenant");
+            WireError::TooManySockets { of, setting, most: budget.most(), retry_after_ms: HELD_RETRY_MS }
+        })
+    }
+
+    /// What a tenant's requests may hold together, for what grows while it arrives.
+    pub fn budget(&self, tenant: &str) -> Arc<Budget> {
+        self.held.of(tenant)
+    }
+
+    /// Keeps a generation from being cancelled at once when its followers leave: they were sent away, and may come back.
+    pub fn spare(&self, run: &str) {
+        drop(self.running.follower(run, OnDisconnect::Grace));
     }
 
     /// Counts bytes of a tenant's request from when they arrive until the request is answered.
@@ -266,13 +295,21 @@ impl Generations {
     }
 }
 
+/// A setting where 0 means any number.
+pub fn bounded(setting: usize) -> usize {
+    if setting == 0 { usize::MAX } else { setting }
+}
+
 /// How a store's error reads to the client that asked for response `id`.
 pub fn store_error(error: StoreError, id: &str) -> WireError {
     match error {
         StoreError::NotFound | StoreError::Fenced | StoreError::Behind(_) => WireError::ResponseNotFound(id.into()),
         StoreError::Expired => WireError::ResumeWindowExpired(id.into()),
         StoreError::Unreadable(_) => WireError::LogVersion { retry_after_ms: 1000 },
-        StoreError::OverQuota(exceeded) => WireError::StorageQuotaExceeded(exceeded.to_string()),
+        StoreError::OverQuota(exceeded) => {
+            let who = if matches!(exceeded, Exceeded::KeyBytes(_)) { Limited::Key } else { Limited::Tenant };
+            WireError::StorageQuotaExceeded { who, most: exceeded.to_string() }
+        }
         StoreError::Full(reason) => {
             tracing::warn!(reason, "the store is full");
             WireError::StoreFull { retry_after_ms: STORE_FULL_RETRY_MS }

@@ -205,15 +205,19 @@ impl Generations {
         let header = Header { prompt: vec![], sharing: Some(sharing), ..header.clone() };
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
         let (model, transport) = (header.model.clone(), header.origin.transport.name());
-        match self.store.create(header).await.map_err(failed)? {
-            Created::New(_) => {
+        match self.store.create(header).await {
+            Ok(Created::New(_)) => {
                 // The line of the log has the times.
                 tracing::info!(target: "caudal::response", response = id, tenant, model, transport, log, "response shows a log");
                 Ok(id)
             }
-            Created::Existing(first) => {
+            Ok(Created::Existing(first)) => {
                 let _ = self.cache.leave(&tenant, key, log, &id).await;
                 Ok(first)
+            }
+            Err(error) => {
+                let _ = self.leave(&tenant, key, log, &id).await;
+                Err(failed(error))
             }
         }
     }

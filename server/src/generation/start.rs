@@ -55,6 +55,7 @@ impl Generations {
         let registration = self.running.register(&header.id, header.on_disconnect);
         let mut log = Log::new(self.writing(), Arc::new(header), lease, vec![]);
         log.held = Some(held);
+        log.stop = registration.stop.clone();
         let span = log.log_span();
         let job = Job { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run().instrument(span), &self.runtime);

@@ -25,6 +25,7 @@ impl Generations {
         log.cancelled = claim.cancelled;
         log.tries = claim.tries;
         let registration = self.running.register(&id, log.header().on_disconnect);
+        log.stop = registration.stop.clone();
         if let Some(left) = claim.left {
             self.running.left_before(&id, left);
         }

@@ -145,6 +145,7 @@ impl Generations {
             let registration = self.running.register(&id, header.on_disconnect);
             let mut log = Log::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
             log.held = Some(held);
+            log.stop = registration.stop.clone();
             let span = log.log_span();
             self.tasks.spawn_on(self.clone().take_turn(log, registration, false).instrument(span), &self.runtime);
             Ok(())

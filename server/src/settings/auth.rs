@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
 };
 
@@ -14,6 +15,9 @@ use super::{Secret, Server, SettingsError};
 
 /// A key or an admin key has at least this many characters.
 const SHORTEST_KEY: usize = 8;
+/// The largest rates that are counted exactly.
+pub const MOST_REQUESTS: u32 = 1_000_000;
+pub const MOST_TOKENS: u32 = 50_000_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +49,47 @@ pub struct ApiKey {
     /// Names of the models that the key may use; empty: all.
     #[serde(default)]
     pub models: Vec<String>,
+    #[serde(default)]
+    pub limits: KeyLimits,
+}
+
+/// What one key may use; its tenant's limits hold beside these. `None`: no bound of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLimits {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Of prompts and outputs together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<NonZeroU32>,
+    /// Of responses that the key created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_mb: Option<NonZeroU32>,
+    /// Whether the key may use `service_tier: priority`, also where `admission.priority` does not name its tenant.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub priority: bool,
+}
+
+impl KeyLimits {
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is larger than what is counted exactly.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let above = |limit: Option<NonZeroU32>, most| limit.is_some_and(|limit| limit.get() > most);
+        if above(self.requests_per_minute, MOST_REQUESTS) {
+            return Err("requests_per_minute is at most 1000000");
+        }
+        if above(self.tokens_per_minute, MOST_TOKENS) {
+            return Err("tokens_per_minute is at most 50000000");
+        }
+        Ok(())
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What a key may do.
@@ -156,7 +201,10 @@ fn check_keys(auth: &Auth) -> Result<(), SettingsError> {
     let wrong = |message: String| Err(SettingsError(message));
     const MAKE_ONE: &str = "`openssl rand -base64 24` makes one";
     let mut seen: HashMap<&str, &str> = HashMap::new();
-    for ApiKey { key, tenant, scopes, .. } in &auth.keys {
+    for ApiKey { key, tenant, scopes, limits, .. } in &auth.keys {
+        if let Err(what) = limits.check() {
+            return wrong(format!("auth.keys: of a key of tenant '{tenant}', limits.{what}"));
+        }
         if key.expose().len() < SHORTEST_KEY || tenant.is_empty() {
             return wrong(format!(
                 "auth.keys: a key needs at least {SHORTEST_KEY} characters and a tenant; {MAKE_ONE}"

@@ -114,9 +114,9 @@ impl From<StoreError> for ConversationError {
     }
 }
 
-/// Where conversations live. Every method is one atomic step, and every one names the tenant. `create`, `append`, `begin` and
-/// `set_metadata` are refused with `OverQuota` when the tenant would store more than it may, and with `StoreFull` when there is no
-/// room; the others are not: what ends, leaves or is deleted needs no room.
+/// Where conversations live. Every method is one atomic step, and every one names the tenant. `create`, `append` and
+/// `set_metadata` are refused with `OverQuota` when the tenant would store more than it may; they, `enter` and `begin` with
+/// `StoreFull` when there is no room. The others are not: what ends or is deleted needs no room.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
     async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError>;

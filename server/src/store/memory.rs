@@ -267,7 +267,7 @@ impl Store for MemoryStore {
     async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError> {
         let log = self.find(tenant, id)?;
         let entries = log.from(0);
-        Ok(Followed { header: log.header.clone(), rest: follow(log, &entries).boxed(), entries })
+        Ok(Followed { header: log.header.clone(), more: false, rest: follow(log, &entries).boxed(), entries })
     }
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
@@ -352,7 +352,7 @@ fn follow(log: Arc<Log>, seen: &[Arc<Entry>]) -> impl stream::Stream<Item = Resu
         }
         let entries = log.from(next);
         let ended = entries.last().is_some_and(|last| last.is_last());
-        let batch = Batch { first: next as u64, entries };
+        let batch = Batch { first: next as u64, entries, more: false };
         let next = next + batch.entries.len();
         Some((Ok(batch), (log, state, next, ended)))
     })

@@ -80,7 +80,7 @@ pub struct Header {
     pub on_disconnect: OnDisconnect,
     #[serde(default)]
     pub origin: Origin,
-    /// The key that created it, where that key has a storage quota of its own.
+    /// The key that created it, where that key has limits of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_quota: Option<KeyQuota>,
 }
@@ -190,6 +190,8 @@ impl Entry {
 pub struct Batch {
     pub first: u64,
     pub entries: Vec<Arc<Entry>>,
+    /// The log had more entries than these when they were read.
+    pub more: bool,
 }
 
 /// The right to write one response's log. A claim takes it away: the greater `fence` is the younger lease.
@@ -234,7 +236,10 @@ pub struct Claim {
 /// A followed response: what exists, and what comes.
 pub struct Followed {
     pub header: Arc<Header>,
+    /// The first entries, as many as one read gives: a follower MUST NOT hold a whole log of which it has rendered little.
     pub entries: Vec<Arc<Entry>>,
+    /// The log had more entries than these when they were read.
+    pub more: bool,
     /// The entries after those, in order, without gap or repeat, ending after the last. It waits while the store cannot
     /// be reached, and ends early only with an error: `NotFound` when the response was deleted.
     pub rest: BoxStream<'static, Result<Batch, StoreError>>,
@@ -311,7 +316,7 @@ pub trait Store: Send + Sync + 'static {
     /// The header and the entries that exist now.
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError>;
 
-    /// The entries that exist and those to come.
+    /// The entries that exist and those to come. What exists is read as it is asked for.
     async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError>;
 
     /// Deletes a response and its log; followers end with `NotFound`, appends fail with `Fenced`.

@@ -10,7 +10,7 @@
 //! - A response counts [`RESPONSE_OVERHEAD`] and the bytes of its header and its entries, as the store encodes them;
 //!   conversations count against the same bytes, or against as many of their own.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, num::NonZeroU32, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,15 +59,19 @@ impl StorageQuotas {
     }
 }
 
-/// A key with a storage quota of its own: the responses that it creates count against both quotas, the key's and the tenant's.
+/// A key with limits of its own: the responses that it creates count against both quotas, the key's and the tenant's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyQuota {
     /// The key's id.
     pub key: String,
+    /// `u64::MAX`: any number.
     pub bytes: u64,
+    /// What its responses may use in a minute, prompts and outputs together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<NonZeroU32>,
 }
 
-/// The quota that a create would exceed, and its bound. Displayed as a client reads it.
+/// The quota that a create would exceed, and its bound. Displayed as what may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exceeded {
     TenantBytes(u64),
@@ -78,9 +82,9 @@ pub enum Exceeded {
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TenantBytes(most) => write!(f, "You may store {most} bytes of responses and conversations"),
-            Self::TenantResponses(most) => write!(f, "You may store {most} responses"),
-            Self::KeyBytes(most) => write!(f, "This key may store {most} bytes of responses"),
+            Self::TenantBytes(most) => write!(f, "{most} bytes of responses and conversations"),
+            Self::TenantResponses(most) => write!(f, "{most} responses"),
+            Self::KeyBytes(most) => write!(f, "{most} bytes of responses"),
         }
     }
 }

@@ -16,9 +16,10 @@ pub enum Unit {
     Tokens,
 }
 
-/// A tenant's bucket, full at first, that gives a minute's units at once and fills again evenly.
+/// A bucket of a tenant or of a key, full at first, that gives a minute's units at once and fills again evenly.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket<'a> {
+    /// A tenant, or what names a key of one.
     pub tenant: &'a str,
     pub unit: Unit,
     pub per_minute: NonZeroU32,

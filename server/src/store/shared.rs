@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
@@ -102,9 +102,10 @@ impl View {
         shown
     }
 
-    fn batch(&mut self, entries: &[Arc<Entry>]) -> Batch {
+    fn batch(&mut self, batch: &Batch) -> Batch {
         let first = self.next;
-        Batch { first, entries: self.show(entries) }
+        let entries = self.show(&batch.entries);
+        Batch { first, entries, more: batch.more && !self.ended }
     }
 }
 
@@ -174,21 +175,22 @@ impl Store for SharedLogs {
     async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError> {
         let own = self.inner.follow(tenant, id).await?;
         let Some((log, role)) = member(&own.header) else { return Ok(own) };
-        let Followed { entries, rest, .. } = self.inner.follow(tenant, log).await?;
+        let Followed { entries, more, rest, .. } = self.inner.follow(tenant, log).await?;
         let mut view = View::of(&own.header, role);
-        if let Role::Replayed { pace: Some(pace) } = role {
-            let entries = view.show(&entries);
-            return Ok(Followed { header: own.header.clone(), entries: vec![], rest: paced(entries, *pace).boxed() });
-        }
-        let entries = view.show(&entries);
+        let first = view.batch(&Batch { first: 0, entries, more });
         let rest = stream::unfold((rest, view), |(mut rest, mut view)| async move {
             if view.ended {
                 return None;
             }
             let next = rest.next().await?;
-            Some((next.map(|batch| view.batch(&batch.entries)), (rest, view)))
+            Some((next.map(|batch| view.batch(&batch)), (rest, view)))
         });
-        Ok(Followed { header: own.header, entries, rest: rest.boxed() })
+        if let Role::Replayed { pace: Some(pace) } = role {
+            let rest = paced(stream::iter([Ok(first)]).chain(rest), *pace).boxed();
+            return Ok(Followed { header: own.header, entries: vec![], more: false, rest });
+        }
+        let Batch { entries, more, .. } = first;
+        Ok(Followed { header: own.header, entries, more, rest: rest.boxed() })
     }
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
@@ -202,13 +204,20 @@ impl Store for SharedLogs {
 
 /// Entries one by one, each when it is due; those that are due already at once. An entry waits no longer than it would if the
 /// replay began now: the clock of the replica that wrote `from_ms` may be hours ahead.
-fn paced(entries: Vec<Arc<Entry>>, pace: Pace) -> impl stream::Stream<Item = Result<Batch, StoreError>> {
+fn paced(
+    batches: impl Stream<Item = Result<Batch, StoreError>> + Send + 'static,
+    pace: Pace,
+) -> impl Stream<Item = Result<Batch, StoreError>> + Send {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
     let (from_ms, begun) = (pace.from_ms.min(now_ms), Instant::now());
-    stream::iter(entries.into_iter().enumerate()).then(move |(at, entry)| async move {
+    let entries = batches.flat_map(|batch| match batch {
+        Ok(batch) => stream::iter(batch.entries.into_iter().map(Ok).collect::<Vec<_>>()),
+        Err(error) => stream::iter(vec![Err(error)]),
+    });
+    entries.enumerate().then(move |(at, entry)| async move {
         let due = from_ms.saturating_add((at as u64).saturating_mul(pace.interval_ms));
         sleep_until(begun + Duration::from_millis(due.saturating_sub(now_ms))).await;
-        Ok(Batch { first: at as u64, entries: vec![entry] })
+        Ok(Batch { first: at as u64, entries: vec![entry?], more: false })
     })
 }
 
@@ -283,17 +292,21 @@ mod tests {
     async fn a_paced_replay_takes_its_time_and_a_late_follower_gets_what_is_due() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let entries: Vec<Arc<Entry>> = (0..10).map(|n| Arc::new(delta(n))).collect();
+        let paced = |pace| {
+            let batch = Batch { first: 0, entries: entries.clone(), more: false };
+            super::paced(stream::iter([Ok(batch)]), pace)
+        };
         let begun = tokio::time::Instant::now();
         let pace = Pace { from_ms: now, interval_ms: 20 };
-        assert_eq!(paced(entries.clone(), pace).count().await, 10);
+        assert_eq!(paced(pace).count().await, 10);
         assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
         let begun = tokio::time::Instant::now();
         let ahead = Pace { from_ms: now + 3 * 3_600_000, interval_ms: 20 };
-        assert_eq!(paced(entries.clone(), ahead).count().await, 10);
+        assert_eq!(paced(ahead).count().await, 10);
         assert!(begun.elapsed() < Duration::from_secs(60), "a clock that is hours ahead: {:?}", begun.elapsed());
         let begun = tokio::time::Instant::now();
         let past = Pace { from_ms: now - 60_000, interval_ms: 20 };
-        assert_eq!(paced(entries, past).count().await, 10);
+        assert_eq!(paced(past).count().await, 10);
         assert!(begun.elapsed() < Duration::from_millis(100));
     }
 }

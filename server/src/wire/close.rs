@@ -16,5 +16,8 @@ pub const PROTOCOL: u16 = 1002;
 pub const SLOW_CLIENT: u16 = 4000;
 /// Nothing was heard from the client for the idle timeout: reconnect and resume.
 pub const IDLE: u16 = 4001;
+/// A message did not arrive whole in time, or what has not arrived whole of the tenant's messages has too many bytes: reconnect and
+/// resume.
+pub const UNFINISHED: u16 = 4003;
 /// The connection reached its maximum age: reconnect and resume.
 pub const CONNECTION_LIMIT: u16 = 4002;

@@ -81,10 +81,16 @@ pub enum WireError {
     TooMuchHeld { most: usize, retry_after_ms: u64 },
     #[error("You follow {most} streams already. End some, or wait until some have ended.")]
     TooManyFollows { most: usize, retry_after_ms: u64 },
-    #[error("You may send {per_minute} requests a minute. Try again later.")]
-    RequestRateExceeded { per_minute: u32, retry_after_ms: u64 },
-    #[error("You may use {per_minute} tokens a minute, and have used more. Try again later.")]
-    TokenRateExceeded { per_minute: u32, retry_after_ms: u64 },
+    #[error("{who} may send {per_minute} requests a minute. Try again later.")]
+    RequestRateExceeded { who: Limited, per_minute: u32, retry_after_ms: u64 },
+    #[error("{who} may use {per_minute} tokens a minute, and more are used. Try again later.")]
+    TokenRateExceeded { who: Limited, per_minute: u32, retry_after_ms: u64 },
+    #[error("There are {most} open sockets of your {of} already. Close some. ({setting})")]
+    TooManySockets { of: &'static str, setting: &'static str, most: usize, retry_after_ms: u64 },
+    #[error("A message did not arrive whole in time (server.body_timeout_ms).")]
+    MessageTimeout,
+    #[error("The key has expired or was revoked. What runs goes on; resume with another key.")]
+    KeyEnded,
     #[error("The server is shutting down. Reconnect.")]
     Draining { retry_after_ms: u64 },
     #[error("The engine failed while generating.")]
@@ -93,13 +99,31 @@ pub enum WireError {
         "The response was created by a newer version of the server, which this replica cannot read. Try again later."
     )]
     LogVersion { retry_after_ms: u64 },
-    /// What the tenant or the key may store.
-    #[error("{0}, and this would be more. Delete some, or wait until the retention of some has ended.")]
-    StorageQuotaExceeded(String),
+    /// `most` is what may be stored.
+    #[error(
+        "{who} may store {most}, and this would be more. Delete some, or wait until the retention of some has ended."
+    )]
+    StorageQuotaExceeded { who: Limited, most: String },
     #[error("The store is full. What exists can be read, cancelled and deleted. Try again later.")]
     StoreFull { retry_after_ms: u64 },
     #[error("The store cannot be reached. Try again later.")]
     StoreUnavailable { retry_after_ms: u64 },
+}
+
+/// Whose limit it is. Displayed as the begin of a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    Tenant,
+    Key,
+}
+
+impl std::fmt::Display for Limited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tenant => "You",
+            Self::Key => "This key",
+        })
+    }
 }
 
 impl WireError {
@@ -125,7 +149,7 @@ impl WireError {
         match self {
             Self::InvalidJson(_) => ("invalid_json", 400),
             Self::MessageTooLarge { .. } => ("message_too_large", 413),
-            Self::BodyTimeout => ("request_timeout", 408),
+            Self::BodyTimeout | Self::MessageTimeout => ("request_timeout", 408),
             Self::UnsupportedMediaType | Self::UnsupportedEncoding => ("unsupported_media_type", 415),
             Self::UpgradeRequired(_) => ("upgrade_required", 426),
             Self::InvalidRequest { .. } => ("invalid_request", 400),
@@ -142,7 +166,7 @@ impl WireError {
             Self::ConversationBusy(_) => ("conversation_busy", 409),
             Self::PromptNotFound(_) => ("prompt_not_found", 404),
             Self::ResumeWindowExpired(_) => ("resume_window_expired", 410),
-            Self::InvalidApiKey | Self::InvalidAdminKey => ("invalid_api_key", 401),
+            Self::InvalidApiKey | Self::InvalidAdminKey | Self::KeyEnded => ("invalid_api_key", 401),
             Self::InsufficientPermissions(_) => ("insufficient_permissions", 403),
             Self::Misdirected => ("misdirected_request", 421),
             Self::ServerOverloaded { .. } | Self::Loading { .. } | Self::Draining { .. } => ("server_overloaded", 503),
@@ -150,10 +174,11 @@ impl WireError {
             | Self::RequestRateExceeded { .. }
             | Self::TokenRateExceeded { .. }
             | Self::TooMuchHeld { .. }
+            | Self::TooManySockets { .. }
             | Self::TooManyFollows { .. } => ("rate_limit_exceeded", 429),
             Self::EngineFailed => ("engine_failed", 500),
             Self::LogVersion { .. } => ("log_version_unsupported", 503),
-            Self::StorageQuotaExceeded(_) => ("storage_quota_exceeded", 429),
+            Self::StorageQuotaExceeded { .. } => ("storage_quota_exceeded", 429),
             Self::StoreFull { .. } => ("store_full", 503),
             Self::StoreUnavailable { .. } => ("store_unavailable", 503),
         }
@@ -169,6 +194,7 @@ impl WireError {
             | Self::TokenRateExceeded { retry_after_ms, .. }
             | Self::TooMuchHeld { retry_after_ms, .. }
             | Self::TooManyFollows { retry_after_ms, .. }
+            | Self::TooManySockets { retry_after_ms, .. }
             | Self::Draining { retry_after_ms }
             | Self::LogVersion { retry_after_ms }
             | Self::StoreFull { retry_after_ms }
@@ -179,18 +205,25 @@ impl WireError {
 
     /// The limit that was reached, as the metric's label; `None` for other errors.
     pub fn limit(&self) -> Option<&'static str> {
-        match self {
-            Self::MessageTooLarge { .. } => Some("message_bytes"),
-            Self::StreamLimit(_) => Some("connection"),
-            Self::ContextLengthExceeded { .. } => Some("context_length"),
-            Self::ServerOverloaded { .. } => Some("queue"),
-            Self::RateLimitExceeded { .. } => Some("tenant_queue"),
-            Self::TooMuchHeld { .. } => Some("tenant_bytes_in_flight"),
-            Self::TooManyFollows { .. } => Some("tenant_streams"),
-            Self::RequestRateExceeded { .. } => Some("tenant_requests"),
-            Self::TokenRateExceeded { .. } => Some("tenant_tokens"),
-            _ => None,
-        }
+        Some(match self {
+            Self::MessageTooLarge { .. } => "message_bytes",
+            Self::StreamLimit(_) => "connection",
+            Self::ContextLengthExceeded { .. } => "context_length",
+            Self::ServerOverloaded { .. } => "queue",
+            Self::RateLimitExceeded { .. } => "tenant_queue",
+            Self::TooMuchHeld { .. } => "tenant_bytes_in_flight",
+            Self::TooManyFollows { .. } => "tenant_streams",
+            Self::TooManySockets { of, .. } if *of == "address" => "address_sockets",
+            Self::TooManySockets { .. } => "tenant_sockets",
+            Self::RequestRateExceeded { who: Limited::Tenant, .. } => "tenant_requests",
+            Self::RequestRateExceeded { who: Limited::Key, .. } => "key_requests",
+            Self::TokenRateExceeded { who: Limited::Tenant, .. } => "tenant_tokens",
+            Self::TokenRateExceeded { who: Limited::Key, .. } => "key_tokens",
+            Self::StorageQuotaExceeded { who: Limited::Tenant, .. } => "tenant_storage",
+            Self::StorageQuotaExceeded { who: Limited::Key, .. } => "key_storage",
+            Self::StoreFull { .. } => "store",
+            _ => return None,
+        })
     }
 
     fn param(&self) -> Option<&str> {

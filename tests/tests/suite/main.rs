@@ -30,6 +30,7 @@ mod orphans;
 mod outages;
 mod poison;
 mod prompts;
+mod quota;
 mod rates;
 mod reasoning;
 mod redis;

@@ -6,6 +6,7 @@ mod steer;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -21,7 +22,7 @@ use tracing::Instrument;
 
 use super::{
     arrival::{Arrival, Arrivals},
-    guard::Violation,
+    guard::{Arriving, TOO_MUCH, Violation},
     lanes::{Job, Lane, Lanes, MAX_IN_FLIGHT, MAX_LANES},
     outbox::{Body, Closing, Gone, Outbox},
     steering::{Pending, Steering, successor},
@@ -31,7 +32,8 @@ use super::{
 use crate::{
     access::{Denied, Identity},
     edge::{Edge, Phase, api::beside, grants},
-    generation::{Caller, CreatedResponse, Follow, random_hex},
+    generation::{Caller, CreatedResponse, Follow, budget::Held, random_hex},
+    limits::HELD_RETRY_MS,
     settings::Scope,
     store::OnDisconnect,
     wire::{
@@ -49,7 +51,7 @@ use crate::{
 /// What arrives: messages and, when they have ended, the frame that ended them.
 pub struct Incoming {
     pub messages: AggregatedMessageStream,
-    pub violation: Rc<Cell<Option<Violation>>>,
+    pub arriving: Rc<Arriving>,
 }
 
 /// What a connection's jobs share. They all run on the connection's task.
@@ -63,6 +65,8 @@ struct Connection {
     next: Cell<u64>,
     /// Whether the client knows that the server drains.
     told: Cell<bool>,
+    /// The generations that are followed now.
+    following: RefCell<HashSet<String>>,
     /// The latest response of this connection with `store: false`, which only this connection may continue.
     unstored: RefCell<Option<String>>,
     turns: Turns,
@@ -76,10 +80,12 @@ pub struct Client {
     pub extensions: bool,
     /// The context that the client sent with its handshake.
     pub handshake: Context,
+    /// The socket counts for its tenant and its address as long as it is open.
+    pub _held: (Held, Option<Held>),
 }
 
 pub async fn run(edge: web::Data<Edge>, client: Client, session: Session, incoming: Incoming) {
-    let Client { identity, extensions, handshake } = client;
+    let Client { identity, extensions, handshake, _held } = client;
     let settings = &edge.settings.server;
     let (outbox, frames, closing) =
         Outbox::new(settings.outbox_bytes, Duration::from_millis(settings.slow_client_grace_ms));
@@ -94,6 +100,7 @@ pub async fn run(edge: web::Data<Edge>, client: Client, session: Session, incomi
         outbox,
         next: Cell::new(0),
         told: Cell::new(false),
+        following: RefCell::default(),
         unstored: RefCell::new(None),
         turns,
         arrivals: Arrivals::new(edge.settings.server.max_message_bytes, handshake),
@@ -117,6 +124,7 @@ impl Connection {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.reset();
         let idle_timeout = Duration::from_millis(settings.idle_timeout_ms);
+        let body_timeout = Duration::from_millis(settings.body_timeout_ms);
         let mut age = std::pin::pin!(sleep(Duration::from_millis(settings.connection_limit_ms)));
         let mut heard = Instant::now();
         let access = self.edge.auth.access.clone();
@@ -136,9 +144,13 @@ impl Connection {
                     self.enter(now).await?;
                 }
                 () = lanes.advance(|lane, job| self.start(lane, job)), if !lanes.is_empty() => {}
-                turn = watched.next() => self.turn(turn).await?,
+                // In boxes of their own: an idle connection is as large as everything that it may wait for.
+                turn = watched.next() => Box::pin(self.turn(turn)).await?,
                 _ = heartbeat.tick() => {
-                    if heard.elapsed() >= idle_timeout {
+                    if incoming.arriving.unfinished().is_some_and(|since| since >= body_timeout) {
+                        self.refuse(&WireError::MessageTimeout).await?;
+                        self.close(close::UNFINISHED, "a message did not arrive whole in time");
+                    } else if heard.elapsed() >= idle_timeout {
                         self.close(close::IDLE, "nothing was heard for the idle timeout");
                     } else {
                         self.outbox.control(Body::Ping);
@@ -151,6 +163,8 @@ impl Connection {
                 }
                 denied = &mut ended => {
                     self.edge.generations.metrics.denied(denied.reason());
+                    // What runs goes on for whoever may follow it.
+                    self.following.borrow().iter().for_each(|run| self.edge.generations.spare(run));
                     let reason = match denied {
                         Denied::Expired => "the key has expired",
                         Denied::Revoked | Denied::Unknown => "the key was revoked",
@@ -161,7 +175,7 @@ impl Connection {
                 message = incoming.messages.recv() => {
                     heard = Instant::now();
                     match message {
-                        Some(Ok(AggregatedMessage::Text(text))) => self.receive(&text, &mut lanes).await?,
+                        Some(Ok(AggregatedMessage::Text(text))) => Box::pin(self.receive(&text, &mut lanes)).await?,
                         Some(Ok(AggregatedMessage::Ping(bytes))) => self.outbox.control(Body::Pong(bytes)),
                         Some(Ok(AggregatedMessage::Pong(_))) => {}
                         Some(Ok(AggregatedMessage::Binary(_))) => self.close(close::UNSUPPORTED, "messages are text"),
@@ -169,9 +183,9 @@ impl Connection {
                             self.close(1000, "");
                             return Ok(());
                         }
-                        Some(Err(error)) => self.violated(broken(&error)).await?,
-                        None => match incoming.violation.get() {
-                            Some(violation) => self.violated(violation).await?,
+                        Some(Err(error)) => Box::pin(self.violated(broken(&error))).await?,
+                        None => match incoming.arriving.violation() {
+                            Some(violation) => Box::pin(self.violated(violation)).await?,
                             None => return Ok(()),
                         },
                     }
@@ -184,12 +198,19 @@ impl Connection {
     async fn violated(&self, (code, reason): Violation) -> Result<(), Gone> {
         if code == close::TOO_LARGE {
             let limit = self.edge.settings.server.max_message_bytes;
-            let error = WireError::MessageTooLarge { limit };
-            self.edge.generations.metrics.refused(&error);
-            self.error(&error, None).await?;
+            self.refuse(&WireError::MessageTooLarge { limit }).await?;
+        } else if (code, reason) == TOO_MUCH {
+            let most = self.edge.generations.budget(&self.tenant).most();
+            self.refuse(&WireError::TooMuchHeld { most, retry_after_ms: HELD_RETRY_MS }).await?;
         }
         self.close(code, reason);
         Ok(())
+    }
+
+    /// Tells of an error of the connection, and counts it.
+    async fn refuse(&self, error: &WireError) -> Result<(), Gone> {
+        self.edge.generations.metrics.refused(error);
+        self.error(error, None).await
     }
 
     async fn greet(&self) -> Result<(), Gone> {
@@ -338,7 +359,9 @@ impl Connection {
         steers: &[Pending],
     ) -> Result<Option<CreatedResponse>, Gone> {
         let (store, previous) = (create.store, create.previous_response_id.clone());
-        let caller = Caller::new(self.unstored.borrow().clone(), self.on_disconnect(), arrival.traced.origin());
+        let key = grants::limited_key(&self.identity);
+        let origin = arrival.traced.origin();
+        let caller = Caller::new(self.unstored.borrow().clone(), self.on_disconnect(), origin).with_key(key);
         self.turns.follow(&caller.new_response_id);
         let conversation = create.conversation.clone();
         let created = match self.edge.generations.create(&self.tenant, create, caller).await {
@@ -400,7 +423,15 @@ impl Connection {
     }
 
     /// Sends a response's events until its last; the response as the last event has it.
-    async fn pump(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
+    async fn pump(&self, follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
+        let run = follow.run.clone();
+        self.following.borrow_mut().insert(run.clone());
+        let last = self.pump_all(follow, stream_id).await;
+        self.following.borrow_mut().remove(&run);
+        last
+    }
+
+    async fn pump_all(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
         let (id, run, ignored) = (follow.id.clone(), follow.run.clone(), std::mem::take(&mut follow.ignored));
         let (mut place, mut last) = (None, None);
         loop {

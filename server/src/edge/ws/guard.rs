@@ -1,38 +1,96 @@
 //! Judges frames by their headers, before a byte of them is kept: actix waits for a whole frame, of whatever length, before
-//! it compares the length with its limit, and does not tell reserved bits from text that is not UTF-8.
+//! it compares the length with its limit, and does not tell reserved bits from text that is not UTF-8. Counts what has arrived of
+//! a message that is not whole yet: it waits in memory as long as the client likes.
 
 use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix_web::{error::PayloadError, web::Bytes};
 use futures::Stream;
+use tokio::time::Instant;
 
-use crate::wire::close;
+use crate::{
+    generation::budget::{Budget, Held},
+    limits::{FRAGMENT_BYTES, FRAGMENTS_OF_MESSAGE},
+    wire::close,
+};
+
+/// So few bytes are copied out of the buffer that they were read into.
+const SMALL: usize = 1024;
 
 /// The close code and reason of a frame that may not pass.
 pub type Violation = (u16, &'static str);
 
 const TOO_LARGE: Violation = (close::TOO_LARGE, "message too large");
+const FRAGMENTS: Violation = (close::TOO_LARGE, "too many fragments");
 const RESERVED: Violation = (close::PROTOCOL, "reserved bits");
+pub const TOO_MUCH: Violation = (close::UNFINISHED, "too much that is not whole");
 
 /// Passes bytes through and ends before a frame that may not pass. It ends, too, where the socket fails:
 /// actix would answer an error with what it has read before still unread.
 pub struct FrameGuard<S> {
     bytes: S,
     frames: Frames,
-    violation: Rc<Cell<Option<Violation>>>,
+    arriving: Rc<Arriving>,
+    budget: Arc<Budget>,
+    /// What of the tenant's budget the message that is not whole yet holds, and its bytes.
+    held: Option<(Held, usize)>,
+}
+
+/// What the connection knows of its guard.
+#[derive(Default)]
+pub struct Arriving {
+    violation: Cell<Option<Violation>>,
+    since: Cell<Option<Instant>>,
+}
+
+impl Arriving {
+    /// Why the guard has ended.
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.get()
+    }
+
+    /// For how long a message has been arriving that is not whole yet.
+    pub fn unfinished(&self) -> Option<Duration> {
+        self.since.get().map(|since| since.elapsed())
+    }
 }
 
 impl<S> FrameGuard<S> {
-    /// The guard, and why it has ended.
-    pub fn new(bytes: S, limit: usize) -> (Self, Rc<Cell<Option<Violation>>>) {
-        let violation = Rc::default();
-        let frames = Frames { limit: limit as u64, header: Vec::with_capacity(14), payload: 0, message: 0 };
-        (Self { bytes, frames, violation: Rc::clone(&violation) }, violation)
+    /// The guard, and what the connection knows of it. `budget` is what the tenant's messages may hold.
+    pub fn new(bytes: S, limit: usize, budget: Arc<Budget>) -> (Self, Rc<Arriving>) {
+        let (frames, arriving) = (Frames::new(limit as u64), Rc::<Arriving>::default());
+        (Self { bytes, frames, arriving: arriving.clone(), budget, held: None }, arriving)
+    }
+
+    /// Counts bytes that have just arrived; those before a violation pass.
+    fn count(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
+        self.frames.read(bytes)?;
+        let unfinished = self.frames.unfinished();
+        if unfinished == 0 {
+            self.held = None;
+            self.arriving.since.set(None);
+            return Ok(());
+        }
+        self.arriving.since.set(self.arriving.since.get().or_else(|| Some(Instant::now())));
+        let grown = match &mut self.held {
+            Some((held, bytes)) if *bytes <= unfinished => {
+                let more = unfinished - std::mem::replace(bytes, unfinished);
+                held.grow(more)
+            }
+            held => {
+                *held = None;
+                *held = self.budget.hold(unfinished).map(|held| (held, unfinished));
+                held.is_some()
+            }
+        };
+        if grown { Ok(()) } else { Err((0, TOO_MUCH)) }
     }
 }
 
@@ -40,14 +98,19 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameGuar
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.violation.get().is_some() {
+        if self.arriving.violation.get().is_some() {
             return Poll::Ready(None);
         }
         match Pin::new(&mut self.bytes).poll_next(context) {
             Poll::Ready(Some(Ok(mut bytes))) => {
-                if let Err((before, violation)) = self.frames.read(&bytes) {
-                    self.violation.set(Some(violation));
+                if let Err((before, violation)) = self.count(&bytes) {
+                    self.arriving.violation.set(Some(violation));
+                    self.held = None;
                     bytes.truncate(before);
+                }
+                // What is read last keeps its buffer, which is actix's of 8 KiB.
+                if bytes.len() <= SMALL {
+                    bytes = Bytes::copy_from_slice(&bytes);
                 }
                 Poll::Ready(Some(Ok(bytes)))
             }
@@ -64,18 +127,54 @@ struct Frames {
     header: Vec<u8>,
     /// Bytes of the payload to come.
     payload: u64,
-    /// Bytes of the message so far, all its fragments together.
+    /// Bytes of the message that were announced so far, all its fragments together.
     message: u64,
+    /// Of those, the bytes that have arrived, and the fragments.
+    arrived: u64,
+    fragments: usize,
+    /// Of the frame: whether it is part of a message, and the last.
+    is_data: bool,
+    is_final: bool,
 }
 
 impl Frames {
+    fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            header: Vec::with_capacity(14),
+            payload: 0,
+            message: 0,
+            arrived: 0,
+            fragments: 0,
+            is_data: false,
+            is_final: false,
+        }
+    }
+
+    /// What the message that is not whole yet holds in memory, in bytes; 0: there is none.
+    fn unfinished(&self) -> usize {
+        usize::try_from(self.arrived).unwrap_or(usize::MAX).saturating_add(self.fragments * FRAGMENT_BYTES)
+    }
+
+    /// So many bytes of a frame's payload have arrived, and with them the message where it was the last.
+    fn arrive(&mut self, bytes: u64) {
+        self.payload -= bytes;
+        if !self.is_data {
+            return;
+        }
+        self.arrived += bytes;
+        if self.payload == 0 && self.is_final {
+            (self.arrived, self.fragments) = (0, 0);
+        }
+    }
+
     /// Fails at a frame that may not pass, with how many of these bytes come before it.
     fn read(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
         let (mut at, mut frame) = (0, 0);
         while let Some(&byte) = bytes.get(at) {
             if self.payload > 0 {
                 let skipped = self.payload.min((bytes.len() - at) as u64);
-                self.payload -= skipped;
+                self.arrive(skipped);
                 at += skipped as usize;
                 continue;
             }
@@ -91,15 +190,21 @@ impl Frames {
                 let (is_final, opcode) = (self.header[0] & 0x80 != 0, self.header[0] & 0x0f);
                 self.header.clear();
                 self.payload = length;
+                (self.is_data, self.is_final) = (opcode < 8, is_final);
                 // Control frames may come between the fragments of a message.
                 if opcode < 8 {
                     self.message = self.message.saturating_add(length);
+                    self.fragments += 1;
                     if self.message > self.limit {
                         return Err((frame, TOO_LARGE));
+                    }
+                    if self.fragments > FRAGMENTS_OF_MESSAGE {
+                        return Err((frame, FRAGMENTS));
                     }
                     if is_final {
                         self.message = 0;
                     }
+                    self.arrive(0);
                 } else if length > self.limit {
                     return Err((frame, TOO_LARGE));
                 }
@@ -132,7 +237,7 @@ mod tests {
     use super::*;
 
     fn frames(limit: u64) -> Frames {
-        Frames { limit, header: Vec::new(), payload: 0, message: 0 }
+        Frames::new(limit)
     }
 
     fn frame(first: u8, length: usize) -> Vec<u8> {
@@ -175,6 +280,35 @@ mod tests {
         assert_eq!(fragmented.read(&frame(0x01, 200)), Ok(()));
         assert_eq!(fragmented.read(&frame(0x89, 50)), Ok(()));
         assert_eq!(fragmented.read(&frame(0x80, 101)[..8]), Err((0, TOO_LARGE)));
+    }
+
+    #[test]
+    fn what_is_not_whole_counts_until_it_is() {
+        let mut frames = frames(300);
+        assert_eq!(frames.read(&[&frame(0x81, 9)[..], &frame(0x89, 100)[..50]].concat()), Ok(()));
+        assert_eq!(frames.unfinished(), 0, "a whole message and half a ping");
+        assert_eq!(frames.read(&[&frame(0x89, 100)[50..], &frame(0x01, 200)[..]].concat()), Ok(()));
+        assert_eq!(frames.unfinished(), 200 + FRAGMENT_BYTES);
+        assert_eq!(frames.read(&[&frame(0x89, 10)[..], &frame(0x80, 50)[..30]].concat()), Ok(()));
+        assert_eq!(frames.unfinished(), 200 + 24 + 2 * FRAGMENT_BYTES, "the header of the second has 6 bytes");
+        assert_eq!(frames.read(&frame(0x80, 50)[30..]), Ok(()));
+        assert_eq!(frames.unfinished(), 0);
+        let empty: Vec<u8> =
+            std::iter::once(frame(0x01, 0)).chain((0..5000).map(|_| frame(0x00, 0))).flatten().collect();
+        assert!(matches!(frames.read(&empty), Err((_, FRAGMENTS))));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_bounded_for_all_sockets_of_a_tenant() {
+        // Each part has 192 bytes beside its header.
+        let budget = Budget::new(700);
+        let socket = || FrameGuard::new(futures::stream::empty::<Result<Bytes, PayloadError>>(), 300, budget.clone()).0;
+        let mut sockets = [socket(), socket(), socket()];
+        let part = &frame(0x01, 300)[..200];
+        assert!(sockets[0].count(part).is_ok() && sockets[1].count(part).is_ok());
+        assert_eq!(sockets[2].count(part), Err((0, TOO_MUCH)));
+        assert!(sockets[0].count(&frame(0x01, 300)[200..]).is_ok() && sockets[0].count(&frame(0x80, 0)).is_ok());
+        assert!(socket().count(part).is_ok(), "the first is whole, so there is room");
     }
 
     #[test]

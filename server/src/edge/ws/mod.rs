@@ -22,8 +22,12 @@ use connection::{Client, Incoming};
 use futures::StreamExt;
 use guard::FrameGuard;
 
-use super::{Edge, api::ApiError, auth::Identified, traced};
-use crate::wire::{KEY_SUBPROTOCOL_PREFIX, SUBPROTOCOL, error::WireError};
+use super::{Edge, api::ApiError, auth::Identified, peer, traced};
+use crate::{
+    generation::budget::Held,
+    limits::HELD_RETRY_MS,
+    wire::{KEY_SUBPROTOCOL_PREFIX, SUBPROTOCOL, error::WireError},
+};
 
 /// `GET /v1/responses` with an upgrade.
 pub async fn upgrade(
@@ -33,7 +37,8 @@ pub async fn upgrade(
     body: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let limit = edge.settings.server.max_message_bytes;
-    let (guard, violation) = FrameGuard::new(body.into_inner(), limit);
+    let held = hold(&edge, &identity.tenant, &request).inspect_err(|error| edge.generations.metrics.refused(error))?;
+    let (guard, arriving) = FrameGuard::new(body.into_inner(), limit, edge.generations.budget(&identity.tenant));
     let body = web::Payload::from_request(&request, &mut Payload::from(guard.boxed_local())).await.map_err(refused)?;
     let (selected, handshake) = (selected(&request), traced::sent(&request));
     let extensions = selected.as_deref() == Some(SUBPROTOCOL);
@@ -42,9 +47,23 @@ pub async fn upgrade(
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, selected);
     }
     let messages = messages.max_frame_size(limit).aggregate_continuations().max_continuation_size(limit);
-    let incoming = Incoming { messages, violation };
-    rt::spawn(connection::run(edge, Client { identity, extensions, handshake }, session, incoming));
+    let incoming = Incoming { messages, arriving };
+    rt::spawn(connection::run(edge, Client { identity, extensions, handshake, _held: held }, session, incoming));
     Ok(response)
+}
+
+/// Counts the socket of its tenant and its address.
+fn hold(edge: &Edge, tenant: &str, request: &HttpRequest) -> Result<(Held, Option<Held>), WireError> {
+    let of_tenant = edge.generations.hold_socket(tenant)?;
+    let Some(address) = peer::address(request.head(), &edge.settings.server.trusted_proxies) else {
+        return Ok((of_tenant, None));
+    };
+    let budget = edge.sockets.of(&address.to_string());
+    let held = budget.hold(1).ok_or_else(|| {
+        let (of, setting) = ("address", "server.sockets_per_address");
+        WireError::TooManySockets { of, setting, most: budget.most(), retry_after_ms: HELD_RETRY_MS }
+    })?;
+    Ok((of_tenant, Some(held)))
 }
 
 /// The subprotocol that the client gets: ours if it is offered, else the first that is no key, else the first. Browsers

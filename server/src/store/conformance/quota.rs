@@ -107,8 +107,10 @@ async fn responses_are_counted<S: Store>(store: S) {
 
 async fn a_key_has_a_quota_of_its_own<S: Store>(store: S) {
     let bytes = BYTES / 4;
-    let of_key =
-        |key: &str, id: String| Header { key_quota: Some(KeyQuota { key: key.into(), bytes }), ..header(&id, "t") };
+    let of_key = |key: &str, id: String| Header {
+        key_quota: Some(KeyQuota { key: key.into(), bytes, tokens_per_minute: None }),
+        ..header(&id, "t")
+    };
     let leases = room(&store, Exceeded::KeyBytes(bytes), |n| of_key("k", format!("a{n}"))).await;
     assert!((1..=3).contains(&leases.len()), "{}", leases.len());
     running(&store, of_key("l", "b".into())).await.expect("another key");

@@ -309,7 +309,8 @@ impl State {
     }
 
     fn weight(&self) -> usize {
-        self.bytes + ITEM_OVERHEAD * self.order.len()
+        let metadata = self.conversation.metadata.iter().map(|(name, value)| name.len() + value.len());
+        self.bytes + ITEM_OVERHEAD * self.order.len() + metadata.sum::<usize>()
     }
 }
 

@@ -83,7 +83,10 @@ impl Running {
     }
 
     fn count(&mut self, log: &Log, count: impl Fn(&mut Used)) {
-        count(self.tenants.entry(log.header.tenant.clone()).or_default());
+        match self.tenants.get_mut(&log.header.tenant) {
+            Some(used) => count(used),
+            None => count(self.tenants.entry(log.header.tenant.clone()).or_default()),
+        }
         if let Some((key, _)) = key(log) {
             count(self.keys.entry(key).or_default());
         }

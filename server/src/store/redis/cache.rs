@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use ::redis::{Script, ScriptInvocation, cmd};
 use async_trait::async_trait;
 
-use super::{RedisStore, ms};
+use super::{RedisStore, ms, scripts::without_memory};
 use crate::store::{
     StoreError,
     cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache},
@@ -58,6 +58,11 @@ fn script(body: &str) -> Script {
     Script::new(&format!("{PRELUDE}{body}"))
 }
 
+/// A script for what must be possible in a full Redis too.
+fn ending(body: &str) -> Script {
+    without_memory(&format!("{PRELUDE}{body}"))
+}
+
 /// log, response, how many may share. {1, complete}: shared. {0, 0}: the key has no such log.
 static JOIN: LazyLock<Script> = LazyLock::new(|| {
     script(
@@ -93,7 +98,7 @@ return ''",
 
 /// log, bytes, max bytes.
 static COMPLETE: LazyLock<Script> = LazyLock::new(|| {
-    script(
+    ending(
         r"
 local e = find(ARGV[1])
 if e and e.log == ARGV[3] and not e.complete then
@@ -122,7 +127,7 @@ return 1",
 
 /// log.
 static DISCARD: LazyLock<Script> = LazyLock::new(|| {
-    script(
+    ending(
         r"
 local e = find(ARGV[1])
 if e and e.log == ARGV[3] then remove(ARGV[1], e) end
@@ -132,7 +137,7 @@ return 1",
 
 /// log, response. How many share it.
 static LEAVE: LazyLock<Script> = LazyLock::new(|| {
-    script(
+    ending(
         r"
 redis.call('SREM', sharing, ARGV[4])
 local left = redis.call('SCARD', sharing)

@@ -3,17 +3,23 @@
 
 mod scripts;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use ::redis::{Script, ScriptInvocation, cmd};
+use ::redis::{Script, ScriptInvocation, cmd, pipe};
 use async_trait::async_trait;
 use futures::{StreamExt, future::join_all, stream, stream::BoxStream};
 
-use super::{Inner, RedisStore, keys::MAX_ID, ms};
+use super::{
+    Inner, RedisStore,
+    keys::{MAX_ID, is_id},
+    ledger::Charge,
+    ms,
+};
 use crate::store::{
     Retention,
     conversations::{Bounds, Conversation, ConversationError, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
+    quota::RESPONSE_OVERHEAD,
 };
 pub use scripts::PAGE;
 use scripts::{APPEND, BEGIN, CREATE, DELETE, END, ENTER, ITEMS, LINE, LIST_IT, REMOVE_ITEM, SET_METADATA, STRIKE};
@@ -35,6 +41,9 @@ impl RedisStore {
         RedisConversations { store: self.clone(), retention, bounds }
     }
 }
+
+/// What an item counts beside its text.
+const ITEM_OVERHEAD: u64 = 200;
 
 /// How old an entry is before it counts as one whose conversation is gone: a younger one's may be about to come.
 const YOUNG_US: u64 = 60_000_000;
@@ -78,7 +87,7 @@ impl RedisConversations {
         tenant: &str,
         id: &str,
     ) -> Result<ScriptInvocation<'s>, ConversationError> {
-        if id.len() > MAX_ID {
+        if !is_id(id) {
             return Err(ConversationError::NotFound);
         }
         let mut invocation = script.prepare_invoke();
@@ -130,12 +139,46 @@ impl RedisConversations {
         Ok(Some(Conversation { id: id.into(), tenant, created_at, metadata }))
     }
 
+    /// Charges the tenant for what is about to be written, and takes the charge back where it is not.
+    async fn charged(
+        &self,
+        (tenant, id): (&str, &str),
+        bytes: u64,
+        write: impl Future<Output = Result<(), ConversationError>>,
+    ) -> Result<(), ConversationError> {
+        let keep = self.retention.stored(tenant);
+        let charge = Charge { tenant, object: id, bytes, keep, is_response: false, key: None };
+        self.inner().charge(charge).await?;
+        let written = write.await;
+        if written.is_err() {
+            self.inner().take_back(tenant, id, bytes).await;
+        }
+        written
+    }
+
+    /// Charges the tenant for what a conversation has now.
+    async fn recount(&self, tenant: &str, id: &str) {
+        let (about, items) = (self.inner().keys.conversation(id, "about"), self.inner().keys.conversation(id, "items"));
+        let mut ask = pipe();
+        ask.hget(&about, "bytes").cmd("HSTRLEN").arg(&about).arg("metadata").hlen(items);
+        let ask = &ask;
+        let counts = self.inner().link.run(|mut connection| async move { ask.query_async(&mut connection).await });
+        if let Ok::<(Option<u64>, u64, u64), _>((bytes, metadata, items)) = counts.await {
+            let bytes = RESPONSE_OVERHEAD + metadata + bytes.unwrap_or(0) + ITEM_OVERHEAD * items;
+            self.inner().correct(tenant, id, (bytes, self.retention.stored(tenant))).await;
+        }
+    }
+
     /// The index lives on with the conversations in it.
     async fn keep_index(&self, tenant: &str) {
         let mut keep = cmd("PEXPIRE");
         keep.arg(self.inner().keys.conversations(tenant)).arg(self.ttl(tenant).saturating_mul(2));
         let _ = self.inner().query::<u8>(&keep).await;
     }
+}
+
+fn items_bytes(items: &[Item]) -> u64 {
+    items.iter().map(|item| item.bytes() as u64 + ITEM_OVERHEAD).sum()
 }
 
 fn arg_items(invocation: &mut ScriptInvocation<'_>, items: &[Item]) {
@@ -159,15 +202,19 @@ impl Conversations for RedisConversations {
     async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError> {
         let (tenant, id) = (&conversation.tenant, &conversation.id);
         let metadata = serde_json::to_string(&conversation.metadata).map_err(unreadable)?;
-        self.list_it(&conversation).await?;
+        let bytes = RESPONSE_OVERHEAD + metadata.len() as u64 + items_bytes(&items);
         let mut create = self.prepare(&CREATE, tenant, id)?;
         create.arg(conversation.created_at).arg(metadata).arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut create, &items);
-        let created = self.run(&create).await;
-        if created.is_err() {
-            self.strike(tenant, id, 0).await;
-        }
-        created
+        let create = async {
+            self.list_it(&conversation).await?;
+            let created = self.run(&create).await;
+            if created.is_err() {
+                self.strike(tenant, id, 0).await;
+            }
+            created
+        };
+        self.charged((tenant, id), bytes, create).await
     }
 
     async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, ConversationError> {
@@ -181,8 +228,10 @@ impl Conversations for RedisConversations {
         metadata: BTreeMap<String, String>,
     ) -> Result<Conversation, ConversationError> {
         let mut set = self.prepare(&SET_METADATA, tenant, id)?;
-        set.arg(serde_json::to_string(&metadata).map_err(unreadable)?);
-        self.run(&set).await?;
+        let metadata = serde_json::to_string(&metadata).map_err(unreadable)?;
+        set.arg(&metadata);
+        self.charged((tenant, id), metadata.len() as u64, self.run(&set)).await?;
+        self.recount(tenant, id).await;
         self.get(tenant, id).await
     }
 
@@ -191,7 +240,7 @@ impl Conversations for RedisConversations {
         delete.arg(self.inner().keys.conversation(id, "turns"));
         let (state, responses): (u8, Vec<String>) = self.inner().script(&delete).await?;
         done(state)?;
-        self.strike(tenant, id, 0).await;
+        tokio::join!(self.strike(tenant, id, 0), self.inner().uncharge(tenant, id));
         Ok(responses)
     }
 
@@ -228,7 +277,8 @@ impl Conversations for RedisConversations {
         let mut append = self.prepare(&APPEND, tenant, id)?;
         append.arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut append, &items);
-        let (appended, ()) = tokio::join!(self.run(&append), self.keep_index(tenant));
+        let append = self.charged((tenant, id), items_bytes(&items), self.run(&append));
+        let (appended, ()) = tokio::join!(append, self.keep_index(tenant));
         appended
     }
 
@@ -256,6 +306,7 @@ impl Conversations for RedisConversations {
         let mut remove = self.prepare(&REMOVE_ITEM, tenant, id)?;
         remove.arg(item);
         self.run(&remove).await?;
+        self.recount(tenant, id).await;
         self.get(tenant, id).await
     }
 
@@ -273,14 +324,18 @@ impl Conversations for RedisConversations {
         begin.arg(response).arg(self.inner().keys.conversation(id, "turns"));
         begin.arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut begin, &input);
-        self.run(&begin).await
+        self.run(&begin).await?;
+        self.recount(tenant, id).await;
+        Ok(())
     }
 
     async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), ConversationError> {
         let mut end = self.prepare(&END, tenant, id)?;
         end.arg(response).arg(self.inner().keys.conversation(id, "turns")).arg(MAX_RESPONSES);
         arg_items(&mut end, &output);
-        self.run(&end).await
+        self.run(&end).await?;
+        self.recount(tenant, id).await;
+        Ok(())
     }
 
     async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError> {

@@ -4,18 +4,21 @@
 use std::{
     collections::HashSet,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use ::redis::{cmd, pipe};
+use ::redis::cmd;
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
 
-use super::{Inner, RUNNING, RedisStore, ms, scripts};
+use super::{Inner, RUNNING, RedisStore, follow::Part, ms, scripts};
 use crate::store::{
     Header, StoreError,
     fleet::{Control, Fleet, Member},
 };
+
+/// Between questions for Redis' `maxmemory`.
+const BOUND_ASKED: Duration = Duration::from_secs(30);
 
 /// How long a dead replica's sets are kept for whoever takes over.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -53,6 +56,19 @@ impl Fleet for RedisStore {
             self.0.keep(self.0.keys.follows(self.me())),
         );
         self.0.reachable.store(beaten.is_ok(), Ordering::Relaxed);
+        let asked = {
+            let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = asked.is_none_or(|at| at.elapsed() >= BOUND_ASKED);
+            if due && beaten.is_ok() {
+                asked.replace(Instant::now())
+            } else {
+                asked.or(None)
+            };
+            due
+        };
+        if asked {
+            self.0.ask_maxmemory().await;
+        }
         beaten
     }
 
@@ -84,8 +100,8 @@ impl Fleet for RedisStore {
     }
 
     async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError> {
-        match self.0.page(None, id, u64::MAX - 1).await {
-            Ok(page) => Ok(Some(page.header)),
+        match self.0.page(None, id, Part { next: u64::MAX - 1, header: true }).await {
+            Ok(page) => Ok(page.header),
             Err(StoreError::NotFound | StoreError::Expired) => Ok(None),
             Err(error) => Err(error),
         }
@@ -116,17 +132,9 @@ impl Fleet for RedisStore {
     }
 
     async fn announce(&self, followed: &[String], left: &[String]) -> Result<(), StoreError> {
-        let key = self.0.keys.follows(self.me());
-        let mut change = pipe();
-        if !followed.is_empty() {
-            change.sadd(&key, followed).ignore();
-        }
-        if !left.is_empty() {
-            change.srem(&key, left).ignore();
-        }
-        change.cmd("PEXPIRE").arg(&key).arg(ms(KEPT)).ignore();
-        let change = &change;
-        self.0.link.run(|mut connection| async move { change.query_async(&mut connection).await }).await
+        let mut announce = scripts::ANNOUNCE.prepare_invoke();
+        announce.key(self.0.keys.follows(self.me())).arg(ms(KEPT)).arg(followed.len()).arg(followed).arg(left);
+        self.0.script(&announce).await
     }
 
     async fn followed(&self, ids: &[String]) -> Result<HashSet<String>, StoreError> {

@@ -4,22 +4,30 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream, stream::BoxStream};
-use redis::{pipe, streams::StreamRangeReply};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
-use super::{Inner, keys::MAX_ID, live::Listener};
+use super::{Inner, keys::is_id, live::Listener, scripts};
 use crate::store::{Batch, Entry, Followed, Header, LOG_VERSION, StoreError};
 
-/// Appends read at once.
-const PAGE: usize = 512;
+/// Bytes of appends that are enough for one page. A follower holds one: 60 who follow a large log hold 4 MB of it, as text.
+const PAGE_BYTES: usize = 64 << 10;
 /// A follower that has heard nothing for so long looks whether the log is still there.
 const QUIET: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Which part of a log is read.
+#[derive(Clone, Copy)]
+pub struct Part {
+    /// The first entry.
+    pub next: u64,
+    /// Whether the header is read too.
+    pub header: bool,
+}
+
 /// A part of a log.
 pub struct Page {
-    pub header: Arc<Header>,
+    pub header: Option<Arc<Header>>,
     pub entries: Vec<Batch>,
     /// Entries the log had when it was read.
     len: u64,
@@ -34,7 +42,7 @@ pub fn encode(first: u64, entries: &[Arc<Entry>]) -> Result<Vec<u8>, StoreError>
 pub fn decode(bytes: &[u8]) -> Result<Batch, StoreError> {
     let (first, entries) = rmp_serde::from_slice(bytes)
         .map_err(|error| StoreError::Unreadable(format!("an entry that this version does not know: {error}")))?;
-    Ok(Batch { first, entries })
+    Ok(Batch { first, entries, more: false })
 }
 
 /// The version alone, which every version of the header has.
@@ -54,56 +62,53 @@ fn decode_header(json: &str) -> Result<Arc<Header>, StoreError> {
 }
 
 impl Inner {
-    /// The page of a log that begins at the append that wrote entry `next`; of any tenant's with `None`.
-    pub async fn page(&self, tenant: Option<&str>, id: &str, next: u64) -> Result<Page, StoreError> {
-        if id.len() > MAX_ID {
+    /// The page of a log that begins at the append that wrote entry `part.next`; of any tenant's with `None`.
+    pub async fn page(&self, tenant: Option<&str>, id: &str, part: Part) -> Result<Page, StoreError> {
+        if !is_id(id) {
             return Err(StoreError::NotFound);
         }
-        let mut read = pipe();
-        read.hmget(self.keys.meta(id), &["tenant", "header", "len"])
-            .get(self.keys.gone(id))
-            .cmd("XRANGE")
-            .arg(self.keys.log(id))
-            .arg(format!("{}-0", next + 1))
-            .arg("+")
-            .arg("COUNT")
-            .arg(PAGE);
-        type Answer = ((Option<String>, Option<String>, Option<u64>), Option<String>, StreamRangeReply);
-        let read = &read;
-        let (meta, gone, range): Answer =
-            self.link.run(|mut connection| async move { read.query_async(&mut connection).await }).await?;
-        let (Some(owner), Some(header), Some(len)) = meta else {
-            let expired = gone.is_some() && gone.as_deref() == tenant;
+        let mut read = scripts::PAGE.prepare_invoke();
+        read.key(self.keys.meta(id)).key(self.keys.gone(id)).key(self.keys.log(id));
+        read.arg(format!("{}-0", part.next + 1)).arg(PAGE_BYTES).arg(u8::from(part.header));
+        type Answer = (String, String, u64, String, u8, Vec<Vec<u8>>);
+        let (owner, header, len, gone, more, appends): Answer = self.script(&read).await?;
+        if owner.is_empty() {
+            let expired = !gone.is_empty() && Some(gone.as_str()) == tenant;
             return Err(if expired { StoreError::Expired } else { StoreError::NotFound });
-        };
+        }
         if tenant.is_some_and(|tenant| tenant != owner) {
             return Err(StoreError::NotFound);
         }
-        let header = decode_header(&header)?;
-        let more = range.ids.len() == PAGE;
-        let batches = range.ids.into_iter().map(|item| match item.map.get("b") {
-            Some(redis::Value::BulkString(bytes)) => decode(bytes),
-            _ => Err(StoreError::Unavailable(format!("an item without entries in the log of {id}"))),
-        });
-        Ok(Page { header, entries: batches.collect::<Result<_, _>>()?, len, more })
+        let header = part.header.then(|| decode_header(&header)).transpose()?;
+        let mut entries = appends.iter().map(|bytes| decode(bytes)).collect::<Result<Vec<_>, _>>()?;
+        // All but the last are followed by others of this page.
+        let last = entries.len();
+        entries.iter_mut().zip(1..).for_each(|(batch, at)| batch.more = at < last || more == 1);
+        Ok(Page { header, entries, len, more: more == 1 })
     }
 
     /// Everything that exists.
     pub async fn whole(&self, tenant: Option<&str>, id: &str) -> Result<(Arc<Header>, Vec<Arc<Entry>>), StoreError> {
-        let mut entries = Vec::new();
+        let (mut header, mut entries) = (None, Vec::new());
         loop {
-            let page = self.page(tenant, id, entries.len() as u64).await?;
+            let page = self.page(tenant, id, Part { next: entries.len() as u64, header: header.is_none() }).await?;
             for batch in page.entries {
                 entries.extend(rest(batch, entries.len() as u64).into_iter().flat_map(|batch| batch.entries));
             }
+            header = header.or(page.header);
             if !page.more {
-                return Ok((page.header, entries));
+                return Ok((header.ok_or(StoreError::NotFound)?, entries));
             }
         }
     }
 
     pub async fn followed(self: &Arc<Self>, tenant: &str, id: &str) -> Result<Followed, StoreError> {
-        let (header, entries) = self.whole(Some(tenant), id).await?;
+        let page = self.page(Some(tenant), id, Part { next: 0, header: true }).await?;
+        let header = page.header.ok_or(StoreError::NotFound)?;
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        for batch in page.entries {
+            entries.extend(rest(batch, entries.len() as u64).into_iter().flat_map(|batch| batch.entries));
+        }
         let follower = Follower {
             inner: self.clone(),
             tenant: tenant.to_owned(),
@@ -114,7 +119,7 @@ impl Inner {
             behind: true,
             ready: VecDeque::new(),
         };
-        Ok(Followed { header, entries, rest: follower.stream() })
+        Ok(Followed { header, entries, more: page.more, rest: follower.stream() })
     }
 }
 
@@ -125,7 +130,7 @@ fn rest(mut batch: Batch, next: u64) -> Option<Batch> {
         return None;
     }
     batch.entries.drain(..known);
-    Some(Batch { first: next, entries: batch.entries })
+    Some(Batch { first: next, ..batch })
 }
 
 struct Follower {
@@ -193,13 +198,13 @@ impl Follower {
     }
 
     async fn history(&self) -> Result<Page, StoreError> {
-        let page = self.inner.page(Some(&self.tenant), &self.id, self.next).await?;
+        let page = self.inner.page(Some(&self.tenant), &self.id, Part { next: self.next, header: false }).await?;
         if page.entries.first().map_or(page.len, |batch| batch.first) <= self.next {
             return Ok(page);
         }
         // The append that wrote `next` began before it: an owner has repeated what the store had lost.
         let (_, entries) = self.inner.whole(Some(&self.tenant), &self.id).await?;
-        Ok(Page { entries: vec![Batch { first: 0, entries }], more: false, ..page })
+        Ok(Page { entries: vec![Batch { first: 0, entries, more: false }], more: false, ..page })
     }
 
     async fn hear(&mut self) -> Result<(), StoreError> {

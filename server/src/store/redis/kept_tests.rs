@@ -27,6 +27,8 @@ impl Maker {
             retention: Retention::for_tests(),
             replica: "a".into(),
             lease: Duration::from_millis(500),
+            quotas: StorageQuotas::for_tests(),
+            max_bytes: 0,
         })
         .unwrap()
     }

@@ -3,7 +3,7 @@
 //!
 //! | key | type | holds | lives |
 //! |---|---|---|---|
-//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel`, `left`, `keep` and `known` (ms after its end) | as the log |
+//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel`, `left`, `keep` and `known` (ms after its end), `bytes` that it counts, `charged` | as the log |
 //! | `{<response>}:log` | stream | item `(n+1)-0`, field `b`: the entries from n on that one append wrote (MessagePack) | an hour, renewed as long as it runs; then its retention or, with `store: false`, its resume window |
 //! | `{<response>}:gone` | string | the tenant of a response that was not to be stored | its retention |
 //! | `{<response>}:live` | shard channel | what is appended, as in the log; empty: deleted | |
@@ -26,6 +26,8 @@
 //! | `{tenant:<hash>}:kv:<name>` | string | a block of keys and values (`engine/mistral/kv_exchange/codec.rs`) | the tenant's retention |
 //! | `{tenant:<hash>}:kv_used` | sorted set | name of a block → when it was used last, in µs | the retention after the last write |
 //! | `{tenant:<hash>}:kv_sizes` | hash | name of a block → its bytes; `` → those of all | the same |
+//! | `{tenant:<hash>}:stored` | hash | response or conversation → `bytes responses key`; `#bytes`, `#responses`, `#key:<key>`: their sums | as the last of them |
+//! | `{tenant:<hash>}:stored:ends` | sorted set | response or conversation → when it expires, in ms by Redis' clock | the same |
 //! | `{tenant:<hash>}:requests`, `:tokens` | string | until when what the tenant has used is counted, in µs by Redis' clock | until then |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
 //! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
@@ -34,7 +36,7 @@
 //! | `{replica:<name>}:follows` | set | the responses that are followed there | the same |
 //!
 //! An ACL user needs `~<prefix>:* &<prefix>:* +@read +@write +@pubsub +@scripting +@connection +time`, in a cluster `+cluster`
-//! too.
+//! too, and `+info` for quotas that are parts of `maxmemory`.
 
 use sha2::{Digest, Sha256};
 
@@ -48,6 +50,11 @@ pub struct Keys {
     prefix: String,
 }
 
+/// Whether a response or a conversation may have this id.
+pub fn is_id(id: &str) -> bool {
+    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
 impl Keys {
     pub fn new(prefix: &str) -> Self {
         Self { prefix: format!("{prefix}:1:") }
@@ -56,9 +63,7 @@ impl Keys {
     /// A key of what has an id. An id that clients made up may have any letters, and with braces its keys would be in
     /// different slots: such an id gets keys that nobody has.
     fn of(&self, id: &str, part: &str) -> String {
-        let fits =
-            (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-        let id = if fits { id } else { NOBODY };
+        let id = if is_id(id) { id } else { NOBODY };
         format!("{}{{{id}}}:{part}", self.prefix)
     }
 

@@ -282,7 +282,10 @@ fn url_error(error: RedisError) -> UrlError {
 
 /// Whatever Redis refuses now it may accept later: it loads, fails over, is full or was promoted a moment ago.
 fn unavailable(error: &RedisError) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+    match error.code() {
+        Some("OOM") => StoreError::Full("Redis has as much memory as its maxmemory allows".into()),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
 }
 
 impl ConnectionLike for Connection {

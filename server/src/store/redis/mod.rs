@@ -10,6 +10,7 @@ mod fleet;
 mod follow;
 pub mod keys;
 mod kv;
+mod ledger;
 mod link;
 mod live;
 mod prompts;
@@ -19,14 +20,16 @@ mod scripts;
 #[cfg(test)]
 mod kept_tests;
 #[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::redis::{Cmd, FromRedisValue, ScriptInvocation, cmd};
@@ -35,9 +38,11 @@ use async_trait::async_trait;
 use super::{
     Appended, Claim, Created, Entry, Followed, Header, Lease, Retention, Snapshot, Store, StoreError,
     fleet::{Control, Member},
+    quota::{RESPONSE_OVERHEAD, StorageQuotas},
 };
 use keys::Keys;
 pub use kv::{KvConfig, RedisKv};
+use ledger::Charge;
 use link::Link;
 pub use link::{Credentials, UrlError};
 use live::Live;
@@ -60,6 +65,9 @@ pub struct Config {
     pub replica: String,
     /// A replica that was not heard for so long is dead.
     pub lease: Duration,
+    pub quotas: StorageQuotas,
+    /// What quotas are parts of; 0: Redis' `maxmemory`.
+    pub max_bytes: u64,
 }
 
 /// A handle; clones share everything.
@@ -75,6 +83,9 @@ struct Inner {
     reachable: AtomicBool,
     /// The other replicas as of the last heartbeat.
     members: Mutex<Vec<Member>>,
+    /// Redis' `maxmemory`, and when it was asked for.
+    maxmemory: AtomicU64,
+    asked: Mutex<Option<Instant>>,
 }
 
 impl RedisStore {
@@ -83,8 +94,16 @@ impl RedisStore {
         let link = Arc::new(Link::new(&config.url, &config.sentinel, config.timeout)?);
         let live = Live::start(link.clone(), config.timeout);
         let keys = Keys::new(&config.prefix);
-        let (reachable, members) = (AtomicBool::new(false), Mutex::default());
-        Ok(Self(Arc::new(Inner { config, keys, link, live, reachable, members })))
+        Ok(Self(Arc::new(Inner {
+            config,
+            keys,
+            link,
+            live,
+            reachable: AtomicBool::new(false),
+            members: Mutex::default(),
+            maxmemory: AtomicU64::new(0),
+            asked: Mutex::default(),
+        })))
     }
 }
 
@@ -110,9 +129,9 @@ impl Inner {
     }
 
     async fn runs_here(&self, id: &str, runs: bool) -> Result<(), StoreError> {
-        let mut change = cmd(if runs { "SADD" } else { "SREM" });
-        change.arg(self.keys.runs(&self.config.replica)).arg(id);
-        self.query(&change).await
+        let mut change = scripts::RUNS.prepare_invoke();
+        change.key(self.keys.runs(&self.config.replica)).arg(id).arg(u8::from(runs));
+        self.script(&change).await
     }
 
     /// Of two creates with one request id, the one whose response is named; the other's is deleted.
@@ -135,6 +154,7 @@ impl Inner {
         delete.arg(tenant).arg(self.keys.live(id));
         let (state, request): (u8, String) = self.script(&delete).await?;
         found(state)?;
+        self.uncharge(tenant, id).await;
         if !request.is_empty() {
             let mut forget = scripts::DELETE_IF.prepare_invoke();
             forget.key(self.keys.request(tenant, &request)).arg(id);
@@ -152,12 +172,39 @@ fn found(state: u8) -> Result<(), StoreError> {
     }
 }
 
-#[async_trait]
-impl Store for RedisStore {
-    async fn create(&self, header: Header) -> Result<Created, StoreError> {
-        let inner = &*self.0;
-        let id = header.id.clone();
-        let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+/// What a response may grow before its tenant is charged again.
+const GROWTH: u64 = 4096;
+
+impl Inner {
+    /// Charges the response's tenant. The response that the same request created before is found by one who may store no more too.
+    async fn charge_response(&self, header: &Header, charged: u64) -> Result<Option<String>, StoreError> {
+        let runs = header.shows().is_none();
+        let kept = self.config.retention.response(&header.tenant, header.create.store);
+        let charge = Charge {
+            tenant: &header.tenant,
+            object: &header.id,
+            bytes: charged,
+            keep: if runs { RUNNING + kept } else { kept },
+            is_response: true,
+            key: header.key_quota.as_ref(),
+        };
+        match (self.charge(charge).await, &header.create.client_request_id) {
+            (Err(refused @ (StoreError::OverQuota(_) | StoreError::Full(_))), Some(request)) => {
+                let mut get = cmd("GET");
+                get.arg(self.keys.request(&header.tenant, request));
+                self.query::<Option<String>>(&get).await?.map(Some).ok_or(refused)
+            }
+            (charged, _) => charged.map(|()| None),
+        }
+    }
+
+    async fn create_charged(
+        &self,
+        header: &Header,
+        json: String,
+        (bytes, charged): (u64, u64),
+    ) -> Result<Created, StoreError> {
+        let (inner, id) = (self, header.id.clone());
         let request = header.create.client_request_id.as_deref();
         let mut create = scripts::CREATE.prepare_invoke();
         create.key(inner.keys.meta(&id)).key(inner.keys.gone(&id));
@@ -168,7 +215,7 @@ impl Store for RedisStore {
             .arg(ms(retention.response(&header.tenant, header.create.store)))
             .arg(ms(retention.stored(&header.tenant)));
         let runs = header.shows().is_none();
-        create.arg(u8::from(!runs));
+        create.arg(u8::from(!runs)).arg(bytes).arg(charged);
         // Whoever looks for what this replica ran finds it; until both are done nobody knows of the response.
         let listed = async { if runs { inner.runs_here(&id, true).await } else { Ok(()) } };
         let (listed, created) = tokio::join!(listed, inner.script::<u8>(&create));
@@ -177,7 +224,7 @@ impl Store for RedisStore {
             return Err(StoreError::Unavailable(format!("{id} exists already")));
         }
         if let Some(request) = request
-            && let Some(first) = inner.first_of_request(request, &header).await?
+            && let Some(first) = inner.first_of_request(request, header).await?
         {
             inner.remove(&header.tenant, &id).await?;
             inner.runs_here(&id, false).await?;
@@ -185,21 +232,44 @@ impl Store for RedisStore {
         }
         Ok(Created::New(Lease { id, owner: inner.config.replica.clone(), fence: 1 }))
     }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn create(&self, header: Header) -> Result<Created, StoreError> {
+        let inner = &*self.0;
+        let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let bytes = RESPONSE_OVERHEAD + json.len() as u64;
+        let charged = if header.shows().is_none() { bytes + GROWTH } else { bytes };
+        if let Some(first) = inner.charge_response(&header, charged).await? {
+            return Ok(Created::Existing(first));
+        }
+        let created = inner.create_charged(&header, json, (bytes, charged)).await;
+        if !matches!(created, Ok(Created::New(_))) {
+            inner.uncharge(&header.tenant, &header.id).await;
+        }
+        created
+    }
 
     async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
         let (inner, id) = (&*self.0, &lease.id);
         let last = entries.last().is_some_and(|entry| entry.is_last());
-        let mut append = scripts::APPEND.prepare_invoke();
+        let mut append = if last { &scripts::APPEND_LAST } else { &scripts::APPEND }.prepare_invoke();
         append.key(inner.keys.meta(id)).key(inner.keys.log(id)).key(inner.keys.gone(id));
         append.arg(lease.fence).arg(first).arg(entries.len()).arg(u8::from(last)).arg(ms(RUNNING));
         append.arg(inner.keys.live(id)).arg(follow::encode(first, entries)?);
-        match inner.script::<(u8, u64, String)>(&append).await? {
-            (0, cancel, left) => {
-                Ok(Appended { cancelled: cancel == 1, left: left.split_whitespace().map(str::to_owned).collect() })
-            }
-            (1, ..) => Err(StoreError::Fenced),
-            (_, len, _) => Err(StoreError::Behind(len)),
+        type Answer = (u8, u64, String, String, u64, u64);
+        let (state, told, left, tenant, charge, kept) = inner.script::<Answer>(&append).await?;
+        match state {
+            0 => {}
+            1 => return Err(StoreError::Fenced),
+            _ => return Err(StoreError::Behind(told)),
         }
+        if charge > 0 {
+            let kept = Duration::from_millis(kept);
+            inner.correct(&tenant, id, (charge, if last { kept } else { RUNNING + kept })).await;
+        }
+        Ok(Appended { cancelled: told == 1, left: left.split_whitespace().map(str::to_owned).collect() })
     }
 
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
@@ -278,7 +348,12 @@ impl Store for RedisStore {
         let inner = &*self.0;
         let mut keep = scripts::KEEP.prepare_invoke();
         keep.key(inner.keys.meta(id)).key(inner.keys.log(id)).arg(tenant);
-        found(inner.script(&keep).await?)
+        let (state, kept): (u8, u64) = inner.script(&keep).await?;
+        found(state)?;
+        if kept > 0 {
+            inner.keep_charge(tenant, id, Duration::from_millis(kept)).await;
+        }
+        Ok(())
     }
 
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use ::redis::{Script, cmd};
 use async_trait::async_trait;
 
-use super::{RedisStore, conversations::PAGE, keys::MAX_ID};
+use super::{RedisStore, conversations::PAGE, keys::MAX_ID, scripts::without_memory};
 use crate::store::{
     page::{Listed, Order, Page},
     prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
@@ -59,7 +59,7 @@ return {tonumber(version), json}",
 
 /// prompts, prompt, bytes; id.
 static DELETE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    without_memory(
         r"
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
 local bytes, all = 0, redis.call('HGETALL', KEYS[2])

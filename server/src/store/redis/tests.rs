@@ -18,6 +18,8 @@ fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
         retention: Retention::for_tests(),
         replica: replica.into(),
         lease: Duration::from_millis(500),
+        quotas: StorageQuotas::for_tests(),
+        max_bytes: 0,
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use ::redis::Script;
 
+use super::super::scripts::without_memory;
+
 /// What every script begins with. `ARGV`: tenant, time to live, then its own. Items are `count, id, body, …` from `at` on.
 /// Answers: 0 not found, 1 done, 2 busy, 3 full, 4 no such item.
 const PRELUDE: &str = r"
@@ -30,6 +32,11 @@ end
 
 fn script(body: &str) -> Script {
     Script::new(&format!("{PRELUDE}{body}"))
+}
+
+/// A script for what must be possible in a full Redis too.
+fn ending(body: &str) -> Script {
+    without_memory(&format!("{PRELUDE}{body}"))
 }
 
 /// created_at, metadata, max items, max bytes, items.
@@ -71,7 +78,7 @@ return 1",
 
 /// item.
 pub static REMOVE_ITEM: LazyLock<Script> = LazyLock::new(|| {
-    script(
+    ending(
         r"
 if not known then return 0 end
 local body = redis.call('HGET', items, ARGV[3])
@@ -154,7 +161,7 @@ return 1",
 
 /// response, channel, responses to remember, output.
 pub static END: LazyLock<Script> = LazyLock::new(|| {
-    script(
+    ending(
         r"
 if not known then return 0 end
 local turn = redis.call('HGET', turns, ARGV[3])
