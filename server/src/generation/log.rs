@@ -132,7 +132,7 @@ impl Log {
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
         let (before, begun) = (self.entries.len(), Instant::now());
         self.entries.extend(entries.into_iter().map(Arc::new));
-        let (mut outage, mut retry) = (None, FIRST_RETRY);
+        let (mut outage, mut retry, mut paused) = (None, FIRST_RETRY, false);
         while self.stored < self.entries.len() {
             match self.write().await {
                 Ok(()) => {}
@@ -144,6 +144,19 @@ impl Log {
                         "the store has lost entries; writing them again"
                     );
                     self.stored = len as usize;
+                }
+                Err(StoreError::Full(reason)) => {
+                    if !std::mem::replace(&mut paused, true) {
+                        tracing::warn!(response = self.header.id, reason, "the stream pauses until there is room");
+                    }
+                    self.ask().await?;
+                    if self.cancelled && !self.has_ended() {
+                        // What is not stored yet goes with the last entry, which needs no room.
+                        self.entries.push(Arc::new(self.last(Finish::Cancelled)));
+                        continue;
+                    }
+                    sleep(retry).await;
+                    retry = LAST_RETRY.min(retry * 2);
                 }
                 Err(StoreError::Unavailable(reason)) => {
                     let since = *outage.get_or_insert_with(|| {
@@ -188,16 +201,31 @@ impl Log {
         Ok(())
     }
 
+    /// Learns whether the end was asked for while the store takes no entries.
+    async fn ask(&mut self) -> Result<(), StoreError> {
+        match self.writing.store.append(&self.lease, self.stored as u64, &[]).await {
+            Ok(appended) => self.cancelled |= appended.cancelled,
+            Err(error @ StoreError::Fenced) => return Err(error),
+            // The next attempt finds out.
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
     /// Does what was asked of the writer without having anything to append.
     pub async fn look(&mut self) -> Result<(), StoreError> {
         match self.write().await {
             // The next append learns of it too.
-            Ok(()) | Err(StoreError::Unavailable(_)) => self.append(vec![]).await,
+            Ok(()) | Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.append(vec![]).await,
             Err(error) => Err(error),
         }
     }
 
+    /// Appends what the engine said, unless the log was ended while it waited for room.
     pub async fn append_deltas(&mut self, deltas: impl Iterator<Item = Delta>) -> Result<(), StoreError> {
+        if self.has_ended() {
+            return Ok(());
+        }
         let mut entries = Vec::new();
         for Delta { tokens, text, logprobs, cached_tokens, finish } in deltas {
             self.output.extend_from_slice(&tokens);

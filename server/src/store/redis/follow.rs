@@ -5,11 +5,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream, stream::BoxStream};
 use redis::{pipe, streams::StreamRangeReply};
-use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::{Inner, keys::MAX_ID, live::Listener};
-use crate::store::{Batch, Entry, Followed, Header, LOG_VERSION, StoreError};
+use crate::store::{Batch, Entry, Followed, Header, StoreError, header_from_json};
 
 /// Appends read at once.
 const PAGE: usize = 512;
@@ -35,22 +34,6 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, StoreError> {
     let (first, entries) = rmp_serde::from_slice(bytes)
         .map_err(|error| StoreError::Unreadable(format!("an entry that this version does not know: {error}")))?;
     Ok(Batch { first, entries })
-}
-
-/// The version alone, which every version of the header has.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-fn decode_header(json: &str) -> Result<Arc<Header>, StoreError> {
-    let unreadable = |error: serde_json::Error| StoreError::Unreadable(format!("a header that is not valid: {error}"));
-    let Version { version } = serde_json::from_str(json).map_err(unreadable)?;
-    if version > LOG_VERSION {
-        let what = format!("a log of version {version}, and this server reads versions up to {LOG_VERSION}");
-        return Err(StoreError::Unreadable(what));
-    }
-    serde_json::from_str(json).map_err(unreadable)
 }
 
 impl Inner {
@@ -79,7 +62,7 @@ impl Inner {
         if tenant.is_some_and(|tenant| tenant != owner) {
             return Err(StoreError::NotFound);
         }
-        let header = decode_header(&header)?;
+        let header = header_from_json(&header)?;
         let more = range.ids.len() == PAGE;
         let batches = range.ids.into_iter().map(|item| match item.map.get("b") {
             Some(redis::Value::BulkString(bytes)) => decode(bytes),
