@@ -12,7 +12,7 @@ CAUDAL := $(RELEASE)/caudal
 # The suites of replicas run once more on Valkey, which is built without TLS here; how many streams there can be is tested once.
 ON_VALKEY := redis:: cluster:: outages:: --skip the_connection_may_be_encrypted --skip five_thousand
 
-.PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check renew stack chaos bench gpu-check clean tools
+.PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check renew stack chaos restarts bench gpu-check clean tools
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -52,10 +52,15 @@ unit: patches ## Unit tests of everything but the real engine
 engine-test: model ## Unit tests of the real engine, on the real model
 	@cargo test --locked --release -p caudal-server --lib -- engine::mistral model:: --test-threads 1
 
+# What runs on the embedded store too, each test in a folder of its own. A thousand cancels outlast the stream beside them there.
+STORED := cancel:: chains:: conversations:: orphans:: prompts:: rates:: references:: resume:: turns:: cache:: steering:: \
+	--skip a_thousand
+
 integration: build ## The real binary over real sockets
 	@bash tests/setup.sh
 	@cargo test --locked -p caudal-tests
 	@CAUDAL_REDIS_SERVER=$(CACHE)/valkey/valkey-server cargo test --locked -p caudal-tests --test suite -- $(ON_VALKEY)
+	@CAUDAL_TEST_STORE=sqlite cargo test --locked -p caudal-tests --test suite -- $(STORED)
 
 client-test: build ## The SDK against the real binary
 	@bash tests/setup.sh
@@ -90,6 +95,9 @@ stack: build ## Redis, three replicas and nginx as plain processes, on http://12
 chaos: build ## Two minutes of faults against the stack while clients stream through it
 	@bash tests/setup.sh
 	@cargo run --quiet --release --locked -p caudal-tests --bin chaos -- $(ARGS)
+
+restarts: build ## Kill the only process 20 times under 50 streams, once while its file is full (ARGS="--kills …" to change)
+	@cargo run --quiet --release --locked -p caudal-tests --bin restarts -- $(ARGS)
 
 bench: build ## Ratios against the bare engine, load, latency; prints tables, writes bench/*.json
 	@bash tests/bench.sh

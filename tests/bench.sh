@@ -20,7 +20,7 @@ cargo build --release --locked --quiet -p caudal-server --example determinism
 "$CARGO_TARGET_DIR/release/examples/determinism" --json "$out/determinism.json"
 
 echo
-echo "== the stores: latency between replicas, replay, prompt-cache hits, one stream on each, a million conversations (2 GB)"
+echo "== the stores: latency between replicas, replay, prompt-cache hits, streams on each, a million conversations (2 GB each)"
 cargo build --release --locked --quiet -p caudal-server --example store
 "$CARGO_TARGET_DIR/release/examples/store" --json "$out/store.json"
 
@@ -29,7 +29,9 @@ echo "== 200 streams of 500 tokens at 20 tokens a second (scripted engine; gap: 
 cargo build --release --locked --quiet -p caudal-tests --bin load
 log=$(mktemp)
 server=
-trap 'test -z "$server" || kill "$server" 2>/dev/null; rm -f "$log"' EXIT
+CAUDAL_DATA_DIR=$(mktemp -d)
+export CAUDAL_DATA_DIR
+trap 'test -z "$server" || kill "$server" 2>/dev/null; rm -rf "$log" "$CAUDAL_DATA_DIR"' EXIT
 
 # Starts `caudal serve` with these arguments on a free port; sets $server to its process id and $url to its address.
 serve() {

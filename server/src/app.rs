@@ -1,5 +1,7 @@
 //! The application: builds engine, store and server from settings, runs until a signal, drains.
 
+mod stores;
+
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
@@ -20,16 +22,13 @@ use crate::{
     cluster::Cluster,
     edge::{self, Edge, Listeners, Phase},
     engine::{Engine, ModelStatus, scripted::Scripted},
-    generation::{Generations, random_hex},
+    generation::Generations,
     loading,
-    settings::{AuthMode, EngineKind, Settings, StoreKind, StoreRedis},
-    store::{
-        Stores, conversations,
-        memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
-        prompts,
-        redis::{Config, Credentials, RedisStore},
-    },
+    settings::{AuthMode, EngineKind, Settings, StoreKind},
+    store::Stores,
 };
+
+pub use stores::stores;
 
 /// What the scripted engine runs at once; it computes nothing.
 const SCRIPTED_MAX_RUNNING: usize = 1024;
@@ -51,10 +50,12 @@ pub struct App {
 }
 
 impl App {
-    /// Binds first, so that a port in use is said before a model is loaded; then answers probes while the models load.
+    /// Binds first, so that a port in use is said before a model is loaded, as is what is wrong with the store's file; then
+    /// answers probes while the models load.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         Access::new(&settings.auth)?;
         let listener = bound("server.bind", settings.server.bind)?;
+        let stores = stores(&settings)?;
         let progress = watch::Sender::default();
         let waiting = edge::waiting::serve(listener.try_clone()?, &settings, progress.subscribe())?;
         let shown = tokio::spawn(loading::show(progress.subscribe()));
@@ -62,11 +63,21 @@ impl App {
         shown.abort();
         let _ = shown.await;
         waiting.end().await;
-        Self::new(settings, listener, engine?)
+        Self::with(settings, listener, stores, engine?)
     }
 
     /// Serves an engine that is loaded already on a bound listener.
     pub fn new(settings: Settings, listener: TcpListener, engine: Arc<dyn Engine>) -> anyhow::Result<Self> {
+        let stores = stores(&settings)?;
+        Self::with(settings, listener, stores, engine)
+    }
+
+    fn with(
+        settings: Settings,
+        listener: TcpListener,
+        stores: Stores,
+        engine: Arc<dyn Engine>,
+    ) -> anyhow::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let models: Vec<String> = engine
@@ -74,11 +85,11 @@ impl App {
             .iter()
             .map(|m| format!("model {} · up to {} at once", m.id, engine.capacity(&m.id).sequences))
             .collect();
-        let stores = stores(&settings)?;
         let (store, fleet) = (stores.responses.clone(), stores.fleet.clone());
-        let kind = match &fleet {
-            Some(fleet) => format!("redis, as {}", fleet.me()),
-            None => "memory".into(),
+        let kind = match (settings.store.kind, &fleet) {
+            (StoreKind::Redis, Some(fleet)) => format!("redis, as {}", fleet.me()),
+            (StoreKind::Sqlite, _) => settings.store.sqlite.file().display().to_string(),
+            _ => "memory".into(),
         };
         let mut summary = format!("{} · store: {kind}", models.join(" · "));
         let access = Access::new(&settings.auth)?;
@@ -100,7 +111,8 @@ impl App {
     }
 
     /// Serves until SIGTERM or SIGINT, then hands running streams to other replicas or, alone, lets them finish up to the
-    /// deadline.
+    /// deadline. Then a store that outlives the process keeps what still runs for the next one to continue; with any other
+    /// store it is cancelled.
     pub async fn run(self) -> anyhow::Result<()> {
         let (phase, watcher) = watch::channel(Phase::Serving);
         let deadline = Duration::from_millis(self.settings.server.shutdown_deadline_ms);
@@ -121,71 +133,26 @@ impl App {
             None => false,
         };
         let interrupted_again = interrupted();
-        tokio::select! {
-            finished = timeout(deadline, self.generations.finished()) => {
-                if finished.is_err() {
-                    tracing::warn!("the deadline has passed; cancelling what still runs");
-                }
-            }
-            _ = interrupted_again => tracing::warn!("interrupted again; cancelling what still runs"),
+        let finished = tokio::select! {
+            finished = timeout(deadline, self.generations.finished()) => finished.is_ok(),
+            _ = interrupted_again => false,
+        };
+        if !finished {
+            tracing::warn!("the deadline has passed, or there was another interrupt; stopping what still runs");
         }
-        self.generations.cancel_all();
+        let outlives = self.cluster.is_some();
+        if outlives {
+            self.generations.hand_over();
+        } else {
+            self.generations.cancel_all();
+        }
         let _ = timeout(CLOSING, self.generations.finished()).await;
         let _ = timeout(CLOSING, self.generations.settled()).await;
+        let handed_over = handed_over || outlives && !finished;
         phase.send_replace(if handed_over { Phase::HandedOver } else { Phase::Closing });
         let _ = timeout(CLOSING * 2, join_all(handles.iter().map(|handle| handle.stop(true)))).await;
         servers.iter().for_each(tokio::task::JoinHandle::abort);
         Ok(())
-    }
-}
-
-/// Bounds of a tenant's stored prompts.
-const PROMPTS: prompts::Bounds = prompts::Bounds { prompts: 1000, versions: 1000, bytes: 16 << 20 };
-
-/// What is stored where; where it is shared, with the fleet of its replicas.
-fn stores(settings: &Settings) -> anyhow::Result<Stores> {
-    let retention = settings.retention();
-    let bounds =
-        conversations::Bounds { items: settings.conversations.max_items, bytes: settings.conversations.max_kb << 10 };
-    let (cache_bytes, quotas) = (settings.cache.max_mb << 20, settings.storage_quotas());
-    match settings.store.kind {
-        StoreKind::Memory => {
-            let max_bytes = settings.store.memory.max_mb << 20;
-            let cache = MemoryCache::new(cache_bytes, retention.longest());
-            let limits = Limits { retention, max_bytes, quotas };
-            Ok(Stores {
-                responses: Arc::new(MemoryStore::new(limits.clone())),
-                cache: Arc::new(cache),
-                conversations: Arc::new(MemoryConversations::new(limits, bounds)),
-                prompts: Arc::new(MemoryPrompts::new(PROMPTS)),
-                rates: Arc::new(MemoryRates::default()),
-                fleet: None,
-            })
-        }
-        StoreKind::Redis => {
-            let name = &settings.cluster.replica;
-            let random = random_hex();
-            let config = Config {
-                url: settings.store.redis.url.expose().to_owned(),
-                sentinel: sentinel(&settings.store.redis),
-                prefix: settings.store.redis.prefix.clone(),
-                timeout: Duration::from_millis(settings.store.redis.timeout_ms),
-                retention: retention.clone(),
-                replica: if name.is_empty() { random } else { format!("{name}-{random}") },
-                lease: Duration::from_millis(settings.cluster.lease_ms),
-                quotas,
-                max_bytes: settings.store.redis.max_mb << 20,
-            };
-            let store = RedisStore::new(config).map_err(|error| anyhow::anyhow!("store.redis.url: {error}"))?;
-            Ok(Stores {
-                cache: Arc::new(store.cache(cache_bytes, retention.longest())),
-                conversations: Arc::new(store.conversations(retention, bounds)),
-                prompts: Arc::new(store.prompts(PROMPTS)),
-                responses: Arc::new(store.clone()),
-                rates: Arc::new(store.clone()),
-                fleet: Some(Arc::new(store)),
-            })
-        }
     }
 }
 
@@ -272,7 +239,7 @@ fn kv_store(settings: &Settings) -> anyhow::Result<Option<Arc<dyn crate::engine:
         let (setting, url) = if own { ("kv_store.url", &kv.url) } else { ("store.redis.url", &redis.url) };
         let config = KvConfig {
             url: url.expose().to_owned(),
-            sentinel: sentinel(redis),
+            sentinel: stores::sentinel(redis),
             prefix: redis.prefix.clone(),
             retention: settings.retention(),
             max_bytes: kv.max_mb << 20,
@@ -280,12 +247,10 @@ fn kv_store(settings: &Settings) -> anyhow::Result<Option<Arc<dyn crate::engine:
         let store = RedisKv::new(config).map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
         return Ok(Some(Arc::new(store)));
     }
-    if kv.path.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Arc::new(KvFolder::new(kv.path.clone(), kv.max_mb << 20))))
-}
-
-fn sentinel(redis: &StoreRedis) -> Credentials {
-    Credentials { user: redis.sentinel_user.clone(), password: redis.sentinel_password.expose().to_owned() }
+    let path = match settings.store.kind {
+        _ if !kv.path.as_os_str().is_empty() => kv.path.clone(),
+        StoreKind::Sqlite => settings.store.sqlite.file().with_file_name("kv"),
+        _ => return Ok(None),
+    };
+    Ok(Some(Arc::new(KvFolder::new(path, kv.max_mb << 20))))
 }

@@ -1,6 +1,7 @@
 //! `caudal`: arguments → settings → telemetry → app → run until a signal.
 
 mod key_command;
+mod store_command;
 
 use std::{
     io::{Read, Write},
@@ -40,6 +41,11 @@ enum Command {
     Key {
         #[command(subcommand)]
         command: key_command::KeyCommand,
+    },
+    /// Back up, check and copy what is stored
+    Store {
+        #[command(subcommand)]
+        command: store_command::StoreCommand,
     },
     /// Print a document of the protocol: what `GET /openapi.json` or `/asyncapi.json` answers
     Schema { document: Document },
@@ -93,6 +99,7 @@ fn main() -> ExitCode {
         }),
         Command::Health(layers) => layers.load().and_then(|settings| health(settings.server.bind)),
         Command::Key { command } => key_command::run(command),
+        Command::Store { command } => store_command::run(command),
         Command::Schema { document } => schema(document),
         Command::Model { command } => model(command),
     };

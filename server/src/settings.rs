@@ -214,6 +214,7 @@ pub struct Store {
     pub tenants: BTreeMap<String, StoreTenant>,
     pub outage_ms: u64,
     pub memory: StoreMemory,
+    pub sqlite: StoreSqlite,
     pub redis: StoreRedis,
 }
 
@@ -230,6 +231,7 @@ pub struct StoreTenant {
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     Memory,
+    Sqlite,
     Redis,
 }
 
@@ -237,6 +239,25 @@ pub enum StoreKind {
 #[serde(deny_unknown_fields)]
 pub struct StoreMemory {
     pub max_mb: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSqlite {
+    pub path: PathBuf,
+    pub max_mb: u64,
+}
+
+impl StoreSqlite {
+    /// The file: the one of the settings, or `caudal.db` in `CAUDAL_DATA_DIR` or the user's data folder.
+    pub fn file(&self) -> PathBuf {
+        if !self.path.as_os_str().is_empty() {
+            return self.path.clone();
+        }
+        let folder = std::env::var_os("CAUDAL_DATA_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let own = || dirs::data_dir().unwrap_or_else(std::env::temp_dir).join("caudal");
+        folder.unwrap_or_else(own).join("caudal.db")
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -367,6 +388,9 @@ impl Settings {
             return wrong(
                 "store.redis.url: store.kind is \"redis\" and there is no URL, such as redis://127.0.0.1:6379",
             );
+        }
+        if self.store.sqlite.max_mb != 0 && self.store.sqlite.max_mb < 4 {
+            return wrong("store.sqlite.max_mb must be at least 4, or 0 for what the disk has");
         }
         let prefix = &self.store.redis.prefix;
         if prefix.is_empty() || prefix.contains(['{', '}']) {

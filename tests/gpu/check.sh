@@ -19,7 +19,7 @@ step() {
   timeout "$2" "${@:3}" 2>&1 | tee "$out/$1.txt" || failed+=("$1")
 }
 
-"$here/caudal" serve --set server.bind=127.0.0.1:0 >"$out/server.txt" 2>&1 &
+"$here/caudal" serve --set store.kind=memory --set server.bind=127.0.0.1:0 >"$out/server.txt" 2>&1 &
 server=$!
 for _ in $(seq 600); do
   grep -q "^listening on" "$out/server.txt" && break

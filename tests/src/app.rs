@@ -11,21 +11,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::PATIENCE;
+use crate::{DataDir, PATIENCE};
 
 /// A running `caudal serve`. Dropping it kills the process and fails the test if the server panicked.
 pub struct App {
     pub address: SocketAddr,
+    /// Deleted after the process has ended.
+    _data: Option<Arc<DataDir>>,
     child: Child,
     stderr: Arc<Mutex<String>>,
 }
 
 /// How to start the binary.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Setup {
     settings: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    data: Option<Arc<DataDir>>,
 }
 
 /// A server with the scripted engine at full speed on a free port; `settings` as in `--set`, later ones win.
@@ -49,7 +52,22 @@ pub fn binary() -> PathBuf {
 }
 
 impl Setup {
+    /// The scripted engine on the memory store; on the embedded store, in a folder of its own, where `CAUDAL_TEST_STORE` is
+    /// `sqlite`.
     pub fn scripted() -> Self {
+        match env::var("CAUDAL_TEST_STORE").as_deref() {
+            Ok("sqlite") => Self::in_folder(&Arc::new(DataDir::create())),
+            _ => Self::fast().set(&["store.kind=memory"]),
+        }
+    }
+
+    /// The scripted engine on the embedded store in this folder.
+    pub fn in_folder(data: &Arc<DataDir>) -> Self {
+        let setup = Self::fast().set(&["store.kind=sqlite"]).env("CAUDAL_DATA_DIR", &data.path().to_string_lossy());
+        Self { data: Some(data.clone()), ..setup }
+    }
+
+    fn fast() -> Self {
         Self::default().set(&[
             "server.bind=127.0.0.1:0",
             "engine.kind=scripted",
@@ -60,7 +78,7 @@ impl Setup {
 
     /// The real engine on the default model.
     pub fn real() -> Self {
-        Self::default().set(&["server.bind=127.0.0.1:0", "engine.kind=mistralrs"])
+        Self::default().set(&["server.bind=127.0.0.1:0", "engine.kind=mistralrs", "store.kind=memory"])
     }
 
     pub fn set(mut self, settings: &[&str]) -> Self {
@@ -78,13 +96,15 @@ impl Setup {
         self
     }
 
-    fn command(self, subcommand: &str) -> Command {
+    fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(binary());
         // What the developer has set for a server of theirs is not for the tests.
         for (key, _) in env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("CAUDAL__")) {
             command.env_remove(key);
         }
-        command.arg(subcommand).args(&self.arguments).envs(self.environment);
+        // Nothing is stored where the developer's own server stores.
+        command.env("CAUDAL_DATA_DIR", DataDir::unused());
+        command.arg(subcommand).args(&self.arguments).envs(self.environment.clone());
         self.settings.iter().for_each(|setting| {
             command.args(["--set", setting]);
         });
@@ -137,7 +157,7 @@ impl Setup {
             // Keeps the pipe open and empty.
             lines.for_each(drop);
         });
-        Starting { address: None, child: Some(child), first_line, stderr }
+        Starting { address: None, child: Some(child), first_line, stderr, data: self.data }
     }
 }
 
@@ -148,6 +168,7 @@ pub struct Starting {
     child: Option<Child>,
     first_line: mpsc::Receiver<Option<String>>,
     stderr: Arc<Mutex<String>>,
+    data: Option<Arc<DataDir>>,
 }
 
 impl Starting {
@@ -159,7 +180,8 @@ impl Starting {
             let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
             panic!("the first line of stdout must be 'listening on http://ADDRESS', got {line:?}; stderr:\n{stderr}");
         };
-        App { address, child: self.child.take().expect("a process"), stderr: self.stderr.clone() }
+        let (child, stderr) = (self.child.take().expect("a process"), self.stderr.clone());
+        App { address, child, stderr, _data: self.data.take() }
     }
 
     /// Whether it has said that it serves.
@@ -218,6 +240,16 @@ impl App {
             Some(status) => status,
             None => panic!("the server did not exit; stderr:\n{}", self.stderr()),
         }
+    }
+
+    /// SIGKILL, as when the power goes.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -5,6 +5,7 @@
 pub mod app;
 pub mod chaos;
 pub mod collector;
+pub mod data;
 pub mod figures;
 pub mod http;
 pub mod load;
@@ -18,6 +19,7 @@ pub mod tiny;
 pub mod ws;
 
 pub use app::{App, Setup, spawn_app};
+pub use data::DataDir;
 pub use log::EventLog;
 pub use redis::Redis;
 pub use ws::{Client, Received};

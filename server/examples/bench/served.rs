@@ -21,7 +21,7 @@ use tokio::{
 use crate::Stream;
 
 pub async fn start(engine: Arc<dyn Engine>) -> anyhow::Result<SocketAddr> {
-    let settings = Settings::load(&Sources::default())?;
+    let settings = Settings::load(&Sources { files: vec![], overrides: vec!["store.kind=memory".into()] })?;
     let app = App::new(settings, TcpListener::bind("127.0.0.1:0")?, engine)?;
     let address = app.address;
     tokio::spawn(app.run());

@@ -1,5 +1,5 @@
-//! What is asked of conversations when there are a million of them, against a thousand: each on a Redis server of its own, filled
-//! as the server fills it, asked by turns.
+//! What is asked of conversations when there are a million of them, against a thousand: each on a Redis server or in a file of its
+//! own, filled as the server fills it, asked by turns.
 
 use std::{
     sync::Arc,
@@ -10,11 +10,11 @@ use caudal_server::store::{
     conversations::{Bounds, Conversation, Conversations, Item},
     page::{Order, Page},
 };
-use caudal_tests::Redis;
+use caudal_tests::{DataDir, Redis};
 use futures::{StreamExt, stream};
 use serde_json::json;
 
-use crate::{Figure, quantile, retention, store};
+use crate::{Figure, embedded, quantile, retention, store};
 
 const FEW: usize = 1000;
 /// The tenant that has a tenth of the many, and all of the few.
@@ -38,8 +38,48 @@ struct Asked<'a> {
     times: [Vec<f64>; 3],
 }
 
-fn conversations(redis: &Redis) -> Arc<dyn Conversations> {
-    Arc::new(store(redis, "a").conversations(retention(), Bounds { items: 5000, bytes: 4 << 20 }))
+const BOUNDS: Bounds = Bounds { items: 5000, bytes: 4 << 20 };
+
+/// Where conversations are stored.
+enum Place {
+    Redis(Box<Redis>),
+    File(DataDir),
+}
+
+impl Place {
+    fn redis() -> Self {
+        // Nothing on disk; a million take 1.5 GB.
+        Self::Redis(Box::new(Redis::with(&["--save", "", "--appendonly", "no", "--maxmemory", "8gb"])))
+    }
+
+    fn file() -> Self {
+        Self::File(DataDir::create())
+    }
+
+    fn conversations(&self) -> Arc<dyn Conversations> {
+        match self {
+            Self::Redis(redis) => Arc::new(store(redis, "a").conversations(retention(), BOUNDS)),
+            Self::File(data) => Arc::new(embedded(data).conversations(retention(), BOUNDS)),
+        }
+    }
+
+    fn bytes(&self) -> f64 {
+        match self {
+            Self::Redis(redis) => {
+                let used = redis.ask(&["INFO", "memory"]);
+                let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
+                used.unwrap_or(f64::NAN)
+            }
+            Self::File(data) => std::fs::metadata(data.file()).map_or(f64::NAN, |file| file.len() as f64),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "Redis",
+            Self::File(_) => "sqlite",
+        }
+    }
 }
 
 fn id(tenant: &str, n: usize) -> String {
@@ -121,16 +161,18 @@ impl Asked<'_> {
 }
 
 pub async fn rows(many: usize) -> Vec<Figure> {
-    // Nothing on disk; a million take 1.5 GB.
-    let server = || Redis::with(&["--save", "", "--appendonly", "no", "--maxmemory", "8gb"]);
-    let (small, big) = (server(), server());
-    let (few, all) = (conversations(&small), conversations(&big));
+    let mut figures = compared(many, [Place::file(), Place::file()]).await;
+    figures.extend(compared(many, [Place::redis(), Place::redis()]).await);
+    figures
+}
+
+async fn compared(many: usize, [small, big]: [Place; 2]) -> Vec<Figure> {
+    let (few, all) = (small.conversations(), big.conversations());
     fill(&few, (0..FEW).map(|n| (LARGE.to_owned(), n))).await;
     let took = fill(&all, spread(many)).await;
-    let used = big.ask(&["INFO", "memory"]);
-    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<f64>().ok());
     println!(
-        "{many} conversations of two items, stored in {:.0} s; a tenant has {} of them",
+        "{}: {many} conversations of two items, stored in {:.0} s; a tenant has {} of them",
+        big.name(),
         took.as_secs_f64(),
         many / 10
     );
@@ -151,12 +193,21 @@ pub async fn rows(many: usize) -> Vec<Figure> {
         }
     }
     let medians = asked.map(|asked| asked.times.map(|mut times: Vec<f64>| quantile(&mut times, 0.5)));
-    let mut figures = vec![Figure::new("bytes of a conversation", used.unwrap_or(f64::NAN) / many as f64, "")];
+    let (kind, bytes) = (big.name(), big.bytes() / many as f64);
+    let mut figures = vec![Figure::new(format!("{kind}: bytes of a conversation"), bytes, "")];
     for (at, operation) in OPERATIONS.iter().enumerate() {
         let [few, large, other] = [medians[0][at], medians[1][at], medians[2][at]];
-        figures.push(Figure::new(format!("{operation}: of {FEW}, µs"), few, ""));
-        figures.push(Figure::new(format!("{operation}: of {many}, the large tenant, to that"), large / few, "≤ 1.2"));
-        figures.push(Figure::new(format!("{operation}: of {many}, another tenant, to that"), other / few, "≤ 1.2"));
+        figures.push(Figure::new(format!("{kind}: {operation}: of {FEW}, µs"), few, ""));
+        figures.push(Figure::new(
+            format!("{kind}: {operation}: of {many}, the large tenant, to that"),
+            large / few,
+            "≤ 1.3",
+        ));
+        figures.push(Figure::new(
+            format!("{kind}: {operation}: of {many}, another tenant, to that"),
+            other / few,
+            "≤ 1.3",
+        ));
     }
     figures
 }

@@ -1,11 +1,12 @@
-//! Measures the Redis store, and the memory store beside it, on Redis servers of its own. Prints tables, and writes JSON
-//! where `--json FILE` says. Each group of rows is a module; `--rows` picks some of them.
+//! Measures the stores: Redis on servers of its own, the embedded store in folders of its own, memory beside them. Prints
+//! tables, and writes JSON where `--json FILE` says. Each group of rows is a module; `--rows` picks some of them.
 //!
 //! ```text
 //! cargo run --release --no-default-features --example store -- [--rows latency,replay] [--json FILE]
 //! ```
 
 mod conversations;
+mod embedded;
 mod latency;
 mod replay;
 mod served;
@@ -18,6 +19,7 @@ use caudal_server::{
         Created, Entry, Header, LOG_VERSION, Lease, Retention, Store,
         quota::StorageQuotas,
         redis::{Config, RedisStore},
+        sqlite::{self, SqliteStore},
     },
     wire::{
         request::Create,
@@ -25,7 +27,7 @@ use caudal_server::{
     },
 };
 use caudal_tests::{
-    Redis,
+    DataDir, Redis,
     figures::{self, Figure},
 };
 use clap::{Parser, ValueEnum};
@@ -51,8 +53,10 @@ enum Rows {
     Replay,
     /// The prompt cache's time to first token, and the speed of one stream on each store, over a WebSocket.
     Served,
-    /// A million stored conversations against a thousand.
+    /// A million stored conversations against a thousand, on Redis and on the embedded store.
     Conversations,
+    /// Appends on the embedded store against those on memory; bytes of a token.
+    Embedded,
 }
 
 const TENANT: &str = "t";
@@ -79,6 +83,17 @@ fn store(redis: &Redis, replica: &str) -> RedisStore {
         max_bytes: 0,
     };
     RedisStore::new(config).expect("a store")
+}
+
+fn embedded(data: &DataDir) -> SqliteStore {
+    let config = sqlite::Config {
+        path: data.file(),
+        max_bytes: 0,
+        retention: retention(),
+        quotas: quotas(),
+        process: "a".into(),
+    };
+    SqliteStore::open(config).expect("a store")
 }
 
 async fn created(store: &dyn Store, id: &str) -> Lease {
@@ -139,6 +154,7 @@ async fn main() -> anyhow::Result<()> {
             Rows::Replay => replay::rows(),
             Rows::Served => served::rows().await?,
             Rows::Conversations => conversations::rows(args.conversations).await,
+            Rows::Embedded => embedded::rows().await,
         };
         figures::tell(figures, &mut report);
     }

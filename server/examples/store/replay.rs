@@ -94,6 +94,7 @@ fn generations(responses: Arc<dyn Store>) -> Arc<Generations> {
         cache: Arc::new(MemoryCache::new(ROOM, retention().default)),
         rates: Arc::new(MemoryRates::default()),
         fleet: None,
+        inventory: None,
     };
     Generations::new(Arc::new(Scripted::new(ScriptedSettings::default(), 1)), stores, &settings)
 }

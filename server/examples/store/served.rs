@@ -1,4 +1,4 @@
-//! The whole server on either store, in this process, over real WebSockets, with the scripted engine: the prompt cache's time to
+//! The whole server on each store, in this process, over real WebSockets, with the scripted engine: the prompt cache's time to
 //! first token, and the speed of one stream.
 
 use std::{net::SocketAddr, time::Instant};
@@ -7,7 +7,7 @@ use caudal_server::{
     app::App,
     settings::{Settings, Sources},
 };
-use caudal_tests::{Client, EventLog, Redis, log::kind};
+use caudal_tests::{Client, DataDir, EventLog, Redis, log::kind};
 use serde_json::{Value, json};
 
 use crate::{Figure, quantile};
@@ -15,16 +15,40 @@ use crate::{Figure, quantile};
 const HITS: usize = 1000;
 /// What a hit spares, so that none can be mistaken for one.
 const PREFILL_MS: u64 = 500;
-/// Pairs of streams, one on each store by turns.
-const PAIRS: usize = 9;
+/// Rounds of streams, one on each store by turns.
+const ROUNDS: usize = 9;
 const PACE: u32 = 120;
 const PACED_TOKENS: u32 = 240;
 const UNPACED_TOKENS: u32 = 2000;
 
-async fn serve(redis: Option<&Redis>, settings: &[&str]) -> anyhow::Result<SocketAddr> {
+/// The stores that are measured side by side.
+struct Places {
+    redis: Redis,
+    data: Vec<DataDir>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Memory,
+    Sqlite,
+    Redis,
+}
+
+const PLACES: [(&str, Place); 3] = [("memory", Place::Memory), ("sqlite", Place::Sqlite), ("Redis", Place::Redis)];
+
+async fn serve(places: &mut Places, place: Place, settings: &[&str]) -> anyhow::Result<SocketAddr> {
     let mut overrides = vec!["server.bind=127.0.0.1:0".to_owned(), "engine.kind=scripted".into()];
-    if let Some(redis) = redis {
-        overrides.extend(["store.kind=redis".into(), format!("store.redis.url={}", redis.url())]);
+    match place {
+        Place::Memory => overrides.push("store.kind=memory".into()),
+        Place::Sqlite => {
+            // Each server has a file of its own.
+            let data = DataDir::create();
+            overrides.extend(["store.kind=sqlite".into(), format!("store.sqlite.path={}", data.file().display())]);
+            places.data.push(data);
+        }
+        Place::Redis => {
+            overrides.extend(["store.kind=redis".into(), format!("store.redis.url={}", places.redis.url())]);
+        }
     }
     overrides.extend(settings.iter().map(|setting| setting.to_string()));
     let app = App::build(Settings::load(&Sources { files: vec![], overrides })?).await?;
@@ -34,10 +58,10 @@ async fn serve(redis: Option<&Redis>, settings: &[&str]) -> anyhow::Result<Socke
 }
 
 pub async fn rows() -> anyhow::Result<Vec<Figure>> {
-    let redis = Redis::spawn();
+    let mut places = Places { redis: Redis::spawn(), data: vec![] };
     let mut figures = vec![];
-    for (store, redis) in [("memory", None), ("Redis", Some(&redis))] {
-        let mut hits = hits(redis).await?;
+    for (store, place) in PLACES {
+        let mut hits = hits(&mut places, place).await?;
         figures.push(Figure::new(
             format!("prompt-cache hit, {store}: first token, p50 ms"),
             quantile(&mut hits, 0.5),
@@ -46,22 +70,24 @@ pub async fn rows() -> anyhow::Result<Vec<Figure>> {
         let p99 = quantile(&mut hits, 0.99);
         figures.push(Figure::new(format!("prompt-cache hit, {store}: first token, p99 ms"), p99, "≤ 5"));
     }
-    let (paced, pace) = (PACED_TOKENS, f64::from(PACE));
-    let (memory, shared) = pairs(&redis, paced, pace).await?;
-    figures.push(Figure::new("one stream at 120 tok/s, memory: tok/s", memory, ""));
-    figures.push(Figure::new("one stream at 120 tok/s, Redis: tok/s", shared, ""));
-    figures.push(Figure::new("one stream at 120 tok/s, Redis to memory", shared / memory, "≥ 0.97"));
-    let (memory, shared) = pairs(&redis, UNPACED_TOKENS, 0.0).await?;
-    figures.push(Figure::new("one stream without a pace, memory: tok/s", memory, ""));
-    figures.push(Figure::new("one stream without a pace, Redis: tok/s", shared, ""));
-    figures.push(Figure::new("one stream without a pace, Redis to memory", shared / memory, ""));
+    for (how, tokens, pace, target) in
+        [("at 120 tok/s", PACED_TOKENS, f64::from(PACE), "≥ 0.97"), ("without a pace", UNPACED_TOKENS, 0.0, "")]
+    {
+        let speeds = speeds(&mut places, tokens, pace).await?;
+        for ((store, _), speed) in PLACES.into_iter().zip(speeds) {
+            figures.push(Figure::new(format!("one stream {how}, {store}: tok/s"), speed, ""));
+        }
+        for ((store, _), speed) in PLACES.into_iter().zip(speeds).skip(1) {
+            figures.push(Figure::new(format!("one stream {how}, {store} to memory"), speed / speeds[0], target));
+        }
+    }
     Ok(figures)
 }
 
 /// From a create to its first delta, in ms, of requests that were answered before.
-async fn hits(redis: Option<&Redis>) -> anyhow::Result<Vec<f64>> {
+async fn hits(places: &mut Places, place: Place) -> anyhow::Result<Vec<f64>> {
     let prefill = format!("engine.scripted.prefill_ms={PREFILL_MS}");
-    let address = serve(redis, &[&prefill, "engine.scripted.tokens_per_second=0"]).await?;
+    let address = serve(places, place, &[&prefill, "engine.scripted.tokens_per_second=0"]).await?;
     let mut client = Client::extended_at(address).await;
     let request = json!({"input": "Tell me about rivers. ".repeat(50), "temperature": 0});
     client.run(request.clone()).await;
@@ -75,26 +101,25 @@ async fn hits(redis: Option<&Redis>) -> anyhow::Result<Vec<f64>> {
     Ok(times)
 }
 
-/// Tokens a second of one stream, on memory and on Redis: the medians of pairs.
-async fn pairs(redis: &Redis, tokens: u32, pace: f64) -> anyhow::Result<(f64, f64)> {
+/// Tokens a second of one stream on each store: medians.
+async fn speeds(places: &mut Places, tokens: u32, pace: f64) -> anyhow::Result<[f64; 3]> {
     let settings = [format!("engine.scripted.tokens={tokens}"), format!("engine.scripted.tokens_per_second={pace}")];
     let settings = [settings[0].as_str(), settings[1].as_str()];
     let mut clients = vec![];
-    for redis in [None, Some(redis)] {
-        clients.push(Client::extended_at(serve(redis, &settings).await?).await);
+    for (_, place) in PLACES {
+        clients.push(Client::extended_at(serve(places, place, &settings).await?).await);
     }
-    let mut speeds = [vec![], vec![]];
-    for pair in 0..PAIRS {
+    let mut speeds = [const { vec![] }; 3];
+    for round in 0..ROUNDS {
         // Who is first may be slower.
-        for at in [pair % 2, 1 - pair % 2] {
+        for at in (0..3).map(|at| (at + round) % 3) {
             let begun = Instant::now();
             let (_, log) = run(&mut clients[at], json!({"max_output_tokens": tokens})).await;
             anyhow::ensure!(log.usage("output_tokens") == u64::from(tokens), "{:?}", log.events.last());
             speeds[at].push(f64::from(tokens) / begun.elapsed().as_secs_f64());
         }
     }
-    let [mut memory, mut shared] = speeds;
-    Ok((quantile(&mut memory, 0.5), quantile(&mut shared, 0.5)))
+    Ok(speeds.map(|mut speeds: Vec<f64>| quantile(&mut speeds, 0.5)))
 }
 
 /// Seconds from the request to the first delta, and all of the response.

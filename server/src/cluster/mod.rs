@@ -120,7 +120,8 @@ impl Cluster {
                         self.generations.announce_again();
                     }
                     let since = *steady.get_or_insert(asked);
-                    if since.elapsed() >= self.lease && members.iter().any(|member| member.silent > self.lease) {
+                    let is_certain = self.fleet.is_exclusive() || since.elapsed() >= self.lease;
+                    if is_certain && members.iter().any(|member| member.silent > self.lease) {
                         tokio::spawn(self.clone().bury(members));
                     }
                 }

@@ -15,7 +15,11 @@ use crate::{
         conversations::{Conversation, ConversationError, Item, Notice},
         page::Page,
     },
-    wire::{conversation::{Fork, NewConversation}, error::WireError, input::InputItem},
+    wire::{
+        conversation::{Fork, NewConversation},
+        error::WireError,
+        input::InputItem,
+    },
 };
 
 /// How a store's error reads to the client that named conversation `id`.

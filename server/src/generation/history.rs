@@ -137,6 +137,7 @@ mod tests {
             cache: Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60))),
             rates: Arc::new(MemoryRates::default()),
             fleet: None,
+            inventory: None,
         };
         let engine = Arc::new(Scripted::new(ScriptedSettings::default(), 1));
         Generations::new(engine, stores, &Settings::load(&Sources::default()).unwrap())

@@ -225,7 +225,11 @@ impl Log {
         }
     }
 
+    /// Appends what the engine said, unless the log was ended while it waited for room.
     pub async fn append_deltas(&mut self, deltas: impl Iterator<Item = Delta>) -> Result<(), StoreError> {
+        if self.has_ended() {
+            return Ok(());
+        }
         let mut entries = Vec::new();
         for Delta { tokens, text, logprobs, cached_tokens, finish } in deltas {
             self.output.extend_from_slice(&tokens);

@@ -101,7 +101,7 @@ pub struct Generations {
 impl Generations {
     /// To be called on the runtime that generations shall run on.
     pub fn new(engine: Arc<dyn Engine>, stores: Stores, settings: &settings::Settings) -> Arc<Self> {
-        let Stores { responses, conversations, prompts, cache, rates, fleet } = stores;
+        let Stores { responses, conversations, prompts, cache, rates, fleet, .. } = stores;
         let metrics = Arc::new(Metrics::default());
         counts::report(&metrics);
         let quotas = Arc::new(Quotas { limits: settings.limits.clone(), rates });

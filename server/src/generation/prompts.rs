@@ -239,6 +239,7 @@ mod tests {
             cache: Arc::new(MemoryCache::new(1 << 20, Duration::from_secs(60))),
             rates: Arc::new(MemoryRates::default()),
             fleet: None,
+            inventory: None,
         };
         for (id, words) in [("a", "one"), ("b", "one two"), ("c", "one two three")] {
             let template = Template { instructions: Some(words.into()), ..Template::default() };

@@ -1,5 +1,5 @@
 //! What replicas that share a store know of each other: who lives, what each runs and follows, and what they tell each
-//! other. A store of one process has no fleet.
+//! other. The memory store has no fleet; of the embedded store this process is the only living member.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -34,6 +34,11 @@ pub enum Control {
 pub trait Fleet: Send + Sync + 'static {
     /// This replica's name, which no other ever had.
     fn me(&self) -> &str;
+
+    /// Whether nobody else can use the store while this process does: every other member is dead for certain.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
 
     /// Says that this replica lives, and returns the others that ever said so and were not forgotten.
     async fn beat(&self) -> Result<Vec<Member>, StoreError>;

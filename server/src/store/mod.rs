@@ -19,6 +19,8 @@ pub mod rates;
 pub mod redis;
 mod retention;
 pub mod shared;
+pub mod sqlite;
+pub mod transfer;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -33,6 +35,7 @@ use self::{
     prompts::Prompts,
     quota::{Exceeded, KeyQuota},
     rates::Rates,
+    transfer::Inventory,
 };
 use crate::{
     dialect::{Dialect, schema::Loosened},
@@ -336,4 +339,26 @@ pub struct Stores {
     pub rates: Arc<dyn Rates>,
     /// Where replicas share them.
     pub fleet: Option<Arc<dyn Fleet>>,
+    /// Where everything can be listed, to be copied to another store.
+    pub inventory: Option<Arc<dyn Inventory>>,
+}
+
+/// The version alone, which every version of the header has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// Reads a header as stores write it: as JSON.
+///
+/// # Errors
+/// `Unreadable` when a newer version wrote it, or when it is damaged.
+fn header_from_json(json: &str) -> Result<Arc<Header>, StoreError> {
+    let unreadable = |error: serde_json::Error| StoreError::Unreadable(format!("a header that is not valid: {error}"));
+    let Version { version } = serde_json::from_str(json).map_err(unreadable)?;
+    if version > LOG_VERSION {
+        let what = format!("a log of version {version}, and this server reads versions up to {LOG_VERSION}");
+        return Err(StoreError::Unreadable(what));
+    }
+    serde_json::from_str(json).map_err(unreadable)
 }

@@ -8,7 +8,7 @@ export const JSON_TEXT = '{"city": "Porto", "degrees": 21}'
 
 /** Starts `caudal serve`; `settings` as in `--set`. Ends with the test `t`. */
 export async function serve(t, ...settings) {
-  const all = ['server.bind=127.0.0.1:0', 'engine.kind=scripted', 'engine.scripted.tokens_per_second=400', ...settings]
+  const all = ['server.bind=127.0.0.1:0', 'engine.kind=scripted', 'store.kind=memory', 'engine.scripted.tokens_per_second=400', ...settings]
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('CAUDAL__')))
   const child = spawn(process.env.CAUDAL_BIN, ['serve', ...all.flatMap((setting) => ['--set', setting])], {
     env,

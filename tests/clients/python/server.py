@@ -19,7 +19,7 @@ class Server:
 
     def __init__(self, *settings: str):
         command = [os.environ["CAUDAL_BIN"], "serve"]
-        for setting in ["server.bind=127.0.0.1:0", "engine.kind=scripted", "engine.scripted.tokens_per_second=400", *settings]:
+        for setting in ["server.bind=127.0.0.1:0", "engine.kind=scripted", "store.kind=memory", "engine.scripted.tokens_per_second=400", *settings]:
             command += ["--set", setting]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CAUDAL__")}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)

@@ -4,6 +4,7 @@
 
 mod fault;
 mod report;
+pub mod restarts;
 mod stream;
 
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ pub async fn run(stack: &mut Stack, options: &Options) -> Report {
         let fault = Fault::choose(&mut random, stack);
         let at = begun.elapsed();
         fault.strike(stack, &drops);
-        faults.push((at, fault));
+        faults.push((at, fault.to_string()));
     }
     let _ = over.send(true);
     stack.heal().await;

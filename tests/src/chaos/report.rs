@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{fault::Fault, stream::Ended};
+use super::stream::Ended;
 use crate::load::Quantiles;
 
 /// Between two tokens that are due every 50 ms, this is a pause.
@@ -27,16 +27,16 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(faults: Vec<(Duration, Fault)>, ended: Vec<Ended>, took: Duration) -> Self {
+    pub(super) fn new(faults: Vec<(Duration, String)>, ended: Vec<Ended>, took: Duration) -> Self {
         let mut counts = BTreeMap::new();
         for (_, fault) in &faults {
-            *counts.entry(fault.to_string()).or_insert(0) += 1;
+            *counts.entry(fault.clone()).or_insert(0) += 1;
         }
         let pauses: Vec<Duration> = ended.iter().flat_map(|e| &e.gaps).copied().filter(|gap| *gap >= PAUSE).collect();
         Self {
             seconds: took.as_secs_f64(),
             faults: counts,
-            timeline: faults.iter().map(|(at, fault)| (at.as_secs_f64(), fault.to_string())).collect(),
+            timeline: faults.into_iter().map(|(at, fault)| (at.as_secs_f64(), fault)).collect(),
             responses: ended.len(),
             events: ended.iter().map(|e| e.events).sum(),
             reconnects: ended.iter().map(|e| e.reconnects).sum(),

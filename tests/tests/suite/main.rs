@@ -40,6 +40,7 @@ mod semantics;
 mod settings;
 mod shutdown;
 mod slow_client;
+mod sqlite;
 mod steering;
 mod store;
 mod telemetry;

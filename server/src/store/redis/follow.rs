@@ -4,11 +4,10 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream, stream::BoxStream};
-use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::{Inner, keys::is_id, live::Listener, scripts};
-use crate::store::{Batch, Entry, Followed, Header, LOG_VERSION, StoreError};
+use crate::store::{Batch, Entry, Followed, Header, StoreError, header_from_json};
 
 /// Bytes of appends that are enough for one page. A follower holds one: 60 who follow a large log hold 4 MB of it, as text.
 const PAGE_BYTES: usize = 64 << 10;
@@ -45,22 +44,6 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, StoreError> {
     Ok(Batch { first, entries, more: false })
 }
 
-/// The version alone, which every version of the header has.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-fn decode_header(json: &str) -> Result<Arc<Header>, StoreError> {
-    let unreadable = |error: serde_json::Error| StoreError::Unreadable(format!("a header that is not valid: {error}"));
-    let Version { version } = serde_json::from_str(json).map_err(unreadable)?;
-    if version > LOG_VERSION {
-        let what = format!("a log of version {version}, and this server reads versions up to {LOG_VERSION}");
-        return Err(StoreError::Unreadable(what));
-    }
-    serde_json::from_str(json).map_err(unreadable)
-}
-
 impl Inner {
     /// The page of a log that begins at the append that wrote entry `part.next`; of any tenant's with `None`.
     pub async fn page(&self, tenant: Option<&str>, id: &str, part: Part) -> Result<Page, StoreError> {
@@ -79,7 +62,7 @@ impl Inner {
         if tenant.is_some_and(|tenant| tenant != owner) {
             return Err(StoreError::NotFound);
         }
-        let header = part.header.then(|| decode_header(&header)).transpose()?;
+        let header = part.header.then(|| header_from_json(&header)).transpose()?;
         let mut entries = appends.iter().map(|bytes| decode(bytes)).collect::<Result<Vec<_>, _>>()?;
         // All but the last are followed by others of this page.
         let last = entries.len();

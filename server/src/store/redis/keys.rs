@@ -67,6 +67,11 @@ impl Keys {
         format!("{}{{{id}}}:{part}", self.prefix)
     }
 
+    /// What stands before and after the id in the keys of a part.
+    pub fn around(&self, part: &str) -> (String, String) {
+        (format!("{}{{", self.prefix), format!("}}:{part}"))
+    }
+
     pub fn meta(&self, response: &str) -> String {
         self.of(response, "meta")
     }

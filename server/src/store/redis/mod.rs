@@ -8,6 +8,7 @@ mod cache;
 mod conversations;
 mod fleet;
 mod follow;
+mod inventory;
 pub mod keys;
 mod kv;
 mod ledger;

@@ -265,10 +265,15 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
         route("delete", "/v1/conversations/{id}", "deleteConversation", "Deletes a conversation and all in it")
             .answers("It is gone", content(deleted()))
             .errors(&[404]),
-        route("post", "/v1/conversations/{id}/fork", "forkConversation", "Copies a conversation, whole or up to an item")
-            .optional_body(schemas.read::<ForkBody>())
-            .answers("The copy", content(conversation.clone()))
-            .errors(&[404]),
+        route(
+            "post",
+            "/v1/conversations/{id}/fork",
+            "forkConversation",
+            "Copies a conversation, whole or up to an item",
+        )
+        .optional_body(schemas.read::<ForkBody>())
+        .answers("The copy", content(conversation.clone()))
+        .errors(&[404]),
         route("get", "/v1/conversations/{id}/items", "listItems", "Lists a conversation's items")
             .query(page())
             .answers("A page", content(items.clone()))

@@ -1,0 +1,98 @@
+//! What is stored where, from settings.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+
+use crate::{
+    generation::random_hex,
+    settings::{Settings, StoreKind, StoreRedis},
+    store::{
+        Stores, conversations,
+        memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
+        prompts,
+        redis::{Config, Credentials, RedisStore},
+        sqlite::{self, SqliteStore},
+    },
+};
+
+/// Bounds of a tenant's stored prompts.
+const PROMPTS: prompts::Bounds = prompts::Bounds { prompts: 1000, versions: 1000, bytes: 16 << 20 };
+
+/// What is stored where; where it is shared, with the fleet of its replicas. To be called on the runtime that the stores shall
+/// work on.
+///
+/// # Errors
+/// The store's file or URL cannot be used: why, and what to do.
+pub fn stores(settings: &Settings) -> anyhow::Result<Stores> {
+    let retention = settings.retention();
+    let bounds =
+        conversations::Bounds { items: settings.conversations.max_items, bytes: settings.conversations.max_kb << 10 };
+    let (cache_bytes, quotas) = (settings.cache.max_mb << 20, settings.storage_quotas());
+    match settings.store.kind {
+        StoreKind::Memory => {
+            let max_bytes = settings.store.memory.max_mb << 20;
+            let cache = MemoryCache::new(cache_bytes, retention.longest());
+            let limits = Limits { retention, max_bytes, quotas };
+            Ok(Stores {
+                responses: Arc::new(MemoryStore::new(limits.clone())),
+                cache: Arc::new(cache),
+                conversations: Arc::new(MemoryConversations::new(limits, bounds)),
+                prompts: Arc::new(MemoryPrompts::new(PROMPTS)),
+                rates: Arc::new(MemoryRates::default()),
+                fleet: None,
+                inventory: None,
+            })
+        }
+        StoreKind::Sqlite => {
+            let path = settings.store.sqlite.file();
+            let config = sqlite::Config {
+                path: path.clone(),
+                max_bytes: settings.store.sqlite.max_mb << 20,
+                retention: retention.clone(),
+                quotas,
+                process: random_hex(),
+            };
+            let store = SqliteStore::open(config).with_context(|| format!("the store {}", path.display()))?;
+            Ok(Stores {
+                cache: Arc::new(store.cache(cache_bytes, retention.longest())),
+                conversations: Arc::new(store.conversations(retention, bounds)),
+                prompts: Arc::new(store.prompts(PROMPTS)),
+                responses: Arc::new(store.clone()),
+                rates: Arc::new(store.clone()),
+                inventory: Some(Arc::new(store.clone())),
+                fleet: Some(Arc::new(store)),
+            })
+        }
+        StoreKind::Redis => {
+            let name = &settings.cluster.replica;
+            let random = random_hex();
+            let config = Config {
+                url: settings.store.redis.url.expose().to_owned(),
+                sentinel: sentinel(&settings.store.redis),
+                prefix: settings.store.redis.prefix.clone(),
+                timeout: Duration::from_millis(settings.store.redis.timeout_ms),
+                retention: retention.clone(),
+                replica: if name.is_empty() { random } else { format!("{name}-{random}") },
+                lease: Duration::from_millis(settings.cluster.lease_ms),
+                quotas,
+                max_bytes: settings.store.redis.max_mb << 20,
+            };
+            let store = RedisStore::new(config).map_err(|error| anyhow::anyhow!("store.redis.url: {error}"))?;
+            Ok(Stores {
+                cache: Arc::new(store.cache(cache_bytes, retention.longest())),
+                conversations: Arc::new(store.conversations(retention, bounds)),
+                prompts: Arc::new(store.prompts(PROMPTS)),
+                responses: Arc::new(store.clone()),
+                rates: Arc::new(store.clone()),
+                inventory: Some(Arc::new(store.clone())),
+                fleet: Some(Arc::new(store)),
+            })
+        }
+    }
+}
+
+/// What sentinels are asked with.
+pub fn sentinel(redis: &StoreRedis) -> Credentials {
+    Credentials { user: redis.sentinel_user.clone(), password: redis.sentinel_password.expose().to_owned() }
+}

@@ -1,0 +1,55 @@
+//! Who watches which conversation in this process.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{StreamExt, stream, stream::BoxStream};
+use tokio::sync::broadcast;
+
+use crate::store::conversations::Notice;
+
+/// Notices that a watcher may lag behind before it misses some.
+const NOTICES: usize = 64;
+
+/// By conversation; `None` is sent when it is deleted.
+#[derive(Default)]
+pub struct Watchers(Mutex<HashMap<String, broadcast::Sender<Option<Notice>>>>);
+
+impl Watchers {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, broadcast::Sender<Option<Notice>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happens to a conversation from now on.
+    pub fn watch(&self, id: &str) -> BoxStream<'static, Notice> {
+        let mut all = self.all();
+        // Those whose watchers have all left.
+        all.retain(|_, sender| sender.receiver_count() > 0);
+        let notices = all.entry(id.to_owned()).or_insert_with(|| broadcast::Sender::new(NOTICES)).subscribe();
+        drop(all);
+        let notices = stream::unfold(notices, |mut notices| async move {
+            loop {
+                match notices.recv().await {
+                    Ok(notice) => return notice.map(|notice| (notice, notices)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        notices.boxed()
+    }
+
+    pub fn tell(&self, id: &str, notice: &Notice) {
+        if let Some(sender) = self.all().get(id) {
+            let _ = sender.send(Some(notice.clone()));
+        }
+    }
+
+    pub fn end(&self, id: &str) {
+        if let Some(sender) = self.all().remove(id) {
+            let _ = sender.send(None);
+        }
+    }
+}

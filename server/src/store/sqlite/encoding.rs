@@ -1,0 +1,154 @@
+//! How entries are stored: MessagePack of runs, one after the other. Consecutive deltas that have nothing but tokens and text are
+//! one run of at most 512 entries, whose tokens and texts lie together; any other entry is a run of its own.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Entry, StoreError};
+
+/// Entries that a follower reads at once.
+pub const PAGE: usize = 512;
+
+#[derive(Serialize, Deserialize)]
+enum Run {
+    #[serde(rename = "d")]
+    Deltas {
+        #[serde(rename = "t")]
+        tokens: Vec<u32>,
+        #[serde(rename = "x")]
+        text: String,
+        /// Bytes of each entry's text.
+        #[serde(rename = "b")]
+        lengths: Vec<u32>,
+        /// Tokens of each entry; empty: one each.
+        #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
+        counts: Vec<u32>,
+    },
+    #[serde(rename = "e")]
+    Entry(Entry),
+}
+
+pub fn encode(entries: &[Arc<Entry>]) -> Result<Vec<u8>, StoreError> {
+    let mut runs: Vec<Run> = Vec::new();
+    for entry in entries {
+        match &**entry {
+            Entry::Delta { tokens, text, logprobs, cached_tokens: None } if logprobs.is_empty() => {
+                push(&mut runs, tokens, text);
+            }
+            other => runs.push(Run::Entry(other.clone())),
+        }
+    }
+    for run in &mut runs {
+        if let Run::Deltas { counts, .. } = run
+            && counts.iter().all(|count| *count == 1)
+        {
+            counts.clear();
+        }
+    }
+    let mut encoded = Vec::new();
+    for run in &runs {
+        rmp_serde::encode::write_named(&mut encoded, run)
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    }
+    Ok(encoded)
+}
+
+fn push(runs: &mut Vec<Run>, new: &[u32], more: &str) {
+    if !matches!(runs.last(), Some(Run::Deltas { lengths, .. }) if lengths.len() < PAGE) {
+        runs.push(Run::Deltas { tokens: vec![], text: String::new(), lengths: vec![], counts: vec![] });
+    }
+    if let Some(Run::Deltas { tokens, text, lengths, counts }) = runs.last_mut() {
+        tokens.extend_from_slice(new);
+        text.push_str(more);
+        lengths.push(more.len() as u32);
+        counts.push(new.len() as u32);
+    }
+}
+
+/// All entries.
+pub fn decode(mut bytes: &[u8]) -> Result<Vec<Arc<Entry>>, StoreError> {
+    let mut entries = Vec::new();
+    while !bytes.is_empty() {
+        entries.extend(decode_page(&mut bytes)?);
+    }
+    Ok(entries)
+}
+
+/// About a page of entries from the beginning of `bytes`, which then begins after them.
+pub fn decode_page(bytes: &mut &[u8]) -> Result<Vec<Arc<Entry>>, StoreError> {
+    let mut entries = Vec::new();
+    while !bytes.is_empty() && entries.len() < PAGE {
+        let run = rmp_serde::from_read(&mut *bytes)
+            .map_err(|error| StoreError::Unreadable(format!("an entry that this version does not know: {error}")))?;
+        match run {
+            Run::Entry(entry) => entries.push(Arc::new(entry)),
+            Run::Deltas { tokens, text, lengths, counts } => deltas(&mut entries, (tokens, text), (lengths, counts))?,
+        }
+    }
+    Ok(entries)
+}
+
+fn deltas(
+    entries: &mut Vec<Arc<Entry>>,
+    (tokens, text): (Vec<u32>, String),
+    (lengths, counts): (Vec<u32>, Vec<u32>),
+) -> Result<(), StoreError> {
+    let (mut token, mut byte) = (0, 0);
+    for (at, length) in lengths.into_iter().enumerate() {
+        let count = if counts.is_empty() { 1 } else { counts.get(at).copied().unwrap_or(0) } as usize;
+        let part = (tokens.get(token..token + count), text.get(byte..byte + length as usize));
+        let (Some(tokens), Some(text)) = part else {
+            return Err(StoreError::Unreadable("a run of tokens that is too short".into()));
+        };
+        (token, byte) = (token + count, byte + length as usize);
+        let (tokens, text) = (tokens.to_vec(), text.to_owned());
+        entries.push(Arc::new(Entry::Delta { tokens, text, logprobs: vec![], cached_tokens: None }));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{delta, finished, said};
+
+    #[test]
+    fn entries_are_read_as_they_were_written() {
+        let many = Entry::Delta { tokens: vec![1, 70_000], text: "é".into(), logprobs: vec![], cached_tokens: None };
+        let first = Entry::Delta { tokens: vec![1], text: String::new(), logprobs: vec![], cached_tokens: Some(3) };
+        let all = [Entry::Queued, Entry::Started, first, delta(1), many, said(2, ""), delta(3), finished()];
+        let all: Vec<Arc<Entry>> = all.into_iter().map(Arc::new).collect();
+        for part in [&all[..], &all[..0], &all[3..4], &all[3..7]] {
+            assert_eq!(decode(&encode(part).unwrap()).unwrap(), part);
+        }
+    }
+
+    #[test]
+    fn a_long_log_is_read_in_pages() {
+        let all: Vec<Arc<Entry>> = (0..2000).map(|n| Arc::new(delta(n))).collect();
+        let encoded = encode(&all).unwrap();
+        let (mut rest, mut read) = (&encoded[..], vec![]);
+        while !rest.is_empty() {
+            let page = decode_page(&mut rest).unwrap();
+            assert!(page.len() <= PAGE, "{}", page.len());
+            read.extend(page);
+        }
+        assert_eq!(read, all);
+    }
+
+    #[test]
+    fn a_token_takes_few_bytes() {
+        let entries: Vec<Arc<Entry>> = (0..1000).map(|n| Arc::new(said(20_000 + n, " token"))).collect();
+        let bytes = encode(&entries).unwrap().len();
+        assert!(bytes <= 10_100, "{bytes} bytes for 1000 tokens");
+    }
+
+    #[test]
+    fn what_is_damaged_is_an_error() {
+        let bytes = encode(&[Arc::new(delta(1)), Arc::new(delta(2))]).unwrap();
+        for end in 1..bytes.len() {
+            assert!(decode(&bytes[..end]).is_err(), "at {end}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The logs that have not ended, in memory: what they hold, who may write them, and who waits for more. What stands here is
+//! committed; it changes on the writing thread, after each transaction.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures::{StreamExt, stream, stream::BoxStream};
+use rusqlite::{Connection, Row};
+use tokio::sync::watch;
+
+use super::{encoding, schema::RUNNING};
+use crate::store::{Batch, Entry, Header, StoreError, header_from_json};
+
+/// All logs that have not ended, by their response's id. Bounded by admission: nothing runs or waits that was not admitted.
+#[derive(Default)]
+pub struct LiveLogs(Mutex<HashMap<String, Arc<LiveLog>>>);
+
+pub struct LiveLog {
+    /// The row of its response.
+    pub number: i64,
+    pub header: Arc<Header>,
+    entries: RwLock<Vec<Arc<Entry>>>,
+    /// What its entries take in the journal.
+    bytes: AtomicU64,
+    held: Mutex<Held>,
+    state: watch::Sender<Progress>,
+}
+
+/// The lease, and what is asked of the writer.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    pub owner: String,
+    pub fence: u64,
+    pub released: bool,
+    pub cancelled: bool,
+    /// Who shares the log and asked to leave it.
+    pub leaving: Vec<String>,
+    /// Attempts to run it, and the entries that the log had then.
+    pub tries: (u32, usize),
+    /// Since when nobody follows it.
+    pub nobody_since: Option<i64>,
+    /// The journal's rows that hold its entries.
+    pub rows: Vec<i64>,
+}
+
+impl Held {
+    pub fn tries(&self, len: usize) -> u32 {
+        if self.tries.1 == len { self.tries.0 } else { 0 }
+    }
+}
+
+/// What followers wait for.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    len: usize,
+    deleted: bool,
+}
+
+impl LiveLogs {
+    /// The logs that had not ended when the file was used last; those that a newer version wrote are left out.
+    pub fn load(db: &Connection) -> rusqlite::Result<Self> {
+        let mut found = HashMap::new();
+        let sql = "SELECT number, id, header, owner, fence, released, cancelled, leaving, tries, tried_at, nobody_since
+            FROM responses WHERE state = ?1";
+        let mut running = db.prepare(sql)?;
+        let mut rows = running.query([RUNNING])?;
+        while let Some(row) = rows.next()? {
+            let (number, id) = (row.get::<_, i64>(0)?, row.get::<_, String>(1)?);
+            match header_from_json(row.get_ref(2)?.as_str()?) {
+                Ok(header) => drop(found.insert(number, LiveLog::new(number, header, held(row)?))),
+                Err(error) => tracing::warn!(response = id, %error, "it is left to a newer caudal"),
+            }
+        }
+        let mut journal = db.prepare("SELECT number, response, first, entries FROM journal ORDER BY number")?;
+        let mut rows = journal.query([])?;
+        while let Some(row) = rows.next()? {
+            let Some(log) = found.get(&row.get::<_, i64>(1)?) else { continue };
+            let first = row.get::<_, i64>(2)? as usize;
+            let encoded = row.get_ref(3)?.as_blob()?;
+            match encoding::decode(encoded) {
+                Ok(entries) if first == log.len() => log.push(&entries, Some((row.get(0)?, encoded.len()))),
+                Ok(_) => tracing::error!(response = log.header.id, first, "its journal has a gap"),
+                Err(error) => {
+                    tracing::warn!(response = log.header.id, %error, "it is left to a newer caudal");
+                    found.remove(&row.get::<_, i64>(1)?);
+                }
+            }
+        }
+        let logs = found.into_values().map(|log| (log.header.id.clone(), Arc::new(log)));
+        Ok(Self(Mutex::new(logs.collect())))
+    }
+
+    fn logs(&self) -> MutexGuard<'_, HashMap<String, Arc<LiveLog>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, id: &str) -> Option<Arc<LiveLog>> {
+        self.logs().get(id).cloned()
+    }
+
+    pub fn insert(&self, log: LiveLog) {
+        self.logs().insert(log.header.id.clone(), Arc::new(log));
+    }
+
+    pub fn remove(&self, id: &str) -> Option<Arc<LiveLog>> {
+        self.logs().remove(id)
+    }
+
+    /// Bytes in the journal of a tenant's logs; of one of its keys, if that is not empty.
+    pub fn bytes(&self, tenant: &str, key: &str) -> u64 {
+        let is_of_key =
+            |log: &LiveLog| key.is_empty() || log.header.key_quota.as_ref().is_some_and(|quota| quota.key == key);
+        let logs = self.logs();
+        let of = logs.values().filter(|log| log.header.tenant == tenant && is_of_key(log));
+        of.map(|log| log.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// In the order in which they were created.
+    pub fn all(&self) -> Vec<Arc<LiveLog>> {
+        let mut all: Vec<_> = self.logs().values().cloned().collect();
+        all.sort_unstable_by_key(|log| log.number);
+        all
+    }
+}
+
+fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
+    Ok(Held {
+        owner: row.get(3)?,
+        fence: row.get::<_, i64>(4)? as u64,
+        released: row.get(5)?,
+        cancelled: row.get(6)?,
+        leaving: row.get_ref(7)?.as_str()?.split_whitespace().map(str::to_owned).collect(),
+        tries: (row.get(8)?, row.get::<_, i64>(9)? as usize),
+        nobody_since: row.get(10)?,
+        rows: vec![],
+    })
+}
+
+impl LiveLog {
+    pub fn new(number: i64, header: Arc<Header>, held: Held) -> Self {
+        let (entries, bytes, state) = Default::default();
+        Self { number, header, entries, bytes, held: Mutex::new(held), state }
+    }
+
+    pub fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The entries from an index on.
+    pub fn from(&self, first: usize) -> Vec<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// Shows entries that are committed to all who wait for them; with the journal's row that they are in, and its bytes.
+    pub fn push(&self, new: &[Arc<Entry>], row: Option<(i64, usize)>) {
+        if let Some((row, bytes)) = row {
+            self.held().rows.push(row);
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.extend_from_slice(new);
+        let len = entries.len();
+        drop(entries);
+        self.state.send_modify(|state| state.len = len);
+    }
+
+    pub fn end_followers(&self) {
+        self.state.send_modify(|state| state.deleted = true);
+    }
+
+    /// The entries after those that were seen, as they come.
+    pub fn follow(self: Arc<Self>, seen: &[Arc<Entry>]) -> BoxStream<'static, Result<Batch, StoreError>> {
+        let state = self.state.subscribe();
+        let ended = seen.last().is_some_and(|last| last.is_last());
+        stream::unfold((self, state, seen.len(), ended), |(log, mut state, next, ended)| async move {
+            if ended {
+                return None;
+            }
+            // The sender is in `log`, so waiting cannot fail.
+            let now = *state.wait_for(|state| state.len > next || state.deleted).await.ok()?;
+            if now.deleted {
+                return Some((Err(StoreError::NotFound), (log, state, next, true)));
+            }
+            let entries = log.from(next);
+            let ended = entries.last().is_some_and(|last| last.is_last());
+            let batch = Batch { first: next as u64, entries, more: false };
+            let next = next + batch.entries.len();
+            Some((Ok(batch), (log, state, next, ended)))
+        })
+        .boxed()
+    }
+}

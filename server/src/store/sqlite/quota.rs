@@ -1,0 +1,66 @@
+//! What a tenant stores against what it may.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Config, live::LiveLogs};
+use crate::store::{
+    Header,
+    quota::{Exceeded, StorageQuota},
+};
+
+/// What a conversation counts beside its items.
+pub const CONVERSATION_OVERHEAD: u64 = 1024;
+
+/// What a tenant, or a key of it, stores.
+struct Usage {
+    bytes: u64,
+    responses: u64,
+}
+
+impl Usage {
+    /// In the file, and in the journals of logs that have not ended, which are counted when they end.
+    fn of(db: &Connection, live: &LiveLogs, tenant: &str, key: &str) -> rusqlite::Result<Self> {
+        let sql = "SELECT bytes, responses FROM usage WHERE tenant = ?1 AND key = ?2";
+        let found: Option<(i64, i64)> =
+            db.prepare_cached(sql)?.query_row(params![tenant, key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let (bytes, responses) = found.unwrap_or_default();
+        let count = |count| u64::try_from(count).unwrap_or(0);
+        Ok(Self { bytes: count(bytes).saturating_add(live.bytes(tenant, key)), responses: count(responses) })
+    }
+}
+
+impl Config {
+    pub fn quota(&self, tenant: &str) -> StorageQuota {
+        self.quotas.of(tenant, Some(self.max_bytes).filter(|bytes| *bytes > 0))
+    }
+}
+
+/// What a response of so many bytes would exceed.
+pub fn response(
+    db: &Connection,
+    live: &LiveLogs,
+    (header, bytes): (&Header, u64),
+    quota: StorageQuota,
+) -> rusqlite::Result<Option<Exceeded>> {
+    let used = Usage::of(db, live, &header.tenant, "")?;
+    if used.bytes.saturating_add(bytes) > quota.bytes {
+        return Ok(Some(Exceeded::TenantBytes(quota.bytes)));
+    }
+    if used.responses >= quota.responses {
+        return Ok(Some(Exceeded::TenantResponses(quota.responses)));
+    }
+    let Some(key) = &header.key_quota else { return Ok(None) };
+    let used = Usage::of(db, live, &header.tenant, &key.key)?;
+    Ok((used.bytes.saturating_add(bytes) > key.bytes).then_some(Exceeded::KeyBytes(key.bytes)))
+}
+
+/// What so many more bytes of a tenant's conversations would exceed.
+pub fn conversation(
+    db: &Connection,
+    live: &LiveLogs,
+    (tenant, bytes): (&str, u64),
+    quota: StorageQuota,
+) -> rusqlite::Result<Option<Exceeded>> {
+    let used = Usage::of(db, live, tenant, "")?;
+    Ok((used.bytes.saturating_add(bytes) > quota.bytes).then_some(Exceeded::TenantBytes(quota.bytes)))
+}

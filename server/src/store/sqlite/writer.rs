@@ -1,0 +1,210 @@
+//! The thread that writes. All jobs that have arrived go together in one transaction, and each is answered when that is
+//! committed. If a transaction fails, its jobs are repeated one by one, so that no job fails for another's reason.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{file::Lock, room::Room};
+use crate::store::StoreError;
+
+/// Jobs that may wait for the thread; who brings another waits until there is room.
+const WAITING: usize = 1024;
+/// Jobs in one transaction, so that the first of them does not wait long for the last.
+const GROUP: usize = 256;
+
+/// What a job changes, as far as the thread must know.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The log whose state in memory the job reads, and changes once it is committed: one such job goes in a transaction.
+    pub log: Option<String>,
+    /// The job makes room, or ends something: it may use the room that is set aside.
+    pub makes_room: bool,
+}
+
+impl About {
+    pub fn log(id: &str) -> Self {
+        Self { log: Some(id.to_owned()), makes_room: false }
+    }
+
+    pub fn making_room(self) -> Self {
+        Self { makes_room: true, ..self }
+    }
+}
+
+trait Job: Send {
+    fn about(&self) -> &About;
+    /// To be called in a transaction; again, when that was rolled back.
+    fn work(&mut self, db: &Connection) -> rusqlite::Result<()>;
+    /// To be called once, when the transaction is committed or was given up.
+    fn done(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Work<T, W, A> {
+    about: About,
+    work: W,
+    after: A,
+    found: Option<T>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, W, A> Job for Work<T, W, A>
+where
+    T: Send,
+    W: FnMut(&Connection) -> rusqlite::Result<T> + Send,
+    A: FnOnce(&T) + Send,
+{
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn work(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.found = Some((self.work)(db)?);
+        Ok(())
+    }
+
+    fn done(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { after, found, answer, .. } = *self;
+        let found = outcome.and_then(|()| found.ok_or_else(|| StoreError::Unavailable("nothing was done".into())));
+        if let Ok(found) = &found {
+            after(found);
+        }
+        // Whoever asked may have left.
+        let _ = answer.send(found);
+    }
+}
+
+/// The way to the thread, which ends when the last of these is dropped.
+#[derive(Clone)]
+pub struct Writer {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    healthy: Arc<AtomicBool>,
+}
+
+impl Writer {
+    pub fn start(db: Connection, room: Room, lock: Lock) -> std::io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel(WAITING);
+        let healthy = Arc::new(AtomicBool::new(true));
+        let thread = Thread { db, room, healthy: healthy.clone(), _lock: lock };
+        thread::Builder::new().name("sqlite-writer".into()).spawn(move || thread.run(waiting))?;
+        Ok(Self { jobs, healthy })
+    }
+
+    /// Does `work` in a transaction, which may be rolled back and done again; then, on the writing thread and before the
+    /// answer is given, `after`.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        about: About,
+        work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(Work { about, work, after, found: None, answer });
+        let ended = |_| StoreError::Unavailable("the thread that writes has ended".into());
+        self.jobs.send(job).await.map_err(|_| StoreError::Unavailable("the thread that writes has ended".into()))?;
+        answered.await.map_err(ended)?
+    }
+
+    /// Whether the last write succeeded, as far as it was not refused for lack of room.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+}
+
+struct Thread {
+    db: Connection,
+    room: Room,
+    healthy: Arc<AtomicBool>,
+    /// Given back when the connection is closed.
+    _lock: Lock,
+}
+
+impl Thread {
+    fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| waiting.blocking_recv()) {
+            let mut group = vec![first];
+            let mut logs: HashSet<String> = group.iter().filter_map(|job| job.about().log.clone()).collect();
+            while group.len() < GROUP
+                && let Ok(job) = waiting.try_recv()
+            {
+                if let Some(log) = &job.about().log
+                    && !logs.insert(log.clone())
+                {
+                    next = Some(job);
+                    break;
+                }
+                group.push(job);
+            }
+            self.commit(group);
+        }
+    }
+
+    fn commit(&mut self, mut group: Vec<Box<dyn Job>>) {
+        if self.room.is_lent() {
+            let (allowed, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.about().makes_room);
+            others.into_iter().for_each(|job| job.done(Err(full())));
+            group = allowed;
+            if group.is_empty() {
+                return;
+            }
+        }
+        if self.transact(&mut group).is_ok() {
+            self.healthy.store(true, Ordering::Relaxed);
+            group.into_iter().for_each(|job| job.done(Ok(())));
+            return;
+        }
+        for job in group {
+            let mut alone = [job];
+            let mut outcome = self.transact(&mut alone);
+            let [job] = &alone;
+            if is_full(&outcome) && job.about().makes_room && self.room.lend(&self.db) {
+                outcome = self.transact(&mut alone);
+            }
+            self.healthy.store(outcome.is_ok() || is_full(&outcome), Ordering::Relaxed);
+            let [job] = alone;
+            job.done(outcome.map_err(|error| trouble(&error)));
+        }
+    }
+
+    fn transact(&self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+        let mut transaction = || {
+            self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            jobs.iter_mut().try_for_each(|job| job.work(&self.db))?;
+            self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
+        };
+        let outcome = transaction();
+        if outcome.is_err() && !self.db.is_autocommit() {
+            // What remains of a transaction that SQLite has not rolled back by itself.
+            let _ = self.db.execute_batch("ROLLBACK");
+        }
+        outcome
+    }
+}
+
+fn is_full(outcome: &rusqlite::Result<()>) -> bool {
+    matches!(outcome, Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+}
+
+fn full() -> StoreError {
+    StoreError::Full("the disk is full, or the file has reached store.sqlite.max_mb".into())
+}
+
+/// What an error of SQLite means to who asked.
+pub fn trouble(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => full(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Unavailable(format!(
+            "the file of store.sqlite.path is damaged ({error}); `caudal store check` says where"
+        )),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,246 @@
+//! Copies of everything in a store, as lines of JSON, from any kind of store to any other. What is copied goes through the
+//! stores' contracts; only the list of what there is comes from an [`Inventory`].
+//!
+//! A response that has not ended is copied as far as it is, and is continued by whoever serves the other store. Responses that
+//! share a log are copied as each shows it, so each has a log of its own from then on. How long things are to be kept counts
+//! anew. The prompt cache's index and the rates are not copied: they only save time.
+
+use std::{
+    io::{BufRead, Write},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Created, Entry, Header, LOG_VERSION, SharedLogs, Sharing, Store, StoreError, Stores,
+    conversations::{Conversation, ConversationError, Item},
+    page::Page,
+    prompts::{PromptError, StoredPrompt},
+};
+
+/// Whose something is, and its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    pub tenant: String,
+    pub id: String,
+}
+
+/// What a store has, of all tenants, the oldest first.
+#[async_trait]
+pub trait Inventory: Send + Sync + 'static {
+    async fn responses(&self) -> Result<Vec<Name>, StoreError>;
+    async fn conversations(&self) -> Result<Vec<Name>, StoreError>;
+    async fn prompts(&self) -> Result<Vec<Name>, StoreError>;
+}
+
+/// A line of a copy.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Record {
+    /// The first line. `version` is the newest of the logs that may follow.
+    Caudal {
+        version: u32,
+    },
+    /// Each version of a prompt is a line, in order.
+    Prompt {
+        prompt: StoredPrompt,
+    },
+    Conversation {
+        conversation: Conversation,
+        items: Vec<Item>,
+    },
+    Response {
+        header: Box<Header>,
+        entries: Vec<Arc<Entry>>,
+    },
+}
+
+/// How much was copied; of an import, without what was there.
+#[derive(Debug, Default)]
+pub struct Copied {
+    pub prompts: u64,
+    pub conversations: u64,
+    pub responses: u64,
+    /// What was there already, or that nothing is left of.
+    pub passed_over: u64,
+}
+
+/// Writes everything to `out`.
+///
+/// # Errors
+/// The store cannot be listed or read, or `out` cannot be written.
+pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::Result<Copied> {
+    let Some(inventory) = &stores.inventory else {
+        bail!("store.kind = \"memory\" has nothing that outlives its server")
+    };
+    let mut copied = Copied::default();
+    let mut write = |record: &Record| -> anyhow::Result<()> {
+        serde_json::to_writer(&mut *out, record)?;
+        Ok(out.write_all(b"\n")?)
+    };
+    write(&Record::Caudal { version: LOG_VERSION })?;
+    for Name { tenant, id } in inventory.prompts().await? {
+        let Ok(latest) = stores.prompts.get(&tenant, &id, None).await else { continue };
+        for version in 1..=latest.version {
+            let prompt = stores.prompts.get(&tenant, &id, Some(version)).await?;
+            write(&Record::Prompt { prompt })?;
+            copied.prompts += 1;
+        }
+    }
+    for Name { tenant, id } in inventory.conversations().await? {
+        let found = stores.conversations.get(&tenant, &id).await;
+        match (found, stores.conversations.items(&tenant, &id, &Page::all()).await) {
+            (Ok(conversation), Ok(items)) => write(&Record::Conversation { conversation, items: items.data })?,
+            (Err(ConversationError::NotFound), _) | (_, Err(ConversationError::NotFound)) => {
+                copied.passed_over += 1;
+                continue;
+            }
+            (found, items) => drop((found?, items?)),
+        }
+        copied.conversations += 1;
+    }
+    let logs = SharedLogs::new(stores.responses.clone());
+    for Name { tenant, id } in inventory.responses().await? {
+        let (header, entries) = match logs.read(&tenant, &id).await {
+            Ok(found) => found,
+            Err(StoreError::NotFound | StoreError::Expired) => {
+                copied.passed_over += 1;
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| format!("the response {id}")),
+        };
+        // The log that others show: they are copied with what they show.
+        if matches!(header.sharing, Some(Sharing::Run { .. })) {
+            continue;
+        }
+        let header = Box::new(Header { sharing: None, ..(*header).clone() });
+        write(&Record::Response { header, entries })?;
+        copied.responses += 1;
+    }
+    out.flush()?;
+    Ok(copied)
+}
+
+/// Reads what [`export`] wrote. What is there already stays as it is, so an import that was interrupted can be repeated.
+///
+/// # Errors
+/// A line is not one of a copy that this version can read, or the store refuses it; with the line's number.
+pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<Copied> {
+    if stores.inventory.is_none() {
+        bail!("store.kind = \"memory\" would lose everything when this command ends");
+    }
+    if let Some(fleet) = &stores.fleet {
+        fleet.beat().await?;
+    }
+    let mut copied = Copied::default();
+    for (at, line) in lines.lines().enumerate() {
+        let line = line?;
+        let taken = async {
+            match serde_json::from_str(&line).context("it is no line of `caudal store export`")? {
+                Record::Caudal { version } if version > LOG_VERSION => {
+                    bail!("a newer caudal wrote it (version {version}, this one reads up to {LOG_VERSION})")
+                }
+                Record::Caudal { .. } => Ok(()),
+                _ if at == 0 => bail!("the first line does not say that caudal wrote it"),
+                Record::Prompt { prompt } => prompt_line(stores, prompt, &mut copied).await,
+                Record::Conversation { conversation, items } => {
+                    conversation_line(stores, conversation, items, &mut copied).await
+                }
+                Record::Response { header, entries } => response_line(stores, *header, entries, &mut copied).await,
+            }
+        };
+        taken.await.with_context(|| format!("line {}", at + 1))?;
+    }
+    if let Some(fleet) = &stores.fleet {
+        fleet.leave().await?;
+    }
+    Ok(copied)
+}
+
+async fn prompt_line(stores: &Stores, prompt: StoredPrompt, copied: &mut Copied) -> anyhow::Result<()> {
+    match stores.prompts.get(&prompt.tenant, &prompt.id, Some(prompt.version)).await {
+        Err(PromptError::NotFound) => {
+            stores.prompts.put(prompt).await?;
+            copied.prompts += 1;
+        }
+        found => {
+            found?;
+            copied.passed_over += 1;
+        }
+    }
+    Ok(())
+}
+
+async fn conversation_line(
+    stores: &Stores,
+    conversation: Conversation,
+    items: Vec<Item>,
+    copied: &mut Copied,
+) -> anyhow::Result<()> {
+    match stores.conversations.get(&conversation.tenant, &conversation.id).await {
+        Err(ConversationError::NotFound) => {
+            stores.conversations.create(conversation, items).await?;
+            copied.conversations += 1;
+        }
+        found => {
+            found?;
+            copied.passed_over += 1;
+        }
+    }
+    Ok(())
+}
+
+async fn response_line(
+    stores: &Stores,
+    header: Header,
+    entries: Vec<Arc<Entry>>,
+    copied: &mut Copied,
+) -> anyhow::Result<()> {
+    match stores.responses.read(&header.tenant, &header.id).await {
+        Err(StoreError::NotFound) => {}
+        found => {
+            found?;
+            copied.passed_over += 1;
+            return Ok(());
+        }
+    }
+    let Created::New(lease) = stores.responses.create(header.clone()).await? else {
+        copied.passed_over += 1;
+        return Ok(());
+    };
+    let has_ended = entries.last().is_some_and(|entry| entry.is_last());
+    turn(stores, &header, &entries, has_ended).await?;
+    if !entries.is_empty() {
+        stores.responses.append(&lease, 0, &entries).await?;
+    }
+    if has_ended {
+        stores.responses.ended(&lease).await?;
+    } else {
+        stores.responses.release(&lease).await?;
+    }
+    copied.responses += 1;
+    Ok(())
+}
+
+/// Gives a response its place in its conversation, whose items are there.
+async fn turn(stores: &Stores, header: &Header, entries: &[Arc<Entry>], has_ended: bool) -> anyhow::Result<()> {
+    let Some(conversation) = &header.create.conversation else { return Ok(()) };
+    let (turns, tenant) = (&stores.conversations, &header.tenant);
+    match turns.enter(tenant, conversation, &header.id, usize::MAX).await {
+        Err(ConversationError::NotFound) => return Ok(()),
+        entered => entered?,
+    };
+    if entries.iter().any(|entry| matches!(**entry, Entry::Started)) {
+        match turns.begin(tenant, conversation, &header.id, vec![]).await {
+            Err(ConversationError::Busy) => {}
+            begun => begun?,
+        }
+    }
+    if has_ended {
+        turns.end(tenant, conversation, &header.id, vec![]).await?;
+    }
+    Ok(())
+}
