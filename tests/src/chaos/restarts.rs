@@ -78,7 +78,8 @@ pub async fn run(options: &Options) -> Report {
         faults.push((begun.elapsed(), what.to_owned()));
         machine.kill_and_start();
         if is_full {
-            let answer = http::post(address, "/v1/responses", &json!({"input": "x"})).await;
+            // A small one would find room, and then wait for more.
+            let answer = http::post(address, "/v1/responses", &json!({"input": "x".repeat(FILLER_BYTES)})).await;
             assert!(answer.status >= 500, "a full file takes nothing: {}", answer.text());
             for id in filler {
                 let gone = http::call(address, "DELETE", &format!("/v1/conversations/{id}")).send().await;
