@@ -108,6 +108,14 @@ export interface ConversationCreateParams {
   metadata?: Record<string, string | null> | null;
 }
 
+/** The body of `POST /v1/conversations/{id}/fork`. */
+export interface ConversationForkParams {
+  /** Id of the item before which the copy ends; without it all items are copied. */
+  before?: string | null;
+  /** Of the copy; without it the original's. */
+  metadata?: Record<string, string> | null;
+}
+
 /** What a conversation holds: what was asked, what was answered, and what functions gave. */
 export type ConversationItem = StoredMessage | StoredCallOutput | OutputItem | StoredReference;
 

@@ -16,7 +16,9 @@ export async function startServer(settings: Record<string, string | number>): Pr
   const binary = process.env["CAUDAL_BIN"] ?? join(target, "release/caudal");
   if (!existsSync(binary))
     throw new Error(`There is no server at ${binary}: run \`make build\` first, or set CAUDAL_BIN.`);
-  const set = Object.entries({ "server.bind": "127.0.0.1:0", "store.kind": "memory", ...settings }).flatMap(([k, v]) => ["--set", `${k}=${v}`]);
+  const set = Object.entries({ "server.bind": "127.0.0.1:0", "store.kind": "memory", ...settings }).flatMap(
+    ([k, v]) => ["--set", `${k}=${v}`],
+  );
   const child = spawn(binary, ["serve", ...set], { stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   child.stderr.on("data", (chunk: Buffer) => {
