@@ -156,6 +156,10 @@ impl App {
     }
 }
 
+/// Bytes that the system holds for a client which does not read; by itself it takes megabytes. A stream is rendered as far as the
+/// client reads, and what was rendered must be kept for its last events.
+const SEND_BUFFER: usize = 128 << 10;
+
 /// Connections that may wait to be accepted: after a restart all clients come back at once, and those that find the queue
 /// full try again only after a second. The standard library's listener has 128.
 const BACKLOG: i32 = 4096;
@@ -172,6 +176,8 @@ fn bound(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    // Sockets that are accepted inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -119,7 +119,7 @@ fn attempts() -> Vec<Attempt> {
         // Upgrades of what cannot be upgraded.
         request("POST", "/v1/responses", &with(&[UPGRADE, ALPHA]), "", 400),
         request("DELETE", "/v1/responses/x", &with(&[UPGRADE, ALPHA]), "", 400),
-        get("/v1/responses", &with(&["upgrade: websocket\r\n", ALPHA]), 400),
+        get("/v1/responses", &with(&["upgrade: websocket\r\n", ALPHA]), 426),
     ]
 }
 

@@ -45,7 +45,7 @@ fn what_would_be_open_by_accident_does_not_start() {
         (vec!["auth.mode=keys", &one, r#"server.allowed_origins=["*"]"#], vec!["server.allowed_origins", "https://"]),
         (vec!["auth.token_secret=short"], vec!["auth.token_secret", "32"]),
         (vec![r#"server.trusted_proxies=["nginx"]"#], vec!["server.trusted_proxies", "10.0.0.0/8"]),
-        (vec!["server.admin_bind=here"], vec!["server.admin_bind", "127.0.0.1:8081"]),
+        (vec!["server.admin_bind=here"], vec!["server.admin_bind", "ADDRESS:PORT"]),
     ] {
         let output = Setup::scripted().set(&settings).run("serve");
         assert!(!output.status.success(), "{settings:?} is an error");

@@ -51,7 +51,7 @@ async fn redis_goes_away_for_ten_seconds_and_comes_back() {
         for app in apps {
             ready(app, 503).await;
         }
-        refused(idle).await;
+        refused(idle, "store_unavailable").await;
         assert_eq!(http::post(apps[1].address, "/v1/responses", &json!({"input": "x"})).await.status, 503);
         tokio::time::sleep_until((gone + Duration::from_secs(10)).into()).await;
         redis.start();
@@ -65,7 +65,7 @@ async fn redis_answers_nothing_for_a_while() {
     let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
     through(&mut redis, [&a, &b], async |redis, _, idle| {
         redis.signal("STOP");
-        refused(idle).await;
+        refused(idle, "store_unavailable").await;
         tokio::time::sleep(Duration::from_secs(4)).await;
         redis.signal("CONT");
     })
@@ -93,7 +93,7 @@ async fn redis_is_full_for_a_while() {
     let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
     through(&mut redis, [&a, &b], async |redis, _, idle| {
         redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-        refused(idle).await;
+        refused(idle, "store_full").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     })
@@ -106,7 +106,7 @@ async fn redis_is_a_replica_for_a_while() {
     let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
     through(&mut redis, [&a, &b], async |redis, _, idle| {
         redis.ask(&["REPLICAOF", "127.0.0.1", "1"]);
-        refused(idle).await;
+        refused(idle, "store_unavailable").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         redis.ask(&["REPLICAOF", "NO", "ONE"]);
     })
