@@ -1,5 +1,5 @@
 import { encode, type Message } from "./encode.ts";
-import { type ApiError, apiError, ConnectionError, isRecord } from "./errors.ts";
+import { type ApiError, apiError, ConnectionError, InputError, isRecord } from "./errors.ts";
 import type { Tokens } from "./tokens.ts";
 
 type Method = "GET" | "POST" | "DELETE";
@@ -14,9 +14,7 @@ export class Http {
   readonly #fetch: typeof fetch;
 
   constructor(url: string | URL, tokens: Tokens, given?: typeof fetch) {
-    this.#base = new URL(url);
-    this.#base.protocol = this.#base.protocol.replace(/^ws/, "http");
-    if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
+    this.#base = addressOf(url);
     this.tokens = tokens;
     this.#fetch = given ?? ((...args) => fetch(...args));
   }
@@ -43,11 +41,16 @@ export class Http {
 
   /** What the server answers to a request that anybody with access may make: "up", "down", or an error of the server. */
   async probe(): Promise<"up" | ApiError | undefined> {
+    const limit = new AbortController();
+    // Unlike the timer of `AbortSignal.timeout`, this one keeps a Node process alive.
+    const timer = setTimeout(() => limit.abort(), PROBE_LIMIT_MS);
     try {
-      const answer = await this.ask("GET", "models", undefined, AbortSignal.timeout(PROBE_LIMIT_MS));
+      const answer = await this.ask("GET", "models", undefined, limit.signal);
       return answer.ok ? "up" : await httpError(answer);
     } catch {
       return undefined;
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -67,6 +70,15 @@ export class Http {
     if (!answer.ok) throw await httpError(answer);
     return (await answer.json()) as T;
   }
+}
+
+/** The server's address, with or without the API's `/v1`. */
+function addressOf(url: string | URL): URL {
+  if (!URL.canParse(url)) throw new InputError(`\`url\` is no address: ${url}`);
+  const address = new URL(url);
+  address.protocol = address.protocol.replace(/^ws/, "http");
+  address.pathname = `${address.pathname.replace(/\/(v1\/?)?$/, "")}/`;
+  return address;
 }
 
 export async function httpError(answer: Response): Promise<ApiError> {

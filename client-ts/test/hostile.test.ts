@@ -3,7 +3,9 @@
 import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import { encode } from "../src/encode.ts";
+import { Http } from "../src/http.ts";
 import {
+  CaudalClient,
   CaudalError,
   InputError,
   InvalidRequestError,
@@ -11,6 +13,7 @@ import {
   QueueFullError,
   type ResponseHandle,
 } from "../src/index.ts";
+import { Tokens } from "../src/tokens.ts";
 import { answering, eventsOf, type Json, numbered } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
 
@@ -84,6 +87,17 @@ async function play(steps: readonly Step[]): Promise<void> {
     if (socket && socket !== net.sockets.at(-1)) net.last.accept();
   }
 }
+
+test.each(["ws://h", "http://h/v1", "http://h/v1/", "http://h/"])(
+  "the address %s is that of the same server",
+  (url) => {
+    expect(new Http(url, new Tokens(undefined)).url("models", "http").href).toBe("http://h/v1/models");
+  },
+);
+
+test("an address that is none is refused by a typed error", () => {
+  expect(() => new CaudalClient({ url: "127.0.0.1:9310" })).toThrow(InputError);
+});
 
 describe("every handle ends", () => {
   test("whatever a server sends", async () => {

@@ -2,6 +2,7 @@
 
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -47,6 +48,25 @@ test("has types that are right for ESM and for bundlers", async () => {
   });
   expect(wrong).toEqual([]);
 });
+
+test("a Node process outlives a server that accepts and closes", async () => {
+  const server = createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const program = `
+    import { WebSocket } from ${JSON.stringify(join(root, "node_modules/ws/wrapper.mjs"))};
+    import { CaudalClient } from "caudal-client";
+    const reconnect = { giveUpAfterMs: 3_000 };
+    const client = new CaudalClient({ url: "http://127.0.0.1:${port}", webSocket: WebSocket, reconnect });
+    await client.responses.create({ input: "hello" }).final().catch((error) => console.log(error.name));
+    client.close();`;
+  try {
+    const { stdout } = await run(process.execPath, ["--input-type=module", "-e", program], { cwd: folder });
+    expect(stdout.trim()).toBe("ConnectionError");
+  } finally {
+    server.close();
+  }
+}, 30_000);
 
 test("answers, from its core and from its command", async () => {
   const server = await startServer(scripted(10, 0));
