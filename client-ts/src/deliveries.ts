@@ -1,6 +1,6 @@
 /**
- * How runs reach the server: which connection carries which run in which lane, and which runs wait. While a server drains,
- * two connections may carry the same run. Never opens a connection.
+ * Assigns runs to connections and lanes, and queues those that wait. While a server drains, two connections may carry the same
+ * run. This module never opens a connection.
  */
 
 import { backoffDelay, type ReconnectOptions } from "./backoff.ts";

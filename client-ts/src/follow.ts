@@ -12,7 +12,7 @@ export async function* follow(
   conversation: string,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<ResponseHandle, void, undefined> {
-  // What to look at: a response, or whatever is there after a time without a connection.
+  // Each entry names a response to follow, or a conversation to look up after a time without a connection.
   const turns = new EventLog<string | { conversation: string }>();
   const stop = link.watch({
     connected: () => turns.append({ conversation }),

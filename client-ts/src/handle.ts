@@ -22,8 +22,9 @@ export type SteerResult =
   | { status: "pending"; requiredInput: readonly RequiredInput[] };
 
 /**
- * One response. Iterate the handle for every event, or `text()` for the words, or await `final()`; all as often as wanted, at
- * any time, each from the start. Lost connections are invisible: the events go on without gap or repeat.
+ * Represents one response. Iterate the handle for its events or `text()` for its words, or await `final()`. Each can be used
+ * at any time and several times, and begins at the response's start. After a lost connection the events go on without gap or
+ * repeat.
  */
 export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   readonly #run: Run;

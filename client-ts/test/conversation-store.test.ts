@@ -41,7 +41,7 @@ function screen(url: string, id?: string, storage = new Memory()): Screen {
   let check = (): void => undefined;
   const unsubscribe = store.subscribe(() => {
     const status = store.getSnapshot().turns.at(-1)?.status;
-    // Whether thinking is seen depends on how fast the model begins.
+    // The status "thinking" is seen only if the model begins late enough.
     if (status && status !== "thinking" && status !== seen.at(-1)) seen.push(status);
     check();
   });

@@ -37,13 +37,13 @@ export interface CaudalChatTransportOptions {
   /** By name. */
   tools?: Readonly<Record<string, ChatTool>>;
   /**
-   * What an aborted stream means. `useChat` aborts when its component leaves, so the default is "detach": the generation
-   * goes on, and `resume` finds it. With "cancel", `stop()` of `useChat` ends the generation.
+   * The effect of an aborted stream on its generation. `useChat` aborts when its component is unmounted, so the default is
+   * "detach": the generation goes on, and `resume` finds it. With "cancel", `stop()` of `useChat` ends the generation.
    */
   onAbort?: "detach" | "cancel";
   /**
-   * Where it is remembered which conversation a chat is. Default `localStorage`, where there is one. A chat whose id is that
-   * of a conversation (`conv_…`) needs no memory.
+   * The store of each chat's conversation id. Default: `localStorage`, if the platform has it. A chat whose own id is a
+   * conversation's (`conv_…`) is not stored.
    */
   storage?: ChatStorage;
 }

@@ -88,7 +88,7 @@ export class Branches {
   async reload(messageId: string | null, params: TurnParams): Promise<void> {
     const turn = messageId === null ? undefined : this.#turnOf(messageId);
     if (!turn || isRunning(turn)) return;
-    // What has failed leaves nothing to go back to.
+    // A failed turn has no answer, so no branch is made for it.
     if (turn.status === "failed") this.#store.regenerate(params);
     else await this.#fork(turn, turn.input, true, params);
   }

@@ -28,8 +28,8 @@ export interface ConversationSnapshot {
 
 export interface ConversationOptions {
   /**
-   * Where questions are remembered until they are answered, so that a reload while one waits finds it again. Default
-   * `sessionStorage`, where there is one.
+   * The store of questions that are not answered yet. A page that is reloaded reads them there. Default: `sessionStorage`, if
+   * the platform has it.
    */
   storage?: TurnStorage | undefined;
 }
