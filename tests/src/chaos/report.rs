@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::stream::Ended;
 use crate::load::Quantiles;
 
-/// Between two tokens that are due every 50 ms, this is a pause.
-const PAUSE: Duration = Duration::from_millis(250);
+/// The shortest gap that counts as a pause, between two tokens that are due every 40 or 50 ms.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
