@@ -100,7 +100,8 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   }
 
   /**
-   * The response as it ended: `completed`, or `incomplete` (cut off by a limit or cancelled; see `incomplete_details`).
+   * The response as it ended: `completed`, or `incomplete` (`incomplete_details.reason` tells a limit from a cancel). In the
+   * background, and over server-sent events, a cancelled response has the status `cancelled`.
    * Rejects with `ResponseFailedError` when the generation failed.
    */
   async final(): Promise<ResponseObject> {
