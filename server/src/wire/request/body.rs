@@ -1,0 +1,239 @@
+//! The body of a request as it comes: every field that a client may send, with its type and its schema.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::wire::{
+    cache::CacheBody,
+    contract::rules::{bias, given, metadata_value, not_together},
+    error::WireError,
+    format::Format,
+    input::{InputBody, something_said},
+    prompt::UseBody,
+    reasoning::{Effort, Reasoning, Summary},
+    response::{ServiceTier, Truncation},
+    tools::{ToolBody, ToolChoice},
+};
+
+use super::fields::{INCLUDABLE, MAX_TOP_LOGPROBS, NamedConversation, in_range};
+
+/// The body of `POST /v1/responses`, and of `response.create`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ResponseCreateParams", extend("allOf" = rules()))]
+pub struct Body {
+    /// Text, or items: see [`InputBody`]. Read before the rest.
+    #[serde(rename = "input")]
+    #[schemars(
+        with = "Option<InputBody>",
+        description = "Required, except where there is other input: a history, a stored prompt, instructions to compute ahead."
+    )]
+    pub(super) _input: Option<Value>,
+    /// An id or alias of `GET /v1/models`; the first without it.
+    pub(super) model: Option<String>,
+    pub(super) instructions: Option<String>,
+    /// Continue from this response. Not together with `conversation`.
+    pub(super) previous_response_id: Option<String>,
+    /// Continue this conversation; both sides of the turn are added to it.
+    #[schemars(with = "Option<ConversationBody>")]
+    pub(super) conversation: Option<Value>,
+    /// Whether the server keeps the response for `GET /v1/responses/{id}` and `previous_response_id`. Default true.
+    pub(super) store: Option<bool>,
+    #[schemars(range(min = 0, max = 2))]
+    pub(super) temperature: Option<f32>,
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
+    pub(super) top_p: Option<f32>,
+    #[schemars(range(min = 1))]
+    pub(super) top_k: Option<u32>,
+    #[schemars(range(min = 0, max = 1))]
+    pub(super) min_p: Option<f32>,
+    #[schemars(range(min = -2, max = 2))]
+    pub(super) frequency_penalty: Option<f32>,
+    #[schemars(range(min = -2, max = 2))]
+    pub(super) presence_penalty: Option<f32>,
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 2))]
+    pub(super) repetition_penalty: Option<f32>,
+    /// From token ids to what is added to their logits, -100 to 100.
+    #[schemars(extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
+    pub(super) logit_bias: Option<BTreeMap<String, f32>>,
+    /// The output ends before the first of these.
+    #[schemars(with = "Option<StopBody>")]
+    pub(super) stop: Option<Value>,
+    #[schemars(range(min = 1))]
+    pub(super) max_output_tokens: Option<u32>,
+    /// Calls that an output may have.
+    #[schemars(range(min = 1))]
+    pub(super) max_tool_calls: Option<u32>,
+    /// The same seed and request give the same text. A signed or unsigned number of 64 bits.
+    #[schemars(with = "Option<i128>", extend("type" = ["integer", "null"], "minimum" = i64::MIN, "maximum" = u64::MAX))]
+    pub(super) seed: Option<Value>,
+    pub(super) truncation: Option<Truncation>,
+    pub(super) parallel_tool_calls: Option<bool>,
+    /// Up to 16 pairs, keys of 64 characters, values of 512.
+    #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
+    pub(super) metadata: Option<BTreeMap<String, String>>,
+    #[schemars(length(min = 1, max = 256))]
+    pub(super) user: Option<String>,
+    #[schemars(length(min = 1, max = 256))]
+    pub(super) safety_identifier: Option<String>,
+    #[schemars(length(min = 1, max = 256))]
+    pub(super) prompt_cache_key: Option<String>,
+    /// Makes the request idempotent: a second create that has the same id follows the first one's response, from its
+    /// start.
+    #[schemars(length(min = 1, max = 256))]
+    pub(super) client_request_id: Option<String>,
+    /// How many alternatives each token of the text comes with, in `logprobs`.
+    #[schemars(range(max = 20))]
+    pub(super) top_logprobs: Option<u8>,
+    /// `message.output_text.logprobs` asks for log-probabilities of the chosen tokens; the others change nothing.
+    #[schemars(extend("items" = {"type": "string", "enum": INCLUDABLE}))]
+    pub(super) include: Option<Vec<String>>,
+    #[schemars(with = "Option<Vec<ToolBody>>")]
+    pub(super) tools: Option<Vec<Value>>,
+    #[schemars(with = "Option<ToolChoice>")]
+    pub(super) tool_choice: Option<Value>,
+    pub(super) text: Option<Text>,
+    pub(super) reasoning: Option<ReasoningBody>,
+    #[schemars(with = "Option<UseBody>")]
+    pub(super) prompt: Option<Value>,
+    #[schemars(with = "Option<CacheBody>")]
+    pub(super) cache: Option<Value>,
+    /// `false`: only computes the prompt, for requests that begin like it.
+    pub(super) generate: Option<bool>,
+    /// Which goes first if requests wait.
+    #[schemars(with = "Option<TierBody>")]
+    pub(super) service_tier: Option<ServiceTier>,
+    /// Over HTTP: answers at once, and the generation goes on without followers.
+    pub(super) background: Option<bool>,
+    // Who answers decides whether events are streamed.
+    #[serde(rename = "stream")]
+    #[schemars(with = "Option<bool>")]
+    pub(super) _stream: Option<Value>,
+    #[serde(rename = "stream_options")]
+    pub(super) _stream_options: Option<Value>,
+    // Hints and telemetry: they do nothing here.
+    #[serde(rename = "client_metadata")]
+    pub(super) _client_metadata: Option<Value>,
+    #[serde(rename = "prompt_cache_retention")]
+    pub(super) _prompt_cache_retention: Option<Value>,
+    #[serde(rename = "prompt_cache_options")]
+    pub(super) _prompt_cache_options: Option<Value>,
+    #[serde(rename = "background_options")]
+    pub(super) _background_options: Option<Value>,
+    #[serde(rename = "access_programs")]
+    pub(super) _access_programs: Option<Value>,
+    #[serde(rename = "image")]
+    pub(super) _image: Option<Value>,
+}
+
+/// What the fields say together: there is something to answer, and no two of them say what came before.
+fn rules() -> serde_json::Value {
+    let warm_up = json!({"allOf": [given("instructions"), {"required": ["generate"], "properties": {"generate": {"const": false}}}]});
+    json!([
+        {"anyOf": [something_said(), given("previous_response_id"), given("conversation"), given("prompt"), warm_up]},
+        not_together("conversation", "previous_response_id"),
+        not_together("conversation", "cache"),
+    ])
+}
+
+// What is read by hand, as schemas. No value of these types is made.
+
+/// An id, or an object that has it.
+#[allow(dead_code, private_interfaces)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ConversationParam")]
+#[serde(untagged)]
+pub enum ConversationBody {
+    Id(#[schemars(length(min = 1, max = 256))] String),
+    Named(NamedConversation),
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "Stop")]
+#[serde(untagged)]
+pub enum StopBody {
+    One(#[schemars(length(min = 1, max = 256))] String),
+    #[schemars(extend("maxItems" = 16, "items" = {"type": "string", "minLength": 1, "maxLength": 256}))]
+    Many(Vec<String>),
+}
+
+#[allow(dead_code)]
+#[derive(JsonSchema)]
+#[schemars(rename = "ServiceTierParam")]
+#[serde(rename_all = "lowercase")]
+pub enum TierBody {
+    Auto,
+    Default,
+    Priority,
+    Flex,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "TextOptions")]
+pub(super) struct Text {
+    /// What the text has to be. The model is held to it, token by token.
+    #[schemars(with = "Option<Format>")]
+    pub(super) format: Option<Value>,
+    /// A hint.
+    #[serde(rename = "verbosity")]
+    pub(super) _verbosity: Option<Verbosity>,
+}
+
+/// How long an answer is wished for.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verbosity {
+    Low,
+    Medium,
+    High,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ReasoningOptions")]
+pub(super) struct ReasoningBody {
+    pub(super) effort: Option<Effort>,
+    pub(super) summary: Option<Summary>,
+    /// The older name of `summary`.
+    pub(super) generate_summary: Option<Summary>,
+    // Hints.
+    #[serde(rename = "context")]
+    pub(super) _context: Option<Value>,
+    #[serde(rename = "mode")]
+    pub(super) _mode: Option<Value>,
+}
+
+impl ReasoningBody {
+    pub(super) fn used(self) -> Reasoning {
+        Reasoning { effort: self.effort, summary: self.summary.or(self.generate_summary) }
+    }
+}
+
+impl Body {
+    /// Whether a request without input says something all the same: by what came before, by a stored prompt, or by
+    /// the instructions that are to be computed ahead.
+    pub(super) fn has_other_input(&self) -> bool {
+        self.previous_response_id.is_some()
+            || self.conversation.is_some()
+            || self.prompt.is_some()
+            || self.generate == Some(false) && self.instructions.is_some()
+    }
+
+    pub(super) fn check_ranges(&self) -> Result<(), WireError> {
+        in_range("temperature", self.temperature, "from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
+        in_range("top_p", self.top_p, "above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?;
+        in_range("min_p", self.min_p, "from 0 to 1", |p| (0.0..=1.0).contains(&p))?;
+        in_range("frequency_penalty", self.frequency_penalty, "from -2 to 2", |p| (-2.0..=2.0).contains(&p))?;
+        in_range("presence_penalty", self.presence_penalty, "from -2 to 2", |p| (-2.0..=2.0).contains(&p))?;
+        in_range("repetition_penalty", self.repetition_penalty, "above 0 and at most 2", |p| p > 0.0 && p <= 2.0)?;
+        in_range("top_k", self.top_k, "at least 1", |k| k >= 1)?;
+        in_range("top_logprobs", self.top_logprobs, "from 0 to 20", |n| n <= MAX_TOP_LOGPROBS)?;
+        in_range("max_tool_calls", self.max_tool_calls, "at least 1", |n| n >= 1)?;
+        in_range("max_output_tokens", self.max_output_tokens, "at least 1", |n| n >= 1)
+    }
+}
