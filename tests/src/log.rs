@@ -132,6 +132,17 @@ impl EventLog {
         self.of_kind("response.output_text.delta").map(|e| e["delta"].as_str().expect("a delta is a string")).collect()
     }
 
+    /// The deltas of each item together.
+    pub fn deltas(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.of_kind("response.output_item.added").map(|_| String::new()).collect();
+        for event in self.events.iter().filter(|event| kind(event).ends_with(".delta")) {
+            let item = event["output_index"].as_u64().and_then(|at| all.get_mut(at as usize));
+            item.unwrap_or_else(|| panic!("a delta of no item: {event}"))
+                .push_str(event["delta"].as_str().unwrap_or_default());
+        }
+        all
+    }
+
     /// The response's id.
     #[track_caller]
     pub fn id(&self) -> String {
@@ -186,10 +197,11 @@ impl EventLog {
             };
             assert_eq!(of_item("response.output_item.done")["item"], *item);
             assert_eq!(of_item("response.output_item.added")["item"]["id"], item["id"]);
-            let (text, stem) = match item["type"].as_str() {
-                Some("message") => (&item["content"][0]["text"], "response.output_text"),
-                Some("function_call") => (&item["arguments"], "response.function_call_arguments"),
-                _ => (&item["summary"][0]["text"], "response.reasoning_summary_text"),
+            let text = item_text(item);
+            let stem = match item["type"].as_str() {
+                Some("message") => "response.output_text",
+                Some("function_call") => "response.function_call_arguments",
+                _ => "response.reasoning_summary_text",
             };
             let deltas = self.events.iter().filter(|e| kind(e) == format!("{stem}.delta") && e["output_index"] == at);
             let deltas: String = deltas.map(|e| e["delta"].as_str().expect("a delta is a string")).collect();
@@ -201,6 +213,31 @@ impl EventLog {
         }
         items
     }
+}
+
+/// What is streamed of an item.
+fn item_text(item: &Value) -> &Value {
+    match item["type"].as_str() {
+        Some("message") => &item["content"][0]["text"],
+        Some("function_call") => &item["arguments"],
+        _ => &item["summary"][0]["text"],
+    }
+}
+
+/// What is streamed of each item of an output.
+pub fn item_texts(output: &Value) -> Vec<String> {
+    let items = output.as_array().into_iter().flatten();
+    items.map(|item| item_text(item).as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// An output without the ids, which each response has of its own.
+pub fn without_ids(output: &Value) -> Value {
+    let mut output = output.clone();
+    for item in output.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        item.remove("id");
+        item.remove("call_id");
+    }
+    output
 }
 
 /// The text of a response object.

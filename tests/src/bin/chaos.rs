@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use caudal_tests::{
-    chaos::{self, Options, SETTINGS},
+    chaos::{self, Ask, Fault, Options, SETTINGS},
     stack::Stack,
 };
 use clap::Parser;
@@ -37,7 +37,9 @@ async fn main() -> ExitCode {
     let options = Options {
         streams: arguments.streams,
         duration: Duration::from_secs(arguments.seconds),
+        asks: Ask::anything(),
         every: Duration::from_millis(arguments.every_ms),
+        fault: Fault::choose,
         seed: arguments.seed,
     };
     let report = chaos::run(&mut stack, &options).await;

@@ -42,6 +42,16 @@ impl Fault {
         }
     }
 
+    /// A replica that dies or is replaced; where only one is up, its clients lose their connections.
+    pub fn of_a_replica(random: &mut StdRng, stack: &Stack) -> Self {
+        let up: Vec<usize> = (0..3).filter(|n| stack.replica(*n).is_up()).collect();
+        match up.get(random.random_range(0..up.len().max(1))) {
+            Some(replica) if up.len() > 1 && random.random() => Self::Kill(*replica),
+            Some(replica) if up.len() > 1 => Self::Replace(*replica),
+            _ => Self::DropClients,
+        }
+    }
+
     pub(super) fn strike(self, stack: &mut Stack, drops: &watch::Sender<Drops>) {
         match self {
             Self::Kill(n) => stack.replica_mut(n).kill_for(DOWN),

@@ -7,7 +7,10 @@ mod report;
 pub mod restarts;
 mod stream;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{sync::watch, task::JoinSet};
@@ -15,6 +18,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::stack::Stack;
 pub use fault::Fault;
 pub use report::Report;
+pub use stream::Ask;
 use stream::{Ended, Lane};
 
 /// What to do to a stack.
@@ -23,8 +27,12 @@ pub struct Options {
     /// Streams at once; each is followed by another until the time is over.
     pub streams: usize,
     pub duration: Duration,
+    /// What the clients ask for, in turn.
+    pub asks: Arc<[Ask]>,
     /// Between two faults.
     pub every: Duration,
+    /// What the next fault is.
+    pub fault: fn(&mut StdRng, &Stack) -> Fault,
     pub seed: u64,
 }
 
@@ -44,14 +52,15 @@ pub async fn run(stack: &mut Stack, options: &Options) -> Report {
     let address = stack.address();
     let mut lanes = JoinSet::new();
     for number in 0..options.streams {
-        let lane = Lane { number: number as u64, address, drops: watcher.clone(), over: stopped.clone() };
+        let (asks, drops, over) = (options.asks.clone(), watcher.clone(), stopped.clone());
+        let lane = Lane { number: number as u64, address, asks, drops, over };
         lanes.spawn(lane.run());
     }
     let mut random = StdRng::seed_from_u64(options.seed);
     let mut faults = Vec::new();
     while begun.elapsed() < options.duration {
         tokio::time::sleep(options.every).await;
-        let fault = Fault::choose(&mut random, stack);
+        let fault = (options.fault)(&mut random, stack);
         let at = begun.elapsed();
         fault.strike(stack, &drops);
         faults.push((at, fault.to_string()));

@@ -12,7 +12,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Drops, Report,
-    stream::{Ended, Lane},
+    stream::{Ask, Ended, Lane},
 };
 use crate::{App, DataDir, Setup, http, redis::free_port};
 
@@ -67,7 +67,8 @@ pub async fn run(options: &Options) -> Report {
     let (over, stopped) = watch::channel(false);
     let mut lanes = JoinSet::new();
     for number in 0..options.streams {
-        lanes.spawn(Lane { number: number as u64, address, drops: watcher.clone(), over: stopped.clone() }.run());
+        let (drops, over) = (watcher.clone(), stopped.clone());
+        lanes.spawn(Lane { number: number as u64, address, asks: Ask::anything(), drops, over }.run());
     }
     let (mut random, mut faults) = (StdRng::seed_from_u64(options.seed), Vec::new());
     for kill in 0..options.kills {

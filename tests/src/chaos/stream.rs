@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,11 @@ use tokio_tungstenite::{
 };
 
 use super::Drops;
-use crate::{EventLog, http, log::output_text, ws::SUBPROTOCOL};
+use crate::{
+    EventLog, http,
+    log::{item_texts, without_ids},
+    ws::{SUBPROTOCOL, create},
+};
 
 /// A response that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -27,9 +32,27 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// Before the next attempt to connect.
 const BACKOFF: Duration = Duration::from_millis(100);
 
+/// A request that clients make again and again.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Of its `response.create`.
+    pub fields: Value,
+    /// The output that it must have, without ids; none: any.
+    pub output: Option<Value>,
+}
+
+impl Ask {
+    /// A text of any kind.
+    pub fn anything() -> Arc<[Self]> {
+        [Self { fields: json!({"input": "Say something."}), output: None }].into()
+    }
+}
+
 pub struct Lane {
     pub number: u64,
     pub address: SocketAddr,
+    /// What it asks for, in turn.
+    pub asks: Arc<[Ask]>,
     pub drops: watch::Receiver<Drops>,
     pub over: watch::Receiver<bool>,
 }
@@ -53,6 +76,7 @@ enum Stop {
 
 struct Follow {
     request: Value,
+    output: Option<Value>,
     id: Option<String>,
     log: EventLog,
     last: Instant,
@@ -66,18 +90,20 @@ impl Lane {
             if *self.over.borrow() {
                 break;
             }
-            let request = json!({
-                "type": "response.create", "input": format!("Lane {} asks for the {turn}th time.", self.number),
-                "client_request_id": format!("chaos-{}-{turn}", self.number), "cache": {"mode": "off"},
-            });
-            all.push(self.response(request).await);
+            let Some(ask) = self.asks.get((self.number as usize + turn) % self.asks.len().max(1)).cloned() else {
+                break;
+            };
+            all.push(self.response(ask, turn).await);
         }
         all
     }
 
-    async fn response(&mut self, request: Value) -> Ended {
-        let mut follow =
-            Follow { request, id: None, log: EventLog::default(), last: Instant::now(), ended: Ended::default() };
+    async fn response(&mut self, ask: Ask, turn: usize) -> Ended {
+        let mut request = create(ask.fields);
+        request["client_request_id"] = format!("chaos-{}-{turn}", self.number).into();
+        request["cache"] = json!({"mode": "off"});
+        let (log, last) = (EventLog::default(), Instant::now());
+        let mut follow = Follow { request, output: ask.output, id: None, log, last, ended: Ended::default() };
         let failure = match timeout(LIMIT, self.follow(&mut follow)).await {
             Ok(Ok(())) => self.judge(&follow).await.err(),
             Ok(Err(failure)) => Some(failure),
@@ -157,22 +183,25 @@ impl Lane {
         }
     }
 
-    /// The laws: numbers without gap or repeat, the order of the protocol, the text of the script, the text of the store.
+    /// The laws, beside the numbers: it completes, the deltas are the output, the output is the one that it must have, and is stored.
     async fn judge(&self, follow: &Follow) -> Result<(), String> {
         let response = follow.log.events.last().map(|event| event["response"].clone()).unwrap_or_default();
         if response["status"] != "completed" {
             return Err(format!("ended as {}: {}", response["status"], response["error"]));
         }
-        let text = follow.log.text();
-        if output_text(&response) != text {
-            return Err("the last event's text is not that of the deltas".into());
+        let output = &response["output"];
+        if item_texts(output) != follow.log.deltas() {
+            return Err(format!("the deltas are not those of {output}"));
+        }
+        if let Some(expected) = follow.output.as_ref().filter(|expected| without_ids(output) != **expected) {
+            return Err(format!("{output} instead of {expected}"));
         }
         let path = format!("/v1/responses/{}", follow.id.as_deref().unwrap_or_default());
         for _ in 0..100 {
             match http::try_get(self.address, &path).await {
                 Ok(answer) if answer.status == 200 => {
-                    let stored = output_text(&answer.json());
-                    return if stored == text { Ok(()) } else { Err("the stored text is another".into()) };
+                    let stored = &answer.json()["output"];
+                    return if stored == output { Ok(()) } else { Err(format!("{stored} is stored, not {output}")) };
                 }
                 Ok(answer) if answer.status < 500 => return Err(format!("reading it back: {}", answer.text())),
                 _ => sleep(BACKOFF).await,
