@@ -57,15 +57,17 @@ impl Prometheus {
         Self { address, child }
     }
 
-    /// The samples that an expression gives now; an error of the expression, or that Prometheus is not there yet.
+    /// The samples that an expression gives now; none while Prometheus does not answer yet.
     ///
     /// # Errors
     /// What Prometheus says of the expression.
     pub async fn query(&self, expression: &str) -> Result<Vec<f64>, String> {
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = http::try_get(self.address, &format!("/api/v1/query?query={encoded}")).await?;
+        let Ok(answer) = http::try_get(self.address, &format!("/api/v1/query?query={encoded}")).await else {
+            return Ok(vec![]);
+        };
         if answer.status == 503 {
-            return Err("Prometheus is starting".into());
+            return Ok(vec![]);
         }
         let answer = answer.json();
         if answer["status"] != "success" {
