@@ -42,8 +42,15 @@ pub const MAX_TRIES: u32 = 3;
 /// Leases after which a response of a dead replica fails when no living replica serves its model.
 pub const LEASES_WITHOUT_MODEL: u32 = 3;
 
-/// JSON values in a message. A parsed value takes 72 bytes, however short its text is.
+/// JSON values in a message.
 pub const VALUES_OF_MESSAGE: usize = 100_000;
+
+/// What a JSON value of a message counts beside its text, until the request is answered: 72 bytes when it is parsed, and copies of
+/// it.
+pub const VALUE_BYTES: usize = 256;
+
+/// A body is decompressed in pieces of so many bytes, each of which is counted before the next.
+pub const DECOMPRESSED_PIECE_BYTES: usize = 64 << 10;
 
 /// Names of what was ignored of a request, which come back in a header: proxies take headers of 4 KiB in all.
 pub const IGNORED_NAMES_BYTES: usize = 1024;

@@ -1,6 +1,6 @@
 //! What HTTP handlers share: how errors are answered and how bodies are read.
 
-use std::{io::Read, time::Duration};
+use std::{fmt::Display, io::Read, sync::Arc, time::Duration};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use super::{Edge, auth::Tenant, reply::closing};
 use crate::{
-    generation::budget::Held,
-    limits::PARSED_BESIDE_BYTES,
-    wire::{error::WireError, values::check_values},
+    generation::{Generations, budget::Held},
+    limits::{DECOMPRESSED_PIECE_BYTES, PARSED_BESIDE_BYTES, VALUE_BYTES},
+    wire::{error::WireError, values::count_values},
 };
 
 /// An error as an HTTP answer: its status, `{error: {…}}`, `Retry-After` where a retry makes sense.
@@ -74,14 +74,13 @@ impl FromRequest for JsonBody {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let is_json = is_json(request);
-        let body = read(request, payload);
+        let (is_json, request) = (is_json(request), request.clone());
+        let body = read(&request, payload);
         async move {
             if !is_json {
                 return Err(WireError::UnsupportedMediaType.into());
             }
-            let body = body.await?;
-            Ok(Self(beside(body.len(), move || parse(&body)).await?))
+            Ok(Self(parse(&request, body.await?).await?))
         }
         .boxed_local()
     }
@@ -92,14 +91,14 @@ impl FromRequest for OptionalJson {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let is_json = is_json(request);
-        let body = read(request, payload);
+        let (is_json, request) = (is_json(request), request.clone());
+        let body = read(&request, payload);
         async move {
             let body = body.await?;
-            match (body.is_empty(), is_json) {
+            match (body.bytes.is_empty(), is_json) {
                 (true, _) => Ok(Self(None)),
                 (_, false) => Err(WireError::UnsupportedMediaType.into()),
-                _ => Ok(Self(Some(beside(body.len(), move || parse(&body)).await?))),
+                _ => Ok(Self(Some(parse(&request, body).await?))),
             }
         }
         .boxed_local()
@@ -110,9 +109,14 @@ fn is_json(request: &HttpRequest) -> bool {
     request.content_type().eq_ignore_ascii_case("application/json")
 }
 
-fn parse(body: &[u8]) -> Result<Value, WireError> {
-    check_values(body)?;
-    serde_json::from_slice(body).map_err(|error| WireError::InvalidJson(error.to_string()))
+/// Parses a body. What was held of its tenant is held until the request is answered, and what its values take when they are parsed.
+async fn parse(request: &HttpRequest, Body { bytes, mut held }: Body) -> Result<Value, WireError> {
+    let (length, counted) = (bytes.len(), bytes.clone());
+    let values = beside(length, move || count_values(&counted)).await?;
+    held.grow(values * VALUE_BYTES)?;
+    request.extensions_mut().insert(held);
+    beside(length, move || serde_json::from_slice(&bytes).map_err(|error| WireError::InvalidJson(error.to_string())))
+        .await
 }
 
 /// Reads a request out of a JSON body, off the connection's thread: it may take as long as the body is large.
@@ -142,31 +146,20 @@ enum Encoding {
 }
 
 /// Reads a body within its deadline, and decompresses it. Bounded before and after.
-fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static, Result<web::Bytes, WireError>> {
+fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static, Result<Body, WireError>> {
     let settings = request.app_data::<web::Data<Edge>>().map(|edge| &edge.settings.server);
     let (limit, deadline) = settings.map_or((0, 0), |server| (server.max_message_bytes, server.body_timeout_ms));
     let encoding = encoding(request);
     let collected = collect(request.clone(), payload.take(), limit);
-    let request = request.clone();
     let edge = request.app_data::<web::Data<Edge>>().cloned();
     let body = async move {
         let encoding = encoding?;
-        let too_large = || WireError::MessageTooLarge { limit };
         let collected = timeout(Duration::from_millis(deadline), collected).await;
         let body = collected.map_err(|_| WireError::BodyTimeout)??;
         let Some(encoding) = encoding else { return Ok(body) };
         // Off the connections' thread.
-        let decoded = web::block(move || decode(encoding, &body, limit)).await;
-        let decoded = decoded.unwrap_or_else(|_| Err(std::io::Error::other("the server is shutting down")));
-        let decoded = decoded.map_err(|error| WireError::InvalidRequest {
-            param: None,
-            message: format!("The body cannot be decompressed: {error}."),
-        })?;
-        if decoded.len() > limit {
-            return Err(too_large());
-        }
-        keep(&request, hold(&request, decoded.len())?);
-        Ok(decoded.into())
+        let decoded = web::block(move || decode(encoding, body, limit)).await;
+        decoded.unwrap_or_else(|_| Err(broken("the server is shutting down")))
     };
     let count = move |error: &WireError| {
         // What exceeds other limits has been counted by who counts it.
@@ -178,13 +171,13 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
 }
 
 /// Reads a body piece by piece; each is counted when it arrives.
-async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Result<web::Bytes, WireError> {
+async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Result<Body, WireError> {
     let too_large = || WireError::MessageTooLarge { limit };
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > limit) {
         return Err(too_large());
     }
-    let (mut body, mut held) = (web::BytesMut::new(), hold(&request, 0)?);
+    let (mut body, mut held) = (web::BytesMut::new(), HeldBody::new(&request)?);
     while let Some(piece) = payload.next().await {
         let piece = piece.map_err(|error| match error {
             PayloadError::Overflow => too_large(),
@@ -196,35 +189,38 @@ async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Re
         if body.len() + piece.len() > limit {
             return Err(too_large());
         }
-        if let Some(held) = &mut held
-            && !held.grow(piece.len())
-        {
-            // Says how much there may be.
-            hold(&request, usize::MAX)?;
-        }
+        held.grow(piece.len())?;
         body.extend_from_slice(&piece);
     }
-    keep(&request, held);
-    Ok(body.freeze())
+    Ok(Body { bytes: body.freeze(), held })
 }
 
-/// Counts bytes of the request's tenant; nothing for a request without one, which reaches no handler.
-fn hold(request: &HttpRequest, bytes: usize) -> Result<Option<Held>, WireError> {
-    let Some(edge) = request.app_data::<web::Data<Edge>>() else { return Ok(None) };
-    let Ok(Tenant(tenant)) = Tenant::of(request) else { return Ok(None) };
-    edge.generations.hold(&tenant, bytes).map(Some)
+/// A body that has arrived, and what is held for it.
+struct Body {
+    bytes: web::Bytes,
+    held: HeldBody,
 }
 
-/// Holds what is held until the request is answered.
-fn keep(request: &HttpRequest, held: Option<Held>) {
-    if let Some(held) = held {
-        request.extensions_mut().insert(HeldBody(held));
+/// What a request's body holds of its tenant; nothing for a request without one, which reaches no handler.
+struct HeldBody(Option<(Arc<Generations>, Held)>);
+
+impl HeldBody {
+    fn new(request: &HttpRequest) -> Result<Self, WireError> {
+        let Some(edge) = request.app_data::<web::Data<Edge>>() else { return Ok(Self(None)) };
+        let Ok(Tenant(tenant)) = Tenant::of(request) else { return Ok(Self(None)) };
+        let held = edge.generations.hold(&tenant, 0)?;
+        Ok(Self(Some((edge.generations.clone(), held))))
+    }
+
+    /// # Errors
+    /// `rate_limit_exceeded` when the tenant would hold too much; it is counted.
+    fn grow(&mut self, bytes: usize) -> Result<(), WireError> {
+        match &mut self.0 {
+            Some((generations, held)) => generations.hold_more(held, bytes),
+            None => Ok(()),
+        }
     }
 }
-
-/// Dropped with the request.
-#[derive(Debug)]
-struct HeldBody(#[expect(dead_code, reason = "counts as long as it lives")] Held);
 
 fn encoding(request: &HttpRequest) -> Result<Option<Encoding>, WireError> {
     let Some(encoding) = request.headers().get(header::CONTENT_ENCODING) else { return Ok(None) };
@@ -236,17 +232,30 @@ fn encoding(request: &HttpRequest) -> Result<Option<Encoding>, WireError> {
     }
 }
 
-/// At most `limit` bytes and one more of what the body says.
-fn decode(encoding: Encoding, body: &[u8], limit: usize) -> std::io::Result<Vec<u8>> {
-    let mut decoded = Vec::new();
-    let most = limit as u64 + 1;
-    match encoding {
-        Encoding::Gzip => flate2::read::MultiGzDecoder::new(body).take(most).read_to_end(&mut decoded)?,
+/// What a compressed body says; each piece is counted before the next is made.
+///
+/// # Errors
+/// `message_too_large` for more than `limit` bytes, and those of [`HeldBody::grow`].
+fn decode(encoding: Encoding, Body { bytes, mut held }: Body, limit: usize) -> Result<Body, WireError> {
+    let mut decoder: Box<dyn Read> = match encoding {
+        Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(&*bytes)),
         Encoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body)?;
-            decoder.window_log_max(WINDOW_LOG)?;
-            decoder.take(most).read_to_end(&mut decoded)?
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(&*bytes).map_err(broken)?;
+            decoder.window_log_max(WINDOW_LOG).map_err(broken)?;
+            Box::new(decoder)
         }
     };
-    Ok(decoded)
+    let mut decoded = Vec::new();
+    loop {
+        let mut piece = decoder.by_ref().take(DECOMPRESSED_PIECE_BYTES as u64);
+        match piece.read_to_end(&mut decoded).map_err(broken)? {
+            0 => return Ok(Body { bytes: decoded.into(), held }),
+            _ if decoded.len() > limit => return Err(WireError::MessageTooLarge { limit }),
+            more => held.grow(more)?,
+        }
+    }
+}
+
+fn broken(error: impl Display) -> WireError {
+    WireError::InvalidRequest { param: None, message: format!("The body cannot be decompressed: {error}.") }
 }

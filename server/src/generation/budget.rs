@@ -40,6 +40,10 @@ impl Budget {
 }
 
 impl Held {
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Holds more; false if that would be more than the bound.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {

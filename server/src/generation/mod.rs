@@ -186,11 +186,21 @@ impl Generations {
     /// `rate_limit_exceeded` if the tenant's requests would have too many bytes together.
     pub fn hold(&self, tenant: &str, bytes: usize) -> Result<Held, WireError> {
         let budget = self.held.of(tenant);
-        budget.hold(bytes).ok_or_else(|| {
-            let refused = WireError::TooMuchHeld { most: budget.most(), retry_after_ms: HELD_RETRY_MS };
-            self.metrics.refused(&refused);
-            refused
-        })
+        budget.hold(bytes).ok_or_else(|| self.too_much_held(&budget))
+    }
+
+    /// Counts more of what is held already.
+    ///
+    /// # Errors
+    /// As [`Self::hold`].
+    pub fn hold_more(&self, held: &mut Held, bytes: usize) -> Result<(), WireError> {
+        if held.grow(bytes) { Ok(()) } else { Err(self.too_much_held(held.budget())) }
+    }
+
+    fn too_much_held(&self, budget: &Budget) -> WireError {
+        let refused = WireError::TooMuchHeld { most: budget.most(), retry_after_ms: HELD_RETRY_MS };
+        self.metrics.refused(&refused);
+        refused
     }
 
     pub fn engine(&self) -> &dyn Engine {

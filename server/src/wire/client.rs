@@ -11,7 +11,7 @@ use super::{
     request::{ConversationBody, Create, parse_conversation},
     shorten,
     steer::{RefusedSteer, Steer, parse_steer},
-    values::check_values,
+    values::count_values,
 };
 
 /// An event of a WebSocket client.
@@ -65,7 +65,7 @@ pub enum Target {
 
 /// Reads one WebSocket message. The error comes with the `stream_id` that it should echo.
 pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<String>)> {
-    check_values(text.as_bytes()).map_err(|error| (error, lane::find(text).map(str::to_owned)))?;
+    count_values(text.as_bytes()).map_err(|error| (error, lane::find(text).map(str::to_owned)))?;
     let value: Value = serde_json::from_str(text)
         .map_err(|error| (WireError::InvalidJson(error.to_string()), lane::find(text).map(str::to_owned)))?;
     let Value::Object(mut object) = value else {

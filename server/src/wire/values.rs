@@ -3,9 +3,11 @@
 use super::error::WireError;
 use crate::limits::VALUES_OF_MESSAGE;
 
+/// How many values there are.
+///
 /// # Errors
 /// `invalid_request` for a message with so many values that it would take many times its bytes when it is parsed.
-pub fn check_values(json: &[u8]) -> Result<(), WireError> {
+pub fn count_values(json: &[u8]) -> Result<usize, WireError> {
     let (mut values, mut in_string, mut escaped) = (1_usize, false, false);
     for byte in json {
         match byte {
@@ -17,7 +19,7 @@ pub fn check_values(json: &[u8]) -> Result<(), WireError> {
         }
     }
     if values <= VALUES_OF_MESSAGE {
-        return Ok(());
+        return Ok(values);
     }
     let message = format!("The message has {values} JSON values, and may have {VALUES_OF_MESSAGE}. Send less at once.");
     Err(WireError::InvalidRequest { param: None, message })
@@ -30,9 +32,9 @@ mod tests {
     #[test]
     fn values_are_counted_outside_strings() {
         let most = VALUES_OF_MESSAGE;
-        assert!(check_values(format!("[{}1]", "1,".repeat(most - 2)).as_bytes()).is_ok());
-        assert!(check_values(format!("[{}1]", "1,".repeat(most)).as_bytes()).is_err());
-        assert!(check_values("[".repeat(most + 1).as_bytes()).is_err());
-        assert!(check_values(format!(r#"{{"a":"\\\"{}"}}"#, ",[{".repeat(most)).as_bytes()).is_ok());
+        assert!(count_values(format!("[{}1]", "1,".repeat(most - 2)).as_bytes()).is_ok());
+        assert!(count_values(format!("[{}1]", "1,".repeat(most)).as_bytes()).is_err());
+        assert!(count_values("[".repeat(most + 1).as_bytes()).is_err());
+        assert!(count_values(format!(r#"{{"a":"\\\"{}"}}"#, ",[{".repeat(most)).as_bytes()).is_ok());
     }
 }

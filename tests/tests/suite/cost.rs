@@ -2,13 +2,18 @@
 //! bounded amount of memory.
 
 use std::{
+    io::Write,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use caudal_tests::{App, Client, Received, http, log::kind, raw::RawSocket, spawn_app, ws::code};
+use caudal_tests::{App, Client, Received, http, log::kind, raw::RawSocket, spawn_app, within, ws::code};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 /// What the server may grow by.
@@ -51,6 +56,53 @@ async fn two_hundred_hostile_inputs_slow_nobody_down() {
     assert!(count >= 200, "{count} inputs");
     assert!(gap < longest_gap(), "{gap:?}");
     assert!(grown < MOST_BYTES, "{} MiB after {name}", grown >> 20);
+}
+
+/// Bodies that are many times larger once they are decompressed or parsed, hundreds at once: what that takes is counted too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_bodies_grow_to_is_counted_for_all_that_are_read_at_once() {
+    let numbers = |count: usize| format!("[{}0]", "0,".repeat(count));
+    let schema = json!({"type": "json_schema", "name": "n", "schema": {"enum": [0]}}).to_string();
+    let messages = r#"{"role":"user","content":[]},"#.repeat(20_000);
+    let bodies = [
+        ("numbers", format!(r#"{{"input":"x","metadata":{}}}"#, numbers(99_000))),
+        ("a schema", format!(r#"{{"input":"x","text":{{"format":{}}}}}"#, schema.replace("[0]", &numbers(99_000)))),
+        ("messages", format!(r#"{{"max_output_tokens":1,"input":[{messages}{{"role":"user","content":"x"}}]}}"#)),
+        ("spaces", format!(r#"{{"input":"x"{}}}"#, " ".repeat(4_000_000))),
+    ];
+    for (name, body) in bodies {
+        let mut compressor = flate2::write::GzEncoder::new(vec![], flate2::Compression::best());
+        compressor.write_all(body.as_bytes()).expect("memory takes all");
+        let compressed = compressor.finish().expect("it is compressed");
+        let app = spawn_app(&[]);
+        let before = app.resident_bytes();
+        let mut streams = vec![];
+        for _ in 0..400 {
+            let mut stream = TcpStream::connect(app.address).await.expect("the server accepts");
+            let head = format!(
+                "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n\
+                 content-length: {}\r\nconnection: close\r\n\r\n",
+                compressed.len()
+            );
+            stream.write_all(head.as_bytes()).await.expect("the head can be sent");
+            stream.write_all(&compressed[..compressed.len() - 1]).await.expect("the body can be sent");
+            streams.push(stream);
+        }
+        // All become whole together.
+        let answers = streams.into_iter().map(async |mut stream| {
+            stream.write_all(&compressed[compressed.len() - 1..]).await.expect("the last byte can be sent");
+            let mut answer = vec![];
+            within("an answer", stream.read_to_end(&mut answer)).await.expect("an answer");
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        for answer in futures::future::join_all(answers).await {
+            let status = answer.split(' ').nth(1).unwrap_or_default();
+            assert!(matches!(status, "200" | "400" | "429"), "{name}: {answer}");
+        }
+        let grown = app.most_resident_bytes().saturating_sub(before);
+        println!("400 bodies of {name}: {} MiB", grown >> 20);
+        assert!(grown < MOST_BYTES, "{} MiB after {name}", grown >> 20);
+    }
 }
 
 /// A stream of 50 tokens a second until `done`; its longest gap.

@@ -7,11 +7,12 @@ use opentelemetry::Context;
 use crate::{
     edge::{Edge, api::beside, traced::Traced},
     generation::budget::{Budget, Held},
-    limits::HELD_BY_CONNECTION,
+    limits::{HELD_BY_CONNECTION, VALUE_BYTES},
     wire::{
         client::{ClientEvent, parse_client_event},
         error::WireError,
         request::Create,
+        values::count_values,
     },
 };
 
@@ -20,10 +21,10 @@ use crate::{
 pub struct Arrival {
     text: Arc<str>,
     pub traced: Traced,
-    _held: HeldMessage,
+    held: HeldMessage,
 }
 
-/// A message's bytes, held of the connection and of its tenant.
+/// What a message holds of the connection, its bytes, and of its tenant, the parsed values too.
 pub type HeldMessage = (Held, Held);
 
 /// What one connection's messages may hold.
@@ -42,8 +43,8 @@ impl Arrivals {
     ///
     /// # Errors
     /// `websocket_stream_limit_reached` and `rate_limit_exceeded`.
-    pub fn hold(&self, edge: &Edge, tenant: &str, bytes: usize) -> Result<HeldMessage, WireError> {
-        let own = self.budget.hold(bytes).ok_or_else(|| {
+    pub fn hold(&self, edge: &Edge, tenant: &str, size: Size) -> Result<HeldMessage, WireError> {
+        let own = self.budget.hold(size.bytes).ok_or_else(|| {
             let most = self.budget.most();
             let refused = WireError::StreamLimit(format!(
                 "The requests that wait on this connection would have more than {most} bytes together. Wait until some are answered."
@@ -51,7 +52,7 @@ impl Arrivals {
             edge.generations.metrics.refused(&refused);
             refused
         })?;
-        Ok((own, edge.generations.hold(tenant, bytes)?))
+        Ok((own, edge.generations.hold(tenant, size.bytes + size.values * VALUE_BYTES)?))
     }
 
     /// Keeps a request until its turn comes.
@@ -60,14 +61,26 @@ impl Arrivals {
     /// Those of [`Self::hold`].
     pub fn keep(&self, edge: &Edge, tenant: &str, text: Arc<str>) -> Result<Arrival, WireError> {
         let traced = Traced::message("response.create", &self.handshake);
-        let held = self.hold(edge, tenant, text.len()).inspect_err(|error| traced.span.fail(error.code().0))?;
-        Ok(Arrival { _held: held, traced, text })
+        let size = Size { bytes: text.len(), values: 0 };
+        let held = self.hold(edge, tenant, size).inspect_err(|error| traced.span.fail(error.code().0))?;
+        Ok(Arrival { held, traced, text })
     }
 }
 
+/// What a message may take: its bytes, and its JSON values when they are parsed.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub bytes: usize,
+    pub values: usize,
+}
+
 impl Arrival {
-    pub async fn parse(&self) -> Result<Create, WireError> {
-        let text = self.text.clone();
+    /// # Errors
+    /// Those of the request, and `rate_limit_exceeded` when its tenant would hold too much that is parsed.
+    pub async fn parse(&mut self, edge: &Edge) -> Result<Create, WireError> {
+        let (text, counted) = (self.text.clone(), self.text.clone());
+        let values = beside(text.len(), move || count_values(counted.as_bytes())).await?;
+        edge.generations.hold_more(&mut self.held.1, values * VALUE_BYTES)?;
         beside(text.len(), move || match parse_client_event(&text) {
             Ok(ClientEvent::Create { create, .. }) => Ok(*create),
             Ok(_) => Err(WireError::invalid("type", "'type' must be \"response.create\".")),

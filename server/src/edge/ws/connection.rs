@@ -2,6 +2,7 @@
 
 mod notices;
 mod permissions;
+mod receive;
 mod steer;
 
 use std::{
@@ -31,15 +32,13 @@ use super::{
 };
 use crate::{
     access::{Denied, Identity},
-    edge::{Edge, Phase, api::beside, grants},
+    edge::{Edge, Phase, grants},
     generation::{Caller, CreatedResponse, Follow, budget::Held, random_hex},
     limits::HELD_RETRY_MS,
-    settings::Scope,
     store::OnDisconnect,
     wire::{
-        client::{ClientEvent, Target, parse_client_event},
+        client::Target,
         close,
-        envelope::Envelope,
         error::{ErrorEvent, WireError},
         event::{ConnectionEvent, Event, Extension, Limits, Numbered},
         request::Create,
@@ -239,49 +238,6 @@ impl Connection {
         Ok(())
     }
 
-    async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
-        // Of a request only the lane is read now: it is parsed when its turn comes.
-        let message: Arc<str> = text.into();
-        let lane = {
-            let message = message.clone();
-            beside(text.len(), move || Ok(Envelope::read(&message).lane_of_create())).await
-        };
-        if let Ok(Some(stream_id)) = lane {
-            if let Err(error) = self.may(Scope::Create) {
-                return self.error(&error, stream_id.as_deref()).await;
-            }
-            return match self.arrivals.keep(&self.edge, &self.tenant, message) {
-                Ok(arrival) => self.push(lanes, stream_id, Job::Create(arrival)).await,
-                Err(error) => self.error(&error, stream_id.as_deref()).await,
-            };
-        }
-        let bytes = text.len();
-        let parsed = beside(bytes, move || Ok(parse_client_event(&message))).await;
-        let (stream_id, job) = match parsed.unwrap_or_else(|error| Err((error, None))) {
-            // Its lane has no valid name.
-            Ok(ClientEvent::Create { stream_id, .. }) => {
-                return self.error(&WireError::InvalidStreamId, stream_id.as_deref()).await;
-            }
-            Ok(ClientEvent::Resume { target, starting_after, stream_id }) => {
-                if let Err(error) = self.may_follow(&target).await {
-                    return self.error(&error, stream_id.as_deref()).await;
-                }
-                (stream_id, Job::Resume { target, starting_after })
-            }
-            Ok(ClientEvent::Cancel { response_id, stream_id }) => {
-                return match self.cancel(&response_id).await {
-                    Ok(()) => Ok(()),
-                    Err(error) => self.error(&error, stream_id.as_deref()).await,
-                };
-            }
-            Ok(ClientEvent::Steer(steer)) => return self.steer(steer, bytes).await,
-            Ok(ClientEvent::Ping) => return self.extension(Extension::Pong {}).await,
-            Ok(ClientEvent::Pong) => return Ok(()),
-            Err((error, stream_id)) => return self.error(&error, stream_id.as_deref()).await,
-        };
-        self.push(lanes, stream_id, job).await
-    }
-
     async fn push(self: &Rc<Self>, lanes: &mut Lanes, stream_id: Lane, job: Job) -> Result<(), Gone> {
         match lanes.push(stream_id.clone(), job, |lane, job| self.start(lane, job)) {
             Ok(()) => Ok(()),
@@ -314,8 +270,8 @@ impl Connection {
     }
 
     /// Creates a response and follows it; then its successors, as long as input steers them.
-    async fn create(&self, arrival: Arrival, stream_id: Option<&str>) -> Result<(), Gone> {
-        let parsed = arrival.parse().await;
+    async fn create(&self, mut arrival: Arrival, stream_id: Option<&str>) -> Result<(), Gone> {
+        let parsed = arrival.parse(&self.edge).await;
         let held = parsed.and_then(|mut create| {
             grants::hold(&self.edge, &self.identity, &mut create)?;
             Ok(create)

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Connection;
 use crate::{
     edge::ws::{
+        arrival::Size,
         outbox::Gone,
         steering::{Pending, Verdict, explain, required},
     },
@@ -53,7 +54,7 @@ impl Connection {
     }
 
     /// Queues input for a running response, and ends the response so that a successor commits the input.
-    pub(super) async fn steer(&self, steer: Result<Steer, RefusedSteer>, bytes: usize) -> Result<(), Gone> {
+    pub(super) async fn steer(&self, steer: Result<Steer, RefusedSteer>, size: Size) -> Result<(), Gone> {
         let steer = match steer {
             Ok(steer) => steer,
             Err(RefusedSteer { previous_response_id, input, message }) => {
@@ -63,7 +64,7 @@ impl Connection {
             }
         };
         let (response_id, input) = (steer.previous_response_id.clone(), steer.input.clone());
-        let held = match self.arrivals.hold(&self.edge, &self.tenant, bytes) {
+        let held = match self.arrivals.hold(&self.edge, &self.tenant, size) {
             Ok(held) => held,
             Err(refused) => {
                 let stream_id = self.steering.stream_id(&response_id);
