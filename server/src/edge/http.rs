@@ -45,6 +45,8 @@ async fn try_create(edge: &web::Data<Edge>, identity: &Arc<Identity>, body: Valu
     let caller = Caller::without_resume(traced.origin()).with_key(grants::limited_key(identity));
     let created = edge.generations.create(tenant, create, caller).await;
     let created = created.inspect_err(|error| traced.span.fail(error.code().0))?;
+    // Its `client_request_id` may have been used before, elsewhere.
+    grants::check_response(edge, identity, &created.id).await?;
     let answer = if background && !stream {
         HttpResponse::Ok().json(edge.generations.retrieve(tenant, &created.id).await?)
     } else {

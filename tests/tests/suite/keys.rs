@@ -294,6 +294,27 @@ async fn a_client_secret_opens_what_it_is_pinned_to() {
     }
 }
 
+/// A `client_request_id` finds the response that it made before, wherever that was made: it does not open another conversation.
+#[tokio::test]
+async fn a_pinned_client_secret_finds_no_response_of_elsewhere_by_its_request_id() {
+    let keys = Keys::new("requests");
+    let key = keys.create(&["--tenant", "alpha"]);
+    let app = keys.serve(&[]);
+    let own = post(&app, "/v1/conversations", &key, json!({})).await.json()["id"].clone();
+    let pinned = secret(&app, &key, 600, json!({"conversation": own})).await;
+    let turn = |id: &str| json!({"input": "x", "client_request_id": id});
+    assert_eq!(post(&app, "/v1/responses", &key, turn("turn-1")).await.status, 200);
+    let refused = post(&app, "/v1/responses", &pinned, turn("turn-1")).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (404, &json!("response_not_found")));
+    let mut client = socket(&app, &pinned).await;
+    client.create(turn("turn-1")).await;
+    assert_eq!(code(&client.error().await), "response_not_found");
+    // Its own are found.
+    let first = post(&app, "/v1/responses", &pinned, turn("turn-2")).await.json()["id"].clone();
+    assert_eq!(post(&app, "/v1/responses", &pinned, turn("turn-2")).await.json()["id"], first);
+    assert_eq!(client.run(turn("turn-2")).await.id(), first);
+}
+
 #[tokio::test]
 async fn the_end_of_a_client_secret_closes_its_sockets_and_cancels_nothing() {
     let keys = Keys::new("ends");

@@ -335,6 +335,10 @@ impl Connection {
                 return self.error(&error, stream_id).await.map(|()| None);
             }
         };
+        // Its `client_request_id` may have been used before, elsewhere.
+        if let Err(error) = grants::check_response(&self.edge, &self.identity, &created.id).await {
+            return self.error(&error, stream_id).await.map(|()| None);
+        }
         if !store {
             self.unstored.replace(Some(created.id.clone()));
         }
