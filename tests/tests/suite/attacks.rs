@@ -97,6 +97,24 @@ fn attempts() -> Vec<Attempt> {
             status: 415,
             without: "resp_",
         },
+        // Names and addresses that only a trusted proxy may give.
+        get("/v1/models", &with(&["forwarded: for=127.0.0.1;host=localhost\r\n", BETA]), 200),
+        get("/v1/models", &with(&["origin: http://localhost\r\nforwarded: host=localhost\r\n", ALPHA]), 403),
+        get("/v1/models", &with(&["origin: http://HOST.evil.example\r\n", ALPHA]), 403),
+        get("/v1/models", &with(&["origin: http://user@HOST\r\n", ALPHA]), 403),
+        get("/admin/metrics", "x-forwarded-for: 127.0.0.1\r\n", 401),
+        get("/admin/metrics", "x-original-url: /healthz\r\nx-rewrite-url: /healthz\r\n", 401),
+        get("/healthz", "x-original-url: /admin/metrics\r\n", 200),
+        // Another tenant's, by a header or a field.
+        get("/v1/responses/RESPONSE", &with(&["openai-organization: alpha\r\nx-tenant: alpha\r\n", BETA]), 404),
+        get("/v1/responses/RESPONSE", &with(&["authorization: Bearer beta-key-11\r\n", ALPHA]), 404),
+        request("POST", "/v1/responses", BETA, r#"{"input":"x","tenant":"alpha"}"#, 400),
+        request("POST", "/v1/conversations/RESPONSE/fork", BETA, "{}", 404),
+        request("POST", "/v1/responses/RESPONSE/fork", BETA, "{}", 404),
+        // Lists.
+        get("/v1/conversations?limit=1000000", ALPHA, 400),
+        get("/v1/conversations?limit=-1", ALPHA, 400),
+        get("/v1/conversations?after=RESPONSE", BETA, 400),
         // Files.
         get("/../../../../etc/passwd", "", 404),
         get("/..%2f..%2f..%2fetc/passwd", "", 404),

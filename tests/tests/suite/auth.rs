@@ -195,6 +195,83 @@ async fn another_tenants_response_is_answered_as_one_that_does_not_exist() {
     );
 }
 
+/// Whatever is asked about conversations, their items and prompts by these ids, without the ids.
+async fn stored_answers(app: &App, key: &str, conversation: &str, item: &str, prompt: &str) -> Vec<Value> {
+    let turn = |more: Value| {
+        let mut body = json!({"input": [{"role": "user", "content": "x"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let said = json!({"items": [{"type": "message", "role": "user", "content": "x"}]});
+    let asked = [
+        ("GET", format!("/v1/conversations/{conversation}"), None),
+        ("POST", format!("/v1/conversations/{conversation}"), Some(json!({"metadata": {"a": "b"}}))),
+        ("POST", format!("/v1/conversations/{conversation}/fork"), Some(json!({}))),
+        ("POST", format!("/v1/conversations/{conversation}/fork"), Some(json!({"after": item}))),
+        ("GET", format!("/v1/conversations/{conversation}/items"), None),
+        ("GET", format!("/v1/conversations/{conversation}/items?after={item}"), None),
+        ("POST", format!("/v1/conversations/{conversation}/items"), Some(said)),
+        ("GET", format!("/v1/conversations/{conversation}/items/{item}"), None),
+        ("DELETE", format!("/v1/conversations/{conversation}/items/{item}"), None),
+        ("DELETE", format!("/v1/conversations/{conversation}"), None),
+        ("GET", format!("/v1/prompts/{prompt}"), None),
+        ("GET", format!("/v1/prompts/{prompt}?version=1"), None),
+        ("GET", format!("/v1/prompts?after={prompt}"), None),
+        ("GET", format!("/v1/conversations?after={conversation}"), None),
+        ("POST", "/v1/responses".into(), Some(turn(json!({"conversation": conversation})))),
+        ("POST", "/v1/responses".into(), Some(turn(json!({"prompt": {"id": prompt}})))),
+        ("POST", "/v1/responses".into(), Some(json!({"input": [{"type": "item_reference", "id": item}]}))),
+        ("POST", "/v1/responses/input_tokens".into(), Some(turn(json!({"conversation": conversation})))),
+        ("POST", "/v1/responses/input_tokens".into(), Some(turn(json!({"prompt": {"id": prompt}})))),
+        ("POST", "/v1/responses/compact".into(), Some(json!({"input": [{"type": "item_reference", "id": item}]}))),
+        ("POST", "/v1/client_secrets".into(), Some(json!({"session": {"conversation": conversation}}))),
+    ];
+    let without = |text: String| text.replace(conversation, "CONV").replace(item, "ITEM").replace(prompt, "PROMPT");
+    let mut answers = vec![];
+    for (method, path, body) in asked {
+        let mut request = call(app.address, method, &path).header("authorization", &format!("Bearer {key}"));
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let answer = request.send().await;
+        answers.push(json!([method, without(path), answer.status, without(answer.text())]));
+    }
+    let mut client = connected(app, key).await;
+    for message in [
+        json!({"type": "caudal:response.resume", "conversation": conversation}),
+        json!({"type": "response.create", "input": "x", "conversation": conversation}),
+        json!({"type": "response.create", "input": "x", "prompt": {"id": prompt}}),
+    ] {
+        client.send(message).await;
+        answers.push(serde_json::from_str(&without(client.error().await.to_string())).unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn what_another_tenant_stored_is_answered_as_what_does_not_exist() {
+    let key = "0123456789abcdef0123456789abcdef";
+    let keys = format!(r#"auth.keys=[{{key="alpha-key-1", tenant="alpha"}}, {{key="{key}", tenant="beta"}}]"#);
+    let app = spawn_app(&["auth.mode=keys", &keys]);
+    let alpha =
+        |method: &str, path: &str| call(app.address, method, path).header("authorization", "Bearer alpha-key-1");
+    let said = json!({"items": [{"type": "message", "role": "user", "content": "a secret"}]});
+    let conversation = alpha("POST", "/v1/conversations").json(&said).send().await.json();
+    let conversation = conversation["id"].as_str().unwrap();
+    let path = format!("/v1/conversations/{conversation}/items");
+    let items = alpha("GET", &path).send().await.json();
+    let item = items["data"][0]["id"].as_str().unwrap();
+    let prompt = json!({"id": "greeting", "instructions": "A secret."});
+    assert_eq!(alpha("POST", "/v1/prompts").json(&prompt).send().await.status, 200);
+    let unknown =
+        stored_answers(&app, key, &format!("conv_{}", "0".repeat(32)), &format!("msg_{}", "0".repeat(32)), "none")
+            .await;
+    let foreign = stored_answers(&app, key, conversation, item, "greeting").await;
+    assert!(unknown.iter().filter_map(|answer| answer[2].as_u64()).all(|status| status >= 400), "{unknown:#?}");
+    assert_eq!(foreign, unknown);
+    assert_eq!(alpha("GET", &path).send().await.json(), items, "nothing has changed");
+}
+
 #[tokio::test]
 async fn an_expired_response_of_another_tenant_is_unknown_too() {
     let app = spawn_app(&["auth.mode=keys", KEYS, "generation.resume_window_ms=500"]);
