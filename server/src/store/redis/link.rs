@@ -139,6 +139,11 @@ impl Link {
         Ok(Self { target, shown: without_secrets(url), timeout, state: Mutex::default() })
     }
 
+    /// Whether a command may touch the keys of one slot only.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.target, Target::Cluster(_))
+    }
+
     /// Runs an operation that may be repeated: it is, once, when the connection was lost under it.
     pub async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> Result<T, StoreError>
     where

@@ -4,6 +4,7 @@
 //! after a lost answer. A log is read by range and heard by shard pub/sub over one connection (`live`, `follow`). Whatever
 //! Redis refuses or does not answer in time is `Unavailable`; callers decide how long they try again.
 
+mod appends;
 mod cache;
 mod conversations;
 mod fleet;
@@ -41,6 +42,7 @@ use super::{
     fleet::{Control, Member},
     quota::{RESPONSE_OVERHEAD, StorageQuotas},
 };
+use appends::{Append, Appends};
 use keys::Keys;
 pub use kv::{KvConfig, RedisKv};
 use ledger::Charge;
@@ -80,6 +82,7 @@ struct Inner {
     keys: Keys,
     link: Arc<Link>,
     live: Arc<Live>,
+    appends: Appends,
     /// Whether the last heartbeat was answered.
     reachable: AtomicBool,
     /// The other replicas as of the last heartbeat.
@@ -94,12 +97,14 @@ impl RedisStore {
     pub fn new(config: Config) -> Result<Self, UrlError> {
         let link = Arc::new(Link::new(&config.url, &config.sentinel, config.timeout)?);
         let live = Live::start(link.clone(), config.timeout);
+        let appends = Appends::start(link.clone());
         let keys = Keys::new(&config.prefix);
         Ok(Self(Arc::new(Inner {
             config,
             keys,
             link,
             live,
+            appends,
             reachable: AtomicBool::new(false),
             members: Mutex::default(),
             maxmemory: AtomicU64::new(0),
@@ -255,12 +260,20 @@ impl Store for RedisStore {
     async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
         let (inner, id) = (&*self.0, &lease.id);
         let last = entries.last().is_some_and(|entry| entry.is_last());
-        let mut append = if last { &scripts::APPEND_LAST } else { &scripts::APPEND }.prepare_invoke();
-        append.key(inner.keys.meta(id)).key(inner.keys.log(id)).key(inner.keys.gone(id));
-        append.arg(lease.fence).arg(first).arg(entries.len()).arg(u8::from(last)).arg(ms(RUNNING));
-        append.arg(inner.keys.live(id)).arg(follow::encode(first, entries)?);
-        type Answer = (u8, u64, String, String, u64, u64);
-        let (state, told, left, tenant, charge, kept) = inner.script::<Answer>(&append).await?;
+        let append = Append {
+            keys: [inner.keys.meta(id), inner.keys.log(id), inner.keys.gone(id)],
+            arguments: [
+                lease.fence.to_string(),
+                first.to_string(),
+                entries.len().to_string(),
+                u8::from(last).to_string(),
+                ms(RUNNING).to_string(),
+                inner.keys.live(id),
+            ],
+            batch: follow::encode(first, entries)?,
+            last,
+        };
+        let (state, told, left, tenant, charge, kept) = inner.appends.append(append).await?;
         match state {
             0 => {}
             1 => return Err(StoreError::Fenced),

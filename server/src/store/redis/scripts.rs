@@ -28,41 +28,58 @@ return 1",
     )
 });
 
-/// meta, log, gone; fence, first, count, last, ttl, channel, batch.
+/// For each append: meta, log, gone; fence, first, count, last, ttl, channel, batch. One answer each, in order:
 /// {0, cancel, who left, tenant, charge, keep}: applied, now or before; the tenant is to be charged with so many bytes for the
-/// log where that is not 0. {1, …}: fenced. {2, len, …}: the log is shorter.
+/// log if that is not 0. {1, …}: fenced. {2, len, …}: the log is shorter.
+///
+/// The time to live is set when the log begins and when it ends; [`RENEW`] renews it in between.
 const APPENDING: &str = r"
-local meta = redis.call('HMGET', KEYS[1], 'fence', 'len', 'end', 'cancel', 'store', 'tenant', 'keep', 'known', 'left',
-  'bytes', 'charged')
-local fenced = {1, 0, '', '', 0, 0}
-if meta[1] ~= ARGV[1] then return fenced end
-local len, first = tonumber(meta[2]), tonumber(ARGV[2])
-local told = {0, tonumber(meta[4]), meta[9] or '', meta[6], 0, tonumber(meta[7])}
-local after = first + tonumber(ARGV[3])
-if after <= len then return told end
-if first > len then return {2, len, '', '', 0, 0} end
-if first < len or meta[3] == '1' then return fenced end
-redis.call('XADD', KEYS[2], string.format('%d-0', first + 1), 'b', ARGV[7])
-local ttl, bytes, charged = ARGV[5], tonumber(meta[10] or 0) + #ARGV[7] + 48, tonumber(meta[11] or 0)
-if ARGV[4] == '1' then
-  told[5] = bytes
-elseif bytes > charged then
-  told[5] = bytes + math.max(4096, math.floor(bytes / 4))
+local function append(meta_key, log_key, gone_key, fence, first, count, last, ttl, channel, batch)
+  local meta = redis.call('HMGET', meta_key, 'fence', 'len', 'end', 'cancel', 'store', 'tenant', 'keep', 'known', 'left',
+    'bytes', 'charged')
+  local fenced = {1, 0, '', '', 0, 0}
+  if meta[1] ~= fence then return fenced end
+  local len, first = tonumber(meta[2]), tonumber(first)
+  local told = {0, tonumber(meta[4]), meta[9] or '', meta[6], 0, tonumber(meta[7])}
+  local after = first + tonumber(count)
+  if after <= len then return told end
+  if first > len then return {2, len, '', '', 0, 0} end
+  if first < len or meta[3] == '1' then return fenced end
+  redis.call('XADD', log_key, string.format('%d-0', first + 1), 'b', batch)
+  local bytes, charged = tonumber(meta[10] or 0) + #batch + 48, tonumber(meta[11] or 0)
+  if last == '1' then
+    told[5] = bytes
+  elseif bytes > charged then
+    told[5] = bytes + math.max(4096, math.floor(bytes / 4))
+  end
+  if told[5] > 0 then
+    redis.call('HSET', meta_key, 'len', after, 'bytes', bytes, 'charged', told[5])
+  else
+    redis.call('HSET', meta_key, 'len', after, 'bytes', bytes)
+  end
+  if last == '1' then
+    redis.call('HSET', meta_key, 'end', 1)
+    ttl = meta[7]
+    if meta[5] ~= '1' then redis.call('SET', gone_key, meta[6], 'PX', meta[8]) end
+  end
+  if last == '1' or first == 0 then
+    redis.call('PEXPIRE', meta_key, ttl)
+    redis.call('PEXPIRE', log_key, ttl)
+  end
+  redis.call('SPUBLISH', channel, batch)
+  return told
 end
-redis.call('HSET', KEYS[1], 'len', after, 'bytes', bytes, 'charged', told[5] > 0 and told[5] or charged)
-if ARGV[4] == '1' then
-  redis.call('HSET', KEYS[1], 'end', 1)
-  ttl = meta[7]
-  if meta[5] ~= '1' then redis.call('SET', KEYS[3], meta[6], 'PX', meta[8]) end
+local answers = {}
+for at = 0, #KEYS / 3 - 1 do
+  local k, a = 3 * at, 7 * at
+  answers[at + 1] = append(KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4],
+    ARGV[a + 5], ARGV[a + 6], ARGV[a + 7])
 end
-redis.call('PEXPIRE', KEYS[1], ttl)
-redis.call('PEXPIRE', KEYS[2], ttl)
-redis.call('SPUBLISH', ARGV[6], ARGV[7])
-return told";
+return answers";
 
 pub static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(APPENDING));
 
-/// An append with the last entry.
+/// Appends that end with the last entry of their logs.
 pub static APPEND_LAST: LazyLock<Script> = LazyLock::new(|| without_memory(APPENDING));
 
 /// meta, gone, log; the stream id to begin at, bytes that are enough, whether the header is wanted.

@@ -1,0 +1,111 @@
+//! Appends of many logs, written as groups: while a group is on its way to Redis, the appends that arrive form the next one. So
+//! when it is quiet, each append is sent at once, and when many streams run, they share the cost of a command.
+//!
+//! A script touches the keys of one slot only in a cluster: there each append is a command of its own.
+
+use std::sync::Arc;
+
+use redis::FromRedisValue;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{link::Link, scripts};
+use crate::store::StoreError;
+
+/// Appends of one group: they hold Redis for less than a millisecond.
+const GROUP: usize = 64;
+/// Appends that wait for their group. A log has one append at a time; further ones wait for room.
+const QUEUE: usize = 4096;
+
+/// An append, as the script takes it.
+pub struct Append {
+    /// Of the log: meta, log, gone.
+    pub keys: [String; 3],
+    /// Fence, index of the first entry, count of entries, whether the last one ends the log, ms to live, channel.
+    pub arguments: [String; 6],
+    /// The entries, encoded.
+    pub batch: Vec<u8>,
+    pub last: bool,
+}
+
+/// What the script says of an append; [`scripts::APPEND`] describes the fields.
+pub type Answer = (u8, u64, String, String, u64, u64);
+
+struct Pending {
+    append: Append,
+    answer: oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+/// The appends of a replica.
+pub struct Appends {
+    link: Arc<Link>,
+    queue: mpsc::Sender<Pending>,
+}
+
+impl Appends {
+    /// Runs until the handle is gone.
+    pub fn start(link: Arc<Link>) -> Self {
+        let (queue, pending) = mpsc::channel(QUEUE);
+        tokio::spawn(write(link.clone(), pending));
+        Self { link, queue }
+    }
+
+    /// Returns when the append is applied, or why not.
+    ///
+    /// # Errors
+    /// Redis refused the append, or has not answered in time.
+    pub async fn append(&self, append: Append) -> Result<Answer, StoreError> {
+        if self.link.is_cluster() {
+            return one(invoke(&self.link, &[&append]).await?.into_iter().next());
+        }
+        let (answer, answered) = oneshot::channel();
+        // The task that writes lives as long as `self`.
+        let _ = self.queue.send(Pending { append, answer }).await;
+        answered.await.unwrap_or_else(|_| one(None))
+    }
+}
+
+fn one(answer: Option<Answer>) -> Result<Answer, StoreError> {
+    answer.ok_or_else(|| StoreError::Unavailable("an append was not answered".into()))
+}
+
+async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Pending>) {
+    let mut group = Vec::with_capacity(GROUP);
+    while queue.recv_many(&mut group, GROUP).await > 0 {
+        let (last, others): (Vec<_>, Vec<_>) = group.drain(..).partition(|pending: &Pending| pending.append.last);
+        tokio::join!(write_group(&link, last), write_group(&link, others));
+    }
+}
+
+async fn write_group(link: &Link, group: Vec<Pending>) {
+    if group.is_empty() {
+        return;
+    }
+    let appends: Vec<&Append> = group.iter().map(|pending| &pending.append).collect();
+    let answers = invoke(link, &appends).await;
+    let mut answers = answers.map(Vec::into_iter);
+    for Pending { answer, .. } in group {
+        // A writer that was dropped needs no answer.
+        let _ = answer.send(match &mut answers {
+            Ok(answers) => one(answers.next()),
+            Err(error) => Err(error.clone()),
+        });
+    }
+}
+
+/// Either all of the appends end their logs, or none.
+async fn invoke(link: &Link, appends: &[&Append]) -> Result<Vec<Answer>, StoreError> {
+    let last = appends.iter().all(|append| append.last);
+    let mut script = if last { &scripts::APPEND_LAST } else { &scripts::APPEND }.prepare_invoke();
+    for append in appends {
+        for key in &append.keys {
+            script.key(key);
+        }
+        for argument in &append.arguments {
+            script.arg(argument);
+        }
+        script.arg(&append.batch);
+    }
+    let script = &script;
+    let answers = link.run(|mut connection| async move { script.invoke_async::<redis::Value>(&mut connection).await });
+    Vec::from_redis_value(answers.await?).map_err(|error| StoreError::Unavailable(error.to_string()))
+}
