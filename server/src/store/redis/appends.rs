@@ -1,18 +1,20 @@
-//! Appends of many logs, written as groups: while a group is on its way to Redis, the appends that arrive form the next one. So
-//! when it is quiet, each append is sent at once, and when many streams run, they share the cost of a command.
+//! Appends of many logs, written as groups: while `IN_FLIGHT` groups are on their way to Redis, the appends that arrive form the
+//! next one. So when it is quiet, each append is sent at once, and when many streams run, they share the cost of a command.
 //!
 //! A script touches the keys of one slot only in a cluster: there each append is a command of its own.
 
 use std::sync::Arc;
 
 use redis::FromRedisValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{link::Link, scripts};
 use crate::store::StoreError;
 
 /// Appends of one group: they hold Redis for less than a millisecond.
 const GROUP: usize = 64;
+/// Groups on their way at once. A group that Redis answers late holds up no append before all places are taken.
+const IN_FLIGHT: usize = 4;
 /// Appends that wait for their group. A log has one append at a time; further ones wait for room.
 const QUEUE: usize = 4096;
 
@@ -69,10 +71,19 @@ fn one(answer: Option<Answer>) -> Result<Answer, StoreError> {
 }
 
 async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Pending>) {
+    let places = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut group = Vec::with_capacity(GROUP);
-    while queue.recv_many(&mut group, GROUP).await > 0 {
+    // The semaphore is never closed.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        if queue.recv_many(&mut group, GROUP).await == 0 {
+            return;
+        }
         let (last, others): (Vec<_>, Vec<_>) = group.drain(..).partition(|pending: &Pending| pending.append.last);
-        tokio::join!(write_group(&link, last), write_group(&link, others));
+        let link = link.clone();
+        tokio::spawn(async move {
+            tokio::join!(write_group(&link, last), write_group(&link, others));
+            drop(place);
+        });
     }
 }
 
