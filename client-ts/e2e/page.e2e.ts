@@ -124,7 +124,7 @@ describe("access", () => {
 
     const stops = new Map<string, boolean>();
     const walk = async (until: string): Promise<void> => {
-      for (let n = 0; n < 12; n++) {
+      for (let n = 0; n < 30; n++) {
         await page.keyboard.press("Shift+Tab");
         const { name, seen } = await page.evaluate(() => {
           const element = document.activeElement as HTMLElement;

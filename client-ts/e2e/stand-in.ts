@@ -14,6 +14,7 @@ const TYPES: Record<string, string> = {
   ".js": "text/javascript",
   ".css": "text/css",
   ".svg": "image/svg+xml",
+  ".webmanifest": "application/manifest+json",
 };
 
 /** One conversation, which forgets everything. */
@@ -22,6 +23,11 @@ const DATA = (models: Json[]): Record<string, Json> => ({
   "/v1/conversations": { object: "conversation", id: "conv_1", metadata: {} },
   "/v1/conversations/conv_1/items": { object: "list", data: [], has_more: false },
 });
+
+const EMPTY_LIST = { object: "list", data: [], has_more: false };
+
+/** Titles are nobody's concern here: they are never answered. */
+const isTitle = ({ metadata }: Json): boolean => (metadata as Json | undefined)?.["purpose"] === "title";
 
 export interface StandIn {
   url: string;
@@ -38,7 +44,8 @@ export async function standIn(models: Json[] = [{ id: "stand-in" }]): Promise<St
   const http = createServer(async (request, response) => {
     const path = new URL(request.url ?? "/", "http://x").pathname;
     const file = path === "/" ? "index.html" : path.slice(1);
-    const data = DATA(models)[path];
+    const lists = path === "/v1/conversations" && request.method === "GET";
+    const data = lists ? EMPTY_LIST : DATA(models)[path];
     const body = data ? JSON.stringify(data) : await readFile(new URL(file, CHAT)).catch(() => undefined);
     response.writeHead(body ? 200 : 404, { "content-type": TYPES[extname(file)] ?? "application/json" }).end(body);
   });
@@ -49,6 +56,7 @@ export async function standIn(models: Json[] = [{ id: "stand-in" }]): Promise<St
     socket.send(JSON.stringify({ type: "caudal:session.created", connection_id: "c", heartbeat_ms: 0 }));
     socket.on("message", (data) => {
       const message = JSON.parse(String(data)) as Json;
+      if (isTitle(message)) return;
       asked.push(message);
       const index = waiting.findIndex(({ type }) => type === message["type"]);
       if (index >= 0) waiting.splice(index, 1)[0]?.resolve(message);

@@ -1,86 +1,224 @@
-import { type ReactNode, useCallback, useRef, useSyncExternalStore } from "react";
+import {
+  lazy,
+  type ReactNode,
+  Suspense,
+  useCallback,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+  useSyncExternalStore,
+} from "react";
 import type { ChatStore } from "./chat-store.ts";
 import { Announcer } from "./components/Announcer.tsx";
 import { Composer } from "./components/Composer.tsx";
+import { ContextMeter } from "./components/ContextMeter.tsx";
+import { writeClipboard } from "./components/CopyButton.tsx";
 import { Header } from "./components/Header.tsx";
 import { ArrowDown } from "./components/icons.tsx";
 import { Notice } from "./components/Notice.tsx";
+import { Sidebar } from "./components/Sidebar.tsx";
 import { TokenForm } from "./components/TokenForm.tsx";
-import { TurnView } from "./components/TurnView.tsx";
+import { type TurnActions, TurnView } from "./components/TurnView.tsx";
 import { Welcome } from "./components/Welcome.tsx";
+import { rootOf, variantsOf } from "./family.ts";
+import { setLanguage, t } from "./i18n.ts";
+import { type Action, useShortcuts } from "./shortcuts.ts";
 import { isTouch } from "./touch.ts";
-import { isRunning } from "./turn.ts";
+import { type Attachment, isRunning } from "./turn.ts";
 import { useStickToBottom } from "./use-stick-to-bottom.ts";
 
-export function App({ store }: { store: ChatStore }): ReactNode {
-  const { turns, connection, models, model, needsToken, tokenRefused, isGone } = useSyncExternalStore(
-    store.subscribe,
-    store.snapshot,
+const SettingsDialog = lazy(() => import("./components/SettingsDialog.tsx"));
+const Shortcuts = lazy(() => import("./components/Shortcuts.tsx"));
+
+/** From this width on the sidebar stands beside the conversation; below it lies over it. */
+const WIDE = "(min-width: 64rem)";
+
+type Shown = "settings" | "shortcuts" | undefined;
+
+/** `embedded`: in an element of another page, without sidebar and shortcuts. */
+export function App({ store, embedded = false }: { store: ChatStore; embedded?: boolean }): ReactNode {
+  const { settings } = useSyncExternalStore(store.subscribe, store.snapshot);
+  const [dialog, setDialog] = useState<Shown>();
+  setLanguage(settings.language);
+  useEffect(() => {
+    if (embedded) return;
+    document.documentElement.dataset["theme"] = settings.theme;
+    document.documentElement.lang = t("you") === "Tu" ? "pt" : "en";
+  }, [settings, embedded]);
+  const close = useCallback(() => setDialog(undefined), []);
+  return (
+    <>
+      {/* Another language changes every word. */}
+      <Chat key={settings.language} store={store} embedded={embedded} onDialog={setDialog} />
+      <Suspense>
+        {dialog === "settings" && <SettingsDialog store={store} onClose={close} />}
+        {dialog === "shortcuts" && <Shortcuts onClose={close} />}
+      </Suspense>
+    </>
   );
+}
+
+interface ChatProps {
+  store: ChatStore;
+  embedded: boolean;
+  onDialog: (dialog: Shown) => void;
+}
+
+function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
+  const state = useSyncExternalStore(store.subscribe, store.snapshot);
+  const list = useSyncExternalStore(store.list.subscribe, store.list.snapshot);
+  const { turns, connection, models, model, needsToken, tokenRefused, isGone, conversation } = state;
   const message = useRef<HTMLTextAreaElement>(null);
+  const search = useRef<HTMLInputElement>(null);
+  const [menuOpen, setMenuOpen] = useState(() => !embedded && matchMedia(WIDE).matches);
   const { content, atBottom, toBottom } = useStickToBottom();
-  const running = isRunning(turns.at(-1));
+  const last = turns.at(-1);
+  const running = isRunning(last);
+
+  useEffect(() => (embedded ? undefined : store.list.watch()), [store, embedded]);
+  useEffect(() => {
+    if (embedded) return;
+    const onHash = (): void => store.open(location.hash.slice(1) || undefined);
+    window.addEventListener("popstate", onHash);
+    window.addEventListener("hashchange", onHash);
+    return () => {
+      window.removeEventListener("popstate", onHash);
+      window.removeEventListener("hashchange", onHash);
+    };
+  }, [store, embedded]);
 
   // What was pressed may be gone now: the focus goes to where the reader goes on.
   const settle = useCallback(() => {
     toBottom();
     if (!isTouch()) message.current?.focus({ preventScroll: true });
   }, [toBottom]);
-  const send = (prompt: string): void => {
-    store.send(prompt);
+  const send = (prompt: string, attachments: readonly Attachment[] = []): void => {
+    void store.send(prompt, attachments);
     settle();
   };
-  const regenerate = useCallback(() => {
-    store.regenerate();
-    settle();
-  }, [store, settle]);
-  const newChat = (): void => {
+  const open = useCallback(
+    (id: string): void => {
+      if (id === store.snapshot().conversation) return;
+      history.pushState(null, "", `#${id}`);
+      store.open(id);
+      if (!matchMedia(WIDE).matches) setMenuOpen(false);
+      settle();
+    },
+    [store, settle],
+  );
+  const newChat = useCallback((): void => {
     store.newChat();
     settle();
-  };
+  }, [store, settle]);
+  const actions = useMemo<TurnActions>(
+    () => ({
+      regenerate: () => {
+        store.regenerate();
+        settle();
+      },
+      continueAnswer: () => {
+        store.continueAnswer();
+        settle();
+      },
+      edit: (key, prompt) => void store.edit(key, prompt).catch(() => undefined),
+      remove: (key) => void store.deleteTurn(key).catch(() => undefined),
+      open: (id) => {
+        history.pushState(null, "", `#${id}`);
+        store.open(id);
+      },
+    }),
+    [store, settle],
+  );
+  const onShortcut = useCallback(
+    (action: Action): void => {
+      if (embedded) return;
+      if (action === "new") newChat();
+      if (action === "regenerate") actions.regenerate();
+      if (action === "help") onDialog("shortcuts");
+      if (action === "copy") void writeClipboard(store.snapshot().turns.at(-1)?.answer ?? "");
+      if (action === "search") {
+        setMenuOpen(true);
+        requestAnimationFrame(() => search.current?.focus());
+      }
+    },
+    [embedded, store, actions, newChat, onDialog],
+  );
+  useShortcuts(onShortcut);
 
+  const shown = list.chats.find(({ id }) => id === conversation);
+  const used = turns.findLast(({ totalTokens }) => totalTokens !== undefined)?.totalTokens;
   return (
-    <div className="page" ref={content}>
-      <a className="skip" href="#message">
-        Skip to the message box
-      </a>
-      <Header
-        models={models}
-        model={model}
-        connection={connection}
-        onModel={(id) => store.chooseModel(id)}
-        onNewChat={turns.length > 0 ? newChat : undefined}
-      />
-      <main>
-        {turns.length === 0 && <Welcome isGone={isGone} onPick={send} />}
-        {turns.map((turn, index) => (
-          <TurnView
-            key={turn.key}
-            turn={turn}
-            onRegenerate={index === turns.length - 1 && !running ? regenerate : undefined}
+    <div className="shell" data-menu={menuOpen} data-embedded={embedded}>
+      {menuOpen && (
+        <>
+          <Sidebar
+            list={store.list}
+            state={list}
+            current={shown ? rootOf(shown) : conversation}
+            search={search}
+            onOpen={open}
+            onRemove={(id) => void store.remove(id).catch(() => undefined)}
+            onShortcuts={() => onDialog("shortcuts")}
           />
-        ))}
-      </main>
-      <footer>
-        {!atBottom && turns.length > 0 && (
-          <button type="button" className="to-bottom" onClick={toBottom} aria-label="Go to the latest message">
-            <ArrowDown />
-          </button>
-        )}
-        {needsToken ? (
-          <TokenForm refused={tokenRefused} onToken={(token) => store.authorize(token)} />
-        ) : (
-          <Notice connection={connection} running={running} onRetry={() => store.reconnect()} />
-        )}
-        <Composer
-          ref={message}
-          running={running}
-          stopping={turns.at(-1)?.stopping === true}
-          onSend={send}
-          onStop={() => store.stop()}
+          <button
+            type="button"
+            className="scrim"
+            aria-label={t("closeSidebar")}
+            tabIndex={-1}
+            onClick={() => setMenuOpen(false)}
+          />
+        </>
+      )}
+      <div className="page" ref={content}>
+        <button type="button" className="skip" onClick={() => message.current?.focus()}>
+          {t("skip")}
+        </button>
+        <Header
+          models={models}
+          model={model}
+          connection={connection}
+          onModel={(id) => store.chooseModel(id)}
+          onNewChat={turns.length > 0 ? newChat : undefined}
+          onMenu={embedded ? undefined : () => setMenuOpen(!menuOpen)}
+          menuOpen={menuOpen}
+          onSettings={() => onDialog("settings")}
         />
-      </footer>
-      <Announcer turn={turns.at(-1)} connection={connection} needsToken={needsToken} />
+        <main>
+          {turns.length === 0 && <Welcome isGone={isGone} onPick={send} />}
+          {turns.map((turn, index) => (
+            <TurnView
+              key={turn.key}
+              turn={turn}
+              actions={actions}
+              isLast={index === turns.length - 1}
+              isBusy={running}
+              variants={conversation === undefined ? undefined : variantsOf(list.chats, conversation, index)}
+            />
+          ))}
+        </main>
+        <footer>
+          {!atBottom && turns.length > 0 && (
+            <button type="button" className="to-bottom" onClick={toBottom} aria-label={t("latest")}>
+              <ArrowDown />
+            </button>
+          )}
+          {needsToken ? (
+            <TokenForm refused={tokenRefused} onToken={(token) => store.authorize(token)} />
+          ) : (
+            <Notice connection={connection} running={running} onRetry={() => store.reconnect()} />
+          )}
+          <Composer
+            ref={message}
+            running={running}
+            stopping={last?.stopping === true}
+            onSend={send}
+            onStop={() => store.stop()}
+          />
+          <ContextMeter used={used} of={models.find(({ id }) => id === model)?.context_length} />
+        </footer>
+        <Announcer turn={last} connection={connection} needsToken={needsToken} />
+      </div>
     </div>
   );
 }

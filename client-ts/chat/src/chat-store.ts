@@ -1,75 +1,81 @@
 import {
   AuthenticationError,
   CancelledError,
-  CaudalClient,
-  type ConnectionState,
+  type CaudalClient,
   type ConversationItem,
-  type Model,
+  type Input,
   NotFoundError,
   type ResponseHandle,
   ResumeExpiredError,
 } from "caudal-client";
-import { contentOf } from "./draft.ts";
-import { finished, followAnswer } from "./follow.ts";
-import { persist } from "./persist.ts";
+import { contentOf } from "./answer.ts";
+import { ChatList } from "./chat-list.ts";
+import type { ChatSummary } from "./chat-summary.ts";
+import { rootOf } from "./family.ts";
 import { problemOf } from "./problems.ts";
-import { loadChat, loadModel, loadToken, saveChat, saveModel, saveToken } from "./storage.ts";
-import { itemsOf, merged, turnsOf } from "./transcript.ts";
-import { isRunning, newKey, type Turn } from "./turn.ts";
+import { retryUntil } from "./retry-until.ts";
+import { Session, type SessionState } from "./session.ts";
+import { paramsOf, type Settings } from "./settings.ts";
+import type { ChatStorage } from "./storage.ts";
+import { finished, streamAnswer } from "./stream-answer.ts";
+import { titleOf } from "./title.ts";
+import { CONTINUE, itemsByTurn, itemsOf, joined, merged, messageOf as questionOf, turnsOf } from "./transcript.ts";
+import { type Attachment, isRunning, newKey, type Turn } from "./turn.ts";
 
-export interface ChatState {
+export interface ChatState extends SessionState {
+  readonly conversation: string | undefined;
   readonly turns: readonly Turn[];
-  readonly connection: ConnectionState;
-  readonly models: readonly Model[];
-  /** The one to ask, by its id. */
-  readonly model: string | undefined;
-  /** The server wants a token, or another one. */
-  readonly needsToken: boolean;
-  /** It has refused the one it got. */
-  readonly tokenRefused: boolean;
+  readonly settings: Settings;
   /** The address names a conversation that the server does not have. */
   readonly isGone: boolean;
 }
-
-/**
- * For models that come without a word on it: small ones lose the thread at the API's default of 1, and this still gives
- * another answer when one is asked for.
- */
-const SAMPLING = { temperature: 0.4, top_p: 0.9 };
 
 /** Items that one request may bring. */
 const ITEMS_AT_ONCE = 20;
 
 /**
- * The conversation: what has been said, what is being said by whomever, and the connection it is said over. The server has
- * it; the page shows it, and asks. No React.
+ * The conversation: what has been said and what is being said by whomever. The server has it; the page shows it, and asks.
+ * No React.
  */
 export class ChatStore {
+  readonly list: ChatList;
+  readonly #session: Session;
+  readonly #storage: ChatStorage;
   #state: ChatState;
-  #conversation: string | undefined;
   readonly #listeners = new Set<() => void>();
-  readonly #server: URL;
-  #client: CaudalClient;
   /** What is being followed, by the key of its turn. */
   readonly #handles = new Map<string, ResponseHandle>();
   /** Leaves the conversation. */
   #leave = new AbortController();
+  /** Ends the making of a title. */
+  #titling = new AbortController();
 
-  constructor(server: URL) {
-    const { conversation, turns } = loadChat();
-    this.#server = server;
-    this.#conversation = conversation;
+  constructor(server: URL, storage: ChatStorage) {
+    this.#storage = storage;
+    this.#session = new Session(server, storage, {
+      onChange: () => this.#set(this.#session.state),
+      onConnected: () => this.#onConnected(),
+    });
     this.#state = {
-      turns,
-      connection: { status: "idle" },
-      models: [],
-      model: undefined,
-      needsToken: false,
-      tokenRefused: false,
+      ...storage.loadChat(),
+      ...this.#session.state,
+      settings: storage.settings(),
       isGone: false,
     };
-    this.#client = this.#newClient();
+    this.list = new ChatList(
+      () => this.#client,
+      storage,
+      () => void this.#refresh(),
+    );
     this.#start();
+  }
+
+  get #client(): CaudalClient {
+    return this.#session.client;
+  }
+
+  get #conversation(): string | undefined {
+    return this.#state.conversation;
   }
 
   readonly subscribe = (listener: () => void): (() => void) => {
@@ -79,15 +85,64 @@ export class ChatStore {
 
   readonly snapshot = (): ChatState => this.#state;
 
-  send(prompt: string): void {
-    if (!isRunning(this.#state.turns.at(-1))) this.#ask(this.#state.turns, prompt);
+  /** Asks. What runs is stopped first: the message interrupts the answer. */
+  async send(prompt: string, attachments: readonly Attachment[] = []): Promise<void> {
+    const last = this.#state.turns.at(-1);
+    const conversation = this.#conversation;
+    if (isRunning(last)) {
+      this.stop();
+      await this.#settled(last?.key);
+      if (conversation !== this.#conversation) return;
+    }
+    this.#ask(this.#state.turns, prompt, { attachments });
   }
 
   /** Asks the last question again: another answer, or a first one after a failure. */
   regenerate(): void {
     const last = this.#state.turns.at(-1);
     if (!last || isRunning(last)) return;
-    this.#ask(this.#state.turns.slice(0, -1), last.prompt, { again: true });
+    this.#ask(this.#state.turns.slice(0, -1), last.prompt, { again: true, attachments: last.attachments });
+  }
+
+  /** Has the model write on where the last answer was cut. */
+  continueAnswer(): void {
+    const last = this.#state.turns.at(-1);
+    if (!last || isRunning(last) || last.answer === "") return;
+    const turn: Turn = { ...last, status: "waiting", continuation: newKey(), askedAt: Date.now() };
+    this.#update(last.key, turn);
+    this.#save();
+    void this.#run(turn, "asked");
+  }
+
+  /** Asks something else in place of a turn, in a branch of the conversation; the old turns stay where they are. */
+  async edit(key: string, prompt: string): Promise<void> {
+    const at = this.#indexOf(key);
+    const turn = this.#state.turns[at];
+    const id = this.#conversation;
+    if (!turn || isRunning(this.#state.turns.at(-1))) return;
+    const before = this.#state.turns.slice(0, at);
+    const { attachments } = turn;
+    const first = id === undefined ? undefined : itemsByTurn((await this.#itemsOf(id)) ?? [])[at]?.[0];
+    if (id === undefined || !first) return this.#ask(before, prompt, { again: true, attachments });
+    const { metadata } = await this.#client.conversations.retrieve(id);
+    const own = { parent: id, root: rootOf({ id, metadata } as ChatSummary), at: String(at) };
+    const fork = await this.#client.conversations.fork(id, { before: first.id, metadata: { ...metadata, ...own } });
+    this.#enter(fork.id, before);
+    this.#ask(before, prompt, { attachments });
+    void this.list.changed();
+  }
+
+  /** Deletes a question and its answer. */
+  async deleteTurn(key: string): Promise<void> {
+    const at = this.#indexOf(key);
+    const id = this.#conversation;
+    if (at < 0 || isRunning(this.#state.turns[at])) return;
+    const items = id === undefined ? [] : (itemsByTurn((await this.#itemsOf(id)) ?? [])[at] ?? []);
+    // The newest first: if this is cut short, what is left is still a conversation.
+    for (const item of items.reverse()) await this.#client.conversations.items.delete(id ?? "", item.id);
+    this.#set({ turns: this.#state.turns.filter((turn) => turn.key !== key) });
+    this.#save();
+    this.list.announce();
   }
 
   stop(): void {
@@ -100,79 +155,104 @@ export class ChatStore {
   newChat(): void {
     const last = this.#state.turns.at(-1);
     if (last) void this.#handles.get(last.key)?.cancel();
-    this.#leave.abort();
-    this.#handles.clear();
-    this.#conversation = undefined;
-    this.#set({ turns: [], isGone: false });
-    this.#save();
+    this.#enter(undefined, []);
+  }
+
+  /** Shows another conversation. What runs in this one goes on. */
+  open(conversation: string | undefined): void {
+    if (conversation === this.#conversation) return;
+    this.#enter(conversation, conversation === undefined ? [] : this.#storage.loadTurns(conversation));
+    this.#pickUp();
+    void this.#refresh().then(() => this.#followUnanswered());
+  }
+
+  /** Deletes a conversation with its branches. */
+  async remove(conversation: string): Promise<void> {
+    const ids = await this.list.remove(conversation);
+    if (this.#conversation !== undefined && ids.includes(this.#conversation)) this.#enter(undefined, []);
+  }
+
+  change(settings: Partial<Settings>): void {
+    this.#set({ settings: { ...this.#state.settings, ...settings } });
+    this.#storage.saveSettings(this.#state.settings);
   }
 
   chooseModel(id: string): void {
-    saveModel(id);
-    this.#set({ model: id });
+    this.#session.chooseModel(id);
+  }
+
+  get client(): CaudalClient {
+    return this.#client;
   }
 
   reconnect(): void {
     this.#client.connect();
   }
 
+  close(): void {
+    this.#leave.abort();
+    this.#session.close();
+  }
+
   authorize(token: string): void {
-    saveToken(token);
-    this.#set({ tokenRefused: false });
-    this.#client.close();
     this.#handles.clear();
-    this.#client = this.#newClient();
+    this.#session.authorize(token);
     this.#start();
     const last = this.#state.turns.at(-1);
     if (last?.status === "failed") this.regenerate();
   }
 
-  #newClient(): CaudalClient {
-    const token = loadToken();
-    return new CaudalClient({
-      url: this.#server,
-      ...(token === undefined ? {} : { token }),
-      // A reader can wait or leave; the page need not decide for them.
-      reconnect: { giveUpAfterMs: Number.POSITIVE_INFINITY, maxDelayMs: 8_000 },
-      maxRetries: 8,
-    });
+  #start(): void {
+    this.#session.open();
+    this.#pickUp();
   }
 
-  #start(): void {
-    const client = this.#client;
-    this.#set({ connection: client.connectionState });
-    client.onConnectionStateChange((connection) => {
-      if (client !== this.#client) return;
-      const refused = connection.status === "failed" && connection.error instanceof AuthenticationError;
-      this.#set({ connection });
-      if (refused) this.#askForToken();
-      if (connection.status !== "connected") return;
-      this.#set({ needsToken: false, tokenRefused: false });
-      void this.#learnModels(client);
-      void this.#refresh().then(() => this.#followUnanswered());
-    });
-    client.connect();
+  #onConnected(): void {
+    void this.#refresh().then(() => this.#followUnanswered());
+    void this.list.refresh();
+  }
+
+  /** Goes on with what ran when the turns were saved. */
+  #pickUp(): void {
     const last = this.#state.turns.at(-1);
     if (last && isRunning(last)) {
       if (last.responseId === undefined && last.askedAt !== undefined) void this.#run(last, "restored");
-      if (last.responseId !== undefined) void this.#follow(last, client.responses.resume(last.responseId), "restored");
+      if (last.responseId !== undefined) {
+        void this.#follow(last, this.#client.responses.resume(last.responseId), "restored");
+      }
     }
     if (this.#conversation !== undefined) void this.#join(this.#conversation);
   }
 
-  #askForToken(): void {
-    this.#set({ needsToken: true, tokenRefused: loadToken() !== undefined });
+  /** Leaves the conversation for another one. */
+  #enter(conversation: string | undefined, turns: readonly Turn[]): void {
+    this.#leave.abort();
+    this.#titling.abort();
+    this.#handles.clear();
+    this.#set({ conversation, turns, isGone: false });
+    this.#save();
+    if (conversation !== undefined) void this.#join(conversation);
   }
 
-  async #learnModels(client: CaudalClient): Promise<void> {
-    // Without a name the page is only less informative.
-    const models = await client.models.list().catch(() => this.#state.models);
-    const wanted = this.#state.model ?? loadModel();
-    this.#set({ models, model: (models.find(({ id }) => id === wanted) ?? models[0])?.id });
+  /** Resolves when the turn has ended, or is gone. */
+  #settled(key: string | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const unsubscribe = this.subscribe(() => {
+        if (isRunning(this.#state.turns.find((turn) => turn.key === key))) return;
+        unsubscribe();
+        resolve();
+      });
+    });
   }
 
-  #ask(before: readonly Turn[], prompt: string, { again = false } = {}): void {
-    const turn: Turn = { key: newKey(), prompt, status: "waiting", answer: "", askedAt: Date.now() };
+  #ask(
+    before: readonly Turn[],
+    prompt: string,
+    { again = false, attachments }: { again?: boolean; attachments?: readonly Attachment[] | undefined } = {},
+  ): void {
+    this.#titling.abort();
+    const files = attachments && attachments.length > 0 ? { attachments } : {};
+    const turn: Turn = { key: newKey(), prompt, ...files, status: "waiting", answer: "", askedAt: Date.now() };
     this.#set({ turns: [...before, turn], isGone: false });
     this.#save();
     void this.#run(turn, again ? "again" : "asked");
@@ -182,7 +262,7 @@ export class ChatStore {
   async #run(turn: Turn, origin: "asked" | "again" | "restored"): Promise<void> {
     const { key, prompt } = turn;
     try {
-      await persist(
+      await retryUntil(
         () => this.#prepare(key, origin === "again"),
         () => this.#state.turns.some((turn) => turn.key === key && !turn.stopping),
         (retryAt) => this.#update(key, { retryAt }),
@@ -190,19 +270,25 @@ export class ChatStore {
     } catch (error) {
       return this.#fail(key, error);
     }
-    const { models, model } = this.#state;
-    const isTuned = models.find(({ id }) => id === model)?.sampling?.temperature != null;
+    const { models, model, settings } = this.#state;
+    const input: Input =
+      turn.continuation === undefined
+        ? turn.attachments
+          ? [questionOf(turn)]
+          : prompt
+        : [{ role: "developer", content: CONTINUE }];
     const handle = this.#client.responses.create(
       {
-        ...(isTuned ? {} : SAMPLING),
+        ...paramsOf(settings, this.#session.chosenModel),
         ...(models.length > 1 && model !== undefined ? { model } : {}),
         conversation: this.#conversation ?? null,
-        input: prompt,
-        client_request_id: key,
+        input,
+        client_request_id: turn.continuation ?? key,
       },
       {
         onQueued: (queue) => this.#update(key, { queue }),
         onRetry: ({ retryAt }) => this.#update(key, { retryAt }),
+        onRecovering: () => this.#update(key, { recovering: true }),
       },
     );
     await this.#follow(turn, handle, origin === "restored" ? "restored" : "asked");
@@ -218,7 +304,7 @@ export class ChatStore {
       await this.#client.conversations.items.create(id, said.slice(from, from + ITEMS_AT_ONCE));
     }
     if (this.#indexOf(key) < 0) throw new CancelledError("The reader began another chat.");
-    this.#conversation = id;
+    this.#set({ conversation: id });
     this.#save();
     void this.#join(id);
   }
@@ -252,7 +338,7 @@ export class ChatStore {
 
   #forget(): void {
     this.#leave.abort();
-    this.#conversation = undefined;
+    this.#set({ conversation: undefined });
     this.#save();
   }
 
@@ -262,7 +348,10 @@ export class ChatStore {
     this.#leave = new AbortController();
     const turns = this.#client.conversations.follow(conversation, { signal: this.#leave.signal });
     try {
-      for await (const handle of turns) void this.#refresh().then(() => this.#adopt(handle));
+      for await (const handle of turns) {
+        void this.#refresh().then(() => this.#adopt(handle));
+        void this.list.refresh();
+      }
     } catch {
       // The connection's state tells the reader.
     }
@@ -272,9 +361,12 @@ export class ChatStore {
   async #refresh(): Promise<void> {
     const conversation = this.#conversation;
     if (conversation === undefined) return;
+    const settled = new Set(
+      this.#state.turns.filter((turn) => !isRunning(turn) && turn.status !== "failed").map(({ key }) => key),
+    );
     const items = await this.#itemsOf(conversation).catch(() => undefined);
     if (!items || conversation !== this.#conversation) return;
-    this.#set({ turns: merged(turnsOf(items), this.#state.turns) });
+    this.#set({ turns: merged(turnsOf(items), this.#state.turns, settled) });
     this.#save();
   }
 
@@ -317,14 +409,20 @@ export class ChatStore {
     );
   }
 
-  async #follow({ key }: Turn, handle: ResponseHandle, origin: "asked" | "restored"): Promise<void> {
+  async #follow(turn: Turn, handle: ResponseHandle, origin: "asked" | "restored"): Promise<void> {
+    const { key } = turn;
     this.#handles.set(key, handle);
+    const before = turn.continuation === undefined ? "" : turn.answer;
     const show = (change: Partial<Turn>): void => {
-      this.#update(key, change);
+      if (this.#handles.get(key) !== handle) return;
+      const answer = change.answer === undefined ? {} : { answer: joined(before, change.answer) };
+      this.#update(key, { ...change, ...answer });
       if (change.responseId !== undefined) this.#save();
     };
     try {
-      show(await followAnswer(handle, origin === "asked", show));
+      show({ ...(await streamAnswer(handle, origin === "asked", show)), continuation: undefined });
+      if (turn.continuation !== undefined) void this.#refresh();
+      else if (origin === "asked") void this.#giveTitle(key);
     } catch (error) {
       // Another chat, or another client, has taken its place.
       if (this.#handles.get(key) !== handle) return;
@@ -332,6 +430,25 @@ export class ChatStore {
       await this.#recover(key, error);
     }
     if (this.#handles.get(key) === handle) this.#handles.delete(key);
+  }
+
+  /** Has the model name the conversation by its first answer. */
+  async #giveTitle(key: string): Promise<void> {
+    const id = this.#conversation;
+    const turn = this.#state.turns[this.#indexOf(key)];
+    void this.list.changed();
+    if (id === undefined || turn?.status !== "done" || turn.answer === "") return;
+    this.#titling = new AbortController();
+    const { signal } = this.#titling;
+    try {
+      const { metadata } = await this.#client.conversations.retrieve(id);
+      if (metadata["title"] !== undefined || signal.aborted) return;
+      const { prompt, answer } = turn;
+      const title = await titleOf(this.#client, { prompt, answer, model: this.#state.model, signal });
+      if (title !== "") await this.list.rename(id, title);
+    } catch {
+      // The next answer is another occasion.
+    }
   }
 
   /** What can be mended without the reader is; the rest is told. */
@@ -359,7 +476,7 @@ export class ChatStore {
       const problem = problemOf(error, { isFirst: itemsOf(before).length === 0 });
       this.#update(key, { ...over, status: "failed", problem });
     }
-    if (error instanceof AuthenticationError) this.#askForToken();
+    if (error instanceof AuthenticationError) this.#session.askForToken();
     this.#save();
   }
 
@@ -372,7 +489,7 @@ export class ChatStore {
   }
 
   #save(): void {
-    saveChat({ conversation: this.#conversation, turns: this.#state.turns });
+    this.#storage.saveChat({ conversation: this.#conversation, turns: this.#state.turns });
   }
 
   #set(change: Partial<ChatState>): void {

@@ -2,11 +2,14 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./App.tsx";
 import { ChatStore } from "./chat-store.ts";
+import { pageStorage } from "./storage.ts";
 import "./styles/base.css";
 import "./styles/chat.css";
 import "./styles/prose.css";
+import "./styles/sidebar.css";
+import "./styles/dialog.css";
 
-const store = new ChatStore(new URL(".", location.href));
+const store = new ChatStore(new URL(".", location.href), pageStorage);
 const root = document.getElementById("root");
 if (root) {
   createRoot(root).render(

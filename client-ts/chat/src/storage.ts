@@ -1,8 +1,16 @@
-import { isRunning, type Turn } from "./turn.ts";
+import type { ChatSummary } from "./chat-summary.ts";
+import { type Settings, settingsFrom } from "./settings.ts";
+import { isRunning, type Turn, type TurnStatus } from "./turn.ts";
 
 const CHAT = "caudal.chat.v2";
+const KEPT = "caudal.kept.";
+const KEPT_LIST = "caudal.kept";
+const CHATS = "caudal.chats";
 const TOKEN = "caudal.token";
 const MODEL = "caudal.model";
+const SETTINGS = "caudal.settings";
+/** Conversations that can be read without the server. */
+const MOST_KEPT = 20;
 
 /** What a reload begins with: the server has the conversation, the page what it showed of it. */
 export interface SavedChat {
@@ -10,56 +18,158 @@ export interface SavedChat {
   readonly turns: readonly Turn[];
 }
 
+/** Where the page remembers things. An element in somebody else's page has a store that forgets. */
+export interface ChatStorage {
+  saveChat(chat: SavedChat): void;
+  /** The chat that the address names, or else the last one. */
+  loadChat(): SavedChat;
+  /** What was shown of a conversation before. */
+  loadTurns(conversation: string): readonly Turn[];
+  forget(conversation: string): void;
+  token(): string | undefined;
+  saveToken(token: string): void;
+  model(): string | undefined;
+  saveModel(id: string): void;
+  settings(): Settings;
+  saveSettings(settings: Settings): void;
+  chats(): readonly ChatSummary[];
+  saveChats(chats: readonly ChatSummary[]): void;
+}
+
 const UNSAID = { answer: "", thinking: undefined, calls: undefined, retryAt: undefined, stopping: false };
 
-/**
- * The address names the conversation, so that it can be opened elsewhere. A running turn is kept without its answer: it is
- * replayed from the start, so nothing of it can be lost or doubled.
- */
-export function saveChat({ conversation, turns }: SavedChat): void {
-  const kept = turns.map((turn) => (isRunning(turn) ? { ...turn, ...UNSAID } : turn));
-  attempt(() => localStorage.setItem(CHAT, JSON.stringify({ conversation, turns: kept })));
-  const address = new URL(location.href);
-  address.hash = conversation ?? "";
-  if (address.href !== location.href) history.replaceState(history.state, "", address);
+/** The browser's own store. */
+export const pageStorage: ChatStorage = {
+  /**
+   * The address names the conversation, so that it can be opened elsewhere. A running turn is kept without its answer: it is
+   * replayed from the start, so nothing of it can be lost or doubled.
+   */
+  saveChat({ conversation, turns }) {
+    const kept = turns.map((turn) => (isRunning(turn) ? { ...turn, ...UNSAID } : turn));
+    write(CHAT, { conversation, turns: kept });
+    if (conversation !== undefined) keep(conversation, kept);
+    const address = new URL(location.href);
+    address.hash = conversation ?? "";
+    if (address.href !== location.href) attempt(() => history.replaceState(history.state, "", address));
+  },
+  loadChat() {
+    const named = location.hash.slice(1) || undefined;
+    const stored = (read(CHAT) ?? {}) as Partial<SavedChat>;
+    const conversation = typeof stored.conversation === "string" ? stored.conversation : undefined;
+    if (named !== undefined && named !== conversation) return { conversation: named, turns: this.loadTurns(named) };
+    return { conversation, turns: turnsFrom(stored.turns) };
+  },
+  loadTurns: (conversation) => turnsFrom(read(KEPT + conversation)),
+  forget(conversation) {
+    attempt(() => localStorage.removeItem(KEPT + conversation));
+    write(
+      KEPT_LIST,
+      keptIds().filter((id) => id !== conversation),
+    );
+  },
+  // A token stays with the tab.
+  token: () => attempt(() => sessionStorage.getItem(TOKEN)) ?? undefined,
+  saveToken: (token) => attempt(() => sessionStorage.setItem(TOKEN, token)),
+  model: () => attempt(() => localStorage.getItem(MODEL)) ?? undefined,
+  saveModel: (id) => attempt(() => localStorage.setItem(MODEL, id)),
+  settings: () => settingsFrom(read(SETTINGS)),
+  saveSettings: (settings) => write(SETTINGS, settings),
+  chats() {
+    const value = read(CHATS);
+    return Array.isArray(value) ? value.filter(isSummary) : [];
+  },
+  saveChats: (chats) => write(CHATS, chats.slice(0, 200)),
+};
+
+/** A store that forgets, for an element in somebody else's page. */
+export function memoryStorage(conversation: string | undefined, token: string | undefined): ChatStorage {
+  return {
+    saveChat: () => undefined,
+    loadChat: () => ({ conversation, turns: [] }),
+    loadTurns: () => [],
+    forget: () => undefined,
+    token: () => token,
+    saveToken: (given) => {
+      token = given;
+    },
+    model: () => undefined,
+    saveModel: () => undefined,
+    settings: () => settingsFrom(undefined),
+    saveSettings: () => undefined,
+    chats: () => [],
+    saveChats: () => undefined,
+  };
 }
 
-/** The chat that the address names, or else the last one. */
-export function loadChat(): SavedChat {
-  const named = location.hash.slice(1) || undefined;
-  const stored = attempt(() => JSON.parse(localStorage.getItem(CHAT) ?? "{}") as Partial<SavedChat>) ?? {};
-  const conversation = typeof stored.conversation === "string" ? stored.conversation : undefined;
-  if (named !== undefined && named !== conversation) return { conversation: named, turns: [] };
-  return { conversation, turns: Array.isArray(stored.turns) ? stored.turns.filter(isTurn) : [] };
+function keptIds(): string[] {
+  const value = read(KEPT_LIST);
+  return Array.isArray(value) ? value.filter((id) => typeof id === "string") : [];
 }
 
-/** A token stays with the tab. */
-export function loadToken(): string | undefined {
-  return attempt(() => sessionStorage.getItem(TOKEN)) ?? undefined;
+function keep(conversation: string, turns: readonly Turn[]): void {
+  const ids = [conversation, ...keptIds().filter((id) => id !== conversation)];
+  for (const old of ids.splice(MOST_KEPT)) attempt(() => localStorage.removeItem(KEPT + old));
+  // A store that is full makes room by the oldest ones.
+  while (!write(KEPT + conversation, turns) && ids.length > 1) {
+    const old = ids.pop();
+    attempt(() => localStorage.removeItem(KEPT + old));
+  }
+  write(KEPT_LIST, ids);
 }
 
-export function saveToken(token: string): void {
-  attempt(() => sessionStorage.setItem(TOKEN, token));
+const STATUSES: readonly TurnStatus[] = ["waiting", "streaming", "done", "stopped", "cut", "failed"];
+
+/** Turns out of a store, of which nothing is certain: whatever has another shape is left out. */
+function turnsFrom(value: unknown): Turn[] {
+  return Array.isArray(value) ? value.flatMap((given) => turnFrom(given) ?? []) : [];
 }
 
-export function loadModel(): string | undefined {
-  return attempt(() => localStorage.getItem(MODEL)) ?? undefined;
+function turnFrom(value: unknown): Turn | undefined {
+  const turn = value as Turn | null;
+  const isTurn = typeof turn === "object" && turn !== null && [turn.key, turn.prompt, turn.answer].every(isText);
+  if (!isTurn || !STATUSES.includes(turn.status)) return undefined;
+  const isThinking = isText(turn.thinking?.text);
+  return {
+    ...turn,
+    thinking: isThinking ? turn.thinking : undefined,
+    calls: listOf(turn.calls, ({ id, name, arguments: args }) => [id, name, args].every(isText)),
+    attachments: listOf(turn.attachments, ({ name, text }) => [name, text].every(isText)),
+  };
 }
 
-export function saveModel(id: string): void {
-  attempt(() => localStorage.setItem(MODEL, id));
+function listOf<T extends object>(
+  value: readonly T[] | undefined,
+  isOne: (one: T) => boolean,
+): readonly T[] | undefined {
+  return Array.isArray(value)
+    ? value.filter((one) => typeof one === "object" && one !== null && isOne(one))
+    : undefined;
 }
 
-function isTurn(value: unknown): value is Turn {
-  const turn = value as Partial<Turn> | null;
+function isText(value: unknown): value is string {
+  return typeof value === "string";
+}
+
+function isSummary(value: unknown): value is ChatSummary {
+  const chat = value as ChatSummary | null;
   return (
-    typeof turn === "object" &&
-    turn !== null &&
-    typeof turn.key === "string" &&
-    typeof turn.prompt === "string" &&
-    typeof turn.answer === "string" &&
-    typeof turn.status === "string"
+    typeof chat === "object" &&
+    chat !== null &&
+    isText(chat.id) &&
+    typeof chat.metadata === "object" &&
+    chat.metadata !== null
   );
+}
+
+function read(name: string): unknown {
+  return attempt(() => JSON.parse(localStorage.getItem(name) ?? "null"));
+}
+
+/** Whether it is written. */
+function write(name: string, value: unknown): boolean {
+  const text = JSON.stringify(value);
+  attempt(() => localStorage.setItem(name, text));
+  return attempt(() => localStorage.getItem(name)) === text;
 }
 
 /** Storage may be off or full; the page then works without it. */

@@ -1,31 +1,79 @@
 /** Turns out of a conversation's items, and items out of turns. */
 
-import type { ConversationItem, InputMessage } from "caudal-client";
-import { isRunning, type Turn } from "./turn.ts";
+import type { ConversationItem, InputItem, InputMessage } from "caudal-client";
+import { type Attachment, isRunning, type Turn } from "./turn.ts";
+
+/** Asks for the rest of an answer that was cut. Stands in the conversation, and is shown to no reader. */
+export const CONTINUE =
+  "Your last answer was cut off. Continue it exactly where it ended. Repeat nothing of it, and add no introduction.";
+
+/** A message of the user that asks for the turn. */
+export function messageOf({ prompt, attachments = [] }: Pick<Turn, "prompt" | "attachments">): InputMessage {
+  if (attachments.length === 0) return { role: "user", content: prompt };
+  const files = attachments.map(
+    ({ name, text }) => `\n\n<file name="${name.replace(/["<>\n]/g, "_")}">\n${text}\n</file>`,
+  );
+  return { role: "user", content: [prompt, ...files].map((text) => ({ type: "input_text", text })) };
+}
+
+const FILE = /^\n\n<file name="([^"\n]*)">\n([\s\S]*)\n<\/file>$/;
 
 /** A turn begins with a message of the user; what follows until the next one is its answer. */
 export function turnsOf(items: readonly ConversationItem[]): Turn[] {
+  return groupsOf(items).turns;
+}
+
+/** The items of each turn. */
+export function itemsByTurn(items: readonly ConversationItem[]): ConversationItem[][] {
+  return groupsOf(items).groups;
+}
+
+function groupsOf(items: readonly ConversationItem[]): { turns: Turn[]; groups: ConversationItem[][] } {
   const turns: Turn[] = [];
+  const groups: ConversationItem[][] = [];
   for (const item of items) {
     if (item.type === "message" && item.role === "user") {
-      const prompt = item.content.map((part) => part.text).join("");
-      turns.push({ key: item.id, prompt, status: "waiting", answer: "" });
+      turns.push({ key: item.id, ...questionOf(item.content), status: "waiting", answer: "" });
+      groups.push([item]);
       continue;
     }
     const turn = turns.at(-1);
-    if (turn) turns[turns.length - 1] = { ...turn, ...withItem(turn, item) };
+    if (!turn) continue;
+    turns[turns.length - 1] = { ...turn, ...withItem(turn, item) };
+    groups.at(-1)?.push(item);
   }
   // Only the last can still be waited for.
-  return turns.map((turn, index) => (index < turns.length - 1 && isRunning(turn) ? { ...turn, ...UNANSWERED } : turn));
+  const shown = turns.map((turn, index) =>
+    index < turns.length - 1 && isRunning(turn) ? { ...turn, ...UNANSWERED } : turn,
+  );
+  return { turns: shown, groups };
 }
 
 const UNANSWERED = { status: "failed", problem: { message: "There is no answer to this.", canRetry: false } } as const;
+
+function questionOf(content: readonly { text: string }[]): Pick<Turn, "prompt" | "attachments"> {
+  const attachments: Attachment[] = [];
+  let prompt = "";
+  for (const [index, { text }] of content.entries()) {
+    const [, name, inside] = (index > 0 && FILE.exec(text)) || [];
+    if (name !== undefined && inside !== undefined) attachments.push({ name, text: inside });
+    else prompt += text;
+  }
+  return attachments.length === 0 ? { prompt } : { prompt, attachments };
+}
 
 function withItem(turn: Turn, item: ConversationItem): Partial<Turn> {
   const status = "status" in item && item.status === "incomplete" ? "stopped" : "done";
   if (item.type === "message" && item.role === "assistant") {
     const text = item.content.map((part) => part.text).join("");
-    return { status, answer: turn.answer === "" ? text : `${turn.answer}\n\n${text}` };
+    return {
+      status,
+      answer: turn.continuation ? joined(turn.answer, text) : paragraphs(turn.answer, text),
+      continuation: undefined,
+    };
+  }
+  if (item.type === "message" && item.role === "developer") {
+    return item.content.some(({ text }) => text === CONTINUE) ? { continuation: item.id } : {};
   }
   if (item.type === "reasoning") {
     return { status, thinking: { text: item.summary.map(({ text }) => text).join("\n\n"), over: true } };
@@ -34,23 +82,42 @@ function withItem(turn: Turn, item: ConversationItem): Partial<Turn> {
     const call = { id: item.call_id, name: item.name, arguments: item.arguments, done: true };
     return { status, calls: [...(turn.calls ?? []), call] };
   }
+  if (item.type === "function_call_output" && "output" in item) {
+    const output = typeof item.output === "string" ? item.output : JSON.stringify(item.output);
+    return { calls: (turn.calls ?? []).map((call) => (call.id === item.call_id ? { ...call, output } : call)) };
+  }
   return {};
+}
+
+function paragraphs(before: string, text: string): string {
+  return before === "" ? text : `${before}\n\n${text}`;
+}
+
+/** A cut answer and its continuation. */
+export function joined(before: string, text: string): string {
+  const needsSpace = /\w[.,;:!?)]?$/.test(before) && /^\w/.test(text);
+  return needsSpace ? `${before} ${text}` : before + text;
 }
 
 /**
  * The server's turns, with what only this page knows of them (times, figures, what went wrong), and then those asked here
- * that have not come to be in the conversation: refused, or still to begin.
+ * that have not come to be in the conversation: refused, or still to begin. Turns of `settled` had ended before the server was
+ * asked, so the server lacks one of them only if a reader deleted the turn.
  */
-export function merged(theirs: readonly Turn[], ours: readonly Turn[]): Turn[] {
+export function merged(
+  theirs: readonly Turn[],
+  ours: readonly Turn[],
+  settled: ReadonlySet<string> = new Set(),
+): Turn[] {
   const turns = theirs.map((turn, index) => {
     const known = ours[index];
     if (known?.prompt !== turn.prompt) return turn;
     const isSame = known.answer === turn.answer || isRunning(turn) || isRunning(known);
     if (!isSame) return { ...turn, key: known.key };
-    const isNewer = isRunning(known) && !isRunning(turn);
+    const isNewer = isRunning(known) && !isRunning(turn) && known.continuation === undefined;
     return isNewer ? { ...known, ...turn, key: known.key } : known;
   });
-  turns.push(...ours.slice(theirs.length));
+  turns.push(...ours.slice(theirs.length).filter(({ key }) => !settled.has(key)));
   const pending = ours.at(-1);
   if (pending && isRunning(pending) && !turns.some(({ key }) => key === pending.key)) turns.push(pending);
   return turns;
@@ -60,8 +127,10 @@ export function merged(theirs: readonly Turn[], ours: readonly Turn[]): Turn[] {
 export function itemsOf(turns: readonly Turn[]): InputMessage[] {
   return turns
     .filter((turn) => turn.answer !== "" && !isRunning(turn))
-    .flatMap((turn): InputMessage[] => [
-      { role: "user", content: turn.prompt },
-      { role: "assistant", content: turn.answer },
-    ]);
+    .flatMap((turn): InputMessage[] => [messageOf(turn), { role: "assistant", content: turn.answer }]);
+}
+
+/** Items as they are exported and imported: those of a conversation without what the server adds. */
+export function portable(items: readonly ConversationItem[]): InputItem[] {
+  return items.filter((item) => item.type !== "reasoning") as unknown as InputItem[];
 }

@@ -29,6 +29,14 @@ export interface Call {
   readonly arguments: string;
   /** The arguments are whole. */
   readonly done: boolean;
+  /** The function's result. */
+  readonly output?: string;
+}
+
+/** A text file, or a long text that was pasted, that goes with a message. */
+export interface Attachment {
+  readonly name: string;
+  readonly text: string;
 }
 
 /** A question and its answer. */
@@ -36,6 +44,7 @@ export interface Turn {
   /** Names the turn here and is its request's idempotency key, so that a reload before the server's first word asks once. */
   readonly key: string;
   readonly prompt: string;
+  readonly attachments?: readonly Attachment[] | undefined;
   readonly responseId?: string;
   readonly status: TurnStatus;
   readonly answer: string;
@@ -46,10 +55,19 @@ export interface Turn {
   /** The server had no room; it is asked again then (as `Date.now()` counts). */
   readonly retryAt?: number | undefined;
   readonly stopping?: boolean;
+  /** The replica that ran it is lost, and another one takes over. */
+  readonly recovering?: boolean;
+  /** The idempotency key of a request that continues the answer. */
+  readonly continuation?: string | undefined;
   readonly askedAt?: number;
   readonly firstTokenAt?: number;
   readonly tokensPerSecond?: number;
   readonly tokens?: number;
+  /** Tokens of the prompt and the answer together. */
+  readonly totalTokens?: number;
+  /** The whole answer came from the server's cache. */
+  readonly cached?: boolean;
+  readonly where?: "server" | "browser";
 }
 
 export function isRunning(turn: Turn | undefined): boolean {

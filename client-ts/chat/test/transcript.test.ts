@@ -48,7 +48,7 @@ describe("turns of items", () => {
       {
         ...turn("u1", "Weather?", "done", "Clear."),
         thinking: { text: "I look it up.", over: true },
-        calls: [{ id: "c", name: "weather", arguments: "{}", done: true }],
+        calls: [{ id: "c", name: "weather", arguments: "{}", done: true, output: "clear" }],
       },
       turn("u2", "And tomorrow?", "stopped", "Cl"),
     ]);

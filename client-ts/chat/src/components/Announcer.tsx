@@ -1,7 +1,8 @@
 import type { ConnectionState } from "caudal-client";
 import { type ReactNode, useEffect, useRef, useState } from "react";
+import { placeInQueue } from "../format.ts";
+import { t } from "../i18n.ts";
 import { isRunning, type Turn } from "../turn.ts";
-import { placeInQueue } from "../words.ts";
 
 interface AnnouncerProps {
   turn: Turn | undefined;
@@ -35,16 +36,16 @@ function useNews(now: string): string {
 }
 
 function linkNews({ status }: ConnectionState, needsToken: boolean): string {
-  if (needsToken) return "The server asks for a key or a client secret.";
-  return status === "waiting" || status === "failed" ? "The connection is lost. Reconnecting." : "Connected.";
+  if (needsToken) return t("asksToken");
+  return status === "waiting" || status === "failed" ? t("lostNews") : t("connectedNews");
 }
 
 function turnNews(turn: Turn | undefined): string {
   if (!turn) return "";
-  if (turn.status === "waiting" && turn.retryAt !== undefined) return "The server is busy. Trying again soon.";
+  if (turn.status === "waiting" && turn.retryAt !== undefined) return t("busySoon");
   if (turn.status === "waiting" && turn.queue && turn.queue.position > 0) return `${placeInQueue(turn.queue)}.`;
-  if (isRunning(turn)) return "Answering.";
-  if (turn.status === "stopped") return "Stopped.";
+  if (isRunning(turn)) return turn.recovering ? t("recovering") : t("answering");
+  if (turn.status === "stopped") return t("saidStopped");
   if (turn.status === "failed") return "";
-  return turn.status === "cut" ? "The answer reached its length limit." : "The answer is complete.";
+  return turn.status === "cut" ? t("saidCut") : t("complete");
 }

@@ -1,4 +1,5 @@
 import type { ReactNode } from "react";
+import { t } from "../i18n.ts";
 import type { Call } from "../turn.ts";
 import { Braces } from "./icons.tsx";
 
@@ -10,14 +11,22 @@ export function CallCard({ call, running }: { call: Call; running: boolean }): R
       <figcaption>
         <Braces />
         <span>
-          {running && !call.done ? "Calling" : "Call of"} <code>{call.name}</code>
+          {running && !call.done ? t("calling") : t("callOf")} <code>{call.name}</code>
         </span>
       </figcaption>
       {args !== "" && args !== "{}" && (
         // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, so the keyboard must reach it
-        <section className="call-arguments" aria-label={`Arguments of ${call.name}`} tabIndex={0}>
+        <section className="call-arguments" aria-label={t("argumentsOf", { name: call.name })} tabIndex={0}>
           <pre>
             <code>{args}</code>
+          </pre>
+        </section>
+      )}
+      {call.output !== undefined && (
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, so the keyboard must reach it
+        <section className="call-arguments call-output" aria-label={t("resultOf", { name: call.name })} tabIndex={0}>
+          <pre>
+            <code>{tidy(call.output)}</code>
           </pre>
         </section>
       )}

@@ -1,4 +1,6 @@
 import {
+  type ChangeEvent,
+  type ClipboardEvent,
   type FormEvent,
   type KeyboardEvent,
   type ReactNode,
@@ -7,20 +9,26 @@ import {
   useLayoutEffect,
   useState,
 } from "react";
+import { isLongPaste, readText } from "../attachments.ts";
+import { t } from "../i18n.ts";
 import { isTouch } from "../touch.ts";
-import { ArrowUp, Stop } from "./icons.tsx";
+import type { Attachment } from "../turn.ts";
+import { ArrowUp, Clip, Cross, Stop } from "./icons.tsx";
 
 interface ComposerProps {
   ref: RefObject<HTMLTextAreaElement | null>;
   running: boolean;
   stopping: boolean;
-  onSend: (prompt: string) => void;
+  onSend: (prompt: string, attachments: readonly Attachment[]) => void;
   onStop: () => void;
 }
 
 export function Composer({ ref, running, stopping, onSend, onStop }: ComposerProps): ReactNode {
   const [text, setText] = useState("");
-  const ready = text.trim() !== "" && !running;
+  const [attachments, setAttachments] = useState<readonly Attachment[]>([]);
+  const [problem, setProblem] = useState("");
+  const ready = (text.trim() !== "" || attachments.length > 0) && !stopping;
+  const steers = running && ready;
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: the box is as high as its text
   useLayoutEffect(() => {
@@ -37,55 +45,119 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
   useEffect(() => {
     if (!running) return;
     const onEscape = (event: globalThis.KeyboardEvent): void => {
-      if (event.key === "Escape" && !event.isComposing) onStop();
+      if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented) onStop();
     };
     window.addEventListener("keydown", onEscape);
     return () => window.removeEventListener("keydown", onEscape);
   }, [running, onStop]);
 
-  const submit = (event?: FormEvent): void => {
-    event?.preventDefault();
-    if (running) return onStop();
+  const send = (): void => {
     if (!ready) return;
-    onSend(text.trim());
+    onSend(text.trim(), attachments);
     setText("");
+    setAttachments([]);
+    setProblem("");
+  };
+  const submit = (event: FormEvent): void => {
+    event.preventDefault();
+    if (running) onStop();
+    else send();
   };
   const onKeyDown = (event: KeyboardEvent): void => {
     // On a touch keyboard Enter is a new line: there is no Shift to hold.
     const sends = event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing && !isTouch();
     if (!sends) return;
     event.preventDefault();
-    if (!running) submit();
+    send();
+  };
+  const attach = async (files: Iterable<File>): Promise<void> => {
+    for (const file of files) {
+      const attachment = await readText(file);
+      if (attachment) setAttachments((before) => [...before, attachment]);
+      else setProblem(t("notText", { name: file.name }));
+    }
+  };
+  const onFiles = (event: ChangeEvent<HTMLInputElement>): void => {
+    const files = [...(event.target.files ?? [])];
+    event.target.value = "";
+    void attach(files);
+  };
+  const onPaste = (event: ClipboardEvent): void => {
+    const pasted = event.clipboardData.getData("text/plain");
+    if (!isLongPaste(pasted)) return;
+    event.preventDefault();
+    setAttachments((before) => [...before, { name: `${t("pasted")} ${before.length + 1}`, text: pasted }]);
   };
 
-  const label = running ? (stopping ? "Stopping" : "Stop") : "Send";
+  const label = running ? t(stopping ? "stopping" : "stop") : t("send");
   return (
-    <form className="composer" onSubmit={submit}>
+    <form
+      className="composer"
+      onSubmit={submit}
+      onDragOver={(event) => event.preventDefault()}
+      onDrop={(event) => {
+        event.preventDefault();
+        void attach([...event.dataTransfer.files]);
+      }}
+    >
+      {(attachments.length > 0 || problem !== "") && (
+        <div className="chips">
+          {attachments.map(({ name, text }, index) => (
+            // biome-ignore lint/suspicious/noArrayIndexKey: names need not differ
+            <span key={index} className="chip">
+              <span className="chip-name">{name}</span>
+              <span className="chip-size">{size(text)}</span>
+              <button
+                type="button"
+                aria-label={t("detach", { name })}
+                onClick={() => setAttachments(attachments.filter((_, at) => at !== index))}
+              >
+                <Cross />
+              </button>
+            </span>
+          ))}
+          {problem !== "" && <span role="alert">{problem}</span>}
+        </div>
+      )}
+      <label className="attach" title={t("attach")}>
+        <Clip />
+        <input type="file" multiple className="sr-only" aria-label={t("attach")} onChange={onFiles} />
+      </label>
       <label className="sr-only" htmlFor="message">
-        Your message
+        {t("yourMessage")}
       </label>
       <textarea
         ref={ref}
         id="message"
         rows={1}
-        placeholder="Ask anything"
+        placeholder={running ? t("askMeanwhile") : t("ask")}
         value={text}
         onChange={(event) => setText(event.target.value)}
         onKeyDown={onKeyDown}
+        onPaste={onPaste}
         aria-describedby="keys"
       />
+      {steers && (
+        <button type="button" className="send" onClick={send} aria-label={t("steer")} title={t("steer")}>
+          <ArrowUp />
+        </button>
+      )}
       <button
         type="submit"
         className={running ? "send stop" : "send"}
         aria-label={label}
         aria-disabled={running ? stopping : !ready}
-        title={running ? "Stop (Esc)" : "Send (Enter)"}
+        title={running ? t("stopHint") : t("sendHint")}
       >
         {running ? <Stop /> : <ArrowUp />}
       </button>
       <p id="keys" className="sr-only">
-        Enter sends, Shift and Enter makes a new line, Escape stops an answer.
+        {t("keysHint")}
       </p>
     </form>
   );
+}
+
+function size(text: string): string {
+  return text.length < 1024 ? `${text.length} B` : `${Math.round(text.length / 1024)} KB`;
 }

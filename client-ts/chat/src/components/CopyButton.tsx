@@ -1,4 +1,5 @@
 import { type ReactNode, useEffect, useState } from "react";
+import { t } from "../i18n.ts";
 import { Check, Copy } from "./icons.tsx";
 
 export function CopyButton({ text, label }: { text: string; label: string }): ReactNode {
@@ -10,15 +11,15 @@ export function CopyButton({ text, label }: { text: string; label: string }): Re
   }, [copied]);
   const copy = async (): Promise<void> => setCopied(await writeClipboard(text));
   return (
-    <button type="button" className="quiet" onClick={() => void copy()} aria-label={copied ? "Copied" : label}>
+    <button type="button" className="quiet" onClick={() => void copy()} aria-label={copied ? t("copied") : label}>
       {copied ? <Check /> : <Copy />}
-      <span aria-hidden="true">{copied ? "Copied" : "Copy"}</span>
+      <span aria-hidden="true">{copied ? t("copied") : t("copy")}</span>
     </button>
   );
 }
 
 /** The clipboard API exists in secure contexts only; a page on a local network is none. */
-async function writeClipboard(text: string): Promise<boolean> {
+export async function writeClipboard(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
     return true;

@@ -1,6 +1,7 @@
 import type { ConnectionState, Model } from "caudal-client";
 import type { ReactNode } from "react";
-import { Pencil, Waves } from "./icons.tsx";
+import { type Key, t } from "../i18n.ts";
+import { Menu, Pencil, Sliders, Waves } from "./icons.tsx";
 
 interface HeaderProps {
   models: readonly Model[];
@@ -8,31 +9,47 @@ interface HeaderProps {
   connection: ConnectionState;
   onModel: (id: string) => void;
   onNewChat: (() => void) | undefined;
+  /** Absent where there is no sidebar. */
+  onMenu: (() => void) | undefined;
+  menuOpen: boolean;
+  onSettings: () => void;
 }
 
-const WORDS: Record<ConnectionState["status"], string> = {
-  idle: "Not connected",
-  connecting: "Connecting",
-  connected: "Connected",
-  waiting: "Reconnecting",
-  failed: "Not connected",
-  moving: "Connected",
-  closed: "Not connected",
+const WORDS: Record<ConnectionState["status"], Key> = {
+  idle: "notConnected",
+  connecting: "connecting",
+  connected: "connected",
+  waiting: "reconnecting",
+  failed: "notConnected",
+  moving: "connected",
+  closed: "notConnected",
 };
 
-export function Header({ models, model, connection, onModel, onNewChat }: HeaderProps): ReactNode {
+export function Header(props: HeaderProps): ReactNode {
+  const { models, model, connection, onModel, onNewChat, onMenu, menuOpen, onSettings } = props;
   return (
     <header>
       <div className="bar">
+        {onMenu && (
+          <button
+            type="button"
+            className="quiet menu"
+            onClick={onMenu}
+            aria-expanded={menuOpen}
+            aria-label={menuOpen ? t("closeSidebar") : t("openSidebar")}
+          >
+            <Menu />
+          </button>
+        )}
         <h1>
           <Waves />
-          Caudal
+          <span className="name">Caudal</span>
         </h1>
         <div className="where">
           {models.length > 1 ? (
             <select
               className="model"
-              aria-label="Model"
+              aria-label={t("model")}
               title={model}
               value={model}
               onChange={(event) => onModel(event.target.value)}
@@ -48,18 +65,21 @@ export function Header({ models, model, connection, onModel, onNewChat }: Header
           )}
           <span className="link" data-state={connection.status}>
             <span className="dot" aria-hidden="true" />
-            <span className="link-words">{WORDS[connection.status]}</span>
+            <span className="link-words">{t(WORDS[connection.status])}</span>
           </span>
         </div>
+        <button type="button" className="quiet" onClick={onSettings} aria-label={t("settings")}>
+          <Sliders />
+        </button>
         <button
           type="button"
           className="quiet new-chat"
           onClick={onNewChat}
           disabled={!onNewChat}
-          aria-label="New chat"
+          aria-label={t("newChat")}
         >
           <Pencil />
-          <span aria-hidden="true">New chat</span>
+          <span aria-hidden="true">{t("newChat")}</span>
         </button>
       </div>
     </header>

@@ -1,5 +1,6 @@
 import type { ConnectionState } from "caudal-client";
 import { type ReactNode, useEffect, useState } from "react";
+import { t } from "../i18n.ts";
 
 /** A connection that comes back within this is nobody's concern. */
 const PATIENCE_MS = 1500;
@@ -24,14 +25,14 @@ export function Notice({ connection, running, onRetry }: NoticeProps): ReactNode
     <div className="notice">
       <p>{wordsFor(connection, running)}</p>
       <button type="button" onClick={onRetry}>
-        Try now
+        {t("tryNow")}
       </button>
     </div>
   );
 }
 
 function wordsFor(connection: ConnectionState, running: boolean): string {
-  if (connection.status === "failed") return `The server ended the connection: ${connection.error.message}`;
-  if (running) return "The connection is lost. As soon as it is back, the answer goes on where it was.";
-  return "There is no connection to the server. Trying again by itself.";
+  if (connection.status === "failed") return t("ended", { message: connection.error.message });
+  if (running) return t("lostRunning");
+  return t("lost");
 }

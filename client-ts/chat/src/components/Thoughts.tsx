@@ -1,6 +1,7 @@
 import type { ReactNode } from "react";
+import { duration } from "../format.ts";
+import { t } from "../i18n.ts";
 import type { Thinking } from "../turn.ts";
-import { duration } from "../words.ts";
 import { Chevron } from "./icons.tsx";
 
 /** What the model thought, closed until the reader asks for it. */
@@ -11,7 +12,7 @@ export function Thoughts({ thinking, running }: { thinking: Thinking; running: b
     <details className="thoughts" data-now={now}>
       <summary>
         <Chevron />
-        {now ? "Thinking…" : ms === undefined ? "Thoughts" : `Thought for ${duration(ms)}`}
+        {now ? t("thinking") : ms === undefined ? t("thoughts") : t("thoughtFor", { time: duration(ms) })}
       </summary>
       <p>{text}</p>
     </details>

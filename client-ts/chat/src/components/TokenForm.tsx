@@ -1,4 +1,5 @@
 import { type FormEvent, type ReactNode, useId, useState } from "react";
+import { t } from "../i18n.ts";
 import { REFUSED } from "../problems.ts";
 
 interface TokenFormProps {
@@ -17,7 +18,7 @@ export function TokenForm({ refused, onToken }: TokenFormProps): ReactNode {
   };
   return (
     <form className="notice token" onSubmit={submit}>
-      <label htmlFor={id}>This server asks for a key or a client secret. It is kept until the tab is closed.</label>
+      <label htmlFor={id}>{t("tokenLabel")}</label>
       <div>
         <input
           id={id}
@@ -28,7 +29,7 @@ export function TokenForm({ refused, onToken }: TokenFormProps): ReactNode {
           value={token}
           onChange={(event) => setToken(event.target.value)}
         />
-        <button type="submit">Connect</button>
+        <button type="submit">{t("connect")}</button>
       </div>
       {refused && (
         <p id={problem} role="alert">

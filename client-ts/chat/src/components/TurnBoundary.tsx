@@ -1,4 +1,5 @@
 import { Component, type ReactNode } from "react";
+import { t } from "../i18n.ts";
 import type { Turn } from "../turn.ts";
 
 interface TurnBoundaryProps {
@@ -20,11 +21,11 @@ export class TurnBoundary extends Component<TurnBoundaryProps, { failed: boolean
     return (
       <section className="turn" data-status={turn.status} data-response-id={turn.responseId}>
         <div className="question">
-          <h2 className="sr-only">You</h2>
+          <h2 className="sr-only">{t("you")}</h2>
           <p>{turn.prompt}</p>
         </div>
         <div className="answer">
-          <h2 className="sr-only">Answer</h2>
+          <h2 className="sr-only">{t("answer")}</h2>
           <div className="prose">
             <p className="plain">{turn.answer}</p>
           </div>

@@ -1,40 +1,63 @@
-import { memo, type ReactNode } from "react";
+import { memo, type ReactNode, useState } from "react";
+import type { Variants } from "../family.ts";
+import { duration } from "../format.ts";
+import { t } from "../i18n.ts";
 import { Markdown } from "../markdown/Markdown.tsx";
 import { isRunning, type Turn } from "../turn.ts";
-import { duration } from "../words.ts";
 import { CallCard } from "./CallCard.tsx";
 import { CopyButton } from "./CopyButton.tsx";
-import { Again } from "./icons.tsx";
+import { EditForm } from "./EditForm.tsx";
+import { Again, Back, Bin, Chevron, Forward, Pencil } from "./icons.tsx";
 import { Thoughts } from "./Thoughts.tsx";
 import { TurnBoundary } from "./TurnBoundary.tsx";
 import { Waiting } from "./Waiting.tsx";
 
+/** What can be done with a turn. The functions stay the same, so that earlier turns are not drawn again. */
+export interface TurnActions {
+  regenerate: () => void;
+  continueAnswer: () => void;
+  edit: (key: string, prompt: string) => void;
+  remove: (key: string) => void;
+  open: (conversation: string) => void;
+}
+
 interface TurnViewProps {
   turn: Turn;
-  /** Given for the last turn only, and not while it runs. */
-  onRegenerate: (() => void) | undefined;
+  actions: TurnActions;
+  isLast: boolean;
+  /** An answer of the conversation is under way. */
+  isBusy: boolean;
+  variants: Variants | undefined;
 }
 
 /** Earlier turns never change, so they are never drawn again. */
-export const TurnView = memo(function TurnView(props: TurnViewProps): ReactNode {
-  return (
-    <TurnBoundary turn={props.turn}>
-      <Drawn {...props} />
-    </TurnBoundary>
-  );
-});
+export const TurnView = memo(
+  function TurnView(props: TurnViewProps): ReactNode {
+    return (
+      <TurnBoundary turn={props.turn}>
+        <Drawn {...props} />
+      </TurnBoundary>
+    );
+  },
+  (before, now) =>
+    before.turn === now.turn &&
+    before.isLast === now.isLast &&
+    before.isBusy === now.isBusy &&
+    before.actions === now.actions &&
+    before.variants?.ids.join() === now.variants?.ids.join() &&
+    before.variants?.index === now.variants?.index,
+);
 
-function Drawn({ turn, onRegenerate }: TurnViewProps): ReactNode {
+function Drawn(props: TurnViewProps): ReactNode {
+  const { turn, isLast, isBusy, actions } = props;
   const running = isRunning(turn);
+  const canContinue = isLast && !isBusy && turn.answer !== "" && (turn.status === "cut" || turn.status === "stopped");
   return (
-    <section className="turn" data-status={turn.status} data-response-id={turn.responseId}>
-      <div className="question">
-        <h2 className="sr-only">You</h2>
-        <p>{turn.prompt}</p>
-      </div>
+    <section className="turn" data-status={turn.status} data-response-id={turn.responseId} data-settled={!isLast}>
+      <Question {...props} />
       <div className="answer" aria-busy={running}>
-        <h2 className="sr-only">Answer</h2>
-        {turn.status === "waiting" && <Waiting turn={turn} />}
+        <h2 className="sr-only">{t("answer")}</h2>
+        {turn.status === "waiting" && turn.answer === "" && <Waiting turn={turn} />}
         {turn.thinking && <Thoughts thinking={turn.thinking} running={running} />}
         <div className="prose">
           <Markdown text={turn.answer} unfinished={turn.status !== "done"} />
@@ -42,13 +65,21 @@ function Drawn({ turn, onRegenerate }: TurnViewProps): ReactNode {
         {turn.calls?.map((call) => (
           <CallCard key={call.id} call={call} running={running} />
         ))}
-        <Outcome turn={turn} onRegenerate={onRegenerate} />
+        {turn.status === "waiting" && turn.answer !== "" && <Waiting turn={turn} />}
+        {running && turn.recovering && <p className="outcome">{t("recovering")}</p>}
+        <Outcome turn={turn} onRetry={isLast && !isBusy ? actions.regenerate : undefined} />
         <div className="meta">
-          {!running && turn.answer !== "" && <CopyButton text={turn.answer} label="Copy answer" />}
-          {onRegenerate && turn.status !== "failed" && (
-            <button type="button" className="quiet" onClick={onRegenerate} aria-label="Regenerate answer">
+          {!running && turn.answer !== "" && <CopyButton text={turn.answer} label={t("copyAnswer")} />}
+          {isLast && !isBusy && turn.status !== "failed" && (
+            <button type="button" className="quiet" onClick={actions.regenerate} aria-label={t("regenerateAnswer")}>
               <Again />
-              <span aria-hidden="true">Regenerate</span>
+              <span aria-hidden="true">{t("regenerate")}</span>
+            </button>
+          )}
+          {canContinue && (
+            <button type="button" className="quiet" onClick={actions.continueAnswer} aria-label={t("continueAnswer")}>
+              <Forward />
+              <span aria-hidden="true">{t("goOn")}</span>
             </button>
           )}
           <Figures turn={turn} />
@@ -58,16 +89,97 @@ function Drawn({ turn, onRegenerate }: TurnViewProps): ReactNode {
   );
 }
 
-function Outcome({ turn, onRegenerate }: TurnViewProps): ReactNode {
-  if (turn.status === "stopped") return <p className="outcome">This answer was stopped.</p>;
-  if (turn.status === "cut") return <p className="outcome">This answer reached its length limit.</p>;
+function Question({ turn, isBusy, actions, variants }: TurnViewProps): ReactNode {
+  const [editing, setEditing] = useState(false);
+  const save = (prompt: string): void => {
+    setEditing(false);
+    actions.edit(turn.key, prompt);
+  };
+  return (
+    <div className="question">
+      <h2 className="sr-only">{t("you")}</h2>
+      {editing ? (
+        <EditForm text={turn.prompt} onSave={save} onCancel={() => setEditing(false)} />
+      ) : (
+        <p>{turn.prompt}</p>
+      )}
+      {turn.attachments?.map(({ name, text }, index) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: attachments never change
+        <details key={index} className="attached">
+          <summary>{name}</summary>
+          <pre>{text.slice(0, 20_000)}</pre>
+        </details>
+      ))}
+      <div className="question-meta">
+        {variants && <Versions variants={variants} onOpen={actions.open} />}
+        {!isBusy && !editing && (
+          <>
+            <button type="button" className="quiet" aria-label={t("editMessage")} onClick={() => setEditing(true)}>
+              <Pencil />
+            </button>
+            <button
+              type="button"
+              className="quiet"
+              aria-label={t("deleteTurnLabel")}
+              onClick={() => actions.remove(turn.key)}
+            >
+              <Bin />
+            </button>
+          </>
+        )}
+      </div>
+    </div>
+  );
+}
+
+function Versions({
+  variants: { ids, index },
+  onOpen,
+}: {
+  variants: Variants;
+  onOpen: (id: string) => void;
+}): ReactNode {
+  const step = (by: number) => (): void => {
+    const id = ids[index + by];
+    if (id !== undefined) onOpen(id);
+  };
+  return (
+    <fieldset className="versions" aria-label={t("variant", { n: index + 1, of: ids.length })}>
+      <button
+        type="button"
+        className="quiet"
+        disabled={index === 0}
+        onClick={step(-1)}
+        aria-label={t("previousVariant")}
+      >
+        <Back />
+      </button>
+      <span>
+        {index + 1}/{ids.length}
+      </span>
+      <button
+        type="button"
+        className="quiet"
+        disabled={index === ids.length - 1}
+        onClick={step(1)}
+        aria-label={t("nextVariant")}
+      >
+        <Chevron />
+      </button>
+    </fieldset>
+  );
+}
+
+function Outcome({ turn, onRetry }: { turn: Turn; onRetry: (() => void) | undefined }): ReactNode {
+  if (turn.status === "stopped") return <p className="outcome">{t("stopped")}</p>;
+  if (turn.status === "cut") return <p className="outcome">{t("cut")}</p>;
   if (turn.status !== "failed") return null;
   return (
     <div className="problem" role="alert">
-      <p>{turn.problem?.message ?? "Something went wrong."}</p>
-      {onRegenerate && turn.problem?.canRetry !== false && (
-        <button type="button" onClick={onRegenerate}>
-          Try again
+      <p>{turn.problem?.message ?? t("wrong")}</p>
+      {onRetry && turn.problem?.canRetry !== false && (
+        <button type="button" onClick={onRetry}>
+          {t("tryAgain")}
         </button>
       )}
     </div>
@@ -75,21 +187,29 @@ function Outcome({ turn, onRegenerate }: TurnViewProps): ReactNode {
 }
 
 function Figures({ turn }: { turn: Turn }): ReactNode {
-  const { firstTokenAt, askedAt, tokensPerSecond, tokens } = turn;
+  const { firstTokenAt, askedAt, tokensPerSecond, tokens, where, cached } = turn;
   return (
     <p className="figures">
+      {where !== undefined && (
+        <span className="figure where-ran">{where === "browser" ? t("browser") : t("server")}</span>
+      )}
+      {cached && (
+        <span className="figure cached" title={t("cachedTitle")}>
+          {t("cached")}
+        </span>
+      )}
       {firstTokenAt !== undefined && askedAt !== undefined && (
         <span className="figure">
-          <abbr title="Time to the first token">TTFT</abbr> {duration(firstTokenAt - askedAt)}
+          <abbr title={t("ttft")}>TTFT</abbr> {duration(firstTokenAt - askedAt)}
         </span>
       )}
       {tokensPerSecond !== undefined && (
         <span className="figure">
           {tokensPerSecond < 10 ? tokensPerSecond.toFixed(1) : Math.round(tokensPerSecond)}{" "}
-          <abbr title="Tokens per second">tok/s</abbr>
+          <abbr title={t("tps")}>tok/s</abbr>
         </span>
       )}
-      {tokens !== undefined && <span className="figure">{tokens === 1 ? "1 token" : `${tokens} tokens`}</span>}
+      {tokens !== undefined && <span className="figure">{tokens === 1 ? t("token") : t("tokens", { n: tokens })}</span>}
     </p>
   );
 }

@@ -1,6 +1,7 @@
 import { type ReactNode, useEffect, useState } from "react";
+import { placeInQueue } from "../format.ts";
+import { t } from "../i18n.ts";
 import type { Turn } from "../turn.ts";
-import { placeInQueue } from "../words.ts";
 
 /** Nothing of the answer is here yet: why not, where that is known. */
 export function Waiting({ turn: { queue, retryAt } }: { turn: Turn }): ReactNode {
@@ -27,6 +28,5 @@ function Countdown({ to }: { to: number }): ReactNode {
     return () => clearInterval(timer);
   }, []);
   const seconds = Math.ceil((to - now) / 1000);
-  const soon = seconds > 0 ? `in ${seconds} s` : "now";
-  return <span>The server is busy. Trying again {soon}.</span>;
+  return <span>{seconds > 0 ? t("busyIn", { n: seconds }) : t("busyNow")}</span>;
 }

@@ -1,11 +1,7 @@
 import type { ReactNode } from "react";
+import { t } from "../i18n.ts";
 
-const IDEAS = [
-  "Write a Python function that reverses a string",
-  "What is photosynthesis, in two sentences?",
-  "How do I stay focused while working from home?",
-  "Write a friendly email that moves a meeting to Friday",
-];
+const IDEAS = ["idea1", "idea2", "idea3", "idea4"] as const;
 
 interface WelcomeProps {
   /** The conversation that was to be shown is not there. */
@@ -18,19 +14,16 @@ export function Welcome({ isGone, onPick }: WelcomeProps): ReactNode {
     <section className="welcome" aria-labelledby="welcome">
       {isGone && (
         <div className="problem" role="alert">
-          <p>This conversation is not here any more.</p>
+          <p>{t("gone")}</p>
         </div>
       )}
-      <h2 id="welcome">What would you like to know?</h2>
-      <p>
-        Answers stream from a model that runs on this server. Reload the page or lose the connection: the answer goes on
-        where it was.
-      </p>
+      <h2 id="welcome">{t("welcome")}</h2>
+      <p>{t("welcomeText")}</p>
       <ul>
         {IDEAS.map((idea) => (
           <li key={idea}>
-            <button type="button" onClick={() => onPick(idea)}>
-              {idea}
+            <button type="button" onClick={() => onPick(t(idea))}>
+              {t(idea)}
             </button>
           </li>
         ))}

@@ -54,6 +54,54 @@ export const Braces = (): ReactNode => (
     <path d="M9 4.5c-2.5 0-2.5 1.5-2.5 3.5s0 3.5-2 4c2 .5 2 2 2 4s0 3.5 2.5 3.5M15 4.5c2.5 0 2.5 1.5 2.5 3.5s0 3.5 2 4c-2 .5-2 2-2 4s0 3.5-2.5 3.5" />
   </Icon>
 );
+export const Menu = (): ReactNode => (
+  <Icon>
+    <path d="M4 7h16M4 12h16M4 17h16" />
+  </Icon>
+);
+export const Sliders = (): ReactNode => (
+  <Icon>
+    <path d="M4 8h9M17 8h3M4 16h3M11 16h9" />
+    <circle cx="15" cy="8" r="2" />
+    <circle cx="9" cy="16" r="2" />
+  </Icon>
+);
+export const Dots = (): ReactNode => (
+  <Icon>
+    <path d="M6 12h.01M12 12h.01M18 12h.01" strokeWidth="3" />
+  </Icon>
+);
+export const Bin = (): ReactNode => (
+  <Icon>
+    <path d="M5 7h14M10 7V4.5h4V7M7 7l.8 12.5h8.4L17 7" />
+  </Icon>
+);
+export const Clip = (): ReactNode => (
+  <Icon>
+    <path d="m19 11-7.5 7.5a4.2 4.2 0 0 1-6-6L13 5a2.8 2.8 0 0 1 4 4l-7.4 7.4a1.4 1.4 0 0 1-2-2L14 8" />
+  </Icon>
+);
+export const Cross = (): ReactNode => (
+  <Icon>
+    <path d="m6.5 6.5 11 11M17.5 6.5l-11 11" />
+  </Icon>
+);
+export const Forward = (): ReactNode => (
+  <Icon>
+    <path d="m5 6 7 6-7 6zM13 6l7 6-7 6z" />
+  </Icon>
+);
+export const Keys = (): ReactNode => (
+  <Icon>
+    <rect x="3" y="6.5" width="18" height="11" rx="2.5" />
+    <path d="M7 10h.01M10.3 10h.01M13.7 10h.01M17 10h.01M8 14h8" />
+  </Icon>
+);
+export const Back = (): ReactNode => (
+  <Icon>
+    <path d="M14.5 6.5 9 12l5.5 5.5" />
+  </Icon>
+);
 export const Waves = (): ReactNode => (
   <svg className="waves" viewBox="0 0 32 32" aria-hidden="true" focusable="false">
     <path d="M4 10c4-3.6 8-3.6 12 0s8 3.6 12 0" />

@@ -1,6 +1,7 @@
 import { type MarkedToken, marked, type Token, type Tokens } from "marked";
 import { memo, type ReactNode, useState } from "react";
 import remend from "remend";
+import { t } from "../i18n.ts";
 import { BlockSplitter } from "./blocks.ts";
 import { CodeBlock } from "./CodeBlock.tsx";
 import { tooDeep } from "./nesting.ts";
@@ -109,7 +110,7 @@ function Table({ table }: { table: Tokens.Table }): ReactNode {
   return (
     // A wide table scrolls by itself, so the keyboard must reach it.
     // biome-ignore lint/a11y/noNoninteractiveTabindex: see above
-    <section className="table" aria-label="Table" tabIndex={0}>
+    <section className="table" aria-label={t("table")} tabIndex={0}>
       <table>
         <thead>
           <tr>{table.header.map((given, index) => cell(given, index, "th"))}</tr>

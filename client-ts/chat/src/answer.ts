@@ -4,7 +4,7 @@ import type { Call, Thinking, Turn } from "./turn.ts";
 export type Content = Pick<Turn, "answer" | "thinking" | "calls">;
 
 /** An answer as far as it has been said: takes its events in order, from the first on. */
-export class Draft {
+export class Answer {
   #answer = "";
   #thoughts = "";
   #thinkingSince: number | undefined;

@@ -1,17 +1,17 @@
 import type { ResponseHandle, ResponseObject } from "caudal-client";
-import { type Content, Draft } from "./draft.ts";
+import { Answer, type Content } from "./answer.ts";
 import type { Turn, TurnStatus } from "./turn.ts";
 
 /**
  * Shows an answer as it comes, the words of one frame together, and gives what is to be shown in the end. `timed` is whether
  * it comes as it is generated: a replay comes as fast as it can be had.
  */
-export async function followAnswer(
+export async function streamAnswer(
   handle: ResponseHandle,
   timed: boolean,
   show: (change: Partial<Turn>) => void,
 ): Promise<Partial<Turn>> {
-  const draft = new Draft(timed);
+  const answer = new Answer(timed);
   let deltas = 0;
   let firstAt = 0;
   let scheduled = false;
@@ -20,12 +20,17 @@ export async function followAnswer(
     scheduled = false;
     const now = Date.now();
     const rate = deltas > 2 && now > firstAt ? ((deltas - 1) * 1000) / (now - firstAt) : undefined;
-    show({ ...draft.content, status: "streaming", ...(rate && timed ? { tokensPerSecond: rate } : {}) });
+    show({
+      ...answer.content,
+      status: "streaming",
+      recovering: false,
+      ...(rate && timed ? { tokensPerSecond: rate } : {}),
+    });
   };
   try {
     for await (const event of handle) {
       if (event.type === "response.created") show({ responseId: event.response_id, retryAt: undefined });
-      if (!draft.take(event)) continue;
+      if (!answer.take(event)) continue;
       deltas++;
       if (firstAt === 0) {
         firstAt = Date.now();
@@ -41,18 +46,25 @@ export async function followAnswer(
     flush();
   }
   const response = await handle.final();
-  return finished(response, draft.finished(response), timed ? Date.now() - firstAt : undefined);
+  return finished(response, answer.finished(response), timed ? Date.now() - firstAt : undefined);
 }
 
 /** What a turn is once its response has ended. */
 export function finished(response: ResponseObject, content: Content, streamedMs?: number): Partial<Turn> {
   const tokens = response.usage?.output_tokens;
+  const details = response.usage?.input_tokens_details;
+  const cached =
+    details !== undefined && details.cached_tokens > 0 && details.cached_tokens === response.usage?.input_tokens;
   const timed = tokens !== undefined && tokens > 1 && streamedMs !== undefined && streamedMs > 0;
   return {
     ...content,
     status: statusOf(response),
     responseId: response.id,
     stopping: false,
+    recovering: false,
+    cached,
+    where: response.metadata?.["where"] === "browser" ? "browser" : "server",
+    ...(response.usage ? { totalTokens: response.usage.total_tokens } : {}),
     ...(tokens === undefined ? {} : { tokens }),
     ...(timed ? { tokensPerSecond: ((tokens - 1) * 1000) / streamedMs } : {}),
   };

@@ -1,8 +1,9 @@
+import { t } from "./i18n.ts";
 import type { Turn } from "./turn.ts";
 
 export function placeInQueue({ position, estimatedWaitMs }: NonNullable<Turn["queue"]>): string {
-  const ahead = position === 1 ? "Next in line" : `Number ${position} in line`;
-  return estimatedWaitMs === undefined ? ahead : `${ahead}, about ${duration(Math.max(1000, estimatedWaitMs))}`;
+  const place = position === 1 ? t("nextInLine") : t("inLine", { n: position });
+  return estimatedWaitMs === undefined ? place : t("about", { place, time: duration(Math.max(1000, estimatedWaitMs)) });
 }
 
 export function duration(ms: number): string {

@@ -3,7 +3,7 @@ import { ApiError, CancelledError, ConnectionError } from "caudal-client";
 const RETRY_MS = 1000;
 
 /** Of what goes over HTTP nothing is sent again by itself: this does, as long as it is wanted and there is hope. */
-export async function persist<T>(
+export async function retryUntil<T>(
   action: () => Promise<T>,
   isWanted: () => boolean,
   onRetry: (retryAt: number) => void,

@@ -1,0 +1,107 @@
+import { AuthenticationError, CaudalClient, type ConnectionState, type Model } from "caudal-client";
+import type { ChatStorage } from "./storage.ts";
+
+export interface SessionState {
+  readonly connection: ConnectionState;
+  readonly models: readonly Model[];
+  /** The one to ask, by its id. */
+  readonly model: string | undefined;
+  /** The server wants a token, or another one. */
+  readonly needsToken: boolean;
+  /** It has refused the one it got. */
+  readonly tokenRefused: boolean;
+}
+
+/** The connection to the server, what opens it, and the models that are there. */
+export class Session {
+  #state: SessionState = {
+    connection: { status: "idle" },
+    models: [],
+    model: undefined,
+    needsToken: false,
+    tokenRefused: false,
+  };
+  #client: CaudalClient;
+  readonly #server: URL;
+  readonly #storage: ChatStorage;
+  readonly #news: { onChange(): void; onConnected(): void };
+
+  constructor(server: URL, storage: ChatStorage, news: { onChange(): void; onConnected(): void }) {
+    this.#server = server;
+    this.#storage = storage;
+    this.#news = news;
+    this.#client = this.#newClient();
+  }
+
+  get client(): CaudalClient {
+    return this.#client;
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  get chosenModel(): Model | undefined {
+    return this.#state.models.find(({ id }) => id === this.#state.model);
+  }
+
+  open(): void {
+    const client = this.#client;
+    this.#set({ connection: client.connectionState });
+    client.onConnectionStateChange((connection) => {
+      if (client !== this.#client) return;
+      const refused = connection.status === "failed" && connection.error instanceof AuthenticationError;
+      this.#set({ connection });
+      if (refused) this.askForToken();
+      if (connection.status !== "connected") return;
+      this.#set({ needsToken: false, tokenRefused: false });
+      void this.#learnModels(client);
+      this.#news.onConnected();
+    });
+    client.connect();
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  /** Begins anew with this token. */
+  authorize(token: string): void {
+    this.#storage.saveToken(token);
+    this.#set({ tokenRefused: false });
+    this.#client.close();
+    this.#client = this.#newClient();
+  }
+
+  askForToken(): void {
+    this.#set({ needsToken: true, tokenRefused: this.#storage.token() !== undefined });
+  }
+
+  chooseModel(id: string): void {
+    this.#storage.saveModel(id);
+    this.#set({ model: id });
+  }
+
+  async #learnModels(client: CaudalClient): Promise<void> {
+    // Without a name the page is only less informative.
+    const models = await client.models.list().catch(() => this.#state.models);
+    const wanted = this.#state.model ?? this.#storage.model();
+    this.#set({ models, model: (models.find(({ id }) => id === wanted) ?? models[0])?.id });
+  }
+
+  #newClient(): CaudalClient {
+    const token = this.#storage.token();
+    return new CaudalClient({
+      url: this.#server,
+      ...(token === undefined ? {} : { token }),
+      // A reader can wait or leave; the page need not decide for them.
+      reconnect: { giveUpAfterMs: Number.POSITIVE_INFINITY, maxDelayMs: 8_000 },
+      maxRetries: 8,
+    });
+  }
+
+  #set(change: Partial<SessionState>): void {
+    this.#state = { ...this.#state, ...change };
+    this.#news.onChange();
+  }
+}
