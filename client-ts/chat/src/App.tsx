@@ -124,11 +124,11 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
       edit: (key, prompt) => void store.edit(key, prompt).catch(() => undefined),
       remove: (key) => void store.deleteTurn(key).catch(() => undefined),
       open: (id) => {
-        history.pushState(null, "", `#${id}`);
+        if (!embedded) history.pushState(null, "", `#${id}`);
         store.open(id);
       },
     }),
-    [store, settle],
+    [store, settle, embedded],
   );
   const onShortcut = useCallback(
     (action: Action): void => {
@@ -170,7 +170,7 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
           />
         </>
       )}
-      <div className="page" ref={content}>
+      <div className="page" part="page" ref={content}>
         <button type="button" className="skip" onClick={() => message.current?.focus()}>
           {t("skip")}
         </button>

@@ -49,6 +49,8 @@ export class ChatStore {
   #leave = new AbortController();
   /** Ends the making of a title. */
   #titling = new AbortController();
+  /** Conversations without a title, by id. */
+  readonly #untitled = new Map<string, { prompt: string; answer: string }>();
 
   constructor(server: URL, storage: ChatStorage) {
     this.#storage = storage;
@@ -227,7 +229,6 @@ export class ChatStore {
   /** Leaves the conversation for another one. */
   #enter(conversation: string | undefined, turns: readonly Turn[]): void {
     this.#leave.abort();
-    this.#titling.abort();
     this.#handles.clear();
     this.#set({ conversation, turns, isGone: false });
     this.#save();
@@ -422,7 +423,7 @@ export class ChatStore {
     try {
       show({ ...(await streamAnswer(handle, origin === "asked", show)), continuation: undefined });
       if (turn.continuation !== undefined) void this.#refresh();
-      else if (origin === "asked") void this.#giveTitle(key);
+      else if (origin === "asked") void this.#giveTitles(key);
     } catch (error) {
       // Another chat, or another client, has taken its place.
       if (this.#handles.get(key) !== handle) return;
@@ -432,22 +433,28 @@ export class ChatStore {
     if (this.#handles.get(key) === handle) this.#handles.delete(key);
   }
 
-  /** Has the model name the conversation by its first answer. */
-  async #giveTitle(key: string): Promise<void> {
-    const id = this.#conversation;
+  /** Has the model name conversations by their first answers, one after the other, until somebody asks something. */
+  async #giveTitles(key: string): Promise<void> {
+    const id = this.#state.conversation;
     const turn = this.#state.turns[this.#indexOf(key)];
     void this.list.changed();
-    if (id === undefined || turn?.status !== "done" || turn.answer === "") return;
+    if (id !== undefined && turn?.status === "done" && turn.answer !== "" && !this.#untitled.has(id)) {
+      this.#untitled.set(id, { prompt: turn.prompt, answer: turn.answer });
+    }
+    this.#titling.abort();
     this.#titling = new AbortController();
     const { signal } = this.#titling;
     try {
-      const { metadata } = await this.#client.conversations.retrieve(id);
-      if (metadata["title"] !== undefined || signal.aborted) return;
-      const { prompt, answer } = turn;
-      const title = await titleOf(this.#client, { prompt, answer, model: this.#state.model, signal });
-      if (title !== "") await this.list.rename(id, title);
+      for (const [id, said] of this.#untitled) {
+        const { metadata } = await this.#client.conversations.retrieve(id);
+        const isNamed = metadata["title"] !== undefined;
+        const title = isNamed ? "" : await titleOf(this.#client, { ...said, model: this.#state.model, signal });
+        if (title !== "") await this.list.rename(id, title);
+        this.#untitled.delete(id);
+      }
     } catch {
-      // The next answer is another occasion.
+      // The next answer is another occasion, unless the conversation is gone.
+      if (!signal.aborted) this.#untitled.clear();
     }
   }
 

@@ -2,6 +2,7 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./App.tsx";
 import { ChatStore } from "./chat-store.ts";
+import { keepOffline } from "./offline.ts";
 import { pageStorage } from "./storage.ts";
 import "./styles/base.css";
 import "./styles/chat.css";
@@ -18,3 +19,4 @@ if (root) {
     </StrictMode>,
   );
 }
+if (import.meta.env.PROD) keepOffline();

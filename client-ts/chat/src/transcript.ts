@@ -16,7 +16,8 @@ export function messageOf({ prompt, attachments = [] }: Pick<Turn, "prompt" | "a
   return { role: "user", content: [prompt, ...files].map((text) => ({ type: "input_text", text })) };
 }
 
-const FILE = /^\n\n<file name="([^"\n]*)">\n([\s\S]*)\n<\/file>$/;
+const FILES = /(?:\n\n<file name="[^"\n]*">\n[\s\S]*?\n<\/file>)+$/;
+const FILE = /\n\n<file name="([^"\n]*)">\n([\s\S]*?)\n<\/file>(?=\n\n<file name="|$)/g;
 
 /** A turn begins with a message of the user; what follows until the next one is its answer. */
 export function turnsOf(items: readonly ConversationItem[]): Turn[] {
@@ -51,15 +52,13 @@ function groupsOf(items: readonly ConversationItem[]): { turns: Turn[]; groups: 
 
 const UNANSWERED = { status: "failed", problem: { message: "There is no answer to this.", canRetry: false } } as const;
 
+/** The server joins the parts of a message, so attachments are found in its text. */
 function questionOf(content: readonly { text: string }[]): Pick<Turn, "prompt" | "attachments"> {
-  const attachments: Attachment[] = [];
-  let prompt = "";
-  for (const [index, { text }] of content.entries()) {
-    const [, name, inside] = (index > 0 && FILE.exec(text)) || [];
-    if (name !== undefined && inside !== undefined) attachments.push({ name, text: inside });
-    else prompt += text;
-  }
-  return attachments.length === 0 ? { prompt } : { prompt, attachments };
+  const text = content.map((part) => part.text).join("");
+  const [files] = text.endsWith("\n</file>") ? (FILES.exec(text) ?? []) : [];
+  if (files === undefined) return { prompt: text };
+  const attachments = [...files.matchAll(FILE)].map(([, name = "", text = ""]): Attachment => ({ name, text }));
+  return { prompt: text.slice(0, -files.length), attachments };
 }
 
 function withItem(turn: Turn, item: ConversationItem): Partial<Turn> {

@@ -19,43 +19,50 @@ export function useStickToBottom(): {
   const toBottom = useCallback(() => {
     sticks.current = true;
     setAtBottom(true);
-    scrollToEnd();
+    scrollToEnd(scrollerOf(content.current));
   }, []);
 
   useLayoutEffect(() => {
     // A reload in mid-stream shows the end, not where the shorter page was.
     history.scrollRestoration = "manual";
-    scrollToEnd();
+    const scroller = scrollerOf(content.current);
+    scrollToEnd(scroller);
     const observer = new ResizeObserver(() => {
-      if (sticks.current) scrollToEnd();
-      else setAtBottom(distanceToEnd() < NEAR_PX);
+      if (sticks.current) scrollToEnd(scroller);
+      else setAtBottom(distanceToEnd(scroller) < NEAR_PX);
     });
     if (content.current) observer.observe(content.current);
     return () => observer.disconnect();
   }, []);
 
   useEffect(() => {
-    let last = window.scrollY;
+    const scroller = scrollerOf(content.current);
+    const source = scroller === document.documentElement ? window : scroller;
+    let last = scroller.scrollTop;
     const onScroll = (): void => {
-      const near = distanceToEnd() < NEAR_PX;
+      const near = distanceToEnd(scroller) < NEAR_PX;
       // Only an upward move is the reader's: growing content moves nothing, and following it moves down.
       if (near) sticks.current = true;
-      else if (window.scrollY < last) sticks.current = false;
-      last = window.scrollY;
+      else if (scroller.scrollTop < last) sticks.current = false;
+      last = scroller.scrollTop;
       setAtBottom(near || sticks.current);
     };
-    window.addEventListener("scroll", onScroll, { passive: true });
-    return () => window.removeEventListener("scroll", onScroll);
+    source.addEventListener("scroll", onScroll, { passive: true });
+    return () => source.removeEventListener("scroll", onScroll);
   }, []);
 
   return { content, atBottom, toBottom };
 }
 
-function distanceToEnd(): number {
-  const page = document.documentElement;
-  return page.scrollHeight - page.clientHeight - window.scrollY;
+/** In an element of another page the element scrolls. */
+function scrollerOf(content: Element | null): Element {
+  return content?.closest(".scroller") ?? document.documentElement;
 }
 
-function scrollToEnd(): void {
-  window.scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+function distanceToEnd(scroller: Element): number {
+  return scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
+}
+
+function scrollToEnd(scroller: Element): void {
+  scroller.scrollTo({ top: scroller.scrollHeight, behavior: "instant" });
 }

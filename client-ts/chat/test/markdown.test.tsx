@@ -146,3 +146,12 @@ describe("no text breaks the page", () => {
     expect(plain).toContain('<p class="plain">*because*</p>');
   });
 });
+
+describe("formulas", () => {
+  test("are found, and prices are not", () => {
+    expect(html("so $a^2$ and \\(b\\)")).toContain('<span class="formula">');
+    expect(html("$$\\sum_i i$$")).toContain('class="formula display"');
+    expect(html("it costs $5 and not $6")).toBe("<p>it costs $5 and not $6</p>");
+    expect(html("`$a$`")).toBe("<p><code>$a$</code></p>");
+  });
+});

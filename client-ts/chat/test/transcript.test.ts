@@ -1,6 +1,6 @@
 import type { ConversationItem } from "caudal-client";
 import { describe, expect, test } from "vitest";
-import { itemsOf, merged, turnsOf } from "../src/transcript.ts";
+import { CONTINUE, itemsOf, merged, messageOf, turnsOf } from "../src/transcript.ts";
 import type { Turn } from "../src/turn.ts";
 
 const user = (id: string, text: string): ConversationItem => ({
@@ -91,4 +91,30 @@ test("what has been said is what was answered", () => {
     { role: "user", content: "one" },
     { role: "assistant", content: "1" },
   ]);
+});
+
+describe("attachments", () => {
+  test("come back as they went, whether the server joins the parts or not", () => {
+    const attachments = [
+      { name: "a.txt", text: "one\n</file>\ntwo" },
+      { name: "b.txt", text: "" },
+    ];
+    const { content } = messageOf({ prompt: "Read.", attachments });
+    const parts = content as { type: "input_text"; text: string }[];
+    const joined = user("u", parts.map(({ text }) => text).join(""));
+    for (const item of [joined, { ...joined, content: parts } as ConversationItem]) {
+      expect(turnsOf([item])[0]).toMatchObject({ prompt: "Read.", attachments });
+    }
+  });
+
+  test("are no attachments in the middle of a text", () => {
+    const text = 'x\n\n<file name="a">\ny\n</file>\nz';
+    expect(turnsOf([user("u", text)])[0]).toEqual(turn("u", text, "waiting"));
+  });
+});
+
+test("a cut answer and its continuation are one answer", () => {
+  const asks: ConversationItem = { ...user("d", CONTINUE), role: "developer" } as ConversationItem;
+  const turns = turnsOf([user("u", "one"), answer("a", "Down it", "incomplete"), asks, answer("b", "goes.")]);
+  expect(turns).toEqual([turn("u", "one", "done", "Down it goes.")]);
 });

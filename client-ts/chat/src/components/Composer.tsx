@@ -93,6 +93,7 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
   return (
     <form
       className="composer"
+      part="composer"
       onSubmit={submit}
       onDragOver={(event) => event.preventDefault()}
       onDrop={(event) => {

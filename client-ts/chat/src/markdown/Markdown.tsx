@@ -1,9 +1,11 @@
-import { type MarkedToken, marked, type Token, type Tokens } from "marked";
+import type { MarkedToken, Token, Tokens } from "marked";
 import { memo, type ReactNode, useState } from "react";
 import remend from "remend";
 import { t } from "../i18n.ts";
 import { BlockSplitter } from "./blocks.ts";
 import { CodeBlock } from "./CodeBlock.tsx";
+import { Formula } from "./Formula.tsx";
+import { type FormulaToken, markdown } from "./math.ts";
 import { tooDeep } from "./nesting.ts";
 import { decodeEntities, safeHref } from "./text.ts";
 
@@ -25,18 +27,20 @@ export function Markdown({ text, unfinished }: { text: string; unfinished: boole
 const Block = memo(function Block({ source, open }: { source: string; open: boolean }): ReactNode {
   if (tooDeep(source)) return <p className="plain">{source}</p>;
   const closed = open ? remend(source, { images: false, linkMode: "text-only" }) : source;
-  return render(marked.lexer(closed, { gfm: true, breaks: true }));
+  return render(markdown.lexer(closed), open);
 });
 
-function render(tokens: readonly Token[] | undefined): ReactNode[] {
-  // biome-ignore lint/suspicious/noArrayIndexKey: tokens have no other identity
-  return (tokens ?? []).map((token, index) => <One key={index} token={token as MarkedToken} />);
+function render(tokens: readonly Token[] | undefined, open = false): ReactNode[] {
+  return (tokens ?? []).map((token, index) => (
+    // biome-ignore lint/suspicious/noArrayIndexKey: tokens have no other identity
+    <One key={index} token={token as MarkedToken | FormulaToken} open={open} />
+  ));
 }
 
 /** One level below the page's own headings, which name the speakers. */
 const HEADINGS = ["h3", "h4", "h5", "h6", "h6", "h6"] as const;
 
-function One({ token }: { token: MarkedToken }): ReactNode {
+function One({ token, open }: { token: MarkedToken | FormulaToken; open: boolean }): ReactNode {
   switch (token.type) {
     case "paragraph":
       return <p>{render(token.tokens)}</p>;
@@ -45,7 +49,9 @@ function One({ token }: { token: MarkedToken }): ReactNode {
       return <Heading>{render(token.tokens)}</Heading>;
     }
     case "code":
-      return <CodeBlock code={token.text} language={token.lang?.split(/\s/)[0] ?? ""} />;
+      return <CodeBlock code={token.text} language={token.lang?.split(/\s/)[0] ?? ""} open={open} />;
+    case "formula":
+      return <Formula source={token.text} display={token.display} />;
     case "list":
       return <List list={token} />;
     case "blockquote":

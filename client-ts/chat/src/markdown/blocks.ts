@@ -1,4 +1,4 @@
-import { marked } from "marked";
+import { markdown } from "./math.ts";
 import { tooDeep } from "./nesting.ts";
 
 /**
@@ -41,7 +41,7 @@ function blocksOf(text: string): string[] {
 function parsed(text: string): string[] {
   const blocks: string[] = [];
   let at = 0;
-  for (const token of marked.lexer(text)) {
+  for (const token of markdown.lexer(text)) {
     // The lexer turns \r\n into \n and tabs into spaces; only a text it leaves alone can be cut at its lengths.
     const raw = text.startsWith(token.raw, at) ? token.raw : text.slice(at);
     if (raw === "") continue;
