@@ -37,6 +37,7 @@ describe("the sidebar", () => {
   test("lists, names, searches, opens, renames, exports, imports and deletes conversations", async () => {
     const { url } = await serve();
     const page = await open(url);
+    page.setDefaultTimeout(4000);
     await say(page, "one");
     const first = conversationOf(page);
     await page.getByRole("button", { name: "New chat" }).click();
@@ -57,11 +58,11 @@ describe("the sidebar", () => {
     await row.locator(".chat-options").click();
     expect(await violations(page)).toEqual([]);
     await row.getByRole("button", { name: "Rename" }).click();
-    await page.getByRole("textbox", { name: "Rename" }).fill("Of rivers");
+    await page.getByRole("textbox", { name: "Rename" }).fill("Zebra crossing");
     await page.keyboard.press("Enter");
-    await page.locator(".chats .chat", { hasText: "Of rivers" }).waitFor();
+    await page.locator(".chats .chat", { hasText: "Zebra crossing" }).waitFor();
 
-    await page.getByRole("searchbox").fill("river");
+    await page.getByRole("searchbox").fill("zebra");
     await page.waitForFunction(() => document.querySelectorAll(".chats li").length === 1);
     await page.getByRole("searchbox").fill("");
 
@@ -73,7 +74,7 @@ describe("the sidebar", () => {
       ]);
       return readFile(await file.path(), "utf8");
     };
-    expect(await saved("Markdown")).toMatch(/^# Of rivers\n\n## You\n\none\n\n## Answer\n\n/);
+    expect(await saved("Markdown")).toMatch(/^# Zebra crossing\n\n## You\n\none\n\n## Answer\n\n/);
     const json = await saved("JSON");
     await page.setInputFiles('.import input[type="file"]', {
       name: "chat.json",

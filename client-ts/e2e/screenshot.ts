@@ -1,53 +1,98 @@
 /**
- * Takes the README's picture of the page: the real model, in the middle of an answer. Other views (dark, phone, empty)
- * go to a temporary folder, for looking at.
+ * Takes pictures of ten states of the page on the real model. Four of them are the README's; the others go to a temporary
+ * folder, for looking at.
  */
 
 import { mkdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { BrowserContextOptions, Page } from "playwright-core";
 import { test } from "vitest";
-import { chatServer, later, open, untilText, untilTurn } from "./support.ts";
+import { ask, chatServer, later, open, untilText, untilTurn } from "./support.ts";
 
 const FOLDER = join(tmpdir(), "caudal-screenshots");
-const README = new URL("../chat/screenshot.png", import.meta.url).pathname;
+const README = new URL("../chat/", import.meta.url).pathname;
 
-const VIEWS = [
-  { name: "light", colorScheme: "light", width: 1200, height: 900 },
-  { name: "dark", colorScheme: "dark", width: 1200, height: 900 },
-  { name: "phone", colorScheme: "light", width: 390, height: 844 },
-  { name: "phone-dark", colorScheme: "dark", width: 390, height: 844 },
-] as const;
+const DESKTOP: BrowserContextOptions = { viewport: { width: 1200, height: 800 } };
+const PHONE: BrowserContextOptions = {
+  viewport: { width: 390, height: 844 },
+  isMobile: true,
+  hasTouch: true,
+  deviceScaleFactor: 2,
+};
+
+const SHOWCASE = [
+  "The area under the curve is $\\int_0^1 x^2\\,dx = \\frac{1}{3}$:",
+  "$$\\sum_{i=1}^{n} i = \\frac{n(n+1)}{2}$$",
+  "```python\ndef area(n: int) -> float:\n    # A sum of small rectangles.\n    return sum((i / n) ** 2 for i in range(n)) / n\n```",
+  "| n | area |\n|---|---|\n| 10 | 0.285 |\n| 1000 | 0.333 |",
+].join("\n\n");
+
+async function picture(page: Page, name: string, folder = FOLDER): Promise<void> {
+  await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+/** A conversation that the server has been given. */
+async function given(url: string): Promise<string> {
+  const items = [
+    { role: "user", content: "How large is the area under x² from 0 to 1?" },
+    { role: "assistant", content: SHOWCASE },
+  ];
+  const body = JSON.stringify({ items, metadata: { title: "Area under a curve" } });
+  const headers = { "content-type": "application/json" };
+  const answer = await fetch(`${url}/v1/conversations`, { method: "POST", headers, body });
+  return ((await answer.json()) as { id: string }).id;
+}
 
 test("pictures", async () => {
   mkdirSync(FOLDER, { recursive: true });
   const server = await chatServer({ "engine.kind": "mistralrs", "engine.max_running": 1 });
   later(() => server.stop());
-  for (const { name, colorScheme, width, height } of VIEWS) {
-    const phone = width < 500;
-    const options = {
-      colorScheme,
-      viewport: { width, height },
-      isMobile: phone,
-      hasTouch: phone,
-      deviceScaleFactor: 2,
-    };
-    const page = await open(server.url, options);
-    const picture = async (state: string): Promise<void> => {
-      await page.screenshot({ path: join(FOLDER, `${name}-${state}.png`) });
-    };
-    await page.waitForSelector('[data-state="connected"]');
-    await picture("empty");
-    await page.fill("#message", "Write a Python function that reverses a string");
-    await page.click("button.send");
-    await untilTurn(page, "done");
-    await picture("done");
-    await page.fill("#message", "How do I stay focused while working from home?");
-    await page.click("button.send");
-    await untilText(page, 420);
-    await page.screenshot({ path: name === "light" ? README : join(FOLDER, `${name}-streaming.png`) });
-    await page.keyboard.press("Escape");
-    await untilTurn(page, "stopped");
-    await picture("stopped");
-  }
+  const id = await given(server.url);
+
+  const light = await open(server.url, { ...DESKTOP, colorScheme: "light" });
+  await light.waitForSelector('[data-state="connected"]');
+  await picture(light, "1-empty");
+  await ask(light, "Write a Python function that reverses a string");
+  await untilTurn(light, "done", "cut");
+  await ask(light, "How do I stay focused while working from home?");
+  await untilText(light, 300);
+  await picture(light, "screenshot", README);
+  await light.keyboard.press("Escape");
+  await untilTurn(light, "stopped");
+  await picture(light, "2-stopped");
+  await light.getByRole("button", { name: "Settings" }).click();
+  await light.getByRole("dialog").waitFor();
+  await picture(light, "screenshot-settings", README);
+  await light.keyboard.press("Escape");
+  await light.locator(".chat-options").first().click();
+  await light.setInputFiles(".attach input", {
+    name: "notes.txt",
+    mimeType: "text/plain",
+    buffer: Buffer.from("a river"),
+  });
+  await light.locator(".turn").last().hover();
+  await picture(light, "3-menu-and-chip");
+  await light.keyboard.press("Alt+Shift+KeyH");
+  await light.getByRole("dialog").waitFor();
+  await picture(light, "4-shortcuts");
+
+  const dark = await open(`${server.url}/#${id}`, { ...DESKTOP, colorScheme: "dark" });
+  await untilTurn(dark, "done");
+  await dark.waitForSelector(".hljs-keyword");
+  await dark.waitForSelector("math");
+  await picture(dark, "screenshot-dark", README);
+  await dark.locator(".turn").last().hover();
+  await dark.getByRole("button", { name: "Edit message" }).click();
+  await picture(dark, "5-edit-dark");
+
+  const phone = await open(`${server.url}/#${id}`, { ...PHONE, colorScheme: "light", locale: "pt-PT" });
+  await untilTurn(phone, "done");
+  await phone.waitForSelector("math");
+  await picture(phone, "screenshot-phone", README);
+  await phone.getByRole("button", { name: "Mostrar conversas" }).click();
+  await picture(phone, "6-phone-drawer");
+  const phoneDark = await open(server.url, { ...PHONE, colorScheme: "dark", locale: "pt-PT" });
+  await phoneDark.waitForSelector('[data-state="connected"]');
+  await picture(phoneDark, "7-phone-dark-pt");
 });

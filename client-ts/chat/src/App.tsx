@@ -74,6 +74,8 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
   const [menuOpen, setMenuOpen] = useState(() => !embedded && matchMedia(WIDE).matches);
   const { content, atBottom, toBottom } = useStickToBottom();
   const last = turns.at(-1);
+  // A page has one main part, and it is not ours there.
+  const Main = embedded ? "div" : "main";
   const running = isRunning(last);
 
   useEffect(() => (embedded ? undefined : store.list.watch()), [store, embedded]);
@@ -184,7 +186,7 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
           menuOpen={menuOpen}
           onSettings={() => onDialog("settings")}
         />
-        <main>
+        <Main className="conversation">
           {turns.length === 0 && <Welcome isGone={isGone} onPick={send} />}
           {turns.map((turn, index) => (
             <TurnView
@@ -196,7 +198,7 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
               variants={conversation === undefined ? undefined : variantsOf(list.chats, conversation, index)}
             />
           ))}
-        </main>
+        </Main>
         <footer>
           {!atBottom && turns.length > 0 && (
             <button type="button" className="to-bottom" onClick={toBottom} aria-label={t("latest")}>
