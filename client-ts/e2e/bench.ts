@@ -1,17 +1,20 @@
 /** Frames while text streams into a long conversation, and what the package weighs. Prints a table; BENCH_JSON names a file. */
 
 import { writeFile } from "node:fs/promises";
+import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { scripted, startServer } from "../test/support/server.ts";
 import { sizes } from "../test/support/sizes.ts";
 import { buildExamples, type Examples } from "./examples.ts";
-import { later, open } from "./support.ts";
+import { ask, chatServer, later, open } from "./support.ts";
 
 const SECONDS = 10;
 const TOKENS_PER_SECOND = 100;
 const TURNS = 50;
 const WORDS_PER_ITEM = 100;
 const ITEMS_AT_ONCE = 20;
+const ROOM = { "engine.scripted.context_length": 32_768 };
+const STREAMING = '[data-status="streaming"]';
 
 let examples: Examples;
 
@@ -37,26 +40,16 @@ async function longConversation(url: string): Promise<string> {
   return id;
 }
 
-test("100 tokens a second into a conversation of 10,000 tokens", async () => {
-  const server = await startServer({
-    ...scripted(SECONDS * TOKENS_PER_SECOND, TOKENS_PER_SECOND),
-    "engine.scripted.context_length": 32_768,
-    "server.chat_dir": examples.folder("react"),
-  });
-  later(() => server.stop());
-  const page = await open(`${server.url}/#${await longConversation(server.url)}`);
-  const older = page.getByRole("button", { name: "Older messages" });
-  await page.waitForSelector("[data-answer]");
-  while (await older.isVisible()) {
-    const before = await page.locator("[data-answer]").count();
-    await older.click();
-    await page.waitForFunction((count) => document.querySelectorAll("[data-answer]").length > count, before);
-  }
-  expect(await page.locator("[data-answer]").count()).toBe(TURNS);
-  await page.getByLabel("Message").fill("And now?");
-  await page.getByRole("button", { name: "Send" }).click();
-  await page.waitForSelector('[data-status="streaming"]');
-  const frames = await page.evaluate(async () => {
+interface Frames {
+  seconds: number;
+  fps: number;
+  p99Ms: number;
+  longestTaskMs: number;
+}
+
+/** What the screen painted until nothing streamed any more. */
+function framesOf(page: Page): Promise<Frames> {
+  return page.evaluate(async () => {
     const longTasks: number[] = [];
     new PerformanceObserver((list) => {
       for (const { duration } of list.getEntries()) longTasks.push(duration);
@@ -73,6 +66,47 @@ test("100 tokens a second into a conversation of 10,000 tokens", async () => {
     const p99 = gaps[Math.floor(gaps.length * 0.99)] ?? 0;
     return { seconds, fps: gaps.length / seconds, p99Ms: p99, longestTaskMs: Math.max(0, ...longTasks) };
   });
+}
+
+test("the chat page: its first paint, and frames while text streams into 50 turns", async () => {
+  const server = await chatServer({ ...scripted(SECONDS * TOKENS_PER_SECOND, TOKENS_PER_SECOND), ...ROOM });
+  later(() => server.stop());
+  const page = await open(`${server.url}/#${await longConversation(server.url)}`);
+  await page.waitForFunction((count) => document.querySelectorAll(".turn").length === count, TURNS);
+  const lcpMs = await page.evaluate(
+    () =>
+      new Promise<number>((resolve) => {
+        const observer = new PerformanceObserver((list) => resolve(list.getEntries().at(-1)?.startTime ?? 0));
+        observer.observe({ type: "largest-contentful-paint", buffered: true });
+      }),
+  );
+  await ask(page, "And now?");
+  await page.waitForSelector(STREAMING);
+  const row = { lcpMs, ...(await framesOf(page)) };
+  console.table([row]);
+  expect(row.seconds).toBeGreaterThan(SECONDS / 2);
+});
+
+test("100 tokens a second into a conversation of 10,000 tokens", async () => {
+  const server = await startServer({
+    ...scripted(SECONDS * TOKENS_PER_SECOND, TOKENS_PER_SECOND),
+    ...ROOM,
+    "server.chat_dir": examples.folder("react"),
+  });
+  later(() => server.stop());
+  const page = await open(`${server.url}/#${await longConversation(server.url)}`);
+  const older = page.getByRole("button", { name: "Older messages" });
+  await page.waitForSelector("[data-answer]");
+  while (await older.isVisible()) {
+    const before = await page.locator("[data-answer]").count();
+    await older.click();
+    await page.waitForFunction((count) => document.querySelectorAll("[data-answer]").length > count, before);
+  }
+  expect(await page.locator("[data-answer]").count()).toBe(TURNS);
+  await page.getByLabel("Message").fill("And now?");
+  await page.getByRole("button", { name: "Send" }).click();
+  await page.waitForSelector('[data-status="streaming"]');
+  const frames = await framesOf(page);
   const result = { frames, kilobytes: await sizes() };
   console.table([frames]);
   console.table(result.kilobytes);

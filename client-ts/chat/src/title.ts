@@ -35,7 +35,12 @@ export async function titleOf(
 export function tidy(text: string): string {
   const line = text.trim().split("\n")[0] ?? "";
   const bare = line.replace(/^title:\s*/i, "").replace(/^["'#*\s“«]+|["'*\s.”»:]+$/g, "");
-  return firstWords(bare);
+  return isSentence(bare) ? "" : firstWords(bare);
+}
+
+/** Small models answer again where a title is asked for. */
+function isSentence(text: string): boolean {
+  return text.length > LONGEST || /^(here('s| is| are)|sure|of course|the title|i )\b/i.test(text);
 }
 
 function firstWords(text: string): string {
