@@ -155,3 +155,27 @@ describe("formulas", () => {
     expect(html("`$a$`")).toBe("<p><code>$a$</code></p>");
   });
 });
+
+describe("work is bounded", () => {
+  test("a wide table is plain text", () => {
+    const row = "|a".repeat(2_500);
+    expect(html(`${row}|\n${"|-".repeat(2_500)}|\n${row}|`)).toContain('<p class="plain">');
+  });
+
+  test("a block that is too long is plain text, and those around it are not", () => {
+    const long = "word ".repeat(20_000);
+    const out = html(`**before**\n\n${long}\n\n**after**`);
+    expect(out).toContain("<strong>before</strong>");
+    expect(out).toContain("<strong>after</strong>");
+    expect(out).toContain('<p class="plain">');
+  });
+
+  test("a megabyte in one line takes no longer with each frame", () => {
+    const splitter = new BlockSplitter();
+    const text = "*a* ".repeat(250_000);
+    const began = performance.now();
+    for (let frame = 1; frame <= 20; frame++) splitter.split(text.slice(0, (text.length / 20) * frame));
+    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(splitter.split(text).join("")).toBe(text);
+  });
+});

@@ -6,7 +6,7 @@ import { BlockSplitter } from "./blocks.ts";
 import { CodeBlock } from "./CodeBlock.tsx";
 import { Formula } from "./Formula.tsx";
 import { type FormulaToken, markdown } from "./math.ts";
-import { tooDeep } from "./nesting.ts";
+import { LONGEST_BLOCK, MOST_CELLS, tooDeep } from "./nesting.ts";
 import { decodeEntities, safeHref } from "./text.ts";
 
 /**
@@ -25,7 +25,7 @@ export function Markdown({ text, unfinished }: { text: string; unfinished: boole
 
 /** The last block of an unfinished text is open: what it begins (emphasis, code, a link) is closed for it. */
 const Block = memo(function Block({ source, open }: { source: string; open: boolean }): ReactNode {
-  if (tooDeep(source)) return <p className="plain">{source}</p>;
+  if (source.length > LONGEST_BLOCK || tooDeep(source)) return <p className="plain">{source}</p>;
   const closed = open ? remend(source, { images: false, linkMode: "text-only" }) : source;
   return render(markdown.lexer(closed), open);
 });
@@ -108,6 +108,7 @@ function List({ list }: { list: Tokens.List }): ReactNode {
 }
 
 function Table({ table }: { table: Tokens.Table }): ReactNode {
+  if (table.header.length * (table.rows.length + 1) > MOST_CELLS) return <p className="plain">{table.raw}</p>;
   const cell = (given: Tokens.TableCell, index: number, Tag: "th" | "td"): ReactNode => (
     <Tag key={index} style={{ textAlign: table.align[index] ?? "left" }}>
       {render(given.tokens)}

@@ -1,5 +1,5 @@
 import { markdown } from "./math.ts";
-import { tooDeep } from "./nesting.ts";
+import { LONGEST_BLOCK, tooDeep } from "./nesting.ts";
 
 /**
  * Cuts a growing text into its top-level blocks. A delta costs as much as the last two blocks are long: nothing that
@@ -16,7 +16,8 @@ export class BlockSplitter {
       this.#settledLength = 0;
     }
     this.#text = text;
-    const tail = blocksOf(text.slice(this.#settledLength));
+    const rest = text.slice(this.#settledLength);
+    const tail = rest.length > LONGEST_BLOCK ? pieces(rest).flatMap(blocksOf) : blocksOf(rest);
     const settling = tail.slice(0, -2);
     if (settling.length > 0) {
       this.#settled = [...this.#settled, ...settling];
@@ -26,8 +27,23 @@ export class BlockSplitter {
   }
 }
 
+/** A text that is too long to be parsed at once, cut at blank lines. A piece without any is not parsed at all. */
+function pieces(text: string): string[] {
+  const pieces: string[] = [];
+  for (let at = 0; at < text.length; ) {
+    const blank = text.lastIndexOf("\n\n", at + LONGEST_BLOCK - 2);
+    const next = text.indexOf("\n\n", at + LONGEST_BLOCK);
+    const end =
+      text.length - at <= LONGEST_BLOCK ? text.length : blank > at ? blank + 2 : next < 0 ? text.length : next + 2;
+    pieces.push(text.slice(at, end));
+    at = end;
+  }
+  return pieces;
+}
+
 /** What is nested too deep to be parsed is a block of its own. */
 function blocksOf(text: string): string[] {
+  if (text.length > LONGEST_BLOCK) return [text];
   const blocks: string[] = [];
   let rest = text;
   for (let deep = tooDeep(rest); deep; deep = tooDeep(rest)) {

@@ -3,6 +3,11 @@ const MOST_CONTAINERS = 20;
 const MOST_INDENT = 160;
 const MOST_DELIMITERS = 400;
 
+/** Characters of a block that is parsed: a longer one would take more than a frame, at each frame while it is written. */
+export const LONGEST_BLOCK = 64_000;
+/** Cells of a table that is drawn as one. */
+export const MOST_CELLS = 4_000;
+
 const CONTAINER = /[ \t]*(?:>|[-+*](?=[ \t]|$)|\d{1,9}[.)](?=[ \t]|$))/y;
 
 /**
