@@ -120,3 +120,23 @@ test("a conversation goes on, and its last answer can be had again", async () =>
   expect(after.slice(0, 3)).toEqual(before.slice(0, 3));
   expect(after[3]).toBe(`assistant: ${words(await shownText(page))}`);
 });
+
+test("the model names a conversation, and an edited question has an answer of its own", async () => {
+  const page = await open(server.url);
+  await ask(page, "What is a river? One sentence.");
+  await untilTurn(page, "done", "cut");
+  const row = page.locator('.chats li[data-current="true"] .chat');
+  await row.and(page.locator(":not(:text-is('New conversation'))")).waitFor();
+  const { hash } = new URL(page.url());
+  await page.locator(".turn").hover();
+  await page.getByRole("button", { name: "Edit message" }).click();
+  await page.locator(".edit textarea").fill("What is a lake? One sentence.");
+  await page.locator(".edit").getByRole("button", { name: "Send" }).click();
+  await page.waitForURL((address) => address.hash !== hash);
+  await untilTurn(page, "done", "cut");
+  await page.locator(".versions", { hasText: "2/2" }).waitFor();
+  expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^Server/);
+  await page.getByRole("button", { name: "Previous version" }).click();
+  await page.waitForURL((address) => address.hash === hash);
+  expect(await page.textContent(`${lastTurn} .question > p`)).toBe("What is a river? One sentence.");
+});
