@@ -18,7 +18,7 @@ import { Session, type SessionState } from "./session.ts";
 import { paramsOf, type Settings } from "./settings.ts";
 import type { ChatStorage } from "./storage.ts";
 import { finished, streamAnswer } from "./stream-answer.ts";
-import { titleOf } from "./title.ts";
+import { Titler } from "./titler.ts";
 import { CONTINUE, itemsByTurn, itemsOf, joined, merged, messageOf as questionOf, turnsOf } from "./transcript.ts";
 import { type Attachment, isRunning, newKey, type Turn } from "./turn.ts";
 
@@ -47,10 +47,7 @@ export class ChatStore {
   readonly #handles = new Map<string, ResponseHandle>();
   /** Leaves the conversation. */
   #leave = new AbortController();
-  /** Ends the making of a title. */
-  #titling = new AbortController();
-  /** Conversations without a title, by id. */
-  readonly #untitled = new Map<string, { prompt: string; answer: string }>();
+  readonly #titler: Titler;
 
   constructor(server: URL, storage: ChatStorage) {
     this.#storage = storage;
@@ -69,6 +66,7 @@ export class ChatStore {
       storage,
       () => void this.#refresh(),
     );
+    this.#titler = new Titler(() => this.#client, this.list);
     this.#start();
   }
 
@@ -251,7 +249,7 @@ export class ChatStore {
     prompt: string,
     { again = false, attachments }: { again?: boolean; attachments?: readonly Attachment[] | undefined } = {},
   ): void {
-    this.#titling.abort();
+    this.#titler.pause();
     const files = attachments && attachments.length > 0 ? { attachments } : {};
     const turn: Turn = { key: newKey(), prompt, ...files, status: "waiting", answer: "", askedAt: Date.now() };
     this.#set({ turns: [...before, turn], isGone: false });
@@ -423,7 +421,7 @@ export class ChatStore {
     try {
       show({ ...(await streamAnswer(handle, origin === "asked", show)), continuation: undefined });
       if (turn.continuation !== undefined) void this.#refresh();
-      else if (origin === "asked") void this.#giveTitles(key);
+      else if (origin === "asked") this.#giveTitle(key);
     } catch (error) {
       // Another chat, or another client, has taken its place.
       if (this.#handles.get(key) !== handle) return;
@@ -433,29 +431,13 @@ export class ChatStore {
     if (this.#handles.get(key) === handle) this.#handles.delete(key);
   }
 
-  /** Has the model name conversations by their first answers, one after the other, until somebody asks something. */
-  async #giveTitles(key: string): Promise<void> {
-    const id = this.#state.conversation;
-    const turn = this.#state.turns[this.#indexOf(key)];
+  #giveTitle(key: string): void {
+    const { conversation, turns, model } = this.#state;
+    const turn = turns[this.#indexOf(key)];
     void this.list.changed();
-    if (id !== undefined && turn?.status === "done" && turn.answer !== "" && !this.#untitled.has(id)) {
-      this.#untitled.set(id, { prompt: turn.prompt, answer: turn.answer });
-    }
-    this.#titling.abort();
-    this.#titling = new AbortController();
-    const { signal } = this.#titling;
-    try {
-      for (const [id, said] of this.#untitled) {
-        const { metadata } = await this.#client.conversations.retrieve(id);
-        const isNamed = metadata["title"] !== undefined;
-        const title = isNamed ? "" : await titleOf(this.#client, { ...said, model: this.#state.model, signal });
-        if (title !== "") await this.list.rename(id, title);
-        this.#untitled.delete(id);
-      }
-    } catch {
-      // The next answer is another occasion, unless the conversation is gone.
-      if (!signal.aborted) this.#untitled.clear();
-    }
+    const isAnswered = turn?.status === "done" && turn.answer !== "";
+    if (conversation === undefined || !isAnswered) return;
+    void this.#titler.add(conversation, { prompt: turn.prompt, answer: turn.answer, model });
   }
 
   /** What can be mended without the reader is; the rest is told. */

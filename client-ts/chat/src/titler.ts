@@ -1,0 +1,48 @@
+import type { CaudalClient } from "caudal-client";
+import type { ChatList } from "./chat-list.ts";
+import { titleOf } from "./title.ts";
+
+interface Said {
+  prompt: string;
+  answer: string;
+  model: string | undefined;
+}
+
+/** Has the model name conversations by their first answers, one after the other. Gives way to what the reader asks. */
+export class Titler {
+  readonly #client: () => CaudalClient;
+  readonly #list: ChatList;
+  /** Conversations without a title, by id. */
+  readonly #untitled = new Map<string, Said>();
+  #work = new AbortController();
+
+  constructor(client: () => CaudalClient, list: ChatList) {
+    this.#client = client;
+    this.#list = list;
+  }
+
+  /** Stops until the next answer. */
+  pause(): void {
+    this.#work.abort();
+  }
+
+  async add(conversation: string, said: Said): Promise<void> {
+    if (!this.#untitled.has(conversation)) this.#untitled.set(conversation, said);
+    this.#work.abort();
+    this.#work = new AbortController();
+    const { signal } = this.#work;
+    try {
+      for (const [id, said] of this.#untitled) {
+        const { metadata } = await this.#client().conversations.retrieve(id);
+        const isNamed = metadata["title"] !== undefined;
+        const title = isNamed ? "" : await titleOf(this.#client(), { ...said, signal });
+        if (signal.aborted) return;
+        if (title !== "") await this.#list.rename(id, title);
+        this.#untitled.delete(id);
+      }
+    } catch {
+      // The next answer is another occasion, unless the conversation is gone.
+      if (!signal.aborted) this.#untitled.clear();
+    }
+  }
+}
