@@ -19,7 +19,7 @@ const RESPONSE_ROUTES: [&str; 3] =
     ["/v1/responses/{id}", "/v1/responses/{id}/cancel", "/v1/responses/{id}/input_items"];
 /// Routes on which a handler compares.
 const HELD: [&str; 1] = ["/v1/responses"];
-const PUBLIC: [&str; 2] = ["/v1/models", "/v1/models/{id:.+}"];
+const PUBLIC: [&str; 3] = ["/v1/models", "/v1/models/{id:.+}", "/v1/models/{id:.+}/file"];
 /// Routes that run a model without [`hold`].
 const UNHELD: [&str; 1] = ["/v1/responses/compact"];
 

@@ -12,7 +12,9 @@ use crate::{access::Identity, store::rates::Unit};
 pub const IGNORED: HeaderName = HeaderName::from_static("x-caudal-ignored");
 
 /// Headers that pages of other origins may read.
-pub const EXPOSED: [&str; 10] = [
+pub const EXPOSED: [&str; 12] = [
+    "etag",
+    "content-range",
     "x-request-id",
     "retry-after",
     "retry-after-ms",

@@ -14,6 +14,7 @@ mod grants;
 mod headers;
 mod http;
 mod input_tokens;
+mod model_file;
 mod models;
 mod page;
 mod paging;
@@ -40,6 +41,7 @@ use crate::{
 };
 use auth::Authenticator;
 use door::Door;
+use model_file::Sums;
 
 /// Where the process stands; connections watch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -62,6 +64,7 @@ pub struct Edge {
     door: Door,
     /// Open sockets of each client address.
     sockets: Budgets,
+    sums: Sums,
 }
 
 impl Edge {
@@ -73,7 +76,7 @@ impl Edge {
     ) -> Self {
         let (auth, door) = (Authenticator::new(&settings, access), Door::new(&settings));
         let sockets = Budgets::new(bounded(settings.server.sockets_per_address));
-        Self { generations, settings, phase, auth, door, sockets }
+        Self { generations, settings, phase, auth, door, sockets, sums: Sums::default() }
     }
 }
 

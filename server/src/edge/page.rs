@@ -15,8 +15,13 @@ use actix_web::{
 use super::v1;
 use crate::settings::Server;
 
-/// What the page may do: load what this server has, and connect to it. `'self'` holds for its WebSockets as well.
-const POLICY: &str = "default-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// What the page may do: load what this server has, and connect to it. `'self'` holds for its WebSockets as well. The engine in
+/// the browser is WebAssembly, and begins its workers from text that it brings (`blob:`).
+const POLICY: &str = "default-src 'self'; connect-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// Isolate the page from other origins. Only an isolated page has threads in WebAssembly.
+const ISOLATION: [(&str, &str); 2] =
+    [("cross-origin-opener-policy", "same-origin"), ("cross-origin-embedder-policy", "require-corp")];
 
 /// The folder of the built page, if there is one. Warns of a folder that was set and has no page.
 pub fn folder(settings: &Server) -> Option<PathBuf> {
@@ -34,8 +39,9 @@ pub fn folder(settings: &Server) -> Option<PathBuf> {
 
 /// `/` and the page's files.
 pub fn scope(dir: &Path) -> impl HttpServiceFactory + use<> {
+    let headers = DefaultHeaders::new().add((header::CONTENT_SECURITY_POLICY, POLICY));
     web::scope("")
-        .wrap(DefaultHeaders::new().add((header::CONTENT_SECURITY_POLICY, POLICY)))
+        .wrap(ISOLATION.into_iter().fold(headers, DefaultHeaders::add))
         .wrap(from_fn(file_or_unknown))
         .service(Files::new("/", dir).index_file("index.html"))
 }

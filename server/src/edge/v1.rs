@@ -7,7 +7,9 @@ use actix_web::{
 };
 use serde_json::json;
 
-use super::{admin, auth, chat, client_secrets, compact, conversations, http, input_tokens, models, prompts, ws};
+use super::{
+    admin, auth, chat, client_secrets, compact, conversations, http, input_tokens, model_file, models, prompts, ws,
+};
 use crate::edge::Edge;
 
 /// The routes under `/v1`.
@@ -15,6 +17,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .default_service(web::to(unknown))
         .service(resource("/models", [get(models::list)]))
+        // Before the ids, which may have slashes.
+        .service(resource("/models/{id:.+}/file", [get(model_file::get)]))
         .service(resource("/models/{id:.+}", [get(models::one)]))
         .service(resource("/responses", [get(ws::upgrade), post(http::create)]))
         // Before the ids.

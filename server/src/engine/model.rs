@@ -1,6 +1,6 @@
 //! What a served model is: how it is set up, what clients see of it, how far it is loaded.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -25,6 +25,8 @@ pub struct ModelInfo {
     pub sampling: SamplingDefaults,
     /// How it writes what is not plain text.
     pub dialect: Dialect,
+    /// The file with all of it, if clients may fetch that file.
+    pub shared_file: Option<PathBuf>,
 }
 
 impl ModelInfo {
@@ -97,6 +99,8 @@ pub struct ModelSettings {
     pub uqff: String,
     /// Adapters merged into safetensors: folders, or `owner/name` on Hugging Face.
     pub lora: Vec<String>,
+    /// Whether clients may fetch its file. Absent: of the default model only.
+    pub share: Option<bool>,
     /// Generations at once, in place of the engine's.
     pub max_running: Option<usize>,
     /// In place of the engine's.

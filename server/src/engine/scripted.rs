@@ -1,7 +1,7 @@
 //! A deterministic engine for tests and load: says a given text at a given rate and breaks where it is told to. A token is
 //! a word with the space before it; the token at position n is the nth word of the text, repeated as often as needed.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub struct ScriptedSettings {
     pub die_at_prompt: Option<usize>,
     pub context_length: u32,
     pub reasoning: bool,
+    /// What clients that fetch the model's file get; empty: the model has no file.
+    pub file: PathBuf,
 }
 
 impl Default for ScriptedSettings {
@@ -53,6 +55,7 @@ impl Default for ScriptedSettings {
             die_at_prompt: None,
             context_length: 8192,
             reasoning: false,
+            file: PathBuf::new(),
         }
     }
 }
@@ -93,6 +96,7 @@ impl Scripted {
             adapters: vec![],
             sampling: SamplingDefaults::default(),
             dialect: Dialect { reasoning: settings.reasoning.then(thoughts), ..Dialect::default() },
+            shared_file: Some(settings.file.clone()).filter(|file| !file.as_os_str().is_empty()),
         };
         Self {
             model: Arc::new(model),

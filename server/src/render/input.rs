@@ -29,10 +29,11 @@ fn input_item(item: &InputItem, suffix: &str) -> Option<ListedItem> {
     Some(match item {
         InputItem::Message(message) if message.role == InputRole::Assistant => {
             let content = vec![OutputText::new(message.text.clone(), vec![])];
-            let answer = OutputMessage { id: id("msg"), status, role: "assistant", content };
+            let metadata = message.metadata.clone();
+            let answer = OutputMessage { id: id("msg"), status, role: "assistant", content, metadata };
             ListedItem::Output(OutputItem::Message(answer))
         }
-        InputItem::Message(message) => ListedItem::message(id("msg"), message.role, message.text.clone()),
+        InputItem::Message(message) => ListedItem::message(id("msg"), message.clone()),
         InputItem::FunctionCall(call) => ListedItem::Output(OutputItem::FunctionCall(FunctionCall {
             id: id("fc"),
             status,

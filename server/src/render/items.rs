@@ -1,5 +1,7 @@
 //! The item that is being written: its events, and what it is in the end.
 
+use std::collections::BTreeMap;
+
 use crate::{
     dialect::Segment,
     store::Header,
@@ -124,7 +126,7 @@ impl Open {
             Kind::Message { logprobs } => {
                 let part = has_part.then(|| OutputText::new(text, logprobs.clone()));
                 let content = part.into_iter().collect();
-                OutputItem::Message(OutputMessage { id, status, role: "assistant", content })
+                OutputItem::Message(OutputMessage { id, status, role: "assistant", content, metadata: BTreeMap::new() })
             }
             Kind::Call { call_id, name, namespace } => OutputItem::FunctionCall(FunctionCall {
                 id,

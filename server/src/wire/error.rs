@@ -38,6 +38,8 @@ pub enum WireError {
     ContextLengthExceeded { prompt: usize, context: u32, field: &'static str },
     #[error("The model '{}' does not exist. GET /v1/models lists those that do.", shorten(.0))]
     ModelNotFound(String),
+    #[error("The file of the model '{}' has another SHA-256: it was replaced. HEAD tells which.", shorten(.0))]
+    FileReplaced(String),
     #[error("Response with id '{}' not found.", shorten(.0))]
     ResponseNotFound(String),
     #[error("Conversation with id '{}' not found.", shorten(.0))]
@@ -159,6 +161,7 @@ impl WireError {
             Self::ConnectionLimit => ("websocket_connection_limit_reached", 400),
             Self::ContextLengthExceeded { .. } => ("context_length_exceeded", 400),
             Self::ModelNotFound(_) => ("model_not_found", 404),
+            Self::FileReplaced(_) => ("file_not_found", 404),
             Self::ResponseNotFound(_) => ("response_not_found", 404),
             Self::NothingToResume(_) => ("response_not_found", 404),
             Self::ConversationNotFound(_) => ("conversation_not_found", 404),
@@ -235,6 +238,7 @@ impl WireError {
             Self::UnsupportedEncoding => Some("content-encoding"),
             Self::UpgradeRequired(_) => Some("upgrade"),
             Self::InvalidStreamId => Some("stream_id"),
+            Self::FileReplaced(_) => Some("sha256"),
             Self::ModelNotFound(_) => Some("model"),
             Self::ConversationNotFound(_) | Self::ConversationBusy(_) | Self::NothingToResume(_) => {
                 Some("conversation")

@@ -1,14 +1,17 @@
 //! The `input` of a request: a string, or items: messages of text, calls of tools and their outputs, thoughts.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     compaction,
-    contract::rules::{given, when},
+    contract::rules::{given, metadata_value, when},
     error::WireError,
     read::{FOREIGN, check_id, is_foreign, missing, read_field, type_of},
+    request::check_metadata,
     response::SummaryText,
     shorten,
 };
@@ -46,6 +49,8 @@ pub struct InputReference {
 pub struct InputMessage {
     pub role: InputRole,
     pub text: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -92,7 +97,13 @@ impl InputItem {
     }
 
     pub fn message(role: InputRole, text: impl Into<String>) -> Self {
-        Self::Message(InputMessage { role, text: text.into() })
+        Self::Message(InputMessage::new(role, text.into()))
+    }
+}
+
+impl InputMessage {
+    pub fn new(role: InputRole, text: String) -> Self {
+        Self { role, text, metadata: BTreeMap::new() }
     }
 }
 
@@ -192,6 +203,9 @@ pub struct MessageBody {
     role: Option<InputRole>,
     #[schemars(with = "Option<TextBody>")]
     content: Option<Value>,
+    /// The client's own notes, which the item has where it is listed. Up to 16 pairs, keys of 64 characters, values of 512.
+    #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
+    metadata: Option<BTreeMap<String, String>>,
     /// Ignored.
     #[serde(rename = "id")]
     _id: Option<Value>,
@@ -212,7 +226,9 @@ fn parse_message(path: &str, item: Value) -> Result<InputMessage, WireError> {
         None if role == InputRole::Assistant => String::new(),
         content => parse_text(&format!("{path}.content"), content)?,
     };
-    Ok(InputMessage { role, text })
+    let metadata = check_metadata(item.metadata.unwrap_or_default())
+        .map_err(|error| error.renamed("metadata", &format!("{path}.metadata")))?;
+    Ok(InputMessage { role, text, metadata })
 }
 
 /// A call that the model made earlier.
@@ -335,7 +351,7 @@ fn parse_compaction(path: &str, item: Value) -> Result<InputMessage, WireError> 
         let path = format!("{path}.encrypted_content");
         WireError::invalid(&path, format!("'{path}' was not made by this server."))
     })?;
-    Ok(InputMessage { role: InputRole::Developer, text })
+    Ok(InputMessage::new(InputRole::Developer, text))
 }
 
 // What is dispatched by hand above, as schemas. No value of these types is made.

@@ -1,10 +1,12 @@
 //! Items as lists of them show what went in: of a response's input, of a conversation.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    input::InputRole,
+    input::{InputMessage, InputRole},
     response::{ItemStatus, OutputItem},
 };
 
@@ -30,6 +32,9 @@ pub struct StoredMessage {
     #[schemars(with = "String", extend("enum" = ["user", "system", "developer"]))]
     pub role: InputRole,
     pub content: [InputText; 1],
+    /// The client's own notes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// An `input_text` part.
@@ -64,9 +69,10 @@ pub struct StoredReference {
 }
 
 impl ListedItem {
-    pub fn message(id: String, role: InputRole, text: String) -> Self {
+    pub fn message(id: String, message: InputMessage) -> Self {
+        let InputMessage { role, text, metadata } = message;
         let content = [InputText { kind: "input_text", text }];
-        Self::Message(StoredMessage { kind: "message", id, status: ItemStatus::Completed, role, content })
+        Self::Message(StoredMessage { kind: "message", id, status: ItemStatus::Completed, role, content, metadata })
     }
 
     pub fn call_output(id: String, call_id: String, output: String) -> Self {

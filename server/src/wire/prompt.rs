@@ -229,7 +229,7 @@ impl Template {
             );
             return Err(WireError::invalid("prompt.variables", message));
         }
-        let filled = |m: &InputMessage| InputMessage { role: m.role, text: fill(&m.text, values) };
+        let filled = |m: &InputMessage| InputMessage::new(m.role, fill(&m.text, values));
         let messages = self.messages.iter().map(filled);
         Ok(Expanded {
             instructions: self.instructions.as_deref().map(|text| fill(text, values)),

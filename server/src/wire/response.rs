@@ -153,6 +153,9 @@ pub struct OutputMessage {
     #[schemars(extend("const" = "assistant"))]
     pub role: &'static str,
     pub content: Vec<OutputText>,
+    /// The client's own notes, of an answer that the client brought.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

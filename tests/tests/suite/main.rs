@@ -24,6 +24,7 @@ mod keys;
 mod lanes;
 mod limits;
 mod metrics;
+mod model_files;
 mod models;
 mod order;
 mod orphans;

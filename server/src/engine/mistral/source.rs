@@ -89,6 +89,7 @@ impl Source {
             adapters: facts.adapters.clone(),
             sampling: settings.sampling.or(advised),
             dialect: dialect::detect(&facts.template),
+            shared_file: shared_file(settings, &files).map_err(wrong)?,
         };
         let mut source = Self { info: Arc::new(info), files, state, origin };
         source.fit_context();
@@ -241,6 +242,17 @@ fn find(settings: &ModelSettings) -> Result<PathBuf, String> {
     }
     let repository = hub::Repository::new(&settings.model, &settings.revision);
     repository.model(&settings.file, &settings.uqff).map_err(|error| error.to_string())
+}
+
+/// The file that clients may fetch, if they may.
+fn shared_file(settings: &ModelSettings, files: &Files) -> Result<Option<PathBuf>, String> {
+    if !settings.share.unwrap_or(settings.model.is_empty()) {
+        return Ok(None);
+    }
+    match files {
+        Files::Gguf(gguf) if gguf.parts.len() == 1 => Ok(gguf.parts.first().cloned()),
+        _ => Err("share is for a model that is one GGUF file".into()),
+    }
 }
 
 /// The name of a model that was given none.

@@ -248,6 +248,23 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
         route("get", "/v1/models/{id}", "retrieveModel", "Reads a model, by its id or an alias")
             .answers("The model", content(model))
             .errors(&[404]),
+        {
+            let mut file =
+                route("get", "/v1/models/{id}/file", "readModelFile", "Reads a model's file, or a part of it")
+                    .query([parameter(
+                        "sha256",
+                        json!({"type": "string", "description": "Only the file with this sum."}),
+                    )])
+                    .errors(&[404, 500]);
+            let bytes = || json!({"application/octet-stream": {}});
+            file.answers = vec![
+                (200, "The file", bytes()),
+                (206, "The bytes that `Range` names", bytes()),
+                (304, "The file is what `If-None-Match` names", json!({})),
+                (416, "The file has no such bytes", json!({})),
+            ];
+            file
+        },
         route("get", "/v1/conversations", "listConversations", "Lists the tenant's conversations, by age")
             .query(page())
             .answers("A page", content(conversations)),

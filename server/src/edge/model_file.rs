@@ -1,0 +1,145 @@
+//! `GET /v1/models/{id}/file`: the file of a model, for an engine in the browser. Refuses models that are not shared.
+
+use std::{
+    collections::HashMap,
+    io::SeekFrom,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    body::SizedStream,
+    http::{
+        StatusCode,
+        header::{self, ContentRange, ContentRangeSpec, ETag, EntityTag, Header, IfNoneMatch, IfRange, Range},
+    },
+    web,
+};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
+    sync::OnceCell,
+};
+use tokio_util::io::ReaderStream;
+
+use super::{Edge, api::Answer, auth::Identified, grants, query::Query};
+use crate::{engine::ModelInfo, model, wire::error::WireError};
+
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
+/// Of an address that names the file's sum; what is there never changes. Keys differ in what they may fetch.
+const FOR_EVER: &str = "private, max-age=31536000, immutable";
+
+/// SHA-256 of files, each computed once for each state of the file.
+#[derive(Default)]
+pub struct Sums(Mutex<HashMap<(PathBuf, u64, Option<SystemTime>), Arc<OnceCell<String>>>>);
+
+/// Answers the file, or the one range of it that is asked for. `?sha256=` asks for that file or none.
+pub async fn get(
+    edge: web::Data<Edge>,
+    Identified(identity): Identified,
+    mut query: Query,
+    request: HttpRequest,
+) -> Answer {
+    let wanted_sum = query.text("sha256")?;
+    query.end()?;
+    let name = request.match_info().query("id");
+    let models = edge.generations.engine().models();
+    let model = models.iter().find(|model| model.is_called(name));
+    let model = model.ok_or_else(|| WireError::ModelNotFound(name.to_owned()))?;
+    grants::check_model(&edge, &identity, model)?;
+    let path = model.shared_file.as_deref().ok_or_else(|| not_shared(model))?;
+    let unreadable = |error| unreadable(path, &error);
+    let mut file = File::open(path).await.map_err(|error| unreadable(error.into()))?;
+    let meta = file.metadata().await.map_err(|error| unreadable(error.into()))?;
+    let (bytes, modified) = (meta.len(), meta.modified().ok());
+    let sum = edge.sums.of(path, (bytes, modified)).await.map_err(unreadable)?;
+    if wanted_sum.as_ref().is_some_and(|wanted| *wanted != sum) {
+        return Err(WireError::FileReplaced(model.id.clone()).into());
+    }
+    let etag = EntityTag::new_strong(format!("sha256-{sum}"));
+    let caching = if wanted_sum.is_some() { FOR_EVER } else { "private, no-cache" };
+    let mut answer = HttpResponse::Ok();
+    answer
+        .insert_header(ETag(etag.clone()))
+        .insert_header((header::CACHE_CONTROL, caching))
+        .insert_header((header::ACCEPT_RANGES, "bytes"));
+    if request.headers().contains_key(header::IF_NONE_MATCH) && !is_news(&request, &etag) {
+        return Ok(answer.status(StatusCode::NOT_MODIFIED).finish());
+    }
+    let (from, to) = match wanted_range(&request, &etag, bytes) {
+        Wanted::Whole => (0, bytes),
+        Wanted::Part(first, last) => {
+            let range = ContentRangeSpec::Bytes { range: Some((first, last)), instance_length: Some(bytes) };
+            answer.status(StatusCode::PARTIAL_CONTENT).insert_header(ContentRange(range));
+            (first, last + 1)
+        }
+        Wanted::Nothing => {
+            let range = ContentRangeSpec::Bytes { range: None, instance_length: Some(bytes) };
+            let mut refused = HttpResponse::RangeNotSatisfiable();
+            return Ok(refused.insert_header(ETag(etag)).insert_header(ContentRange(range)).finish());
+        }
+    };
+    file.seek(SeekFrom::Start(from)).await.map_err(|error| unreadable(error.into()))?;
+    let pieces = ReaderStream::with_capacity(file.take(to - from), PIECE);
+    Ok(answer.content_type("application/octet-stream").body(SizedStream::new(to - from, pieces)))
+}
+
+impl Sums {
+    async fn of(&self, path: &Path, state: (u64, Option<SystemTime>)) -> anyhow::Result<String> {
+        let cell = {
+            let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // A file that was replaced is not asked for again.
+            sums.retain(|(known, bytes, modified), _| known != path || (*bytes, *modified) == state);
+            sums.entry((path.to_owned(), state.0, state.1)).or_default().clone()
+        };
+        let file = path.to_owned();
+        let sum = cell.get_or_try_init(|| async { tokio::task::spawn_blocking(move || model::sha256(&file)).await? });
+        sum.await.cloned()
+    }
+}
+
+enum Wanted {
+    Whole,
+    /// First and last byte.
+    Part(u64, u64),
+    /// Bytes that the file does not have.
+    Nothing,
+}
+
+/// What `Range` and `If-Range` ask for. Several ranges, or ranges of another file, get the whole file.
+fn wanted_range(request: &HttpRequest, etag: &EntityTag, bytes: u64) -> Wanted {
+    let Ok(Range::Bytes(ranges)) = Range::parse(request) else { return Wanted::Whole };
+    if request.headers().contains_key(header::IF_RANGE) {
+        match IfRange::parse(request) {
+            Ok(IfRange::EntityTag(known)) if known.strong_eq(etag) => {}
+            _ => return Wanted::Whole,
+        }
+    }
+    match ranges.as_slice() {
+        [range] => range.to_satisfiable_range(bytes).map_or(Wanted::Nothing, |(first, last)| Wanted::Part(first, last)),
+        _ => Wanted::Whole,
+    }
+}
+
+/// Whether the client does not have the file yet.
+fn is_news(request: &HttpRequest, etag: &EntityTag) -> bool {
+    match IfNoneMatch::parse(request) {
+        Ok(IfNoneMatch::Items(known)) => !known.iter().any(|tag| tag.weak_eq(etag)),
+        Ok(IfNoneMatch::Any) => false,
+        Err(_) => true,
+    }
+}
+
+fn not_shared(model: &ModelInfo) -> WireError {
+    let message = format!("The file of the model '{}' is not shared (engine.models[].share).", model.id);
+    WireError::InsufficientPermissions(message)
+}
+
+/// The operator reads why; the client reads that it failed.
+fn unreadable(path: &Path, error: &anyhow::Error) -> WireError {
+    tracing::error!(path = %path.display(), error = format!("{error:#}"), "the file of a model cannot be read");
+    WireError::EngineFailed
+}
