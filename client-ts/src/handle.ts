@@ -1,8 +1,8 @@
+import type { Carrier } from "./deliveries.ts";
 import { CancelledError, ResponseFailedError } from "./errors.ts";
 import type { ResponseEvent } from "./events.ts";
 import type { FunctionCallStream } from "./function-call.ts";
 import { lazy } from "./lazy.ts";
-import type { Link } from "./link.ts";
 import { nextFrame } from "./pace.ts";
 import type { Run } from "./run.ts";
 import type { Check, StandardSchema } from "./schema.ts";
@@ -21,6 +21,14 @@ export type SteerResult =
   /** The input stays queued until the outputs of these calls are sent with a request that continues the response. */
   | { status: "pending"; requiredInput: readonly RequiredInput[] };
 
+/** Whoever brings the events of runs: a connection, or an engine in the page. */
+export interface RunSource {
+  /** Stops a run. "unsent": nobody has begun the run, so no event will end it. */
+  cancel(run: Run): "sent" | "unsent";
+  /** Where the run can be given input, if it can. */
+  carrier(run: Run): Carrier | undefined;
+}
+
 /**
  * Represents one response. Iterate the handle for its events or `text()` for its words, or await `final()`. Each can be used
  * at any time and several times, and begins at the response's start. After a lost connection the events go on without gap or
@@ -28,12 +36,12 @@ export type SteerResult =
  */
 export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   readonly #run: Run;
-  readonly #link: Link;
+  readonly #source: RunSource;
 
   /** @internal */
-  constructor(run: Run, link: Link) {
+  constructor(run: Run, source: RunSource) {
     this.#run = run;
-    this.#link = link;
+    this.#source = source;
   }
 
   /** The response's id, as soon as the server has given one. Rejects when the request fails before that. */
@@ -120,7 +128,7 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
    */
   async cancel(): Promise<void> {
     if (this.#run.ended) return;
-    if (this.#link.cancel(this.#run) === "unsent") {
+    if (this.#source.cancel(this.#run) === "unsent") {
       this.#run.fail(new CancelledError("Cancelled before the request was sent."));
     }
     await this.#run.whenEnded().catch(() => undefined);
@@ -133,9 +141,9 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
    */
   async steer(input: Input): Promise<SteerResult> {
     const { steer } = await lazy(() => import("./steer.ts"));
-    const outcome = await steer(this.#link.carrier(this.#run), this.#run, input);
+    const outcome = await steer(this.#source.carrier(this.#run), this.#run, input);
     if (outcome.status === "pending") return outcome;
-    return { status: "committed", response: new ResponseHandle(outcome.run, this.#link) };
+    return { status: "committed", response: new ResponseHandle(outcome.run, this.#source) };
   }
 
   async *#succeeding(): AsyncGenerator<ResponseEvent, void, undefined> {

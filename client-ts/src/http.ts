@@ -45,7 +45,7 @@ export class Http {
     // Unlike the timer of `AbortSignal.timeout`, this one keeps a Node process alive.
     const timer = setTimeout(() => limit.abort(), PROBE_LIMIT_MS);
     try {
-      const answer = await this.ask("GET", "models", undefined, limit.signal);
+      const answer = await this.ask("GET", "models", undefined, { signal: limit.signal });
       return answer.ok ? "up" : await httpError(answer);
     } catch {
       return undefined;
@@ -54,9 +54,14 @@ export class Http {
     }
   }
 
-  async ask(method: Method, path: string, body?: string, signal: AbortSignal | null = null): Promise<Response> {
+  async ask(
+    method: Method,
+    path: string,
+    body?: string,
+    { signal = null, headers: given = {} }: { signal?: AbortSignal | null; headers?: Record<string, string> } = {},
+  ): Promise<Response> {
     const token = await this.tokens.get();
-    const headers: Record<string, string> = {};
+    const headers = { ...given };
     if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
     if (body !== undefined) headers["content-type"] = "application/json";
     return this.#fetch(this.url(path, "http"), { method, headers, signal, body: body ?? null });

@@ -14,6 +14,19 @@ export class Models {
     return (await this.#http.get<{ data: Model[] }>("models")).data;
   }
 
+  /**
+   * Fetches bytes of a model's file, where the server shares the file. The answer is as `fetch` gives it, refusals too.
+   * `range` names the first and the last byte; `sha256` the version of the file.
+   */
+  file(
+    model: string,
+    { range, sha256, signal }: { range?: readonly [number, number]; sha256?: string; signal?: AbortSignal } = {},
+  ): Promise<Response> {
+    const headers = range && { range: `bytes=${range[0]}-${range[1]}` };
+    const path = `models/${encodeURIComponent(model)}/file${sha256 ? `?sha256=${sha256}` : ""}`;
+    return this.#http.ask("GET", path, undefined, { signal: signal ?? null, headers: headers ?? {} });
+  }
+
   /** One of them, by its id or an alias. */
   retrieve(model: string): Promise<Model> {
     return this.#http.get(`models/${encodeURIComponent(model)}`);

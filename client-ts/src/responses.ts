@@ -6,7 +6,7 @@ import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
 import { type ResumeTarget, Run, type RunNews } from "./run.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
-import type { Compaction } from "./wire.ts";
+import type { Compaction, InputTokens } from "./wire.ts";
 
 export interface FollowOptions extends RunNews {
   /** Aborting it stops following: the handle ends with `DetachedError` and the generation goes on at the server. */
@@ -76,6 +76,11 @@ export class Responses {
   /** Has the model sum up the input and what goes before it, as an item that a later `input` can begin with. */
   compact(params: ResponseCreateParams): Promise<Compaction> {
     return this.#http.post("responses/compact", params);
+  }
+
+  /** How many tokens the prompt of such a request has, whether the prompt fits or not. */
+  async countTokens(params: ResponseCreateParams): Promise<number> {
+    return (await this.#http.post<InputTokens>("responses/input_tokens", params)).input_tokens;
   }
 
   /** Cancels a response that nobody here follows; with a handle, `handle.cancel()` is the way. */

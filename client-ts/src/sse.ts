@@ -115,7 +115,7 @@ export class SseConnection implements Connection {
   }
 
   #ask(method: "GET" | "POST", path: string, body?: Message): Promise<Response> {
-    return this.#http.ask(method, path, body && encode(body), this.#abort.signal);
+    return this.#http.ask(method, path, body && encode(body), { signal: this.#abort.signal });
   }
 
   /** Passes the events on. Throws when the stream ends before its last line. */

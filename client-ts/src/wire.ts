@@ -285,6 +285,8 @@ export interface InputMessage {
   type?: "message" | null;
   role: InputRole;
   content?: Text | null;
+  /** The client's own notes, which the item has where it is listed. Up to 16 pairs, keys of 64 characters, values of 512. */
+  metadata?: Record<string, string | null> | null;
   /** Ignored. */
   id?: unknown;
   /** Ignored. */
@@ -401,6 +403,8 @@ export interface OutputMessage {
   /** `assistant` */
   role: "assistant";
   content: readonly OutputTextPart[];
+  /** The client's own notes, of an answer that the client brought. */
+  metadata?: Record<string, string>;
 }
 
 /** An `output_text` part. */
@@ -868,6 +872,8 @@ export interface StoredMessage {
   status: ItemStatus;
   role: "user" | "system" | "developer";
   content: readonly InputTextPart[];
+  /** The client's own notes. */
+  metadata?: Record<string, string>;
 }
 
 /** One version of a stored prompt. A request uses it by `prompt: {id, version, variables}`. */

@@ -1,0 +1,25 @@
+import { CaudalError, InputError } from "../errors.ts";
+import type { LocalPlan } from "./plan.ts";
+
+/** The engine in the browser cannot honour a field of the request. */
+export class LocalUnsupportedError extends InputError {
+  override name = "LocalUnsupportedError";
+  /** The field. */
+  readonly param: string;
+
+  constructor(param: string, why = "the engine in the browser does not have it") {
+    super(`\`${param}\`: ${why}.`);
+    this.param = param;
+  }
+}
+
+/** The model should not be loaded here without asking; `plan.problems` says why. */
+export class LocalRefusedError extends CaudalError {
+  override name = "LocalRefusedError";
+  readonly plan: LocalPlan;
+
+  constructor(plan: LocalPlan) {
+    super(plan.problems.map(({ message }) => message).join(" "));
+    this.plan = plan;
+  }
+}

@@ -1,0 +1,16 @@
+/** The server's model in the browser: the same handle and events, with and without a server. */
+
+export {
+  type LoadOptions,
+  LocalEngine,
+  type LocalInfo,
+  type LocalOptions,
+  type LocalProgress,
+  type LocalRunOptions,
+  type LocalState,
+} from "./engine.ts";
+export { LocalRefusedError, LocalUnsupportedError } from "./errors.ts";
+export { newLocalConversation } from "./join.ts";
+export type { LocalRun } from "./journal.ts";
+export type { Device, LocalPlan, LocalProblem } from "./plan.ts";
+export { type Policy, type Routed, type RouteReason, Router, type RouterBounds } from "./router.ts";

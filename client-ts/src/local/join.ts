@@ -1,0 +1,81 @@
+/** Brings what was said in this browser into the conversations of the server: in order, each turn once. */
+
+import type { CaudalClient } from "../client.ts";
+import { NotFoundError } from "../errors.ts";
+import { newId } from "../ids.ts";
+import type { ConversationItem, InputItem } from "../index.ts";
+import type { Journal, LocalRun } from "./journal.ts";
+import { itemsOf } from "./request.ts";
+
+/** Items that one request may bring. */
+const MOST_ITEMS = 20;
+const LOCAL = "local_";
+
+/** An id for a conversation that begins without a server; `LocalEngine.join` makes the conversation there. */
+export function newLocalConversation(): string {
+  return newId("local");
+}
+
+export function isLocalConversation(id: string): boolean {
+  return id.startsWith(LOCAL);
+}
+
+export async function join(client: CaudalClient, journal: Journal): Promise<readonly LocalRun[]> {
+  const joined: LocalRun[] = [];
+  const names = new Map<string, string>();
+  /** Turns behind one that has not ended wait for that one. */
+  const blocked = new Set<string>();
+  for (const run of await journal.all()) {
+    const { conversation } = run;
+    if (conversation === undefined) continue;
+    if (run.status === "running") blocked.add(conversation);
+    if (blocked.has(conversation)) continue;
+    const id = isLocalConversation(conversation)
+      ? (names.get(conversation) ?? (await moved(client, journal, conversation)))
+      : conversation;
+    names.set(conversation, id);
+    await joinOne(client, id, run);
+    await journal.forget(run);
+    joined.push(id === conversation ? run : { ...run, conversation: id, localConversation: conversation });
+  }
+  return joined;
+}
+
+/** Makes a conversation on the server, and notes its id with every run that belongs to the conversation. */
+async function moved(client: CaudalClient, journal: Journal, local: string): Promise<string> {
+  const { id } = await client.conversations.create({ metadata: { where: "browser" } });
+  for (const run of await journal.all()) {
+    if (run.conversation === local) await journal.save({ ...run, conversation: id, localConversation: local });
+  }
+  return id;
+}
+
+async function joinOne({ conversations, responses }: CaudalClient, conversation: string, run: LocalRun): Promise<void> {
+  const items = [...itemsOf(run.params), ...(run.output as readonly InputItem[])].filter(isSaid);
+  const stored: ConversationItem[] = [];
+  for await (const item of conversations.items.all(conversation)) stored.push(item);
+  const there = new Set(stored.flatMap((item) => ("metadata" in item ? [item.metadata?.["run"]] : [])));
+  for (let at = 0; at < items.length; at += MOST_ITEMS) {
+    // A request whose answer was lost has left its items.
+    const mark = at === 0 ? run.id : `${run.id}.${at}`;
+    if (there.has(mark)) continue;
+    const metadata = { where: "browser", run: mark };
+    const marked = items.slice(at, at + MOST_ITEMS).map((item) => ("role" in item ? { ...item, metadata } : item));
+    await conversations.items.create(conversation, marked);
+  }
+  if (run.replaces === undefined) return;
+  await responses.cancel(run.replaces).catch(ifGone);
+  // Ids of a response's items contain the response's.
+  const part = run.replaces.replace(/^resp_/, "");
+  for await (const { id } of conversations.items.all(conversation)) {
+    if (id.includes(part)) await conversations.items.delete(conversation, id).catch(ifGone);
+  }
+}
+
+function isSaid(item: InputItem): boolean {
+  return !("role" in item) || item.content !== "";
+}
+
+function ifGone(error: unknown): void {
+  if (!(error instanceof NotFoundError)) throw error;
+}

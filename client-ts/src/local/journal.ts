@@ -1,0 +1,73 @@
+/** The runs of this browser that are not over: cut by a reload, or not in the server's conversation yet. */
+
+import type { InputItem, OutputItem, ResponseCreateParams } from "../index.ts";
+import { type Folder, openFolder, readJson } from "./folder.ts";
+
+export interface LocalRun {
+  /** Of the response. */
+  id: string;
+  /** The conversation that it belongs to; begins with `local_` where the server does not know the conversation yet. */
+  conversation: string | undefined;
+  /** What `conversation` was before the server gave the conversation an id. */
+  localConversation?: string;
+  /** Milliseconds, as `Date.now()` counts. */
+  createdAt: number;
+  status: "running" | "ended";
+  /** What is said so far. */
+  text: string;
+  params: ResponseCreateParams;
+  history: readonly InputItem[];
+  output: readonly OutputItem[];
+  /** A response of the server in whose place this one stands. */
+  replaces: string | undefined;
+  /** Whether it goes on from the text of the response that it replaces. */
+  continues: boolean;
+}
+
+const SAVE_MS = 250;
+
+export class Journal {
+  readonly #folder: Promise<Folder | undefined>;
+  /** Writes follow one another, so that the last one stands. */
+  #writes: Promise<unknown> = Promise.resolve();
+  #savedAt = 0;
+
+  constructor(folder: Promise<Folder | undefined> = openFolder("runs")) {
+    this.#folder = folder;
+  }
+
+  /** Stores a run. With `soon`, only if that was not done just now. */
+  save(run: LocalRun, soon = false): Promise<unknown> {
+    if (soon && Date.now() - this.#savedAt < SAVE_MS) return this.#writes;
+    this.#savedAt = Date.now();
+    const text = JSON.stringify(run);
+    this.#writes = this.#writes.then(async () => (await this.#folder)?.write(run.id, text)).catch(() => undefined);
+    return this.#writes;
+  }
+
+  forget(run: LocalRun): Promise<unknown> {
+    this.#writes = this.#writes.then(async () => (await this.#folder)?.remove(run.id)).catch(() => undefined);
+    return this.#writes;
+  }
+
+  /** All runs, the oldest first. */
+  async all(): Promise<readonly LocalRun[]> {
+    await this.#writes;
+    const folder = await this.#folder;
+    const names = (await folder?.names()) ?? [];
+    const runs = await Promise.all(names.map((name) => readJson<LocalRun>(folder, name)));
+    return runs.filter((run) => run !== undefined).sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1));
+  }
+
+  /** Runs that no page runs any more, though they have not ended. */
+  async interrupted(): Promise<readonly LocalRun[]> {
+    const { held = [] } = (await navigator.locks?.query()) ?? {};
+    const running = new Set(held.map(({ name }) => name));
+    return (await this.all()).filter((run) => run.status === "running" && !running.has(lockOf(run)));
+  }
+}
+
+/** The lock that the page which runs it holds. */
+export function lockOf({ id }: LocalRun): string {
+  return `caudal-run-${id}`;
+}

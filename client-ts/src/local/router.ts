@@ -1,0 +1,109 @@
+/** Decides where a request runs: at the server, or in this browser. */
+
+import type { CaudalClient } from "../client.ts";
+import { ConnectionError, RateLimitError, ServerError } from "../errors.ts";
+import type { ResponseHandle } from "../handle.ts";
+import type { QueuePosition, ResponseCreateParams, Retry } from "../index.ts";
+import type { LocalEngine, LocalRunOptions } from "./engine.ts";
+
+/** `auto`: here when there is no server, the server refuses or is full, or the request is light; there otherwise. */
+export type Policy = "server" | "local" | "auto";
+
+export interface RouterBounds {
+  /** Requests before this one in the server's queue. Default 4. */
+  queue: number;
+  /** How long the server may take to answer at all, in milliseconds. Default 4,000. */
+  answerMs: number;
+  /** Tokens of prompt and answer of a request that is light. Default 0: none is. */
+  lightTokens: number;
+}
+
+export type RouteReason = "policy" | "offline" | "refused" | "queue" | "light" | "default";
+
+export interface Routed {
+  where: "server" | "browser";
+  reason: RouteReason;
+  response: ResponseHandle;
+}
+
+export class Router {
+  /** Holds for requests from now on. */
+  policy: Policy;
+  readonly bounds: RouterBounds;
+  readonly #client: CaudalClient;
+  readonly #local: LocalEngine;
+
+  constructor(options: { client: CaudalClient; local: LocalEngine; policy?: Policy; bounds?: Partial<RouterBounds> }) {
+    this.#client = options.client;
+    this.#local = options.local;
+    this.policy = options.policy ?? "auto";
+    this.bounds = { queue: 4, answerMs: 4_000, lightTokens: 0, ...options.bounds };
+  }
+
+  /** Resolves when it is clear where the request runs, which is before its answer begins. */
+  async create(params: ResponseCreateParams, options: LocalRunOptions = {}): Promise<Routed> {
+    if (this.policy === "local") return this.#here("policy", params, options);
+    if (this.policy === "server") return this.#there("policy", params, options);
+    if (this.#local.state.status !== "ready") return this.#there("default", params, options);
+    if (navigator.onLine === false) return this.#here("offline", params, options);
+    if (await this.#isLight(params, options)) return this.#here("light", params, options);
+    return this.#tryThere(params, options);
+  }
+
+  #here(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
+    return { where: "browser", reason, response: this.#local.create(params, options) };
+  }
+
+  #there(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
+    return { where: "server", reason, response: this.#client.responses.create(params, options) };
+  }
+
+  /** Asks the server; where the server has no room, or is not there, takes the request back and runs it here. */
+  async #tryThere(params: ResponseCreateParams, options: LocalRunOptions): Promise<Routed> {
+    let decide: (reason: RouteReason) => void = () => {};
+    const verdict = new Promise<RouteReason>((resolve) => {
+      decide = resolve;
+    });
+    const timer = setTimeout(() => decide("offline"), this.bounds.answerMs);
+    const response = this.#client.responses.create(params, {
+      ...options,
+      onQueued: (position: QueuePosition) => {
+        options.onQueued?.(position);
+        clearTimeout(timer);
+        decide(position.position > this.bounds.queue ? "queue" : "default");
+      },
+      onRetry: (retry: Retry) => {
+        options.onRetry?.(retry);
+        decide("refused");
+      },
+    });
+    void this.#firstWord(response, timer).then(decide, (error: unknown) => decide(why(error)));
+    const reason = await verdict;
+    clearTimeout(timer);
+    if (reason === "default") return { where: "server", reason, response };
+    const replaces = response.responseId;
+    void response.cancel();
+    return this.#here(reason, params, { ...options, ...(replaces !== undefined && { replaces }) });
+  }
+
+  /** Resolves when the answer begins. */
+  async #firstWord(response: ResponseHandle, timer: ReturnType<typeof setTimeout>): Promise<RouteReason> {
+    for await (const { type } of response.events()) {
+      clearTimeout(timer);
+      if (type !== "response.created" && type !== "response.queued") break;
+    }
+    return "default";
+  }
+
+  async #isLight(params: ResponseCreateParams, options: LocalRunOptions): Promise<boolean> {
+    const { lightTokens } = this.bounds;
+    const room = lightTokens - (params.max_output_tokens ?? Number.POSITIVE_INFINITY);
+    return room > 0 && (await this.#local.countTokens(params, options).catch(() => room + 1)) <= room;
+  }
+}
+
+/** What the server's refusal means. Another error is the request's own fault, and the handle tells. */
+function why(error: unknown): RouteReason {
+  if (error instanceof RateLimitError || error instanceof ServerError) return "refused";
+  return error instanceof ConnectionError ? "offline" : "default";
+}

@@ -1,0 +1,29 @@
+/** Starts llama.cpp in a worker. Loaded when a model is: the package that it imports is large. */
+
+import { Wllama } from "@wllama/wllama";
+import type { Device } from "./plan.ts";
+
+const ALL_LAYERS = 99_999;
+
+export async function start(
+  weights: Blob,
+  wasm: string | URL,
+  { backend, threads, contextLength }: Device & { contextLength: number },
+): Promise<Wllama> {
+  const quiet = (): void => {};
+  const wllama = new Wllama(
+    { default: new URL(wasm, location.href).href },
+    { suppressNativeLog: true, logger: { debug: quiet, log: quiet, warn: quiet, error: console.error } },
+  );
+  try {
+    await wllama.loadModel([weights], {
+      ...{ n_ctx: contextLength, n_threads: threads, n_gpu_layers: backend === "webgpu" ? ALL_LAYERS : 0 },
+      // Requests wait for one another; an answer can go on from a part of its text.
+      ...{ n_parallel: 1, jinja: true, prefill_assistant: true },
+    });
+  } catch (error) {
+    await wllama.exit();
+    throw error;
+  }
+  return wllama;
+}
