@@ -10,11 +10,9 @@ import { lazy } from "../lazy.ts";
 import { Run } from "../run.ts";
 import { LocalRefusedError, LocalUnsupportedError } from "./errors.ts";
 import { openFolder } from "./folder.ts";
-import { answer, promptTokens } from "./generate.ts";
-import { isLocalConversation, join } from "./join.ts";
-import { Journal, type LocalRun, lockOf } from "./journal.ts";
+import type * as generate from "./generate.ts";
+import { canContinue, isLocalConversation, itemsOf, Journal, type LocalRun, lockOf } from "./journal.ts";
 import { type Device, deviceOf, type LocalPlan, planOf } from "./plan.ts";
-import { canContinue, chatRequest, itemsOf } from "./request.ts";
 import { type Manifest, Weights } from "./weights.ts";
 
 /** The most tokens that prompt and answer may have together, where the page sets no bound. */
@@ -75,6 +73,7 @@ export interface LocalRunOptions extends FollowOptions {
 
 interface Loaded {
   wllama: Wllama;
+  generate: typeof generate;
   manifest: Manifest;
   info: LocalInfo;
 }
@@ -183,7 +182,10 @@ export class LocalEngine {
 
   /** Brings turns into their conversations on the server, in order and once, whichever tab asks. Tells which. */
   join(): Promise<readonly LocalRun[]> {
-    const work = (): Promise<readonly LocalRun[]> => join(this.#options.client, this.#journal);
+    const work = async (): Promise<readonly LocalRun[]> => {
+      const { join } = await lazy(() => import("./join.ts"));
+      return join(this.#options.client, this.#journal);
+    };
     return navigator.locks ? navigator.locks.request("caudal-join", work) : work();
   }
 
@@ -193,7 +195,7 @@ export class LocalEngine {
     if (!loaded || this.#running > 0) {
       return this.#options.client.responses.countTokens({ ...params, input: [...history, ...itemsOf(params)] });
     }
-    return promptTokens(loaded.wllama, chatRequest(params, history, loaded.manifest.model, ""));
+    return loaded.generate.promptTokens(loaded, params, history);
   }
 
   async #planned(): Promise<{ plan: LocalPlan; manifest: Manifest }> {
@@ -230,11 +232,11 @@ export class LocalEngine {
     await navigator.storage?.persist?.().catch(() => false);
     const blob = await weights.fetch(manifest, (loaded) => tell("download", loaded), signal);
     tell("start", bytes);
-    const { start } = await lazy(() => import("./start.ts"));
+    const { start, generate } = await lazy(() => import("./start.ts"));
     const wllama = await start(blob, this.#options.wasm, { backend, threads, contextLength });
     const isThreaded = wllama.isMultithread();
     const info = { model: plan.model, bytes, contextLength, backend, threads: isThreaded ? wllama.getNumThreads() : 1 };
-    this.#loaded = { wllama, manifest, info };
+    this.#loaded = { wllama, generate, manifest, info };
     this.#enter({ status: "ready", info });
     return this.#loaded;
   }
@@ -277,21 +279,17 @@ export class LocalEngine {
     if (text !== "" && !canContinue(params)) {
       throw new LocalUnsupportedError("text.format", "an answer that is held to a form cannot go on from its text");
     }
+    const { answer, chatRequest } = loaded.generate;
     const request = chatRequest(params, history, loaded.manifest.model, text);
+    await this.#journal.save(record);
     this.#running++;
-    try {
-      const save = (said: string): unknown => this.#journal.save({ ...record, text: said }, true);
-      await this.#journal.save(record);
-      const response = await answer({ ...loaded, record, request, run, cancel, save });
-      await this.#over({
-        ...record,
-        status: "ended",
-        text: "",
-        output: response.status === "failed" ? [] : response.output,
-      });
-    } finally {
-      this.#running--;
-    }
+    const response = await answer({
+      ...{ ...loaded, record, request, run, cancel },
+      save: (said) => this.#journal.save({ ...record, text: said }, true),
+      free: () => this.#running--,
+    });
+    const output = response.status === "failed" ? [] : response.output;
+    await this.#over({ ...record, status: "ended", text: "", output });
   }
 
   /** A turn of a conversation waits to join; another run is not needed any more. */

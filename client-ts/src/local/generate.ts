@@ -3,12 +3,15 @@
 import type { Wllama } from "@wllama/wllama";
 import type { ChatCompletionChunk, ChatCompletionUsage } from "@wllama/wllama/esm/types/oai-compat.js";
 import { CaudalError } from "../errors.ts";
-import type { Logprob, ResponseObject, Usage } from "../index.ts";
+import type { InputItem, Logprob, ResponseCreateParams, ResponseObject, Usage } from "../index.ts";
 import type { Run } from "../run.ts";
 import type { LocalRun } from "./journal.ts";
-import type { ChatRequest } from "./request.ts";
+import { type ChatRequest, chatRequest } from "./request.ts";
+
 import { Speaker } from "./speaker.ts";
 import type { Manifest } from "./weights.ts";
+
+export { chatRequest };
 
 export interface Task {
   wllama: Wllama;
@@ -19,16 +22,28 @@ export interface Task {
   cancel: AbortSignal;
   /** Is given all text so far, at each piece of it. */
   save(text: string): unknown;
+  /** Is called when the engine is free again, before the end is told. */
+  free(): void;
 }
 
 /** Brings the answer's events to the run. Resolves to the response as it ended. */
-export async function answer({ wllama, manifest, record, request, run, cancel, save }: Task): Promise<ResponseObject> {
+export async function answer({
+  wllama,
+  manifest,
+  record,
+  request,
+  run,
+  cancel,
+  save,
+  free,
+}: Task): Promise<ResponseObject> {
   const continues = record.continues ? record.replaces : undefined;
   const speaker = new Speaker(run, { ...record, continues }, manifest);
   let { text } = record;
   if (text !== "") speaker.text(text);
   let finish: string | null | undefined;
   let usage: ChatCompletionUsage | null | undefined;
+  let error: unknown;
   try {
     for await (const chunk of await stream(wllama, { ...request, abortSignal: cancel })) {
       usage = chunk.usage ?? usage;
@@ -38,15 +53,22 @@ export async function answer({ wllama, manifest, record, request, run, cancel, s
       text += said;
       save(text);
     }
-  } catch (error) {
-    if (!cancel.aborted) return speaker.fail(error instanceof Error ? error.message : String(error));
-    return speaker.end(usageOf(usage), "cancelled");
+  } catch (thrown) {
+    error = thrown ?? new Error("The engine broke.");
   }
+  free();
+  if (cancel.aborted && error) return speaker.end(usageOf(usage), "cancelled");
+  if (error) return speaker.fail(error instanceof Error ? error.message : String(error));
   return speaker.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
 }
 
 /** How many tokens the prompt has. The engine says so before it computes them. */
-export async function promptTokens(wllama: Wllama, request: ChatRequest): Promise<number> {
+export async function promptTokens(
+  { wllama, manifest }: Pick<Task, "wllama" | "manifest">,
+  params: ResponseCreateParams,
+  history: readonly InputItem[],
+): Promise<number> {
+  const request = chatRequest(params, history, manifest.model, "");
   for await (const { prompt_progress, usage } of await stream(wllama, {
     ...request,
     max_tokens: 1,

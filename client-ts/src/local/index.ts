@@ -10,7 +10,6 @@ export {
   type LocalState,
 } from "./engine.ts";
 export { LocalRefusedError, LocalUnsupportedError } from "./errors.ts";
-export { newLocalConversation } from "./join.ts";
-export type { LocalRun } from "./journal.ts";
+export { type LocalRun, newLocalConversation } from "./journal.ts";
 export type { Device, LocalPlan, LocalProblem } from "./plan.ts";
 export { type Policy, type Routed, type RouteReason, Router, type RouterBounds } from "./router.ts";

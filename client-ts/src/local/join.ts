@@ -2,23 +2,11 @@
 
 import type { CaudalClient } from "../client.ts";
 import { NotFoundError } from "../errors.ts";
-import { newId } from "../ids.ts";
 import type { ConversationItem, InputItem } from "../index.ts";
-import type { Journal, LocalRun } from "./journal.ts";
-import { itemsOf } from "./request.ts";
+import { isLocalConversation, itemsOf, type Journal, type LocalRun } from "./journal.ts";
 
 /** Items that one request may bring. */
 const MOST_ITEMS = 20;
-const LOCAL = "local_";
-
-/** An id for a conversation that begins without a server; `LocalEngine.join` makes the conversation there. */
-export function newLocalConversation(): string {
-  return newId("local");
-}
-
-export function isLocalConversation(id: string): boolean {
-  return id.startsWith(LOCAL);
-}
 
 export async function join(client: CaudalClient, journal: Journal): Promise<readonly LocalRun[]> {
   const joined: LocalRun[] = [];

@@ -1,5 +1,6 @@
 /** The runs of this browser that are not over: cut by a reload, or not in the server's conversation yet. */
 
+import { newId } from "../ids.ts";
 import type { InputItem, OutputItem, ResponseCreateParams } from "../index.ts";
 import { type Folder, openFolder, readJson } from "./folder.ts";
 
@@ -25,6 +26,7 @@ export interface LocalRun {
 }
 
 const SAVE_MS = 250;
+const LOCAL = "local";
 
 export class Journal {
   readonly #folder: Promise<Folder | undefined>;
@@ -70,4 +72,23 @@ export class Journal {
 /** The lock that the page which runs it holds. */
 export function lockOf({ id }: LocalRun): string {
   return `caudal-run-${id}`;
+}
+
+/** What a request adds to its conversation. */
+export function itemsOf({ input }: ResponseCreateParams): readonly InputItem[] {
+  return typeof input === "string" ? [{ role: "user", content: input }] : (input ?? []);
+}
+
+/** Whether an answer can go on from a part of its text. */
+export function canContinue({ text, tools }: ResponseCreateParams): boolean {
+  return !tools?.length && (text?.format ?? { type: "text" }).type === "text";
+}
+
+/** An id for a conversation that begins without a server; `LocalEngine.join` makes the conversation there. */
+export function newLocalConversation(): string {
+  return newId(LOCAL);
+}
+
+export function isLocalConversation(id: string): boolean {
+  return id.startsWith(`${LOCAL}_`);
 }

@@ -32,8 +32,8 @@ export interface LocalPlan extends Device {
 
 /** What the runtime takes beside weights, keys and values. */
 const RUNTIME_BYTES = 200 << 20;
-/** Keys and values of one token, for each byte of weights: for the default model 23 KB of f16. */
-const KV_SHARE = 1 / 4096;
+/** Keys and values of one token, for each byte of weights: for the default model 46 KB of f32. */
+const KV_SHARE = 1 / 2048;
 const MAX_THREADS = 8;
 
 /** `gpu`: `undefined` takes an adapter that is hardware, `true` any, `false` none. */

@@ -5,6 +5,7 @@ import type { InputItem, ResponseCreateParams } from "../index.ts";
 import type { Model } from "../types.ts";
 import type { Text } from "../wire.ts";
 import { LocalUnsupportedError } from "./errors.ts";
+import { itemsOf } from "./journal.ts";
 
 /** Fields that would change what the model says. */
 const UNSUPPORTED = ["prompt", "previous_response_id", "reasoning", "max_tool_calls"] as const;
@@ -50,12 +51,8 @@ export function chatRequest(
     ...(params.logit_bias != null && { logit_bias: params.logit_bias }),
     ...(logprobs !== undefined && { logprobs: true, top_logprobs: logprobs }),
     ...formatOf(params),
-    ...toolsOf(params),
+    ...toolsOf(params, model),
   };
-}
-
-export function itemsOf({ input }: ResponseCreateParams): readonly InputItem[] {
-  return typeof input === "string" ? [{ role: "user", content: input }] : (input ?? []);
 }
 
 function messagesOf(params: ResponseCreateParams, history: readonly InputItem[]): ChatCompletionMessage[] {
@@ -100,8 +97,9 @@ function formatOf({ text }: ResponseCreateParams): object {
   }
 }
 
-function toolsOf({ tools, tool_choice, parallel_tool_calls }: ResponseCreateParams): object {
+function toolsOf({ tools, tool_choice, parallel_tool_calls }: ResponseCreateParams, { capabilities }: Model): object {
   if (!tools?.length) return {};
+  if (capabilities.tools !== "template") throw new LocalUnsupportedError("tools", "the model's template has none");
   if (tool_choice != null && typeof tool_choice !== "string") throw new LocalUnsupportedError("tool_choice");
   const functions = tools.map((tool, at) => {
     if (tool.type !== "function") throw new LocalUnsupportedError(`tools[${at}]`);
@@ -109,9 +107,4 @@ function toolsOf({ tools, tool_choice, parallel_tool_calls }: ResponseCreatePara
     return { type: "function", function: { name, description: description ?? "", parameters: parameters ?? {} } };
   });
   return { tools: functions, tool_choice: tool_choice ?? "auto", parallel_tool_calls: parallel_tool_calls ?? true };
-}
-
-/** Whether an answer can go on from a part of its text. */
-export function canContinue({ text, tools }: ResponseCreateParams): boolean {
-  return !tools?.length && (text?.format ?? { type: "text" }).type === "text";
 }

@@ -3,6 +3,8 @@
 import { Wllama } from "@wllama/wllama";
 import type { Device } from "./plan.ts";
 
+export * as generate from "./generate.ts";
+
 const ALL_LAYERS = 99_999;
 
 export async function start(
@@ -20,6 +22,8 @@ export async function start(
       ...{ n_ctx: contextLength, n_threads: threads, n_gpu_layers: backend === "webgpu" ? ALL_LAYERS : 0 },
       // Requests wait for one another; an answer can go on from a part of its text.
       ...{ n_parallel: 1, jinja: true, prefill_assistant: true },
+      // As the server computes.
+      ...{ cache_type_k: "f32", cache_type_v: "f32", flash_attn: false },
     });
   } catch (error) {
     await wllama.exit();

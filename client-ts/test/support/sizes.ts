@@ -3,7 +3,7 @@ import { rolldown } from "rolldown";
 
 const SRC = new URL("../../src/", import.meta.url).pathname;
 /** The core loads these when they are used. */
-const LAZY = /\/(sse|branches|json|steer|follow|function-call)\.ts$/;
+const LAZY = /\/(sse|branches|json|steer|follow|function-call|start|join)\.ts$/;
 
 const CLIENT = `export { CaudalClient } from "${SRC}index.ts";`;
 const CORE = `export * as core from "${SRC}index.ts";`;
@@ -15,6 +15,7 @@ const PARTS: Record<string, readonly [code: string, base?: string]> = {
   "all of the core": [CORE],
   react: [CORE + REACT, CORE],
   "ai-sdk": [`${CORE} export * as ai from "${SRC}ai-sdk/index.ts";`, CORE],
+  local: [`${CORE} export * as local from "${SRC}local/index.ts";`, CORE],
   "assistant-ui": [`${CORE + REACT} export * as ui from "${SRC}assistant-ui/index.ts";`, CORE + REACT],
 };
 
