@@ -1,11 +1,14 @@
-/** Frames while text streams into a long conversation, and what the package weighs. Prints a table; BENCH_JSON names a file. */
+/** Frames while text streams into a long conversation, the engine in the browser, and what the package weighs. Prints a table; BENCH_JSON names a file. */
 
+import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { scripted, startServer } from "../test/support/server.ts";
 import { sizes } from "../test/support/sizes.ts";
 import { buildExamples, type Examples } from "./examples.ts";
+import { buildLocalPage, MODELS, openLocal } from "./local-page.ts";
 import { ask, chatServer, later, open } from "./support.ts";
 
 const SECONDS = 10;
@@ -17,12 +20,19 @@ const ROOM = { "engine.scripted.context_length": 32_768 };
 const STREAMING = '[data-status="streaming"]';
 
 let examples: Examples;
+const result: Record<string, unknown> = {};
 
 beforeAll(async () => {
   examples = await buildExamples("react");
 }, 60_000);
 
-afterAll(() => examples?.remove());
+afterAll(async () => {
+  await examples?.remove();
+  const kilobytes = await sizes();
+  console.table(kilobytes);
+  const path = process.env["BENCH_JSON"];
+  if (path) await writeFile(path, `${JSON.stringify({ ...result, kilobytes }, null, 2)}\n`);
+});
 
 async function longConversation(url: string): Promise<string> {
   const post = async (path: string, body: object): Promise<{ id: string }> => {
@@ -84,6 +94,7 @@ test("the chat page: its first paint, and frames while text streams into 50 turn
   await page.waitForSelector(STREAMING);
   const row = { lcpMs, ...(await framesOf(page)) };
   console.table([row]);
+  Object.assign(result, { page: row });
   expect(row.seconds).toBeGreaterThan(SECONDS / 2);
 });
 
@@ -107,10 +118,64 @@ test("100 tokens a second into a conversation of 10,000 tokens", async () => {
   await page.getByRole("button", { name: "Send" }).click();
   await page.waitForSelector('[data-status="streaming"]');
   const frames = await framesOf(page);
-  const result = { frames, kilobytes: await sizes() };
   console.table([frames]);
-  console.table(result.kilobytes);
-  const path = process.env["BENCH_JSON"];
-  if (path) await writeFile(path, `${JSON.stringify(result, null, 2)}\n`);
+  Object.assign(result, { frames });
   expect(frames.seconds).toBeGreaterThan(SECONDS / 2);
 });
+
+test("the engine in the browser, by quantisation and threads", async () => {
+  const built = await buildLocalPage();
+  later(built.remove);
+  const rows: Record<string, Row> = {};
+  for (const quantisation of ["Q4_0", "Q4_1", "Q8_0"]) {
+    const file = join(MODELS, `SmolLM2-135M-Instruct.${quantisation}.gguf`);
+    if (!existsSync(file)) {
+      console.log(`There is no ${file}, so it is not measured.`);
+      continue;
+    }
+    const shared = { "server.chat_dir": built.folder, "engine.scripted.file": file };
+    const server = await startServer({ ...scripted(1, 0), ...shared });
+    later(() => server.stop());
+    for (const threads of [1, 2]) {
+      const page = await openLocal(server.url);
+      rows[`${quantisation}, ${threads}`] = await page.evaluate(measure, threads);
+      await page.context().close();
+    }
+  }
+  console.table(rows);
+  Object.assign(result, { browser: rows });
+  expect(Object.keys(rows).length).toBeGreaterThan(0);
+});
+
+interface Row {
+  backend: string;
+  fileMb: number;
+  loadMs: number;
+  memoryMb: number;
+  promptPerSecond: number;
+  tokensPerSecond: number;
+}
+
+/** Runs in the page. */
+async function measure(threads: number): Promise<Row> {
+  const local = globalThis.page.engine({ threads });
+  const mb = (bytes: number): number => Math.round(bytes / 1e6);
+  const begun = performance.now();
+  const info = await local.load();
+  const loadMs = Math.round(performance.now() - begun);
+  const input = `Sum up: ${"a river flows from the spring to the sea, and nobody asks who listens. ".repeat(10)}`;
+  const asked = performance.now();
+  let first = 0;
+  const handle = local.create({ input, temperature: 0, max_output_tokens: 65 });
+  for await (const _ of handle.text()) first ||= performance.now();
+  const ended = performance.now();
+  const { usage } = await handle.final();
+  const used = performance as unknown as { measureUserAgentSpecificMemory(): Promise<{ bytes: number }> };
+  const { bytes } = await used.measureUserAgentSpecificMemory();
+  await local.unload();
+  return {
+    ...{ backend: info.backend, fileMb: mb(info.bytes), loadMs, memoryMb: mb(bytes) },
+    promptPerSecond: Math.round(((usage?.input_tokens ?? 0) / (first - asked)) * 1000),
+    tokensPerSecond: Math.round((((usage?.output_tokens ?? 1) - 1) / (ended - first)) * 10_000) / 10,
+  };
+}

@@ -69,13 +69,14 @@ export async function promptTokens(
   history: readonly InputItem[],
 ): Promise<number> {
   const request = chatRequest(params, history, manifest.model, "");
-  for await (const { prompt_progress, usage } of await stream(wllama, {
-    ...request,
-    max_tokens: 1,
-    return_progress: true,
-  })) {
-    const tokens = prompt_progress?.total ?? usage?.prompt_tokens;
-    if (tokens !== undefined) return tokens;
+  const counted = new AbortController();
+  const asked = { ...request, max_tokens: 1, return_progress: true, abortSignal: counted.signal };
+  try {
+    for await (const { prompt_progress } of await stream(wllama, asked)) {
+      if (prompt_progress) return prompt_progress.total;
+    }
+  } finally {
+    counted.abort();
   }
   throw new CaudalError("The engine in the browser did not count.");
 }

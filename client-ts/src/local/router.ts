@@ -6,6 +6,9 @@ import type { ResponseHandle } from "../handle.ts";
 import type { QueuePosition, ResponseCreateParams, Retry } from "../index.ts";
 import type { LocalEngine, LocalRunOptions } from "./engine.ts";
 
+/** How long to wait for the place in the queue, once a request is queued. */
+const PLACE_MS = 500;
+
 /** `auto`: here when there is no server, the server refuses or is full, or the request is light; there otherwise. */
 export type Policy = "server" | "local" | "auto";
 
@@ -45,7 +48,7 @@ export class Router {
     if (this.policy === "local") return this.#here("policy", params, options);
     if (this.policy === "server") return this.#there("policy", params, options);
     if (this.#local.state.status !== "ready") return this.#there("default", params, options);
-    if (navigator.onLine === false) return this.#here("offline", params, options);
+    if (globalThis.navigator?.onLine === false) return this.#here("offline", params, options);
     if (await this.#isLight(params, options)) return this.#here("light", params, options);
     return this.#tryThere(params, options);
   }
@@ -69,7 +72,6 @@ export class Router {
       ...options,
       onQueued: (position: QueuePosition) => {
         options.onQueued?.(position);
-        clearTimeout(timer);
         decide(position.position > this.bounds.queue ? "queue" : "default");
       },
       onRetry: (retry: Retry) => {
@@ -77,7 +79,13 @@ export class Router {
         decide("refused");
       },
     });
-    void this.#firstWord(response, timer).then(decide, (error: unknown) => decide(why(error)));
+    const word = (type: string): void => {
+      if (type === "response.created") return;
+      // The place in the queue comes at once, or not at all: server-sent events do not tell it.
+      if (type === "response.queued") setTimeout(decide, PLACE_MS, "default");
+      else decide("default");
+    };
+    void hear(response, word).catch((error: unknown) => decide(why(error)));
     const reason = await verdict;
     clearTimeout(timer);
     if (reason === "default") return { where: "server", reason, response };
@@ -86,19 +94,18 @@ export class Router {
     return this.#here(reason, params, { ...options, ...(replaces !== undefined && { replaces }) });
   }
 
-  /** Resolves when the answer begins. */
-  async #firstWord(response: ResponseHandle, timer: ReturnType<typeof setTimeout>): Promise<RouteReason> {
-    for await (const { type } of response.events()) {
-      clearTimeout(timer);
-      if (type !== "response.created" && type !== "response.queued") break;
-    }
-    return "default";
-  }
-
   async #isLight(params: ResponseCreateParams, options: LocalRunOptions): Promise<boolean> {
     const { lightTokens } = this.bounds;
     const room = lightTokens - (params.max_output_tokens ?? Number.POSITIVE_INFINITY);
     return room > 0 && (await this.#local.countTokens(params, options).catch(() => room + 1)) <= room;
+  }
+}
+
+/** Tells of the first events, up to the begin of the answer. */
+async function hear(response: ResponseHandle, word: (type: string) => void): Promise<void> {
+  for await (const { type } of response) {
+    word(type);
+    if (type !== "response.created" && type !== "response.queued") return;
   }
 }
 
