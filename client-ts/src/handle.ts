@@ -21,7 +21,10 @@ export type SteerResult =
   /** The input stays queued until the outputs of these calls are sent with a request that continues the response. */
   | { status: "pending"; requiredInput: readonly RequiredInput[] };
 
-/** Whoever brings the events of runs: a connection, or an engine in the page. */
+/**
+ * Whoever brings the events of runs: a connection, or an engine in the page.
+ * @internal
+ */
 export interface RunSource {
   /** Stops a run. "unsent": nobody has begun the run, so no event will end it. */
   cancel(run: Run): "sent" | "unsent";
