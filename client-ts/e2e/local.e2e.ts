@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { ResponseObject } from "../src/index.ts";
 import { type Server, scripted, startServer } from "../test/support/server.ts";
 import { buildLocalPage, openLocal, untilReady, WEIGHTS } from "./local-page.ts";
-import { later } from "./support.ts";
+import { browserWithWebGpu, later } from "./support.ts";
 
 let built: Awaited<ReturnType<typeof buildLocalPage>>;
 
@@ -331,6 +331,26 @@ test("a conversation that begins without a server is made there when it is back,
     { text: "Two" },
     {},
   ]);
+});
+
+test("WebGPU computes where there is an adapter, and WebAssembly where there is none", async () => {
+  const server = await sharing();
+  const page = await (await browserWithWebGpu()).newPage();
+  await page.goto(server.url);
+  await untilReady(page);
+  const { adapter, info, text } = await page.evaluate(async () => {
+    const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<unknown> } };
+    const adapter = (await gpu?.requestAdapter()) != null;
+    const local = globalThis.page.engine({ gpu: true });
+    const info = await local.load();
+    const handle = local.create({ input: "Write one sentence about the sea.", temperature: 0, max_output_tokens: 6 });
+    let text = "";
+    for await (const piece of handle.text()) text += piece;
+    return { adapter, info, text };
+  });
+  console.log(`With SwiftShader's flags ${adapter ? "there is an adapter" : "there is no adapter"}: ${info.backend}.`);
+  expect(info.backend).toBe(adapter ? "webgpu" : "wasm");
+  expect(text).toMatch(/^The sea is/);
 });
 
 /** A token, and how likely the engine found it and those beside it. */

@@ -40,13 +40,22 @@ export async function chatServer(settings: Record<string, string | number>): Pro
   return startServer({ "server.chat_dir": CHAT, ...settings });
 }
 
+/** A browser whose WebGPU is computed by a CPU, where this Chromium can. Ends with the test. */
+export async function browserWithWebGpu(): Promise<Browser> {
+  const flags = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-webgpu-adapter=swiftshader"];
+  const browser = await launch([...FLAGS.filter((flag) => flag !== "--disable-gpu"), ...flags]);
+  later(() => browser.close());
+  return browser;
+}
+
+function launch(args: string[]): Promise<Browser> {
+  const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, args, ignoreDefaultArgs: ["--headless=new"] });
+}
+
 /** A fresh reader: own storage, nothing remembered. Its page must not report an error. */
 export async function open(url: string, options: BrowserContextOptions = {}): Promise<Page> {
-  browser ??= await chromium.launch({
-    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-    args: FLAGS,
-    ignoreDefaultArgs: ["--headless=new"],
-  });
+  browser ??= await launch(FLAGS);
   const context = await browser.newContext(options);
   const page = await context.newPage();
   const errors: string[] = [];

@@ -32,9 +32,12 @@ const PIECE: usize = 256 << 10;
 /// Of an address that names the file's sum; what is there never changes. Keys differ in what they may fetch.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
-/// SHA-256 of files, each computed once for each state of the file.
+/// A file's path, length and time of change.
+type FileVersion = (PathBuf, u64, Option<SystemTime>);
+
+/// SHA-256 of files, each computed once for each version of the file.
 #[derive(Default)]
-pub struct Sums(Mutex<HashMap<(PathBuf, u64, Option<SystemTime>), Arc<OnceCell<String>>>>);
+pub struct Sums(Mutex<HashMap<FileVersion, Arc<OnceCell<String>>>>);
 
 /// Answers the file, or the one range of it that is asked for. `?sha256=` asks for that file or none.
 pub async fn get(
