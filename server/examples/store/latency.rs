@@ -1,16 +1,22 @@
 //! From an append on one replica to a follower on another, resume to the first entry, and what Redis pays for it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use caudal_server::store::{Store, redis::RedisStore};
 use caudal_tests::Redis;
 use futures::{StreamExt, future::join_all};
+use tokio::sync::Barrier;
 
 use crate::{Figure, TENANT, created, finished, quantile, store, token};
 
-const STREAMS: u32 = 100;
+/// Streams at once: 2,000 and 20,000 appends a second in all.
+const FEW: u32 = 100;
+const MANY: u32 = 1000;
 const TOKENS: u32 = 100;
-/// Between two tokens of a stream: 2,000 appends a second in all.
+/// Between two tokens of a stream.
 const PACE: Duration = Duration::from_millis(50);
 const RESUMES: u32 = 500;
 
@@ -21,10 +27,16 @@ fn cpu_seconds(redis: &Redis) -> f64 {
 }
 
 /// One stream, followed on the other replica: how long each token took from before its append, in ms.
-async fn stream(writer: RedisStore, reader: RedisStore, n: u32) -> Vec<f64> {
+async fn stream(
+    writer: RedisStore,
+    reader: RedisStore,
+    (n, streams): (u32, u32),
+    created_all: Arc<Barrier>,
+) -> Vec<f64> {
     let lease = created(&writer, &format!("resp_{n}")).await;
     let mut followed = reader.follow(TENANT, &lease.id).await.expect("follow");
-    tokio::time::sleep(Duration::from_millis(500) + PACE / STREAMS * n).await;
+    created_all.wait().await;
+    tokio::time::sleep(PACE / streams * n).await;
     let (sender, mut sent) = tokio::sync::mpsc::channel(TOKENS as usize);
     let follower = tokio::spawn(async move {
         let mut latencies = vec![];
@@ -46,28 +58,49 @@ async fn stream(writer: RedisStore, reader: RedisStore, n: u32) -> Vec<f64> {
     follower.await.expect("the follower ends")
 }
 
-pub async fn rows() -> Vec<Figure> {
-    let redis = Redis::spawn();
-    let (writer, reader) = (store(&redis, "a"), store(&redis, "b"));
-    let cpu = cpu_seconds(&redis);
-    let streams = (0..STREAMS).map(|n| tokio::spawn(stream(writer.clone(), reader.clone(), n)));
-    let streams = join_all(streams).await;
-    let mut added: Vec<f64> = streams.into_iter().flat_map(|stream| stream.expect("a stream")).collect();
-    let cpu = cpu_seconds(&redis) - cpu;
-    let bytes = redis.ask(&["MEMORY", "USAGE", "bench:1:{resp_1}:log", "SAMPLES", "0"]);
+/// All streams at once; the latencies of their tokens in ms, and the seconds of CPU that Redis used for the tokens.
+async fn load(redis: &Redis, streams: u32) -> (Vec<f64>, f64) {
+    let (writer, reader) = (store(redis, "a"), store(redis, "b"));
+    let created_all = Arc::new(Barrier::new(streams as usize + 1));
+    let running: Vec<_> = (0..streams)
+        .map(|n| tokio::spawn(stream(writer.clone(), reader.clone(), (n, streams), created_all.clone())))
+        .collect();
+    created_all.wait().await;
+    let cpu = cpu_seconds(redis);
+    let latencies = join_all(running).await.into_iter().flat_map(|stream| stream.expect("a stream")).collect();
+    (latencies, cpu_seconds(redis) - cpu)
+}
 
+pub async fn rows() -> Vec<Figure> {
+    let mut figures = vec![];
+    for (streams, most_cpu) in [(FEW, ""), (MANY, "≤ 15")] {
+        let redis = Redis::spawn();
+        let (mut added, cpu) = load(&redis, streams).await;
+        let rate = f64::from(streams) / PACE.as_secs_f64();
+        let row = |what: &str| format!("{rate} appends/s: {what}");
+        figures.extend([
+            Figure::new(row("append to follower, p50 ms"), quantile(&mut added, 0.5), ""),
+            Figure::new(row("append to follower, p99 ms"), quantile(&mut added, 0.99), "≤ 5"),
+            Figure::new(row("append to follower, max ms"), quantile(&mut added, 1.0), ""),
+            Figure::new(row("redis CPU for 1000 tokens, ms"), cpu / f64::from(streams * TOKENS) * 1e6, most_cpu),
+        ]);
+    }
+    figures.extend(resumes().await);
+    figures
+}
+
+async fn resumes() -> Vec<Figure> {
+    let redis = Redis::spawn();
+    load(&redis, FEW).await;
+    let bytes = redis.ask(&["MEMORY", "USAGE", "bench:1:{resp_1}:log", "SAMPLES", "0"]);
+    let reader = store(&redis, "b");
     let mut resumed = vec![];
     for n in 0..RESUMES {
         let begun = Instant::now();
-        reader.follow(TENANT, &format!("resp_{}", n % STREAMS)).await.expect("follow");
+        reader.follow(TENANT, &format!("resp_{}", n % FEW)).await.expect("follow");
         resumed.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
-    println!("{} appends/s on one replica, followed on another", f64::from(STREAMS) / PACE.as_secs_f64());
     vec![
-        Figure::new("append to follower, p50 ms", quantile(&mut added, 0.5), "≤ 1"),
-        Figure::new("append to follower, p99 ms", quantile(&mut added, 0.99), "≤ 5"),
-        Figure::new("append to follower, max ms", quantile(&mut added, 1.0), ""),
-        Figure::new("redis CPU for 1000 tokens, ms", cpu / f64::from(STREAMS * TOKENS) * 1e6, ""),
         Figure::new(
             "redis bytes for 1000 tokens",
             bytes.parse::<f64>().unwrap_or(f64::NAN) * 1000.0 / f64::from(TOKENS),

@@ -14,7 +14,7 @@ use crate::store::StoreError;
 /// Appends of one group: they hold Redis for less than a millisecond.
 const GROUP: usize = 64;
 /// Groups on their way at once. A group that Redis answers late holds up no append before all places are taken.
-const IN_FLIGHT: usize = 4;
+const IN_FLIGHT: usize = 2;
 /// Appends that wait for their group. A log has one append at a time; further ones wait for room.
 const QUEUE: usize = 4096;
 
