@@ -1,7 +1,8 @@
 //! Blocks of keys and values in a folder, a file each: what one machine computed outlives the process.
 //!
 //! A block is `<tenant>/<first two digits>/<name>`, where the tenant is hashed. Files are written beside their place and renamed, so
-//! that a file is whole or absent. The folder is listed once, when the store begins.
+//! that a file is whole or absent. The folder is listed once, when the store begins. A tenant that has filled its part loses its own
+//! least recently used blocks, and others none.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,8 +24,12 @@ pub struct KvFolder {
     listed: OnceCell<()>,
 }
 
+/// So many tenants with full parts fill the folder.
+const FULL_PARTS: u64 = 4;
+
 struct Folder {
     path: PathBuf,
+    /// Of a tenant.
     max_bytes: u64,
     index: Mutex<Index>,
 }
@@ -50,7 +55,7 @@ struct File {
 }
 
 impl KvFolder {
-    /// `max_bytes`: of all blocks.
+    /// `max_bytes`: of a tenant's blocks; all tenants together have [`FULL_PARTS`] times as many.
     pub fn new(path: PathBuf, max_bytes: u64) -> Self {
         let folder = Folder { path, max_bytes, index: Mutex::default() };
         Self { folder: Arc::new(folder), listed: OnceCell::new() }
@@ -167,14 +172,11 @@ impl Folder {
         self.evict()
     }
 
-    /// Removes the least recently used files of the tenant that has the most, until all fit.
+    /// Removes the least recently used files of the tenant that has the most, until each tenant and all together fit.
     fn evict(&self) -> io::Result<()> {
         loop {
             let mut index = self.index();
-            if index.bytes <= self.max_bytes {
-                return Ok(());
-            }
-            let Some((tenant, name)) = index.oldest() else { return Ok(()) };
+            let Some((tenant, name)) = index.excess(self.max_bytes) else { return Ok(()) };
             index.remove(&tenant, &name);
             drop(index);
             match fs::remove_file(self.place(&tenant, &name)) {
@@ -215,8 +217,12 @@ impl Index {
         self.bytes -= file.bytes;
     }
 
-    fn oldest(&self) -> Option<(TenantId, String)> {
-        let (tenant, _) = self.tenant_bytes.iter().max_by_key(|(_, bytes)| **bytes)?;
+    /// The next file to be evicted, where a tenant has more than `max_bytes` or all together have no room.
+    fn excess(&self, max_bytes: u64) -> Option<(TenantId, String)> {
+        let (tenant, most) = self.tenant_bytes.iter().max_by_key(|(_, bytes)| **bytes)?;
+        if *most <= max_bytes && self.bytes <= max_bytes.saturating_mul(FULL_PARTS) {
+            return None;
+        }
         let (_, name) = self.used.get(tenant)?.first_key_value()?;
         Some((tenant.clone(), name.clone()))
     }
@@ -269,6 +275,27 @@ mod tests {
         let smaller = KvFolder::new(path.clone(), 70);
         smaller.count("t", &names).await.unwrap();
         assert_eq!(smaller.folder.index().files.len(), 2, "the bound holds for what is there");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_all_tenants_together_have_no_room_the_largest_loses() {
+        let path = folder();
+        let store = KvFolder::new(path.clone(), 70);
+        let held = async |tenant: &str| {
+            let names = BlockName::root("m", tenant).chain(&[7; 32]);
+            store.count(tenant, &names).await.unwrap()
+        };
+        for (tenant, tokens) in [("small", 16), ("a", 32), ("b", 32), ("c", 32), ("d", 32)] {
+            let names = BlockName::root("m", tenant).chain(&vec![7; tokens]);
+            let blocks: Vec<_> = names.iter().map(|name| (*name, name.bytes().to_vec())).collect();
+            store.put(tenant, &blocks).await.unwrap();
+        }
+        let large = held("a").await + held("b").await + held("c").await + held("d").await;
+        assert_eq!((held("small").await, large), (1, 7), "288 bytes are 8 too many");
+        let again = KvFolder::new(path.clone(), 70);
+        again.count("small", &[]).await.unwrap();
+        assert_eq!(again.folder.index().files.len(), 8, "its file is gone too");
         fs::remove_dir_all(path).unwrap();
     }
 }

@@ -10,6 +10,7 @@ pub async fn all<S: KvStore>(make: impl AsyncFn(u64) -> S) {
     tenants_never_meet(make(1 << 20).await).await;
     what_is_stored_again_counts_once(make(5500).await).await;
     the_least_recently_used_are_evicted(make(5500).await).await;
+    a_tenant_evicts_only_its_own(make(5500).await).await;
     many_large_blocks_come_back(make(64 << 20).await).await;
 }
 
@@ -66,6 +67,17 @@ async fn the_least_recently_used_are_evicted<S: KvStore>(store: S) {
     put(&store, "t", &chain(11_000, 5)).await;
     assert_eq!(store.count("t", &chain(11_000, 5)).await.unwrap(), 5);
     assert_eq!(store.count("t", &new).await.unwrap(), 0);
+}
+
+async fn a_tenant_evicts_only_its_own<S: KvStore>(store: S) {
+    let (small, large) = (chain(0, 4), chain(7000, 9));
+    put(&store, "small", &small).await;
+    put(&store, "large", &large).await;
+    assert_eq!(store.count("large", &large).await.unwrap(), 5, "its part, from the beginning of the chain");
+    assert_eq!(store.count("small", &small).await.unwrap(), 4, "the other tenant's older blocks stay");
+    put(&store, "small", &chain(9000, 2)).await;
+    assert_eq!(store.count("small", &small).await.unwrap(), 3, "it loses its own");
+    assert_eq!(store.count("large", &large).await.unwrap(), 5);
 }
 
 async fn many_large_blocks_come_back<S: KvStore>(store: S) {
