@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     engine::{Engine, ModelInfo},
-    limits::{FOLLOWS_OF_TENANT, HELD_BY_TENANT, HELD_RETRY_MS, STORE_FULL_RETRY_MS},
+    limits::{FOLLOWS_OF_TENANT, HELD_BY_TENANT, HELD_RETRY_MS, STORE_FULL_RETRY_MS, VALUE_BYTES, VALUES_OF_MESSAGE},
     metrics::Metrics,
     settings,
     store::{
@@ -129,7 +129,7 @@ impl Generations {
             retention: settings.retention(),
             suspects: Arc::new(Semaphore::new(1)),
             priority: settings.admission.priority.clone(),
-            held: Budgets::new(HELD_BY_TENANT.saturating_mul(settings.server.max_message_bytes)),
+            held: Budgets::new(held_by_tenant(settings.server.max_message_bytes)),
             follows: Budgets::new(FOLLOWS_OF_TENANT),
             sockets: Budgets::new(bounded(settings.server.sockets_per_tenant)),
             settings: settings.generation.clone(),
@@ -303,6 +303,12 @@ impl Generations {
     pub fn cancel_all(&self) {
         self.running.cancel_all();
     }
+}
+
+/// Bytes that the requests of one tenant may hold: at least those of one message with as many values as a message may have.
+fn held_by_tenant(max_message_bytes: usize) -> usize {
+    let one = max_message_bytes.saturating_add(VALUES_OF_MESSAGE * VALUE_BYTES);
+    HELD_BY_TENANT.saturating_mul(max_message_bytes).max(one)
 }
 
 /// A setting where 0 means any number.

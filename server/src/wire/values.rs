@@ -1,15 +1,24 @@
-//! How many JSON values a message has, counted before any of it is parsed.
+//! How many JSON values a message has and how deep they nest, counted before any of it is parsed.
 
 use super::error::WireError;
-use crate::limits::VALUES_OF_MESSAGE;
+use crate::limits::{DEPTH_OF_MESSAGE, VALUES_OF_MESSAGE};
 
 /// How many values there are.
 ///
 /// # Errors
-/// `invalid_request` for a message with so many values that it would take many times its bytes when it is parsed.
+/// `invalid_json` for a message that nests deeper than the parser goes; `invalid_request` for a message with so many values that it
+/// would take many times its bytes when it is parsed.
 pub fn count_values(json: &[u8]) -> Result<usize, WireError> {
-    let (mut values, mut in_string, mut escaped) = (1_usize, false, false);
+    let (mut values, mut depth, mut in_string, mut escaped) = (1_usize, 0_usize, false, false);
     for byte in json {
+        match byte {
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_OF_MESSAGE {
+            return Err(WireError::InvalidJson(format!("values nest deeper than {DEPTH_OF_MESSAGE}")));
+        }
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = in_string,
@@ -34,7 +43,8 @@ mod tests {
         let most = VALUES_OF_MESSAGE;
         assert!(count_values(format!("[{}1]", "1,".repeat(most - 2)).as_bytes()).is_ok());
         assert!(count_values(format!("[{}1]", "1,".repeat(most)).as_bytes()).is_err());
-        assert!(count_values("[".repeat(most + 1).as_bytes()).is_err());
+        assert!(matches!(count_values("[".repeat(most + 1).as_bytes()), Err(WireError::InvalidJson(_))));
+        assert!(count_values(("[".repeat(DEPTH_OF_MESSAGE) + &"]".repeat(DEPTH_OF_MESSAGE)).as_bytes()).is_ok());
         assert!(count_values(format!(r#"{{"a":"\\\"{}"}}"#, ",[{".repeat(most)).as_bytes()).is_ok());
     }
 }
