@@ -115,6 +115,26 @@ impl Redis {
         Some(String::from_utf8_lossy(&answer[..read]).into_owned())
     }
 
+    /// Makes a user as the line of `docs/operations.md` says, with more rights that are described there; `NAME:PASSWORD`.
+    pub fn user(&self, name: &str, more: &str) -> String {
+        let document = include_str!("../../docs/operations.md");
+        let begin = format!("ACL SETUSER {name} ");
+        let line =
+            document.lines().find(|line| line.starts_with(&begin)).expect("the user's line in docs/operations.md");
+        assert!(document.contains(&format!("`{more}")), "docs/operations.md does not tell of {more}");
+        let words: Vec<&str> = line.split(' ').chain(more.split_whitespace()).collect();
+        assert_eq!(self.ask(&words), "OK");
+        // Redis 7.0 does not know it.
+        self.ask(&["ACL", "SETUSER", name, "+client|setinfo"]);
+        let password = words.iter().find_map(|word| word.strip_prefix('>')).expect("a password");
+        format!("{name}:{password}")
+    }
+
+    /// What users were refused for want of a right; empty: nothing.
+    pub fn refusals(&self) -> String {
+        self.ask(&["ACL", "LOG"])
+    }
+
     fn send(&self, words: &[&str]) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -186,7 +206,7 @@ impl RedisCluster {
 /// A standby of a master, and a sentinel that promotes it when the master is gone.
 pub struct Sentinel {
     pub standby: Redis,
-    sentinel: Redis,
+    pub sentinel: Redis,
 }
 
 impl Sentinel {

@@ -1,5 +1,6 @@
 //! Caudal's behaviour on the scripted engine. One binary, so that the tests run side by side, each on a server of its own.
 
+mod acl;
 mod admission;
 mod attacks;
 mod auth;

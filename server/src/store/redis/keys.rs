@@ -35,8 +35,7 @@
 //! | `{replica:<name>}:runs` | set | the responses a replica runs | an hour, renewed as long as it lives |
 //! | `{replica:<name>}:follows` | set | the responses that are followed there | the same |
 //!
-//! An ACL user needs `~<prefix>:* &<prefix>:* +@read +@write +@pubsub +@scripting +@connection +time`, in a cluster `+cluster`
-//! too, and `+info` for quotas that are parts of `maxmemory`.
+//! The rights that this takes are in `docs/operations.md`.
 
 use sha2::{Digest, Sha256};
 

@@ -228,3 +228,37 @@ async fn kv_blocks_conform_on_a_cluster() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_with_the_documented_rights() {
+    let server = Redis::spawn();
+    let url = format!("redis://{}@{}", server.user("caudal", "+mget +unlink"), server.address);
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    let prefix = || format!("caudal:{}", made.fetch_add(1, Ordering::Relaxed));
+    conformance::all(async || {
+        let store = RedisStore::new(Config { url: url.clone(), ..config(&server, &prefix(), "a") }).unwrap();
+        store.beat().await.unwrap();
+        store
+    })
+    .await;
+    conformance::kv::all(async |max_bytes| kv(url.clone(), prefix(), max_bytes)).await;
+    assert_eq!(server.refusals(), "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms_with_the_documented_rights_on_a_cluster() {
+    let cluster = RedisCluster::spawn();
+    let users = cluster.nodes.each_ref().map(|node| node.user("caudal", "+cluster|slots +asking"));
+    let url = cluster.url().replace("://", &format!("://{}@", users[0]));
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    conformance::all(async || {
+        let prefix = format!("caudal:{}", made.fetch_add(1, Ordering::Relaxed));
+        let store = RedisStore::new(Config { url: url.clone(), ..config(&cluster.nodes[0], &prefix, "a") }).unwrap();
+        store.beat().await.unwrap();
+        store
+    })
+    .await;
+    for node in &cluster.nodes {
+        assert_eq!(node.refusals(), "");
+    }
+}
