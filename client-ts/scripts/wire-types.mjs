@@ -26,7 +26,7 @@ function typeOf(schema) {
   if ("const" in schema) return literal(schema.const);
   if (schema.enum) return union(schema.enum.map(literal));
   // A type of another implementation, such as acme:search_result.
-  if (schema.pattern === "^[^:]+:.+") return "`${string}:${string}`";
+  if (schema.pattern === "^[^:]+:.+") return "`{string}:{string}`".replaceAll("{", "${");
   const variants = schema.oneOf ?? schema.anyOf;
   if (variants) return union(variants.map(typeOf));
   if (Array.isArray(schema.type)) return union(schema.type.map((type) => typeOf({ ...schema, type })));

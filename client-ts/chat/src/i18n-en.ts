@@ -140,6 +140,22 @@ export const EN = {
   reset: "Reset",
   appearance: "Appearance",
   conversation: "Conversation",
+  refused: "The server does not accept this key or client secret.",
+  ofTokens: " ({tokens} of {most} tokens)",
+  messageTooLong: "This message is longer than the model can read{numbers}. Shorten it.",
+  conversationTooLong:
+    "This conversation has grown longer than the model can read{numbers}. Start a new chat to go on.",
+  conflict: "Another answer is under way in this conversation.",
+  tooFast: "That was a little fast for the server. Try again {soon}.",
+  answerGone: "The server no longer has this answer.",
+  busy: "The server is busy just now. Try again {soon}.",
+  connectionLost: "The connection to the server was lost and has not come back.",
+  modelFailed: "The model could not finish this answer: {message}",
+  inAMoment: "in a moment",
+  inMinutes: "in {n} minutes",
+  inASecond: "in a second",
+  inSeconds: "in {n} seconds",
+  unanswered: "There is no answer to this.",
 };
 
 export type Key = keyof typeof EN;

@@ -9,9 +9,8 @@ import {
   ResumeExpiredError,
   ServerError,
 } from "caudal-client";
+import { currentLanguage, t } from "./i18n.ts";
 import type { Problem } from "./turn.ts";
-
-export const REFUSED = "The server does not accept this key or client secret.";
 
 /** What went wrong, in words for a reader. `isFirst`: nothing was said in the conversation before. */
 export function problemOf(error: unknown, { isFirst }: { isFirst: boolean }): Problem {
@@ -27,33 +26,29 @@ function isTooLong(error: unknown): error is ApiError | ResponseFailedError {
 /** The server's message has both numbers. */
 function tooLong(said: string, isFirst: boolean): string {
   const [, most, tokens] = /context length is (\d+) tokens.* it has (\d+) tokens/.exec(said) ?? [];
-  const numbers = most === undefined || tokens === undefined ? "" : ` (${grouped(tokens)} of ${grouped(most)} tokens)`;
-  if (isFirst) return `This message is longer than the model can read${numbers}. Shorten it.`;
-  return `This conversation has grown longer than the model can read${numbers}. Start a new chat to go on.`;
+  const numbers =
+    most === undefined || tokens === undefined ? "" : t("ofTokens", { tokens: grouped(tokens), most: grouped(most) });
+  return t(isFirst ? "messageTooLong" : "conversationTooLong", { numbers });
 }
 
 function grouped(digits: string): string {
-  return Number(digits).toLocaleString("en");
+  return Number(digits).toLocaleString(currentLanguage());
 }
 
 function messageOf(error: unknown): string {
-  if (error instanceof AuthenticationError) return REFUSED;
-  if (error instanceof ConflictError) return "Another answer is under way in this conversation.";
-  if (error instanceof RateLimitError) return `That was a little fast for the server. Try again${soon(error)}.`;
-  if (error instanceof ResumeExpiredError || error instanceof NotFoundError) {
-    return "The server no longer has this answer.";
-  }
-  if (error instanceof ServerError && error.status === 503) {
-    return `The server is busy just now. Try again${soon(error)}.`;
-  }
-  if (error instanceof ConnectionError) return "The connection to the server was lost and has not come back.";
-  if (error instanceof ResponseFailedError) return `The model could not finish this answer: ${error.message}`;
-  return error instanceof Error ? error.message : "Something went wrong.";
+  if (error instanceof AuthenticationError) return t("refused");
+  if (error instanceof ConflictError) return t("conflict");
+  if (error instanceof RateLimitError) return t("tooFast", { soon: soon(error) });
+  if (error instanceof ResumeExpiredError || error instanceof NotFoundError) return t("answerGone");
+  if (error instanceof ServerError && error.status === 503) return t("busy", { soon: soon(error) });
+  if (error instanceof ConnectionError) return t("connectionLost");
+  if (error instanceof ResponseFailedError) return t("modelFailed", { message: error.message });
+  return error instanceof Error ? error.message : t("wrong");
 }
 
 function soon({ retryAfterMs }: ApiError): string {
-  if (retryAfterMs === undefined) return " in a moment";
+  if (retryAfterMs === undefined) return t("inAMoment");
   const seconds = Math.max(1, Math.ceil(retryAfterMs / 1000));
-  if (seconds >= 120) return ` in ${Math.ceil(seconds / 60)} minutes`;
-  return seconds === 1 ? " in a second" : ` in ${seconds} seconds`;
+  if (seconds >= 120) return t("inMinutes", { n: Math.ceil(seconds / 60) });
+  return seconds === 1 ? t("inASecond") : t("inSeconds", { n: seconds });
 }

@@ -1,6 +1,7 @@
 /** Turns out of a conversation's items, and items out of turns. */
 
 import type { ConversationItem, InputItem, InputMessage } from "caudal-client";
+import { t } from "./i18n.ts";
 import { type Attachment, isRunning, type Turn } from "./turn.ts";
 
 /** Asks for the rest of an answer that was cut. Stands in the conversation, and is shown to no reader. */
@@ -45,12 +46,14 @@ function groupsOf(items: readonly ConversationItem[]): { turns: Turn[]; groups: 
   }
   // Only the last can still be waited for.
   const shown = turns.map((turn, index) =>
-    index < turns.length - 1 && isRunning(turn) ? { ...turn, ...UNANSWERED } : turn,
+    index < turns.length - 1 && isRunning(turn) ? { ...turn, ...unanswered() } : turn,
   );
   return { turns: shown, groups };
 }
 
-const UNANSWERED = { status: "failed", problem: { message: "There is no answer to this.", canRetry: false } } as const;
+function unanswered(): Pick<Turn, "status" | "problem"> {
+  return { status: "failed", problem: { message: t("unanswered"), canRetry: false } };
+}
 
 /** The server joins the parts of a message, so attachments are found in its text. */
 function questionOf(content: readonly { text: string }[]): Pick<Turn, "prompt" | "attachments"> {

@@ -1,6 +1,5 @@
 import { type FormEvent, type ReactNode, useId, useState } from "react";
 import { t } from "../i18n.ts";
-import { REFUSED } from "../problems.ts";
 
 interface TokenFormProps {
   /** The server does not accept the last one. */
@@ -33,7 +32,7 @@ export function TokenForm({ refused, onToken }: TokenFormProps): ReactNode {
       </div>
       {refused && (
         <p id={problem} role="alert">
-          {REFUSED}
+          {t("refused")}
         </p>
       )}
     </form>
