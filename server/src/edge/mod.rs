@@ -150,17 +150,12 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
         .on_connect(|io, _| abandon_dead_peers(io))
         .max_connections(settings.max_connections)
         .client_request_timeout(Duration::from_millis(settings.handshake_timeout_ms))
-        .client_disconnect_timeout(LINGER)
         .keep_alive(Duration::from_secs(75))
         .shutdown_timeout(5)
         .disable_signals()
         .listen(listener)?;
     Ok(server.run())
 }
-
-/// How long a connection stays open after an answer that did not wait for the whole request, so that the client reads the answer
-/// before a reset. Every WebSocket ends like this, and a browser fires `close` only when the connection is gone.
-const LINGER: Duration = Duration::from_millis(200);
 
 /// A peer that takes no byte for this long is dropped by the kernel, even in the middle of a write.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
