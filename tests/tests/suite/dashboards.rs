@@ -124,6 +124,15 @@ async fn every_expression_of_the_dashboard_has_data() {
         assert_eq!(answer.status, 503, "{}", answer.text());
     }
     stack.heal().await;
+    for n in 0..3 {
+        let replica = stack.replica(n).address;
+        // A replica that is ready again may still be without its connection for messages.
+        until("a replica to answer again", || async {
+            let answer = http::post(replica, "/v1/responses", &json!({"input": "x"})).await;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
     let mut expressions = expressions(&dashboard());
     assert!(expressions.len() > 20, "{expressions:?}");
     // The scripted engine has no keys and values.
