@@ -98,7 +98,7 @@ describe("waiting", () => {
     const first = await create;
     const again = server.next("response.create");
     const error = { type: "server_error", code: "server_overloaded", message: "The queue is full.", param: null };
-    server.say({ type: "error", status: 503, error, retry_after_ms: 1500, stream_id: first["stream_id"] });
+    server.say({ type: "error", status: 503, error, retry_after_ms: 4000, stream_id: first["stream_id"] });
     await page.getByText(/^The server is busy\. Trying again in \d s\.$/).waitFor();
     const second = await again;
     expect(second["client_request_id"]).toBe(first["client_request_id"]);

@@ -117,17 +117,21 @@ impl Redis {
 
     /// Makes a user as the line of `docs/operations.md` says, with more rights that are described there; `NAME:PASSWORD`.
     pub fn user(&self, name: &str, more: &str) -> String {
-        let document = include_str!("../../docs/operations.md");
-        let begin = format!("ACL SETUSER {name} ");
-        let line =
-            document.lines().find(|line| line.starts_with(&begin)).expect("the user's line in docs/operations.md");
-        assert!(document.contains(&format!("`{more}")), "docs/operations.md does not tell of {more}");
+        let line = rights(name);
+        assert!(OPERATIONS.contains(&format!("`{more}")), "docs/operations.md does not tell of {more}");
         let words: Vec<&str> = line.split(' ').chain(more.split_whitespace()).collect();
         assert_eq!(self.ask(&words), "OK");
         // Redis 7.0 does not know it.
         self.ask(&["ACL", "SETUSER", name, "+client|setinfo"]);
         let password = words.iter().find_map(|word| word.strip_prefix('>')).expect("a password");
         format!("{name}:{password}")
+    }
+
+    /// The commands of the user's line in `docs/operations.md` that nobody has used since the server started.
+    pub fn unused_rights(&self, name: &str) -> Vec<&'static str> {
+        let used = self.ask(&["INFO", "commandstats"]);
+        let commands = rights(name).split(' ').filter_map(|word| word.strip_prefix('+'));
+        commands.filter(|command| !used.contains(&format!("cmdstat_{command}:calls="))).collect()
     }
 
     /// What users were refused for want of a right; empty: nothing.
@@ -146,6 +150,14 @@ impl Redis {
         stream.write_all(encode(words).as_bytes())?;
         Ok(stream)
     }
+}
+
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+/// The line of `docs/operations.md` that makes this user.
+fn rights(name: &str) -> &'static str {
+    let begin = format!("ACL SETUSER {name} ");
+    OPERATIONS.lines().find(|line| line.starts_with(&begin)).expect("the user's line in docs/operations.md")
 }
 
 /// A command as it is sent.

@@ -71,13 +71,17 @@ export async function promptTokens(
   const request = chatRequest(params, history, manifest.model, "");
   const counted = new AbortController();
   const asked = { ...request, max_tokens: 1, return_progress: true, abortSignal: counted.signal };
+  let total: number | undefined;
   try {
     for await (const { prompt_progress } of await stream(wllama, asked)) {
-      if (prompt_progress) return prompt_progress.total;
+      total ??= prompt_progress?.total;
+      // The end of the loop then brings the error of the abort, which nobody else would catch.
+      if (total !== undefined) counted.abort();
     }
-  } finally {
-    counted.abort();
+  } catch (error) {
+    if (total === undefined) throw error;
   }
+  if (total !== undefined) return total;
   throw new CaudalError("The engine in the browser did not count.");
 }
 

@@ -64,8 +64,20 @@ async fn prompts(a: &App, b: &App) {
     delete(b, "/v1/prompts/p").await;
 }
 
+/// A response that everybody leaves.
+async fn orphan(url: &str) {
+    let app = replica_at(url, &[LONG[0], LONG[1], "generation.orphan_grace_ms=200"]);
+    let (client, log) = speaking(&app, 5).await;
+    drop(client);
+    let path = format!("/v1/responses/{}", log.id());
+    until("it to be cancelled", || async {
+        (get(app.address, &path).await.json()["status"] == "incomplete").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
-async fn the_documented_rights_suffice() {
+async fn the_documented_rights_suffice_and_all_are_used() {
     let redis = Redis::spawn();
     let url = format!("redis://{}@{}", redis.user("caudal", ""), redis.address);
     let settings =
@@ -83,11 +95,13 @@ async fn the_documented_rights_suffice() {
         again.usage("input_tokens"),
         "from the cache"
     );
+    orphan(&url).await;
     let (_lost, log) = speaking(&a, 10).await;
     a.signal("KILL");
     assert_eq!(replay(&b, &log.id()).await.usage("output_tokens"), 300, "taken over");
     ready(&b, 200).await;
     assert_eq!(redis.refusals(), "");
+    assert_eq!(redis.unused_rights("caudal"), [""; 0]);
 }
 
 #[tokio::test]
