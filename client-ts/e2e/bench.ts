@@ -57,7 +57,7 @@ interface Frames {
   longestTaskMs: number;
 }
 
-/** What the screen painted until nothing streamed any more. */
+/** Measures the frames that the screen painted until nothing streamed any more. */
 function framesOf(page: Page): Promise<Frames> {
   return page.evaluate(async () => {
     const longTasks: number[] = [];

@@ -1,4 +1,4 @@
-/** What a reader does with conversations and messages, on the scripted engine; what the page shows without a server. */
+/** Tests what a reader does with conversations and messages, on the scripted engine, and what the page shows without a server. */
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";

@@ -25,7 +25,7 @@ export async function buildLocalPage(): Promise<{ folder: string; remove(): Prom
 export async function openLocal(url: string): Promise<Page> {
   const page = await open(url);
   await untilReady(page);
-  // What was fetched before the worker ran is fetched through it now.
+  // The files that were fetched before the worker ran are fetched through it now.
   await page.reload();
   await untilReady(page);
   return page;
@@ -36,6 +36,6 @@ export async function untilReady(page: Page): Promise<void> {
 }
 
 declare global {
-  /** Of the page under test. */
+  /** The scope of the page under test. */
   var page: LocalPage;
 }

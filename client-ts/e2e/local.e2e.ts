@@ -360,7 +360,7 @@ interface Chosen {
   top_logprobs: { token: string; logprob: number }[];
 }
 
-/** How much less likely an engine found the other's token, at most, where the two part: in natural logarithms. */
+/** The largest gap at the token where the two engines part, between the log-probabilities of both tokens. */
 const NEAR = 0.5;
 
 test("the browser and the server begin with the same tokens, and part only where two are as likely", async () => {

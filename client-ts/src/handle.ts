@@ -22,13 +22,13 @@ export type SteerResult =
   | { status: "pending"; requiredInput: readonly RequiredInput[] };
 
 /**
- * Whoever brings the events of runs: a connection, or an engine in the page.
+ * The source of the events of runs: a connection, or an engine in the page.
  * @internal
  */
 export interface RunSource {
   /** Stops a run. "unsent": nobody has begun the run, so no event will end it. */
   cancel(run: Run): "sent" | "unsent";
-  /** Where the run can be given input, if it can. */
+  /** Returns the connection that takes input for the run, if there is one. */
   carrier(run: Run): Carrier | undefined;
 }
 

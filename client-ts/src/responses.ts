@@ -78,7 +78,7 @@ export class Responses {
     return this.#http.post("responses/compact", params);
   }
 
-  /** How many tokens the prompt of such a request has, whether the prompt fits or not. */
+  /** Counts the tokens of the prompt of such a request, also of a prompt that does not fit. */
   async countTokens(params: ResponseCreateParams): Promise<number> {
     return (await this.#http.post<InputTokens>("responses/input_tokens", params)).input_tokens;
   }

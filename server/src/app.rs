@@ -156,7 +156,7 @@ impl App {
     }
 }
 
-/// Bytes that the system holds for a client which does not read; by itself it takes megabytes. A stream is rendered as far as the
+/// Bytes that the kernel buffers for a client that does not read; its own default is megabytes. A stream is rendered as far as the
 /// client reads, and what was rendered must be kept for its last events.
 const SEND_BUFFER: usize = 128 << 10;
 

@@ -11,8 +11,8 @@ pub const PARSED_BESIDE_BYTES: usize = 16 << 10;
 /// `websocket_stream_limit_reached`.
 pub const HELD_BY_CONNECTION: usize = 2;
 
-/// Bytes of requests of one tenant that are being read, wait or run, in messages of the largest size, and at least enough for one
-/// message of most values. More is refused as `rate_limit_exceeded`.
+/// Bytes of requests of one tenant that are being read, wait or run, counted in messages of the largest size. One message with the
+/// most values always fits. More is refused as `rate_limit_exceeded`.
 pub const HELD_BY_TENANT: usize = 32;
 
 /// Fragments of one WebSocket message.
@@ -42,14 +42,14 @@ pub const MAX_TRIES: u32 = 3;
 /// Leases after which a response of a dead replica fails when no living replica serves its model.
 pub const LEASES_WITHOUT_MODEL: u32 = 3;
 
-/// How deep the values of a message nest: as deep as serde_json reads them.
+/// The deepest nesting of the values of a message: serde_json reads no deeper.
 pub const DEPTH_OF_MESSAGE: usize = 127;
 
 /// JSON values in a message.
 pub const VALUES_OF_MESSAGE: usize = 100_000;
 
-/// What a JSON value of a message counts beside its text, until the request is answered: 72 bytes when it is parsed, and copies of
-/// it.
+/// Bytes that a JSON value of a message counts beside its text until the request is answered: 72 for the parsed value, and the rest
+/// for copies of it.
 pub const VALUE_BYTES: usize = 256;
 
 /// A body is decompressed in pieces of so many bytes, each of which is counted before the next.

@@ -215,7 +215,7 @@ impl EventLog {
     }
 }
 
-/// What is streamed of an item.
+/// Returns the streamed text of an item.
 fn item_text(item: &Value) -> &Value {
     match item["type"].as_str() {
         Some("message") => &item["content"][0]["text"],
@@ -224,7 +224,7 @@ fn item_text(item: &Value) -> &Value {
     }
 }
 
-/// What is streamed of each item of an output.
+/// Returns the streamed text of each item of an output.
 pub fn item_texts(output: &Value) -> Vec<String> {
     let items = output.as_array().into_iter().flatten();
     items.map(|item| item_text(item).as_str().unwrap_or_default().to_owned()).collect()

@@ -134,7 +134,7 @@ impl Redis {
         commands.filter(|command| !used.contains(&format!("cmdstat_{command}:calls="))).collect()
     }
 
-    /// What users were refused for want of a right; empty: nothing.
+    /// Returns the commands that users were refused for want of a right; empty: none.
     pub fn refusals(&self) -> String {
         self.ask(&["ACL", "LOG"])
     }

@@ -107,7 +107,7 @@ async fn undisturbed(stack: &Stack, shape: Shape, seed: u64) -> Ask {
     Ask { fields, output: Some(without_ids(output)) }
 }
 
-/// Whether `value` is as `schema` says. Knows the keywords above and no other.
+/// Returns whether `value` is as `schema` says. Knows the keywords above and no other.
 fn is_valid(schema: &Value, value: &Value) -> bool {
     let length = value.as_str().map(|text| text.chars().count()).or(value.as_array().map(Vec::len)).map(|n| n as i64);
     let number = value.as_i64();

@@ -31,7 +31,7 @@ import { useStickToBottom } from "./use-stick-to-bottom.ts";
 const SettingsDialog = lazy(() => import("./components/SettingsDialog.tsx"));
 const Shortcuts = lazy(() => import("./components/Shortcuts.tsx"));
 
-/** From this width on the sidebar stands beside the conversation; below it lies over it. */
+/** The sidebar stands beside the conversation from this width on, and covers it on narrower screens. */
 const WIDE = "(min-width: 64rem)";
 
 type Shown = "settings" | "shortcuts" | undefined;

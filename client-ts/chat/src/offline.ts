@@ -5,7 +5,7 @@ export function keepOffline(): void {
     const keep = async (): Promise<void> => {
       await navigator.serviceWorker.register("./sw.js");
       await navigator.serviceWorker.ready;
-      // What was loaded before the worker was there, and the parts that are loaded when they are used.
+      // Caches the files that were loaded before the worker ran, and the parts that load on demand.
       const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
       await Promise.all(loaded.filter((name) => name.includes("/assets/")).map((name) => fetch(name)));
     };

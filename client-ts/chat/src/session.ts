@@ -83,7 +83,7 @@ export class Session {
   }
 
   async #learnModels(client: CaudalClient): Promise<void> {
-    // Without a name the page is only less informative.
+    // The page works without a name.
     const models = await client.models.list().catch(() => this.#state.models);
     const wanted = this.#state.model ?? this.#storage.model();
     this.#set({ models, model: (models.find(({ id }) => id === wanted) ?? models[0])?.id });

@@ -1,4 +1,4 @@
-/** What the reader has chosen, and what that means for a request. */
+/** The reader's settings, and the fields of a request that follow from them. */
 
 import type { Model, TurnParams } from "caudal-client";
 
@@ -32,7 +32,7 @@ export const DEFAULTS: Settings = {
 export const NUMBERS = ["temperature", "topP", "topK", "minP", "repetition", "seed", "maxTokens"] as const;
 
 /**
- * For models that come without a word on it: small ones lose the thread at the API's default of 1, and this still gives
+ * The temperature of models that advise none: small ones lose the thread at the API's default of 1, and this still gives
  * another answer when one is asked for.
  */
 export const SAMPLING = { temperature: 0.4, top_p: 0.9 };

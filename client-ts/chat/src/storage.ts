@@ -18,12 +18,12 @@ export interface SavedChat {
   readonly turns: readonly Turn[];
 }
 
-/** Where the page remembers things. An element in somebody else's page has a store that forgets. */
+/** The store in which the page remembers things. An element in somebody else's page has a store that forgets. */
 export interface ChatStorage {
   saveChat(chat: SavedChat): void;
   /** The chat that the address names, or else the last one. */
   loadChat(): SavedChat;
-  /** What was shown of a conversation before. */
+  /** The turns of a conversation that were shown last. */
   loadTurns(conversation: string): readonly Turn[];
   forget(conversation: string): void;
   token(): string | undefined;
@@ -165,7 +165,7 @@ function read(name: string): unknown {
   return attempt(() => JSON.parse(localStorage.getItem(name) ?? "null"));
 }
 
-/** Whether it is written. */
+/** Returns whether the value was written. */
 function write(name: string, value: unknown): boolean {
   const text = JSON.stringify(value);
   attempt(() => localStorage.setItem(name, text));

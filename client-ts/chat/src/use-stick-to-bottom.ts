@@ -54,7 +54,7 @@ export function useStickToBottom(): {
   return { content, atBottom, toBottom };
 }
 
-/** In an element of another page the element scrolls. */
+/** The element scrolls if it stands in another page. */
 function scrollerOf(content: Element | null): Element {
   return content?.closest(".scroller") ?? document.documentElement;
 }

@@ -27,7 +27,7 @@ export interface LocalOptions {
   wasm: string | URL;
   /** Tokens that prompt and answer may have together; at most the model's. Default 4096. */
   contextLength?: number;
-  /** Only a cross-origin isolated page has more than one. Default: one less than there are cores, at most 8. */
+  /** Threads. A page that is not cross-origin isolated has one. Default: one less than there are cores, at most 8. */
   threads?: number;
   /** `false` never uses WebGPU, `true` also an adapter that is software. Default: an adapter that is hardware. */
   gpu?: boolean;
@@ -64,7 +64,7 @@ export interface LoadOptions {
 
 export interface LocalRunOptions extends FollowOptions {
   /**
-   * What was said before. In a conversation without it, the conversation's items are read from the server.
+   * The items before the input. If it is absent, the items of the conversation are read from the server.
    */
   history?: readonly InputItem[];
   /** A response of the server in whose place this one stands when it joins the conversation. */
@@ -103,7 +103,7 @@ export class LocalEngine {
     return () => this.#listeners.delete(listener);
   }
 
-  /** What loading needs, and what speaks against it. Rejects where the server shares no file of the model. */
+  /** Tells what loading needs, and what speaks against it. Rejects if the server does not share the model's file. */
   async plan(): Promise<LocalPlan> {
     return (await this.#planned()).plan;
   }
@@ -189,7 +189,7 @@ export class LocalEngine {
     return navigator.locks ? navigator.locks.request("caudal-join", work) : work();
   }
 
-  /** How many tokens the prompt of such a request has: by the model here if it is loaded and free, else by the server. */
+  /** Counts the tokens of the prompt of such a request: by the model here if it is loaded and free, else by the server. */
   async countTokens(params: ResponseCreateParams, { history = [] }: LocalRunOptions = {}): Promise<number> {
     const loaded = this.#loaded;
     if (!loaded || this.#running > 0) {

@@ -20,9 +20,9 @@ export interface Task {
   request: ChatRequest;
   run: Run;
   cancel: AbortSignal;
-  /** Is given all text so far, at each piece of it. */
+  /** Receives all text so far, at each piece of it. */
   save(text: string): unknown;
-  /** Is called when the engine is free again, before the end is told. */
+  /** Runs when the engine is free again, before the last event. */
   free(): void;
 }
 
@@ -62,7 +62,7 @@ export async function answer({
   return speaker.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
 }
 
-/** How many tokens the prompt has. The engine says so before it computes them. */
+/** Counts the tokens of the prompt. The engine reports the count before it computes them. */
 export async function promptTokens(
   { wllama, manifest }: Pick<Task, "wllama" | "manifest">,
   params: ResponseCreateParams,

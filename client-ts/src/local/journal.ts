@@ -5,23 +5,23 @@ import type { InputItem, OutputItem, ResponseCreateParams } from "../index.ts";
 import { type Folder, openFolder, readJson } from "./folder.ts";
 
 export interface LocalRun {
-  /** Of the response. */
+  /** The response's id. */
   id: string;
   /** The conversation that it belongs to; begins with `local_` where the server does not know the conversation yet. */
   conversation: string | undefined;
-  /** What `conversation` was before the server gave the conversation an id. */
+  /** The local id of the conversation, before the server gave it one. */
   localConversation?: string;
   /** Milliseconds, as `Date.now()` counts. */
   createdAt: number;
   status: "running" | "ended";
-  /** What is said so far. */
+  /** The text so far. */
   text: string;
   params: ResponseCreateParams;
   history: readonly InputItem[];
   output: readonly OutputItem[];
   /** A response of the server in whose place this one stands. */
   replaces: string | undefined;
-  /** Whether it goes on from the text of the response that it replaces. */
+  /** True if the run goes on from the text of the response that it replaces. */
   continues: boolean;
 }
 
@@ -74,12 +74,12 @@ export function lockOf({ id }: LocalRun): string {
   return `caudal-run-${id}`;
 }
 
-/** What a request adds to its conversation. */
+/** Returns the items that a request adds to its conversation. */
 export function itemsOf({ input }: ResponseCreateParams): readonly InputItem[] {
   return typeof input === "string" ? [{ role: "user", content: input }] : (input ?? []);
 }
 
-/** Whether an answer can go on from a part of its text. */
+/** Returns whether an answer can go on from a part of its text. */
 export function canContinue({ text, tools }: ResponseCreateParams): boolean {
   return !tools?.length && (text?.format ?? { type: "text" }).type === "text";
 }

@@ -1,4 +1,4 @@
-/** What loading a model here needs, and whether this browser has it. Loads nothing. */
+/** Tells what loading a model here needs, and whether this browser has it. Loads nothing. */
 
 import type { Manifest, Weights } from "./weights.ts";
 
@@ -15,22 +15,22 @@ export interface LocalProblem {
 export interface LocalPlan extends Device {
   model: string;
   quantisation: string | null;
-  /** Of the file. */
+  /** Size of the file. */
   bytes: number;
-  /** What has to be fetched; 0: all of it is stored. */
+  /** Bytes that have to be fetched; 0: all of the file is stored. */
   downloadBytes: number;
   /** About what it takes while it is loaded: weights, keys and values, the runtime. */
   memoryBytes: number;
-  /** What this origin may still store; `undefined` where the browser does not say. */
+  /** Bytes that this origin may still store; `undefined` if the browser does not tell. */
   storageFreeBytes: number | undefined;
-  /** Whether the file stays after a reload. */
+  /** True if the file stays after a reload. */
   kept: boolean;
   contextLength: number;
   /** Why it should not be loaded without asking. Empty: it can be. */
   problems: readonly LocalProblem[];
 }
 
-/** What the runtime takes beside weights, keys and values. */
+/** Bytes that the runtime takes beside weights, keys and values. */
 const RUNTIME_BYTES = 200 << 20;
 /** Keys and values of one token, for each byte of weights: for the default model 46 KB of f32. */
 const KV_SHARE = 1 / 2048;

@@ -10,10 +10,10 @@ import { itemsOf } from "./journal.ts";
 /** Fields that would change what the model says. */
 const UNSUPPORTED = ["prompt", "previous_response_id", "reasoning", "max_tool_calls"] as const;
 
-/** Also holds fields that the engine takes and its package does not type. */
+/** The engine's request, with fields that its package does not type. */
 export type ChatRequest = Pick<ChatCompletionParams, "messages"> & Record<string, unknown>;
 
-/** What is sampled with where a request says nothing. */
+/** Sampling defaults of a request that gives none. */
 export function samplingOf(params: ResponseCreateParams, { sampling }: Model): Record<string, number> {
   return {
     temperature: params.temperature ?? sampling.temperature ?? 1,

@@ -6,7 +6,7 @@ import type { ResponseHandle } from "../handle.ts";
 import type { QueuePosition, ResponseCreateParams, Retry } from "../index.ts";
 import type { LocalEngine, LocalRunOptions } from "./engine.ts";
 
-/** How long to wait for the place in the queue, once a request is queued. */
+/** Time to wait for the place in the queue, once a request is queued. */
 const PLACE_MS = 500;
 
 /** `auto`: here when there is no server, the server refuses or is full, or the request is light; there otherwise. */
@@ -15,7 +15,7 @@ export type Policy = "server" | "local" | "auto";
 export interface RouterBounds {
   /** Requests before this one in the server's queue. Default 4. */
   queue: number;
-  /** How long the server may take to answer at all, in milliseconds. Default 4,000. */
+  /** The longest wait for any answer of the server, in milliseconds. Default 4,000. */
   answerMs: number;
   /** Tokens of prompt and answer of a request that is light. Default 0: none is. */
   lightTokens: number;
@@ -101,7 +101,7 @@ export class Router {
   }
 }
 
-/** Tells of the first events, up to the begin of the answer. */
+/** Reports the first events, until the answer begins. */
 async function hear(response: ResponseHandle, word: (type: string) => void): Promise<void> {
   for await (const { type } of response) {
     word(type);
@@ -109,7 +109,7 @@ async function hear(response: ResponseHandle, word: (type: string) => void): Pro
   }
 }
 
-/** What the server's refusal means. Another error is the request's own fault, and the handle tells. */
+/** Maps the server's refusal to a reason. Any other error is the request's own fault, and the handle rejects with it. */
 function why(error: unknown): RouteReason {
   if (error instanceof RateLimitError || error instanceof ServerError) return "refused";
   return error instanceof ConnectionError ? "offline" : "default";

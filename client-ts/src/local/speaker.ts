@@ -1,4 +1,4 @@
-/** What the engine in the browser says, as the events that the server would send. */
+/** Turns the output of the engine in the browser into the events that the server would send. */
 
 import { newId } from "../ids.ts";
 import type { Logprob, OutputItem, ResponseCreateParams, ResponseObject, Usage } from "../index.ts";

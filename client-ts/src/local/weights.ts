@@ -9,7 +9,7 @@ import { type Folder, readJson } from "./folder.ts";
 const PART = 16 << 20;
 const MANIFEST = "manifest.json";
 
-/** What is known of the file, also without a server. */
+/** The description of the file, which is stored for use without a server. */
 export interface Manifest {
   model: Model;
   sha256: string;
@@ -27,7 +27,7 @@ export class Weights {
     this.#model = model;
   }
 
-  /** Whether what is fetched is still there after a reload. */
+  /** True if fetched parts are still there after a reload. */
   get kept(): boolean {
     return this.#folder !== undefined;
   }
@@ -44,14 +44,14 @@ export class Weights {
     return { model, sha256, bytes };
   }
 
-  /** What the last download was of, if it is of this model. */
+  /** Returns the manifest of the last download, if it was of this model. */
   async stored(): Promise<Manifest | undefined> {
     const manifest = await readJson<Manifest>(this.#folder, MANIFEST);
     const { id, aliases } = manifest?.model ?? {};
     return this.#model === undefined || this.#model === id || aliases?.includes(this.#model) ? manifest : undefined;
   }
 
-  /** Bytes of the file that are stored. */
+  /** Counts the bytes of the file that are stored. */
   async storedBytes(manifest: Manifest): Promise<number> {
     const parts = await Promise.all(partsOf(manifest).map((part) => this.#read(part)));
     return parts.reduce((sum, part) => sum + (part?.size ?? 0), 0);

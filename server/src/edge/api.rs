@@ -201,7 +201,7 @@ struct Body {
     held: HeldBody,
 }
 
-/// What a request's body holds of its tenant; nothing for a request without one, which reaches no handler.
+/// The share of its tenant's budget that a request's body holds. A request without a tenant holds none, and reaches no handler.
 struct HeldBody(Option<(Arc<Generations>, Held)>);
 
 impl HeldBody {
@@ -232,7 +232,7 @@ fn encoding(request: &HttpRequest) -> Result<Option<Encoding>, WireError> {
     }
 }
 
-/// What a compressed body says; each piece is counted before the next is made.
+/// Decompresses a body. Each piece is counted before the next is made.
 ///
 /// # Errors
 /// `message_too_large` for more than `limit` bytes, and those of [`HeldBody::grow`].

@@ -29,7 +29,8 @@ use crate::{engine::ModelInfo, model, wire::error::WireError};
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
-/// Of an address that names the file's sum; what is there never changes. Keys differ in what they may fetch.
+/// The caching of an address that names the file's sum: its content never changes. It is private because keys differ in what they
+/// may fetch.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
 /// A file's path, length and time of change.
@@ -108,11 +109,11 @@ enum Wanted {
     Whole,
     /// First and last byte.
     Part(u64, u64),
-    /// Bytes that the file does not have.
+    /// The file does not have the bytes.
     Nothing,
 }
 
-/// What `Range` and `If-Range` ask for. Several ranges, or ranges of another file, get the whole file.
+/// Reads `Range` and `If-Range`. Several ranges, or ranges of another version of the file, get the whole file.
 fn wanted_range(request: &HttpRequest, etag: &EntityTag, bytes: u64) -> Wanted {
     let Ok(Range::Bytes(ranges)) = Range::parse(request) else { return Wanted::Whole };
     if request.headers().contains_key(header::IF_RANGE) {
@@ -127,7 +128,7 @@ fn wanted_range(request: &HttpRequest, etag: &EntityTag, bytes: u64) -> Wanted {
     }
 }
 
-/// Whether the client does not have the file yet.
+/// Returns whether the client does not have the file yet.
 fn is_news(request: &HttpRequest, etag: &EntityTag) -> bool {
     match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Items(known)) => !known.iter().any(|tag| tag.weak_eq(etag)),

@@ -15,11 +15,11 @@ use actix_web::{
 use super::v1;
 use crate::settings::Server;
 
-/// What the page may do: load what this server has, and connect to it. `'self'` holds for its WebSockets as well. The engine in
+/// The page's policy: it loads from this server and connects to it, and to no other. `'self'` holds for its WebSockets as well. The engine in
 /// the browser is WebAssembly, and begins its workers from text that it brings (`blob:`).
 const POLICY: &str = "default-src 'self'; connect-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// Isolate the page from other origins. Only an isolated page has threads in WebAssembly.
+/// Headers that isolate the page from other origins. Only an isolated page has threads in WebAssembly.
 const ISOLATION: [(&str, &str); 2] =
     [("cross-origin-opener-policy", "same-origin"), ("cross-origin-embedder-policy", "require-corp")];
 

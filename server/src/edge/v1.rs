@@ -17,7 +17,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
     config
         .default_service(web::to(unknown))
         .service(resource("/models", [get(models::list)]))
-        // Before the ids, which may have slashes.
+        // This route comes before that of the ids, which may have slashes.
         .service(resource("/models/{id:.+}/file", [get(model_file::get)]))
         .service(resource("/models/{id:.+}", [get(models::one)]))
         .service(resource("/responses", [get(ws::upgrade), post(http::create)]))

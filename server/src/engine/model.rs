@@ -99,7 +99,7 @@ pub struct ModelSettings {
     pub uqff: String,
     /// Adapters merged into safetensors: folders, or `owner/name` on Hugging Face.
     pub lora: Vec<String>,
-    /// Whether clients may fetch its file. Absent: of the default model only.
+    /// Lets clients fetch the model's file. Absent: true for the default model only.
     pub share: Option<bool>,
     /// Generations at once, in place of the engine's.
     pub max_running: Option<usize>,

@@ -35,7 +35,7 @@ pub struct ScriptedSettings {
     pub die_at_prompt: Option<usize>,
     pub context_length: u32,
     pub reasoning: bool,
-    /// What clients that fetch the model's file get; empty: the model has no file.
+    /// The file that clients get as the model's file; empty: the model has none.
     pub file: PathBuf,
 }
 

@@ -24,12 +24,12 @@ pub struct KvFolder {
     listed: OnceCell<()>,
 }
 
-/// So many tenants with full parts fill the folder.
+/// The number of tenants whose full parts fill the folder.
 const FULL_PARTS: u64 = 4;
 
 struct Folder {
     path: PathBuf,
-    /// Of a tenant.
+    /// The bound of one tenant.
     max_bytes: u64,
     index: Mutex<Index>,
 }

@@ -11,7 +11,6 @@ use super::{
     request::{ConversationBody, Create, parse_conversation},
     shorten,
     steer::{RefusedSteer, Steer, parse_steer},
-    values::count_values,
 };
 
 /// An event of a WebSocket client.
@@ -63,9 +62,9 @@ pub enum Target {
     Conversation(String),
 }
 
-/// Reads one WebSocket message. The error comes with the `stream_id` that it should echo.
+/// Reads one WebSocket message, whose values were [counted](super::values::count_values). The error comes with the `stream_id` that it
+/// should echo.
 pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<String>)> {
-    count_values(text.as_bytes()).map_err(|error| (error, lane::find(text).map(str::to_owned)))?;
     let value: Value = serde_json::from_str(text)
         .map_err(|error| (WireError::InvalidJson(error.to_string()), lane::find(text).map(str::to_owned)))?;
     let Value::Object(mut object) = value else {

@@ -18,7 +18,7 @@ pub mod format;
 pub mod input;
 pub mod item;
 mod json;
-mod lane;
+pub mod lane;
 pub mod logprobs;
 pub mod object;
 pub mod prompt;

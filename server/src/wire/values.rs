@@ -1,9 +1,9 @@
-//! How many JSON values a message has and how deep they nest, counted before any of it is parsed.
+//! Counts the JSON values of a message and how deep they nest, before any of it is parsed.
 
 use super::error::WireError;
 use crate::limits::{DEPTH_OF_MESSAGE, VALUES_OF_MESSAGE};
 
-/// How many values there are.
+/// Counts the values of a message.
 ///
 /// # Errors
 /// `invalid_json` for a message that nests deeper than the parser goes; `invalid_request` for a message with so many values that it

@@ -9,7 +9,7 @@ import { says, WORDS } from './server.mjs'
 const path = (file) => fileURLToPath(new URL(file, import.meta.url))
 const RUNTIMES = {
   'Node.js': [process.execPath],
-  // Without a global WebSocket, as in Node.js 20.
+  // This one has no global WebSocket, as Node.js 20.
   'Node.js by server-sent events': [process.execPath, '--no-experimental-websocket'],
   Deno: [path('node_modules/.bin/deno'), 'run', '--quiet', '--no-config', '--allow-net=127.0.0.1', '--allow-read'],
   Bun: [path('node_modules/.bin/bun'), 'run'],

@@ -27,11 +27,11 @@ pub struct Options {
     /// Streams at once; each is followed by another until the time is over.
     pub streams: usize,
     pub duration: Duration,
-    /// What the clients ask for, in turn.
+    /// The requests of the clients, in turn.
     pub asks: Arc<[Ask]>,
     /// Between two faults.
     pub every: Duration,
-    /// What the next fault is.
+    /// Chooses the next fault.
     pub fault: fn(&mut StdRng, &Stack) -> Fault,
     pub seed: u64,
 }

@@ -35,7 +35,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// A request that clients make again and again.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    /// Of its `response.create`.
+    /// The fields of its `response.create`.
     pub fields: Value,
     /// The output that it must have, without ids; none: any.
     pub output: Option<Value>,
@@ -51,7 +51,7 @@ impl Ask {
 pub struct Lane {
     pub number: u64,
     pub address: SocketAddr,
-    /// What it asks for, in turn.
+    /// Its requests, in turn.
     pub asks: Arc<[Ask]>,
     pub drops: watch::Receiver<Drops>,
     pub over: watch::Receiver<bool>,

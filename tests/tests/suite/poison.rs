@@ -164,7 +164,7 @@ async fn the_grace_of_a_response_that_nobody_follows_goes_on_after_a_take_over()
     let b = replica(&redis, &["engine.scripted.prefill_ms=600000"]);
     a.signal("KILL");
     until("the response to end", || async { (redis.ask(&["HGET", &key, "end"]) == "1").then_some(()) }).await;
-    // Whether the engine was tried before the cancel depends on who comes first, and is no matter.
+    // The engine may or may not have been tried before the cancel.
     assert_eq!(redis.ask(&["HGET", &key, "fence"]), "2", "it was taken over once");
     let ended = http::get(b.address, &format!("/v1/responses/{id}")).await.json();
     assert_eq!(ended["incomplete_details"]["reason"], "cancelled", "{ended}");

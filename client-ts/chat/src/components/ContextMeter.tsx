@@ -1,7 +1,7 @@
 import type { ReactNode } from "react";
 import { currentLanguage, t } from "../i18n.ts";
 
-/** How full the model's context was after the last answer. */
+/** Shows how full the model's context was after the last answer. */
 export function ContextMeter({ used, of }: { used: number | undefined; of: number | undefined }): ReactNode {
   if (used === undefined || of === undefined || of <= 0) return null;
   const number = (value: number): string => value.toLocaleString(currentLanguage());

@@ -12,7 +12,7 @@ import { Thoughts } from "./Thoughts.tsx";
 import { TurnBoundary } from "./TurnBoundary.tsx";
 import { Waiting } from "./Waiting.tsx";
 
-/** What can be done with a turn. The functions stay the same, so that earlier turns are not drawn again. */
+/** The actions on a turn. The functions stay the same, so that earlier turns are not drawn again. */
 export interface TurnActions {
   regenerate: () => void;
   continueAnswer: () => void;

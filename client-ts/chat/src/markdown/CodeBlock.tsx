@@ -39,7 +39,7 @@ function useColours(code: string, language: string, open: boolean): ReactNode {
     let isGone = false;
     import("./highlight.tsx").then(
       ({ highlighted }) => !isGone && setColoured({ code, elements: highlighted(code, language.toLowerCase()) }),
-      // Without the colours the code is as good.
+      // The code is shown without colours then.
       () => undefined,
     );
     return () => {

@@ -24,7 +24,7 @@ pub struct Arrival {
     held: HeldMessage,
 }
 
-/// What a message holds of the connection, its bytes, and of its tenant, the parsed values too.
+/// The shares of two budgets that a message holds: its bytes of the connection's, its bytes and values of the tenant's.
 pub type HeldMessage = (Held, Held);
 
 /// What one connection's messages may hold.
@@ -67,7 +67,7 @@ impl Arrivals {
     }
 }
 
-/// What a message may take: its bytes, and its JSON values when they are parsed.
+/// The size of a message: its bytes, and its JSON values when they are parsed.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub bytes: usize,

@@ -20,7 +20,7 @@ const QUEUE: usize = 4096;
 
 /// An append, as the script takes it.
 pub struct Append {
-    /// Of the log: meta, log, gone.
+    /// The keys of the log: meta, log, gone.
     pub keys: [String; 3],
     /// Fence, index of the first entry, count of entries, whether the last one ends the log, ms to live, channel.
     pub arguments: [String; 6],
@@ -29,7 +29,7 @@ pub struct Append {
     pub last: bool,
 }
 
-/// What the script says of an append; [`scripts::APPEND`] describes the fields.
+/// The script's answer to an append; [`scripts::APPEND`] describes the fields.
 pub type Answer = (u8, u64, String, String, u64, u64);
 
 struct Pending {

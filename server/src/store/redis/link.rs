@@ -139,7 +139,7 @@ impl Link {
         Ok(Self { target, shown: without_secrets(url), timeout, state: Mutex::default() })
     }
 
-    /// Whether a command may touch the keys of one slot only.
+    /// Returns whether a command may touch the keys of one slot only.
     pub fn is_cluster(&self) -> bool {
         matches!(self.target, Target::Cluster(_))
     }

@@ -23,13 +23,12 @@ fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn conforms() {
-    let server = Redis::spawn();
+/// The contract of the store of responses, each case on a store of its own.
+async fn conform(config: impl Fn(&str) -> Config) {
     let made = std::sync::atomic::AtomicUsize::new(0);
     conformance::all(async || {
-        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
-        let store = RedisStore::new(config(&server, &prefix, "a")).unwrap();
+        let prefix = format!("caudal:{}", made.fetch_add(1, Ordering::Relaxed));
+        let store = RedisStore::new(config(&prefix)).unwrap();
         store.beat().await.unwrap();
         store
     })
@@ -37,16 +36,15 @@ async fn conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let server = Redis::spawn();
+    conform(|prefix| config(&server, prefix, "a")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_on_a_cluster() {
     let cluster = RedisCluster::spawn();
-    let made = std::sync::atomic::AtomicUsize::new(0);
-    conformance::all(async || {
-        let prefix = format!("store{}", made.fetch_add(1, Ordering::Relaxed));
-        let store = RedisStore::new(Config { url: cluster.url(), ..config(&cluster.nodes[0], &prefix, "a") }).unwrap();
-        store.beat().await.unwrap();
-        store
-    })
-    .await;
+    conform(|prefix| Config { url: cluster.url(), ..config(&cluster.nodes[0], prefix, "a") }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,13 +232,8 @@ async fn conforms_with_the_documented_rights() {
     let server = Redis::spawn();
     let url = format!("redis://{}@{}", server.user("caudal", "+mget +unlink"), server.address);
     let made = std::sync::atomic::AtomicUsize::new(0);
-    let prefix = || format!("caudal:{}", made.fetch_add(1, Ordering::Relaxed));
-    conformance::all(async || {
-        let store = RedisStore::new(Config { url: url.clone(), ..config(&server, &prefix(), "a") }).unwrap();
-        store.beat().await.unwrap();
-        store
-    })
-    .await;
+    let prefix = || format!("caudal:kv{}", made.fetch_add(1, Ordering::Relaxed));
+    conform(|prefix| Config { url: url.clone(), ..config(&server, prefix, "a") }).await;
     conformance::kv::all(async |max_bytes| kv(url.clone(), prefix(), max_bytes)).await;
     assert_eq!(server.refusals(), "");
 }
@@ -250,14 +243,7 @@ async fn conforms_with_the_documented_rights_on_a_cluster() {
     let cluster = RedisCluster::spawn();
     let users = cluster.nodes.each_ref().map(|node| node.user("caudal", "+cluster|slots +asking"));
     let url = cluster.url().replace("://", &format!("://{}@", users[0]));
-    let made = std::sync::atomic::AtomicUsize::new(0);
-    conformance::all(async || {
-        let prefix = format!("caudal:{}", made.fetch_add(1, Ordering::Relaxed));
-        let store = RedisStore::new(Config { url: url.clone(), ..config(&cluster.nodes[0], &prefix, "a") }).unwrap();
-        store.beat().await.unwrap();
-        store
-    })
-    .await;
+    conform(|prefix| Config { url: url.clone(), ..config(&cluster.nodes[0], prefix, "a") }).await;
     for node in &cluster.nodes {
         assert_eq!(node.refusals(), "");
     }

@@ -25,6 +25,7 @@ mod responses;
 mod room;
 pub mod schema;
 mod upkeep;
+mod whole_log;
 mod writer;
 
 #[cfg(test)]

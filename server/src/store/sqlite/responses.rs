@@ -12,18 +12,13 @@ use super::{
     ms, now_ms, quota,
     schema::{ENDED, GONE, RUNNING},
     split,
+    whole_log::{Pages, decode_whole, encode_whole},
     writer::About,
 };
-use crate::{
-    limits::RENDERED_BESIDE_ENTRIES,
-    store::{
-        Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError, header_from_json,
-        quota::{RESPONSE_OVERHEAD, StorageQuota},
-    },
+use crate::store::{
+    Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError, header_from_json,
+    quota::{RESPONSE_OVERHEAD, StorageQuota},
 };
-
-/// A log of more bytes is decoded on another thread than the connection's: about a millisecond of work.
-const DECODED_BESIDE_BYTES: usize = 16 << 10;
 
 type Outcome<T> = Result<T, Refusal<StoreError>>;
 
@@ -196,52 +191,6 @@ fn forget_journal(db: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The whole log as it is stored when it has ended.
-async fn encode_whole(mut entries: Vec<Arc<Entry>>, new: &[Arc<Entry>]) -> Result<Vec<u8>, StoreError> {
-    entries.extend_from_slice(new);
-    if entries.len() < RENDERED_BESIDE_ENTRIES {
-        return encoding::encode(&entries);
-    }
-    let encoded = tokio::task::spawn_blocking(move || encoding::encode(&entries)).await;
-    encoded.map_err(|error| StoreError::Unavailable(error.to_string()))?
-}
-
-async fn decode_whole(encoded: Vec<u8>) -> Result<Vec<Arc<Entry>>, StoreError> {
-    if encoded.len() < DECODED_BESIDE_BYTES {
-        return encoding::decode(&encoded);
-    }
-    let decoded = tokio::task::spawn_blocking(move || encoding::decode(&encoded)).await;
-    decoded.map_err(|error| StoreError::Unavailable(error.to_string()))?
-}
-
-/// The log of a response that has ended, a page at a time: who follows it holds its text once, and not all entries.
-struct Pages {
-    encoded: Vec<u8>,
-    /// Where the next page begins.
-    at: usize,
-    next: u64,
-}
-
-impl Iterator for Pages {
-    type Item = Result<Batch, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut rest = self.encoded.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let entries = match encoding::decode_page(&mut rest) {
-            Ok(entries) => entries,
-            Err(error) => {
-                self.at = self.encoded.len();
-                return Some(Err(error));
-            }
-        };
-        self.at = self.encoded.len() - rest.len();
-        let more = !rest.is_empty();
-        let first = self.next;
-        self.next += entries.len() as u64;
-        Some(Ok(Batch { first, entries, more }))
-    }
 }
 
 impl Inner {

@@ -108,7 +108,7 @@ pub struct Body {
     pub(super) service_tier: Option<ServiceTier>,
     /// Over HTTP: answers at once, and the generation goes on without followers.
     pub(super) background: Option<bool>,
-    // Who answers decides whether events are streamed.
+    // The route decides whether events are streamed.
     #[serde(rename = "stream")]
     #[schemars(with = "Option<bool>")]
     pub(super) _stream: Option<Value>,
@@ -129,7 +129,7 @@ pub struct Body {
     pub(super) _image: Option<Value>,
 }
 
-/// What the fields say together: there is something to answer, and no two of them say what came before.
+/// The rules between fields: there is something to answer, and only one field names what came before.
 fn rules() -> serde_json::Value {
     let warm_up = json!({"allOf": [given("instructions"), {"required": ["generate"], "properties": {"generate": {"const": false}}}]});
     json!([
@@ -139,7 +139,7 @@ fn rules() -> serde_json::Value {
     ])
 }
 
-// What is read by hand, as schemas. No value of these types is made.
+// Schemas of fields that are read by hand. No value of these types is made.
 
 /// An id, or an object that has it.
 #[allow(dead_code, private_interfaces)]
@@ -215,7 +215,7 @@ impl ReasoningBody {
 }
 
 impl Body {
-    /// Whether a request without input says something all the same: by what came before, by a stored prompt, or by
+    /// Returns whether a request without input has something to answer: what came before, a stored prompt, or
     /// the instructions that are to be computed ahead.
     pub(super) fn has_other_input(&self) -> bool {
         self.previous_response_id.is_some()

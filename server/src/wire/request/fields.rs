@@ -55,7 +55,7 @@ pub(super) fn short(param: &str, value: Option<String>) -> Result<Option<String>
     value.map(|value| check_id(param, &value).map(|()| value)).transpose()
 }
 
-/// Whether log-probabilities are to be included. Encrypted thoughts are asked for by clients that send whole
+/// Returns whether log-probabilities are asked for. Encrypted thoughts are asked for by clients that send whole
 /// conversations; ours are in the clear, and never shown to the model again.
 pub(super) fn parse_include(include: Vec<String>) -> Result<bool, WireError> {
     let mut logprobs = false;
@@ -68,7 +68,7 @@ pub(super) fn parse_include(include: Vec<String>) -> Result<bool, WireError> {
 
 const LOGPROBS: &str = "message.output_text.logprobs";
 
-/// What OpenAI's API can include. Except for log-probabilities nothing of it occurs here.
+/// The values of `include` in OpenAI's API. Except for log-probabilities none of them has an effect here.
 pub const INCLUDABLE: [&str; 8] = [
     LOGPROBS,
     "reasoning.encrypted_content",

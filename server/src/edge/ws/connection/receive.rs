@@ -1,4 +1,4 @@
-//! How a connection reads a message: no more of it than decides where it goes, and nothing that is large on its thread.
+//! Reads the messages of a connection: of a request only its lane, and nothing that is large on the connection's thread.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -19,6 +19,7 @@ use crate::{
         envelope::Envelope,
         error::WireError,
         event::Extension,
+        lane,
         values::count_values,
     },
 };
@@ -26,7 +27,7 @@ use crate::{
 impl Connection {
     /// Starts what a message asks for, or gives it its place in its lane.
     pub(super) async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
-        // Of a request only the lane is read now: it is parsed when its turn comes.
+        // A request is parsed when its turn comes; only its lane is read now.
         let message: Arc<str> = text.into();
         let lane = {
             let message = message.clone();
@@ -42,10 +43,15 @@ impl Connection {
             };
         }
         let counted = message.clone();
-        // Of too many the parser tells.
-        let values = beside(text.len(), move || count_values(counted.as_bytes())).await.unwrap_or_default();
+        let values = beside(text.len(), move || {
+            Ok(count_values(counted.as_bytes()).map_err(|error| (error, lane::find(&counted).map(str::to_owned))))
+        });
+        let values = match values.await.unwrap_or_else(|error| Err((error, None))) {
+            Ok(values) => values,
+            Err((error, stream_id)) => return self.error(&error, stream_id.as_deref()).await,
+        };
         let size = Size { bytes: text.len(), values };
-        // What is small is parsed on this thread, one message at a time.
+        // Small messages are parsed on this thread, one at a time, and are not counted.
         let held = (size.bytes >= PARSED_BESIDE_BYTES).then(|| self.arrivals.hold(&self.edge, &self.tenant, size));
         let held = match held.transpose() {
             Ok(held) => held,
