@@ -209,7 +209,8 @@ async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) 
             use crate::engine::mistral::{KvSharing, MistralConfig, MistralEngine};
 
             let engine = &settings.engine;
-            let sharing = kv_store(settings)?.map(|store| KvSharing { store, encoding: settings.kv_store.encoding });
+            let sharing =
+                stores::kv_store(settings)?.map(|store| KvSharing { store, encoding: settings.kv_store.encoding });
             let config = MistralConfig {
                 models: engine.models.clone(),
                 max_running: engine.max_running,
@@ -223,40 +224,4 @@ async fn engine(settings: &Settings, progress: watch::Sender<Vec<ModelStatus>>) 
             Ok(Arc::new(MistralEngine::load(config, progress).await?))
         }
     }
-}
-
-/// Where keys and values are stored beyond the engine's memory.
-#[cfg(feature = "mistralrs")]
-fn kv_store(settings: &Settings) -> anyhow::Result<Option<Arc<dyn crate::engine::kv::KvStore>>> {
-    use crate::{
-        engine::kv::KvEncoding,
-        store::{
-            kv_folder::KvFolder,
-            redis::{KvConfig, RedisKv},
-        },
-    };
-
-    let (kv, redis) = (&settings.kv_store, &settings.store.redis);
-    let own = !kv.url.expose().is_empty();
-    if kv.encoding == KvEncoding::Off {
-        return Ok(None);
-    }
-    if own || settings.store.kind == StoreKind::Redis {
-        let (setting, url) = if own { ("kv_store.url", &kv.url) } else { ("store.redis.url", &redis.url) };
-        let config = KvConfig {
-            url: url.expose().to_owned(),
-            sentinel: stores::sentinel(redis),
-            prefix: redis.prefix.clone(),
-            retention: settings.retention(),
-            max_bytes: kv.max_mb << 20,
-        };
-        let store = RedisKv::new(config).map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
-        return Ok(Some(Arc::new(store)));
-    }
-    let path = match settings.store.kind {
-        _ if !kv.path.as_os_str().is_empty() => kv.path.clone(),
-        StoreKind::Sqlite => settings.store.sqlite.file().with_file_name("kv"),
-        _ => return Ok(None),
-    };
-    Ok(Some(Arc::new(KvFolder::new(path, kv.max_mb << 20))))
 }

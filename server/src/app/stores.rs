@@ -92,7 +92,46 @@ pub fn stores(settings: &Settings) -> anyhow::Result<Stores> {
     }
 }
 
-/// What sentinels are asked with.
-pub fn sentinel(redis: &StoreRedis) -> Credentials {
+/// The credentials for the sentinels.
+fn sentinel(redis: &StoreRedis) -> Credentials {
     Credentials { user: redis.sentinel_user.clone(), password: redis.sentinel_password.expose().to_owned() }
+}
+
+/// The store of keys and values beyond the engine's memory, if one is set.
+///
+/// # Errors
+/// Its URL cannot be used: why, and what to do.
+#[cfg(feature = "mistralrs")]
+pub fn kv_store(settings: &Settings) -> anyhow::Result<Option<Arc<dyn crate::engine::kv::KvStore>>> {
+    use crate::{
+        engine::kv::KvEncoding,
+        store::{
+            kv_folder::KvFolder,
+            redis::{KvConfig, RedisKv},
+        },
+    };
+
+    let (kv, redis) = (&settings.kv_store, &settings.store.redis);
+    let own = !kv.url.expose().is_empty();
+    if kv.encoding == KvEncoding::Off {
+        return Ok(None);
+    }
+    if own || settings.store.kind == StoreKind::Redis {
+        let (setting, url) = if own { ("kv_store.url", &kv.url) } else { ("store.redis.url", &redis.url) };
+        let config = KvConfig {
+            url: url.expose().to_owned(),
+            sentinel: sentinel(redis),
+            prefix: redis.prefix.clone(),
+            retention: settings.retention(),
+            max_bytes: kv.max_mb << 20,
+        };
+        let store = RedisKv::new(config).map_err(|error| anyhow::anyhow!("{setting}: {error}"))?;
+        return Ok(Some(Arc::new(store)));
+    }
+    let path = match settings.store.kind {
+        _ if !kv.path.as_os_str().is_empty() => kv.path.clone(),
+        StoreKind::Sqlite => settings.store.sqlite.file().with_file_name("kv"),
+        _ => return Ok(None),
+    };
+    Ok(Some(Arc::new(KvFolder::new(path, kv.max_mb << 20))))
 }
