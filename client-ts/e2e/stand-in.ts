@@ -17,11 +17,10 @@ const TYPES: Record<string, string> = {
   ".webmanifest": "application/manifest+json",
 };
 
-/** One conversation, which forgets everything. */
+/** One conversation, whose items cannot be read. */
 const DATA = (models: Json[]): Record<string, Json> => ({
   "/v1/models": { object: "list", data: models },
   "/v1/conversations": { object: "conversation", id: "conv_1", metadata: {} },
-  "/v1/conversations/conv_1/items": { object: "list", data: [], has_more: false },
 });
 
 const EMPTY_LIST = { object: "list", data: [], has_more: false };
@@ -44,6 +43,8 @@ export async function standIn(models: Json[] = [{ id: "stand-in" }]): Promise<St
   const http = createServer(async (request, response) => {
     const path = new URL(request.url ?? "/", "http://x").pathname;
     const file = path === "/" ? "index.html" : path.slice(1);
+    // A page that cannot read the items shows what it has stored. It would drop its turns if there were no items.
+    if (path === "/v1/conversations/conv_1/items") return void response.writeHead(503).end();
     const lists = path === "/v1/conversations" && request.method === "GET";
     const data = lists ? EMPTY_LIST : DATA(models)[path];
     const body = data ? JSON.stringify(data) : await readFile(new URL(file, CHAT)).catch(() => undefined);
