@@ -111,8 +111,9 @@ async fn a_stream_over_http_is_one_trace() {
     while stream.next().await.is_some() {}
     assert_trace(&collector, "POST /v1/responses", "http").await;
     let root = &spans(&collector, ["POST /v1/responses"]).await[0];
-    let chat = &spans(&collector, ["chat scripted"]).await[0];
-    assert!(root.ended >= chat.ended, "the request lasts as long as its stream");
+    // 30 tokens at 120 a second take 240 ms. The writer of the log ends its own span beside this one, so the two ends are not compared.
+    let lasted = Duration::from_nanos(root.ended - root.begun);
+    assert!(lasted >= Duration::from_millis(200), "the request lasts as long as its stream: {lasted:?}");
 }
 
 #[tokio::test]
