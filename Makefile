@@ -77,6 +77,7 @@ e2e: build ## A real browser on the real model
 check: patches client-ts/node_modules ## Format, lint, types, docs, licences of dependencies
 	@cargo fmt --all --check
 	@python3 config/deny.py
+	@python3 config/house.py
 	@cargo clippy --locked --workspace --no-deps --all-targets --no-default-features -- -D warnings
 	@cargo clippy --locked --release --no-deps -p caudal-server --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p caudal-server --no-default-features

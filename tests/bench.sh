@@ -6,23 +6,23 @@ out=${BENCH_DIR:-$CARGO_TARGET_DIR/bench}
 mkdir -p "$out"
 
 echo "== the engine and the server on it (SmolLM2-135M): speed, turns, shared instructions, another answer, long prompts, a schema, cancels, shared keys and values"
-cargo build --release --locked --quiet -p caudal-server --example bench
-"$CARGO_TARGET_DIR/release/examples/bench" --rows speed,turns,shared,again,prefill,bound,cancels,kv --json "$out/engine.json"
+cargo build --release --locked --quiet -p caudal-bench --bin bench-engine
+"$CARGO_TARGET_DIR/release/bench-engine" --rows speed,turns,shared,again,prefill,bound,cancels,kv --json "$out/engine.json"
 
 echo
 echo "== memory, in a process of its own; takes many minutes (BENCH_MEMORY='--chats 200 --conversations 20' for less)"
 # shellcheck disable=SC2086
-"$CARGO_TARGET_DIR/release/examples/bench" --rows memory ${BENCH_MEMORY:-} --json "$out/memory.json"
+"$CARGO_TARGET_DIR/release/bench-engine" --rows memory ${BENCH_MEMORY:-} --json "$out/memory.json"
 
 echo
 echo "== determinism: the same seed alone and among 31 others, and continued after a cut"
-cargo build --release --locked --quiet -p caudal-server --example determinism
-"$CARGO_TARGET_DIR/release/examples/determinism" --json "$out/determinism.json"
+cargo build --release --locked --quiet -p caudal-bench --bin bench-determinism
+"$CARGO_TARGET_DIR/release/bench-determinism" --json "$out/determinism.json"
 
 echo
 echo "== the stores: latency between replicas, replay, prompt-cache hits, streams on each, a million conversations (2 GB each)"
-cargo build --release --locked --quiet -p caudal-server --example store
-"$CARGO_TARGET_DIR/release/examples/store" --json "$out/store.json"
+cargo build --release --locked --quiet -p caudal-bench --bin bench-store
+"$CARGO_TARGET_DIR/release/bench-store" --json "$out/store.json"
 
 echo
 echo "== 200 streams of 500 tokens at 20 tokens a second (scripted engine; gap: 50 ms; target: p99 ≤ 100 ms)"

@@ -32,27 +32,27 @@ pub enum KeyCommand {
         #[arg(long)]
         expires: Option<String>,
         #[command(flatten)]
-        limits: Limits,
+        limits: KeyLimitArgs,
         #[command(flatten)]
-        file: File,
+        file: KeysFileArg,
     },
     /// List the keys, without their text
     List {
         #[command(flatten)]
-        file: File,
+        file: KeysFileArg,
     },
     /// Remove a key; sockets that it opened close within seconds
     Revoke {
         /// The id, as `list` prints it
         id: String,
         #[command(flatten)]
-        file: File,
+        file: KeysFileArg,
     },
 }
 
 /// What the key may use; the limits of its tenant hold beside these
 #[derive(Args)]
-pub struct Limits {
+pub struct KeyLimitArgs {
     /// Responses that the key may create in a minute
     #[arg(long, value_name = "COUNT")]
     requests_per_minute: Option<NonZeroU32>,
@@ -67,15 +67,15 @@ pub struct Limits {
     priority: bool,
 }
 
-impl From<Limits> for KeyLimits {
-    fn from(limits: Limits) -> Self {
-        let Limits { requests_per_minute, tokens_per_minute, storage_mb, priority } = limits;
+impl From<KeyLimitArgs> for KeyLimits {
+    fn from(limits: KeyLimitArgs) -> Self {
+        let KeyLimitArgs { requests_per_minute, tokens_per_minute, storage_mb, priority } = limits;
         Self { requests_per_minute, tokens_per_minute, storage_mb, priority }
     }
 }
 
 #[derive(Args)]
-pub struct File {
+pub struct KeysFileArg {
     /// The file; without it auth.keys_file of the settings
     #[arg(long, value_name = "FILE")]
     keys_file: Option<PathBuf>,
@@ -83,7 +83,7 @@ pub struct File {
     layers: Layers,
 }
 
-impl File {
+impl KeysFileArg {
     fn path(self) -> anyhow::Result<PathBuf> {
         let path = match self.keys_file {
             Some(path) => path,

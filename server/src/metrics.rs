@@ -25,18 +25,18 @@ const SHORT_SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Model {
+struct ModelLabel {
     model: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Fetched {
+struct FetchLabels {
     model: String,
     source: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
+struct EndLabels {
     model: String,
     status: &'static str,
 }
@@ -67,18 +67,18 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answer {
+struct CacheLabels {
     answer: &'static str,
 }
 
-type Counts = Family<Model, Counter>;
-type Times = Family<Model, Histogram, fn() -> Histogram>;
-type Gauges = Family<Model, Gauge>;
+type Counts = Family<ModelLabel, Counter>;
+type Times = Family<ModelLabel, Histogram, fn() -> Histogram>;
+type Gauges = Family<ModelLabel, Gauge>;
 
 /// Counts and times of what happens, kept by who sees it.
 pub struct Metrics {
     registry: Registry,
-    responses: Family<Ended, Counter>,
+    responses: Family<EndLabels, Counter>,
     refused: Family<Code, Counter>,
     limited: Family<Limit, Counter>,
     denied: Family<Reason, Counter>,
@@ -95,7 +95,7 @@ pub struct Metrics {
     kv_blocks: Gauges,
     kv_blocks_used: Gauges,
     kv_blocks_cached: Gauges,
-    kv_fetched: Family<Fetched, Counter>,
+    kv_fetched: Family<FetchLabels, Counter>,
     pub prompt_cache_bytes: Gauge,
     pub appends: Histogram,
     store_errors: Family<Operation, Counter>,
@@ -134,9 +134,9 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("caudal");
         let r = &mut registry;
-        let answers = Family::<Answer, Counter>::default();
+        let answers = Family::<CacheLabels, Counter>::default();
         r.register("prompt_cache", "Requests that may be answered from the prompt cache", answers.clone());
-        let answered = |answer| answers.get_or_create(&Answer { answer }).clone();
+        let answered = |answer| answers.get_or_create(&CacheLabels { answer }).clone();
         let prompt_cache =
             PromptCacheCounts { hits: answered("hit"), joined: answered("joined"), misses: answered("miss") };
         Self {
@@ -245,8 +245,8 @@ impl Metrics {
 
     /// A response has ended; some of it may have been another replica's.
     pub fn ended(&self, model: &str, status: &'static str, usage: &Usage) {
-        self.responses.get_or_create(&Ended { model: model.to_owned(), status }).inc();
-        let of = Model { model: model.to_owned() };
+        self.responses.get_or_create(&EndLabels { model: model.to_owned(), status }).inc();
+        let of = ModelLabel { model: model.to_owned() };
         self.prompt_tokens.get_or_create(&of).inc_by(usage.input_tokens.into());
         self.cached_tokens.get_or_create(&of).inc_by(usage.input_tokens_details.cached_tokens.into());
         self.output_tokens.get_or_create(&of).inc_by(usage.output_tokens.into());
@@ -266,7 +266,7 @@ impl Metrics {
 
     /// Begins to time a response.
     pub fn begin(&self, model: &str) -> Timing {
-        let of = Model { model: model.to_owned() };
+        let of = ModelLabel { model: model.to_owned() };
         Timing {
             begun: Some(Instant::now()),
             last: None,
@@ -281,10 +281,10 @@ impl Metrics {
     pub fn text(&self, models: impl IntoIterator<Item = Load>) -> String {
         for Load { model, most, running, waiting, kv, fetched } in models {
             if let Some(FetchedTokens { source, tokens }) = fetched {
-                let counter = self.kv_fetched.get_or_create(&Fetched { model: model.clone(), source }).clone();
+                let counter = self.kv_fetched.get_or_create(&FetchLabels { model: model.clone(), source }).clone();
                 counter.inc_by(tokens.saturating_sub(counter.get()));
             }
-            let of = Model { model };
+            let of = ModelLabel { model };
             let set = [(&self.most, most), (&self.running, running), (&self.waiting, waiting)];
             let kv = kv.map(|kv| {
                 [(&self.kv_blocks, kv.total), (&self.kv_blocks_used, kv.used), (&self.kv_blocks_cached, kv.cached)]

@@ -13,7 +13,7 @@ use caudal_server::{
     settings::{Settings, StoreKind},
     store::{
         sqlite,
-        transfer::{self, Copied},
+        transfer::{self, CopyReport},
     },
 };
 use clap::Subcommand;
@@ -110,8 +110,8 @@ fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-fn tell(what: &str, copied: &Copied) {
-    let Copied { prompts, conversations, responses, passed_over } = copied;
+fn tell(what: &str, copied: &CopyReport) {
+    let CopyReport { prompts, conversations, responses, passed_over } = copied;
     eprintln!(
         "{what}: {responses} responses, {conversations} conversations, {prompts} versions of prompts; {passed_over} passed over"
     );

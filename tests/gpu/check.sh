@@ -39,8 +39,8 @@ fi
 kill "$server" 2>/dev/null
 wait "$server" 2>/dev/null
 server=
-step determinism 150 "$here/determinism" --prompts 20 --cuts 20 --json "$out/determinism.json"
-step cancels 90 "$here/bench" --rows cancels --cancels 100 --json "$out/cancels.json"
+step determinism 150 "$here/bench-determinism" --prompts 20 --cuts 20 --json "$out/determinism.json"
+step cancels 90 "$here/bench-engine" --rows cancels --cancels 100 --json "$out/cancels.json"
 
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}"

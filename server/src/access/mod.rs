@@ -57,7 +57,7 @@ pub enum Denied {
 
 /// A key, in the form in which it is checked.
 #[derive(Clone)]
-struct Key {
+struct AccessKey {
     tenant: String,
     scopes: BTreeSet<Scope>,
     models: Vec<String>,
@@ -72,7 +72,7 @@ pub struct Access {
     has_keys: bool,
     /// The id of a key by the key's hash: a look-up by hash takes no time that depends on how much of a guess is right.
     configured: HashMap<[u8; 32], String>,
-    configured_keys: HashMap<String, Key>,
+    configured_keys: HashMap<String, AccessKey>,
     admin: Option<[u8; 32]>,
     token_secret: String,
     file: Option<PathBuf>,
@@ -101,7 +101,7 @@ impl Access {
             configured.insert(hash, id.clone());
             configured_keys.insert(
                 id,
-                Key {
+                AccessKey {
                     tenant: key.tenant.clone(),
                     scopes: key.scopes.clone(),
                     models: key.models.clone(),
@@ -318,7 +318,7 @@ impl Access {
         }
     }
 
-    fn key(&self, id: &str) -> Option<Key> {
+    fn key(&self, id: &str) -> Option<AccessKey> {
         if let Some(key) = self.configured_keys.get(id) {
             return Some(key.clone());
         }
@@ -326,8 +326,8 @@ impl Access {
         stored.by_id(id).map(|key| self.of_file(key))
     }
 
-    fn of_file(&self, key: &StoredKey) -> Key {
-        Key {
+    fn of_file(&self, key: &StoredKey) -> AccessKey {
+        AccessKey {
             tenant: key.tenant.clone(),
             scopes: key.scopes.clone(),
             models: key.models.clone(),

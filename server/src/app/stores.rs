@@ -9,15 +9,15 @@ use crate::{
     settings::{Settings, StoreKind, StoreRedis},
     store::{
         Stores, conversations,
-        memory::{Limits, MemoryCache, MemoryConversations, MemoryPrompts, MemoryRates, MemoryStore},
+        memory::{MemoryCache, MemoryConversations, MemoryLimits, MemoryPrompts, MemoryRates, MemoryStore},
         prompts,
-        redis::{Config, Credentials, RedisStore},
+        redis::{Credentials, RedisConfig, RedisStore},
         sqlite::{self, SqliteStore},
     },
 };
 
 /// Bounds of a tenant's stored prompts.
-const PROMPTS: prompts::Bounds = prompts::Bounds { prompts: 1000, versions: 1000, bytes: 16 << 20 };
+const PROMPTS: prompts::PromptBounds = prompts::PromptBounds { prompts: 1000, versions: 1000, bytes: 16 << 20 };
 
 /// What is stored where; where it is shared, with the fleet of its replicas. To be called on the runtime that the stores shall
 /// work on.
@@ -26,14 +26,16 @@ const PROMPTS: prompts::Bounds = prompts::Bounds { prompts: 1000, versions: 1000
 /// The store's file or URL cannot be used: why, and what to do.
 pub fn stores(settings: &Settings) -> anyhow::Result<Stores> {
     let retention = settings.retention();
-    let bounds =
-        conversations::Bounds { items: settings.conversations.max_items, bytes: settings.conversations.max_kb << 10 };
+    let bounds = conversations::ConversationBounds {
+        items: settings.conversations.max_items,
+        bytes: settings.conversations.max_kb << 10,
+    };
     let (cache_bytes, quotas) = (settings.cache.max_mb << 20, settings.storage_quotas());
     match settings.store.kind {
         StoreKind::Memory => {
             let max_bytes = settings.store.memory.max_mb << 20;
             let cache = MemoryCache::new(cache_bytes, retention.longest());
-            let limits = Limits { retention, max_bytes, quotas };
+            let limits = MemoryLimits { retention, max_bytes, quotas };
             Ok(Stores {
                 responses: Arc::new(MemoryStore::new(limits.clone())),
                 cache: Arc::new(cache),
@@ -46,7 +48,7 @@ pub fn stores(settings: &Settings) -> anyhow::Result<Stores> {
         }
         StoreKind::Sqlite => {
             let path = settings.store.sqlite.file();
-            let config = sqlite::Config {
+            let config = sqlite::SqliteConfig {
                 path: path.clone(),
                 max_bytes: settings.store.sqlite.max_mb << 20,
                 retention: retention.clone(),
@@ -67,7 +69,7 @@ pub fn stores(settings: &Settings) -> anyhow::Result<Stores> {
         StoreKind::Redis => {
             let name = &settings.cluster.replica;
             let random = random_hex();
-            let config = Config {
+            let config = RedisConfig {
                 url: settings.store.redis.url.expose().to_owned(),
                 sentinel: sentinel(&settings.store.redis),
                 prefix: settings.store.redis.prefix.clone(),

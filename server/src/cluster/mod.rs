@@ -213,7 +213,7 @@ impl Cluster {
         while let Some(control) = control.next().await {
             match control {
                 Control::Cancel { id } => self.generations.end(&id),
-                Control::Look { id } => self.generations.look(&id),
+                Control::PollRequests { id } => self.generations.look(&id),
                 Control::Released { id, by } => {
                     let mut others = self.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     others.retain(|member| member.silent <= self.lease && member.replica != by);

@@ -14,7 +14,7 @@ use crate::wire::tools::FunctionTool;
 /// What an output may be, beside the thought before it.
 pub struct Output<'a> {
     pub calls: Option<CallRules<'a>>,
-    pub body: Body<'a>,
+    pub body: GrammarBody<'a>,
     /// `false`: the model was told not to think.
     pub thinks: bool,
 }
@@ -35,7 +35,7 @@ pub struct Callable<'a> {
     pub arguments: Value,
 }
 
-pub enum Body<'a> {
+pub enum GrammarBody<'a> {
     Text,
     /// JSON by a schema, as [`schema::hold`] makes it.
     Json(&'a Value),
@@ -50,7 +50,7 @@ pub fn compact(schema: &Value) -> Value {
 
 /// The grammar of `output`.
 pub fn lark(dialect: &Dialect, output: &Output) -> String {
-    let free = matches!(output.body, Body::Text) && output.calls.as_ref().is_none_or(|calls| !calls.required);
+    let free = matches!(output.body, GrammarBody::Text) && output.calls.as_ref().is_none_or(|calls| !calls.required);
     let mut rules = String::new();
     let thought = thought(dialect, output, free, &mut rules);
     let main = match &output.calls {
@@ -82,11 +82,11 @@ fn thought(dialect: &Dialect, output: &Output, free: bool, rules: &mut String) -
     if tags.opened { format!("thought{gap} ") } else { format!("(thought{gap})? ") }
 }
 
-fn body(body: &Body, rules: &mut String) -> String {
+fn body(body: &GrammarBody, rules: &mut String) -> String {
     let rule = match body {
-        Body::Text => "PLAIN".to_owned(),
-        Body::Json(schema) => format!("%json {}", compact(schema)),
-        Body::Regex(regex) => format!("/{}/", delimited(regex)),
+        GrammarBody::Text => "PLAIN".to_owned(),
+        GrammarBody::Json(schema) => format!("%json {}", compact(schema)),
+        GrammarBody::Regex(regex) => format!("/{}/", delimited(regex)),
     };
     let _ = writeln!(rules, "body: {rule}");
     "body".to_owned()
@@ -241,7 +241,7 @@ mod tests {
         Dialect { reasoning: reasoning.map(tags), calls, template_has_tools: true }
     }
 
-    fn grammar(dialect: &Dialect, required: bool, parallel: bool, body: Body) -> String {
+    fn grammar(dialect: &Dialect, required: bool, parallel: bool, body: GrammarBody) -> String {
         let tools = tools();
         let calls = CallRules { functions: callable(&tools), required, parallel };
         lark(dialect, &Output { calls: Some(calls), body, thinks: true })
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_required_call_is_all_there_is() {
-        let grammar = grammar(&dialect(Calls::Hermes, None), true, true, Body::Text);
+        let grammar = grammar(&dialect(Calls::Hermes, None), true, true, GrammarBody::Text);
         assert!(accepts(&grammar, WEATHER));
         assert!(accepts(&grammar, &format!("{WEATHER}\n{NOW}\n{WEATHER}")));
         for wrong in WRONG.into_iter().chain(["", "Hello", &WEATHER[..WEATHER.len() - 1]]) {
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn one_call_where_they_are_not_parallel() {
-        let grammar = grammar(&dialect(Calls::Hermes, None), true, false, Body::Text);
+        let grammar = grammar(&dialect(Calls::Hermes, None), true, false, GrammarBody::Text);
         assert!(accepts(&grammar, NOW));
         assert!(!accepts(&grammar, &format!("{NOW}\n{NOW}")));
     }
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn text_goes_on_until_it_calls() {
         for reasoning in [None, Some(false)] {
-            let grammar = grammar(&dialect(Calls::Hermes, reasoning), false, true, Body::Text);
+            let grammar = grammar(&dialect(Calls::Hermes, reasoning), false, true, GrammarBody::Text);
             let thought = if reasoning.is_some() { "<think>\nA <tool_call> may help.\n</think>\n\n" } else { "" };
             for good in ["", "Hello, <tool> é", WEATHER, &format!("Let me see.\n{NOW}\n{WEATHER}")] {
                 assert!(accepts(&grammar, good), "{good}\n{grammar}");
@@ -294,10 +294,10 @@ mod tests {
 
     #[test]
     fn a_thought_that_the_prompt_opened_is_closed_first() {
-        let grammar = grammar(&dialect(Calls::Hermes, Some(true)), true, true, Body::Text);
+        let grammar = grammar(&dialect(Calls::Hermes, Some(true)), true, true, GrammarBody::Text);
         assert!(accepts(&grammar, &format!("hm <tool_call>\n</think>\n\n{NOW}")), "{grammar}");
         assert!(!accepts(&grammar, NOW));
-        let auto = self::grammar(&dialect(Calls::Hermes, Some(true)), false, true, Body::Text);
+        let auto = self::grammar(&dialect(Calls::Hermes, Some(true)), false, true, GrammarBody::Text);
         assert!(accepts(&auto, "hm</think>\n\nHello.") && accepts(&auto, &format!("hm</think>\n\n{NOW}")), "{auto}");
     }
 
@@ -306,20 +306,20 @@ mod tests {
         let schema = json!({"type": "object"});
         let body = lark(
             &dialect(Calls::Hermes, Some(false)),
-            &Output { calls: None, body: Body::Json(&schema), thinks: false },
+            &Output { calls: None, body: GrammarBody::Json(&schema), thinks: false },
         );
         assert!(accepts(&body, "{\"a\": 1}") && !accepts(&body, "<think>a</think>{}"));
     }
 
     #[test]
     fn other_ways_of_calling() {
-        let mistral = grammar(&dialect(Calls::Mistral, None), false, true, Body::Text);
+        let mistral = grammar(&dialect(Calls::Mistral, None), false, true, GrammarBody::Text);
         assert!(accepts(&mistral, "Hello [you]"));
         let calls =
             r#"[TOOL_CALLS][{"name": "now", "arguments": {}}, {"name": "weather", "arguments": {"city": "x"}}]"#;
         assert!(accepts(&mistral, calls), "{mistral}");
         assert!(!accepts(&mistral, r#"[TOOL_CALLS][{"name": "later", "arguments": {}}]"#));
-        let llama = grammar(&dialect(Calls::Llama, Some(false)), false, true, Body::Text);
+        let llama = grammar(&dialect(Calls::Llama, Some(false)), false, true, GrammarBody::Text);
         for good in [
             "",
             "Hello {you}",
@@ -335,16 +335,16 @@ mod tests {
     fn a_body_has_its_format() {
         let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": false});
         let output = |body| Output { calls: None, body, thinks: true };
-        let json = lark(&dialect(Calls::Hermes, Some(false)), &output(Body::Json(&schema)));
+        let json = lark(&dialect(Calls::Hermes, Some(false)), &output(GrammarBody::Json(&schema)));
         for good in ["{\"a\": 1}", "{\"a\":1}", "<think>\nso\n</think>\n\n{\"a\": 1}", "<think>{}</think>{\"a\": 1}"] {
             assert!(accepts(&json, good), "{good}");
         }
         for wrong in ["{}", "{\"a\":  1}", "{\n\"a\": 1}", "so", "<think>so</think>"] {
             assert!(!accepts(&json, wrong), "{wrong}");
         }
-        let regex = lark(&dialect(Calls::Hermes, Some(true)), &output(Body::Regex(r"a/b\/[0-9]+")));
+        let regex = lark(&dialect(Calls::Hermes, Some(true)), &output(GrammarBody::Regex(r"a/b\/[0-9]+")));
         assert!(accepts(&regex, "so</think>a/b/7") && !accepts(&regex, "a/b/7"));
-        let either = grammar(&dialect(Calls::Hermes, None), false, true, Body::Json(&schema));
+        let either = grammar(&dialect(Calls::Hermes, None), false, true, GrammarBody::Json(&schema));
         assert!(accepts(&either, "{\"a\": 1}") && accepts(&either, NOW) && !accepts(&either, "Hello"));
     }
 
@@ -352,7 +352,7 @@ mod tests {
     fn what_it_takes_the_parser_reads() {
         let dialect = dialect(Calls::Hermes, Some(false));
         let text = format!("<think>hm</think>\nLet me see.\n{NOW}\n{WEATHER}");
-        assert!(accepts(&grammar(&dialect, false, true, Body::Text), &text));
+        assert!(accepts(&grammar(&dialect, false, true, GrammarBody::Text), &text));
         let mut parser = Parser::new(&dialect, true);
         let segments = [parser.push(&text), parser.finish()].concat();
         let calls = segments.iter().filter(|segment| matches!(segment, Segment::Call { .. })).count();
@@ -367,7 +367,7 @@ mod tests {
         };
         let tools = parse_tools(vec![function(false)]).unwrap();
         let calls = CallRules { functions: callable(&tools), required: true, parallel: false };
-        let lark = lark(&Dialect::default(), &Output { calls: Some(calls), body: Body::Text, thinks: true });
+        let lark = lark(&Dialect::default(), &Output { calls: Some(calls), body: GrammarBody::Text, thinks: true });
         let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"red\", \"b\": null}}\n</tool_call>";
         assert!(accepts(&lark, call), "{lark}");
         let strict = parse_tools(vec![function(true)]).unwrap();
@@ -388,7 +388,7 @@ mod tests {
         }})])
         .unwrap();
         let calls = CallRules { functions: callable(&tools), required: true, parallel: false };
-        let lark = lark(&Dialect::default(), &Output { calls: Some(calls), body: Body::Text, thinks: true });
+        let lark = lark(&Dialect::default(), &Output { calls: Some(calls), body: GrammarBody::Text, thinks: true });
         let call =
             |arguments: &str| format!("<tool_call>\n{{\"name\": \"f\", \"arguments\": {arguments}}}\n</tool_call>");
         for good in [r#"{"action": "go", "to": "Porto"}"#, r#"{"action": "stay"}"#] {

@@ -23,33 +23,36 @@ pub enum Segment {
 pub struct Parser {
     thought: Option<Tags>,
     calls: Option<Calls>,
-    state: State,
+    state: ParserState,
     /// Text that was not decided on yet.
     held: String,
 }
 
-enum State {
+enum ParserState {
     /// Nothing but white space since the output began (`first`), or since the last thought or call.
-    Gap {
-        first: bool,
-        /// A call has ended just before.
-        after_call: bool,
-    },
+    Gap(Gap),
     Text,
     Thought {
         begun: bool,
     },
     /// In a block of calls, where a call may begin.
-    Block(Block),
+    CallBlock(CallBlock),
     /// In a call before its arguments; what is held begins with its brace.
-    Head(Block),
+    Head(CallBlock),
     Arguments(Nesting),
     /// In a call after its arguments.
     Tail,
 }
 
+#[derive(Clone, Copy)]
+struct Gap {
+    first: bool,
+    /// A call has ended just before.
+    after_call: bool,
+}
+
 #[derive(Default)]
-struct Block {
+struct CallBlock {
     /// What was taken since the block's begin and is text after all if no call comes.
     raw: String,
     /// A call has come.
@@ -61,8 +64,8 @@ impl Parser {
     pub fn new(dialect: &Dialect, calls: bool) -> Self {
         let thought = dialect.reasoning.clone();
         let state = match &thought {
-            Some(tags) if tags.opened => State::Thought { begun: false },
-            _ => State::Gap { first: true, after_call: false },
+            Some(tags) if tags.opened => ParserState::Thought { begun: false },
+            _ => ParserState::Gap(Gap { first: true, after_call: false }),
         };
         Self { thought, calls: calls.then_some(dialect.calls), state, held: String::new() }
     }
@@ -84,25 +87,25 @@ impl Parser {
 
     /// Whether the next text belongs to a thought.
     pub fn is_thinking(&self) -> bool {
-        matches!(self.state, State::Thought { .. })
+        matches!(self.state, ParserState::Thought { .. })
     }
 
     /// Whether the next text may be shown as it is, or what is held may.
     pub fn is_plain(&self) -> bool {
-        matches!(self.state, State::Gap { .. } | State::Text)
+        matches!(self.state, ParserState::Gap(_) | ParserState::Text)
     }
 
     /// Whether the arguments of a call have not ended.
     pub fn is_in_arguments(&self) -> bool {
-        matches!(self.state, State::Arguments(_))
+        matches!(self.state, ParserState::Arguments(_))
     }
 
     /// Whether the last call is whole and nothing has followed on it.
     pub fn is_after_call(&self) -> bool {
         match &self.state {
-            State::Tail => true,
-            State::Block(block) => block.called,
-            State::Gap { after_call, .. } => *after_call,
+            ParserState::Tail => true,
+            ParserState::CallBlock(block) => block.called,
+            ParserState::Gap(gap) => gap.after_call,
             _ => false,
         }
     }
@@ -115,7 +118,7 @@ impl Parser {
     /// Bytes at the end of the text so far that were not decided on: they may become text, or a part of something else.
     pub fn undecided(&self) -> usize {
         let taken = match &self.state {
-            State::Block(block) | State::Head(block) if !block.called => block.raw.len(),
+            ParserState::CallBlock(block) | ParserState::Head(block) if !block.called => block.raw.len(),
             _ => 0,
         };
         taken + self.held.len()
@@ -123,157 +126,182 @@ impl Parser {
 
     /// Takes one step; `false` where it needs more text. With `last` there is no more.
     fn step(&mut self, last: bool, segments: &mut Vec<Segment>) -> bool {
-        let mut emit = |segment: Segment| match &segment {
-            Segment::Thought(text) | Segment::Text(text) | Segment::Arguments(text) if text.is_empty() => {}
-            _ => segments.push(segment),
+        match std::mem::replace(&mut self.state, ParserState::Text) {
+            ParserState::Gap(gap) => self.gap(gap, last, segments),
+            ParserState::Text => self.text(last, segments),
+            ParserState::Thought { begun } => self.thought(begun, last, segments),
+            ParserState::CallBlock(block) => self.call_block(block, last, segments),
+            ParserState::Head(block) => self.head(block, last, segments),
+            ParserState::Arguments(nesting) => self.arguments(nesting, segments),
+            ParserState::Tail => self.tail(),
+        }
+    }
+
+    /// White space before the text, a thought or a call.
+    fn gap(&mut self, gap: Gap, last: bool, segments: &mut Vec<Segment>) -> bool {
+        let (blank, rest) = split_blank(&self.held);
+        let waits = |tag: &str| !last && tag.len() > rest.len() && tag.starts_with(rest);
+        let thought = self.thought.as_ref().map(|tags| tags.open.as_str());
+        let block = self.calls.map(|calls| if calls == Calls::Llama { "{" } else { calls.open() });
+        if rest.is_empty() && last {
+            emit(segments, Segment::Text(if gap.first { blank.to_owned() } else { String::new() }));
+            self.held.clear();
+            return false;
+        }
+        if let Some(tag) = thought.filter(|tag| rest.starts_with(tag)) {
+            self.held = rest[tag.len()..].to_owned();
+            self.state = ParserState::Thought { begun: false };
+        } else if let Some(tag) = block.filter(|tag| rest.starts_with(tag)) {
+            // A brace is the call's own.
+            let taken = if tag == "{" { "" } else { tag };
+            let raw = format!("{}{taken}", if gap.first { blank } else { "" });
+            self.held = rest[taken.len()..].to_owned();
+            self.state = ParserState::CallBlock(CallBlock { raw, called: false });
+        } else if rest.is_empty() || thought.into_iter().chain(block).any(waits) {
+            self.state = ParserState::Gap(gap);
+            return false;
+        } else if !gap.first {
+            self.held = rest.to_owned();
+        }
+        true
+    }
+
+    /// Text up to the next call.
+    fn text(&mut self, last: bool, segments: &mut Vec<Segment>) -> bool {
+        let tag = self.calls.map(Calls::open).filter(|tag| !tag.is_empty());
+        if let Some((at, tag)) = tag.and_then(|tag| Some((self.held.find(tag)?, tag))) {
+            emit(segments, Segment::Text(self.held[..at].to_owned()));
+            self.held.drain(..at + tag.len());
+            self.state = ParserState::CallBlock(CallBlock { raw: tag.to_owned(), called: false });
+            return true;
+        }
+        let keep = tag.filter(|_| !last).map_or(0, |tag| overlap(&self.held, tag));
+        let rest = self.held.split_off(self.held.len() - keep);
+        emit(segments, Segment::Text(std::mem::replace(&mut self.held, rest)));
+        false
+    }
+
+    /// A thought up to its closing tag.
+    fn thought(&mut self, begun: bool, last: bool, segments: &mut Vec<Segment>) -> bool {
+        let close = self.thought.as_ref().map_or("", |tags| tags.close.as_str());
+        let end = self.held.find(close);
+        let keep = if last { 0 } else { overlap(&self.held, close) };
+        let body = &self.held[..end.unwrap_or(self.held.len() - keep)];
+        // White space at either end of a thought is the tags' own.
+        let body = if begun { body } else { body.trim_start() }.trim_end();
+        let begun = begun || !body.is_empty();
+        emit(segments, Segment::Thought(body.to_owned()));
+        self.state = ParserState::Thought { begun };
+        match end {
+            Some(end) => {
+                self.held.drain(..end + close.len());
+                self.state = ParserState::Gap(Gap { first: false, after_call: false });
+                return true;
+            }
+            None if last => self.held.clear(),
+            None => {
+                let body_end = self.held.len() - keep;
+                let shown = if begun { self.held[..body_end].trim_end().len() } else { body_end };
+                self.held.drain(..shown);
+            }
+        }
+        false
+    }
+
+    /// What stands between two calls of one block.
+    fn call_block(&mut self, mut block: CallBlock, last: bool, segments: &mut Vec<Segment>) -> bool {
+        let mistral = self.calls == Some(Calls::Mistral);
+        let between = |c: char| c.is_whitespace() || ",;[".contains(c) || (c == ']' && !mistral);
+        let at = self.held.find(|c| !between(c)).unwrap_or(self.held.len());
+        if !block.called {
+            block.raw.push_str(&self.held[..at]);
+        }
+        self.held.drain(..at);
+        let close = match self.calls {
+            Some(Calls::Hermes) => "</tool_call>",
+            Some(Calls::Mistral) => "]",
+            _ => "",
         };
-        match std::mem::replace(&mut self.state, State::Text) {
-            State::Gap { first, after_call } => {
-                let (blank, rest) = split_blank(&self.held);
-                let waits = |tag: &str| !last && tag.len() > rest.len() && tag.starts_with(rest);
-                let thought = self.thought.as_ref().map(|tags| tags.open.as_str());
-                let block = self.calls.map(|calls| if calls == Calls::Llama { "{" } else { calls.open() });
-                if rest.is_empty() && last {
-                    emit(Segment::Text(if first { blank.to_owned() } else { String::new() }));
-                    self.held.clear();
-                    return false;
-                }
-                if let Some(tag) = thought.filter(|tag| rest.starts_with(tag)) {
-                    self.held = rest[tag.len()..].to_owned();
-                    self.state = State::Thought { begun: false };
-                } else if let Some(tag) = block.filter(|tag| rest.starts_with(tag)) {
-                    // A brace is the call's own.
-                    let taken = if tag == "{" { "" } else { tag };
-                    let raw = format!("{}{taken}", if first { blank } else { "" });
-                    self.held = rest[taken.len()..].to_owned();
-                    self.state = State::Block(Block { raw, called: false });
-                } else if rest.is_empty() || thought.into_iter().chain(block).any(waits) {
-                    self.state = State::Gap { first, after_call };
-                    return false;
-                } else if !first {
-                    self.held = rest.to_owned();
-                }
+        if self.held.starts_with('{') {
+            self.state = ParserState::Head(block);
+        } else if self.held.is_empty() || (!last && self.held.len() < close.len() && close.starts_with(&self.held)) {
+            if last {
+                emit(segments, Segment::Text(block.raw));
+            } else {
+                self.state = ParserState::CallBlock(block);
+            }
+            return false;
+        } else if block.called && last && close.starts_with(&self.held) {
+            // The closing tag, cut.
+            self.held.clear();
+        } else if block.called && !close.is_empty() && self.held.starts_with(close) {
+            self.held.drain(..close.len());
+            self.state = ParserState::Gap(Gap { first: false, after_call: true });
+        } else {
+            emit(segments, Segment::Text(block.raw));
+        }
+        true
+    }
+
+    /// A call's name, up to its arguments.
+    fn head(&mut self, block: CallBlock, last: bool, segments: &mut Vec<Segment>) -> bool {
+        match head(&self.held) {
+            Head::Incomplete if !last => {
+                self.state = ParserState::Head(block);
+                false
+            }
+            Head::Incomplete | Head::Malformed => {
+                emit(segments, Segment::Text(block.raw));
                 true
             }
-            State::Text => {
-                let tag = self.calls.map(Calls::open).filter(|tag| !tag.is_empty());
-                if let Some((at, tag)) = tag.and_then(|tag| Some((self.held.find(tag)?, tag))) {
-                    emit(Segment::Text(self.held[..at].to_owned()));
-                    self.held.drain(..at + tag.len());
-                    self.state = State::Block(Block { raw: tag.to_owned(), called: false });
-                    return true;
-                }
-                let keep = tag.filter(|_| !last).map_or(0, |tag| overlap(&self.held, tag));
-                let rest = self.held.split_off(self.held.len() - keep);
-                emit(Segment::Text(std::mem::replace(&mut self.held, rest)));
-                false
-            }
-            State::Thought { begun } => {
-                let close = self.thought.as_ref().map_or("", |tags| tags.close.as_str());
-                let end = self.held.find(close);
-                let keep = if last { 0 } else { overlap(&self.held, close) };
-                let body = &self.held[..end.unwrap_or(self.held.len() - keep)];
-                // White space at either end of a thought is the tags' own.
-                let body = if begun { body } else { body.trim_start() }.trim_end();
-                let begun = begun || !body.is_empty();
-                emit(Segment::Thought(body.to_owned()));
-                self.state = State::Thought { begun };
-                match end {
-                    Some(end) => {
-                        self.held.drain(..end + close.len());
-                        self.state = State::Gap { first: false, after_call: false };
-                        return true;
-                    }
-                    None if last => self.held.clear(),
-                    None => {
-                        let body_end = self.held.len() - keep;
-                        let shown = if begun { self.held[..body_end].trim_end().len() } else { body_end };
-                        self.held.drain(..shown);
-                    }
-                }
-                false
-            }
-            State::Block(mut block) => {
-                let mistral = self.calls == Some(Calls::Mistral);
-                let between = |c: char| c.is_whitespace() || ",;[".contains(c) || (c == ']' && !mistral);
-                let at = self.held.find(|c| !between(c)).unwrap_or(self.held.len());
-                if !block.called {
-                    block.raw.push_str(&self.held[..at]);
-                }
+            Head::Begun { name, at } => {
+                emit(segments, Segment::Call { name });
                 self.held.drain(..at);
-                let close = match self.calls {
-                    Some(Calls::Hermes) => "</tool_call>",
-                    Some(Calls::Mistral) => "]",
-                    _ => "",
-                };
-                if self.held.starts_with('{') {
-                    self.state = State::Head(block);
-                } else if self.held.is_empty()
-                    || (!last && self.held.len() < close.len() && close.starts_with(&self.held))
-                {
-                    if last {
-                        emit(Segment::Text(block.raw));
-                    } else {
-                        self.state = State::Block(block);
-                    }
-                    return false;
-                } else if block.called && last && close.starts_with(&self.held) {
-                    // The closing tag, cut.
-                    self.held.clear();
-                } else if block.called && !close.is_empty() && self.held.starts_with(close) {
-                    self.held.drain(..close.len());
-                    self.state = State::Gap { first: false, after_call: true };
-                } else {
-                    emit(Segment::Text(block.raw));
-                }
+                self.state = ParserState::Arguments(Nesting::default());
                 true
             }
-            State::Head(block) => match head(&self.held) {
-                Head::Incomplete if !last => {
-                    self.state = State::Head(block);
-                    false
-                }
-                Head::Incomplete | Head::Malformed => {
-                    emit(Segment::Text(block.raw));
-                    true
-                }
-                Head::Begun { name, at } => {
-                    emit(Segment::Call { name });
-                    self.held.drain(..at);
-                    self.state = State::Arguments(Nesting::default());
-                    true
-                }
-                Head::Whole { name, arguments, end } => {
-                    emit(Segment::Call { name });
-                    emit(Segment::Arguments(arguments));
-                    self.held.drain(..end);
-                    self.state = State::Block(Block { raw: String::new(), called: true });
-                    true
-                }
-            },
-            State::Arguments(mut nesting) => {
-                let end = nesting.end(&self.held);
-                let rest = self.held.split_off(end.unwrap_or(self.held.len()));
-                emit(Segment::Arguments(std::mem::replace(&mut self.held, rest)));
-                self.state = if end.is_some() { State::Tail } else { State::Arguments(nesting) };
-                end.is_some()
-            }
-            State::Tail => {
-                let (_, rest) = split_blank(&self.held);
-                match rest.strip_prefix('}') {
-                    Some(rest) => {
-                        self.held = rest.to_owned();
-                        self.state = State::Block(Block { raw: String::new(), called: true });
-                    }
-                    None if rest.is_empty() => {
-                        self.state = State::Tail;
-                        return false;
-                    }
-                    None => self.held = rest.to_owned(),
-                }
+            Head::Whole { name, arguments, end } => {
+                emit(segments, Segment::Call { name });
+                emit(segments, Segment::Arguments(arguments));
+                self.held.drain(..end);
+                self.state = ParserState::CallBlock(CallBlock { raw: String::new(), called: true });
                 true
             }
         }
+    }
+
+    /// A call's arguments, up to their closing brace.
+    fn arguments(&mut self, mut nesting: Nesting, segments: &mut Vec<Segment>) -> bool {
+        let end = nesting.end(&self.held);
+        let rest = self.held.split_off(end.unwrap_or(self.held.len()));
+        emit(segments, Segment::Arguments(std::mem::replace(&mut self.held, rest)));
+        self.state = if end.is_some() { ParserState::Tail } else { ParserState::Arguments(nesting) };
+        end.is_some()
+    }
+
+    /// What follows the arguments of a call.
+    fn tail(&mut self) -> bool {
+        let (_, rest) = split_blank(&self.held);
+        match rest.strip_prefix('}') {
+            Some(rest) => {
+                self.held = rest.to_owned();
+                self.state = ParserState::CallBlock(CallBlock { raw: String::new(), called: true });
+            }
+            None if rest.is_empty() => {
+                self.state = ParserState::Tail;
+                return false;
+            }
+            None => self.held = rest.to_owned(),
+        }
+        true
+    }
+}
+
+/// Appends a segment that says something.
+fn emit(segments: &mut Vec<Segment>, segment: Segment) {
+    match &segment {
+        Segment::Thought(text) | Segment::Text(text) | Segment::Arguments(text) if text.is_empty() => {}
+        _ => segments.push(segment),
     }
 }
 

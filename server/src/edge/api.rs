@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{Edge, auth::Tenant, reply::closing};
 use crate::{
-    generation::{Generations, budget::Held},
+    generation::{Generations, budget::BudgetShare},
     limits::{DECOMPRESSED_PIECE_BYTES, PARSED_BESIDE_BYTES, VALUE_BYTES},
     wire::{error::WireError, values::count_values},
 };
@@ -202,7 +202,7 @@ struct Body {
 }
 
 /// The share of its tenant's budget that a request's body holds. A request without a tenant holds none, and reaches no handler.
-struct HeldBody(Option<(Arc<Generations>, Held)>);
+struct HeldBody(Option<(Arc<Generations>, BudgetShare)>);
 
 impl HeldBody {
     fn new(request: &HttpRequest) -> Result<Self, WireError> {

@@ -45,7 +45,7 @@ pub async fn create(
     }
     if let Some(conversation) = &pins.conversation {
         let found = edge.generations.conversations.get(&identity.tenant, conversation).await;
-        found.map_err(|error| crate::generation::conversations::conversation_error(error, conversation))?;
+        found.map_err(|error| crate::generation::conversation::conversation_error(error, conversation))?;
     }
     let expires_at = identity.expires_at.map_or(u64::MAX, |at| at).min(now() + seconds);
     let Some(value) = edge.auth.access.sign(&identity, pins.clone(), expires_at) else {

@@ -11,7 +11,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    generation::conversations::conversation_error,
+    generation::conversation::conversation_error,
     store::{
         conversations::{Conversation, ConversationError},
         page::Listed,

@@ -13,7 +13,7 @@ use actix_web::{
 };
 
 use super::v1;
-use crate::settings::Server;
+use crate::settings::ServerSettings;
 
 /// The page's policy: it loads from this server and connects to it, and to no other. `'self'` holds for its WebSockets as well. The engine in
 /// the browser is WebAssembly, and begins its workers from text that it brings (`blob:`).
@@ -24,7 +24,7 @@ const ISOLATION: [(&str, &str); 2] =
     [("cross-origin-opener-policy", "same-origin"), ("cross-origin-embedder-policy", "require-corp")];
 
 /// The folder of the built page, if there is one. Warns of a folder that was set and has no page.
-pub fn folder(settings: &Server) -> Option<PathBuf> {
+pub fn folder(settings: &ServerSettings) -> Option<PathBuf> {
     let set = &settings.chat_dir;
     let is_set = !set.as_os_str().is_empty();
     let dir = if is_set { set.clone() } else { std::env::current_exe().ok()?.parent()?.join("chat") };

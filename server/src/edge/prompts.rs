@@ -11,7 +11,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    generation::prompts::prompt_error,
+    generation::create::stored_prompt::prompt_error,
     store::prompts::StoredPrompt,
     wire::{
         error::WireError,

@@ -23,7 +23,7 @@ const RETRY_MS: u64 = 1000;
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// The waiting server, until it ends.
-pub struct Waiting {
+pub struct WaitingServer {
     handle: ServerHandle,
     server: JoinHandle<std::io::Result<()>>,
 }
@@ -36,7 +36,7 @@ pub fn serve(
     listener: TcpListener,
     settings: &Settings,
     progress: watch::Receiver<Vec<ModelStatus>>,
-) -> std::io::Result<Waiting> {
+) -> std::io::Result<WaitingServer> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(progress.clone()))
@@ -53,10 +53,10 @@ pub fn serve(
     .disable_signals()
     .listen(listener)?
     .run();
-    Ok(Waiting { handle: server.handle(), server: tokio::spawn(server) })
+    Ok(WaitingServer { handle: server.handle(), server: tokio::spawn(server) })
 }
 
-impl Waiting {
+impl WaitingServer {
     /// Ends it after the answers it has begun.
     pub async fn end(self) {
         self.handle.stop(true).await;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Finish, stop::StopStrings, stop::Watch};
+use super::{Finish, stop::StopStrings, stop::StopWatch};
 
 /// The bytes that each token stands for; what vocabularies differ in. One instance a generation.
 pub trait TokenBytes: Send {
@@ -29,7 +29,7 @@ pub struct Decoder<T> {
     incomplete: Vec<u8>,
     /// The output's first text has come.
     begun: bool,
-    watch: Option<Watch>,
+    watch: Option<StopWatch>,
 }
 
 impl<T: TokenBytes> Decoder<T> {

@@ -118,8 +118,8 @@ impl Serialize for ModelSettings {
 
 impl<'de> Deserialize<'de> for ModelSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entry;
-        impl<'de> de::Visitor<'de> for Entry {
+        struct EntryVisitor;
+        impl<'de> de::Visitor<'de> for EntryVisitor {
             type Value = ModelSettings;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,7 +134,7 @@ impl<'de> Deserialize<'de> for ModelSettings {
                 ModelSettings::deserialize(de::value::MapAccessDeserializer::new(map))
             }
         }
-        deserializer.deserialize_any(Entry)
+        deserializer.deserialize_any(EntryVisitor)
     }
 }
 

@@ -26,17 +26,17 @@ impl StopStrings {
     }
 
     /// `None` where there is nothing to look for.
-    pub(super) fn watch(self) -> Option<Watch> {
+    pub(super) fn watch(self) -> Option<StopWatch> {
         if self.strings.is_empty() {
             return None;
         }
         let parser = Parser::new(&self.dialect, self.calls);
-        Some(Watch { strings: self.strings, parser, message: String::new(), held: String::new(), read: 0 })
+        Some(StopWatch { strings: self.strings, parser, message: String::new(), held: String::new(), read: 0 })
     }
 }
 
 /// Looks for stop strings in one output, as it comes.
-pub struct Watch {
+pub struct StopWatch {
     strings: Vec<String>,
     parser: Parser,
     /// The end of the message that the output is in: as much as may be the beginning of a stop string. It ends where what the
@@ -48,7 +48,7 @@ pub struct Watch {
     read: usize,
 }
 
-impl Watch {
+impl StopWatch {
     /// Adds text. Returns what may be shown, and whether a stop string was found; the text ends before it.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);

@@ -18,7 +18,7 @@ pub struct Budget {
 
 /// What is held of a budget until it is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct BudgetShare {
     budget: Arc<Budget>,
     amount: usize,
 }
@@ -29,8 +29,8 @@ impl Budget {
     }
 
     /// `None` if that would be more than the bound.
-    pub fn hold(self: &Arc<Self>, amount: usize) -> Option<Held> {
-        let mut held = Held { budget: self.clone(), amount: 0 };
+    pub fn hold(self: &Arc<Self>, amount: usize) -> Option<BudgetShare> {
+        let mut held = BudgetShare { budget: self.clone(), amount: 0 };
         held.grow(amount).then_some(held)
     }
 
@@ -39,7 +39,7 @@ impl Budget {
     }
 }
 
-impl Held {
+impl BudgetShare {
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
@@ -57,7 +57,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.amount, Ordering::Relaxed);
     }

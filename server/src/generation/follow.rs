@@ -5,11 +5,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::BoxStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Follower, Generations, budget::Held, store_error};
+use super::{FollowerGuard, Generations, budget::BudgetShare, store_error};
 use crate::{
     limits::{FOLLOWS_OF_TENANT, HELD_RETRY_MS, RENDERED_BESIDE_ENTRIES},
     render::Renderer,
-    store::{Batch, Entry, Followed, Header, OnDisconnect, StoreError},
+    store::{Entry, EntryBatch, Followed, Header, OnDisconnect, StoreError},
     wire::{error::WireError, event::Event, response::Status},
 };
 
@@ -26,7 +26,7 @@ pub struct Follow {
     pub start: Start,
     /// What of the request was ignored.
     pub ignored: Vec<String>,
-    batches: BoxStream<'static, Result<Batch, StoreError>>,
+    batches: BoxStream<'static, Result<EntryBatch, StoreError>>,
     renderer: Renderer,
     /// Read, and not rendered yet: an entry is rendered when its events are asked for.
     unread: VecDeque<Arc<Entry>>,
@@ -34,8 +34,8 @@ pub struct Follow {
     ready: VecDeque<Numbered>,
     after: Option<u64>,
     /// A place among the tenant's streams, and the bytes of a header that no other has.
-    _held: (Held, Option<Held>),
-    _followers: (Follower, Option<Follower>),
+    _held: (BudgetShare, Option<BudgetShare>),
+    _followers: (FollowerGuard, Option<FollowerGuard>),
 }
 
 /// Where the response stood when following began.
@@ -60,7 +60,7 @@ impl Generations {
         let followed = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
         let Followed { header, entries, more, rest } = followed;
         // Who follows a shared log keeps its run from being an orphan.
-        let run = header.shows().unwrap_or(id).to_owned();
+        let run = header.shared_log().unwrap_or(id).to_owned();
         let shared = (run != id).then(|| self.running.follower(&run, leaving));
         let (conversation, ignored) = (header.create.conversation.clone(), header.create.ignored.clone());
         // Where the log stands is told to who can resume, and decides what may be started after.
@@ -100,7 +100,7 @@ impl Generations {
     }
 
     /// Counts a stream that a tenant follows.
-    fn hold_follow(&self, tenant: &str) -> Result<Held, WireError> {
+    fn hold_follow(&self, tenant: &str) -> Result<BudgetShare, WireError> {
         self.follows.of(tenant).hold(1).ok_or_else(|| {
             let refused = WireError::TooManyFollows { most: FOLLOWS_OF_TENANT, retry_after_ms: HELD_RETRY_MS };
             self.metrics.refused(&refused);

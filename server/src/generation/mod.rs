@@ -4,31 +4,13 @@
 pub mod admission;
 pub mod budget;
 mod clock;
-mod compact;
-pub mod conversations;
+pub mod conversation;
 mod counts;
-mod create;
-mod draft;
-mod endings;
+pub mod create;
 mod follow;
-mod grammar;
-mod history;
-pub mod items;
-mod log;
-mod loosen;
-mod prompt;
 mod prompt_cache;
-pub mod prompts;
 mod random;
-mod rates;
-mod references;
-mod request;
 mod run;
-mod running;
-mod start;
-mod take_over;
-mod timeline;
-mod turns;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -50,17 +32,20 @@ use crate::{
     },
 };
 use admission::Admission;
-use budget::{Budget, Budgets, Held};
+use budget::{Budget, BudgetShare, Budgets};
 pub use counts::Counted;
-pub use create::Caller;
-use endings::Endings;
+pub use create::{Caller, rates::LimitedKey, start::CreatedResponse};
+use create::{
+    rates::{self, Quotas},
+    stored_prompt,
+};
 pub use follow::Follow;
-use log::Writing;
 pub use random::random_hex;
-pub use rates::LimitedKey;
-use rates::Quotas;
-use running::{Follower, Running};
-pub use start::CreatedResponse;
+use run::{
+    end_hooks::EndHooks,
+    log_writer::LogSink,
+    registry::{FollowerGuard, RunRegistry},
+};
 
 /// The service that the edge calls.
 pub struct Generations {
@@ -71,10 +56,10 @@ pub struct Generations {
     cache: Arc<dyn PromptCache>,
     pub metrics: Arc<Metrics>,
     quotas: Arc<Quotas>,
-    endings: Arc<Endings>,
+    endings: Arc<EndHooks>,
     retention: Retention,
     pub admission: Admission,
-    running: Arc<Running>,
+    running: Arc<RunRegistry>,
     /// The other replicas, where there are some.
     fleet: Option<Arc<dyn Fleet>>,
     /// Admits one at a time the responses whose last replicas died without progress.
@@ -89,7 +74,7 @@ pub struct Generations {
     sockets: Budgets,
     /// This process, for operators.
     replica: Arc<str>,
-    settings: settings::Generation,
+    settings: settings::GenerationSettings,
     /// How long a running generation waits for a store that cannot be reached.
     patience: Duration,
     /// Where generations run, so that they outlive the connection's thread.
@@ -105,7 +90,7 @@ impl Generations {
         let metrics = Arc::new(Metrics::default());
         counts::report(&metrics);
         let quotas = Arc::new(Quotas { limits: settings.limits.clone(), rates });
-        let endings = Endings {
+        let endings = EndHooks {
             conversations: conversations.clone(),
             cache: cache.clone(),
             quotas: quotas.clone(),
@@ -116,7 +101,7 @@ impl Generations {
         let generations = Arc::new(Self {
             admission: Admission::new(capacities, &settings.admission),
             replica: fleet.as_ref().map_or(&*settings.cluster.replica, |fleet| fleet.me()).into(),
-            running: Running::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet.clone()),
+            running: RunRegistry::new(Duration::from_millis(settings.generation.orphan_grace_ms), fleet.clone()),
             fleet,
             engine,
             store: Arc::new(SharedLogs::new(Arc::new(ObservedStore::new(responses, metrics.clone())))),
@@ -139,12 +124,12 @@ impl Generations {
             draining: CancellationToken::new(),
         });
         generations.runtime.spawn(generations.metrics.watch_lag("runtime"));
-        generations.runtime.spawn(prompts::warm(Arc::downgrade(&generations)));
+        generations.runtime.spawn(stored_prompt::warm(Arc::downgrade(&generations)));
         generations
     }
 
-    fn writing(&self) -> Writing {
-        Writing {
+    fn writing(&self) -> LogSink {
+        LogSink {
             store: self.store.clone(),
             endings: self.endings.clone(),
             patience: self.patience,
@@ -162,7 +147,7 @@ impl Generations {
     ///
     /// # Errors
     /// `rate_limit_exceeded` if the tenant has as many as it may.
-    pub fn hold_socket(&self, tenant: &str) -> Result<Held, WireError> {
+    pub fn hold_socket(&self, tenant: &str) -> Result<BudgetShare, WireError> {
         let budget = self.sockets.of(tenant);
         budget.hold(1).ok_or_else(|| {
             let (of, setting) = ("tenant", "server.sockets_per_tenant");
@@ -184,7 +169,7 @@ impl Generations {
     ///
     /// # Errors
     /// `rate_limit_exceeded` if the tenant's requests would have too many bytes together.
-    pub fn hold(&self, tenant: &str, bytes: usize) -> Result<Held, WireError> {
+    pub fn hold(&self, tenant: &str, bytes: usize) -> Result<BudgetShare, WireError> {
         let budget = self.held.of(tenant);
         budget.hold(bytes).ok_or_else(|| self.too_much_held(&budget))
     }
@@ -193,7 +178,7 @@ impl Generations {
     ///
     /// # Errors
     /// As [`Self::hold`].
-    pub fn hold_more(&self, held: &mut Held, bytes: usize) -> Result<(), WireError> {
+    pub fn hold_more(&self, held: &mut BudgetShare, bytes: usize) -> Result<(), WireError> {
         if held.grow(bytes) { Ok(()) } else { Err(self.too_much_held(held.budget())) }
     }
 

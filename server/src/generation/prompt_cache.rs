@@ -12,14 +12,14 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Generations, counts::LOG, random::random_hex, start::CreatedResponse, store_error};
+use super::{Generations, counts::LOG, create::start::CreatedResponse, random::random_hex, store_error};
 use crate::{
     dialect::Dialect,
     engine::ModelInfo,
     store::{
         Created, Entry, Header, Sharing, StoreError,
         cache::{CacheKey, Cached},
-        shared::{Pace, Role},
+        shared::{MemberRole, ReplayPace},
     },
     wire::{
         cache::{CacheMode, CacheOptions, Replay},
@@ -143,7 +143,7 @@ impl Generations {
             let _ = self.cache.discard(&tenant, &key, &log).await;
             self.abandon(&tenant, &lease).await;
         };
-        let id = match self.member(&header, &key, &log, Role::First).await {
+        let id = match self.member(&header, &key, &log, MemberRole::First).await {
             Ok(id) => id,
             Err(error) => {
                 give_up().await;
@@ -174,7 +174,7 @@ impl Generations {
         let failed = |error: StoreError| store_error(error, &header.id);
         // From here on the run is no orphan.
         let follower = self.running.follower(log, header.on_disconnect);
-        match self.store.keep(tenant, log).await {
+        match self.store.touch_retention(tenant, log).await {
             Ok(()) => {}
             Err(StoreError::NotFound | StoreError::Expired) => {
                 self.cache.discard(tenant, key, log).await.map_err(failed)?;
@@ -183,11 +183,11 @@ impl Generations {
             Err(error) => return Err(failed(error)),
         }
         let role = match (cached.complete, header.create.cache.replay) {
-            (false, _) => Role::Joined,
-            (true, Replay::Instant) => Role::Replayed { pace: None },
+            (false, _) => MemberRole::Joined,
+            (true, Replay::Instant) => MemberRole::Replayed { pace: None },
             (true, Replay::Paced) => {
                 let (run, entries) = self.store.read(tenant, log).await.map_err(failed)?;
-                Role::Replayed { pace: Some(pace(&run, &entries)) }
+                MemberRole::Replayed { pace: Some(pace(&run, &entries)) }
             }
         };
         let answers = &self.metrics.prompt_cache;
@@ -198,7 +198,7 @@ impl Generations {
     }
 
     /// Creates a response that shows a log; its id, or that of the one which its `client_request_id` created before.
-    async fn member(&self, header: &Header, key: &CacheKey, log: &str, role: Role) -> Result<String, WireError> {
+    async fn member(&self, header: &Header, key: &CacheKey, log: &str, role: MemberRole) -> Result<String, WireError> {
         let asked = header.id.clone();
         let failed = |error: StoreError| store_error(error, &asked);
         let sharing = Sharing::Member { key: key.clone(), log: log.to_owned(), role };
@@ -229,7 +229,7 @@ impl Generations {
             self.store.cancel(tenant, log).await.map_err(failed)?;
             self.running.cancel(log);
         } else {
-            self.store.unshare(tenant, log, id).await.map_err(failed)?;
+            self.store.request_leave(tenant, log, id).await.map_err(failed)?;
             self.running.look(log);
         }
         Ok(())
@@ -250,7 +250,7 @@ impl Generations {
 }
 
 /// Entries at the steady rate that takes as long as the run took, in whole seconds, within bounds.
-fn pace(run: &Header, entries: &[Arc<Entry>]) -> Pace {
+fn pace(run: &Header, entries: &[Arc<Entry>]) -> ReplayPace {
     let ended = entries.last().map_or(run.created_at, |last| match &**last {
         Entry::Finished { completed_at, .. } => *completed_at,
         _ => run.created_at,
@@ -258,5 +258,5 @@ fn pace(run: &Header, entries: &[Arc<Entry>]) -> Pace {
     let took_ms = ended.saturating_sub(run.created_at) * 1000;
     let interval_ms = (took_ms / entries.len().max(1) as u64).clamp(PACE_MS.0, PACE_MS.1);
     let from_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
-    Pace { from_ms, interval_ms }
+    ReplayPace { from_ms, interval_ms }
 }

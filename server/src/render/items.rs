@@ -19,10 +19,10 @@ pub struct Open {
     output_index: u32,
     /// The text, the arguments or the thought so far.
     text: String,
-    kind: Kind,
+    kind: OpenItem,
 }
 
-enum Kind {
+enum OpenItem {
     Message { logprobs: Vec<Logprob> },
     Call { call_id: String, name: String, namespace: Option<String> },
     Thought,
@@ -38,15 +38,17 @@ impl Open {
             n => format!("{prefix}_{suffix}_{n}"),
         };
         let (prefix, kind) = match segment {
-            Segment::Text(_) => ("msg", Kind::Message { logprobs: Vec::new() }),
-            Segment::Thought(_) => ("rs", Kind::Thought),
+            Segment::Text(_) => ("msg", OpenItem::Message { logprobs: Vec::new() }),
+            Segment::Thought(_) => ("rs", OpenItem::Thought),
             Segment::Call { name } => {
                 let function = header.create.tools.iter().find(|function| function.name == *name);
                 let namespace = function.and_then(|function| function.namespace.clone());
-                ("fc", Kind::Call { call_id: id("call"), name: name.clone(), namespace })
+                ("fc", OpenItem::Call { call_id: id("call"), name: name.clone(), namespace })
             }
             // Arguments follow on their call.
-            Segment::Arguments(_) => ("fc", Kind::Call { call_id: id("call"), name: String::new(), namespace: None }),
+            Segment::Arguments(_) => {
+                ("fc", OpenItem::Call { call_id: id("call"), name: String::new(), namespace: None })
+            }
         };
         Self { id: id(prefix), output_index, text: String::new(), kind }
     }
@@ -55,9 +57,9 @@ impl Open {
     pub fn continues(&self, segment: &Segment) -> bool {
         matches!(
             (&self.kind, segment),
-            (Kind::Message { .. }, Segment::Text(_))
-                | (Kind::Call { .. }, Segment::Arguments(_))
-                | (Kind::Thought, Segment::Thought(_))
+            (OpenItem::Message { .. }, Segment::Text(_))
+                | (OpenItem::Call { .. }, Segment::Arguments(_))
+                | (OpenItem::Thought, Segment::Thought(_))
         )
     }
 
@@ -66,15 +68,15 @@ impl Open {
         let (item_id, output_index) = (self.id.clone(), self.output_index);
         emit(Event::ItemAdded { output_index, item: self.item(ItemStatus::InProgress, false) });
         match self.kind {
-            Kind::Message { .. } => {
+            OpenItem::Message { .. } => {
                 let part = OutputText::new(String::new(), vec![]);
                 emit(Event::PartAdded { item_id, output_index, content_index: 0, part });
             }
-            Kind::Thought => {
+            OpenItem::Thought => {
                 let part = SummaryText::new(String::new());
                 emit(Event::SummaryPartAdded { item_id, output_index, summary_index: 0, part });
             }
-            Kind::Call { .. } => {}
+            OpenItem::Call { .. } => {}
         }
     }
 
@@ -87,13 +89,13 @@ impl Open {
         }
         self.text.push_str(&delta);
         Some(match &mut self.kind {
-            Kind::Message { logprobs: all } => {
+            OpenItem::Message { logprobs: all } => {
                 all.extend_from_slice(&logprobs);
                 let logprobs = std::mem::take(&mut logprobs);
                 Event::TextDelta { item_id, output_index, content_index: 0, delta, logprobs }
             }
-            Kind::Call { .. } => Event::ArgumentsDelta { item_id, output_index, delta },
-            Kind::Thought => Event::SummaryDelta { item_id, output_index, summary_index: 0, delta },
+            OpenItem::Call { .. } => Event::ArgumentsDelta { item_id, output_index, delta },
+            OpenItem::Thought => Event::SummaryDelta { item_id, output_index, summary_index: 0, delta },
         })
     }
 
@@ -101,14 +103,14 @@ impl Open {
     pub fn end(self, status: ItemStatus, emit: &mut dyn FnMut(Event)) -> OutputItem {
         let (item_id, output_index, text) = (self.id.clone(), self.output_index, self.text.clone());
         match &self.kind {
-            Kind::Message { logprobs } => {
+            OpenItem::Message { logprobs } => {
                 let logprobs = logprobs.clone();
                 let part = OutputText::new(text.clone(), logprobs.clone());
                 emit(Event::TextDone { item_id: item_id.clone(), output_index, content_index: 0, text, logprobs });
                 emit(Event::PartDone { item_id, output_index, content_index: 0, part });
             }
-            Kind::Call { .. } => emit(Event::ArgumentsDone { item_id, output_index, arguments: text }),
-            Kind::Thought => {
+            OpenItem::Call { .. } => emit(Event::ArgumentsDone { item_id, output_index, arguments: text }),
+            OpenItem::Thought => {
                 let part = SummaryText::new(text.clone());
                 emit(Event::SummaryDone { item_id: item_id.clone(), output_index, summary_index: 0, text });
                 emit(Event::SummaryPartDone { item_id, output_index, summary_index: 0, part });
@@ -123,12 +125,12 @@ impl Open {
     fn item(&self, status: ItemStatus, has_part: bool) -> OutputItem {
         let (id, text) = (self.id.clone(), self.text.clone());
         match &self.kind {
-            Kind::Message { logprobs } => {
+            OpenItem::Message { logprobs } => {
                 let part = has_part.then(|| OutputText::new(text, logprobs.clone()));
                 let content = part.into_iter().collect();
                 OutputItem::Message(OutputMessage { id, status, role: "assistant", content, metadata: BTreeMap::new() })
             }
-            Kind::Call { call_id, name, namespace } => OutputItem::FunctionCall(FunctionCall {
+            OpenItem::Call { call_id, name, namespace } => OutputItem::FunctionCall(FunctionCall {
                 id,
                 status,
                 call_id: call_id.clone(),
@@ -136,7 +138,7 @@ impl Open {
                 arguments: text,
                 namespace: namespace.clone(),
             }),
-            Kind::Thought => {
+            OpenItem::Thought => {
                 let part = has_part.then(|| SummaryText::new(text));
                 OutputItem::Reasoning(Thought { id, status, summary: part.into_iter().collect() })
             }

@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{Secret, Server, SettingsError};
+use super::{Secret, ServerSettings, SettingsError};
 
 /// A key or an admin key has at least this many characters.
 const SHORTEST_KEY: usize = 8;
@@ -170,7 +170,7 @@ pub mod optional_address {
 ///
 /// # Errors
 /// What would be open by accident, or closed for everybody, with what to do.
-pub fn check(server: &Server, auth: &Auth) -> Result<(), SettingsError> {
+pub fn check(server: &ServerSettings, auth: &Auth) -> Result<(), SettingsError> {
     let wrong = |message: String| Err(SettingsError(message));
     let has_keys = !auth.keys.is_empty() || !auth.keys_file.as_os_str().is_empty();
     match auth.mode {

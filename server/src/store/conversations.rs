@@ -71,7 +71,7 @@ pub enum Notice {
 
 /// Bounds of one conversation.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct ConversationBounds {
     pub items: usize,
     /// Of the items' JSON.
     pub bytes: usize,

@@ -24,7 +24,8 @@ pub enum Control {
     /// Whoever runs the response is to end it.
     Cancel { id: String },
     /// Whoever runs the response is to look what was asked of it.
-    Look { id: String },
+    #[serde(rename = "look")]
+    PollRequests { id: String },
     /// `by` has released the response: it waits for somebody to claim it.
     Released { id: String, by: String },
 }

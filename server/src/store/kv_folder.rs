@@ -19,7 +19,7 @@ use tokio::{sync::OnceCell, task::spawn_blocking};
 use crate::engine::kv::{BlockName, KvError, KvStore};
 
 pub struct KvFolder {
-    folder: Arc<Folder>,
+    folder: Arc<BlockFolder>,
     /// Set when the folder is listed.
     listed: OnceCell<()>,
 }
@@ -27,17 +27,17 @@ pub struct KvFolder {
 /// The number of tenants whose full parts fill the folder.
 const FULL_PARTS: u64 = 4;
 
-struct Folder {
+struct BlockFolder {
     path: PathBuf,
     /// The bound of one tenant.
     max_bytes: u64,
-    index: Mutex<Index>,
+    index: Mutex<FolderIndex>,
 }
 
 /// Which files there are.
 #[derive(Default)]
-struct Index {
-    files: HashMap<(TenantId, String), File>,
+struct FolderIndex {
+    files: HashMap<(TenantId, String), BlockFile>,
     /// Files of each tenant in the order of their last use.
     used: HashMap<TenantId, BTreeMap<u64, String>>,
     tenant_bytes: HashMap<TenantId, u64>,
@@ -49,7 +49,7 @@ struct Index {
 type TenantId = Arc<str>;
 
 #[derive(Clone, Copy)]
-struct File {
+struct BlockFile {
     bytes: u64,
     used: u64,
 }
@@ -57,14 +57,14 @@ struct File {
 impl KvFolder {
     /// `max_bytes`: of a tenant's blocks; all tenants together have [`FULL_PARTS`] times as many.
     pub fn new(path: PathBuf, max_bytes: u64) -> Self {
-        let folder = Folder { path, max_bytes, index: Mutex::default() };
+        let folder = BlockFolder { path, max_bytes, index: Mutex::default() };
         Self { folder: Arc::new(folder), listed: OnceCell::new() }
     }
 
     /// Runs file operations off the async threads, on the listed folder.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Folder) -> io::Result<T> + Send + 'static,
+        work: impl FnOnce(&BlockFolder) -> io::Result<T> + Send + 'static,
     ) -> Result<T, KvError> {
         let failed = |error: io::Error| KvError(format!("{}: {error}", self.folder.path.display()));
         let folder = self.folder.clone();
@@ -123,8 +123,8 @@ impl KvStore for KvFolder {
     }
 }
 
-impl Folder {
-    fn index(&self) -> std::sync::MutexGuard<'_, Index> {
+impl BlockFolder {
+    fn index(&self) -> std::sync::MutexGuard<'_, FolderIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -190,12 +190,12 @@ impl Folder {
 /// What the name of a file ends with that is being written.
 const UNFINISHED: &str = ".part";
 
-impl Index {
+impl FolderIndex {
     fn add(&mut self, tenant: &TenantId, name: String, bytes: u64) {
         self.remove(tenant, &name);
         self.clock += 1;
         self.used.entry(tenant.clone()).or_default().insert(self.clock, name.clone());
-        self.files.insert((tenant.clone(), name), File { bytes, used: self.clock });
+        self.files.insert((tenant.clone(), name), BlockFile { bytes, used: self.clock });
         *self.tenant_bytes.entry(tenant.clone()).or_default() += bytes;
         self.bytes += bytes;
     }

@@ -74,7 +74,7 @@ pub struct Header {
     pub holding: BTreeMap<String, Loosened>,
     /// What `truncation: auto` left out of the prompt.
     #[serde(default)]
-    pub left_out: LeftOut,
+    pub left_out: TruncatedItems,
     /// Where the log is not this response's alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
@@ -130,14 +130,14 @@ pub enum OnDisconnect {
 
 impl Header {
     /// The log that it shows, where that is not its own.
-    pub fn shows(&self) -> Option<&str> {
+    pub fn shared_log(&self) -> Option<&str> {
         self.sharing.as_ref().and_then(Sharing::log)
     }
 }
 
 /// Whole turns, the oldest first, that had no room in the prompt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
+pub struct TruncatedItems {
     pub turns: u32,
 }
 
@@ -166,7 +166,7 @@ pub enum Entry {
     },
     /// One of the responses that share the log ends here, cancelled; for the others it means nothing.
     #[serde(rename = "e")]
-    Left {
+    MemberLeft {
         response: String,
         usage: Usage,
         /// Unix seconds.
@@ -190,7 +190,7 @@ impl Entry {
 
 /// Consecutive entries of a log, the first at index `first`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
+pub struct EntryBatch {
     pub first: u64,
     pub entries: Vec<Arc<Entry>>,
     /// The log had more entries than these when they were read.
@@ -245,7 +245,7 @@ pub struct Followed {
     pub more: bool,
     /// The entries after those, in order, without gap or repeat, ending after the last. It waits while the store cannot
     /// be reached, and ends early only with an error: `NotFound` when the response was deleted.
-    pub rest: BoxStream<'static, Result<Batch, StoreError>>,
+    pub rest: BoxStream<'static, Result<EntryBatch, StoreError>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -311,10 +311,10 @@ pub trait Store: Send + Sync + 'static {
     async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 
     /// Asks the writer of a shared log to say where this response leaves it; in one that has ended nothing happens.
-    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError>;
+    async fn request_leave(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError>;
 
     /// Keeps a finished response as if it had ended now. `NotFound` when it is gone; nothing happens to one that runs.
-    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
+    async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 
     /// The header and the entries that exist now.
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError>;

@@ -63,12 +63,12 @@ impl Store for ObservedStore {
         self.counted("cancel", self.inner.cancel(tenant, id)).await
     }
 
-    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
-        self.counted("unshare", self.inner.unshare(tenant, log, response)).await
+    async fn request_leave(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
+        self.counted("request_leave", self.inner.request_leave(tenant, log, response)).await
     }
 
-    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
-        self.counted("keep", self.inner.keep(tenant, id)).await
+    async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        self.counted("touch_retention", self.inner.touch_retention(tenant, id)).await
     }
 
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {

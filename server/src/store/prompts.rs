@@ -58,7 +58,7 @@ impl From<StoreError> for PromptError {
 
 /// Bounds of a tenant: prompts, versions of each, bytes of all.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct PromptBounds {
     pub prompts: usize,
     pub versions: u32,
     pub bytes: usize,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Appended, Batch, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError, cache::CacheKey,
+    Appended, Claim, Created, Entry, EntryBatch, Followed, Header, Lease, Snapshot, Store, StoreError, cache::CacheKey,
 };
 use crate::engine::Finish;
 
@@ -25,23 +25,23 @@ pub enum Sharing {
     /// It is the run that writes one, for this key. No client knows it.
     Run { key: CacheKey, ttl_s: u64 },
     /// It shows one, and has no entries of its own.
-    Member { key: CacheKey, log: String, role: Role },
+    Member { key: CacheKey, log: String, role: MemberRole },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Role {
+pub enum MemberRole {
     /// The run was started for it.
     First,
     /// The run had begun.
     Joined,
     /// The run had ended.
-    Replayed { pace: Option<Pace> },
+    Replayed { pace: Option<ReplayPace> },
 }
 
 /// When entry n of a replay is shown: `from_ms + n * interval_ms`, in Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pace {
+pub struct ReplayPace {
     pub from_ms: u64,
     pub interval_ms: u64,
 }
@@ -57,14 +57,14 @@ impl Sharing {
 }
 
 /// What a member shows of an entry; `None`: nothing.
-fn seen(header: &Header, role: &Role, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
+fn seen(header: &Header, role: &MemberRole, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
     match &**entry {
-        Entry::Left { response, usage, completed_at } => (*response == header.id).then(|| {
+        Entry::MemberLeft { response, usage, completed_at } => (*response == header.id).then(|| {
             Arc::new(Entry::Finished { finish: Finish::Cancelled, usage: *usage, completed_at: *completed_at })
         }),
         // It did not wait.
-        Entry::Queued if matches!(role, Role::Replayed { .. }) => None,
-        Entry::Finished { finish, usage, completed_at } if *role != Role::First => {
+        Entry::Queued if matches!(role, MemberRole::Replayed { .. }) => None,
+        Entry::Finished { finish, usage, completed_at } if *role != MemberRole::First => {
             let mut usage = *usage;
             usage.input_tokens_details.cached_tokens = usage.input_tokens;
             let completed_at = (*completed_at).max(header.created_at);
@@ -77,13 +77,13 @@ fn seen(header: &Header, role: &Role, entry: &Arc<Entry>) -> Option<Arc<Entry>> 
 /// What a member shows of a log, up to its end.
 struct View {
     header: Arc<Header>,
-    role: Role,
+    role: MemberRole,
     next: u64,
     ended: bool,
 }
 
 impl View {
-    fn of(header: &Arc<Header>, role: &Role) -> Self {
+    fn of(header: &Arc<Header>, role: &MemberRole) -> Self {
         Self { header: header.clone(), role: role.clone(), next: 0, ended: false }
     }
 
@@ -102,10 +102,10 @@ impl View {
         shown
     }
 
-    fn batch(&mut self, batch: &Batch) -> Batch {
+    fn batch(&mut self, batch: &EntryBatch) -> EntryBatch {
         let first = self.next;
         let entries = self.show(&batch.entries);
-        Batch { first, entries, more: batch.more && !self.ended }
+        EntryBatch { first, entries, more: batch.more && !self.ended }
     }
 }
 
@@ -119,7 +119,7 @@ impl SharedLogs {
     }
 }
 
-fn member(header: &Header) -> Option<(&str, &Role)> {
+fn member(header: &Header) -> Option<(&str, &MemberRole)> {
     match &header.sharing {
         Some(Sharing::Member { log, role, .. }) => Some((log, role)),
         _ => None,
@@ -156,12 +156,12 @@ impl Store for SharedLogs {
         self.inner.cancel(tenant, id).await
     }
 
-    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
-        self.inner.unshare(tenant, log, response).await
+    async fn request_leave(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
+        self.inner.request_leave(tenant, log, response).await
     }
 
-    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
-        self.inner.keep(tenant, id).await
+    async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+        self.inner.touch_retention(tenant, id).await
     }
 
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {
@@ -177,7 +177,7 @@ impl Store for SharedLogs {
         let Some((log, role)) = member(&own.header) else { return Ok(own) };
         let Followed { entries, more, rest, .. } = self.inner.follow(tenant, log).await?;
         let mut view = View::of(&own.header, role);
-        let first = view.batch(&Batch { first: 0, entries, more });
+        let first = view.batch(&EntryBatch { first: 0, entries, more });
         let rest = stream::unfold((rest, view), |(mut rest, mut view)| async move {
             if view.ended {
                 return None;
@@ -185,11 +185,11 @@ impl Store for SharedLogs {
             let next = rest.next().await?;
             Some((next.map(|batch| view.batch(&batch)), (rest, view)))
         });
-        if let Role::Replayed { pace: Some(pace) } = role {
+        if let MemberRole::Replayed { pace: Some(pace) } = role {
             let rest = paced(stream::iter([Ok(first)]).chain(rest), *pace).boxed();
             return Ok(Followed { header: own.header, entries: vec![], more: false, rest });
         }
-        let Batch { entries, more, .. } = first;
+        let EntryBatch { entries, more, .. } = first;
         Ok(Followed { header: own.header, entries, more, rest: rest.boxed() })
     }
 
@@ -205,9 +205,9 @@ impl Store for SharedLogs {
 /// Entries one by one, each when it is due; those that are due already at once. An entry waits no longer than it would if the
 /// replay began now: the clock of the replica that wrote `from_ms` may be hours ahead.
 fn paced(
-    batches: impl Stream<Item = Result<Batch, StoreError>> + Send + 'static,
-    pace: Pace,
-) -> impl Stream<Item = Result<Batch, StoreError>> + Send {
+    batches: impl Stream<Item = Result<EntryBatch, StoreError>> + Send + 'static,
+    pace: ReplayPace,
+) -> impl Stream<Item = Result<EntryBatch, StoreError>> + Send {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
     let (from_ms, begun) = (pace.from_ms.min(now_ms), Instant::now());
     let entries = batches.flat_map(|batch| match batch {
@@ -217,7 +217,7 @@ fn paced(
     entries.enumerate().then(move |(at, entry)| async move {
         let due = from_ms.saturating_add((at as u64).saturating_mul(pace.interval_ms));
         sleep_until(begun + Duration::from_millis(due.saturating_sub(now_ms))).await;
-        Ok(Batch { first: at as u64, entries: vec![entry?], more: false })
+        Ok(EntryBatch { first: at as u64, entries: vec![entry?], more: false })
     })
 }
 
@@ -226,32 +226,34 @@ mod tests {
     use super::*;
     use crate::store::{
         conformance::{append, created, delta, finished, header},
-        memory::{Limits, MemoryStore},
+        memory::{MemoryLimits, MemoryStore},
         quota::StorageQuotas,
         retention::Retention,
     };
 
     fn store() -> SharedLogs {
         let limits =
-            Limits { retention: Retention::for_tests(), max_bytes: 1 << 20, quotas: StorageQuotas::for_tests() };
+            MemoryLimits { retention: Retention::for_tests(), max_bytes: 1 << 20, quotas: StorageQuotas::for_tests() };
         SharedLogs::new(Arc::new(MemoryStore::new(limits)))
     }
 
-    async fn shared(store: &SharedLogs, id: &str, role: Role) {
+    async fn shared(store: &SharedLogs, id: &str, role: MemberRole) {
         let sharing = Sharing::Member { key: CacheKey("k".into()), log: "log_1".into(), role };
         created(store, Header { sharing: Some(sharing), created_at: 9, ..header(id, "t") }).await;
     }
 
     fn left(response: &str) -> Entry {
         let Entry::Finished { usage, .. } = finished() else { panic!("the last entry") };
-        Entry::Left { response: response.into(), usage, completed_at: 2 }
+        Entry::MemberLeft { response: response.into(), usage, completed_at: 2 }
     }
 
     #[tokio::test]
     async fn members_see_the_log_up_to_their_own_end() {
         let store = store();
         let lease = created(&store, header("log_1", "t")).await;
-        for (id, role) in [("a", Role::First), ("b", Role::Joined), ("c", Role::Replayed { pace: None })] {
+        for (id, role) in
+            [("a", MemberRole::First), ("b", MemberRole::Joined), ("c", MemberRole::Replayed { pace: None })]
+        {
             shared(&store, id, role).await;
         }
         let mut follows = vec![];
@@ -293,19 +295,19 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let entries: Vec<Arc<Entry>> = (0..10).map(|n| Arc::new(delta(n))).collect();
         let paced = |pace| {
-            let batch = Batch { first: 0, entries: entries.clone(), more: false };
+            let batch = EntryBatch { first: 0, entries: entries.clone(), more: false };
             super::paced(stream::iter([Ok(batch)]), pace)
         };
         let begun = tokio::time::Instant::now();
-        let pace = Pace { from_ms: now, interval_ms: 20 };
+        let pace = ReplayPace { from_ms: now, interval_ms: 20 };
         assert_eq!(paced(pace).count().await, 10);
         assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
         let begun = tokio::time::Instant::now();
-        let ahead = Pace { from_ms: now + 3 * 3_600_000, interval_ms: 20 };
+        let ahead = ReplayPace { from_ms: now + 3 * 3_600_000, interval_ms: 20 };
         assert_eq!(paced(ahead).count().await, 10);
         assert!(begun.elapsed() < Duration::from_secs(60), "a clock that is hours ahead: {:?}", begun.elapsed());
         let begun = tokio::time::Instant::now();
-        let past = Pace { from_ms: now - 60_000, interval_ms: 20 };
+        let past = ReplayPace { from_ms: now - 60_000, interval_ms: 20 };
         assert_eq!(paced(past).count().await, 10);
         assert!(begun.elapsed() < Duration::from_millis(100));
     }

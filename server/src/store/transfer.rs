@@ -60,7 +60,7 @@ enum Record {
 
 /// How much was copied; of an import, without what was there.
 #[derive(Debug, Default)]
-pub struct Copied {
+pub struct CopyReport {
     pub prompts: u64,
     pub conversations: u64,
     pub responses: u64,
@@ -72,11 +72,11 @@ pub struct Copied {
 ///
 /// # Errors
 /// The store cannot be listed or read, or `out` cannot be written.
-pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::Result<Copied> {
+pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::Result<CopyReport> {
     let Some(inventory) = &stores.inventory else {
         bail!("store.kind = \"memory\" has nothing that outlives its server")
     };
-    let mut copied = Copied::default();
+    let mut copied = CopyReport::default();
     let mut write = |record: &Record| -> anyhow::Result<()> {
         serde_json::to_writer(&mut *out, record)?;
         Ok(out.write_all(b"\n")?)
@@ -128,14 +128,14 @@ pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::R
 ///
 /// # Errors
 /// A line is not one of a copy that this version can read, or the store refuses it; with the line's number.
-pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<Copied> {
+pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<CopyReport> {
     if stores.inventory.is_none() {
         bail!("store.kind = \"memory\" would lose everything when this command ends");
     }
     if let Some(fleet) = &stores.fleet {
         fleet.beat().await?;
     }
-    let mut copied = Copied::default();
+    let mut copied = CopyReport::default();
     for (at, line) in lines.lines().enumerate() {
         let line = line?;
         let taken = async {
@@ -160,7 +160,7 @@ pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<Copi
     Ok(copied)
 }
 
-async fn prompt_line(stores: &Stores, prompt: StoredPrompt, copied: &mut Copied) -> anyhow::Result<()> {
+async fn prompt_line(stores: &Stores, prompt: StoredPrompt, copied: &mut CopyReport) -> anyhow::Result<()> {
     match stores.prompts.get(&prompt.tenant, &prompt.id, Some(prompt.version)).await {
         Err(PromptError::NotFound) => {
             stores.prompts.put(prompt).await?;
@@ -178,7 +178,7 @@ async fn conversation_line(
     stores: &Stores,
     conversation: Conversation,
     items: Vec<Item>,
-    copied: &mut Copied,
+    copied: &mut CopyReport,
 ) -> anyhow::Result<()> {
     match stores.conversations.get(&conversation.tenant, &conversation.id).await {
         Err(ConversationError::NotFound) => {
@@ -197,7 +197,7 @@ async fn response_line(
     stores: &Stores,
     header: Header,
     entries: Vec<Arc<Entry>>,
-    copied: &mut Copied,
+    copied: &mut CopyReport,
 ) -> anyhow::Result<()> {
     match stores.responses.read(&header.tenant, &header.id).await {
         Err(StoreError::NotFound) => {}

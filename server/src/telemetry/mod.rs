@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use otlp::Exporters;
 
-use crate::settings::{Log, LogFormat, Settings};
+use crate::settings::{LogFormat, LogSettings, Settings};
 
 /// Begins to log, and to export if a collector is known. What is returned sends the rest when it is dropped.
 ///
@@ -23,7 +23,7 @@ pub fn init(settings: &Settings) -> anyhow::Result<Option<Exporters>> {
 }
 
 /// Installs the subscriber. `RUST_LOG` overrides `log.filter`.
-fn init_log(settings: &Log) -> anyhow::Result<()> {
+fn init_log(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) => EnvFilter::try_new(filter)?,
         Err(_) => EnvFilter::try_new(&settings.filter).map_err(|e| anyhow::anyhow!("log.filter: {e}"))?,

@@ -12,7 +12,7 @@ use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerPro
 use ureq::Agent;
 
 use super::{genai, trace};
-use crate::{generation::random_hex, settings::Telemetry};
+use crate::{generation::random_hex, settings::TelemetrySettings};
 
 /// How long one export may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ pub struct Exporters {
 ///
 /// # Errors
 /// An endpoint that is no URL.
-pub fn begin(settings: &Telemetry, replica: &str) -> anyhow::Result<Option<Exporters>> {
+pub fn begin(settings: &TelemetrySettings, replica: &str) -> anyhow::Result<Option<Exporters>> {
     let base = match settings.otlp.trim_end_matches('/') {
         "" => std::env::var(ENDPOINT).unwrap_or_default().trim_end_matches('/').to_owned(),
         base => base.to_owned(),
@@ -41,8 +41,9 @@ pub fn begin(settings: &Telemetry, replica: &str) -> anyhow::Result<Option<Expor
     if base.is_empty() {
         return Ok(None);
     }
-    let client =
-        Client(Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().new_agent());
+    let client = OtlpClient(
+        Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().new_agent(),
+    );
     let spans = SpanExporter::builder()
         .with_http()
         .with_http_client(client.clone())
@@ -90,10 +91,10 @@ impl Drop for Exporters {
 
 /// Blocks, as the exporters' threads may.
 #[derive(Debug, Clone)]
-struct Client(Agent);
+struct OtlpClient(Agent);
 
 #[async_trait]
-impl HttpClient for Client {
+impl HttpClient for OtlpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let answer = self.0.run(request.map(|body| body.to_vec()))?;
         let (head, mut body) = answer.into_parts();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 const KEYS: &str = r#"auth.keys=[{key="alpha-key-1", tenant="alpha"}, {key="beta-key-11", tenant="beta"}, {key="reader-key-1", tenant="alpha", scopes=["read"]}]"#;
 
 /// What an attempt gets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Attempt {
     /// Text of a request, in which `HOST` is the server's address; the connection ends after the answer.
     request: String,
@@ -30,14 +30,22 @@ fn request(method: &str, path: &str, lines: &str, body: &str, status: u16) -> At
     Attempt { request, status, without: "root:" }
 }
 
+const ALPHA: &str = "authorization: Bearer alpha-key-1\r\n";
+const BETA: &str = "authorization: Bearer beta-key-11\r\n";
+const READER: &str = "authorization: Bearer reader-key-1\r\n";
+const UPGRADE: &str =
+    "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn with(lines: &[&str]) -> String {
+    lines.concat()
+}
+
 fn attempts() -> Vec<Attempt> {
-    const ALPHA: &str = "authorization: Bearer alpha-key-1\r\n";
-    const BETA: &str = "authorization: Bearer beta-key-11\r\n";
-    const READER: &str = "authorization: Bearer reader-key-1\r\n";
-    const UPGRADE: &str =
-        "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let evil = "origin: https://evil.example\r\n";
-    let with = |lines: &[&str]| lines.concat();
+    [attempts_on_routes(), attempts_on_http()].concat()
+}
+
+/// Routes without the right that they want, and data of another tenant.
+fn attempts_on_routes() -> Vec<Attempt> {
     vec![
         // Without a key, and with what is none.
         get("/v1/models", "", 401),
@@ -84,6 +92,13 @@ fn attempts() -> Vec<Attempt> {
         get("/v1/responses/%7B%7D%0D%0AFLUSHALL", ALPHA, 404),
         get("/v1/responses/..%2f..%2fetc%2fpasswd", ALPHA, 404),
         get("/v1/conversations/*", ALPHA, 404),
+    ]
+}
+
+/// What other pages, proxies and odd requests send.
+fn attempts_on_http() -> Vec<Attempt> {
+    let evil = "origin: https://evil.example\r\n";
+    vec![
         // Pages of other sites.
         get("/v1/models", &with(&[evil, ALPHA]), 403),
         get("/v1/models", &with(&["origin: null\r\n", ALPHA]), 403),

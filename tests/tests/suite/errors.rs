@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 
 /// Each field with a value it cannot have, and the `param` of the refusal.
 fn invalid_fields() -> Vec<(Value, &'static str)> {
+    [wrong_types(), out_of_range(), wrong_inputs()].concat()
+}
+
+fn wrong_types() -> Vec<(Value, &'static str)> {
     let mut cases = vec![];
-    // Wrong types.
     for field in [
         "model",
         "instructions",
@@ -60,8 +63,11 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
             cases.push((json!({field: wrong}), field));
         }
     }
-    // Out of range.
-    cases.extend([
+    cases
+}
+
+fn out_of_range() -> Vec<(Value, &'static str)> {
+    vec![
         (json!({"temperature": -0.1}), "temperature"),
         (json!({"temperature": 2.1}), "temperature"),
         (json!({"temperature": 1e300}), "temperature"),
@@ -93,9 +99,12 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
         (json!({"user": ""}), "user"),
         (json!({"user": "u".repeat(1000)}), "user"),
         (json!({"client_request_id": ""}), "client_request_id"),
-    ]);
-    // Inputs.
-    cases.extend([
+    ]
+}
+
+/// Inputs that cannot be read, and fields that nobody knows.
+fn wrong_inputs() -> Vec<(Value, &'static str)> {
+    vec![
         (json!({"input": [{"role": "user"}]}), "input[0].content"),
         (json!({"input": [{"content": "x"}]}), "input[0].role"),
         (json!({"input": [{"role": "user", "content": "x"}, {"role": "cook", "content": "x"}]}), "input[1].role"),
@@ -114,15 +123,11 @@ fn invalid_fields() -> Vec<(Value, &'static str)> {
         (json!({"input": [{"type": "function_call", "call_id": "x", "arguments": "{}"}]}), "input[0].name"),
         (json!({"input": [{"type": "telepathy_call", "id": "x"}]}), "input[0].type"),
         (json!({"input": null}), "input"),
-    ]);
-    // Unknown.
-    cases.extend([
         (json!({"nonsense": 1}), "nonsense"),
         (json!({"max_tokens": 5}), "max_tokens"),
         (json!({"text": {"colour": "red"}}), "text.colour"),
         (json!({"cache": {"mode": "off", "colour": "red"}}), "cache.colour"),
-    ]);
-    cases
+    ]
 }
 
 /// Known, and not supported with these values.

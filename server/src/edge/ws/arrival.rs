@@ -6,7 +6,7 @@ use opentelemetry::Context;
 
 use crate::{
     edge::{Edge, api::beside, traced::Traced},
-    generation::budget::{Budget, Held},
+    generation::budget::{Budget, BudgetShare},
     limits::{HELD_BY_CONNECTION, VALUE_BYTES},
     wire::{
         client::{ClientEvent, parse_client_event},
@@ -25,7 +25,7 @@ pub struct Arrival {
 }
 
 /// The shares of two budgets that a message holds: its bytes of the connection's, its bytes and values of the tenant's.
-pub type HeldMessage = (Held, Held);
+pub type HeldMessage = (BudgetShare, BudgetShare);
 
 /// What one connection's messages may hold.
 pub struct Arrivals {

@@ -16,7 +16,7 @@ use futures::Stream;
 use tokio::time::Instant;
 
 use crate::{
-    generation::budget::{Budget, Held},
+    generation::budget::{Budget, BudgetShare},
     limits::{FRAGMENT_BYTES, FRAGMENTS_OF_MESSAGE},
     wire::close,
 };
@@ -40,7 +40,7 @@ pub struct FrameGuard<S> {
     arriving: Rc<Arriving>,
     budget: Arc<Budget>,
     /// What of the tenant's budget the message that is not whole yet holds, and its bytes.
-    held: Option<(Held, usize)>,
+    held: Option<(BudgetShare, usize)>,
 }
 
 /// What the connection knows of its guard.

@@ -18,7 +18,7 @@ pub type Lane = Option<String>;
 
 /// A request that takes its turn in a lane.
 #[derive(Debug)]
-pub enum Job {
+pub enum LaneJob {
     Create(Arrival),
     Resume { target: Target, starting_after: Option<u64> },
 }
@@ -26,7 +26,7 @@ pub enum Job {
 /// The lanes that have work. A lane ends with its last job.
 #[derive(Default)]
 pub struct Lanes {
-    waiting: HashMap<Lane, VecDeque<Job>>,
+    waiting: HashMap<Lane, VecDeque<LaneJob>>,
     running: FuturesUnordered<LocalBoxFuture<'static, Lane>>,
 }
 
@@ -35,8 +35,8 @@ impl Lanes {
     pub fn push(
         &mut self,
         lane: Lane,
-        job: Job,
-        start: impl FnOnce(Lane, Job) -> LocalBoxFuture<'static, Lane>,
+        job: LaneJob,
+        start: impl FnOnce(Lane, LaneJob) -> LocalBoxFuture<'static, Lane>,
     ) -> Result<(), WireError> {
         if let Some(waiting) = self.waiting.get_mut(&lane) {
             if waiting.len() >= MAX_WAITING {
@@ -60,7 +60,7 @@ impl Lanes {
     }
 
     /// Drives the running jobs until one ends, then starts its lane's next.
-    pub async fn advance(&mut self, start: impl FnOnce(Lane, Job) -> LocalBoxFuture<'static, Lane>) {
+    pub async fn advance(&mut self, start: impl FnOnce(Lane, LaneJob) -> LocalBoxFuture<'static, Lane>) {
         let Some(lane) = self.running.next().await else { return };
         match self.waiting.get_mut(&lane).and_then(VecDeque::pop_front) {
             Some(job) => self.running.push(start(lane, job)),

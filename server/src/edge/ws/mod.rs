@@ -18,13 +18,13 @@ use actix_web::{
     rt, web,
 };
 
-use connection::{Client, Incoming};
+use connection::{Incoming, SocketClient};
 use futures::StreamExt;
 use guard::FrameGuard;
 
 use super::{Edge, api::ApiError, auth::Identified, peer, traced};
 use crate::{
-    generation::budget::Held,
+    generation::budget::BudgetShare,
     limits::HELD_RETRY_MS,
     wire::{KEY_SUBPROTOCOL_PREFIX, SUBPROTOCOL, error::WireError},
 };
@@ -48,12 +48,12 @@ pub async fn upgrade(
     }
     let messages = messages.max_frame_size(limit).aggregate_continuations().max_continuation_size(limit);
     let incoming = Incoming { messages, arriving };
-    rt::spawn(connection::run(edge, Client { identity, extensions, handshake, _held: held }, session, incoming));
+    rt::spawn(connection::run(edge, SocketClient { identity, extensions, handshake, _held: held }, session, incoming));
     Ok(response)
 }
 
 /// Counts the socket of its tenant and its address.
-fn hold(edge: &Edge, tenant: &str, request: &HttpRequest) -> Result<(Held, Option<Held>), WireError> {
+fn hold(edge: &Edge, tenant: &str, request: &HttpRequest) -> Result<(BudgetShare, Option<BudgetShare>), WireError> {
     let of_tenant = edge.generations.hold_socket(tenant)?;
     let Some(address) = peer::address(request.head(), &edge.settings.server.trusted_proxies) else {
         return Ok((of_tenant, None));

@@ -16,11 +16,11 @@ const FRAME_OVERHEAD: usize = 64;
 
 /// A frame and the room it takes until it is written.
 pub struct Frame {
-    pub body: Body,
+    pub body: FrameBody,
     pub _room: OwnedSemaphorePermit,
 }
 
-pub enum Body {
+pub enum FrameBody {
     Text(String),
     Ping,
     Pong(Bytes),
@@ -75,12 +75,12 @@ impl Outbox {
                 return Err(Gone);
             }
         };
-        self.frames.send(Frame { body: Body::Text(text), _room: room }).await.map_err(|_| Gone)
+        self.frames.send(Frame { body: FrameBody::Text(text), _room: room }).await.map_err(|_| Gone)
     }
 
     /// Queues a control frame if there is room; without room its loss is the least of this client's worries.
-    pub fn control(&self, body: Body) {
-        let size = self.size(if let Body::Pong(bytes) = &body { bytes.len() } else { 0 });
+    pub fn control(&self, body: FrameBody) {
+        let size = self.size(if let FrameBody::Pong(bytes) = &body { bytes.len() } else { 0 });
         if let Ok(room) = self.room.clone().try_acquire_many_owned(size) {
             let _ = self.frames.try_send(Frame { body, _room: room });
         }

@@ -25,7 +25,7 @@ const MAX_REMEMBERED: usize = 64;
 
 /// An accepted input.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingSteer {
     pub id: String,
     pub items: Vec<InputItem>,
     /// As it was sent.
@@ -36,17 +36,17 @@ pub struct Pending {
 /// The responses that this connection created and follows, and the inputs that wait.
 #[derive(Default)]
 pub struct Steering {
-    running: RefCell<HashMap<String, Running>>,
+    running: RefCell<HashMap<String, SteeredRun>>,
     ended: RefCell<VecDeque<String>>,
     /// By the response whose calls have no outputs yet.
-    waiting: RefCell<VecDeque<(String, Vec<Pending>)>>,
+    waiting: RefCell<VecDeque<(String, Vec<PendingSteer>)>>,
 }
 
-struct Running {
+struct SteeredRun {
     /// The lane, where the response has one.
     stream_id: Option<String>,
     supported: bool,
-    pending: Vec<Pending>,
+    pending: Vec<PendingSteer>,
 }
 
 /// What became of a `response.steer`.
@@ -59,7 +59,7 @@ pub struct Verdict {
 impl Steering {
     /// A response of this connection has been created.
     pub fn begin(&self, id: &str, create: &Create, stream_id: Option<&str>) {
-        let running = Running {
+        let running = SteeredRun {
             stream_id: stream_id.map(str::to_owned),
             supported: create.conversation.is_none() && create.generate,
             pending: vec![],
@@ -82,7 +82,7 @@ impl Steering {
             Err(SteerErrorCode::TooManyPendingSteers)
         } else {
             let id = format!("steer_{}", random_hex());
-            running.pending.push(Pending { id: id.clone(), items: steer.items, input: steer.input, _held: held });
+            running.pending.push(PendingSteer { id: id.clone(), items: steer.items, input: steer.input, _held: held });
             Ok(id)
         };
         Verdict { stream_id, outcome }
@@ -94,19 +94,19 @@ impl Steering {
     }
 
     /// A response has ended, or is followed no more; the inputs that wait for that.
-    pub fn end(&self, id: &str) -> Vec<Pending> {
+    pub fn end(&self, id: &str) -> Vec<PendingSteer> {
         let running = self.running.borrow_mut().remove(id);
         remember(&mut self.ended.borrow_mut(), id.to_owned());
         running.map(|running| running.pending).unwrap_or_default()
     }
 
     /// Lets inputs wait for the request that brings the outputs of a response's calls.
-    pub fn wait(&self, id: &str, pending: Vec<Pending>) {
+    pub fn wait(&self, id: &str, pending: Vec<PendingSteer>) {
         remember(&mut self.waiting.borrow_mut(), (id.to_owned(), pending));
     }
 
     /// The inputs that waited for a request that continues `previous`.
-    pub fn take(&self, previous: Option<&str>) -> Vec<Pending> {
+    pub fn take(&self, previous: Option<&str>) -> Vec<PendingSteer> {
         let mut waiting = self.waiting.borrow_mut();
         let at = waiting.iter().position(|(id, _)| Some(id.as_str()) == previous);
         at.and_then(|at| waiting.remove(at)).map(|(_, pending)| pending).unwrap_or_default()
@@ -130,7 +130,7 @@ pub fn required(response: &Response) -> Vec<RequiredInput> {
 }
 
 /// The request that goes on from a steered response with what was said meanwhile: all else is as it was.
-pub fn successor(create: &Create, previous: &str, pending: &[Pending]) -> Create {
+pub fn successor(create: &Create, previous: &str, pending: &[PendingSteer]) -> Create {
     Create {
         input: pending.iter().flat_map(|pending| pending.items.iter().cloned()).collect(),
         previous_response_id: Some(previous.to_owned()),

@@ -16,27 +16,27 @@ const MAX_WATCHED: usize = 32;
 const MAX_FOLLOWED: usize = 64;
 
 /// A turn that has begun: its conversation and its response.
-type Turn = (String, String);
+type TurnNotice = (String, String);
 
 /// What the connection's jobs say.
-pub struct Turns {
+pub struct ConversationWatches {
     watched: RefCell<HashSet<String>>,
     followed: RefCell<VecDeque<String>>,
-    sender: mpsc::Sender<BoxStream<'static, Turn>>,
+    sender: mpsc::Sender<BoxStream<'static, TurnNotice>>,
 }
 
 /// What the connection hears.
-pub struct Watched {
-    receiver: mpsc::Receiver<BoxStream<'static, Turn>>,
-    turns: SelectAll<BoxStream<'static, Turn>>,
+pub struct ConversationNotices {
+    receiver: mpsc::Receiver<BoxStream<'static, TurnNotice>>,
+    turns: SelectAll<BoxStream<'static, TurnNotice>>,
 }
 
-impl Turns {
-    pub fn new() -> (Self, Watched) {
+impl ConversationWatches {
+    pub fn new() -> (Self, ConversationNotices) {
         // As many as may be watched.
         let (sender, receiver) = mpsc::channel(MAX_WATCHED);
         let turns = Self { watched: RefCell::default(), followed: RefCell::default(), sender };
-        (turns, Watched { receiver, turns: SelectAll::new() })
+        (turns, ConversationNotices { receiver, turns: SelectAll::new() })
     }
 
     /// Whether a conversation is not watched yet and can be.
@@ -75,9 +75,9 @@ impl Turns {
     }
 }
 
-impl Watched {
+impl ConversationNotices {
     /// The next turn that begins; never ends.
-    pub async fn next(&mut self) -> Turn {
+    pub async fn next(&mut self) -> TurnNotice {
         loop {
             tokio::select! {
                 Some(turns) = self.receiver.recv() => self.turns.push(turns),

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::outbox::{Body, Closing, Frame};
+use super::outbox::{Closing, Frame, FrameBody};
 
 /// How long a closing connection may take to take what is left.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -57,8 +57,8 @@ async fn ended(closing: &mut watch::Receiver<Option<Closing>>) -> Option<Closing
 async fn write(session: &mut Session, frame: Frame) -> Result<(), Closed> {
     let Frame { body, _room } = frame;
     match body {
-        Body::Text(text) => session.text(text).await,
-        Body::Ping => session.ping(b"").await,
-        Body::Pong(bytes) => session.pong(&bytes).await,
+        FrameBody::Text(text) => session.text(text).await,
+        FrameBody::Ping => session.ping(b"").await,
+        FrameBody::Pong(bytes) => session.pong(&bytes).await,
     }
 }

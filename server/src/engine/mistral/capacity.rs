@@ -1,6 +1,6 @@
 //! How many sequences a model runs at once, and how much memory their keys and values may take.
 
-use super::{device::ComputeDevice, prefix_cache::BLOCK, source::Source};
+use super::{device::ComputeDevice, prefix_cache::BLOCK, source::ModelSource};
 use crate::engine::model::{KvType, ModelSettings};
 
 /// Sequences at once where nothing is configured.
@@ -26,7 +26,7 @@ pub struct CapacityInputs {
 
 /// One model's share of the machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Capacity {
+pub struct CapacityShare {
     /// Sequences at once.
     pub places: usize,
     /// For keys and values on a CPU; 0: by the model and the memory. On a GPU they take what the weights leave of `gpu_memory`.
@@ -37,7 +37,7 @@ pub struct Capacity {
     pub gpu_memory: f32,
 }
 
-impl Capacity {
+impl CapacityShare {
     pub fn new(settings: &ModelSettings, inputs: &CapacityInputs) -> Self {
         let places = match settings.max_running.unwrap_or(inputs.max_running) {
             0 => DEFAULT_MAX_RUNNING,
@@ -62,7 +62,7 @@ impl Capacity {
     }
 
     /// Tokens whose keys and values there is room for, in whole blocks; `None` where that depends on a GPU's memory.
-    pub fn tokens(&self, source: &Source, device: &ComputeDevice) -> Option<u64> {
+    pub fn tokens(&self, source: &ModelSource, device: &ComputeDevice) -> Option<u64> {
         let bytes = source.kv_bytes_per_token(self.kv_type).max(1);
         let tokens = (self.kv_mb(source.info.context_length, bytes) << 20) / bytes;
         device.is_cpu().then_some(tokens / BLOCK as u64 * BLOCK as u64)
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn defaults_fit_the_model_and_the_machine() {
-        let capacity = |kv_mb, memory, models| Capacity {
+        let capacity = |kv_mb, memory, models| CapacityShare {
             places: 32,
             kv_mb,
             share_mb: share_mb(memory, models),

@@ -5,7 +5,7 @@ use mistralrs_core::{
     AutoDeviceMapParams, DeviceMapSetting, MemoryGpuConfig, ModelDType, PagedAttentionConfig, PagedCacheType,
 };
 
-use super::{capacity::Capacity, prefix_cache::BLOCK};
+use super::{capacity::CapacityShare, prefix_cache::BLOCK};
 use crate::engine::model::KvType;
 
 /// Chosen once, when the process starts: the first GPU if the build knows of GPUs and the machine has one, else the CPU.
@@ -47,7 +47,7 @@ impl ComputeDevice {
     }
 
     /// The paged cache of a model, with so many MB on a CPU.
-    pub fn paged_cache(&self, capacity: &Capacity, kv_mb: u64) -> anyhow::Result<PagedAttentionConfig> {
+    pub fn paged_cache(&self, capacity: &CapacityShare, kv_mb: u64) -> anyhow::Result<PagedAttentionConfig> {
         let memory = if self.is_cpu() {
             MemoryGpuConfig::MbAmount(usize::try_from(kv_mb)?)
         } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mistralrs_core::{Pipeline, llguidance::toktrie::TokEnv};
 use tokio::sync::{Mutex, oneshot};
 
-use super::source::Source;
+use super::source::ModelSource;
 use crate::engine::{
     EngineError,
     text::{constrained::Grammars, model::Tokens},
@@ -29,7 +29,7 @@ impl Shared {
     ///
     /// # Errors
     /// `Load`, naming the file, if the tokenizer, the chat template or an end-of-sequence token is missing or not known.
-    pub fn new(source: &Source) -> Result<Self, EngineError> {
+    pub fn new(source: &ModelSource) -> Result<Self, EngineError> {
         let text = source.text()?;
         let grammars = Arc::new(Grammars::new(&text.vocabulary)?);
         Ok(Self { tokens: text.tokens, vocabulary: text.vocabulary, grammars, eos: text.eos.into() })
@@ -37,7 +37,7 @@ impl Shared {
 }
 
 /// [`Source::load`] on a thread of its own: it blocks, and mistral.rs keeps what it loads in variables of the thread.
-pub async fn load(source: Arc<Source>) -> Result<Loading, EngineError> {
+pub async fn load(source: Arc<ModelSource>) -> Result<Loading, EngineError> {
     let (sender, loaded) = oneshot::channel();
     let path = source.shown().to_owned();
     std::thread::Builder::new()

@@ -44,13 +44,13 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use self::{
-    capacity::{Capacity, CapacityInputs},
+    capacity::{CapacityInputs, CapacityShare},
     device::ComputeDevice,
-    model::Model,
-    run::generation::Generation,
-    served::{Origin, Served},
+    model::ServedModel,
+    run::generation::GenerationRun,
+    served::{ModelOrigin, Served},
 };
-pub use self::{kv_exchange::KvSharing, served::Progress};
+pub use self::{kv_exchange::KvSharing, served::LoadProgress};
 use crate::engine::{
     self, Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, Prompt, ReloadError, Reloaded,
     model::{KvType, ModelSettings},
@@ -103,7 +103,7 @@ impl MistralEngine {
     /// # Errors
     /// `Load`, naming the setting and the file; the first if several are wrong. Nothing has been loaded then, unless
     /// mistral.rs refuses a model.
-    pub async fn load(config: MistralConfig, progress: Progress) -> Result<Self, EngineError> {
+    pub async fn load(config: MistralConfig, progress: LoadProgress) -> Result<Self, EngineError> {
         let begun = Instant::now();
         kernels::install(config.threads);
         let device = ComputeDevice::choose();
@@ -118,19 +118,19 @@ impl MistralEngine {
         let mut checked = Vec::new();
         for (index, settings) in settings.into_iter().enumerate() {
             let context_length = settings.context_length.unwrap_or(config.context_length);
-            let capacity = Capacity::new(&settings, &inputs);
+            let capacity = CapacityShare::new(&settings, &inputs);
             let (device, sharing) = (device.clone(), config.sharing.clone());
-            let origin = Origin { index, settings, context_length, device, capacity, sharing };
+            let origin = ModelOrigin { index, settings, context_length, device, capacity, sharing };
             let source = origin.open().await?;
             checked.push((origin, source));
         }
         check_names(checked.iter().map(|(_, source)| &*source.info))?;
-        let status = |source: &source::Source| ModelStatus { id: source.info.id.clone(), loaded: false };
+        let status = |source: &source::ModelSource| ModelStatus { id: source.info.id.clone(), loaded: false };
         progress.send_replace(checked.iter().map(|(_, source)| status(source)).collect());
 
         let mut served = Vec::new();
         for (origin, source) in checked {
-            let model = Model::load(source, origin.sharing.clone()).await?;
+            let model = ServedModel::load(source, origin.sharing.clone()).await?;
             model.batch.runs().await;
             tracing::info!(
                 model = model.info.id,
@@ -151,7 +151,7 @@ impl MistralEngine {
         Ok(Self { served: served.into(), runtime: Handle::current() })
     }
 
-    fn model(&self, name: &str) -> Result<Arc<Model>, EngineError> {
+    fn model(&self, name: &str) -> Result<Arc<ServedModel>, EngineError> {
         let mut all = self.served.iter().map(Served::current);
         all.find(|model| model.info.is_called(name)).ok_or_else(|| EngineError::UnknownModel(name.into()))
     }
@@ -216,7 +216,7 @@ impl Engine for MistralEngine {
         let capacity = max.saturating_sub(request.output.len() as u64) + 2;
         let (sender, receiver) = mpsc::channel(usize::try_from(capacity).unwrap_or(usize::MAX >> 4));
         let (batch, shared) = (model.batch.clone(), model.shared.clone());
-        self.runtime.spawn(Generation { batch, shared, request, max, sender }.run());
+        self.runtime.spawn(GenerationRun { batch, shared, request, max, sender }.run());
         Ok(receiver)
     }
 }

@@ -7,22 +7,22 @@ use super::{
     batch::Batch,
     kv_exchange::KvSharing,
     load::{self, Shared},
-    source::Source,
+    source::ModelSource,
 };
 use crate::engine::{EngineError, ModelInfo};
 
-pub struct Model {
+pub struct ServedModel {
     pub info: Arc<ModelInfo>,
     pub shared: Arc<Shared>,
     pub batch: Arc<Batch>,
 }
 
-impl Model {
+impl ServedModel {
     /// Loads the weights and begins an engine.
     ///
     /// # Errors
     /// `Load` if mistral.rs refuses the model.
-    pub async fn load(source: Source, sharing: Option<KvSharing>) -> Result<Self, EngineError> {
+    pub async fn load(source: ModelSource, sharing: Option<KvSharing>) -> Result<Self, EngineError> {
         let source = Arc::new(source);
         // First, since what is wrong with it is found sooner.
         let text = source.clone();

@@ -318,7 +318,7 @@ fn several_models_are_served_by_name_and_alias() {
             if n == 1 { ModelSettings { id: "short".into(), isq: "Q8_0".into(), ..model } } else { model }
         });
         let config = MistralConfig { models: models.collect(), threads: 2, ..MistralConfig::default() };
-        let progress = Progress::default();
+        let progress = LoadProgress::default();
         let mut watcher = progress.subscribe();
         let engine = MistralEngine::load(config, progress).await.unwrap();
         assert!(engine.status().iter().all(|status| status.loaded), "{:?}", engine.status());

@@ -26,7 +26,7 @@ use crate::{
 const CPU_TYPES: [&str; 10] = ["Q8_0", "Q6K", "Q5K", "Q5_1", "Q5_0", "Q4K", "Q4_1", "Q4_0", "Q3K", "Q2K"];
 
 /// A checked folder.
-pub struct Folder {
+pub struct WeightsFolder {
     pub path: PathBuf,
     pub weights: Vec<PathBuf>,
     template: PathBuf,
@@ -44,7 +44,7 @@ struct Adapter {
 
 /// What is read of `config.json`.
 #[derive(Deserialize)]
-struct Config {
+struct ModelConfig {
     #[serde(default)]
     max_position_embeddings: Option<u32>,
     hidden_size: u64,
@@ -57,7 +57,7 @@ struct Config {
     quantization_config: Option<Value>,
 }
 
-impl Folder {
+impl WeightsFolder {
     /// # Errors
     /// What is wrong with the folder: a file is missing, of an architecture the engine has not, without a chat template, or
     /// `settings` asks for what the engine does not do here.
@@ -74,7 +74,7 @@ impl Folder {
         NormalLoaderType::from_causal_lm_name(architecture).map_err(|_| {
             format!("{} is a model of the architecture `{architecture}`, which the engine has not", path.display())
         })?;
-        let config = Config::deserialize(&whole)
+        let config = ModelConfig::deserialize(&whole)
             .map_err(|error| format!("{} is not what it should be: {error}", file.display()))?;
         if !path.join("tokenizer.json").is_file() {
             return Err(format!("{} has no tokenizer.json", path.display()));
@@ -164,7 +164,7 @@ impl Folder {
     }
 }
 
-impl Config {
+impl ModelConfig {
     fn head_size(&self) -> u64 {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }

@@ -8,40 +8,41 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    batch::Batch, capacity::Capacity, device::ComputeDevice, kv_exchange::KvSharing, lock, model::Model, source::Source,
+    batch::Batch, capacity::CapacityShare, device::ComputeDevice, kv_exchange::KvSharing, lock, model::ServedModel,
+    source::ModelSource,
 };
 use crate::engine::{EngineError, ModelStatus, ReloadError, Reloaded, model::ModelSettings};
 
 /// How far the models are loaded, for whoever asks meanwhile. Empty until they are checked.
-pub type Progress = watch::Sender<Vec<ModelStatus>>;
+pub type LoadProgress = watch::Sender<Vec<ModelStatus>>;
 
 /// What the model of one place is opened from, again and again.
 #[derive(Clone)]
-pub struct Origin {
+pub struct ModelOrigin {
     pub index: usize,
     pub settings: ModelSettings,
     /// In tokens; 0: the model's own.
     pub context_length: u32,
     pub device: ComputeDevice,
-    pub capacity: Capacity,
+    pub capacity: CapacityShare,
     /// Absent where keys and values are not stored beyond this process.
     pub sharing: Option<KvSharing>,
 }
 
 pub struct Served {
-    origin: Origin,
+    origin: ModelOrigin,
     /// Fixed when the process starts.
     pub id: String,
-    current: Mutex<Arc<Model>>,
+    current: Mutex<Arc<ServedModel>>,
     /// Held while a model is loaded.
     loading: tokio::sync::Mutex<()>,
 }
 
-impl Origin {
+impl ModelOrigin {
     /// [`Source::open`], off the threads that serve.
-    pub async fn open(&self) -> Result<Source, EngineError> {
+    pub async fn open(&self) -> Result<ModelSource, EngineError> {
         let origin = self.clone();
-        tokio::task::spawn_blocking(move || Source::open(origin))
+        tokio::task::spawn_blocking(move || ModelSource::open(origin))
             .await
             .map_err(|error| EngineError::Load(error.to_string()))?
     }
@@ -60,12 +61,12 @@ async fn see_out(id: String, replaced: Weak<Batch>) {
 }
 
 impl Served {
-    pub fn new(origin: Origin, model: Model) -> Self {
+    pub fn new(origin: ModelOrigin, model: ServedModel) -> Self {
         let id = model.info.id.clone();
         Self { origin, id, current: Mutex::new(Arc::new(model)), loading: tokio::sync::Mutex::default() }
     }
 
-    pub fn current(&self) -> Arc<Model> {
+    pub fn current(&self) -> Arc<ServedModel> {
         lock(&self.current).clone()
     }
 
@@ -77,7 +78,7 @@ impl Served {
         let mut origin = self.origin.clone();
         origin.settings.id = self.id.clone();
         let sharing = origin.sharing.clone();
-        let new = Model::load(origin.open().await.map_err(failed)?, sharing).await.map_err(failed)?;
+        let new = ServedModel::load(origin.open().await.map_err(failed)?, sharing).await.map_err(failed)?;
         let old = self.current();
         if !new.has_vocabulary_of(&old) {
             let reason = "it has another vocabulary, and what waits and what is stored are tokens of the old one; serve it \

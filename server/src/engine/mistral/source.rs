@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{facts::Facts, gguf::Gguf, load::Loading, safetensors::Folder, served::Origin};
+use super::{facts::Facts, gguf::Gguf, load::Loading, safetensors::WeightsFolder, served::ModelOrigin};
 use crate::{
     dialect,
     engine::{
@@ -24,17 +24,17 @@ use crate::{
 const DEFAULT_MODEL_TEMPERATURE: f32 = 0.4;
 
 /// A checked model, ready to be loaded, again if need be.
-pub struct Source {
+pub struct ModelSource {
     pub info: Arc<ModelInfo>,
     files: Files,
     /// Of the files with the weights, when they were checked.
     state: Vec<FileState>,
-    pub origin: Origin,
+    pub origin: ModelOrigin,
 }
 
 enum Files {
     Gguf(Gguf),
-    Folder(Folder),
+    Folder(WeightsFolder),
 }
 
 /// Tells whether a file was replaced since.
@@ -45,22 +45,22 @@ struct FileState {
     modified: Option<SystemTime>,
 }
 
-impl Source {
+impl ModelSource {
     /// Finds and checks what `engine.models[index]` names; fetches it where it is on Hugging Face and not in the cache. Blocks,
     /// for as long as that takes.
     ///
     /// # Errors
     /// `Load`, naming the setting, the file, and what to do: it is missing, its sum is wrong, it is of an architecture the
     /// engine has not, has no chat template, or asks for what the engine does not do here.
-    pub fn open(origin: Origin) -> Result<Self, EngineError> {
-        let Origin { index, settings, context_length, device, .. } = &origin;
+    pub fn open(origin: ModelOrigin) -> Result<Self, EngineError> {
+        let ModelOrigin { index, settings, context_length, device, .. } = &origin;
         let wrong = |reason: String| EngineError::load(format_args!("engine.models[{index}]: {reason}"));
         if let Some((field, range)) = settings.sampling.wrong() {
             return Err(wrong(format!("sampling.{field} must be {range}")));
         }
         let path = find(settings).map_err(wrong)?;
         let files = if path.is_dir() {
-            Files::Folder(Folder::open(&path, settings, device).map_err(wrong)?)
+            Files::Folder(WeightsFolder::open(&path, settings, device).map_err(wrong)?)
         } else {
             Files::Gguf(Gguf::open(&path, settings).map_err(wrong)?)
         };
@@ -98,7 +98,7 @@ impl Source {
 
     /// Bounds the context by the memory for keys and values: what never fits is refused as too long.
     fn fit_context(&mut self) {
-        let Origin { capacity, device, .. } = &self.origin;
+        let ModelOrigin { capacity, device, .. } = &self.origin;
         let tokens = capacity.tokens(self, device).and_then(|tokens| u32::try_from(tokens).ok()).unwrap_or(u32::MAX);
         let info = Arc::make_mut(&mut self.info);
         if tokens < info.context_length {
@@ -170,7 +170,7 @@ impl Source {
             let path = changed.path.display();
             return Err(failed(&format_args!("{path} has changed since; reload the model to take the new one")));
         }
-        let Origin { device, capacity, .. } = &self.origin;
+        let ModelOrigin { device, capacity, .. } = &self.origin;
         let map = device.map(self.info.context_length, capacity.places);
         let paged = if device.is_cpu() && !caudal_kernels::attention::fits(self.files.facts().head_size) {
             None

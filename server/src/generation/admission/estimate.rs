@@ -27,7 +27,7 @@ pub struct Work {
 
 /// How far work has come. The default has not begun.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Progress {
+pub struct WorkProgress {
     /// Since it runs.
     pub elapsed: Duration,
     /// How long the first token took, if it is there.
@@ -37,9 +37,9 @@ pub struct Progress {
 
 /// How work went that has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended {
+pub struct EndedWork {
     pub work: Work,
-    pub progress: Progress,
+    pub progress: WorkProgress,
     /// The reply ended by itself, not by its bound, a cancel or a fault.
     pub by_itself: bool,
     /// Others waited.
@@ -47,20 +47,20 @@ pub struct Ended {
 }
 
 pub struct Costs {
-    model: Mutex<Model>,
+    model: Mutex<ModelPace>,
     tenants: Cache<Arc<str>, Lengths>,
 }
 
 #[derive(Default)]
-struct Model {
-    any: Pace,
+struct ModelPace {
+    any: MeasuredPace,
     /// Of work that ended while others waited, which is the pace that counts for those who wait.
-    busy: Pace,
+    busy: MeasuredPace,
     lengths: Lengths,
 }
 
 #[derive(Default, Clone, Copy)]
-struct Pace {
+struct MeasuredPace {
     prefill: Rate,
     decode: Rate,
 }
@@ -89,7 +89,7 @@ impl Costs {
     }
 
     /// How long the work goes on; a share of `quantile` of such work takes no longer.
-    pub fn rest(&self, tenant: &str, work: Work, progress: Progress, quantile: f64) -> Duration {
+    pub fn rest(&self, tenant: &str, work: Work, progress: WorkProgress, quantile: f64) -> Duration {
         let (pace, hazard) = self.known(tenant);
         let prefill = match progress.first_token {
             Some(_) => 0.0,
@@ -99,8 +99,8 @@ impl Costs {
         Duration::try_from_secs_f64(prefill.max(0.0) + tokens * pace.decode()).unwrap_or(Duration::MAX)
     }
 
-    pub fn learn(&self, tenant: &Arc<str>, ended: Ended) {
-        let Ended { work, progress, by_itself, busy } = ended;
+    pub fn learn(&self, tenant: &Arc<str>, ended: EndedWork) {
+        let EndedWork { work, progress, by_itself, busy } = ended;
         let mut model = self.model();
         model.any.learn(work, progress);
         if busy {
@@ -115,7 +115,7 @@ impl Costs {
         }
     }
 
-    fn known(&self, tenant: &str) -> (Pace, Hazard) {
+    fn known(&self, tenant: &str) -> (MeasuredPace, Hazard) {
         let model = self.model();
         let hazard = model.lengths.hazard(None);
         let pace = model.busy.or(model.any);
@@ -123,13 +123,13 @@ impl Costs {
         (pace, self.tenants.get(tenant).map_or(hazard, |own| own.hazard(Some(&hazard))))
     }
 
-    fn model(&self) -> MutexGuard<'_, Model> {
+    fn model(&self) -> MutexGuard<'_, ModelPace> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pace {
-    fn learn(&mut self, work: Work, progress: Progress) {
+impl MeasuredPace {
+    fn learn(&mut self, work: Work, progress: WorkProgress) {
         let Some(first_token) = progress.first_token else { return };
         self.prefill.learn(first_token, work.prompt_tokens);
         if progress.output_tokens > 1 {
@@ -174,11 +174,11 @@ mod tests {
     const WORK: Work = Work { prompt_tokens: 100, max_output_tokens: 1000 };
 
     /// A tenth of a second for the prompt's hundred tokens, then a hundredth for each token.
-    fn ended(tokens: u32, by_itself: bool) -> Ended {
+    fn ended(tokens: u32, by_itself: bool) -> EndedWork {
         let first_token = Duration::from_millis(100);
         let elapsed = first_token + Duration::from_millis(10) * (tokens - 1);
-        let progress = Progress { elapsed, first_token: Some(first_token), output_tokens: tokens };
-        Ended { work: WORK, progress, by_itself, busy: false }
+        let progress = WorkProgress { elapsed, first_token: Some(first_token), output_tokens: tokens };
+        EndedWork { work: WORK, progress, by_itself, busy: false }
     }
 
     #[track_caller]
@@ -186,7 +186,7 @@ mod tests {
         assert!((value / expected - 1.0).abs() < 0.15, "{value} is not about {expected}");
     }
 
-    fn learnt(tenant: &str, seen: Ended) -> Costs {
+    fn learnt(tenant: &str, seen: EndedWork) -> Costs {
         let costs = Costs::new();
         (0..50).for_each(|_| costs.learn(&tenant.into(), seen));
         costs
@@ -214,21 +214,22 @@ mod tests {
     fn what_runs_is_reckoned_from_where_it_is() {
         let costs = learnt("t", ended(200, false));
         let rest = |progress| costs.rest("t", Work { max_output_tokens: 100, ..WORK }, progress, 0.5).as_secs_f64();
-        assert_near(rest(Progress::default()), 1.1);
-        let begun = Progress { elapsed: Duration::from_millis(50), ..Progress::default() };
+        assert_near(rest(WorkProgress::default()), 1.1);
+        let begun = WorkProgress { elapsed: Duration::from_millis(50), ..WorkProgress::default() };
         assert_near(rest(begun), 1.05);
-        assert_near(rest(Progress { elapsed: Duration::from_secs(5), ..Progress::default() }), 1.0);
-        let speaks = Progress { elapsed: Duration::from_secs(1), first_token: Some(Duration::ZERO), output_tokens: 60 };
+        assert_near(rest(WorkProgress { elapsed: Duration::from_secs(5), ..WorkProgress::default() }), 1.0);
+        let speaks =
+            WorkProgress { elapsed: Duration::from_secs(1), first_token: Some(Duration::ZERO), output_tokens: 60 };
         assert_near(rest(speaks), 0.4);
-        assert_eq!(rest(Progress { output_tokens: 100, ..speaks }), 0.0);
+        assert_eq!(rest(WorkProgress { output_tokens: 100, ..speaks }), 0.0);
     }
 
     #[test]
     fn the_pace_while_others_wait_counts() {
         let costs = learnt("t", ended(200, true));
         let slow = Duration::from_millis(5000);
-        let progress = Progress { elapsed: slow, first_token: Some(slow / 5), output_tokens: 201 };
-        costs.learn(&"t".into(), Ended { work: WORK, progress, by_itself: true, busy: true });
+        let progress = WorkProgress { elapsed: slow, first_token: Some(slow / 5), output_tokens: 201 };
+        costs.learn(&"t".into(), EndedWork { work: WORK, progress, by_itself: true, busy: true });
         (0..50).for_each(|_| costs.learn(&"t".into(), ended(200, true)));
         assert_near(costs.mean("t", WORK), 1.0 + 4.0);
     }
@@ -237,8 +238,8 @@ mod tests {
     fn work_that_never_spoke_teaches_nothing() {
         let costs = Costs::new();
         let before = costs.mean("t", WORK);
-        let progress = Progress { elapsed: Duration::from_secs(100), ..Progress::default() };
-        costs.learn(&"t".into(), Ended { work: WORK, progress, by_itself: false, busy: true });
+        let progress = WorkProgress { elapsed: Duration::from_secs(100), ..WorkProgress::default() };
+        costs.learn(&"t".into(), EndedWork { work: WORK, progress, by_itself: false, busy: true });
         assert_eq!(costs.mean("t", WORK), before);
     }
 }

@@ -2,11 +2,15 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
-use super::queue::{Queue, Waiting};
+use super::queue::{Queue, QueuedRequest};
 
 /// The numbers of those who wait, in the order in which they start, with the time until then. `ends`: when each of those that
 /// run ends; `takes`: how long a request runs.
-pub fn starts(mut queue: Queue, ends: Vec<Duration>, takes: impl Fn(&Waiting) -> Duration) -> Vec<(u64, Duration)> {
+pub fn starts(
+    mut queue: Queue,
+    ends: Vec<Duration>,
+    takes: impl Fn(&QueuedRequest) -> Duration,
+) -> Vec<(u64, Duration)> {
     let mut ends: BinaryHeap<_> = ends.into_iter().map(Reverse).collect();
     let mut starts = Vec::new();
     while let Some(Reverse(free)) = ends.pop() {
@@ -35,10 +39,16 @@ mod tests {
         for (number, seconds) in [5, 5, 1].into_iter().enumerate() {
             let work = Work { prompt_tokens: 0, max_output_tokens: seconds };
             let cost = 1.0;
-            queue.push(Waiting { number: number as u64, tenant: "t".into(), tier: ServiceTier::Default, work, cost });
+            queue.push(QueuedRequest {
+                number: number as u64,
+                tenant: "t".into(),
+                tier: ServiceTier::Default,
+                work,
+                cost,
+            });
         }
         let seconds = Duration::from_secs;
-        let takes = |waiting: &Waiting| seconds(waiting.work.max_output_tokens.into());
+        let takes = |waiting: &QueuedRequest| seconds(waiting.work.max_output_tokens.into());
         let expected = [(0, seconds(2)), (1, seconds(3)), (2, seconds(7))];
         assert_eq!(starts(queue.clone(), vec![seconds(3), seconds(2)], takes), expected);
         assert_eq!(starts(queue, vec![], takes), []);

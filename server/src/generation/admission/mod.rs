@@ -23,14 +23,14 @@ pub struct Admission {
 
 /// Where a waiting request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct QueuePlace {
     /// Requests that start before this one, and this one: 1 is next.
     pub position: usize,
     /// When it is expected to start.
     pub starts: Instant,
 }
 
-impl Place {
+impl QueuePlace {
     pub fn estimated_wait(&self) -> Duration {
         self.starts.saturating_duration_since(Instant::now())
     }
@@ -38,7 +38,7 @@ impl Place {
 
 impl Admission {
     /// `models`: each model's id and what of it runs at once. To be called on the runtime that keeps the places up to date.
-    pub fn new(models: impl IntoIterator<Item = (String, Capacity)>, settings: &settings::Admission) -> Self {
+    pub fn new(models: impl IntoIterator<Item = (String, Capacity)>, settings: &settings::AdmissionSettings) -> Self {
         let gates = models.into_iter().map(|(model, capacity)| (model, Gate::new(capacity, settings.clone())));
         Self { gates: gates.collect() }
     }
@@ -69,7 +69,7 @@ impl Admission {
 
     /// Where a response stands, `None` until that is known, and every change of it; ends when it waits no longer. `None`
     /// when it does not wait.
-    pub fn place(&self, id: &str) -> Option<watch::Receiver<Option<Place>>> {
+    pub fn place(&self, id: &str) -> Option<watch::Receiver<Option<QueuePlace>>> {
         self.gates.values().find_map(|gate| gate.place(id))
     }
 }

@@ -30,7 +30,7 @@ const MAX_AHEAD: f64 = 4.0;
 
 /// A request in the queue.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub struct QueuedRequest {
     /// Counts arrivals.
     pub number: u64,
     pub tenant: Arc<str>,
@@ -54,27 +54,27 @@ struct Tier {
     passed_over: u32,
     /// Virtual time: the tag of the tenant that was served last.
     clock: f64,
-    tenants: HashMap<Arc<str>, Tenant>,
+    tenants: HashMap<Arc<str>, QueueTenant>,
 }
 
 /// Who is next in a tier: the tenant, its tag, and the cost of its shortest request.
-struct Due {
+struct NextTenant {
     tag: f64,
     cost: f64,
     tenant: Arc<str>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Tenant {
+struct QueueTenant {
     arrived: u64,
     /// Of those that arrived, how many wait no longer.
     gone: u64,
     /// With their count of arrival, oldest first.
-    waiting: VecDeque<(u64, Waiting)>,
+    waiting: VecDeque<(u64, QueuedRequest)>,
 }
 
 impl Queue {
-    pub fn push(&mut self, waiting: Waiting) {
+    pub fn push(&mut self, waiting: QueuedRequest) {
         if !self.tags.contains_key(&waiting.tenant) {
             self.forget_tags();
         }
@@ -90,12 +90,12 @@ impl Queue {
     }
 
     /// The next, which stays.
-    pub fn peek(&self) -> Option<Waiting> {
+    pub fn peek(&self) -> Option<QueuedRequest> {
         self.clone().pop()
     }
 
     /// Takes the next out.
-    pub fn pop(&mut self) -> Option<Waiting> {
+    pub fn pop(&mut self) -> Option<QueuedRequest> {
         let overdue = self.tiers.iter().find(|(_, tier)| tier.passed_over >= MAX_PASSED_OVER);
         let (&name, _) = overdue.or_else(|| self.tiers.first_key_value())?;
         let name = if name == ServiceTier::Priority && self.is_ahead() { ServiceTier::Default } else { name };
@@ -138,7 +138,7 @@ impl Queue {
     }
 
     /// The tenant's requests in all tiers.
-    pub fn of_tenant(&self, tenant: &str) -> impl Iterator<Item = &Waiting> {
+    pub fn of_tenant(&self, tenant: &str) -> impl Iterator<Item = &QueuedRequest> {
         let tenants = self.tiers.values().filter_map(move |tier| tier.tenants.get(tenant));
         tenants.flat_map(|tenant| tenant.waiting.iter().map(|(_, waiting)| waiting))
     }
@@ -153,7 +153,7 @@ impl Queue {
 
 impl Tier {
     /// The tenant that is served next.
-    fn next(&self, tags: &HashMap<Arc<str>, f64>) -> Option<Due> {
+    fn next(&self, tags: &HashMap<Arc<str>, f64>) -> Option<NextTenant> {
         let due = self.tenants.iter().filter_map(|(name, tenant)| {
             let tag = tags.get(name).copied().unwrap_or(self.clock);
             Some((tag, tenant.waiting.front()?.1.number, name, tenant))
@@ -161,11 +161,11 @@ impl Tier {
         // Between equals, who waits the longest.
         let (tag, _, name, tenant) = due.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         let cost = tenant.waiting.iter().map(|(_, waiting)| waiting.cost).min_by(f64::total_cmp)?;
-        Some(Due { tag, cost, tenant: name.clone() })
+        Some(NextTenant { tag, cost, tenant: name.clone() })
     }
 
-    fn pop(&mut self, tags: &mut HashMap<Arc<str>, f64>) -> Option<Waiting> {
-        let Due { tag, tenant, .. } = self.next(tags)?;
+    fn pop(&mut self, tags: &mut HashMap<Arc<str>, f64>) -> Option<QueuedRequest> {
+        let NextTenant { tag, tenant, .. } = self.next(tags)?;
         let next = self.tenants.get_mut(&tenant)?.pop()?;
         self.clock = self.clock.max(tag);
         tags.insert(tenant, tag + next.cost);
@@ -173,8 +173,8 @@ impl Tier {
     }
 }
 
-impl Tenant {
-    fn pop(&mut self) -> Option<Waiting> {
+impl QueueTenant {
+    fn pop(&mut self) -> Option<QueuedRequest> {
         // All that arrived before the oldest are gone; the others that are gone have overtaken it, or left.
         let overtaken = self.gone - self.waiting.front()?.0;
         let costs = self.waiting.iter().map(|(_, waiting)| waiting.cost);
@@ -182,7 +182,7 @@ impl Tenant {
         self.remove(if overtaken >= MAX_OVERTAKES { 0 } else { shortest })
     }
 
-    fn remove(&mut self, at: usize) -> Option<Waiting> {
+    fn remove(&mut self, at: usize) -> Option<QueuedRequest> {
         self.gone += 1;
         self.waiting.remove(at).map(|(_, waiting)| waiting)
     }
@@ -195,11 +195,11 @@ mod tests {
 
     const WORK: Work = Work { prompt_tokens: 1, max_output_tokens: 1 };
 
-    fn waiting(number: u64, tenant: &str, tier: ServiceTier, cost: f64) -> Waiting {
-        Waiting { number, tenant: tenant.into(), tier, work: WORK, cost }
+    fn waiting(number: u64, tenant: &str, tier: ServiceTier, cost: f64) -> QueuedRequest {
+        QueuedRequest { number, tenant: tenant.into(), tier, work: WORK, cost }
     }
 
-    fn order(queue: &mut Queue) -> Vec<Waiting> {
+    fn order(queue: &mut Queue) -> Vec<QueuedRequest> {
         std::iter::from_fn(|| queue.pop()).collect()
     }
 
@@ -345,8 +345,8 @@ mod tests {
             random % below
         };
         let mut queue = Queue::default();
-        let mut waits: BTreeMap<u64, (Waiting, u64)> = BTreeMap::new();
-        let same = |a: &Waiting, b: &Waiting| a.tenant == b.tenant && a.tier == b.tier;
+        let mut waits: BTreeMap<u64, (QueuedRequest, u64)> = BTreeMap::new();
+        let same = |a: &QueuedRequest, b: &QueuedRequest| a.tenant == b.tenant && a.tier == b.tier;
         for number in 0..20_000 {
             // Longer and shorter by turns.
             if next(2000) < if number / 500 % 2 == 0 { 1200 } else { 800 } {

@@ -265,7 +265,7 @@ fn a_snapshot_has_the_text_so_far() {
 
 #[test]
 fn what_was_left_out_is_said() {
-    let left_out = crate::store::LeftOut { turns: 3 };
+    let left_out = crate::store::TruncatedItems { turns: 3 };
     let cut = Header { left_out, ..header("resp_1", "t") };
     let events = events(cut, &[]);
     assert_eq!(events[0]["response"]["truncation_details"], json!({"dropped_turns": 3}));

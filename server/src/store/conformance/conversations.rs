@@ -4,12 +4,12 @@ use futures::{StreamExt, future::join_all};
 use serde_json::json;
 
 use crate::store::{
-    conversations::{Bounds, Conversation, ConversationError, Conversations, Item, Notice},
+    conversations::{Conversation, ConversationBounds, ConversationError, Conversations, Item, Notice},
     page::{Listed, Order, Page},
 };
 
 /// Those that the stores under test are made with.
-pub const BOUNDS: Bounds = Bounds { items: 20, bytes: 4096 };
+pub const BOUNDS: ConversationBounds = ConversationBounds { items: 20, bytes: 4096 };
 
 pub async fn all<S: Conversations>(make: impl AsyncFn() -> S) {
     what_was_created_is_there(make().await).await;

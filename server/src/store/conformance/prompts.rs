@@ -5,13 +5,13 @@ use futures::future::join_all;
 use crate::{
     store::{
         page::{Order, Page},
-        prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
+        prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
     },
     wire::prompt::Template,
 };
 
 /// Those that the stores under test are made with.
-pub const BOUNDS: Bounds = Bounds { prompts: 8, versions: 20, bytes: 20_000 };
+pub const BOUNDS: PromptBounds = PromptBounds { prompts: 8, versions: 20, bytes: 20_000 };
 
 pub async fn all<S: Prompts>(make: impl AsyncFn() -> S) {
     versions_are_counted_and_kept(make().await).await;

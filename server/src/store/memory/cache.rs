@@ -18,21 +18,21 @@ use crate::store::{
 pub struct MemoryCache {
     /// Of a tenant's completed logs.
     max_bytes: u64,
-    tenants: Mutex<HashMap<String, Index>>,
+    tenants: Mutex<HashMap<String, CacheIndex>>,
     /// Log → who shares it, also of logs that are no longer in an index.
     sharing: Cache<String, Arc<Mutex<HashSet<String>>>>,
 }
 
 #[derive(Default)]
-struct Index {
-    keys: HashMap<CacheKey, Slot>,
+struct CacheIndex {
+    keys: HashMap<CacheKey, CacheSlot>,
     /// Last use → key.
     used: BTreeMap<u64, CacheKey>,
     uses: u64,
     size: CacheSize,
 }
 
-struct Slot {
+struct CacheSlot {
     cached: Cached,
     used: u64,
     bytes: u64,
@@ -48,12 +48,12 @@ impl MemoryCache {
         Self { max_bytes, tenants: Mutex::default(), sharing: sharing.build() }
     }
 
-    fn tenants(&self) -> MutexGuard<'_, HashMap<String, Index>> {
+    fn tenants(&self) -> MutexGuard<'_, HashMap<String, CacheIndex>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be called with the tenant's index locked, as all that changes both.
-    fn share(&self, index: &mut Index, key: &CacheKey, response: &str) -> Option<Cached> {
+    fn share(&self, index: &mut CacheIndex, key: &CacheKey, response: &str) -> Option<Cached> {
         let slot = index.keys.get(key)?;
         let sharing = self.sharing.get(&slot.cached.log);
         let shared = sharing.is_some_and(|sharing| {
@@ -98,7 +98,7 @@ impl PromptCache for MemoryCache {
         let cached = Cached { log: log.to_owned(), complete: false };
         // While it is written its time does not run.
         let until = Instant::now() + Duration::from_secs(86400);
-        index.keys.insert(key.clone(), Slot { cached, used: 0, bytes: 0, ttl, until });
+        index.keys.insert(key.clone(), CacheSlot { cached, used: 0, bytes: 0, ttl, until });
         index.touch(key);
         Ok(None)
     }
@@ -151,7 +151,7 @@ impl PromptCache for MemoryCache {
     }
 }
 
-impl Index {
+impl CacheIndex {
     fn touch(&mut self, key: &CacheKey) {
         let Some(slot) = self.keys.get_mut(key) else { return };
         self.used.remove(&slot.used);

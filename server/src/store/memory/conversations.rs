@@ -12,11 +12,11 @@ use futures::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::broadcast;
 
 use super::{
-    Limits,
+    MemoryLimits,
     shelf::{Shelf, Stored},
 };
 use crate::store::{
-    conversations::{Bounds, Conversation, ConversationError, Conversations, Item, Line, Notice, Turn},
+    conversations::{Conversation, ConversationBounds, ConversationError, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
     quota::StorageQuota,
 };
@@ -28,29 +28,29 @@ const OVERHEAD: usize = 512;
 const ITEM_OVERHEAD: usize = 200;
 
 pub struct MemoryConversations {
-    kept: Shelf<Arc<Kept>>,
-    index: Mutex<Index>,
-    limits: Limits,
-    bounds: Bounds,
+    kept: Shelf<Arc<StoredConversation>>,
+    index: Mutex<ConversationIndex>,
+    limits: MemoryLimits,
+    bounds: ConversationBounds,
 }
 
 /// Tenant → its conversations by age.
 #[derive(Default)]
-struct Index {
+struct ConversationIndex {
     next: u64,
     tenants: HashMap<String, BTreeMap<u64, String>>,
 }
 
-struct Kept {
+struct StoredConversation {
     /// Its place in the order of creation.
     number: u64,
     tenant: String,
-    state: Mutex<State>,
+    state: Mutex<ConversationState>,
     /// `None` when it is deleted.
     notices: broadcast::Sender<Option<Notice>>,
 }
 
-struct State {
+struct ConversationState {
     conversation: Conversation,
     next: u64,
     order: BTreeMap<u64, Item>,
@@ -74,7 +74,7 @@ impl Entered {
 }
 
 impl MemoryConversations {
-    pub fn new(limits: Limits, bounds: Bounds) -> Self {
+    pub fn new(limits: MemoryLimits, bounds: ConversationBounds) -> Self {
         Self { kept: Shelf::new(limits.max_bytes), index: Mutex::default(), limits, bounds }
     }
 
@@ -84,12 +84,12 @@ impl MemoryConversations {
         StorageQuota { responses: u64::MAX, ..quota }
     }
 
-    fn forget(&self, left: Vec<Arc<Kept>>) {
+    fn forget(&self, left: Vec<Arc<StoredConversation>>) {
         let mut index = lock(&self.index);
         left.iter().for_each(|kept| index.remove(kept));
     }
 
-    fn find(&self, tenant: &str, id: &str) -> Result<Arc<Kept>, ConversationError> {
+    fn find(&self, tenant: &str, id: &str) -> Result<Arc<StoredConversation>, ConversationError> {
         self.kept.get(id).filter(|kept| kept.tenant == tenant).ok_or(ConversationError::NotFound)
     }
 
@@ -98,7 +98,7 @@ impl MemoryConversations {
         &self,
         tenant: &str,
         id: &str,
-        change: impl FnOnce(&mut State, &broadcast::Sender<Option<Notice>>) -> Result<T, ConversationError>,
+        change: impl FnOnce(&mut ConversationState, &broadcast::Sender<Option<Notice>>) -> Result<T, ConversationError>,
     ) -> Result<T, ConversationError> {
         let kept = self.find(tenant, id)?;
         let outcome = change(&mut kept.state(), &kept.notices)?;
@@ -113,15 +113,19 @@ impl MemoryConversations {
 impl Conversations for MemoryConversations {
     async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError> {
         let (id, tenant) = (conversation.id.clone(), conversation.tenant.clone());
-        let mut state = State::new(conversation);
+        let mut state = ConversationState::new(conversation);
         state.append(items, Some(self.bounds))?;
         let mut index = lock(&self.index);
         index.next += 1;
         let number = index.next;
         index.tenants.entry(tenant.clone()).or_default().insert(number, id.clone());
         drop(index);
-        let kept =
-            Kept { number, tenant: tenant.clone(), state: Mutex::new(state), notices: broadcast::Sender::new(NOTICES) };
+        let kept = StoredConversation {
+            number,
+            tenant: tenant.clone(),
+            state: Mutex::new(state),
+            notices: broadcast::Sender::new(NOTICES),
+        };
         let (bytes, keep) = (kept.bytes(), self.limits.retention.stored(&tenant));
         let stored = Stored { tenant: tenant.clone(), key: None, value: Arc::new(kept), bytes, keep };
         self.forget(self.kept.put(&id, stored, self.quota(&tenant)));
@@ -268,17 +272,17 @@ impl Conversations for MemoryConversations {
     }
 }
 
-impl Kept {
+impl StoredConversation {
     fn bytes(&self) -> u64 {
         (OVERHEAD + self.state().weight()) as u64
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConversationState> {
         lock(&self.state)
     }
 }
 
-impl State {
+impl ConversationState {
     fn new(conversation: Conversation) -> Self {
         Self {
             conversation,
@@ -292,7 +296,7 @@ impl State {
         }
     }
 
-    fn append(&mut self, items: Vec<Item>, bounds: Option<Bounds>) -> Result<(), ConversationError> {
+    fn append(&mut self, items: Vec<Item>, bounds: Option<ConversationBounds>) -> Result<(), ConversationError> {
         let bytes: usize = items.iter().map(Item::bytes).sum();
         if let Some(bounds) = bounds
             && (self.order.len() + items.len() > bounds.items || self.bytes + bytes > bounds.bytes)
@@ -314,8 +318,8 @@ impl State {
     }
 }
 
-impl Index {
-    fn remove(&mut self, kept: &Kept) {
+impl ConversationIndex {
+    fn remove(&mut self, kept: &StoredConversation) {
         if let Some(ids) = self.tenants.get_mut(&kept.tenant) {
             ids.remove(&kept.number);
             if ids.is_empty() {
@@ -346,8 +350,8 @@ mod tests {
         MemoryConversations::new(limits(1 << 20), conformance::BOUNDS)
     }
 
-    fn limits(max_bytes: u64) -> Limits {
-        Limits { retention: Retention::for_tests(), max_bytes, quotas: StorageQuotas::for_tests() }
+    fn limits(max_bytes: u64) -> MemoryLimits {
+        MemoryLimits { retention: Retention::for_tests(), max_bytes, quotas: StorageQuotas::for_tests() }
     }
 
     #[tokio::test]

@@ -9,16 +9,16 @@ use async_trait::async_trait;
 
 use crate::store::{
     page::{Listed, Order, Page},
-    prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
+    prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
 };
 
 pub struct MemoryPrompts {
-    tenants: Mutex<HashMap<String, Kept>>,
-    bounds: Bounds,
+    tenants: Mutex<HashMap<String, StoredPrompts>>,
+    bounds: PromptBounds,
 }
 
 #[derive(Default)]
-struct Kept {
+struct StoredPrompts {
     next: u64,
     /// By age.
     order: BTreeMap<u64, String>,
@@ -34,11 +34,11 @@ struct Versions {
 }
 
 impl MemoryPrompts {
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: PromptBounds) -> Self {
         Self { tenants: Mutex::default(), bounds }
     }
 
-    fn tenants(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn tenants(&self) -> MutexGuard<'_, HashMap<String, StoredPrompts>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

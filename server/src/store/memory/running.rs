@@ -2,15 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::Log;
+use super::MemoryLog;
 use crate::store::{
     StoreError,
     quota::{Exceeded, StorageQuota},
 };
 
 #[derive(Default)]
-pub struct Running {
-    logs: HashMap<String, Arc<Log>>,
+pub struct RunningLogs {
+    logs: HashMap<String, Arc<MemoryLog>>,
     tenants: HashMap<String, Used>,
     /// By tenant and key.
     keys: HashMap<(String, String), Used>,
@@ -22,8 +22,8 @@ struct Used {
     responses: u64,
 }
 
-impl Running {
-    pub fn get(&self, id: &str) -> Option<Arc<Log>> {
+impl RunningLogs {
+    pub fn get(&self, id: &str) -> Option<Arc<MemoryLog>> {
         self.logs.get(id).cloned()
     }
 
@@ -33,7 +33,7 @@ impl Running {
     }
 
     /// Refuses a log that its tenant or its key has no room for beside what runs; what has finished makes room.
-    pub fn check(&self, log: &Log, quota: StorageQuota) -> Result<(), StoreError> {
+    pub fn check(&self, log: &MemoryLog, quota: StorageQuota) -> Result<(), StoreError> {
         let tenant = self.tenants.get(&log.header.tenant).copied().unwrap_or_default();
         if tenant.bytes.saturating_add(log.bytes()) > quota.bytes {
             return Err(StoreError::OverQuota(Exceeded::TenantBytes(quota.bytes)));
@@ -50,7 +50,7 @@ impl Running {
         Ok(())
     }
 
-    pub fn insert(&mut self, id: &str, log: Arc<Log>) {
+    pub fn insert(&mut self, id: &str, log: Arc<MemoryLog>) {
         self.count(&log, |used| {
             used.bytes += log.bytes();
             used.responses += 1;
@@ -59,7 +59,7 @@ impl Running {
     }
 
     /// A log that runs has more bytes now.
-    pub fn grew(&mut self, log: &Log, bytes: u64) {
+    pub fn grew(&mut self, log: &MemoryLog, bytes: u64) {
         if bytes > 0 && self.logs.contains_key(&log.header.id) {
             self.count(log, |used| used.bytes += bytes);
         }
@@ -82,7 +82,7 @@ impl Running {
         }
     }
 
-    fn count(&mut self, log: &Log, count: impl Fn(&mut Used)) {
+    fn count(&mut self, log: &MemoryLog, count: impl Fn(&mut Used)) {
         match self.tenants.get_mut(&log.header.tenant) {
             Some(used) => count(used),
             None => count(self.tenants.entry(log.header.tenant.clone()).or_default()),
@@ -99,7 +99,7 @@ impl Running {
 }
 
 /// The key of a log that has a quota of its own, and its bytes.
-fn key(log: &Log) -> Option<((String, String), u64)> {
+fn key(log: &MemoryLog) -> Option<((String, String), u64)> {
     let quota = log.header.key_quota.as_ref()?;
     Some(((log.header.tenant.clone(), quota.key.clone()), quota.bytes))
 }

@@ -10,7 +10,7 @@ use std::{
 use crate::store::quota::StorageQuota;
 
 pub struct Shelf<V> {
-    state: Mutex<State<V>>,
+    state: Mutex<ShelfState<V>>,
     max_bytes: u64,
 }
 
@@ -24,8 +24,8 @@ pub struct Stored<V> {
     pub keep: Duration,
 }
 
-struct State<V> {
-    slots: HashMap<String, Slot<V>>,
+struct ShelfState<V> {
+    slots: HashMap<String, ShelfSlot<V>>,
     accounts: HashMap<Account, Pile>,
     bytes: u64,
     /// Counts uses: a greater one is a later one.
@@ -33,7 +33,7 @@ struct State<V> {
     ends: BTreeSet<(Instant, String)>,
 }
 
-struct Slot<V> {
+struct ShelfSlot<V> {
     stored: Stored<V>,
     used: u64,
     until: Instant,
@@ -51,7 +51,8 @@ struct Pile {
 
 impl<V: Clone> Shelf<V> {
     pub fn new(max_bytes: u64) -> Self {
-        let state = State { slots: HashMap::new(), accounts: HashMap::new(), bytes: 0, uses: 0, ends: BTreeSet::new() };
+        let state =
+            ShelfState { slots: HashMap::new(), accounts: HashMap::new(), bytes: 0, uses: 0, ends: BTreeSet::new() };
         Self { state: Mutex::new(state), max_bytes }
     }
 
@@ -81,7 +82,7 @@ impl<V: Clone> Shelf<V> {
             state.take(id);
             return None;
         }
-        let State { slots, accounts, uses, .. } = &mut *state;
+        let ShelfState { slots, accounts, uses, .. } = &mut *state;
         let slot = slots.get_mut(id)?;
         *uses += 1;
         for account in accounts_of(&slot.stored) {
@@ -104,7 +105,7 @@ impl<V: Clone> Shelf<V> {
         self.state().bytes
     }
 
-    fn state(&self) -> MutexGuard<'_, State<V>> {
+    fn state(&self) -> MutexGuard<'_, ShelfState<V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,7 +115,7 @@ fn accounts_of<V>(stored: &Stored<V>) -> impl Iterator<Item = Account> + use<V> 
     [(stored.tenant.clone(), None)].into_iter().chain(key)
 }
 
-impl<V> State<V> {
+impl<V> ShelfState<V> {
     fn add(&mut self, id: &str, stored: Stored<V>) {
         self.uses += 1;
         self.bytes += stored.bytes;
@@ -126,10 +127,10 @@ impl<V> State<V> {
         let now = Instant::now();
         let until = now.checked_add(stored.keep).unwrap_or(now + Duration::from_secs(u32::MAX.into()));
         self.ends.insert((until, id.to_owned()));
-        self.slots.insert(id.to_owned(), Slot { stored, used: self.uses, until });
+        self.slots.insert(id.to_owned(), ShelfSlot { stored, used: self.uses, until });
     }
 
-    fn take(&mut self, id: &str) -> Option<Slot<V>> {
+    fn take(&mut self, id: &str) -> Option<ShelfSlot<V>> {
         let (id, slot) = self.slots.remove_entry(id)?;
         self.bytes -= slot.stored.bytes;
         for account in accounts_of(&slot.stored) {
@@ -172,7 +173,7 @@ impl<V> State<V> {
         left.into_iter().map(|slot| slot.stored.value).collect()
     }
 
-    fn evict(&mut self, account: &Account, quota: StorageQuota, left: &mut Vec<Slot<V>>) {
+    fn evict(&mut self, account: &Account, quota: StorageQuota, left: &mut Vec<ShelfSlot<V>>) {
         while let Some(pile) = self.accounts.get(account)
             && (pile.bytes > quota.bytes || pile.by_use.len() as u64 > quota.responses)
             && let Some(oldest) = pile.oldest()

@@ -19,7 +19,7 @@ const IN_FLIGHT: usize = 2;
 const QUEUE: usize = 4096;
 
 /// An append, as the script takes it.
-pub struct Append {
+pub struct AppendCall {
     /// The keys of the log: meta, log, gone.
     pub keys: [String; 3],
     /// Fence, index of the first entry, count of entries, whether the last one ends the log, ms to live, channel.
@@ -30,17 +30,17 @@ pub struct Append {
 }
 
 /// The script's answer to an append; [`scripts::APPEND`] describes the fields.
-pub type Answer = (u8, u64, String, String, u64, u64);
+pub type AppendAnswer = (u8, u64, String, String, u64, u64);
 
-struct Pending {
-    append: Append,
-    answer: oneshot::Sender<Result<Answer, StoreError>>,
+struct PendingAppend {
+    append: AppendCall,
+    answer: oneshot::Sender<Result<AppendAnswer, StoreError>>,
 }
 
 /// The appends of a replica.
 pub struct Appends {
     link: Arc<Link>,
-    queue: mpsc::Sender<Pending>,
+    queue: mpsc::Sender<PendingAppend>,
 }
 
 impl Appends {
@@ -55,22 +55,22 @@ impl Appends {
     ///
     /// # Errors
     /// Redis refused the append, or has not answered in time.
-    pub async fn append(&self, append: Append) -> Result<Answer, StoreError> {
+    pub async fn append(&self, append: AppendCall) -> Result<AppendAnswer, StoreError> {
         if self.link.is_cluster() {
             return one(invoke(&self.link, &[&append]).await?.into_iter().next());
         }
         let (answer, answered) = oneshot::channel();
         // The task that writes lives as long as `self`.
-        let _ = self.queue.send(Pending { append, answer }).await;
+        let _ = self.queue.send(PendingAppend { append, answer }).await;
         answered.await.unwrap_or_else(|_| one(None))
     }
 }
 
-fn one(answer: Option<Answer>) -> Result<Answer, StoreError> {
+fn one(answer: Option<AppendAnswer>) -> Result<AppendAnswer, StoreError> {
     answer.ok_or_else(|| StoreError::Unavailable("an append was not answered".into()))
 }
 
-async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Pending>) {
+async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<PendingAppend>) {
     let places = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut group = Vec::with_capacity(GROUP);
     // The semaphore is never closed.
@@ -78,7 +78,7 @@ async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Pending>) {
         if queue.recv_many(&mut group, GROUP).await == 0 {
             return;
         }
-        let (last, others): (Vec<_>, Vec<_>) = group.drain(..).partition(|pending: &Pending| pending.append.last);
+        let (last, others): (Vec<_>, Vec<_>) = group.drain(..).partition(|pending: &PendingAppend| pending.append.last);
         let link = link.clone();
         tokio::spawn(async move {
             tokio::join!(write_group(&link, last), write_group(&link, others));
@@ -87,14 +87,14 @@ async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Pending>) {
     }
 }
 
-async fn write_group(link: &Link, group: Vec<Pending>) {
+async fn write_group(link: &Link, group: Vec<PendingAppend>) {
     if group.is_empty() {
         return;
     }
-    let appends: Vec<&Append> = group.iter().map(|pending| &pending.append).collect();
+    let appends: Vec<&AppendCall> = group.iter().map(|pending| &pending.append).collect();
     let answers = invoke(link, &appends).await;
     let mut answers = answers.map(Vec::into_iter);
-    for Pending { answer, .. } in group {
+    for PendingAppend { answer, .. } in group {
         // A writer that was dropped needs no answer.
         let _ = answer.send(match &mut answers {
             Ok(answers) => one(answers.next()),
@@ -104,7 +104,7 @@ async fn write_group(link: &Link, group: Vec<Pending>) {
 }
 
 /// Either all of the appends end their logs, or none.
-async fn invoke(link: &Link, appends: &[&Append]) -> Result<Vec<Answer>, StoreError> {
+async fn invoke(link: &Link, appends: &[&AppendCall]) -> Result<Vec<AppendAnswer>, StoreError> {
     let last = appends.iter().all(|append| append.last);
     let mut script = if last { &scripts::APPEND_LAST } else { &scripts::APPEND }.prepare_invoke();
     for append in appends {

@@ -11,7 +11,7 @@ use ::redis::cmd;
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
 
-use super::{Inner, RUNNING, RedisStore, follow::Part, ms, scripts};
+use super::{RUNNING, RedisInner, RedisStore, follow::LogPart, ms, scripts};
 use crate::store::{
     Header, StoreError,
     fleet::{Control, Fleet, Member},
@@ -23,7 +23,7 @@ const BOUND_ASKED: Duration = Duration::from_secs(30);
 /// How long a dead replica's sets are kept for whoever takes over.
 const KEPT: Duration = Duration::from_secs(3600);
 
-impl Inner {
+impl RedisInner {
     async fn heard(&self, lives: bool) -> Result<Vec<Member>, StoreError> {
         let me = &self.config.replica;
         let mut beat = scripts::BEAT.prepare_invoke();
@@ -100,7 +100,7 @@ impl Fleet for RedisStore {
     }
 
     async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError> {
-        match self.0.page(None, id, Part { next: u64::MAX - 1, header: true }).await {
+        match self.0.page(None, id, LogPart { next: u64::MAX - 1, header: true }).await {
             Ok(page) => Ok(page.header),
             Err(StoreError::NotFound | StoreError::Expired) => Ok(None),
             Err(error) => Err(error),

@@ -6,8 +6,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use futures::{StreamExt, stream, stream::BoxStream};
 use tokio::time::{sleep, timeout};
 
-use super::{Inner, keys::is_id, live::Listener, scripts};
-use crate::store::{Batch, Entry, Followed, Header, StoreError, header_from_json};
+use super::{RedisInner, keys::is_id, live::Listener, scripts};
+use crate::store::{Entry, EntryBatch, Followed, Header, StoreError, header_from_json};
 
 /// Bytes of appends that are enough for one page. A follower holds one: 60 who follow a large log hold 4 MB of it, as text.
 const PAGE_BYTES: usize = 64 << 10;
@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Which part of a log is read.
 #[derive(Clone, Copy)]
-pub struct Part {
+pub struct LogPart {
     /// The first entry.
     pub next: u64,
     /// Whether the header is read too.
@@ -25,9 +25,9 @@ pub struct Part {
 }
 
 /// A part of a log.
-pub struct Page {
+pub struct LogPage {
     pub header: Option<Arc<Header>>,
-    pub entries: Vec<Batch>,
+    pub entries: Vec<EntryBatch>,
     /// Entries the log had when it was read.
     len: u64,
     /// Whether there was more than fits one page.
@@ -38,23 +38,23 @@ pub fn encode(first: u64, entries: &[Arc<Entry>]) -> Result<Vec<u8>, StoreError>
     rmp_serde::to_vec_named(&(first, entries)).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
-pub fn decode(bytes: &[u8]) -> Result<Batch, StoreError> {
+pub fn decode(bytes: &[u8]) -> Result<EntryBatch, StoreError> {
     let (first, entries) = rmp_serde::from_slice(bytes)
         .map_err(|error| StoreError::Unreadable(format!("an entry that this version does not know: {error}")))?;
-    Ok(Batch { first, entries, more: false })
+    Ok(EntryBatch { first, entries, more: false })
 }
 
-impl Inner {
+impl RedisInner {
     /// The page of a log that begins at the append that wrote entry `part.next`; of any tenant's with `None`.
-    pub async fn page(&self, tenant: Option<&str>, id: &str, part: Part) -> Result<Page, StoreError> {
+    pub async fn page(&self, tenant: Option<&str>, id: &str, part: LogPart) -> Result<LogPage, StoreError> {
         if !is_id(id) {
             return Err(StoreError::NotFound);
         }
         let mut read = scripts::PAGE.prepare_invoke();
         read.key(self.keys.meta(id)).key(self.keys.gone(id)).key(self.keys.log(id));
         read.arg(format!("{}-0", part.next + 1)).arg(PAGE_BYTES).arg(u8::from(part.header));
-        type Answer = (String, String, u64, String, u8, Vec<Vec<u8>>);
-        let (owner, header, len, gone, more, appends): Answer = self.script(&read).await?;
+        type ReadAnswer = (String, String, u64, String, u8, Vec<Vec<u8>>);
+        let (owner, header, len, gone, more, appends): ReadAnswer = self.script(&read).await?;
         if owner.is_empty() {
             let expired = !gone.is_empty() && Some(gone.as_str()) == tenant;
             return Err(if expired { StoreError::Expired } else { StoreError::NotFound });
@@ -67,14 +67,14 @@ impl Inner {
         // All but the last are followed by others of this page.
         let last = entries.len();
         entries.iter_mut().zip(1..).for_each(|(batch, at)| batch.more = at < last || more == 1);
-        Ok(Page { header, entries, len, more: more == 1 })
+        Ok(LogPage { header, entries, len, more: more == 1 })
     }
 
     /// Everything that exists.
     pub async fn whole(&self, tenant: Option<&str>, id: &str) -> Result<(Arc<Header>, Vec<Arc<Entry>>), StoreError> {
         let (mut header, mut entries) = (None, Vec::new());
         loop {
-            let page = self.page(tenant, id, Part { next: entries.len() as u64, header: header.is_none() }).await?;
+            let page = self.page(tenant, id, LogPart { next: entries.len() as u64, header: header.is_none() }).await?;
             for batch in page.entries {
                 entries.extend(rest(batch, entries.len() as u64).into_iter().flat_map(|batch| batch.entries));
             }
@@ -86,13 +86,13 @@ impl Inner {
     }
 
     pub async fn followed(self: &Arc<Self>, tenant: &str, id: &str) -> Result<Followed, StoreError> {
-        let page = self.page(Some(tenant), id, Part { next: 0, header: true }).await?;
+        let page = self.page(Some(tenant), id, LogPart { next: 0, header: true }).await?;
         let header = page.header.ok_or(StoreError::NotFound)?;
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         for batch in page.entries {
             entries.extend(rest(batch, entries.len() as u64).into_iter().flat_map(|batch| batch.entries));
         }
-        let follower = Follower {
+        let follower = LogReader {
             inner: self.clone(),
             tenant: tenant.to_owned(),
             id: id.to_owned(),
@@ -107,17 +107,17 @@ impl Inner {
 }
 
 /// What of a batch is not before `next`; `None` when that is nothing, or when entries are missing between.
-fn rest(mut batch: Batch, next: u64) -> Option<Batch> {
+fn rest(mut batch: EntryBatch, next: u64) -> Option<EntryBatch> {
     let known = next.checked_sub(batch.first)? as usize;
     if known >= batch.entries.len() {
         return None;
     }
     batch.entries.drain(..known);
-    Some(Batch { first: next, ..batch })
+    Some(EntryBatch { first: next, ..batch })
 }
 
-struct Follower {
-    inner: Arc<Inner>,
+struct LogReader {
+    inner: Arc<RedisInner>,
     tenant: String,
     id: String,
     next: u64,
@@ -126,11 +126,11 @@ struct Follower {
     listener: Option<Listener>,
     /// History has to be read before messages count.
     behind: bool,
-    ready: VecDeque<Batch>,
+    ready: VecDeque<EntryBatch>,
 }
 
-impl Follower {
-    fn stream(self) -> BoxStream<'static, Result<Batch, StoreError>> {
+impl LogReader {
+    fn stream(self) -> BoxStream<'static, Result<EntryBatch, StoreError>> {
         stream::unfold(Some(self), |follower| async move {
             let mut follower = follower?;
             match follower.next().await {
@@ -142,7 +142,7 @@ impl Follower {
         .boxed()
     }
 
-    async fn next(&mut self) -> Result<Option<Batch>, StoreError> {
+    async fn next(&mut self) -> Result<Option<EntryBatch>, StoreError> {
         loop {
             if self.ended {
                 return Ok(None);
@@ -180,14 +180,14 @@ impl Follower {
         Ok(())
     }
 
-    async fn history(&self) -> Result<Page, StoreError> {
-        let page = self.inner.page(Some(&self.tenant), &self.id, Part { next: self.next, header: false }).await?;
+    async fn history(&self) -> Result<LogPage, StoreError> {
+        let page = self.inner.page(Some(&self.tenant), &self.id, LogPart { next: self.next, header: false }).await?;
         if page.entries.first().map_or(page.len, |batch| batch.first) <= self.next {
             return Ok(page);
         }
         // The append that wrote `next` began before it: an owner has repeated what the store had lost.
         let (_, entries) = self.inner.whole(Some(&self.tenant), &self.id).await?;
-        Ok(Page { entries: vec![Batch { first: 0, entries, more: false }], more: false, ..page })
+        Ok(LogPage { entries: vec![EntryBatch { first: 0, entries, more: false }], more: false, ..page })
     }
 
     async fn hear(&mut self) -> Result<(), StoreError> {

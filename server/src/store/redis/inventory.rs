@@ -4,7 +4,7 @@ use ::redis::{RedisError, cmd, pipe};
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Inner, RedisStore, link::Connection};
+use super::{RedisInner, RedisStore, link::RedisConnection};
 use crate::store::{
     StoreError,
     prompts::StoredPrompt,
@@ -20,7 +20,7 @@ struct Age {
     created_at: u64,
 }
 
-impl Inner {
+impl RedisInner {
     /// All keys of what has an id that end with `part`.
     async fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
         let (mut cursor, mut keys) = (0u64, vec![]);
@@ -30,8 +30,8 @@ impl Inner {
             let scan = &scan;
             let step = self.link.run(|connection| async move {
                 match connection {
-                    Connection::Single(mut one) => scan.query_async::<(u64, Vec<String>)>(&mut one).await,
-                    Connection::Cluster(_) => Err(RedisError::from((
+                    RedisConnection::Single(mut one) => scan.query_async::<(u64, Vec<String>)>(&mut one).await,
+                    RedisConnection::Cluster(_) => Err(RedisError::from((
                         ::redis::ErrorKind::InvalidClientConfig,
                         "a cluster cannot be listed; copy each of its servers with a URL of its own",
                     ))),

@@ -8,18 +8,18 @@ use super::*;
 use crate::store::conformance;
 
 /// Makes stores whose keys are their own.
-struct Maker {
+struct RedisMaker {
     url: String,
     made: AtomicUsize,
 }
 
-impl Maker {
+impl RedisMaker {
     fn new(url: String) -> Self {
         Self { url, made: AtomicUsize::new(0) }
     }
 
     fn store(&self) -> RedisStore {
-        RedisStore::new(Config {
+        RedisStore::new(RedisConfig {
             url: self.url.clone(),
             sentinel: Default::default(),
             prefix: format!("store{}", self.made.fetch_add(1, Ordering::Relaxed)),
@@ -34,7 +34,7 @@ impl Maker {
     }
 }
 
-async fn all_conform(make: Maker) {
+async fn all_conform(make: RedisMaker) {
     conformance::conversations::all(async || {
         make.store().conversations(Retention::for_tests(), conformance::conversations::BOUNDS)
     })
@@ -48,7 +48,7 @@ async fn all_conform(make: Maker) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_conform_on_a_server_and_everything_has_an_end() {
     let server = Redis::spawn();
-    all_conform(Maker::new(server.url())).await;
+    all_conform(RedisMaker::new(server.url())).await;
     for key in server.ask(&["KEYS", "*"]).lines() {
         let ttl: i64 = server.ask(&["PTTL", key]).parse().unwrap();
         assert!(ttl > 0 || key.contains("prompt"), "{key} lives for ever");
@@ -58,13 +58,13 @@ async fn all_conform_on_a_server_and_everything_has_an_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_conform_on_a_cluster() {
     let cluster = RedisCluster::spawn();
-    all_conform(Maker::new(cluster.url())).await;
+    all_conform(RedisMaker::new(cluster.url())).await;
 }
 
 #[tokio::test]
 async fn listing_passes_over_conversations_that_expired() {
     let server = Redis::spawn();
-    let make = Maker::new(server.url());
+    let make = RedisMaker::new(server.url());
     let store = make.store().conversations(Retention::for_tests(), conformance::conversations::BOUNDS);
     use crate::store::{
         conversations::Conversations,

@@ -144,7 +144,7 @@ impl KvStore for RedisKv {
                 put.arg(name.to_string()).arg(block.len());
             }
             let (set, put) = (&set, &put);
-            let run = |mut connection: super::link::Connection| async move {
+            let run = |mut connection: super::link::RedisConnection| async move {
                 set.query_async::<()>(&mut connection).await?;
                 put.invoke_async::<u64>(&mut connection).await
             };
@@ -177,8 +177,9 @@ return 0",
         used.key(self.names(tenant, "kv_used"));
         used.arg(chain.iter().map(BlockName::to_string).collect::<Vec<_>>());
         let used = &used;
-        let run =
-            |mut connection: super::link::Connection| async move { used.invoke_async::<u8>(&mut connection).await };
+        let run = |mut connection: super::link::RedisConnection| async move {
+            used.invoke_async::<u8>(&mut connection).await
+        };
         self.link.run(run).await.map(drop).map_err(failed)
     }
 }

@@ -8,7 +8,7 @@ use std::{sync::LazyLock, sync::atomic::Ordering, time::Duration};
 
 use ::redis::Script;
 
-use super::{Inner, ms, scripts::without_memory};
+use super::{RedisInner, ms, scripts::without_memory};
 use crate::store::{
     StoreError,
     quota::{Exceeded, KeyQuota},
@@ -122,7 +122,7 @@ pub struct Charge<'a> {
     pub key: Option<&'a KeyQuota>,
 }
 
-impl Inner {
+impl RedisInner {
     /// Charges a tenant.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ impl Credentials {
 
 /// A connection to whatever the URL names.
 #[derive(Clone)]
-pub enum Connection {
+pub enum RedisConnection {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
@@ -72,11 +72,11 @@ pub struct Link {
     /// The URL without user, password and options.
     shown: String,
     timeout: Duration,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LinkState {
     current: Option<Arc<Current>>,
     failures: u32,
     /// When connecting failed last, and why.
@@ -84,7 +84,7 @@ struct State {
 }
 
 struct Current {
-    connection: Connection,
+    connection: RedisConnection,
     /// Unanswered commands since the last answer.
     timeouts: AtomicU32,
 }
@@ -145,7 +145,7 @@ impl Link {
     }
 
     /// Runs an operation that may be repeated: it is, once, when the connection was lost under it.
-    pub async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> Result<T, StoreError>
+    pub async fn run<T, F>(&self, operation: impl Fn(RedisConnection) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = RedisResult<T>>,
     {
@@ -158,7 +158,7 @@ impl Link {
     }
 
     /// The error, and whether another attempt makes sense at once.
-    async fn attempt<T, F>(&self, operation: &impl Fn(Connection) -> F) -> Result<T, (StoreError, bool)>
+    async fn attempt<T, F>(&self, operation: &impl Fn(RedisConnection) -> F) -> Result<T, (StoreError, bool)>
     where
         F: Future<Output = RedisResult<T>>,
     {
@@ -201,7 +201,7 @@ impl Link {
         match self.connect(None::<fn(redis::PushInfo) -> Result<(), ()>>).await {
             Ok(connection) => {
                 let current = Arc::new(Current { connection, timeouts: AtomicU32::new(0) });
-                *state = State { current: Some(current.clone()), ..State::default() };
+                *state = LinkState { current: Some(current.clone()), ..LinkState::default() };
                 Ok(current)
             }
             Err(error) => {
@@ -220,7 +220,7 @@ impl Link {
     }
 
     /// A connection of one's own; `pushes` gets what the server sends unasked.
-    pub async fn connect(&self, pushes: Option<impl AsyncPushSender>) -> Result<Connection, StoreError> {
+    pub async fn connect(&self, pushes: Option<impl AsyncPushSender>) -> Result<RedisConnection, StoreError> {
         match timeout(self.timeout, self.connect_unbounded(pushes)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.unreachable(&error)),
@@ -232,7 +232,7 @@ impl Link {
         StoreError::Unavailable(format!("store.redis.url: {} cannot be reached: {reason}", self.shown))
     }
 
-    async fn connect_unbounded(&self, pushes: Option<impl AsyncPushSender>) -> RedisResult<Connection> {
+    async fn connect_unbounded(&self, pushes: Option<impl AsyncPushSender>) -> RedisResult<RedisConnection> {
         // Waits are bounded around each operation.
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -251,13 +251,13 @@ impl Link {
                 if let Some(pushes) = pushes {
                     builder = builder.push_sender(pushes);
                 }
-                return Ok(Connection::Cluster(builder.build()?.get_async_connection().await?));
+                return Ok(RedisConnection::Cluster(builder.build()?.get_async_connection().await?));
             }
         };
         if let Some(pushes) = pushes {
             config = config.set_push_sender(pushes);
         }
-        Ok(Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
+        Ok(RedisConnection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
     }
 }
 
@@ -293,7 +293,7 @@ fn unavailable(error: &RedisError) -> StoreError {
     }
 }
 
-impl ConnectionLike for Connection {
+impl ConnectionLike for RedisConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Single(connection) => connection.req_packed_command(command),

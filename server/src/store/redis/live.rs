@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Connection, Link};
+use super::link::{Link, RedisConnection};
 use crate::store::StoreError;
 
 /// Messages a listener may be behind; one further behind reads the log instead.
@@ -25,7 +25,7 @@ const IN_FLIGHT: usize = 256;
 const PING: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(100);
 
-pub type Message = Arc<[u8]>;
+pub type LiveMessage = Arc<[u8]>;
 
 /// The channels that are listened to.
 #[derive(Default)]
@@ -42,7 +42,7 @@ struct Channels {
 }
 
 struct Channel {
-    messages: broadcast::Sender<Message>,
+    messages: broadcast::Sender<LiveMessage>,
     /// Which connection has confirmed the subscription; 0: none.
     confirmed: watch::Sender<u64>,
     listeners: usize,
@@ -52,7 +52,7 @@ struct Channel {
 pub struct Listener {
     live: Arc<Live>,
     channel: String,
-    pub messages: broadcast::Receiver<Message>,
+    pub messages: broadcast::Receiver<LiveMessage>,
     confirmed: watch::Receiver<u64>,
 }
 
@@ -111,7 +111,7 @@ impl Live {
     }
 
     /// Subscribes and unsubscribes until nothing is left to be changed.
-    async fn reconcile(&self, connection: &Connection, serial: u64) -> Result<(), StoreError> {
+    async fn reconcile(&self, connection: &RedisConnection, serial: u64) -> Result<(), StoreError> {
         loop {
             let changed: Vec<String> = self.channels().changed.drain().collect();
             if changed.is_empty() {
@@ -184,7 +184,7 @@ async fn run(live: Weak<Live>, link: Arc<Link>, patience: Duration) {
 /// Keeps the subscriptions as they are wanted; returns why it cannot any more.
 async fn listen(
     live: &Weak<Live>,
-    connection: &Connection,
+    connection: &RedisConnection,
     serial: u64,
     broken: &CancellationToken,
     patience: Duration,
@@ -225,7 +225,7 @@ impl Listener {
     }
 
     /// The next message; `None` when some may have been missed.
-    pub async fn next(&mut self) -> Option<Message> {
+    pub async fn next(&mut self) -> Option<LiveMessage> {
         tokio::select! {
             biased;
             message = self.messages.recv() => message.ok(),

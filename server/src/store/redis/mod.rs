@@ -42,7 +42,7 @@ use super::{
     fleet::{Control, Member},
     quota::{RESPONSE_OVERHEAD, StorageQuotas},
 };
-use appends::{Append, Appends};
+use appends::{AppendCall, Appends};
 use keys::Keys;
 pub use kv::{KvConfig, RedisKv};
 use ledger::Charge;
@@ -55,7 +55,7 @@ const RUNNING: Duration = Duration::from_secs(3600);
 
 /// Where and how to store.
 #[derive(Clone)]
-pub struct Config {
+pub struct RedisConfig {
     pub url: String,
     /// What sentinels are asked with.
     pub sentinel: Credentials,
@@ -75,10 +75,10 @@ pub struct Config {
 
 /// A handle; clones share everything.
 #[derive(Clone)]
-pub struct RedisStore(Arc<Inner>);
+pub struct RedisStore(Arc<RedisInner>);
 
-struct Inner {
-    config: Config,
+struct RedisInner {
+    config: RedisConfig,
     keys: Keys,
     link: Arc<Link>,
     live: Arc<Live>,
@@ -94,12 +94,12 @@ struct Inner {
 
 impl RedisStore {
     /// Connects when it is first used. To be called on the runtime that live messages shall be received on.
-    pub fn new(config: Config) -> Result<Self, UrlError> {
+    pub fn new(config: RedisConfig) -> Result<Self, UrlError> {
         let link = Arc::new(Link::new(&config.url, &config.sentinel, config.timeout)?);
         let live = Live::start(link.clone(), config.timeout);
         let appends = Appends::start(link.clone());
         let keys = Keys::new(&config.prefix);
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(RedisInner {
             config,
             keys,
             link,
@@ -118,7 +118,7 @@ fn ms(duration: Duration) -> u64 {
     (duration.as_millis() as u64).max(1)
 }
 
-impl Inner {
+impl RedisInner {
     async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
         self.link.run(|mut connection| async move { script.invoke_async(&mut connection).await }).await
     }
@@ -181,10 +181,10 @@ fn found(state: u8) -> Result<(), StoreError> {
 /// What a response may grow before its tenant is charged again.
 const GROWTH: u64 = 4096;
 
-impl Inner {
+impl RedisInner {
     /// Charges the response's tenant. The response that the same request created before is found by one who may store no more too.
     async fn charge_response(&self, header: &Header, charged: u64) -> Result<Option<String>, StoreError> {
-        let runs = header.shows().is_none();
+        let runs = header.shared_log().is_none();
         let kept = self.config.retention.response(&header.tenant, header.create.store);
         let charge = Charge {
             tenant: &header.tenant,
@@ -220,7 +220,7 @@ impl Inner {
         create
             .arg(ms(retention.response(&header.tenant, header.create.store)))
             .arg(ms(retention.stored(&header.tenant)));
-        let runs = header.shows().is_none();
+        let runs = header.shared_log().is_none();
         create.arg(u8::from(!runs)).arg(bytes).arg(charged);
         // Whoever looks for what this replica ran finds it; until both are done nobody knows of the response.
         let listed = async { if runs { inner.runs_here(&id, true).await } else { Ok(()) } };
@@ -246,7 +246,7 @@ impl Store for RedisStore {
         let inner = &*self.0;
         let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let bytes = RESPONSE_OVERHEAD + json.len() as u64;
-        let charged = if header.shows().is_none() { bytes + GROWTH } else { bytes };
+        let charged = if header.shared_log().is_none() { bytes + GROWTH } else { bytes };
         if let Some(first) = inner.charge_response(&header, charged).await? {
             return Ok(Created::Existing(first));
         }
@@ -260,7 +260,7 @@ impl Store for RedisStore {
     async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
         let (inner, id) = (&*self.0, &lease.id);
         let last = entries.last().is_some_and(|entry| entry.is_last());
-        let append = Append {
+        let append = AppendCall {
             keys: [inner.keys.meta(id), inner.keys.log(id), inner.keys.gone(id)],
             arguments: [
                 lease.fence.to_string(),
@@ -350,15 +350,15 @@ impl Store for RedisStore {
         inner.tell(&Control::Cancel { id: id.into() }).await
     }
 
-    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
+    async fn request_leave(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
         let inner = &*self.0;
-        let mut unshare = scripts::UNSHARE.prepare_invoke();
-        unshare.key(inner.keys.meta(log)).arg(tenant).arg(response);
-        found(inner.script(&unshare).await?)?;
-        inner.tell(&Control::Look { id: log.into() }).await
+        let mut request_leave = scripts::UNSHARE.prepare_invoke();
+        request_leave.key(inner.keys.meta(log)).arg(tenant).arg(response);
+        found(inner.script(&request_leave).await?)?;
+        inner.tell(&Control::PollRequests { id: log.into() }).await
     }
 
-    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+    async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let inner = &*self.0;
         let mut keep = scripts::KEEP.prepare_invoke();
         keep.key(inner.keys.meta(id)).key(inner.keys.log(id)).arg(tenant);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{RedisStore, conversations::PAGE, keys::MAX_ID, scripts::without_memory};
 use crate::store::{
     page::{Listed, Order, Page},
-    prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
+    prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
 };
 
 /// Prompts, each with a model, whose uses are counted.
@@ -16,12 +16,12 @@ const MAX_HOT: usize = 1000;
 
 pub struct RedisPrompts {
     store: RedisStore,
-    bounds: Bounds,
+    bounds: PromptBounds,
 }
 
 impl RedisStore {
     /// Stored prompts in the same Redis, over the same connections.
-    pub fn prompts(&self, bounds: Bounds) -> RedisPrompts {
+    pub fn prompts(&self, bounds: PromptBounds) -> RedisPrompts {
         RedisPrompts { store: self.clone(), bounds }
     }
 }

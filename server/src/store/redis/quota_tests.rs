@@ -15,8 +15,8 @@ use crate::store::{
 
 static MADE: AtomicUsize = AtomicUsize::new(0);
 
-fn config(url: String, quotas: StorageQuotas) -> Config {
-    Config {
+fn config(url: String, quotas: StorageQuotas) -> RedisConfig {
+    RedisConfig {
         url,
         sentinel: Default::default(),
         prefix: format!("quota{}", MADE.fetch_add(1, Ordering::Relaxed)),
@@ -29,7 +29,7 @@ fn config(url: String, quotas: StorageQuotas) -> Config {
     }
 }
 
-async fn beating(config: Config) -> RedisStore {
+async fn beating(config: RedisConfig) -> RedisStore {
     let store = RedisStore::new(config).unwrap();
     store.beat().await.unwrap();
     store
@@ -94,7 +94,7 @@ async fn a_tenant_fills_its_part_of_maxmemory_and_no_more() {
 async fn what_has_expired_gives_its_room_back() {
     let server = Redis::spawn();
     let brief = Retention { default: Duration::from_millis(300), ..Retention::for_tests() };
-    let store = beating(Config { retention: brief, ..config(server.url(), of_bytes(50_000)) }).await;
+    let store = beating(RedisConfig { retention: brief, ..config(server.url(), of_bytes(50_000)) }).await;
     let mut leases = vec![];
     for n in 0..4 {
         let lease = created(&store, header(&format!("resp_{n}"), "t")).await;

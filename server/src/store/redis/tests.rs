@@ -9,8 +9,8 @@ use crate::store::{
     fleet::{Control, Fleet},
 };
 
-fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
-    Config {
+fn config(server: &Redis, prefix: &str, replica: &str) -> RedisConfig {
+    RedisConfig {
         url: server.url(),
         sentinel: Default::default(),
         prefix: prefix.into(),
@@ -24,7 +24,7 @@ fn config(server: &Redis, prefix: &str, replica: &str) -> Config {
 }
 
 /// The contract of the store of responses, each case on a store of its own.
-async fn conform(config: impl Fn(&str) -> Config) {
+async fn conform(config: impl Fn(&str) -> RedisConfig) {
     let made = std::sync::atomic::AtomicUsize::new(0);
     conformance::all(async || {
         let prefix = format!("caudal:{}", made.fetch_add(1, Ordering::Relaxed));
@@ -44,7 +44,7 @@ async fn conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms_on_a_cluster() {
     let cluster = RedisCluster::spawn();
-    conform(|prefix| Config { url: cluster.url(), ..config(&cluster.nodes[0], prefix, "a") }).await;
+    conform(|prefix| RedisConfig { url: cluster.url(), ..config(&cluster.nodes[0], prefix, "a") }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +76,7 @@ async fn the_cache_conforms() {
 #[tokio::test]
 async fn responses_that_are_not_stored_expire_and_say_so() {
     let server = Redis::spawn();
-    let store = RedisStore::new(Config {
+    let store = RedisStore::new(RedisConfig {
         retention: Retention { resume_window: Duration::ZERO, ..Retention::for_tests() },
         ..config(&server, "c", "a")
     })
@@ -185,7 +185,7 @@ async fn urls_name_what_is_wrong_and_never_their_password() {
         "redis://user:secret@host:port",
         "redis+cluster://user:secret@",
     ] {
-        let error = RedisStore::new(Config { url: url.into(), ..config(&Redis::spawn(), "c", "a") })
+        let error = RedisStore::new(RedisConfig { url: url.into(), ..config(&Redis::spawn(), "c", "a") })
             .err()
             .unwrap_or_else(|| panic!("{url} is no URL"))
             .to_string();
@@ -233,7 +233,7 @@ async fn conforms_with_the_documented_rights() {
     let url = format!("redis://{}@{}", server.user("caudal", "+mget +unlink"), server.address);
     let made = std::sync::atomic::AtomicUsize::new(0);
     let prefix = || format!("caudal:kv{}", made.fetch_add(1, Ordering::Relaxed));
-    conform(|prefix| Config { url: url.clone(), ..config(&server, prefix, "a") }).await;
+    conform(|prefix| RedisConfig { url: url.clone(), ..config(&server, prefix, "a") }).await;
     conformance::kv::all(async |max_bytes| kv(url.clone(), prefix(), max_bytes)).await;
     assert_eq!(server.refusals(), "");
 }
@@ -243,7 +243,7 @@ async fn conforms_with_the_documented_rights_on_a_cluster() {
     let cluster = RedisCluster::spawn();
     let users = cluster.nodes.each_ref().map(|node| node.user("caudal", "+cluster|slots +asking"));
     let url = cluster.url().replace("://", &format!("://{}@", users[0]));
-    conform(|prefix| Config { url: url.clone(), ..config(&cluster.nodes[0], prefix, "a") }).await;
+    conform(|prefix| RedisConfig { url: url.clone(), ..config(&cluster.nodes[0], prefix, "a") }).await;
     for node in &cluster.nodes {
         assert_eq!(node.refusals(), "");
     }

@@ -32,13 +32,13 @@ impl SqliteStore {
 
 /// A tenant's key.
 #[derive(Clone)]
-struct Slot {
+struct CacheRow {
     tenant: String,
     key: String,
     retention: i64,
 }
 
-impl Slot {
+impl CacheRow {
     fn remove(&self, db: &Connection) -> rusqlite::Result<()> {
         let sql = "DELETE FROM cached WHERE tenant = ?1 AND key = ?2";
         db.prepare_cached(sql)?.execute(params![self.tenant, self.key]).map(drop)
@@ -139,9 +139,9 @@ impl SqliteCache {
         &self,
         tenant: &str,
         key: &CacheKey,
-        work: impl Fn(&Connection, &Slot) -> rusqlite::Result<T> + Send + 'static,
+        work: impl Fn(&Connection, &CacheRow) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let slot = Slot { tenant: tenant.into(), key: key.0.clone(), retention: ms(self.retention) };
+        let slot = CacheRow { tenant: tenant.into(), key: key.0.clone(), retention: ms(self.retention) };
         self.store.0.relieve(move |db| work(db, &slot)).await
     }
 }

@@ -11,7 +11,7 @@ use crate::store::{Entry, StoreError};
 pub const PAGE: usize = 512;
 
 #[derive(Serialize, Deserialize)]
-enum Run {
+enum EntryRun {
     #[serde(rename = "d")]
     Deltas {
         #[serde(rename = "t")]
@@ -30,17 +30,17 @@ enum Run {
 }
 
 pub fn encode(entries: &[Arc<Entry>]) -> Result<Vec<u8>, StoreError> {
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<EntryRun> = Vec::new();
     for entry in entries {
         match &**entry {
             Entry::Delta { tokens, text, logprobs, cached_tokens: None } if logprobs.is_empty() => {
                 push(&mut runs, tokens, text);
             }
-            other => runs.push(Run::Entry(other.clone())),
+            other => runs.push(EntryRun::Entry(other.clone())),
         }
     }
     for run in &mut runs {
-        if let Run::Deltas { counts, .. } = run
+        if let EntryRun::Deltas { counts, .. } = run
             && counts.iter().all(|count| *count == 1)
         {
             counts.clear();
@@ -54,11 +54,11 @@ pub fn encode(entries: &[Arc<Entry>]) -> Result<Vec<u8>, StoreError> {
     Ok(encoded)
 }
 
-fn push(runs: &mut Vec<Run>, new: &[u32], more: &str) {
-    if !matches!(runs.last(), Some(Run::Deltas { lengths, .. }) if lengths.len() < PAGE) {
-        runs.push(Run::Deltas { tokens: vec![], text: String::new(), lengths: vec![], counts: vec![] });
+fn push(runs: &mut Vec<EntryRun>, new: &[u32], more: &str) {
+    if !matches!(runs.last(), Some(EntryRun::Deltas { lengths, .. }) if lengths.len() < PAGE) {
+        runs.push(EntryRun::Deltas { tokens: vec![], text: String::new(), lengths: vec![], counts: vec![] });
     }
-    if let Some(Run::Deltas { tokens, text, lengths, counts }) = runs.last_mut() {
+    if let Some(EntryRun::Deltas { tokens, text, lengths, counts }) = runs.last_mut() {
         tokens.extend_from_slice(new);
         text.push_str(more);
         lengths.push(more.len() as u32);
@@ -82,8 +82,10 @@ pub fn decode_page(bytes: &mut &[u8]) -> Result<Vec<Arc<Entry>>, StoreError> {
         let run = rmp_serde::from_read(&mut *bytes)
             .map_err(|error| StoreError::Unreadable(format!("an entry that this version does not know: {error}")))?;
         match run {
-            Run::Entry(entry) => entries.push(Arc::new(entry)),
-            Run::Deltas { tokens, text, lengths, counts } => deltas(&mut entries, (tokens, text), (lengths, counts))?,
+            EntryRun::Entry(entry) => entries.push(Arc::new(entry)),
+            EntryRun::Deltas { tokens, text, lengths, counts } => {
+                deltas(&mut entries, (tokens, text), (lengths, counts))?
+            }
         }
     }
     Ok(entries)

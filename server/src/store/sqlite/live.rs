@@ -14,7 +14,7 @@ use rusqlite::{Connection, Row};
 use tokio::sync::watch;
 
 use super::{encoding, schema::RUNNING};
-use crate::store::{Batch, Entry, Header, StoreError, header_from_json};
+use crate::store::{Entry, EntryBatch, Header, StoreError, header_from_json};
 
 /// All logs that have not ended, by their response's id. Bounded by admission: nothing runs or waits that was not admitted.
 #[derive(Default)]
@@ -27,13 +27,13 @@ pub struct LiveLog {
     entries: RwLock<Vec<Arc<Entry>>>,
     /// What its entries take in the journal.
     bytes: AtomicU64,
-    held: Mutex<Held>,
-    state: watch::Sender<Progress>,
+    held: Mutex<SqliteLease>,
+    state: watch::Sender<LogProgress>,
 }
 
 /// The lease, and what is asked of the writer.
 #[derive(Debug, Clone, Default)]
-pub struct Held {
+pub struct SqliteLease {
     pub owner: String,
     pub fence: u64,
     pub released: bool,
@@ -48,7 +48,7 @@ pub struct Held {
     pub rows: Vec<i64>,
 }
 
-impl Held {
+impl SqliteLease {
     pub fn tries(&self, len: usize) -> u32 {
         if self.tries.1 == len { self.tries.0 } else { 0 }
     }
@@ -56,7 +56,7 @@ impl Held {
 
 /// What followers wait for.
 #[derive(Clone, Copy, Default)]
-struct Progress {
+struct LogProgress {
     len: usize,
     deleted: bool,
 }
@@ -128,8 +128,8 @@ impl LiveLogs {
     }
 }
 
-fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
-    Ok(Held {
+fn held(row: &Row<'_>) -> rusqlite::Result<SqliteLease> {
+    Ok(SqliteLease {
         owner: row.get(3)?,
         fence: row.get::<_, i64>(4)? as u64,
         released: row.get(5)?,
@@ -142,12 +142,12 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
 }
 
 impl LiveLog {
-    pub fn new(number: i64, header: Arc<Header>, held: Held) -> Self {
+    pub fn new(number: i64, header: Arc<Header>, held: SqliteLease) -> Self {
         let (entries, bytes, state) = Default::default();
         Self { number, header, entries, bytes, held: Mutex::new(held), state }
     }
 
-    pub fn held(&self) -> MutexGuard<'_, Held> {
+    pub fn held(&self) -> MutexGuard<'_, SqliteLease> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,7 +179,7 @@ impl LiveLog {
     }
 
     /// The entries after those that were seen, as they come.
-    pub fn follow(self: Arc<Self>, seen: &[Arc<Entry>]) -> BoxStream<'static, Result<Batch, StoreError>> {
+    pub fn follow(self: Arc<Self>, seen: &[Arc<Entry>]) -> BoxStream<'static, Result<EntryBatch, StoreError>> {
         let state = self.state.subscribe();
         let ended = seen.last().is_some_and(|last| last.is_last());
         stream::unfold((self, state, seen.len(), ended), |(log, mut state, next, ended)| async move {
@@ -193,7 +193,7 @@ impl LiveLog {
             }
             let entries = log.from(next);
             let ended = entries.last().is_some_and(|last| last.is_last());
-            let batch = Batch { first: next as u64, entries, more: false };
+            let batch = EntryBatch { first: next as u64, entries, more: false };
             let next = next + batch.entries.len();
             Some((Ok(batch), (log, state, next, ended)))
         })

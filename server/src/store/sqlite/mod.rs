@@ -51,7 +51,7 @@ use writer::{About, Writer};
 
 /// Where and how to store.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct SqliteConfig {
     /// The file. Others beside it begin with its name.
     pub path: PathBuf,
     /// Bound on the file's bytes; 0: what the disk has.
@@ -64,10 +64,10 @@ pub struct Config {
 
 /// A handle; clones share everything.
 #[derive(Clone)]
-pub struct SqliteStore(Arc<Inner>);
+pub struct SqliteStore(Arc<SqliteInner>);
 
-struct Inner {
-    config: Config,
+struct SqliteInner {
+    config: SqliteConfig,
     writer: Writer,
     readers: Readers,
     live: Arc<LiveLogs>,
@@ -81,7 +81,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// What is wrong with the file, and what to do.
-    pub fn open(config: Config) -> Result<Self, OpenError> {
+    pub fn open(config: SqliteConfig) -> Result<Self, OpenError> {
         let lock = Lock::take(&config.path)?;
         let db = file::open(&config.path)?;
         let room = Room::new(&config.path, config.max_bytes);
@@ -91,14 +91,14 @@ impl SqliteStore {
         let readers = Readers::new(config.path.clone());
         let (keeper, over) = mpsc::channel();
         let (upkept, retention) = (config.path.clone(), config.retention.clone());
-        let inner = Inner { config, writer, readers, live, watchers: Arc::default(), _upkeep: keeper };
+        let inner = SqliteInner { config, writer, readers, live, watchers: Arc::default(), _upkeep: keeper };
         let inner = Arc::new(inner);
         upkeep::start(upkeep::Upkeep { path: upkept, retention, room, store: Arc::downgrade(&inner) }, over)?;
         Ok(Self(inner))
     }
 }
 
-impl Inner {
+impl SqliteInner {
     /// A change that no log in memory takes part in.
     async fn change<T: Send + 'static>(
         &self,
@@ -117,23 +117,23 @@ impl Inner {
 }
 
 /// Why a change was not made: an error of the contract, which leaves the transaction as it was, or one of SQLite.
-enum Refusal<E> {
+enum ChangeError<E> {
     Refused(E),
     Sql(rusqlite::Error),
 }
 
-impl<E> From<rusqlite::Error> for Refusal<E> {
+impl<E> From<rusqlite::Error> for ChangeError<E> {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
     }
 }
 
 /// The error of SQLite, which ends the transaction, apart from one of the contract.
-fn split<T, E>(outcome: Result<T, Refusal<E>>) -> rusqlite::Result<Result<T, E>> {
+fn split<T, E>(outcome: Result<T, ChangeError<E>>) -> rusqlite::Result<Result<T, E>> {
     match outcome {
         Ok(found) => Ok(Ok(found)),
-        Err(Refusal::Refused(error)) => Ok(Err(error)),
-        Err(Refusal::Sql(error)) => Err(error),
+        Err(ChangeError::Refused(error)) => Ok(Err(error)),
+        Err(ChangeError::Sql(error)) => Err(error),
     }
 }
 

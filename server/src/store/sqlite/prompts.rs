@@ -3,28 +3,28 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Refusal, SqliteStore, split};
+use super::{ChangeError, SqliteStore, split};
 use crate::store::{
     page::{Listed, Order, Page},
-    prompts::{Bounds, PromptError, Prompts, StoredPrompt, Use},
+    prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
 };
 
-type Outcome<T> = Result<T, Refusal<PromptError>>;
+type PromptOutcome<T> = Result<T, ChangeError<PromptError>>;
 
 pub struct SqlitePrompts {
     store: SqliteStore,
-    bounds: Bounds,
+    bounds: PromptBounds,
 }
 
 impl SqliteStore {
     /// Stored prompts in the same file.
-    pub fn prompts(&self, bounds: Bounds) -> SqlitePrompts {
+    pub fn prompts(&self, bounds: PromptBounds) -> SqlitePrompts {
         SqlitePrompts { store: self.clone(), bounds }
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Refusal<PromptError> {
-    Refusal::Refused(PromptError::Unavailable(format!("a prompt that this version cannot read: {error}")))
+fn unreadable(error: impl std::fmt::Display) -> ChangeError<PromptError> {
+    ChangeError::Refused(PromptError::Unavailable(format!("a prompt that this version cannot read: {error}")))
 }
 
 /// The row of a prompt, and its latest version.
@@ -33,7 +33,7 @@ fn find(db: &Connection, tenant: &str, id: &str) -> rusqlite::Result<Option<(i64
     db.prepare_cached(sql)?.query_row(params![tenant, id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-fn put(db: &Connection, prompt: &StoredPrompt, bounds: Bounds) -> Outcome<StoredPrompt> {
+fn put(db: &Connection, prompt: &StoredPrompt, bounds: PromptBounds) -> PromptOutcome<StoredPrompt> {
     let known = find(db, &prompt.tenant, &prompt.id)?;
     let version = known.map_or(0, |(_, latest)| latest) + 1;
     let stored = StoredPrompt { version, ..prompt.clone() };
@@ -44,7 +44,7 @@ fn put(db: &Connection, prompt: &StoredPrompt, bounds: Bounds) -> Outcome<Stored
         db.prepare_cached(sql)?.query_row([&prompt.tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let too_many = known.is_none() && prompts >= bounds.prompts as i64;
     if too_many || version > bounds.versions || bytes as usize + json.len() > bounds.bytes {
-        return Err(Refusal::Refused(PromptError::Full));
+        return Err(ChangeError::Refused(PromptError::Full));
     }
     let number = match known {
         Some((number, _)) => {
@@ -61,9 +61,9 @@ fn put(db: &Connection, prompt: &StoredPrompt, bounds: Bounds) -> Outcome<Stored
     Ok(stored)
 }
 
-fn list(db: &Connection, tenant: &str, page: &Page) -> Outcome<Vec<StoredPrompt>> {
+fn list(db: &Connection, tenant: &str, page: &Page) -> PromptOutcome<Vec<StoredPrompt>> {
     let after = match &page.after {
-        Some(id) => Some(find(db, tenant, id)?.ok_or(Refusal::Refused(PromptError::CursorNotFound))?.0),
+        Some(id) => Some(find(db, tenant, id)?.ok_or(ChangeError::Refused(PromptError::CursorNotFound))?.0),
         None => None,
     };
     let wanted = i64::try_from(page.limit).map_or(-1, |limit| limit.saturating_add(1));
@@ -80,8 +80,8 @@ fn list(db: &Connection, tenant: &str, page: &Page) -> Outcome<Vec<StoredPrompt>
     found.map(|json| serde_json::from_str(&json?).map_err(unreadable)).collect()
 }
 
-fn delete(db: &Connection, tenant: &str, id: &str) -> Outcome<()> {
-    let (number, _) = find(db, tenant, id)?.ok_or(Refusal::Refused(PromptError::NotFound))?;
+fn delete(db: &Connection, tenant: &str, id: &str) -> PromptOutcome<()> {
+    let (number, _) = find(db, tenant, id)?.ok_or(ChangeError::Refused(PromptError::NotFound))?;
     for sql in [
         "DELETE FROM prompts WHERE number = ?1",
         "DELETE FROM prompt_versions WHERE prompt = ?1",
@@ -101,12 +101,12 @@ impl Prompts for SqlitePrompts {
 
     async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, PromptError> {
         let (tenant, id) = (tenant.to_owned(), id.to_owned());
-        let get = move |db: &Connection| -> Outcome<StoredPrompt> {
+        let get = move |db: &Connection| -> PromptOutcome<StoredPrompt> {
             let sql = "SELECT json FROM prompts JOIN prompt_versions ON prompt = number
                 WHERE tenant = ?1 AND id = ?2 AND version = ifnull(?3, latest)";
             let json: Option<String> =
                 db.prepare_cached(sql)?.query_row(params![tenant, id, version], |row| row.get(0)).optional()?;
-            serde_json::from_str(&json.ok_or(Refusal::Refused(PromptError::NotFound))?).map_err(unreadable)
+            serde_json::from_str(&json.ok_or(ChangeError::Refused(PromptError::NotFound))?).map_err(unreadable)
         };
         self.store.0.readers.read(move |db| split(get(db))).await?
     }
@@ -123,8 +123,9 @@ impl Prompts for SqlitePrompts {
     }
 
     async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError> {
-        let note = move |db: &Connection| -> Outcome<()> {
-            let (number, _) = find(db, &used.tenant, &used.prompt)?.ok_or(Refusal::Refused(PromptError::NotFound))?;
+        let note = move |db: &Connection| -> PromptOutcome<()> {
+            let (number, _) =
+                find(db, &used.tenant, &used.prompt)?.ok_or(ChangeError::Refused(PromptError::NotFound))?;
             let sql = "INSERT INTO prompt_uses (prompt, model, weight) VALUES (?1, ?2, ?3)
                 ON CONFLICT DO UPDATE SET weight = weight + ?3";
             db.prepare_cached(sql)?.execute(params![number, used.model, weight])?;

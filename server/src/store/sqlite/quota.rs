@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Config, live::LiveLogs};
+use super::{SqliteConfig, live::LiveLogs};
 use crate::store::{
     Header,
     quota::{Exceeded, StorageQuota},
@@ -29,7 +29,7 @@ impl Usage {
     }
 }
 
-impl Config {
+impl SqliteConfig {
     pub fn quota(&self, tenant: &str) -> StorageQuota {
         self.quotas.of(tenant, Some(self.max_bytes).filter(|bytes| *bytes > 0))
     }

@@ -7,8 +7,8 @@ use futures::{StreamExt, stream};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Inner, Refusal, SqliteStore, encoding,
-    live::{Held, LiveLog, LiveLogs},
+    ChangeError, SqliteInner, SqliteStore, encoding,
+    live::{LiveLog, LiveLogs, SqliteLease},
     ms, now_ms, quota,
     schema::{ENDED, GONE, RUNNING},
     split,
@@ -20,10 +20,10 @@ use crate::store::{
     quota::{RESPONSE_OVERHEAD, StorageQuota},
 };
 
-type Outcome<T> = Result<T, Refusal<StoreError>>;
+type ResponseOutcome<T> = Result<T, ChangeError<StoreError>>;
 
-const fn refused<T>(error: StoreError) -> Outcome<T> {
-    Err(Refusal::Refused(error))
+const fn refused<T>(error: StoreError) -> ResponseOutcome<T> {
+    Err(ChangeError::Refused(error))
 }
 
 /// Why a tenant finds no response of this id that has ended.
@@ -36,7 +36,7 @@ fn missing(db: &Connection, tenant: &str, id: &str, now: i64) -> rusqlite::Resul
 }
 
 /// Fails unless the tenant has a response of this id that has ended.
-fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> Outcome<()> {
+fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> ResponseOutcome<()> {
     let sql = "SELECT 1 FROM responses WHERE id = ?1 AND tenant = ?2 AND state = ?3 AND until > ?4";
     if db.prepare_cached(sql)?.exists(params![id, tenant, ENDED, now])? {
         return Ok(());
@@ -56,7 +56,7 @@ struct New {
 
 impl New {
     /// The number of the row, or the response that was created with the same `client_request_id` before.
-    fn write(&self, db: &Connection, live: &LiveLogs) -> Outcome<Result<i64, String>> {
+    fn write(&self, db: &Connection, live: &LiveLogs) -> ResponseOutcome<Result<i64, String>> {
         let Header { id, tenant, create, key_quota, .. } = &*self.header;
         let (request, now) = (create.client_request_id.as_deref(), now_ms());
         if let Some(request) = request {
@@ -100,7 +100,7 @@ impl New {
 }
 
 /// An append of entries.
-struct Append {
+struct AppendChange {
     lease: Lease,
     first: usize,
     entries: Vec<Arc<Entry>>,
@@ -117,8 +117,8 @@ enum Written {
     Ended,
 }
 
-impl Append {
-    fn write(&self, db: &Connection, live: &LiveLogs) -> Outcome<(Written, Appended)> {
+impl AppendChange {
+    fn write(&self, db: &Connection, live: &LiveLogs) -> ResponseOutcome<(Written, Appended)> {
         let Some(log) = live.get(&self.lease.id) else { return self.again(db) };
         let held = log.held();
         let (len, after) = (log.len(), self.first + self.entries.len());
@@ -152,7 +152,7 @@ impl Append {
     }
 
     /// The append to a log that is not running: it may be repeated after the last one.
-    fn again(&self, db: &Connection) -> Outcome<(Written, Appended)> {
+    fn again(&self, db: &Connection) -> ResponseOutcome<(Written, Appended)> {
         let sql = "SELECT len, cancelled FROM responses WHERE id = ?1 AND state = ?2 AND fence = ?3";
         let found: Option<(i64, bool)> = db
             .prepare_cached(sql)?
@@ -193,12 +193,12 @@ fn forget_journal(db: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
     Ok(())
 }
 
-impl Inner {
+impl SqliteInner {
     /// Changes the lease of a log: `decide` looks at what is held, `sql` writes what it returns, with the row as `?1`.
     async fn hold<T: Clone + Send + 'static>(
         &self,
         id: &str,
-        decide: impl Fn(&LiveLog, &Held) -> Result<(T, Held), StoreError> + Send + 'static,
+        decide: impl Fn(&LiveLog, &SqliteLease) -> Result<(T, SqliteLease), StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (live, shown, id) = (self.live.clone(), self.live.clone(), id.to_owned());
         let about = About::log(&id).making_room();
@@ -213,13 +213,13 @@ impl Inner {
                 "UPDATE responses SET owner = ?2, fence = ?3, released = ?4, cancelled = ?5, leaving = ?6, tries = ?7,
                 tried_at = ?8 WHERE number = ?1";
             let (tries, tried_at) = held.tries;
-            let Held { owner, fence, released, cancelled, leaving, .. } = &held;
+            let SqliteLease { owner, fence, released, cancelled, leaving, .. } = &held;
             let (fence, leaving, tried_at) = (*fence as i64, leaving.join(" "), tried_at as i64);
             db.prepare_cached(sql)?
                 .execute(params![log.number, owner, fence, released, cancelled, leaving, tries, tried_at])?;
             Ok(Ok((found, held, id.clone())))
         };
-        let after = move |changed: &Result<(T, Held, String), StoreError>| {
+        let after = move |changed: &Result<(T, SqliteLease, String), StoreError>| {
             if let Ok((_, held, id)) = changed
                 && let Some(log) = shown.get(id)
             {
@@ -259,9 +259,14 @@ impl Inner {
     }
 
     /// Notes what is asked of a log's writer; of one that has ended nothing.
-    async fn ask(&self, tenant: &str, id: &str, ask: impl Fn(&mut Held) + Send + 'static) -> Result<(), StoreError> {
+    async fn ask(
+        &self,
+        tenant: &str,
+        id: &str,
+        ask: impl Fn(&mut SqliteLease) + Send + 'static,
+    ) -> Result<(), StoreError> {
         if self.of_tenant(tenant, id)?.is_some() {
-            let asked = move |_: &LiveLog, held: &Held| {
+            let asked = move |_: &LiveLog, held: &SqliteLease| {
                 let mut held = held.clone();
                 ask(&mut held);
                 Ok(((), held))
@@ -284,16 +289,16 @@ impl Store for SqliteStore {
         let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let (header, owner) = (Arc::new(header), inner.config.process.clone());
         let keep = inner.config.retention.response(&header.tenant, header.create.store);
-        let ended_for = header.shows().map(|_| ms(keep));
+        let ended_for = header.shared_log().map(|_| ms(keep));
         let lease = Lease { id: header.id.clone(), owner: owner.clone(), fence: 1 };
         let quota = inner.config.quota(&header.tenant);
         let new = New { header: header.clone(), json, owner, ended_for, quota };
         let (known, live, owner) = (inner.live.clone(), inner.live.clone(), lease.owner.clone());
         let after = move |created: &Result<Result<i64, String>, StoreError>| {
             if let Ok(Ok(number)) = created
-                && header.shows().is_none()
+                && header.shared_log().is_none()
             {
-                live.insert(LiveLog::new(*number, header, Held { owner, fence: 1, ..Held::default() }));
+                live.insert(LiveLog::new(*number, header, SqliteLease { owner, fence: 1, ..SqliteLease::default() }));
             }
         };
         match inner.writer.write(About::default(), move |db| split(new.write(db, &known)), after).await?? {
@@ -312,8 +317,13 @@ impl Store for SqliteStore {
             _ => None,
         };
         let encoded = if whole.is_some() { vec![] } else { encoding::encode(entries)? };
-        let append =
-            Arc::new(Append { lease: lease.clone(), first: first as usize, entries: entries.to_vec(), encoded, whole });
+        let append = Arc::new(AppendChange {
+            lease: lease.clone(),
+            first: first as usize,
+            entries: entries.to_vec(),
+            encoded,
+            whole,
+        });
         let about = About { log: Some(lease.id.clone()), makes_room: append.whole.is_some() };
         let (live, shown, written) = (inner.live.clone(), inner.live.clone(), append.clone());
         let after = move |outcome: &Result<(Written, Appended), StoreError>| {
@@ -347,7 +357,7 @@ impl Store for SqliteStore {
                 return Err(StoreError::Fenced);
             }
             let left = held.nobody_since.map(|since| Duration::from_millis((now_ms() - since).max(0) as u64));
-            let held = Held { owner: me.clone(), fence: held.fence + 1, released: false, ..held.clone() };
+            let held = SqliteLease { owner: me.clone(), fence: held.fence + 1, released: false, ..held.clone() };
             let entries = log.from(0);
             let lease = Lease { id: log.header.id.clone(), owner: me.clone(), fence: held.fence };
             Ok(((lease, log.header.clone(), entries, left), held))
@@ -370,7 +380,7 @@ impl Store for SqliteStore {
             }
             let len = log.len();
             let tries = held.tries(len) + 1;
-            Ok((tries, Held { tries: (tries, len), ..held.clone() }))
+            Ok((tries, SqliteLease { tries: (tries, len), ..held.clone() }))
         });
         counted.await
     }
@@ -381,7 +391,7 @@ impl Store for SqliteStore {
             if held.fence != fence {
                 return Err(StoreError::Fenced);
             }
-            Ok(((), Held { fence: fence + 1, released: true, tries: (0, 0), ..held.clone() }))
+            Ok(((), SqliteLease { fence: fence + 1, released: true, tries: (0, 0), ..held.clone() }))
         });
         match released.await {
             Err(StoreError::Fenced) => Ok(()),
@@ -397,12 +407,12 @@ impl Store for SqliteStore {
         self.0.ask(tenant, id, |held| held.cancelled = true).await
     }
 
-    async fn unshare(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
+    async fn request_leave(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
         let response = response.to_owned();
         self.0.ask(tenant, log, move |held| held.leaving.push(response.clone())).await
     }
 
-    async fn keep(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
+    async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let inner = &*self.0;
         if inner.of_tenant(tenant, id)?.is_some() {
             return Ok(());

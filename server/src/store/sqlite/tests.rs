@@ -9,12 +9,12 @@ use super::*;
 use crate::store::{Entry, Store, conformance, fleet::Fleet};
 
 /// Makes stores whose files are their own, in a folder that goes with it.
-struct Maker {
+struct SqliteMaker {
     folder: PathBuf,
     made: AtomicUsize,
 }
 
-impl Maker {
+impl SqliteMaker {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("caudal-sqlite-{name}-{}", std::process::id()));
         Self { folder, made: AtomicUsize::new(0) }
@@ -30,36 +30,36 @@ impl Maker {
 
     fn store_with(&self, quotas: StorageQuotas) -> SqliteStore {
         let name = format!("{}.db", self.made.fetch_add(1, Ordering::Relaxed));
-        SqliteStore::open(Config { quotas, ..config(self.path(&name)) }).unwrap()
+        SqliteStore::open(SqliteConfig { quotas, ..config(self.path(&name)) }).unwrap()
     }
 }
 
-impl Drop for Maker {
+impl Drop for SqliteMaker {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-fn config(path: PathBuf) -> Config {
+fn config(path: PathBuf) -> SqliteConfig {
     let process = crate::generation::random_hex();
     let (retention, quotas) = (Retention::for_tests(), StorageQuotas::for_tests());
-    Config { path, max_bytes: 0, retention, quotas, process }
+    SqliteConfig { path, max_bytes: 0, retention, quotas, process }
 }
 
 /// Opens a file that a store which was dropped a moment ago may still hold.
-async fn reopened(config: Config) -> SqliteStore {
+async fn reopened(config: SqliteConfig) -> SqliteStore {
     caudal_tests::until("the file to be free", || async { SqliteStore::open(config.clone()).ok() }).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
-    let make = Maker::new("conforms");
+    let make = SqliteMaker::new("conforms");
     conformance::all(async || make.store()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rest_conforms() {
-    let make = Maker::new("rest");
+    let make = SqliteMaker::new("rest");
     conformance::conversations::all(async || {
         make.store().conversations(Retention::for_tests(), conformance::conversations::BOUNDS)
     })
@@ -73,7 +73,7 @@ async fn the_rest_conforms() {
 
 #[tokio::test]
 async fn what_did_not_end_is_claimed_by_the_next_process() {
-    let make = Maker::new("claimed");
+    let make = SqliteMaker::new("claimed");
     let settings = config(make.path("a.db"));
     let store = SqliteStore::open(settings.clone()).unwrap();
     let lease = conformance::created(&store, conformance::header("resp_1", "t")).await;

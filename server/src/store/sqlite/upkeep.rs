@@ -13,7 +13,7 @@ use futures::executor::block_on;
 use rusqlite::{Connection, params};
 
 use super::{
-    Inner,
+    SqliteInner,
     file::{self, OpenError, beside},
     ms, now_ms,
     room::Room,
@@ -39,7 +39,7 @@ pub struct Upkeep {
     pub path: PathBuf,
     pub retention: Retention,
     pub room: Room,
-    pub store: Weak<Inner>,
+    pub store: Weak<SqliteInner>,
 }
 
 /// Goes on until the sender of `over` is dropped.
@@ -104,12 +104,12 @@ impl Upkeep {
 }
 
 /// What there is to do.
-struct Due {
+struct UpkeepDue {
     expired: bool,
     free_pages: i64,
 }
 
-fn due(db: &Connection, now: i64) -> rusqlite::Result<Due> {
+fn due(db: &Connection, now: i64) -> rusqlite::Result<UpkeepDue> {
     let expired = db
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM responses WHERE state > ?1 AND until <= ?2)
@@ -119,7 +119,7 @@ fn due(db: &Connection, now: i64) -> rusqlite::Result<Due> {
         )?
         .query_row(params![RUNNING, now], |row| row.get(0))?;
     let free_pages = db.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    Ok(Due { expired, free_pages })
+    Ok(UpkeepDue { expired, free_pages })
 }
 
 /// Deletes some of what was to be stored until now.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::encoding;
 use crate::{
     limits::RENDERED_BESIDE_ENTRIES,
-    store::{Batch, Entry, StoreError},
+    store::{Entry, EntryBatch, StoreError},
 };
 
 /// A log of more bytes is decoded on another thread than the connection's: about a millisecond of work.
@@ -39,7 +39,7 @@ pub struct Pages {
 }
 
 impl Iterator for Pages {
-    type Item = Result<Batch, StoreError>;
+    type Item = Result<EntryBatch, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut rest = self.encoded.get(self.at..).filter(|rest| !rest.is_empty())?;
@@ -54,6 +54,6 @@ impl Iterator for Pages {
         let more = !rest.is_empty();
         let first = self.next;
         self.next += entries.len() as u64;
-        Some(Ok(Batch { first, entries, more }))
+        Some(Ok(EntryBatch { first, entries, more }))
     }
 }

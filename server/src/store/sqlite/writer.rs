@@ -40,7 +40,7 @@ impl About {
     }
 }
 
-trait Job: Send {
+trait WriteJob: Send {
     fn about(&self) -> &About;
     /// To be called in a transaction; again, when that was rolled back.
     fn work(&mut self, db: &Connection) -> rusqlite::Result<()>;
@@ -48,7 +48,7 @@ trait Job: Send {
     fn done(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
-struct Work<T, W, A> {
+struct WriteWork<T, W, A> {
     about: About,
     work: W,
     after: A,
@@ -56,7 +56,7 @@ struct Work<T, W, A> {
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T, W, A> Job for Work<T, W, A>
+impl<T, W, A> WriteJob for WriteWork<T, W, A>
 where
     T: Send,
     W: FnMut(&Connection) -> rusqlite::Result<T> + Send,
@@ -85,7 +85,7 @@ where
 /// The way to the thread, which ends when the last of these is dropped.
 #[derive(Clone)]
 pub struct Writer {
-    jobs: mpsc::Sender<Box<dyn Job>>,
+    jobs: mpsc::Sender<Box<dyn WriteJob>>,
     healthy: Arc<AtomicBool>,
 }
 
@@ -107,7 +107,7 @@ impl Writer {
         after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(Work { about, work, after, found: None, answer });
+        let job = Box::new(WriteWork { about, work, after, found: None, answer });
         let ended = |_| StoreError::Unavailable("the thread that writes has ended".into());
         self.jobs.send(job).await.map_err(|_| StoreError::Unavailable("the thread that writes has ended".into()))?;
         answered.await.map_err(ended)?
@@ -128,7 +128,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+    fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn WriteJob>>) {
         let mut next = None;
         while let Some(first) = next.take().or_else(|| waiting.blocking_recv()) {
             let mut group = vec![first];
@@ -148,7 +148,7 @@ impl Thread {
         }
     }
 
-    fn commit(&mut self, mut group: Vec<Box<dyn Job>>) {
+    fn commit(&mut self, mut group: Vec<Box<dyn WriteJob>>) {
         if self.room.is_lent() {
             let (allowed, others): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.about().makes_room);
             others.into_iter().for_each(|job| job.done(Err(full())));
@@ -175,7 +175,7 @@ impl Thread {
         }
     }
 
-    fn transact(&self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    fn transact(&self, jobs: &mut [Box<dyn WriteJob>]) -> rusqlite::Result<()> {
         let mut transaction = || {
             self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             jobs.iter_mut().try_for_each(|job| job.work(&self.db))?;

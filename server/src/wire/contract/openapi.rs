@@ -45,6 +45,7 @@ enum Access {
     Admin,
 }
 
+#[derive(Clone)]
 struct Route {
     method: &'static str,
     path: &'static str,
@@ -183,24 +184,21 @@ fn include() -> Value {
     parameter("include", json!({"type": "array", "items": {"type": "string", "enum": INCLUDABLE}}))
 }
 
+/// Every route, in the order of the document.
 fn table(schemas: &mut Schemas) -> Vec<Route> {
+    schemas.written::<Deleted<'static>>();
+    schemas.written::<ErrorAnswer<'static>>();
+    [responses(schemas), models(schemas), conversations(schemas), prompts(schemas), operations(schemas)].concat()
+}
+
+/// Responses, chat completions and the secrets to create them with.
+fn responses(schemas: &mut Schemas) -> Vec<Route> {
     let route = Route::new;
     let response = schemas.written::<Response>();
     let event = response_events(schemas);
     let create = schemas.read::<Body>();
-    let conversation = schemas.written::<ConversationObject>();
-    let conversations = schemas.written::<List<ConversationObject>>();
     let items = schemas.written::<List<ListedItem>>();
-    let item = schemas.written::<ListedItem>();
-    let prompt = schemas.written::<PromptObject>();
-    let prompts = schemas.written::<List<PromptObject>>();
-    let model = schemas.written::<ModelObject<'static>>();
-    let deleted = || schemas_deleted();
     let (completion, chunk) = (schemas.written::<Completion>(), schemas.written::<Chunk>());
-    let readiness = schemas.written::<Readiness<'static>>();
-    schemas.written::<Deleted<'static>>();
-    schemas.written::<ErrorAnswer<'static>>();
-    let text = || json!({"text/plain": {"schema": {"type": "string"}}});
     vec![
         route("get", "/v1/responses", "connect", "Opens a WebSocket; /asyncapi.json has its events")
             .errors(&[400, 426]),
@@ -233,7 +231,7 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
             .errors(&[404, 410]),
         route("get", "/v1/responses/{id}/input_items", "listInputItems", "Lists what a response was created with")
             .query(page())
-            .answers("A page", content(items.clone()))
+            .answers("A page", content(items))
             .errors(&[404]),
         route("post", "/v1/chat/completions", "createChatCompletion", "Creates a chat completion")
             .body(schemas.read::<ChatBody>())
@@ -243,6 +241,13 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
             .optional_body(schemas.read::<SecretBody>())
             .answers("The secret, told once", content(schemas.written::<ClientSecret>()))
             .errors(&[403, 404]),
+    ]
+}
+
+fn models(schemas: &mut Schemas) -> Vec<Route> {
+    let route = Route::new;
+    let model = schemas.written::<ModelObject<'static>>();
+    vec![
         route("get", "/v1/models", "listModels", "Lists what is served, the default first")
             .answers("All models", content(schemas.written::<ModelList<'static>>())),
         route("get", "/v1/models/{id}", "retrieveModel", "Reads a model, by its id or an alias")
@@ -265,6 +270,16 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
             ];
             file
         },
+    ]
+}
+
+fn conversations(schemas: &mut Schemas) -> Vec<Route> {
+    let route = Route::new;
+    let conversation = schemas.written::<ConversationObject>();
+    let conversations = schemas.written::<List<ConversationObject>>();
+    let items = schemas.written::<List<ListedItem>>();
+    let item = schemas.written::<ListedItem>();
+    vec![
         route("get", "/v1/conversations", "listConversations", "Lists the tenant's conversations, by age")
             .query(page())
             .answers("A page", content(conversations)),
@@ -305,6 +320,14 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
         route("delete", "/v1/conversations/{id}/items/{item}", "deleteItem", "Takes an item out")
             .answers("The conversation", content(conversation))
             .errors(&[404]),
+    ]
+}
+
+fn prompts(schemas: &mut Schemas) -> Vec<Route> {
+    let route = Route::new;
+    let prompt = schemas.written::<PromptObject>();
+    let prompts = schemas.written::<List<PromptObject>>();
+    vec![
         route("get", "/v1/prompts", "listPrompts", "Lists stored prompts in their latest versions, by age")
             .query(page())
             .answers("A page", content(prompts)),
@@ -318,6 +341,15 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
         route("delete", "/v1/prompts/{id}", "deletePrompt", "Deletes a prompt in all its versions")
             .answers("It is gone", content(deleted()))
             .errors(&[404]),
+    ]
+}
+
+/// What operators and tools read.
+fn operations(schemas: &mut Schemas) -> Vec<Route> {
+    let route = Route::new;
+    let readiness = schemas.written::<Readiness<'static>>();
+    let text = || json!({"text/plain": {"schema": {"type": "string"}}});
+    vec![
         route("post", "/admin/models/{id}/reload", "reloadModel", "Loads a model's files again")
             .answers("The model before and after", content(schemas.written::<ReloadReport>()))
             .errors(&[404, 409, 500]),
@@ -344,7 +376,7 @@ fn table(schemas: &mut Schemas) -> Vec<Route> {
     ]
 }
 
-fn schemas_deleted() -> Value {
+fn deleted() -> Value {
     super::schemas::reference("Deleted")
 }
 

@@ -2,10 +2,10 @@
 
 use tokio::sync::watch;
 
-use super::Connection;
-use crate::{edge::ws::outbox::Gone, generation::admission::Place, wire::event::Extension};
+use super::SocketConnection;
+use crate::{edge::ws::outbox::Gone, generation::admission::QueuePlace, wire::event::Extension};
 
-impl Connection {
+impl SocketConnection {
     /// Tells the client of the turns of a conversation from now on, but of those that it follows already.
     pub(super) async fn watch(&self, conversation: &str) {
         if !self.extensions || !self.turns.is_new(conversation) {
@@ -26,7 +26,12 @@ impl Connection {
     }
 
     /// Tells where a waiting response stands.
-    pub(super) async fn place(&self, response_id: &str, place: Place, stream_id: Option<&str>) -> Result<(), Gone> {
+    pub(super) async fn place(
+        &self,
+        response_id: &str,
+        place: QueuePlace,
+        stream_id: Option<&str>,
+    ) -> Result<(), Gone> {
         let event = Extension::Queued {
             response_id,
             position: place.position,
@@ -38,7 +43,7 @@ impl Connection {
 }
 
 /// The next place that is told; `None` when it waits no longer.
-pub(super) async fn changed(place: &mut Option<watch::Receiver<Option<Place>>>) -> Option<Place> {
+pub(super) async fn changed(place: &mut Option<watch::Receiver<Option<QueuePlace>>>) -> Option<QueuePlace> {
     let place = place.as_mut()?;
     loop {
         place.changed().await.ok()?;

@@ -1,13 +1,13 @@
 //! What the key or the client secret of a connection lets it do.
 
-use super::Connection;
+use super::SocketConnection;
 use crate::{
     edge::grants,
     settings::Scope,
     wire::{client::Target, error::WireError},
 };
 
-impl Connection {
+impl SocketConnection {
     /// Whether the key of this connection has a scope; a refusal is counted.
     pub(super) fn may(&self, scope: Scope) -> Result<(), WireError> {
         grants::check_scope(&self.identity, scope).inspect_err(|_| self.edge.generations.metrics.denied("scope"))

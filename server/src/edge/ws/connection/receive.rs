@@ -2,13 +2,13 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::Connection;
+use super::SocketConnection;
 use crate::{
     edge::{
         api::beside,
         ws::{
             arrival::Size,
-            lanes::{Job, Lanes},
+            lanes::{LaneJob, Lanes},
             outbox::Gone,
         },
     },
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-impl Connection {
+impl SocketConnection {
     /// Starts what a message asks for, or gives it its place in its lane.
     pub(super) async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
         // A request is parsed when its turn comes; only its lane is read now.
@@ -38,7 +38,7 @@ impl Connection {
                 return self.error(&error, stream_id.as_deref()).await;
             }
             return match self.arrivals.keep(&self.edge, &self.tenant, message) {
-                Ok(arrival) => self.push(lanes, stream_id, Job::Create(arrival)).await,
+                Ok(arrival) => self.push(lanes, stream_id, LaneJob::Create(arrival)).await,
                 Err(error) => self.error(&error, stream_id.as_deref()).await,
             };
         }
@@ -68,7 +68,7 @@ impl Connection {
                 if let Err(error) = self.may_follow(&target).await {
                     return self.error(&error, stream_id.as_deref()).await;
                 }
-                (stream_id, Job::Resume { target, starting_after })
+                (stream_id, LaneJob::Resume { target, starting_after })
             }
             Ok(ClientEvent::Cancel { response_id, stream_id }) => {
                 return match self.cancel(&response_id).await {

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::Connection;
+use super::SocketConnection;
 use crate::{
     edge::ws::{
         arrival::Size,
         outbox::Gone,
-        steering::{Pending, Verdict, explain, required},
+        steering::{PendingSteer, Verdict, explain, required},
     },
     wire::{
         response::{Response, Status},
@@ -15,16 +15,16 @@ use crate::{
     },
 };
 
-impl Connection {
+impl SocketConnection {
     /// What becomes of the inputs that were queued for a response, now that it has ended with `last`: those that a
     /// successor is to commit.
     pub(super) async fn continued(
         &self,
         last: Option<Response>,
         id: &str,
-        pending: Vec<Pending>,
+        pending: Vec<PendingSteer>,
         stream_id: Option<&str>,
-    ) -> Result<Option<Vec<Pending>>, Gone> {
+    ) -> Result<Option<Vec<PendingSteer>>, Gone> {
         if pending.is_empty() {
             return Ok(None);
         }

@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 
 use super::{
     pulse::Pulse,
-    schedule::{self, Part, Schedule},
-    sequence::{Ended, Sequence, Submission},
-    step::{self, Run},
+    schedule::{self, Schedule, StepPart},
+    sequence::{Sequence, SequenceEnd, Submission},
+    step::{self, StepRun},
     throughput::Throughput,
     transfer::Leaving,
 };
@@ -29,7 +29,7 @@ use crate::engine::{
         kv_exchange::KvExchange,
         load::Loading,
         lock,
-        prefix_cache::{BlockName, Blocks, CachedNames, Copied},
+        prefix_cache::{BlockName, Blocks, CachedNames, CopiedTokens},
     },
 };
 
@@ -49,7 +49,7 @@ pub struct EngineInputs {
 }
 
 /// The state of the thread.
-pub struct Engine {
+pub struct EngineLoop {
     pub(super) pipeline: Loading,
     submissions: mpsc::Receiver<Submission>,
     places: usize,
@@ -76,9 +76,9 @@ const TURN: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_millis(1);
 
 /// A step failed.
-struct Fault(String);
+struct StepError(String);
 
-impl Engine {
+impl EngineLoop {
     pub fn new(inputs: EngineInputs) -> Self {
         let EngineInputs { pipeline, submissions, places, blocks, cached, exchange, model, pulse } = inputs;
         let (is_paged, on_cpu) = {
@@ -116,7 +116,7 @@ impl Engine {
             if parts.is_empty() {
                 continue;
             }
-            if let Err(Fault(reason)) = self.step(&parts) {
+            if let Err(StepError(reason)) = self.step(&parts) {
                 return self.break_down(&parts, &reason);
             }
         }
@@ -160,7 +160,7 @@ impl Engine {
             if self.waiting[at].processor.has_ended()
                 && let Some(sequence) = self.waiting.remove(at)
             {
-                sequence.end(Ended::Finished);
+                sequence.end(SequenceEnd::Finished);
             }
         }
     }
@@ -171,7 +171,7 @@ impl Engine {
             let computed = if self.is_paged { sequence.tokens.get(..sequence.computed) } else { None };
             self.blocks.end(held, computed.unwrap_or_default());
         }
-        sequence.end(Ended::Finished);
+        sequence.end(SequenceEnd::Finished);
     }
 
     /// Lets those who wait begin, the oldest first, as long as there are places and blocks.
@@ -205,7 +205,7 @@ impl Engine {
     }
 
     /// Copies keys and values between blocks. False if they cannot be copied.
-    fn copy(&self, copied: Copied) -> bool {
+    fn copy(&self, copied: CopiedTokens) -> bool {
         let pipeline = self.pipeline.blocking_lock();
         let metadata = pipeline.get_metadata();
         let Some(cache) = metadata.cache_engine.as_ref().filter(|_| self.is_flat) else { return false };
@@ -224,7 +224,7 @@ impl Engine {
     }
 
     /// Takes the blocks that the step needs. Where there are too few, the youngest sequences wait and are left out of it.
-    fn make_room(&mut self, mut parts: Vec<Part>) -> Vec<Part> {
+    fn make_room(&mut self, mut parts: Vec<StepPart>) -> Vec<StepPart> {
         let mut at = 0;
         while let Some(part) = parts.get(at).copied() {
             let sequence = &mut self.running[part.at];
@@ -258,7 +258,7 @@ impl Engine {
         self.waiting.push_front(sequence);
     }
 
-    fn step(&mut self, parts: &[Part]) -> Result<(), Fault> {
+    fn step(&mut self, parts: &[StepPart]) -> Result<(), StepError> {
         let _turn = team::turn(TURN);
         let begun = Instant::now();
         let size = schedule::size(parts);
@@ -267,8 +267,8 @@ impl Engine {
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute(parts)));
         let logits = match computed {
             Ok(Ok(logits)) => logits,
-            Ok(Err(error)) => return Err(Fault(error.to_string())),
-            Err(panic) => return Err(Fault(format!("a step panicked: {}", message(&*panic)))),
+            Ok(Err(error)) => return Err(StepError(error.to_string())),
+            Err(panic) => return Err(StepError(format!("a step panicked: {}", message(&*panic)))),
         };
         for part in parts {
             let sequence = &mut self.running[part.at];
@@ -289,14 +289,14 @@ impl Engine {
     }
 
     /// The logits after the last token of each part whose sequence is computed to its end.
-    fn compute(&self, parts: &[Part]) -> candle_core::Result<Vec<Option<Tensor>>> {
+    fn compute(&self, parts: &[StepPart]) -> candle_core::Result<Vec<Option<Tensor>>> {
         let mut runs = Vec::with_capacity(parts.len());
         for part in parts {
             let sequence = &self.running[part.at];
             let Some(blocks) = &sequence.blocks else { candle_core::bail!("a sequence without blocks") };
             let until = sequence.computed + part.tokens;
             let wanted = until == sequence.tokens.len();
-            runs.push(Run { tokens: &sequence.tokens, from: sequence.computed, until, wanted, blocks });
+            runs.push(StepRun { tokens: &sequence.tokens, from: sequence.computed, until, wanted, blocks });
         }
         #[cfg(test)]
         super::faults::strike(&self.running, parts)?;
@@ -304,7 +304,7 @@ impl Engine {
     }
 
     /// Picks the next token of every sequence that has logits, on all threads.
-    fn pick(&mut self, parts: &[Part], logits: Vec<Option<Tensor>>) {
+    fn pick(&mut self, parts: &[StepPart], logits: Vec<Option<Tensor>>) {
         let wanted: Vec<(usize, Tensor)> =
             parts.iter().zip(logits).filter_map(|(part, logits)| Some((part.at, logits?))).collect();
         let picked: Vec<Mutex<Option<u32>>> = wanted.iter().map(|_| Mutex::default()).collect();
@@ -343,14 +343,14 @@ impl Engine {
     }
 
     /// Tells every sequence that this engine is at its end.
-    fn break_down(self, parts: &[Part], reason: &str) {
+    fn break_down(self, parts: &[StepPart], reason: &str) {
         tracing::error!(reason, sequences = self.running.len(), "a step failed; the engine begins anew");
         for (at, sequence) in self.running.into_iter().enumerate() {
             let was_running = parts.iter().any(|part| part.at == at);
-            sequence.end(Ended::Broken { reason: reason.to_owned(), was_running });
+            sequence.end(SequenceEnd::Broken { reason: reason.to_owned(), was_running });
         }
         for sequence in self.waiting {
-            sequence.end(Ended::Broken { reason: reason.to_owned(), was_running: false });
+            sequence.end(SequenceEnd::Broken { reason: reason.to_owned(), was_running: false });
         }
     }
 }

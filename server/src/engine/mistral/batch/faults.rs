@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::{schedule::Part, sequence::Sequence};
+use super::{schedule::StepPart, sequence::Sequence};
 use crate::engine::mistral::lock;
 
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +29,12 @@ pub fn arm(tenant: &str, fault: Fault, tokens: usize, times: usize) {
 }
 
 /// Fails as armed.
-pub fn strike(running: &[Sequence], parts: &[Part]) -> candle_core::Result<()> {
+pub fn strike(running: &[Sequence], parts: &[StepPart]) -> candle_core::Result<()> {
     let mut armed = lock(&ARMED);
     let strikes = |armed: &&mut Armed| {
-        let meant =
-            |part: &Part| *running[part.at].tenant == *armed.tenant && running[part.at].tokens.len() >= armed.tokens;
+        let meant = |part: &StepPart| {
+            *running[part.at].tenant == *armed.tenant && running[part.at].tokens.len() >= armed.tokens
+        };
         armed.times > 0 && parts.iter().any(meant)
     };
     let Some(fault) = armed.iter_mut().find(strikes).map(|armed| {

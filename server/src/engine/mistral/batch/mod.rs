@@ -32,16 +32,16 @@ use rayon::ThreadPoolBuilder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::sequence::{Ended, Submission};
+pub use self::sequence::{SequenceEnd, Submission};
 use self::{
-    engine::{Engine, EngineInputs},
+    engine::{EngineInputs, EngineLoop},
     pulse::Pulse,
 };
 use super::{
     kv_exchange::{KvExchange, KvSharing},
     load::Loading,
     prefix_cache::{BLOCK, CachedNames},
-    source::Source,
+    source::ModelSource,
 };
 use crate::engine::KvBlocks;
 
@@ -50,7 +50,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Runs the sequences of one model. Dropped, it ends its engine when that has nothing more to do.
 pub struct Batch {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<BatchState>,
     pub places: usize,
     /// Tokens whose keys and values there is room for; absent for a model that is not paged.
     pub tokens: Option<usize>,
@@ -62,8 +62,8 @@ pub struct Batch {
 }
 
 #[derive(Clone)]
-enum State {
-    Runs(Arc<Running>),
+enum BatchState {
+    Runs(Arc<RunningEngine>),
     /// Another engine is being begun.
     Begins,
     /// It could not be begun; it is tried again.
@@ -71,7 +71,7 @@ enum State {
 }
 
 /// An engine that runs.
-struct Running {
+struct RunningEngine {
     submissions: mpsc::Sender<Submission>,
     pulse: Arc<Pulse>,
     /// Cancelled when the engine is given up because it hangs.
@@ -90,18 +90,18 @@ pub struct Broken {
 
 /// What an engine is begun with.
 struct Keeper {
-    source: Arc<Source>,
+    source: Arc<ModelSource>,
     pipeline: Loading,
     places: usize,
     blocks: usize,
     cached: CachedNames,
     exchange: Option<Arc<KvExchange>>,
-    state: watch::Sender<State>,
+    state: watch::Sender<BatchState>,
 }
 
 impl Batch {
     /// Begins an engine on a loaded model. To be called within the runtime.
-    pub fn new(source: Arc<Source>, pipeline: Loading, sharing: Option<KvSharing>) -> Self {
+    pub fn new(source: Arc<ModelSource>, pipeline: Loading, sharing: Option<KvSharing>) -> Self {
         let metadata = pipeline.try_lock().ok().map(|pipeline| pipeline.get_metadata());
         let config = metadata.as_ref().and_then(|metadata| metadata.cache_config.clone());
         let tokens = config.map(|config| config.num_gpu_blocks * config.block_size);
@@ -114,7 +114,7 @@ impl Batch {
         let cached = CachedNames::default();
         let is_shared = tokens.is_some() && source.origin.device.is_cpu();
         let exchange = sharing.filter(|_| is_shared).map(|sharing| KvExchange::start(&source, sharing, cached.clone()));
-        let (state, states) = watch::channel(State::Begins);
+        let (state, states) = watch::channel(BatchState::Begins);
         let stop = CancellationToken::new();
         let keeper = Keeper { source, pipeline, places, blocks, cached, exchange: exchange.clone(), state };
         let stopped = stop.clone();
@@ -131,20 +131,20 @@ impl Batch {
     ///
     /// # Errors
     /// The engine broke before. What the sequence produced until then, its processor knows.
-    pub async fn run(&self, mut submission: Submission, ended: oneshot::Receiver<Ended>) -> Result<(), Broken> {
+    pub async fn run(&self, mut submission: Submission, ended: oneshot::Receiver<SequenceEnd>) -> Result<(), Broken> {
         let id = submission.id;
         let broken = |reason: &str, is_final| Broken { reason: reason.into(), was_running: false, is_final };
         let mut states = self.state.clone();
         let running = loop {
             let state = states.borrow_and_update().clone();
             match state {
-                State::Runs(running) => match running.submissions.send(submission).await {
+                BatchState::Runs(running) => match running.submissions.send(submission).await {
                     Ok(()) => break running,
                     // It ended just now; another one comes.
                     Err(back) => submission = back.0,
                 },
-                State::Failed(reason) => return Err(broken(&reason, true)),
-                State::Begins => {}
+                BatchState::Failed(reason) => return Err(broken(&reason, true)),
+                BatchState::Begins => {}
             }
             if states.changed().await.is_err() {
                 return Err(broken("the model is being unloaded", true));
@@ -153,8 +153,8 @@ impl Batch {
         tokio::select! {
             biased;
             ended = ended => match ended {
-                Ok(Ended::Finished) => Ok(()),
-                Ok(Ended::Broken { reason, was_running }) => Err(Broken { reason, was_running, is_final: false }),
+                Ok(SequenceEnd::Finished) => Ok(()),
+                Ok(SequenceEnd::Broken { reason, was_running }) => Err(Broken { reason, was_running, is_final: false }),
                 Err(_) => Err(broken("the engine's thread has ended", false)),
             },
             () = running.given_up.cancelled() => {
@@ -172,7 +172,7 @@ impl Batch {
     pub fn kv_blocks(&self) -> Option<KvBlocks> {
         self.tokens?;
         match &*self.state.borrow() {
-            State::Runs(running) => Some(running.pulse.blocks()),
+            BatchState::Runs(running) => Some(running.pulse.blocks()),
             _ => None,
         }
     }
@@ -180,7 +180,7 @@ impl Batch {
     /// Returns when an engine runs.
     pub async fn runs(&self) {
         let mut states = self.state.clone();
-        let _ = states.wait_for(|state| matches!(state, State::Runs(_))).await;
+        let _ = states.wait_for(|state| matches!(state, BatchState::Runs(_))).await;
     }
 }
 
@@ -202,18 +202,18 @@ impl Keeper {
                 pulse: pulse.clone(),
             };
             let Some(thread_ended) = begin(inputs) else {
-                self.state.send_replace(State::Failed("a thread for the engine cannot be begun".into()));
+                self.state.send_replace(BatchState::Failed("a thread for the engine cannot be begun".into()));
                 tokio::time::sleep(RETRY.0).await;
                 continue;
             };
             let given_up = CancellationToken::new();
-            let running = Running { submissions, pulse: pulse.clone(), given_up: given_up.clone() };
-            self.state.send_replace(State::Runs(Arc::new(running)));
+            let running = RunningEngine { submissions, pulse: pulse.clone(), given_up: given_up.clone() };
+            self.state.send_replace(BatchState::Runs(Arc::new(running)));
             let hangs = tokio::select! {
                 _ = thread_ended => None,
                 reason = pulse.clone().stops() => Some(reason),
             };
-            self.state.send_replace(State::Begins);
+            self.state.send_replace(BatchState::Begins);
             faults = if pulse.steps() > STEADY { 1 } else { faults + 1 };
             // A thread that hangs holds the pipeline for good; one that fails at once may have broken it.
             if let Some(reason) = &hangs {
@@ -238,7 +238,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     tracing::error!(%error, "the model cannot be loaded again; trying on");
-                    self.state.send_replace(State::Failed(error.to_string()));
+                    self.state.send_replace(BatchState::Failed(error.to_string()));
                 }
             }
             tokio::time::sleep(pause).await;
@@ -263,7 +263,7 @@ fn begin(inputs: EngineInputs) -> Option<oneshot::Receiver<()>> {
         if let Err(error) = &pool {
             tracing::warn!(%error, "the engine's thread has no pool of its own, and is slower");
         }
-        Engine::new(inputs).run();
+        EngineLoop::new(inputs).run();
     });
     begun.inspect_err(|error| tracing::error!(%error, "a thread for the engine cannot be begun")).ok().map(|_| ended)
 }

@@ -22,10 +22,10 @@ const FIRST_STEPS: u64 = 3;
 
 /// The steps of one engine and its blocks, marked by its thread.
 #[derive(Default)]
-pub struct Pulse(Mutex<State>);
+pub struct Pulse(Mutex<PulseState>);
 
 #[derive(Default, Clone)]
-struct State {
+struct PulseState {
     steps: u64,
     /// How long the step under way should take.
     expected: Option<Duration>,
@@ -38,7 +38,7 @@ impl Pulse {
     /// A step of these sequences begins.
     pub fn begin(&self, expected: Duration, sequences: Vec<u64>) {
         let mut state = lock(&self.0);
-        *state = State { steps: state.steps + 1, expected: Some(expected), sequences, blocks: state.blocks };
+        *state = PulseState { steps: state.steps + 1, expected: Some(expected), sequences, blocks: state.blocks };
     }
 
     /// The engine holds these blocks now.
@@ -70,7 +70,7 @@ impl Pulse {
     pub async fn stops(self: Arc<Self>) -> String {
         let mut checks = interval(CHECK);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut watch = Watch::default();
+        let mut watch = PulseWatch::default();
         loop {
             checks.tick().await;
             let (steps, expected) = {
@@ -86,12 +86,12 @@ impl Pulse {
 
 /// What is known of the step that was under way at the last check.
 #[derive(Default)]
-struct Watch {
+struct PulseWatch {
     step: u64,
     waited: Duration,
 }
 
-impl Watch {
+impl PulseWatch {
     /// To be called every [`CHECK`]. Returns why the engine is given up, if it is.
     fn check(&mut self, steps: u64, expected: Option<Duration>) -> Option<String> {
         let Some(expected) = expected.filter(|_| steps == self.step) else {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn only_a_step_that_does_not_return_is_found() {
-        let mut watch = Watch::default();
+        let mut watch = PulseWatch::default();
         let expected = Some(Duration::from_millis(20));
         for steps in 0..1000 {
             assert_eq!(watch.check(steps, expected), None);

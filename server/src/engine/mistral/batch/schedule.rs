@@ -17,7 +17,7 @@ const MOST_TOKENS: usize = 512;
 
 /// One sequence's part of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct StepPart {
     /// Its place in the list of sequences.
     pub at: usize,
     /// Tokens to compute.
@@ -34,14 +34,14 @@ pub struct Schedule {
 impl Schedule {
     /// The next step: every sequence that decodes, and tokens of prompts beside them. `flat`: whether one pass computes tokens
     /// of several prompts together.
-    pub fn next(&mut self, sequences: &[Sequence], throughput: &Throughput, flat: bool) -> Vec<Part> {
+    pub fn next(&mut self, sequences: &[Sequence], throughput: &Throughput, flat: bool) -> Vec<StepPart> {
         if let Some(suspect) = sequences.iter().position(|sequence| sequence.is_suspect && sequence.is_ready()) {
             let tokens = sequences[suspect].pending().min(MOST_TOKENS);
-            return vec![Part { at: suspect, tokens }];
+            return vec![StepPart { at: suspect, tokens }];
         }
         let ready = || sequences.iter().enumerate().filter(|(_, sequence)| sequence.is_ready());
-        let mut parts: Vec<Part> =
-            ready().filter(|(_, sequence)| sequence.is_decoding()).map(|(at, _)| Part { at, tokens: 1 }).collect();
+        let mut parts: Vec<StepPart> =
+            ready().filter(|(_, sequence)| sequence.is_decoding()).map(|(at, _)| StepPart { at, tokens: 1 }).collect();
         let limit = if parts.is_empty() { LONG_STEP } else { STEP };
         let budget = throughput.tokens_within(limit, parts.len()).clamp(BLOCK, MOST_TOKENS);
         let reading: Vec<(usize, &Sequence)> = ready().filter(|(_, sequence)| !sequence.is_decoding()).collect();
@@ -50,7 +50,7 @@ impl Schedule {
     }
 
     /// Shares the budget among prompts, tenant by tenant, each tenant's oldest first.
-    fn pieces(&mut self, reading: Vec<(usize, &Sequence)>, mut budget: usize, flat: bool) -> Vec<Part> {
+    fn pieces(&mut self, reading: Vec<(usize, &Sequence)>, mut budget: usize, flat: bool) -> Vec<StepPart> {
         let mut tenants: BTreeMap<&Arc<str>, Vec<(usize, &Sequence)>> = BTreeMap::new();
         for (at, sequence) in reading {
             tenants.entry(&sequence.tenant).or_default().push((at, sequence));
@@ -71,7 +71,7 @@ impl Schedule {
                 if parts.is_empty() {
                     self.last = Some(tenant.clone());
                 }
-                parts.push(Part { at, tokens });
+                parts.push(StepPart { at, tokens });
                 budget -= tokens.min(budget);
             }
         }
@@ -91,7 +91,7 @@ fn piece(pending: usize, budget: usize) -> usize {
 }
 
 /// What a step computes in all.
-pub fn size(parts: &[Part]) -> StepSize {
+pub fn size(parts: &[StepPart]) -> StepSize {
     let decoding = parts.iter().filter(|part| part.tokens == 1).count();
     StepSize { decoding, reading: parts.iter().map(|part| part.tokens).sum::<usize>() - decoding }
 }

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use crate::engine::{
     kv::{BLOCK, Reuse},
     mistral::{
-        kv_exchange::Fetched,
-        prefix_cache::{BlockName, Held},
+        kv_exchange::FetchedBlocks,
+        prefix_cache::{BlockName, SequenceBlocks},
         run::token_processor::TokenProcessor,
     },
 };
@@ -22,17 +22,17 @@ pub struct Submission {
     pub tenant: Arc<str>,
     pub reuse: Reuse,
     /// Blocks of the prompt that need not be computed.
-    pub fetched: Option<Fetched>,
+    pub fetched: Option<FetchedBlocks>,
     pub processor: Arc<TokenProcessor>,
     /// Whether it ran when an engine broke. It runs alone until it has produced a token.
     pub is_suspect: bool,
     /// Is told how the run ended; dropped if the engine's thread is gone.
-    pub ended: oneshot::Sender<Ended>,
+    pub ended: oneshot::Sender<SequenceEnd>,
 }
 
 /// How a run ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum SequenceEnd {
     /// The last delta was sent.
     Finished,
     /// The engine broke, which `was_running` may have caused.
@@ -52,11 +52,11 @@ pub struct Sequence {
     pub root: BlockName,
     pub processor: Arc<TokenProcessor>,
     pub is_suspect: bool,
-    ended: oneshot::Sender<Ended>,
+    ended: oneshot::Sender<SequenceEnd>,
     /// Counts arrivals.
     pub arrived: u64,
     /// Absent while the sequence waits for blocks.
-    pub blocks: Option<Held>,
+    pub blocks: Option<SequenceBlocks>,
     /// Tokens whose keys and values are in `blocks`.
     pub computed: usize,
 }
@@ -107,7 +107,7 @@ impl Sequence {
         self.pending() == 1
     }
 
-    pub fn end(self, ended: Ended) {
+    pub fn end(self, ended: SequenceEnd) {
         // Who waited for it may be gone.
         let _ = self.ended.send(ended);
     }

@@ -15,11 +15,11 @@ use mistralrs_core::{
     },
 };
 
-use crate::engine::mistral::prefix_cache::{BLOCK, Held};
+use crate::engine::mistral::prefix_cache::{BLOCK, SequenceBlocks};
 
 /// Tokens of one sequence that a step computes.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
+pub struct StepRun<'a> {
     /// All tokens of the sequence.
     pub tokens: &'a [u32],
     /// Tokens from here to `until` are computed; the keys and values of those before are in the cache.
@@ -27,24 +27,24 @@ pub struct Run<'a> {
     pub until: usize,
     /// Whether the logits after the last token are wanted.
     pub wanted: bool,
-    pub blocks: &'a Held,
+    pub blocks: &'a SequenceBlocks,
 }
 
 /// Computes the runs and returns the logits after each that wants them: f32 of shape (vocabulary).
 ///
 /// # Errors
 /// The pass failed. What it wrote to the cache is not known.
-pub fn forward(pipeline: &mut dyn Pipeline, runs: &[Run]) -> Result<Vec<Option<Tensor>>> {
+pub fn forward(pipeline: &mut dyn Pipeline, runs: &[StepRun]) -> Result<Vec<Option<Tensor>>> {
     let device = pipeline.device();
     let is_paged = pipeline.get_metadata().cache_engine.is_some();
     if is_paged && device.is_cpu() {
         return flat(pipeline, runs);
     }
     let mut logits = vec![None; runs.len()];
-    let is_single = |run: &Run| is_paged && run.until - run.from == 1;
+    let is_single = |run: &StepRun| is_paged && run.until - run.from == 1;
     let (single, others): (Vec<usize>, Vec<usize>) = (0..runs.len()).partition(|at| is_single(&runs[*at]));
     if !single.is_empty() {
-        let together: Vec<Run> = single.iter().map(|at| runs[*at]).collect();
+        let together: Vec<StepRun> = single.iter().map(|at| runs[*at]).collect();
         let all = compute(pipeline, next_tokens(&together, &device)?)?;
         for (row, at) in single.into_iter().enumerate() {
             logits[at] = Some(all.get(row)?);
@@ -68,21 +68,21 @@ fn compute(pipeline: &mut dyn Pipeline, inputs: ModelInputs) -> Result<Tensor> {
 
 /// All runs in one pass, a token a row. Rows whose logits are wanted come first: the pipeline computes the logits of as many
 /// rows as it is asked for, or of all.
-fn flat(pipeline: &mut dyn Pipeline, runs: &[Run]) -> Result<Vec<Option<Tensor>>> {
-    let last = runs.iter().filter(|run| run.wanted).map(|run| Run { from: run.until - 1, ..*run });
-    let before = runs.iter().map(|run| Run { until: run.until - usize::from(run.wanted), ..*run });
+fn flat(pipeline: &mut dyn Pipeline, runs: &[StepRun]) -> Result<Vec<Option<Tensor>>> {
+    let last = runs.iter().filter(|run| run.wanted).map(|run| StepRun { from: run.until - 1, ..*run });
+    let before = runs.iter().map(|run| StepRun { until: run.until - usize::from(run.wanted), ..*run });
     let wanted = last.clone().count();
     let context = pipeline.get_metadata().max_seq_len.max(1);
-    let parts: Vec<Run> = last.chain(before.filter(|run| run.from < run.until)).collect();
+    let parts: Vec<StepRun> = last.chain(before.filter(|run| run.from < run.until)).collect();
     let all = compute(pipeline, flat_inputs(&parts, wanted, context)?)?;
     let mut rows = 0..wanted;
-    let mut next = |run: &Run| if run.wanted { rows.next().map(|row| all.get(row)).transpose() } else { Ok(None) };
+    let mut next = |run: &StepRun| if run.wanted { rows.next().map(|row| all.get(row)).transpose() } else { Ok(None) };
     runs.iter().map(&mut next).collect()
 }
 
 /// `context`: tokens that the model can take. Models with two sets of rotary factors, for short and long sequences, choose by
 /// the largest position of a pass; every pass gets the same one, so that the choice does not depend on the rows.
-fn flat_inputs(runs: &[Run], wanted: usize, context: usize) -> Result<ModelInputs> {
+fn flat_inputs(runs: &[StepRun], wanted: usize, context: usize) -> Result<ModelInputs> {
     let device = Device::Cpu;
     let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
     for run in runs {
@@ -113,13 +113,13 @@ fn flat_inputs(runs: &[Run], wanted: usize, context: usize) -> Result<ModelInput
     })
 }
 
-fn tokens<'a>(run: &Run<'a>) -> Result<&'a [u32]> {
+fn tokens<'a>(run: &StepRun<'a>) -> Result<&'a [u32]> {
     let tokens = run.tokens.get(run.from..run.until);
     tokens.ok_or_else(|| candle_core::Error::Msg(format!("a run of {} tokens ends at {}", run.tokens.len(), run.until)))
 }
 
 /// The block tables of the runs, (runs, most blocks), and the tokens of each sequence after its run.
-fn tables(runs: &[Run]) -> Result<(Tensor, Tensor)> {
+fn tables(runs: &[StepRun]) -> Result<(Tensor, Tensor)> {
     let most = runs.iter().map(|run| run.until.div_ceil(BLOCK)).max().unwrap_or(1);
     let mut tables = Vec::with_capacity(runs.len() * most);
     for (at, run) in runs.iter().enumerate() {
@@ -130,7 +130,7 @@ fn tables(runs: &[Run]) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::from_vec(tables, (runs.len(), most), &Device::Cpu)?, Tensor::from_vec(lens, runs.len(), &Device::Cpu)?))
 }
 
-fn slot(run: &Run, position: usize) -> Result<i64> {
+fn slot(run: &StepRun, position: usize) -> Result<i64> {
     run.blocks.slot(position).ok_or_else(|| candle_core::Error::Msg(format!("no block for position {position}")))
 }
 
@@ -149,7 +149,7 @@ fn empty(device: &Device) -> Result<ModelInputs> {
 }
 
 /// The one sequence of a model that is not paged: its keys and values are in the pipeline's own cache.
-fn unpaged(pipeline: &dyn Pipeline, run: &Run, device: &Device) -> Result<ModelInputs> {
+fn unpaged(pipeline: &dyn Pipeline, run: &StepRun, device: &Device) -> Result<ModelInputs> {
     if run.from == 0 {
         pipeline.set_none_cache(&mut [], true, true, false);
     }
@@ -166,7 +166,7 @@ fn unpaged(pipeline: &dyn Pipeline, run: &Run, device: &Device) -> Result<ModelI
 }
 
 /// One token of each sequence, on a GPU.
-fn next_tokens(runs: &[Run], device: &Device) -> Result<ModelInputs> {
+fn next_tokens(runs: &[StepRun], device: &Device) -> Result<ModelInputs> {
     let rows = runs.len();
     let ids: Vec<u32> = runs.iter().filter_map(|run| run.tokens.get(run.from).copied()).collect();
     let slots: Vec<i64> = runs.iter().map(|run| slot(run, run.from)).collect::<Result<_>>()?;
@@ -196,7 +196,7 @@ fn next_tokens(runs: &[Run], device: &Device) -> Result<ModelInputs> {
 }
 
 /// Tokens of one prompt, on a GPU.
-fn prompt(run: &Run, device: &Device) -> Result<ModelInputs> {
+fn prompt(run: &StepRun, device: &Device) -> Result<ModelInputs> {
     let ids = tokens(run)?.to_vec();
     let rows = ids.len();
     let slots: Vec<i64> = (run.from..run.until).map(|position| slot(run, position)).collect::<Result<_>>()?;
@@ -229,7 +229,7 @@ fn prompt(run: &Run, device: &Device) -> Result<ModelInputs> {
 }
 
 /// What flash attention reads of a pass over the tokens of one sequence.
-fn flash(run: &Run, device: &Device) -> Result<FlashParams> {
+fn flash(run: &StepRun, device: &Device) -> Result<FlashParams> {
     if !mistralrs_core::using_flash_attn() {
         return Ok(FlashParams::empty(true));
     }

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc};
 use candle_core::{Result, Tensor};
 use caudal_kernels::attention::{read_block, write_block};
 
-use super::{engine::Engine, sequence::Sequence};
+use super::{engine::EngineLoop, sequence::Sequence};
 use crate::engine::{
     kv::{BLOCK, BlockName},
     mistral::prefix_cache::BlockId,
@@ -34,7 +34,7 @@ impl Leaving {
     }
 }
 
-impl Engine {
+impl EngineLoop {
     /// Moves some blocks. To be called between steps.
     pub(super) fn transfer(&mut self) {
         let mut bytes = TURN_BYTES;
@@ -124,13 +124,13 @@ impl Engine {
     }
 }
 
-type Cache = Option<mistralrs_core::paged_attention::CacheEngine>;
+type CacheAccess = Option<mistralrs_core::paged_attention::CacheEngine>;
 
-fn read(cache: &Cache, id: BlockId, block: &mut Vec<u8>) -> Result<()> {
+fn read(cache: &CacheAccess, id: BlockId, block: &mut Vec<u8>) -> Result<()> {
     layers(cache, |(keys, values)| read_block(keys, values, id as usize, block))
 }
 
-fn write(cache: &Cache, id: BlockId, mut block: &[u8]) -> Result<()> {
+fn write(cache: &CacheAccess, id: BlockId, mut block: &[u8]) -> Result<()> {
     layers(cache, |(keys, values)| {
         let blocks = keys.dims().first().copied().unwrap_or(1).max(1);
         let size = (keys.elem_count() + values.elem_count()) / blocks * keys.dtype().size_in_bytes();
@@ -142,7 +142,7 @@ fn write(cache: &Cache, id: BlockId, mut block: &[u8]) -> Result<()> {
     })
 }
 
-fn layers(cache: &Cache, work: impl FnMut(&(Tensor, Tensor)) -> Result<()>) -> Result<()> {
+fn layers(cache: &CacheAccess, work: impl FnMut(&(Tensor, Tensor)) -> Result<()>) -> Result<()> {
     match cache {
         Some(cache) => cache.get_kv_cache().iter().try_for_each(work),
         None => candle_core::bail!("the model is not paged"),

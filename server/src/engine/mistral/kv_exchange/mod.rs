@@ -28,8 +28,8 @@ use tokio::{
     time::timeout,
 };
 
-use self::{codec::Codec, rates::Rates};
-use super::{lock, prefix_cache::CachedNames, source::Source};
+use self::{codec::Codec, rates::TransferRates};
+use super::{lock, prefix_cache::CachedNames, source::ModelSource};
 use crate::engine::{
     FetchedTokens,
     kv::{BLOCK, BlockName, KvEncoding, KvError, KvStore, Reuse},
@@ -67,7 +67,7 @@ pub struct KvExchange {
     cached: CachedNames,
     /// The name of the model in `cached`.
     local: String,
-    rates: Mutex<Rates>,
+    rates: Mutex<TransferRates>,
     seen: Cache<BlockName, ()>,
     stored: Cache<BlockName, ()>,
     outgoing: mpsc::Sender<Outgoing>,
@@ -78,7 +78,7 @@ pub struct KvExchange {
 }
 
 /// The blocks of a prompt that the store had, ready for the paged cache.
-pub struct Fetched {
+pub struct FetchedBlocks {
     /// The place of the first in the prompt, in blocks.
     pub first: usize,
     pub blocks: VecDeque<Vec<u8>>,
@@ -93,7 +93,7 @@ struct Outgoing {
 
 impl KvExchange {
     /// To be called within the runtime.
-    pub fn start(source: &Arc<Source>, sharing: KvSharing, cached: CachedNames) -> Arc<Self> {
+    pub fn start(source: &Arc<ModelSource>, sharing: KvSharing, cached: CachedNames) -> Arc<Self> {
         let kv_type = source.origin.capacity.kv_type;
         let block_bytes = usize::try_from(source.kv_bytes_per_token(kv_type)).unwrap_or(usize::MAX / BLOCK) * BLOCK;
         let (outgoing, inbox) = mpsc::channel((OUTGOING_BYTES / block_bytes.max(1)).max(1));
@@ -116,13 +116,13 @@ impl KvExchange {
             Ok(model) => drop(hashing.model.set(model)),
             Err(error) => tracing::warn!(%error, "keys and values are not shared: the model's files cannot be hashed"),
         });
-        tokio::spawn(Writer { exchange: Arc::downgrade(&exchange), inbox }.run());
+        tokio::spawn(BlockWriter { exchange: Arc::downgrade(&exchange), inbox }.run());
         exchange
     }
 
     /// Fetches the blocks with which `tokens` begin and which the engine's cache has not; `None` if there are none, if they take
     /// longer than computing them, or if the store fails.
-    pub async fn fetch(&self, tenant: &str, tokens: &[u32]) -> Option<Fetched> {
+    pub async fn fetch(&self, tenant: &str, tokens: &[u32]) -> Option<FetchedBlocks> {
         // The last token is computed in any case, since its logits are wanted.
         let tokens = tokens.get(..tokens.len().saturating_sub(1))?;
         let chain = BlockName::root(self.model.get()?, tenant).chain(tokens);
@@ -150,10 +150,10 @@ impl KvExchange {
         };
         let fetched = (blocks.len() * BLOCK) as u64;
         self.fetched_tokens.fetch_add(fetched, Ordering::Relaxed);
-        (!blocks.is_empty()).then(|| Fetched { first, blocks: blocks.into() })
+        (!blocks.is_empty()).then(|| FetchedBlocks { first, blocks: blocks.into() })
     }
 
-    async fn found(&self, tenant: &str, missing: &[BlockName], rates: &Rates) -> Result<Vec<Vec<u8>>, KvError> {
+    async fn found(&self, tenant: &str, missing: &[BlockName], rates: &TransferRates) -> Result<Vec<Vec<u8>>, KvError> {
         let begun = Instant::now();
         let count = self.store.count(tenant, missing).await?.min(missing.len());
         lock(&self.rates).looked_up(begun.elapsed());
@@ -184,7 +184,7 @@ impl KvExchange {
         (bytes / self.codec.block_bytes.max(1)).max(1)
     }
 
-    fn pays(&self, rates: &Rates, blocks: usize) -> bool {
+    fn pays(&self, rates: &TransferRates, blocks: usize) -> bool {
         rates.pays(blocks * BLOCK, blocks * self.codec.block_bytes)
     }
 
@@ -252,7 +252,7 @@ impl KvExchange {
 }
 
 /// Gives blocks to the store, in the order in which they come.
-struct Writer {
+struct BlockWriter {
     exchange: Weak<KvExchange>,
     inbox: mpsc::Receiver<Outgoing>,
 }
@@ -260,7 +260,7 @@ struct Writer {
 /// Encoded blocks of one tenant.
 type Group = (Arc<str>, Vec<(BlockName, Vec<u8>)>);
 
-impl Writer {
+impl BlockWriter {
     async fn run(mut self) {
         let mut failed: Option<Instant> = None;
         let mut blocks = Vec::new();

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 /// How much the newest measurement counts.
 const NEWEST: f64 = 0.3;
 /// Where nothing was measured yet.
-const UNKNOWN: Rates = Rates { round_trip: 0.001, bytes_per_second: 200e6, tokens_per_second: 500.0, measured: None };
+const UNKNOWN: TransferRates =
+    TransferRates { round_trip: 0.001, bytes_per_second: 200e6, tokens_per_second: 500.0, measured: None };
 /// A store that was slow is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Fetching is estimated to take at most this share of computing: the blocks are also checked and copied.
@@ -13,7 +14,7 @@ const SHARE: f64 = 0.8;
 
 /// Means of recent measurements.
 #[derive(Debug, Clone, Copy)]
-pub struct Rates {
+pub struct TransferRates {
     /// Seconds.
     round_trip: f64,
     bytes_per_second: f64,
@@ -23,13 +24,13 @@ pub struct Rates {
     measured: Option<Instant>,
 }
 
-impl Default for Rates {
+impl Default for TransferRates {
     fn default() -> Self {
         UNKNOWN
     }
 }
 
-impl Rates {
+impl TransferRates {
     pub fn looked_up(&mut self, took: Duration) {
         mean(&mut self.round_trip, took.as_secs_f64());
     }
@@ -66,10 +67,10 @@ mod tests {
 
     #[test]
     fn what_computes_faster_than_it_travels_is_computed() {
-        let mut rates = Rates::default();
+        let mut rates = TransferRates::default();
         rates.computes(1000.0);
         // 46 KB a token, as of the default model.
-        let pays = |rates: &Rates, tokens: usize| rates.pays(tokens, tokens * 46_080);
+        let pays = |rates: &TransferRates, tokens: usize| rates.pays(tokens, tokens * 46_080);
         assert!(pays(&rates, 64));
         assert!(!pays(&rates, 0));
         for _ in 0..20 {

@@ -41,7 +41,7 @@ impl CachedNames {
 
 /// The blocks of one engine.
 pub struct Blocks {
-    blocks: Vec<Block>,
+    blocks: Vec<BlockState>,
     /// Blocks that hold nothing, the one that was used last at the end: its memory is there already.
     free: Vec<BlockId>,
     /// Blocks that hold something and that no sequence uses.
@@ -52,7 +52,7 @@ pub struct Blocks {
 }
 
 #[derive(Default)]
-struct Block {
+struct BlockState {
     /// Sequences that use it.
     users: u32,
     /// What it holds, if later prompts can reuse it.
@@ -68,7 +68,7 @@ struct Content {
 }
 
 /// The blocks of one sequence.
-pub struct Held {
+pub struct SequenceBlocks {
     tenant: Arc<str>,
     ids: Vec<BlockId>,
     /// Blocks at the beginning that are full and have their names.
@@ -79,22 +79,22 @@ pub struct Held {
 
 /// The beginning of a prompt that is cached already.
 pub struct Found {
-    pub held: Held,
+    pub held: SequenceBlocks,
     /// Tokens whose keys and values are in `held`, [`Self::copied`] included.
     pub tokens: usize,
     /// Tokens to copy from a block, which others may use, to the last block of `held`.
-    pub copied: Option<Copied>,
+    pub copied: Option<CopiedTokens>,
 }
 
 /// A copy of the first tokens of a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Copied {
+pub struct CopiedTokens {
     pub from: BlockId,
     pub to: BlockId,
     pub tokens: usize,
 }
 
-impl Held {
+impl SequenceBlocks {
     pub fn ids(&self) -> &[BlockId] {
         &self.ids
     }
@@ -112,7 +112,7 @@ impl Blocks {
         lock(&named.0).clear();
         let count = BlockId::try_from(count).unwrap_or(BlockId::MAX);
         Self {
-            blocks: (0..count).map(|_| Block::default()).collect(),
+            blocks: (0..count).map(|_| BlockState::default()).collect(),
             free: (0..count).rev().collect(),
             unused: Lru::default(),
             named,
@@ -139,7 +139,7 @@ impl Blocks {
     /// are too few. At least the last token is left to be computed, since its logits are wanted.
     pub fn begin(&mut self, root: BlockName, tenant: &Arc<str>, tokens: &[u32]) -> Option<Found> {
         let most = tokens.len().saturating_sub(1);
-        let mut held = Held { tenant: tenant.clone(), ids: Vec::new(), full: 0, name: root };
+        let mut held = SequenceBlocks { tenant: tenant.clone(), ids: Vec::new(), full: 0, name: root };
         for chunk in tokens[..most].chunks_exact(BLOCK) {
             let name = held.name.next(chunk);
             let Some(id) = self.named.get(&name) else { break };
@@ -158,7 +158,7 @@ impl Blocks {
         let grown = self.grow(&mut held, tokens.len());
         self.give_back(from);
         if grown {
-            let copied = held.ids.get(held.full).map(|to| Copied { from, to: *to, tokens: common });
+            let copied = held.ids.get(held.full).map(|to| CopiedTokens { from, to: *to, tokens: common });
             return Some(Found { held, tokens: full + common, copied });
         }
         // Without room for a copy, the sequence takes the block itself, if nobody uses it.
@@ -167,7 +167,7 @@ impl Blocks {
     }
 
     /// Takes the blocks that are missing for a sequence of which so many tokens were found.
-    fn rest(&mut self, mut held: Held, tokens: usize, found: usize) -> Option<Found> {
+    fn rest(&mut self, mut held: SequenceBlocks, tokens: usize, found: usize) -> Option<Found> {
         if self.grow(&mut held, tokens) {
             return Some(Found { held, tokens: found, copied: None });
         }
@@ -176,7 +176,7 @@ impl Blocks {
     }
 
     /// Gives an unused block to a sequence, for its next tokens; later prompts do not find it any more.
-    fn seize(&mut self, id: BlockId, held: &mut Held) -> bool {
+    fn seize(&mut self, id: BlockId, held: &mut SequenceBlocks) -> bool {
         let is_free = self.blocks.get(id as usize).is_some_and(|block| block.users == 0);
         if is_free {
             self.unused.remove(id);
@@ -190,7 +190,7 @@ impl Blocks {
     }
 
     /// Takes blocks until `held` has room for `tokens`. False, and nothing is taken, if there are too few.
-    pub fn grow(&mut self, held: &mut Held, tokens: usize) -> bool {
+    pub fn grow(&mut self, held: &mut SequenceBlocks, tokens: usize) -> bool {
         let missing = tokens.div_ceil(BLOCK).saturating_sub(held.ids.len());
         if missing > self.available() {
             return false;
@@ -207,7 +207,7 @@ impl Blocks {
 
     /// Gives the full blocks of a sequence their names, so that others can reuse them. `computed`: the tokens whose keys and
     /// values are there, from the sequence's first.
-    pub fn name_full(&mut self, held: &mut Held, computed: &[u32]) {
+    pub fn name_full(&mut self, held: &mut SequenceBlocks, computed: &[u32]) {
         for chunk in computed.chunks_exact(BLOCK).skip(held.full) {
             let Some(id) = held.ids.get(held.full).copied() else { return };
             let name = held.name.next(chunk);
@@ -229,7 +229,7 @@ impl Blocks {
 
     /// Takes the blocks of a sequence back. What it computed is kept for later prompts, the tokens of a last block that is not
     /// full included.
-    pub fn end(&mut self, mut held: Held, computed: &[u32]) {
+    pub fn end(&mut self, mut held: SequenceBlocks, computed: &[u32]) {
         self.name_full(&mut held, computed);
         let rest = computed.get(held.full * BLOCK..).unwrap_or_default();
         if let Some(id) = held.ids.get(held.full).copied().filter(|_| !rest.is_empty() && rest.len() < BLOCK) {

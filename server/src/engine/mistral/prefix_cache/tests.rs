@@ -112,14 +112,14 @@ fn a_random_history_loses_no_block_and_finds_only_what_was_computed() {
     let mut blocks = blocks_of(40);
     // What each block's tensors would hold: the whole history of tokens at each of its places.
     let mut memory = vec![vec![(String::new(), Vec::<u32>::new()); BLOCK]; 40];
-    let mut running: Vec<(String, Held, Vec<u32>, usize)> = Vec::new();
+    let mut running: Vec<(String, SequenceBlocks, Vec<u32>, usize)> = Vec::new();
     for _ in 0..20_000 {
         if next(3) > 0 {
             let name = ["a", "b", "c"][next(3)];
             // Few different tokens, so that many begin alike.
             let prompt: Vec<u32> = (0..1 + next(120)).map(|at| (at / 20 * 7 + next(100) / 98) as u32).collect();
             if let Some(found) = blocks.begin(root(name), &tenant(name), &prompt) {
-                if let Some(Copied { from, to, tokens }) = found.copied {
+                if let Some(CopiedTokens { from, to, tokens }) = found.copied {
                     let copied = memory[from as usize][..tokens].to_vec();
                     memory[to as usize][..tokens].clone_from_slice(&copied);
                 }

@@ -15,7 +15,7 @@ use crate::engine::{
         batch::{Batch, Broken, Submission},
         load::Shared,
     },
-    text::constrained::Held,
+    text::constrained::Constraint,
 };
 
 /// Engines that one generation may break. A prompt that breaks every engine ends here.
@@ -26,7 +26,7 @@ const MAX_BYSTANDING: u32 = 100;
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// One generation.
-pub struct Generation {
+pub struct GenerationRun {
     pub batch: Arc<Batch>,
     pub shared: Arc<Shared>,
     pub request: GenerateRequest,
@@ -45,7 +45,7 @@ enum RunEnd {
     Lost,
 }
 
-impl Generation {
+impl GenerationRun {
     pub async fn run(mut self) {
         let (mut faults, mut bystanding) = (0, 0);
         loop {
@@ -125,7 +125,7 @@ impl Generation {
     }
 
     /// What was sent until now is the beginning of what it sends.
-    fn processor(&self, grammar: Option<Held>) -> TokenProcessor {
+    fn processor(&self, grammar: Option<Constraint>) -> TokenProcessor {
         TokenProcessor::new(&self.shared, &self.request, self.max, grammar, &self.sender)
     }
 }

@@ -12,14 +12,14 @@ use crate::engine::{
     logprobs,
     mistral::{load::Shared, lock},
     text::{
-        constrained::{Held, Pushed},
+        constrained::{Constraint, Pushed},
         model::Detokenizer,
     },
 };
 
 /// The state of one generation, shared by the engine's thread and the task that waits for its end.
 pub struct TokenProcessor {
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
     shared: Arc<Shared>,
 }
 
@@ -31,13 +31,13 @@ pub struct OutputSnapshot {
     pub finished: bool,
 }
 
-struct State {
+struct TokenState {
     /// Has room for the whole reply. Weak, so that the channel closes when the generation's task ends, whatever the engine
     /// still holds.
     sender: mpsc::WeakSender<Delta>,
     decoder: Decoder<Detokenizer>,
     sampler: Sampler,
-    grammar: Option<Held>,
+    grammar: Option<Constraint>,
     /// How many of the likeliest tokens are sent with each, where any are.
     logprobs: Option<u8>,
     cancel: CancellationToken,
@@ -58,7 +58,7 @@ impl TokenProcessor {
         shared: &Arc<Shared>,
         request: &GenerateRequest,
         max: u64,
-        grammar: Option<Held>,
+        grammar: Option<Constraint>,
         sender: &mpsc::Sender<Delta>,
     ) -> Self {
         let mut decoder = Decoder::new(shared.tokens.bytes(), request.stop.clone());
@@ -70,8 +70,8 @@ impl TokenProcessor {
             sampler.push(*token);
             stopped = stopped.or(finish);
         }
-        let complete = grammar.as_ref().is_some_and(Held::is_complete);
-        let mut state = State {
+        let complete = grammar.as_ref().is_some_and(Constraint::is_complete);
+        let mut state = TokenState {
             sender: sender.downgrade(),
             decoder,
             sampler,
@@ -158,7 +158,7 @@ impl TokenProcessor {
     }
 }
 
-impl State {
+impl TokenState {
     fn next(&mut self, shared: &Shared, logits: &mut [f32]) -> Option<u32> {
         if self.finished {
             return None;

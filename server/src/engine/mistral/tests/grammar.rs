@@ -182,7 +182,7 @@ fn may_follow_by_the_tokens_alone(request: &GenerateRequest, tokens: &[u32]) {
         let request = GenerateRequest { output: output.to_vec(), ..request.clone() };
         RUNTIME.block_on(the(&ENGINE).shared.grammars.clone().hold(&request, max)).expect("fits").expect("held")
     };
-    let choice = |held: &mut crate::engine::text::constrained::Held| {
+    let choice = |held: &mut crate::engine::text::constrained::Constraint| {
         let mut logits = vec![0.0; 49_152];
         held.mask(&mut logits, &the(&ENGINE).shared.eos).expect("a choice");
         logits

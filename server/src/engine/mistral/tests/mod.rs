@@ -33,11 +33,11 @@ pub fn config() -> MistralConfig {
 }
 
 pub async fn load(config: MistralConfig) -> Result<MistralEngine, EngineError> {
-    MistralEngine::load(config, Progress::default()).await
+    MistralEngine::load(config, LoadProgress::default()).await
 }
 
 /// Its only model.
-pub fn the(engine: &MistralEngine) -> Arc<Model> {
+pub fn the(engine: &MistralEngine) -> Arc<ServedModel> {
     engine.model("m").expect("a model")
 }
 

@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     completion::Closers,
-    held::{Held, plain},
+    held::{Constraint, plain},
     limits::{
         CACHED_GRAMMARS, CACHED_TENANTS, COMPILE_TIME, MAX_COMPLETION, STACK, WAIT_TIME, check_source, parser_limits,
     },
-    turns::{Turn, Turns},
+    turns::{CompileTurn, CompileTurns},
 };
 use crate::engine::{EngineError, GenerateRequest, Grammar, Rules};
 
@@ -24,18 +24,18 @@ use crate::engine::{EngineError, GenerateRequest, Grammar, Rules};
 const JSON_WHITESPACE: &str = r"\x20|\r?\n[\x20\t]{0,32}";
 
 /// All models share the machine.
-static TURNS: LazyLock<Arc<Turns>> = LazyLock::new(Arc::default);
+static TURNS: LazyLock<Arc<CompileTurns>> = LazyLock::new(Arc::default);
 
-type Key = [u8; 32];
+type GrammarKey = [u8; 32];
 /// A grammar, or why it cannot be compiled.
-type Outcome = Result<Arc<Compiled>, Arc<str>>;
+type CompileResult = Result<Arc<Compiled>, Arc<str>>;
 
 /// Compiles grammars for one vocabulary.
 pub struct Grammars {
     factory: Arc<ParserFactory>,
     closers: Arc<Closers>,
     /// By tenant, so that none learns by the time it takes what another one compiled, or evicts it.
-    compiled: Cache<Arc<str>, Cache<Key, Outcome>>,
+    compiled: Cache<Arc<str>, Cache<GrammarKey, CompileResult>>,
 }
 
 struct Compiled {
@@ -73,7 +73,7 @@ impl Grammars {
     ///
     /// # Errors
     /// As [`Self::check`], and `Grammar` where the request's output does not fit.
-    pub async fn hold(self: Arc<Self>, request: &GenerateRequest, max: u64) -> Result<Option<Held>, EngineError> {
+    pub async fn hold(self: Arc<Self>, request: &GenerateRequest, max: u64) -> Result<Option<Constraint>, EngineError> {
         let Some(grammar) = request.grammar.clone() else { return Ok(None) };
         let output = request.output.clone();
         let held = tokio::task::spawn_blocking(move || self.place(&grammar, &output, max));
@@ -81,10 +81,10 @@ impl Grammars {
     }
 
     /// The place after `output` in a grammar. Blocks.
-    pub(super) fn place(&self, grammar: &Grammar, output: &[u32], max: u64) -> Result<Held, EngineError> {
+    pub(super) fn place(&self, grammar: &Grammar, output: &[u32], max: u64) -> Result<Constraint, EngineError> {
         let compiled = self.compile(grammar)?;
         let (matcher, texts) = (compiled.matcher.deep_clone(), compiled.texts.clone());
-        let mut held = Held::new(matcher, self.closers.clone(), texts, compiled.closing.clone(), max);
+        let mut held = Constraint::new(matcher, self.closers.clone(), texts, compiled.closing.clone(), max);
         held.replay(output, max)?;
         Ok(held)
     }
@@ -101,7 +101,7 @@ impl Grammars {
             Rules::Lark(lark) => ("lark", lark.clone()),
         };
         check_source(grammar, &source).map_err(EngineError::Grammar)?;
-        let key: Key = Sha256::new().chain_update(kind).chain_update(&source).finalize().into();
+        let key: GrammarKey = Sha256::new().chain_update(kind).chain_update(&source).finalize().into();
         let own = self.compiled.get_with(grammar.tenant.clone(), || Cache::new(CACHED_GRAMMARS));
         let outcome = own
             .try_get_with(key, || {
@@ -114,7 +114,7 @@ impl Grammars {
 
     /// Compiles on another thread, with a stack and a time of its own. The turn lasts as long as that thread, also where it is
     /// given up.
-    fn compile_aside(&self, grammar: &Grammar, turn: Turn) -> Result<Arc<Compiled>, String> {
+    fn compile_aside(&self, grammar: &Grammar, turn: CompileTurn) -> Result<Arc<Compiled>, String> {
         let (factory, closers) = (self.factory.clone(), self.closers.clone());
         let texts = match &grammar.rules {
             Rules::Lark(lark) => texts(lark, &self.factory),

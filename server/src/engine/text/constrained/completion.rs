@@ -43,7 +43,7 @@ pub struct Closers {
 struct Walk {
     path: Vec<u32>,
     /// How often each place was come to.
-    visits: HashMap<Place, usize>,
+    visits: HashMap<TextPlace, usize>,
     work: u64,
 }
 
@@ -60,30 +60,30 @@ impl Walk {
     }
 
     /// Where tokens lead; none where they do not fit.
-    fn look(&mut self, matcher: &Matcher, tokens: &[u32]) -> Option<Place> {
+    fn look(&mut self, matcher: &Matcher, tokens: &[u32]) -> Option<TextPlace> {
         let mut there = matcher.clone();
         there.consume_tokens(tokens).ok()?;
         if there.is_accepting().ok()? {
-            return Some(Place { ends: true, ..Place::default() });
+            return Some(TextPlace { ends: true, ..TextPlace::default() });
         }
         let forced = there.compute_ff_tokens();
         if forced.is_empty() {
-            self.follow(&mut there).map(|mask| Place::of(&mask))
+            self.follow(&mut there).map(|mask| TextPlace::of(&mask))
         } else {
-            Some(Place::forced(&forced))
+            Some(TextPlace::forced(&forced))
         }
     }
 }
 
 /// What a place looks like from inside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Place {
+struct TextPlace {
     ends: bool,
     free_text: bool,
     looks: u64,
 }
 
-impl Place {
+impl TextPlace {
     fn of(mask: &SimpleVob) -> Self {
         Self { ends: false, free_text: mask.num_set() > FREE_TEXT, looks: hash(mask.as_slice()) }
     }
@@ -173,7 +173,7 @@ impl Closers {
             let next = if forced.is_empty() {
                 self.choose(&mut matcher, texts, &mut walk)?
             } else {
-                *walk.visits.entry(Place::forced(&forced)).or_default() += 1;
+                *walk.visits.entry(TextPlace::forced(&forced)).or_default() += 1;
                 forced
             };
             if walk.path.len() + next.len() > room {
@@ -186,7 +186,7 @@ impl Closers {
 
     fn choose(&self, matcher: &mut Matcher, texts: &[Vec<u32>], walk: &mut Walk) -> Option<Vec<u32>> {
         let mask = walk.follow(matcher)?;
-        let here = Place::of(&mask);
+        let here = TextPlace::of(&mask);
         let visits = walk.visits.entry(here).or_default();
         *visits += 1;
         let trusted = *visits <= TRUSTED;

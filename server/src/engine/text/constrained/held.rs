@@ -13,7 +13,7 @@ const SEARCH_EVERY: u64 = 8;
 const MARGIN: usize = 32;
 
 /// One output's place in its grammar.
-pub struct Held {
+pub struct Constraint {
     matcher: Matcher,
     closers: Arc<Closers>,
     texts: Arc<[Vec<u32>]>,
@@ -35,7 +35,7 @@ pub enum Pushed {
     NoRoom,
 }
 
-impl Held {
+impl Constraint {
     /// The beginning of an output. `closing` completes it from there, if that is known; `max` bounds its tokens.
     pub(super) fn new(
         matcher: Matcher,

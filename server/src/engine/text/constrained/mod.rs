@@ -19,4 +19,4 @@ pub mod tests;
 mod turns;
 
 pub use compiler::Grammars;
-pub use held::{Held, Pushed};
+pub use held::{Constraint, Pushed};

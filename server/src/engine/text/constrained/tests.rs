@@ -46,7 +46,7 @@ fn schema(schema: Value) -> Grammar {
     grammar(Rules::JsonSchema(schema))
 }
 
-fn place(grammars: &Arc<Grammars>, grammar: Grammar, max: u64) -> Held {
+fn place(grammars: &Arc<Grammars>, grammar: Grammar, max: u64) -> Constraint {
     grammars.place(&grammar, &[], max).expect("held")
 }
 

@@ -11,13 +11,13 @@ use super::limits::{COMPILING, COMPILING_PER_TENANT, WAITING, WAITING_PER_TENANT
 
 /// The queues of all tenants.
 #[derive(Default)]
-pub struct Turns {
-    state: Mutex<State>,
+pub struct CompileTurns {
+    state: Mutex<TurnsState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct TurnsState {
     /// Compilations that run, by tenant.
     running: HashMap<Arc<str>, usize>,
     /// Tenants that wait, in the order of their turns, each with its tickets in the order of arrival.
@@ -26,17 +26,17 @@ struct State {
 }
 
 /// The right to compile. It ends when this is dropped.
-pub struct Turn {
-    turns: Arc<Turns>,
+pub struct CompileTurn {
+    turns: Arc<CompileTurns>,
     tenant: Arc<str>,
 }
 
-impl Turns {
+impl CompileTurns {
     /// Waits for a turn, at most `wait`. Blocks the caller's thread.
     ///
     /// # Errors
     /// No turn came in time, or too many requests wait already.
-    pub fn take(self: &Arc<Self>, tenant: &Arc<str>, wait: Duration) -> Result<Turn, Busy> {
+    pub fn take(self: &Arc<Self>, tenant: &Arc<str>, wait: Duration) -> Result<CompileTurn, Busy> {
         let until = Instant::now() + wait;
         let mut state = self.lock();
         let ticket = state.enter(tenant)?;
@@ -45,7 +45,7 @@ impl Turns {
                 drop(state);
                 // The next one in line may start as well.
                 self.changed.notify_all();
-                return Ok(Turn { turns: self.clone(), tenant: tenant.clone() });
+                return Ok(CompileTurn { turns: self.clone(), tenant: tenant.clone() });
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -62,7 +62,7 @@ impl Turns {
         self.lock().running.values().sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TurnsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,7 +71,7 @@ impl Turns {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Busy;
 
-impl State {
+impl TurnsState {
     fn enter(&mut self, tenant: &Arc<str>) -> Result<u64, Busy> {
         let waiting: usize = self.queues.iter().map(|(_, tickets)| tickets.len()).sum();
         let at = self.queues.iter().position(|(other, _)| other == tenant);
@@ -117,7 +117,7 @@ impl State {
     }
 }
 
-impl Drop for Turn {
+impl Drop for CompileTurn {
     fn drop(&mut self) {
         let mut state = self.turns.lock();
         if let Some(count) = state.running.get_mut(&self.tenant) {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_tenant_runs_two_and_others_start_at_once() {
-        let turns = Arc::new(Turns::default());
+        let turns = Arc::new(CompileTurns::default());
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let first = turns.take(&a, LONG).ok();
         let second = turns.take(&a, LONG).ok();
@@ -156,8 +156,9 @@ mod tests {
 
     #[test]
     fn tenants_take_turns_however_many_wait() {
-        let turns = Arc::new(Turns::default());
-        let held: Vec<Turn> = ["x", "x", "y", "y"].iter().filter_map(|t| turns.take(&(*t).into(), LONG).ok()).collect();
+        let turns = Arc::new(CompileTurns::default());
+        let held: Vec<CompileTurn> =
+            ["x", "x", "y", "y"].iter().filter_map(|t| turns.take(&(*t).into(), LONG).ok()).collect();
         let (sender, order) = mpsc::channel();
         let mut threads = Vec::new();
         for (at, tenant) in ["a", "a", "a", "b", "c"].into_iter().enumerate() {
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut state = State::default();
+        let mut state = TurnsState::default();
         let tenant: Arc<str> = "a".into();
         for _ in 0..WAITING_PER_TENANT {
             assert!(state.enter(&tenant).is_ok());

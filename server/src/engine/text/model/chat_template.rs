@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use minijinja::{Environment, Error, Value, context};
 use serde_json::{Value as Json, json};
 
-use super::{arguments::DIGITS, contents::Guard, jinja, messages::Rules};
+use super::{arguments::DIGITS, contents::Guard, jinja, messages::MessageRules};
 use crate::engine::{EngineError, Message, Prompt, Role};
 
 const TEMPLATE: &str = "chat";
 
 /// A template and the texts of the tokens that it names by their use.
 #[derive(Debug, Clone, Default)]
-pub struct Source {
+pub struct TemplateSource {
     pub template: String,
     pub bos: Option<String>,
     pub eos: Option<String>,
@@ -31,8 +31,8 @@ pub struct Protected {
 /// A compiled template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    source: Source,
-    rules: Rules,
+    source: TemplateSource,
+    rules: MessageRules,
     /// For what the model wrote, and for what everybody else did.
     own: Guard,
     others: Guard,
@@ -41,7 +41,7 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// # Errors
     /// `Load` where the template does not compile.
-    pub fn new(source: Source, protected: &Protected) -> Result<Self, EngineError> {
+    pub fn new(source: TemplateSource, protected: &Protected) -> Result<Self, EngineError> {
         let environment = jinja::environment(TEMPLATE, &source.template)
             .map_err(|error| EngineError::Load(format!("the model's chat template does not compile: {error}")))?;
         // What the template itself writes gives a prompt its form; a token of white space does not.
@@ -49,7 +49,7 @@ impl ChatTemplate {
         let control = || protected.control.iter().map(String::as_str);
         let shown = protected.shown.iter().map(String::as_str).filter(forms);
         let (own, others) = (Guard::new(control()), Guard::new(control().chain(shown)));
-        let rules = Rules {
+        let rules = MessageRules {
             system: super::messages::System::Anywhere,
             alternates: false,
             one_call: false,
@@ -57,14 +57,14 @@ impl ChatTemplate {
             lone_system: true,
         };
         let mut template = Self { environment, source, rules, own, others };
-        template.rules = Rules::probe(|messages| {
+        template.rules = MessageRules::probe(|messages| {
             let messages: Vec<Json> = messages.iter().map(|message| json!(message)).collect();
             template.write(&messages, &[], None).ok()
         });
         Ok(template)
     }
 
-    pub fn rules(&self) -> Rules {
+    pub fn rules(&self) -> MessageRules {
         self.rules
     }
 

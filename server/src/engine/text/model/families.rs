@@ -4,8 +4,8 @@ use caudal_tests::tiny;
 
 use super::{
     TextModel,
-    chat_template::{ChatTemplate, Protected, Source},
-    messages::{Rules, System},
+    chat_template::{ChatTemplate, Protected, TemplateSource},
+    messages::{MessageRules, System},
 };
 use crate::{
     dialect::{Calls, Dialect, detect},
@@ -15,11 +15,11 @@ use crate::{
 pub struct Family {
     pub name: &'static str,
     pub template: &'static str,
-    pub rules: Rules,
+    pub rules: MessageRules,
 }
 
-const fn rules(system: System, alternates: bool, one_call: bool) -> Rules {
-    Rules { system, alternates, one_call, takes_empty: true, lone_system: true }
+const fn rules(system: System, alternates: bool, one_call: bool) -> MessageRules {
+    MessageRules { system, alternates, one_call, takes_empty: true, lone_system: true }
 }
 
 pub const FAMILIES: [Family; 8] = [
@@ -66,8 +66,12 @@ pub const FAMILIES: [Family; 8] = [
 ];
 
 fn compiled(family: &Family) -> ChatTemplate {
-    let source =
-        Source { template: family.template.into(), bos: Some("<s>".into()), eos: Some("</s>".into()), unk: None };
+    let source = TemplateSource {
+        template: family.template.into(),
+        bos: Some("<s>".into()),
+        eos: Some("</s>".into()),
+        unk: None,
+    };
     ChatTemplate::new(source, &Protected { control: vec!["</s>".into()], shown: vec![] }).expect("it compiles")
 }
 
@@ -84,7 +88,7 @@ fn output(id: &str, text: &str) -> Message {
 fn the_rules_of_every_family_are_found_out() {
     for family in &FAMILIES {
         let found = compiled(family).rules();
-        let expected = Rules { lone_system: found.lone_system, ..family.rules };
+        let expected = MessageRules { lone_system: found.lone_system, ..family.rules };
         assert_eq!(found, expected, "{}", family.name);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{
     byte_level,
-    chat_template::Source,
+    chat_template::TemplateSource,
     from_gguf::byte_of,
     tokens::{Parts, TextModel},
     vocabulary::{Token, Vocabulary},
@@ -14,7 +14,7 @@ use super::{
 
 /// How a `tokenizer.json` writes the text of its tokens, by its decoder.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Writing {
+struct ByteRules {
     /// Each byte as a printable character.
     bytes: bool,
     /// A space as `▁`.
@@ -37,7 +37,7 @@ impl TextModel {
             Json::String(text) => Some(text.clone()),
             token => token.get("content")?.as_str().map(str::to_owned),
         };
-        let source = Source {
+        let source = TemplateSource {
             template: template.to_owned(),
             bos: text("bos_token"),
             eos: text("eos_token"),
@@ -57,7 +57,7 @@ impl TextModel {
     ///
     /// # Errors
     /// As [`Self::of_folder`].
-    pub fn of_json(tokenizer: Json, source: Source, mut eos: Vec<u32>) -> Result<Self, String> {
+    pub fn of_json(tokenizer: Json, source: TemplateSource, mut eos: Vec<u32>) -> Result<Self, String> {
         let vocabulary = vocabulary(&tokenizer, &source)?;
         let added = tokenizer.get("added_tokens").and_then(Json::as_array).into_iter().flatten();
         let end = source.eos.as_deref();
@@ -73,7 +73,7 @@ impl TextModel {
     }
 }
 
-fn vocabulary(tokenizer: &Json, source: &Source) -> Result<Vocabulary, String> {
+fn vocabulary(tokenizer: &Json, source: &TemplateSource) -> Result<Vocabulary, String> {
     let writing = writing(tokenizer)?;
     let mut tokens: Vec<Token> = Vec::new();
     let mut set = |id: u32, token: Token| {
@@ -121,8 +121,8 @@ fn id(token: &Json) -> Option<u32> {
     token.get("id").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok())
 }
 
-fn writing(tokenizer: &Json) -> Result<Writing, String> {
-    let mut writing = Writing::default();
+fn writing(tokenizer: &Json) -> Result<ByteRules, String> {
+    let mut writing = ByteRules::default();
     let decoder = tokenizer.get("decoder").cloned().unwrap_or_default();
     let steps = match decoder.get("decoders").and_then(Json::as_array) {
         Some(steps) => steps.clone(),
@@ -148,7 +148,7 @@ fn writing(tokenizer: &Json) -> Result<Writing, String> {
     Ok(writing)
 }
 
-impl Writing {
+impl ByteRules {
     fn bytes_of(self, text: &str) -> Vec<u8> {
         match byte_of(text).filter(|_| self.fallback) {
             Some(byte) => vec![byte],

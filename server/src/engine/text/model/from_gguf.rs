@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     byte_level,
-    chat_template::Source,
+    chat_template::TemplateSource,
     gguf::{Metadata, Value},
     pre_tokenizer::{self, PreTokenizer},
     tokens::{Parts, TextModel},
@@ -41,7 +41,7 @@ enum Type {
 }
 
 /// The tokens of a file, as it has them.
-struct File<'m> {
+struct GgufTokens<'m> {
     metadata: &'m Metadata,
     tokens: Vec<&'m str>,
     types: Vec<Type>,
@@ -55,7 +55,7 @@ impl TextModel {
     pub fn of_gguf(path: &Path) -> Result<Self, String> {
         let metadata = Metadata::read(path)?;
         let wrong = |error: String| format!("{}: {error}", path.display());
-        let file = File::new(&metadata).map_err(wrong)?;
+        let file = GgufTokens::new(&metadata).map_err(wrong)?;
         let template = metadata.text("tokenizer.chat_template").ok_or("it has no chat template".to_owned());
         let template = template.map_err(wrong)?.to_owned();
         let parts = match metadata.text("tokenizer.ggml.model") {
@@ -65,7 +65,7 @@ impl TextModel {
         };
         let (tokenizer, vocabulary, adds_bos) = parts.map_err(wrong)?;
         let named = |key: &str| file.token(key).map(|(_, text)| text.to_owned());
-        let source = Source { template, bos: named("bos"), eos: named("eos"), unk: named("unknown") };
+        let source = TemplateSource { template, bos: named("bos"), eos: named("eos"), unk: named("unknown") };
         let prefix = file.token("bos").filter(|_| metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(adds_bos));
         let prefix = prefix.map(|(id, _)| id).into_iter().collect();
         let eos = file.ends();
@@ -74,7 +74,7 @@ impl TextModel {
     }
 }
 
-impl<'m> File<'m> {
+impl<'m> GgufTokens<'m> {
     fn new(metadata: &'m Metadata) -> Result<Self, String> {
         let all = metadata.array("tokenizer.ggml.tokens").ok_or("it has no tokens (`tokenizer.ggml.tokens`)")?;
         let tokens: Vec<&str> = all.iter().map(|token| token.as_text().unwrap_or_default()).collect();

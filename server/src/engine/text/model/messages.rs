@@ -7,7 +7,7 @@ use crate::engine::{Message, Role, ToolCall, prompt::FunctionCall};
 
 /// What a template takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct MessageRules {
     pub system: System,
     /// Messages of the user and of the assistant must alternate, the user's first.
     pub alternates: bool,
@@ -27,7 +27,7 @@ pub enum System {
     Nowhere,
 }
 
-impl Rules {
+impl MessageRules {
     /// Finds the rules of a template. `render` writes messages; `None` where the template refuses them.
     pub fn probe(render: impl Fn(&[Message]) -> Option<String>) -> Self {
         let shows = |messages: &[Message]| {
@@ -189,8 +189,13 @@ mod tests {
         Message { tool_call_id: Some(id.into()), ..text(Role::Tool, id) }
     }
 
-    const STRICT: Rules =
-        Rules { system: System::Nowhere, alternates: true, one_call: true, takes_empty: true, lone_system: false };
+    const STRICT: MessageRules = MessageRules {
+        system: System::Nowhere,
+        alternates: true,
+        one_call: true,
+        takes_empty: true,
+        lone_system: false,
+    };
 
     #[test]
     fn a_strict_template_gets_every_text() {
@@ -205,10 +210,10 @@ mod tests {
         ];
         let expected = [text(Role::User, "a\n\nb\n\n1\n\n2"), text(Role::Assistant, "x"), text(Role::User, "c\n\n3")];
         assert_eq!(STRICT.apply(&messages), expected);
-        let free = Rules { system: System::Anywhere, alternates: false, one_call: false, ..STRICT };
+        let free = MessageRules { system: System::Anywhere, alternates: false, one_call: false, ..STRICT };
         assert_eq!(free.apply(&messages)[0], text(Role::System, "a\n\nb"));
         assert_eq!(free.apply(&messages)[1..], messages[2..]);
-        let first = Rules { system: System::First, ..free };
+        let first = MessageRules { system: System::First, ..free };
         assert_eq!(first.apply(&messages)[4], text(Role::User, "c"));
     }
 
@@ -230,7 +235,7 @@ mod tests {
     /// As Ministral's template, which refuses an answer without text.
     #[test]
     fn an_answer_without_text_gets_some_where_the_template_wants_it() {
-        let rules = Rules::probe(|messages| {
+        let rules = MessageRules::probe(|messages| {
             let is_empty = |message: &Message| message.content.is_empty() && message.tool_calls.is_empty();
             let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
             (!messages.iter().any(is_empty)).then(|| texts.join("\n"))
@@ -244,7 +249,7 @@ mod tests {
     /// As Mistral Nemo's template, which puts the system's message into the user's last one.
     #[test]
     fn a_system_alone_is_shown() {
-        let rules = Rules::probe(|messages| {
+        let rules = MessageRules::probe(|messages| {
             let is_user = |message: &Message| message.role == Role::User;
             let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
             Some(if messages.iter().any(is_user) { texts.join("\n") } else { String::new() })
@@ -257,7 +262,7 @@ mod tests {
     #[test]
     fn a_conversation_that_the_assistant_begins_has_a_user() {
         let messages = [text(Role::System, "s"), text(Role::Assistant, "hello"), text(Role::User, "q")];
-        let rules = Rules { system: System::First, ..STRICT };
+        let rules = MessageRules { system: System::First, ..STRICT };
         let roles: Vec<Role> = rules.apply(&messages).iter().map(|message| message.role).collect();
         assert_eq!(roles, [Role::System, Role::User, Role::Assistant, Role::User]);
     }

@@ -30,6 +30,6 @@ mod tokens;
 mod vocabulary;
 
 pub use arguments::arguments;
-pub use chat_template::Source as TemplateSource;
+pub use chat_template::TemplateSource;
 pub use tokens::{Detokenizer, TextModel, Tokens};
 pub use vocabulary::Vocabulary;

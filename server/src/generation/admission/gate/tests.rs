@@ -5,7 +5,7 @@ use super::*;
 const WORK: Work = Work { prompt_tokens: 10, max_output_tokens: 100 };
 
 fn gate(sequences: usize, queue: usize) -> Arc<Gate> {
-    let settings = settings::Admission {
+    let settings = settings::AdmissionSettings {
         queue,
         queue_per_tenant: queue,
         priority: Default::default(),
@@ -58,7 +58,7 @@ async fn who_leaves_the_queue_is_passed_over_and_a_dropped_ticket_frees_its_plac
 
 #[tokio::test]
 async fn a_tenant_has_a_bound_of_its_own() {
-    let settings = settings::Admission {
+    let settings = settings::AdmissionSettings {
         queue: 3,
         queue_per_tenant: 1,
         priority: Default::default(),
@@ -75,7 +75,7 @@ async fn a_tenant_has_a_bound_of_its_own() {
 
 #[tokio::test]
 async fn work_waits_for_tokens_in_its_turn() {
-    let settings = settings::Admission {
+    let settings = settings::AdmissionSettings {
         queue: 9,
         queue_per_tenant: 9,
         priority: Default::default(),

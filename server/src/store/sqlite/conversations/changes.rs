@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Outcome, unreadable};
+use super::{ConversationOutcome, unreadable};
 use crate::store::{
-    conversations::{Bounds, Conversation, ConversationError, Item},
-    sqlite::{Refusal, now_ms},
+    conversations::{Conversation, ConversationBounds, ConversationError, Item},
+    sqlite::{ChangeError, now_ms},
 };
 
 /// Ended responses that a conversation remembers, so that they are deleted with it.
@@ -19,11 +19,17 @@ pub struct Change<'c> {
     pub number: i64,
 }
 
-const fn refused<T>(error: ConversationError) -> Outcome<T> {
-    Err(Refusal::Refused(error))
+const fn refused<T>(error: ConversationError) -> ConversationOutcome<T> {
+    Err(ChangeError::Refused(error))
 }
 
-pub fn create(db: &Connection, conversation: &Conversation, items: &[Item], bounds: Bounds, until: i64) -> Outcome<()> {
+pub fn create(
+    db: &Connection,
+    conversation: &Conversation,
+    items: &[Item],
+    bounds: ConversationBounds,
+    until: i64,
+) -> ConversationOutcome<()> {
     let Conversation { id, tenant, created_at, metadata } = conversation;
     let metadata = serde_json::to_string(metadata).map_err(unreadable)?;
     check(items, (0, 0), bounds)?;
@@ -46,7 +52,7 @@ pub fn forget(db: &Connection, number: i64) -> rusqlite::Result<()> {
 }
 
 /// Fails when there would be too many items, or too many bytes of them, with those that there are.
-fn check(items: &[Item], (count, bytes): (i64, i64), bounds: Bounds) -> Outcome<()> {
+fn check(items: &[Item], (count, bytes): (i64, i64), bounds: ConversationBounds) -> ConversationOutcome<()> {
     let more: usize = items.iter().map(Item::bytes).sum();
     if count as usize + items.len() > bounds.items || bytes as usize + more > bounds.bytes {
         return refused(ConversationError::Full);
@@ -55,7 +61,7 @@ fn check(items: &[Item], (count, bytes): (i64, i64), bounds: Bounds) -> Outcome<
 }
 
 impl Change<'_> {
-    pub fn set_metadata(&self, metadata: &BTreeMap<String, String>) -> Outcome<()> {
+    pub fn set_metadata(&self, metadata: &BTreeMap<String, String>) -> ConversationOutcome<()> {
         let metadata = serde_json::to_string(metadata).map_err(unreadable)?;
         let sql = "UPDATE conversations SET metadata = ?2 WHERE number = ?1";
         self.db.prepare_cached(sql)?.execute(params![self.number, metadata])?;
@@ -63,7 +69,7 @@ impl Change<'_> {
     }
 
     /// Appends items, within the bounds if there are some.
-    pub fn append(&self, items: &[Item], bounds: Option<Bounds>) -> Outcome<()> {
+    pub fn append(&self, items: &[Item], bounds: Option<ConversationBounds>) -> ConversationOutcome<()> {
         let sql = "SELECT next, count, bytes FROM conversations WHERE number = ?1";
         let (mut next, mut count, mut bytes): (i64, i64, i64) =
             self.db.prepare_cached(sql)?.query_row([self.number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -92,7 +98,7 @@ impl Change<'_> {
         self.db.prepare_cached(sql)?.query_row(params![self.number, item], |row| row.get(0)).optional()
     }
 
-    pub fn remove_item(&self, item: &str) -> Outcome<()> {
+    pub fn remove_item(&self, item: &str) -> ConversationOutcome<()> {
         let Some(bytes) = self.take_item(item)? else { return refused(ConversationError::ItemNotFound) };
         let sql = "UPDATE conversations SET count = count - 1, bytes = bytes - ?2 WHERE number = ?1";
         self.db.prepare_cached(sql)?.execute(params![self.number, bytes])?;
@@ -100,7 +106,7 @@ impl Change<'_> {
     }
 
     /// How many turns are before the response.
-    pub fn enter(&self, response: &str, patience: usize) -> Outcome<usize> {
+    pub fn enter(&self, response: &str, patience: usize) -> ConversationOutcome<usize> {
         let sql = "SELECT count(*), ifnull(max(number), 0) FROM turns WHERE conversation = ?1";
         let (ahead, last): (i64, i64) =
             self.db.prepare_cached(sql)?.query_row([self.number], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -114,7 +120,7 @@ impl Change<'_> {
     }
 
     /// False: it has begun before.
-    pub fn begin(&self, response: &str, input: &[Item], bounds: Bounds) -> Outcome<bool> {
+    pub fn begin(&self, response: &str, input: &[Item], bounds: ConversationBounds) -> ConversationOutcome<bool> {
         let sql = "SELECT number, response, begun FROM turns WHERE conversation = ?1 ORDER BY number LIMIT 1";
         let first: Option<(i64, String, bool)> = self
             .db
@@ -139,7 +145,7 @@ impl Change<'_> {
     }
 
     /// False: it was not in line.
-    pub fn end(&self, response: &str, output: &[Item]) -> Outcome<bool> {
+    pub fn end(&self, response: &str, output: &[Item]) -> ConversationOutcome<bool> {
         let sql = "DELETE FROM turns WHERE conversation = ?1 AND number =
             (SELECT number FROM turns WHERE conversation = ?1 AND response = ?2 LIMIT 1) RETURNING begun";
         let left =

@@ -339,7 +339,7 @@ fn a_folder_with_bytes_as_a_fallback_reads_and_writes_the_same() {
         "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null, "end_of_word_suffix": null,
                   "fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": vocabulary, "merges": [["▁", "a"]]},
     });
-    let source = |template: &str| Source {
+    let source = |template: &str| TemplateSource {
         template: template.into(),
         bos: Some("<s>".into()),
         eos: Some("</s>".into()),

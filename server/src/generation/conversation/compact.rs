@@ -1,0 +1,69 @@
+//! Compaction: the model sums up what was said, and the summary stands in place of it.
+
+use std::sync::Arc;
+
+use crate::generation::{Caller, Generations, clock::unix_seconds, random::random_hex};
+use crate::wire::{
+    compaction::{Compacted, CompactionItem},
+    error::WireError,
+    format::TextConfig,
+    input::{InputItem, InputRole},
+    request::Create,
+    response::{OutputItem, Response, Status},
+};
+
+/// What the model is asked for.
+const REQUEST: &str = "Summarise the conversation so far for somebody who continues it without having seen it. Keep \
+     every fact, decision, name, number and open question, and the results of tools. Write the summary only.";
+/// What the summary begins with when it is given to the model.
+const INTRODUCTION: &str = "Summary of the conversation so far:\n";
+
+impl Generations {
+    /// Lets the model sum up what a request would say to it.
+    ///
+    /// # Errors
+    /// Those of [`Self::create`], and `engine_failed` when there is no summary.
+    pub async fn compact(
+        self: &Arc<Self>,
+        tenant: &str,
+        mut create: Create,
+        caller: Caller,
+    ) -> Result<Compacted, WireError> {
+        create.input.push(InputItem::message(InputRole::User, REQUEST));
+        let create = Create {
+            tools: vec![],
+            tool_choice: Default::default(),
+            text: TextConfig::default(),
+            generate: true,
+            store: false,
+            background: false,
+            ..create
+        };
+        let leaving = caller.on_disconnect;
+        let created = self.create(tenant, create, caller).await?;
+        let mut follow = self.follow(tenant, &created.id, None, leaving).await?;
+        let mut last = None;
+        while let Some(event) = follow.next().await {
+            last = event?.1.into_response().or(last);
+        }
+        // Nobody knows the response's id.
+        let _ = self.delete(tenant, &created.id).await;
+        let response = last.filter(|response| response.status != Status::Failed).ok_or(WireError::EngineFailed)?;
+        let summary = format!("{INTRODUCTION}{}", text(&response).trim());
+        Ok(Compacted {
+            id: format!("resp_{}", random_hex()),
+            object: "response.compaction",
+            created_at: unix_seconds(),
+            output: [CompactionItem::new(format!("cmp_{}", random_hex()), &summary)],
+            usage: response.usage,
+        })
+    }
+}
+
+fn text(response: &Response) -> String {
+    let messages = response.output.iter().filter_map(|item| match item {
+        OutputItem::Message(message) => Some(&message.content),
+        _ => None,
+    });
+    messages.flatten().map(|part| part.text.as_str()).collect()
+}

@@ -1,0 +1,134 @@
+//! Conversations as clients use them: what is created, deleted and resumed, beside the turns of `turns`.
+
+mod compact;
+pub mod items;
+mod turns;
+
+use futures::stream::BoxStream;
+
+use crate::{
+    generation::{Generations, clock::unix_seconds, random::random_hex, store_error},
+    store::{
+        StoreError,
+        conversations::{Conversation, ConversationError, Item, Notice},
+        page::Page,
+    },
+    wire::{
+        conversation::{Fork, NewConversation},
+        error::WireError,
+        input::InputItem,
+    },
+};
+use items::{copied_items, new_items};
+
+/// How a store's error reads to the client that named conversation `id`.
+pub fn conversation_error(error: ConversationError, id: &str) -> WireError {
+    match error {
+        ConversationError::NotFound => WireError::ConversationNotFound(id.into()),
+        ConversationError::ItemNotFound => WireError::ItemNotFound(id.into()),
+        ConversationError::CursorNotFound => {
+            WireError::invalid("after", "'after' names nothing in this list; it may have been deleted.")
+        }
+        ConversationError::Busy => WireError::ConversationBusy(id.into()),
+        ConversationError::Full => WireError::invalid(
+            "conversation",
+            "The conversation is full: it has as many items, or bytes, as it may have. Begin a new one, or delete items.",
+        ),
+        ConversationError::OverQuota(exceeded) => store_error(StoreError::OverQuota(exceeded), id),
+        ConversationError::StoreFull(reason) => store_error(StoreError::Full(reason), id),
+        ConversationError::Unavailable(reason) => store_error(StoreError::Unavailable(reason), id),
+    }
+}
+
+impl Generations {
+    /// Creates a conversation with its first items.
+    ///
+    /// # Errors
+    /// `item_not_found` for a reference to nothing; `invalid_request` when the items are more than a conversation holds.
+    pub async fn create_conversation(&self, tenant: &str, mut new: NewConversation) -> Result<Conversation, WireError> {
+        self.resolve(tenant, None, None, &mut new.items).await.map_err(|error| error.renamed("input", "items"))?;
+        let conversation = Conversation {
+            id: format!("conv_{}", random_hex()),
+            tenant: tenant.to_owned(),
+            created_at: unix_seconds(),
+            metadata: new.metadata,
+        };
+        let created = self.conversations.create(conversation.clone(), new_items(&conversation.id, &new.items)).await;
+        created.map_err(|error| conversation_error(error, &conversation.id))?;
+        Ok(conversation)
+    }
+
+    /// Copies a conversation, up to an item if one is named, into a new one. The original stays as it is.
+    ///
+    /// # Errors
+    /// `conversation_not_found`, and `item_not_found` if the original has no such item.
+    pub async fn fork_conversation(&self, tenant: &str, id: &str, fork: Fork) -> Result<Conversation, WireError> {
+        let original = self.conversations.get(tenant, id).await.map_err(|e| conversation_error(e, id))?;
+        let listed = self.conversations.items(tenant, id, &Page::all()).await.map_err(|e| conversation_error(e, id))?;
+        let items = match fork.before {
+            Some(before) => {
+                let end = listed.data.iter().position(|item| item.id == before);
+                listed.data.get(..end.ok_or(WireError::ItemNotFound(before))?).unwrap_or_default()
+            }
+            None => &listed.data,
+        };
+        let copy = Conversation {
+            id: format!("conv_{}", random_hex()),
+            tenant: tenant.to_owned(),
+            created_at: unix_seconds(),
+            metadata: fork.metadata.unwrap_or(original.metadata),
+        };
+        let created = self.conversations.create(copy.clone(), copied_items(&copy.id, items)).await;
+        created.map_err(|error| conversation_error(error, id))?;
+        Ok(copy)
+    }
+
+    /// Appends items to a conversation; the items as they are stored.
+    ///
+    /// # Errors
+    /// As [`Self::create_conversation`], and `conversation_not_found`.
+    pub async fn append_items(
+        &self,
+        tenant: &str,
+        id: &str,
+        mut items: Vec<InputItem>,
+    ) -> Result<Vec<Item>, WireError> {
+        self.resolve(tenant, Some(id), None, &mut items).await.map_err(|error| error.renamed("input", "items"))?;
+        let items = new_items(id, &items);
+        let appended = self.conversations.append(tenant, id, items.clone()).await;
+        appended.map_err(|error| conversation_error(error, id))?;
+        Ok(items)
+    }
+
+    /// Deletes a conversation and all that was said in it: its responses with their logs; what runs is cancelled.
+    pub async fn delete_conversation(&self, tenant: &str, id: &str) -> Result<(), WireError> {
+        let responses = self.conversations.delete(tenant, id).await.map_err(|e| conversation_error(e, id))?;
+        for response in responses {
+            match self.store.delete(tenant, &response).await {
+                Ok(()) | Err(StoreError::NotFound | StoreError::Expired) => self.running.cancel(&response),
+                Err(error) => return Err(store_error(error, &response)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The response that runs in a conversation, else the one that ended last.
+    pub async fn current(&self, tenant: &str, id: &str) -> Result<String, WireError> {
+        let line = self.conversations.line(tenant, id).await.map_err(|e| conversation_error(e, id))?;
+        let candidates = line.turns.into_iter().map(|turn| turn.response).chain(line.latest);
+        for response in candidates {
+            match self.store.read(tenant, &response).await {
+                Ok(_) => return Ok(response),
+                // A turn that is about to be created, or a response that is gone.
+                Err(StoreError::NotFound | StoreError::Expired) => {}
+                Err(error) => return Err(store_error(error, &response)),
+            }
+        }
+        Err(WireError::NothingToResume(id.into()))
+    }
+
+    /// What happens in a conversation from now on.
+    pub async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, WireError> {
+        self.conversations.watch(tenant, id).await.map_err(|e| conversation_error(e, id))
+    }
+}

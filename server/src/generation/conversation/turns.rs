@@ -1,0 +1,295 @@
+//! Turns of a conversation: one after the other, on whatever replica each of them runs.
+//!
+//! A response enters the conversation's line when it is created. The first in line begins at once; the others are queued,
+//! and their prompt is rendered when their turn comes. A turn whose replica died is ended by the replica that takes its
+//! response over, or by the next in line when there is nothing left to take over.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use tracing::Instrument;
+
+use super::{
+    conversation_error,
+    items::{input_items, output_items},
+};
+use crate::{
+    engine::Finish,
+    generation::{
+        Generations,
+        create::start::CreatedResponse,
+        run::{
+            log_writer::LogWriter,
+            registry::RunGuard,
+            {RunJob, close_or_release, finish_without_engine},
+        },
+        store_error,
+    },
+    settings::ConversationConflict,
+    store::{Created, Entry, Header, StoreError, conversations::ConversationError, page::Page},
+    wire::{
+        error::WireError,
+        input::{InputItem, parse_input},
+    },
+};
+
+/// Turns that may wait in a conversation.
+const MAX_WAITING: usize = 16;
+/// Between looks at whether the turn before has died.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a turn may be in line before its response exists.
+const CREATION: Duration = Duration::from_secs(5);
+
+/// A response's place in the line. Dropped before the response runs, it leaves the line.
+pub struct TurnPlace {
+    generations: Arc<Generations>,
+    tenant: String,
+    conversation: String,
+    response: String,
+    is_first: bool,
+    kept: bool,
+}
+
+impl TurnPlace {
+    /// The response runs, or waits, and leaves the line itself.
+    fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Whether the response may wait for its turn.
+    fn check(&self) -> Result<(), WireError> {
+        let refused = self.generations.settings.conversation_conflict == ConversationConflict::Refuse;
+        if refused && !self.is_first { Err(WireError::ConversationBusy(self.conversation.clone())) } else { Ok(()) }
+    }
+
+    /// Begins the first turn: its input is in the conversation from now on.
+    async fn begin(&self, header: &Header) -> Result<(), WireError> {
+        let begun =
+            self.generations.conversations.begin(&self.tenant, &self.conversation, &self.response, input_items(header));
+        begun.await.map_err(|error| conversation_error(error, &self.conversation))
+    }
+}
+
+impl Drop for TurnPlace {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let (generations, tenant) = (self.generations.clone(), std::mem::take(&mut self.tenant));
+        let (conversation, response) = (std::mem::take(&mut self.conversation), std::mem::take(&mut self.response));
+        self.generations.runtime.spawn(async move {
+            // One that cannot be told now is found out by the next in line.
+            let _ = generations.conversations.end(&tenant, &conversation, &response, vec![]).await;
+        });
+    }
+}
+
+/// Why a waiting response does not get its turn.
+enum Missed {
+    /// It was cancelled or is handed over.
+    Stopped,
+    Refused(WireError),
+}
+
+impl Generations {
+    pub(in crate::generation) async fn enter(
+        self: &Arc<Self>,
+        tenant: &str,
+        conversation: &str,
+        response: &str,
+    ) -> Result<TurnPlace, WireError> {
+        let failed = |error| conversation_error(error, conversation);
+        let mut ahead = self.conversations.enter(tenant, conversation, response, MAX_WAITING).await.map_err(failed)?;
+        let mut place = TurnPlace {
+            generations: self.clone(),
+            tenant: tenant.to_owned(),
+            conversation: conversation.to_owned(),
+            response: response.to_owned(),
+            is_first: false,
+            kept: false,
+        };
+        // Who is refused, or waits, does so for a turn that lives.
+        while ahead > 0 && self.settle(tenant, conversation).await? {
+            let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
+            ahead = line.turns.iter().position(|turn| turn.response == response).unwrap_or(0);
+        }
+        place.is_first = ahead == 0;
+        Ok(place)
+    }
+
+    /// Starts a turn of a conversation, or lets it wait.
+    pub(in crate::generation) async fn start_turn(
+        self: &Arc<Self>,
+        header: Header,
+        place: TurnPlace,
+    ) -> Result<CreatedResponse, WireError> {
+        let (tenant, id) = (header.tenant.clone(), header.id.clone());
+        let header = if place.is_first {
+            let history = self.items_before(&tenant, &place.conversation, &header).await?;
+            self.with_prompt(&header, history).await?
+        } else {
+            header
+        };
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+            Created::New(lease) => lease,
+            Created::Existing(id) => {
+                return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
+            }
+        };
+        let follower = self.running.follower(&id, header.on_disconnect);
+        let started = async {
+            place.check()?;
+            if place.is_first {
+                place.begin(&header).await?;
+                return self.run(header, lease.clone());
+            }
+            let held = self.hold_request(&header)?;
+            let registration = self.running.register(&id, header.on_disconnect);
+            let mut log = LogWriter::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
+            log.held = Some(held);
+            log.stop = registration.stop.clone();
+            let span = log.log_span();
+            self.tasks.spawn_on(self.clone().take_turn(log, registration, false).instrument(span), &self.runtime);
+            Ok(())
+        };
+        if let Err(error) = started.await {
+            self.abandon(&tenant, &lease).await;
+            return Err(error);
+        }
+        place.keep();
+        Ok(CreatedResponse { id, follower })
+    }
+
+    /// What was said in a conversation before this response's input, oldest first.
+    pub(in crate::generation) async fn items_before(
+        &self,
+        tenant: &str,
+        conversation: &str,
+        response: &Header,
+    ) -> Result<Vec<InputItem>, WireError> {
+        let listed = self.conversations.items(tenant, conversation, &Page::all()).await;
+        let items = listed.map_err(|error| conversation_error(error, conversation))?.data;
+        let own: Vec<String> = input_items(response).into_iter().map(|item| item.id).collect();
+        let before: Vec<Value> =
+            items.into_iter().take_while(|item| !own.contains(&item.id)).map(|item| item.body).collect();
+        if before.is_empty() {
+            return Ok(vec![]);
+        }
+        parse_input(Value::Array(before)).map_err(|error| error.renamed("input", "conversation"))
+    }
+
+    /// Lets a response take its turn, now or when it comes, and run. `again`: it was taken over.
+    pub(in crate::generation) async fn take_turn(
+        self: Arc<Self>,
+        mut log: LogWriter,
+        registration: RunGuard,
+        again: bool,
+    ) {
+        let header = log.header().clone();
+        let Some(conversation) = &header.create.conversation else { return };
+        if !again && let Err(error) = log.append(vec![Entry::Queued]).await {
+            return close_or_release(&log, Err(error)).await;
+        }
+        let prepared = match self.turn_comes(&header, conversation, &registration).await {
+            Ok(()) => self.prepared(&header, conversation).await.map_err(Missed::Refused),
+            Err(missed) => Err(missed),
+        };
+        let outcome = match prepared {
+            Ok(prepared) => {
+                log.prepare(prepared);
+                let entered = log.header();
+                let ticket = if again { self.admission.enter_first(entered) } else { self.admission.enter(entered) };
+                match ticket {
+                    Ok(ticket) => {
+                        let job = RunJob { engine: self.engine.clone(), log, ticket, registration };
+                        return job.run().await;
+                    }
+                    Err(error) => log.finish(refused(&error)).await,
+                }
+            }
+            Err(Missed::Stopped) => finish_without_engine(&mut log, &registration).await,
+            Err(Missed::Refused(error)) => log.finish(refused(&error)).await,
+        };
+        close_or_release(&log, outcome).await;
+    }
+
+    /// Begins the turn; the header, with its prompt.
+    async fn prepared(&self, header: &Arc<Header>, conversation: &str) -> Result<Header, WireError> {
+        let prepared = if header.prompt.is_empty() {
+            let before = self.items_before(&header.tenant, conversation, header).await?;
+            self.with_prompt(header, before).await?
+        } else {
+            (**header).clone()
+        };
+        let begun = self.conversations.begin(&header.tenant, conversation, &header.id, input_items(header));
+        begun.await.map_err(|error| conversation_error(error, conversation))?;
+        Ok(prepared)
+    }
+
+    async fn turn_comes(&self, header: &Header, conversation: &str, registration: &RunGuard) -> Result<(), Missed> {
+        let waited = Instant::now() + Duration::from_millis(self.settings.conversation_wait_ms);
+        let comes = async {
+            loop {
+                match self.line_moves(header, conversation).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    // The store is away: the turn comes later.
+                    Err(WireError::StoreUnavailable { .. }) => sleep(LOOK).await,
+                    Err(error) => return Err(Missed::Refused(error)),
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = registration.stop.cancelled() => Err(Missed::Stopped),
+            come = comes => come,
+            () = tokio::time::sleep_until(waited) => {
+                Err(Missed::Refused(WireError::ConversationBusy(conversation.to_owned())))
+            }
+        }
+    }
+
+    /// Waits until something may have changed in the line; whether it is the response's turn.
+    async fn line_moves(&self, header: &Header, conversation: &str) -> Result<bool, WireError> {
+        let tenant = &header.tenant;
+        let failed = |error| conversation_error(error, conversation);
+        let mut notices = self.conversations.watch(tenant, conversation).await.map_err(failed)?;
+        loop {
+            let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
+            match line.turns.iter().position(|turn| turn.response == header.id) {
+                Some(0) => return Ok(true),
+                Some(_) => {}
+                // Its turn has ended but for the log's last entry, or it lost its place: whether it may begin tells.
+                None => return Ok(true),
+            }
+            tokio::select! {
+                notice = notices.next() => if notice.is_none() { return Ok(false) },
+                () = sleep(LOOK) => { self.settle(tenant, conversation).await?; }
+            }
+        }
+    }
+
+    /// Ends the first turn in line where its response has ended without doing so, or is gone. Whether it did.
+    async fn settle(&self, tenant: &str, conversation: &str) -> Result<bool, WireError> {
+        let failed = |error: ConversationError| conversation_error(error, conversation);
+        let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
+        let Some(first) = line.turns.first() else { return Ok(false) };
+        let output = match self.store.read(tenant, &first.response).await {
+            Ok((header, entries)) if entries.last().is_some_and(|last| last.is_last()) => {
+                output_items(&header, &entries)
+            }
+            Err(StoreError::NotFound | StoreError::Expired) if first.waited > CREATION => vec![],
+            Ok(_) | Err(StoreError::NotFound | StoreError::Expired) => return Ok(false),
+            Err(error) => return Err(store_error(error, &first.response)),
+        };
+        tracing::info!(response = first.response, conversation, "ending a turn that was left behind");
+        self.conversations.end(tenant, conversation, &first.response, output).await.map_err(failed)?;
+        Ok(true)
+    }
+}
+
+fn refused(error: &WireError) -> Finish {
+    Finish::Refused { code: error.code().0.into(), message: error.to_string() }
+}

@@ -1,0 +1,166 @@
+//! A response to be: what was said before, and its input, become its prompt, as far as the model's context holds them.
+
+use std::sync::Arc;
+
+use super::{
+    grammar::grammar,
+    history::check_outputs,
+    loosen::{Failed, loosen},
+    prompt::{fit, kept, prompt, turns},
+};
+use crate::{
+    dialect::{Calls, Dialect},
+    engine::{Engine, EngineError, ModelInfo, Prompt},
+    generation::Generations,
+    store::{Header, TruncatedItems},
+    wire::{error::WireError, input::InputItem, read::missing, response::Truncation},
+};
+
+impl Generations {
+    /// The header with its prompt: what was said before, and its input.
+    pub(in crate::generation) async fn with_prompt(
+        &self,
+        header: &Header,
+        history: Vec<InputItem>,
+    ) -> Result<Header, WireError> {
+        let draft = self.draft(header, &history)?;
+        // Off the connection's thread: rendering a long prompt takes milliseconds of computation.
+        self.runtime.spawn_blocking(move || draft.fit(history)).await.map_err(panicked)?
+    }
+
+    /// How many tokens the whole prompt has.
+    pub(in crate::generation) async fn count_prompt(
+        &self,
+        header: &Header,
+        history: Vec<InputItem>,
+    ) -> Result<usize, WireError> {
+        let draft = self.draft(header, &history)?;
+        self.runtime.spawn_blocking(move || draft.count(history)).await.map_err(panicked)?
+    }
+
+    fn draft(&self, header: &Header, history: &[InputItem]) -> Result<Draft, WireError> {
+        let create = &header.create;
+        let is_empty = history.is_empty() && create.input.is_empty() && create.preamble.is_empty();
+        // Instructions alone are a prompt where they are only to be computed ahead, or come from a stored prompt.
+        if is_empty && (create.instructions.is_none() || create.generate && create.prompt.is_none()) {
+            return Err(missing("input"));
+        }
+        check_outputs(history, &create.input)?;
+        // What is wrong with the request is told before anything is computed.
+        grammar(header)?;
+        Ok(Draft {
+            engine: self.engine.clone(),
+            model: self.model(Some(&header.model))?,
+            header: Header {
+                max_output_tokens: create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
+                ..header.clone()
+            },
+        })
+    }
+}
+
+fn panicked(error: tokio::task::JoinError) -> WireError {
+    tracing::error!(%error, "rendering the prompt panicked");
+    WireError::EngineFailed
+}
+
+struct Draft {
+    engine: Arc<dyn Engine>,
+    model: Arc<ModelInfo>,
+    /// Without its prompt; its `max_output_tokens` are what was asked for, or the default.
+    header: Header,
+}
+
+impl Draft {
+    /// The header with its prompt, and what the context leaves to the output.
+    fn fit(self, history: Vec<InputItem>) -> Result<Header, WireError> {
+        let (Header { create, .. }, context) = (&self.header, self.model.context_length);
+        let turns = turns(history.into_iter().chain(create.input.iter().cloned()).collect());
+        let droppable = match create.truncation {
+            Truncation::Auto => turns.len() - 1,
+            Truncation::Disabled => 0,
+        };
+        // The output is left what it may take, up to a quarter of the context.
+        let room = (context - self.header.max_output_tokens.min(context / 4)) as usize;
+        let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
+        let (prompt, dropped) = fit(droppable, room, |dropped| {
+            match self.tokenize(preamble.iter().chain(kept(&turns, dropped)), Some(context as usize)) {
+                Ok(tokens) => Ok(Ok(tokens)),
+                Err(EngineError::TooLong { tokens }) => Ok(Err(tokens)),
+                Err(error) => Err(self.refusal(error)),
+            }
+        })?;
+        let prompt = match prompt {
+            Ok(prompt) if prompt.len() < context as usize => prompt,
+            Ok(prompt) => {
+                return Err(WireError::ContextLengthExceeded { prompt: prompt.len(), context, field: "input" });
+            }
+            Err(tokens) => return Err(WireError::ContextLengthExceeded { prompt: tokens, context, field: "input" }),
+        };
+        let mut max_output_tokens = self.header.max_output_tokens.min(context - prompt.len() as u32);
+        if !create.generate {
+            max_output_tokens = 0;
+        }
+        let left_out = TruncatedItems { turns: dropped as u32 };
+        let header = Header { prompt, max_output_tokens, left_out, ..self.header.clone() };
+        if max_output_tokens == 0 {
+            return Ok(header);
+        }
+        let check = |grammar: &_| self.engine.check(&self.model.id, grammar, max_output_tokens);
+        loosen(header, &check).map_err(|failed| match failed {
+            Failed::Refused(error) => error,
+            Failed::Engine(error) => self.refusal(error),
+        })
+    }
+
+    /// The tokens of the prompt with nothing left out.
+    fn count(self, history: Vec<InputItem>) -> Result<usize, WireError> {
+        let create = &self.header.create;
+        let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
+        let tokens = self.tokenize(preamble.iter().chain(&history).chain(&create.input), None);
+        tokens.map(|tokens| tokens.len()).map_err(|error| self.refusal(error))
+    }
+
+    /// The prompt of the items, at most `most` tokens. A template that fails at a tool is not given any: the tools are then
+    /// described in a message.
+    fn tokenize<'i>(
+        &self,
+        items: impl Iterator<Item = &'i InputItem> + Clone,
+        most: Option<usize>,
+    ) -> Result<Vec<u32>, EngineError> {
+        let Header { dialect, create, .. } = &self.header;
+        let render = |dialect: &Dialect| {
+            let prompt = Prompt { most, ..prompt(dialect, create, items.clone()) };
+            self.engine.tokenize(&self.model.id, &prompt)
+        };
+        match render(dialect) {
+            Err(EngineError::Template(reason)) if dialect.template_has_tools && dialect.calls == Calls::default() => {
+                let taught = Dialect { template_has_tools: false, ..dialect.clone() };
+                render(&taught).map_err(|_| EngineError::Template(reason))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What the engine's error means to the client.
+    fn refusal(&self, error: EngineError) -> WireError {
+        match error {
+            EngineError::UnknownModel(name) => WireError::ModelNotFound(name),
+            EngineError::Template(reason) => {
+                WireError::invalid("input", format!("The model's chat template refuses the messages: {reason}"))
+            }
+            EngineError::Grammar(reason) => {
+                let param = if self.header.create.callable().next().is_some() { "tools" } else { "text.format" };
+                WireError::invalid(param, format!("The output cannot be held to '{param}': {reason}"))
+            }
+            EngineError::TooLong { tokens } => {
+                WireError::ContextLengthExceeded { prompt: tokens, context: self.model.context_length, field: "input" }
+            }
+            EngineError::Busy { retry_after_ms } => WireError::ServerOverloaded { retry_after_ms },
+            EngineError::Load(reason) => {
+                tracing::error!(reason, "the engine failed");
+                WireError::EngineFailed
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Starting a response: its log, and its place in the queue. From there it goes on by itself.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tracing::Instrument;
+
+use crate::{
+    generation::{
+        FollowerGuard, Generations,
+        budget::BudgetShare,
+        run::{RunJob, log_writer::LogWriter},
+        store_error,
+    },
+    store::{Created, Header, Lease},
+    wire::{error::WireError, format::Format, input::InputItem},
+};
+
+/// Of a parsed JSON value, beside its text.
+const VALUE_BYTES: usize = 32;
+
+/// A created response, with a follower so that it is not orphaned before it is followed.
+pub struct CreatedResponse {
+    pub id: String,
+    pub follower: FollowerGuard,
+}
+
+impl Generations {
+    pub(in crate::generation) async fn start(self: &Arc<Self>, header: Header) -> Result<CreatedResponse, WireError> {
+        let (tenant, id) = (header.tenant.clone(), header.id.clone());
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+            Created::New(lease) => lease,
+            Created::Existing(id) => {
+                return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
+            }
+        };
+        let follower = self.running.follower(&id, header.on_disconnect);
+        if let Err(overloaded) = self.run(header, lease.clone()) {
+            self.abandon(&tenant, &lease).await;
+            return Err(overloaded);
+        }
+        Ok(CreatedResponse { id, follower })
+    }
+
+    /// Leaves nothing of a response that was created and could not begin; it does not count as running here any more.
+    pub(in crate::generation) async fn abandon(&self, tenant: &str, lease: &Lease) {
+        let _ = self.store.delete(tenant, &lease.id).await;
+        let _ = self.store.ended(lease).await;
+    }
+
+    /// Counts what a response holds while it waits and runs.
+    pub(in crate::generation) fn hold_request(&self, header: &Header) -> Result<BudgetShare, WireError> {
+        self.hold(&header.tenant, held_bytes(header))
+    }
+
+    /// Starts a response or gives it a place in the queue; it goes on by itself from here.
+    pub(in crate::generation) fn run(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
+        let held = self.hold_request(&header)?;
+        let ticket = self.admission.enter(&header)?;
+        let registration = self.running.register(&header.id, header.on_disconnect);
+        let mut log = LogWriter::new(self.writing(), Arc::new(header), lease, vec![]);
+        log.held = Some(held);
+        log.stop = registration.stop.clone();
+        let span = log.log_span();
+        let job = RunJob { engine: self.engine.clone(), log, ticket, registration };
+        self.tasks.spawn_on(job.run().instrument(span), &self.runtime);
+        Ok(())
+    }
+}
+
+/// What a response holds while it waits and runs, roughly: parsed JSON takes many times the bytes of its text.
+fn held_bytes(header: &Header) -> usize {
+    let create = &header.create;
+    let items: usize = create.input.iter().map(InputItem::bytes).sum();
+    let preamble: usize = create.preamble.iter().map(|message| message.text.len()).sum();
+    let format = match &create.text.format {
+        Format::JsonSchema(format) => Some(&format.schema),
+        _ => None,
+    };
+    let schemas = create.tools.iter().filter_map(|tool| tool.parameters.as_ref()).chain(format);
+    let schemas: usize = schemas.map(value_bytes).sum();
+    items + preamble + create.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
+}
+
+/// The recursion is as deep as the JSON, which the parser bounds at 128.
+fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(value_bytes).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + VALUE_BYTES + value_bytes(value)).sum(),
+        _ => 0,
+    };
+    VALUE_BYTES + inside
+}
