@@ -24,8 +24,6 @@ mod kernels;
 mod kv_exchange;
 mod load;
 mod model;
-#[cfg(test)]
-mod model_tests;
 mod prefix_cache;
 mod run;
 mod safetensors;

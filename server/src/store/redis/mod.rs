@@ -20,10 +20,6 @@ mod rates;
 mod scripts;
 
 #[cfg(test)]
-mod kept_tests;
-#[cfg(test)]
-mod quota_tests;
-#[cfg(test)]
 mod tests;
 
 use std::{

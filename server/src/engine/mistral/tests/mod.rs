@@ -7,6 +7,7 @@ mod faults;
 mod grammar;
 mod kv;
 mod logprobs;
+mod model;
 
 use std::{
     sync::LazyLock,

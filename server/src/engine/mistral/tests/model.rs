@@ -4,13 +4,11 @@ use std::{fs, path::Path, time::Duration};
 
 use candle_core::quantized::gguf_file::{self, Value};
 
-use super::{
-    fixture,
-    gguf::Gguf,
-    tests::{ENGINE, RUNTIME, Reply, collect, load, request, the},
-    *,
+use super::*;
+use crate::engine::{
+    mistral::{fixture, gguf::Gguf},
+    model::SamplingDefaults,
 };
-use crate::engine::model::SamplingDefaults;
 
 const QUESTION: &str = "What is the capital of France? Answer in one short sentence.";
 

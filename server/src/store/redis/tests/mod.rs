@@ -1,3 +1,8 @@
+//! The store of responses and the fleet on Redis: its contract, and what a follower sees.
+
+mod kept;
+mod quota;
+
 use std::time::Duration;
 
 use caudal_tests::{Redis, redis::RedisCluster};
