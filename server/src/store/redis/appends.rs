@@ -8,7 +8,7 @@ use std::sync::Arc;
 use redis::FromRedisValue;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{link::Link, scripts};
+use super::{link::Link, scripts::response};
 use crate::store::StoreError;
 
 /// Appends of one group: they hold Redis for less than a millisecond.
@@ -29,7 +29,7 @@ pub struct AppendCall {
     pub last: bool,
 }
 
-/// The script's answer to an append; [`scripts::APPEND`] describes the fields.
+/// The script's answer to an append; `lua/response/append.lua` describes the fields.
 pub type AppendAnswer = (u8, u64, String, String, u64, u64);
 
 struct PendingAppend {
@@ -106,7 +106,7 @@ async fn write_group(link: &Link, group: Vec<PendingAppend>) {
 /// Either all of the appends end their logs, or none.
 async fn invoke(link: &Link, appends: &[&AppendCall]) -> Result<Vec<AppendAnswer>, StoreError> {
     let last = appends.iter().all(|append| append.last);
-    let mut script = if last { &scripts::APPEND_LAST } else { &scripts::APPEND }.prepare_invoke();
+    let mut script = if last { &response::APPEND_LAST } else { &response::APPEND }.prepare_invoke();
     for append in appends {
         for key in &append.keys {
             script.key(key);

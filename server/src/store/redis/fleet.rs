@@ -26,7 +26,7 @@ const KEPT: Duration = Duration::from_secs(3600);
 impl RedisInner {
     async fn heard(&self, lives: bool) -> Result<Vec<Member>, StoreError> {
         let me = &self.config.replica;
-        let mut beat = scripts::BEAT.prepare_invoke();
+        let mut beat = scripts::fleet::BEAT.prepare_invoke();
         beat.key(self.keys.replicas()).arg(me).arg(u8::from(lives));
         let all: Vec<(String, u64)> = self.script(&beat).await?;
         let others = all.into_iter().filter(|(replica, _)| replica != me);
@@ -90,7 +90,7 @@ impl Fleet for RedisStore {
 
     async fn renew(&self, ids: &[String]) -> Result<Vec<String>, StoreError> {
         let renewals = ids.iter().cloned().map(|id| async move {
-            let mut renew = scripts::RENEW.prepare_invoke();
+            let mut renew = scripts::response::RENEW.prepare_invoke();
             renew.key(self.0.keys.meta(&id)).key(self.0.keys.log(&id)).arg(ms(RUNNING));
             let cancelled: u8 = self.0.script(&renew).await?;
             Ok((cancelled == 1).then_some(id))
@@ -123,7 +123,7 @@ impl Fleet for RedisStore {
         let left = left.iter().cloned().map(|id| (id, true));
         let all: Vec<(String, bool)> = left.chain(followed.iter().cloned().map(|id| (id, false))).collect();
         let told = all.into_iter().map(|(id, left)| async move {
-            let mut tell = scripts::LEFT.prepare_invoke();
+            let mut tell = scripts::response::MARK_UNFOLLOWED.prepare_invoke();
             tell.key(self.0.keys.meta(&id)).arg(u8::from(left));
             self.0.script::<u8>(&tell).await
         });
@@ -132,7 +132,7 @@ impl Fleet for RedisStore {
     }
 
     async fn announce(&self, followed: &[String], left: &[String]) -> Result<(), StoreError> {
-        let mut announce = scripts::ANNOUNCE.prepare_invoke();
+        let mut announce = scripts::fleet::ANNOUNCE.prepare_invoke();
         announce.key(self.0.keys.follows(self.me())).arg(ms(KEPT)).arg(followed.len()).arg(followed).arg(left);
         self.0.script(&announce).await
     }

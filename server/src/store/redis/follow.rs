@@ -50,7 +50,7 @@ impl RedisInner {
         if !is_id(id) {
             return Err(StoreError::NotFound);
         }
-        let mut read = scripts::PAGE.prepare_invoke();
+        let mut read = scripts::response::PAGE.prepare_invoke();
         read.key(self.keys.meta(id)).key(self.keys.gone(id)).key(self.keys.log(id));
         read.arg(format!("{}-0", part.next + 1)).arg(PAGE_BYTES).arg(u8::from(part.header));
         type ReadAnswer = (String, String, u64, String, u8, Vec<Vec<u8>>);

@@ -2,15 +2,16 @@
 //!
 //! Blocks travel in groups of [`GROUP_BYTES`], since Redis runs all commands that it has of a client before those of the next.
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
-use ::redis::{Script, cmd, pipe};
+use ::redis::{cmd, pipe};
 use async_trait::async_trait;
 
 use super::{
     keys::Keys,
     link::{Credentials, Link, UrlError},
     ms,
+    scripts::kv,
 };
 use crate::{
     engine::kv::{BlockName, KvError, KvStore},
@@ -39,43 +40,6 @@ pub struct KvConfig {
     /// Of a tenant.
     pub max_bytes: u64,
 }
-
-/// Counts stored blocks and evicts others. `KEYS`: the index of uses, the sizes. `ARGV`: the greatest number of bytes, the
-/// retention in ms, what a block's key begins with; then name and bytes of each block.
-static PUT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local used, sizes = KEYS[1], KEYS[2]
-local max_bytes, retention, prefix = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local total = tonumber(redis.call('HGET', sizes, '') or 0)
-local function remove(name)
-  redis.call('UNLINK', prefix .. name)
-  total = total - tonumber(redis.call('HGET', sizes, name) or 0)
-  redis.call('HDEL', sizes, name)
-  redis.call('ZREM', used, name)
-end
-for at = 4, #ARGV, 2 do
-  local name, bytes = ARGV[at], tonumber(ARGV[at + 1])
-  total = total + bytes - tonumber(redis.call('HGET', sizes, name) or 0)
-  redis.call('HSET', sizes, name, bytes)
-  redis.call('ZADD', used, now - at, name)
-end
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', used, '-inf', now - retention * 1000, 'LIMIT', 0, 100)) do
-  remove(name)
-end
-while total > max_bytes do
-  local oldest = redis.call('ZRANGE', used, 0, 0)[1]
-  if not oldest then break end
-  remove(oldest)
-end
-redis.call('HSET', sizes, '', total)
-redis.call('PEXPIRE', used, retention)
-redis.call('PEXPIRE', sizes, retention)
-return total",
-    )
-});
 
 impl RedisKv {
     /// Connects when it is first used.
@@ -136,7 +100,7 @@ impl KvStore for RedisKv {
         let retention = ms(self.retention.stored(tenant));
         for group in groups(blocks) {
             let mut set = pipe();
-            let mut put = PUT.prepare_invoke();
+            let mut put = kv::PUT.prepare_invoke();
             put.key(self.names(tenant, "kv_used")).key(self.names(tenant, "kv_sizes"));
             put.arg(self.max_bytes).arg(retention).arg(&prefix);
             for (name, block) in group {
@@ -161,19 +125,10 @@ impl KvStore for RedisKv {
 impl RedisKv {
     /// Notes that blocks were used. The first of a chain counts as used last, so that a chain is evicted from its end.
     async fn used(&self, tenant: &str, chain: &[BlockName]) -> Result<(), KvError> {
-        static USED: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
-                r"
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-for at, name in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 'XX', now - at, name) end
-return 0",
-            )
-        });
         if chain.is_empty() {
             return Ok(());
         }
-        let mut used = USED.prepare_invoke();
+        let mut used = kv::TOUCH.prepare_invoke();
         used.key(self.names(tenant, "kv_used"));
         used.arg(chain.iter().map(BlockName::to_string).collect::<Vec<_>>());
         let used = &used;

@@ -1,6 +1,6 @@
 //! The store of a fleet, on Redis 7 or Valkey: one server, Sentinel or Cluster. Its keys are described in [`keys`].
 //!
-//! A change of a response is one script on one slot (`scripts`), so it happens as a whole or not at all, and may be repeated
+//! A change of a response is one script of `lua/` on one slot, so it happens as a whole or not at all, and may be repeated
 //! after a lost answer. A log is read by range and heard by shard pub/sub over one connection (`live`, `follow`). Whatever
 //! Redis refuses or does not answer in time is `Unavailable`; callers decide how long they try again.
 
@@ -45,6 +45,7 @@ use ledger::Charge;
 use link::Link;
 pub use link::{Credentials, UrlError};
 use live::Live;
+use scripts::response;
 
 /// How long a log that is being written is kept when its owner says nothing more of it.
 const RUNNING: Duration = Duration::from_secs(3600);
@@ -131,7 +132,7 @@ impl RedisInner {
     }
 
     async fn runs_here(&self, id: &str, runs: bool) -> Result<(), StoreError> {
-        let mut change = scripts::RUNS.prepare_invoke();
+        let mut change = scripts::fleet::SET_RUNNING.prepare_invoke();
         change.key(self.keys.runs(&self.config.replica)).arg(id).arg(u8::from(runs));
         self.script(&change).await
     }
@@ -151,14 +152,14 @@ impl RedisInner {
     }
 
     async fn remove(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
-        let mut delete = scripts::DELETE.prepare_invoke();
+        let mut delete = response::DELETE.prepare_invoke();
         delete.key(self.keys.meta(id)).key(self.keys.log(id)).key(self.keys.gone(id));
         delete.arg(tenant).arg(self.keys.live(id));
         let (state, request): (u8, String) = self.script(&delete).await?;
         found(state)?;
         self.uncharge(tenant, id).await;
         if !request.is_empty() {
-            let mut forget = scripts::DELETE_IF.prepare_invoke();
+            let mut forget = response::FORGET_REQUEST.prepare_invoke();
             forget.key(self.keys.request(tenant, &request)).arg(id);
             self.script::<()>(&forget).await?;
         }
@@ -208,7 +209,7 @@ impl RedisInner {
     ) -> Result<Created, StoreError> {
         let (inner, id) = (self, header.id.clone());
         let request = header.create.client_request_id.as_deref();
-        let mut create = scripts::CREATE.prepare_invoke();
+        let mut create = response::CREATE.prepare_invoke();
         create.key(inner.keys.meta(&id)).key(inner.keys.gone(&id));
         create.arg(json).arg(&header.tenant).arg(request.unwrap_or_default()).arg(u8::from(header.create.store));
         let retention = &inner.config.retention;
@@ -291,7 +292,7 @@ impl Store for RedisStore {
         }
         // Before the claim, so that a response is always in the set of its owner.
         inner.runs_here(id, true).await?;
-        let mut claim = scripts::CLAIM.prepare_invoke();
+        let mut claim = response::CLAIM.prepare_invoke();
         claim.key(inner.keys.meta(id)).arg(me).arg(from).arg(ms(RUNNING));
         let (fence, cancelled, tries, left): (u64, u8, u32, i64) = inner.script(&claim).await?;
         if from != me {
@@ -316,7 +317,7 @@ impl Store for RedisStore {
     }
 
     async fn try_again(&self, lease: &Lease) -> Result<u32, StoreError> {
-        let mut again = scripts::TRY.prepare_invoke();
+        let mut again = response::TRY_AGAIN.prepare_invoke();
         again.key(self.0.keys.meta(&lease.id)).arg(lease.fence);
         match self.0.script(&again).await? {
             0 => Err(StoreError::Fenced),
@@ -326,7 +327,7 @@ impl Store for RedisStore {
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         let inner = &*self.0;
-        let mut release = scripts::RELEASE.prepare_invoke();
+        let mut release = response::RELEASE.prepare_invoke();
         release.key(inner.keys.meta(&lease.id)).arg(lease.fence);
         if inner.script::<u8>(&release).await? == 1 {
             inner.tell(&Control::Released { id: lease.id.clone(), by: lease.owner.clone() }).await?;
@@ -340,7 +341,7 @@ impl Store for RedisStore {
 
     async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let inner = &*self.0;
-        let mut cancel = scripts::CANCEL.prepare_invoke();
+        let mut cancel = response::CANCEL.prepare_invoke();
         cancel.key(inner.keys.meta(id)).key(inner.keys.gone(id)).arg(tenant);
         found(inner.script(&cancel).await?)?;
         inner.tell(&Control::Cancel { id: id.into() }).await
@@ -348,7 +349,7 @@ impl Store for RedisStore {
 
     async fn request_leave(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
         let inner = &*self.0;
-        let mut request_leave = scripts::UNSHARE.prepare_invoke();
+        let mut request_leave = response::REQUEST_LEAVE.prepare_invoke();
         request_leave.key(inner.keys.meta(log)).arg(tenant).arg(response);
         found(inner.script(&request_leave).await?)?;
         inner.tell(&Control::PollRequests { id: log.into() }).await
@@ -356,7 +357,7 @@ impl Store for RedisStore {
 
     async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let inner = &*self.0;
-        let mut keep = scripts::KEEP.prepare_invoke();
+        let mut keep = response::TOUCH_RETENTION.prepare_invoke();
         keep.key(inner.keys.meta(id)).key(inner.keys.log(id)).arg(tenant);
         let (state, kept): (u8, u64) = inner.script(&keep).await?;
         found(state)?;

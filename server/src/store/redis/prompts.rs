@@ -1,11 +1,13 @@
 //! Stored prompts on Redis: all of a tenant's in one slot, what is hot of all tenants in another.
 
-use std::sync::LazyLock;
-
-use ::redis::{Script, cmd};
+use ::redis::cmd;
 use async_trait::async_trait;
 
-use super::{RedisStore, conversations::PAGE, keys::MAX_ID, scripts::without_memory};
+use super::{
+    RedisStore,
+    keys::MAX_ID,
+    scripts::{index, prompt},
+};
 use crate::store::{
     page::{Listed, Order, Page},
     prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
@@ -25,72 +27,6 @@ impl RedisStore {
         RedisPrompts { store: self.clone(), bounds }
     }
 }
-
-/// prompts, prompt, bytes; id, JSON, a name of this call, max prompts, max versions, max bytes. The version; 0: full. The
-/// same call again, whose answer was lost, makes no other version.
-static PUT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local time = redis.call('TIME')
-local last = redis.call('HMGET', KEYS[2], 'latest', 'call')
-if last[2] == ARGV[3] then return tonumber(last[1]) end
-local version = tonumber(last[1] or 0) + 1
-local bytes = tonumber(redis.call('GET', KEYS[3]) or 0) + #ARGV[2]
-if bytes > tonumber(ARGV[6]) or version > tonumber(ARGV[5]) then return 0 end
-if version == 1 and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
-redis.call('SET', KEYS[3], bytes)
-redis.call('ZADD', KEYS[1], 'NX', time[1] * 1000000 + time[2], ARGV[1])
-redis.call('HSET', KEYS[2], 'latest', version, 'call', ARGV[3], version, ARGV[2])
-return version",
-    )
-});
-
-/// prompt; version or ''. {version, JSON}.
-static GET: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local version = ARGV[1] ~= '' and ARGV[1] or redis.call('HGET', KEYS[1], 'latest')
-if not version then return false end
-local json = redis.call('HGET', KEYS[1], version)
-if not json then return false end
-return {tonumber(version), json}",
-    )
-});
-
-/// prompts, prompt, bytes; id.
-static DELETE: LazyLock<Script> = LazyLock::new(|| {
-    without_memory(
-        r"
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
-local bytes, all = 0, redis.call('HGETALL', KEYS[2])
-for at = 1, #all, 2 do
-  if tonumber(all[at]) then bytes = bytes + #all[at + 1] end
-end
-redis.call('DEL', KEYS[2])
-redis.call('DECRBY', KEYS[3], bytes)
-return 1",
-    )
-});
-
-/// hot; how the uses of a prompt begin, whatever the model.
-static FORGET: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-for _, use in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  if string.sub(use, 1, #ARGV[1]) == ARGV[1] then redis.call('ZREM', KEYS[1], use) end
-end
-return 1",
-    )
-});
-
-/// hot; a use, weight, how many to keep.
-static USED: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-redis.call('ZINCRBY', KEYS[1], ARGV[2], ARGV[1])
-return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))",
-    )
-});
 
 fn unreadable(error: impl std::fmt::Display) -> PromptError {
     PromptError::Unavailable(format!("a prompt that this version cannot read: {error}"))
@@ -115,7 +51,7 @@ impl RedisPrompts {
 impl Prompts for RedisPrompts {
     async fn put(&self, mut prompt: StoredPrompt) -> Result<StoredPrompt, PromptError> {
         let json = serde_json::to_string(&prompt).map_err(unreadable)?;
-        let mut put = PUT.prepare_invoke();
+        let mut put = prompt::PUT.prepare_invoke();
         for key in self.keys(&prompt.tenant, &prompt.id) {
             put.key(key);
         }
@@ -132,7 +68,7 @@ impl Prompts for RedisPrompts {
             return Err(PromptError::NotFound);
         }
         let [_, key, _] = self.keys(tenant, id);
-        let mut get = GET.prepare_invoke();
+        let mut get = prompt::GET.prepare_invoke();
         get.key(key).arg(version.map(|version| version.to_string()).unwrap_or_default());
         let found: Option<(u32, String)> = self.store.0.script(&get).await?;
         let (version, json) = found.ok_or(PromptError::NotFound)?;
@@ -143,7 +79,7 @@ impl Prompts for RedisPrompts {
     async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, PromptError> {
         let [index, _, _] = self.keys(tenant, "");
         let wanted = i64::try_from(page.limit).ok().and_then(|limit| limit.checked_add(1)).unwrap_or(-1);
-        let mut list = PAGE.prepare_invoke();
+        let mut list = index::PAGE.prepare_invoke();
         list.key(index).arg(page.after.as_deref().unwrap_or_default()).arg(wanted);
         list.arg(u8::from(page.order == Order::Descending));
         let ids: Option<Vec<String>> = self.store.0.script(&list).await?;
@@ -155,7 +91,7 @@ impl Prompts for RedisPrompts {
     }
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError> {
-        let mut delete = DELETE.prepare_invoke();
+        let mut delete = prompt::DELETE.prepare_invoke();
         for key in self.keys(tenant, id) {
             delete.key(key);
         }
@@ -164,13 +100,13 @@ impl Prompts for RedisPrompts {
             return Err(PromptError::NotFound);
         }
         let of_no_model = member(&Use { tenant: tenant.into(), prompt: id.into(), model: String::new() })?;
-        let mut forget = FORGET.prepare_invoke();
+        let mut forget = prompt::FORGET_USES.prepare_invoke();
         forget.key(self.store.0.keys.hot_prompts()).arg(of_no_model.trim_end_matches("\"}"));
         Ok(self.store.0.script(&forget).await?)
     }
 
     async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError> {
-        let mut count = USED.prepare_invoke();
+        let mut count = prompt::COUNT_USE.prepare_invoke();
         count.key(self.store.0.keys.hot_prompts()).arg(member(&used)?).arg(weight).arg(MAX_HOT);
         self.store.0.script::<()>(&count).await?;
         Ok(())

@@ -1,8 +1,6 @@
 //! Conversations on Redis. All of one is in one slot; a tenant's index of them is in another, where an entry is written
 //! before its conversation and struck after it, so that a conversation is always listed and what is listed may be gone.
 
-mod scripts;
-
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use ::redis::{Script, ScriptInvocation, cmd, pipe};
@@ -14,6 +12,7 @@ use super::{
     keys::{MAX_ID, is_id},
     ledger::Charge,
     ms,
+    scripts::{conversation, index},
 };
 use crate::store::{
     Retention,
@@ -21,8 +20,6 @@ use crate::store::{
     page::{Listed, Order, Page},
     quota::RESPONSE_OVERHEAD,
 };
-pub use scripts::PAGE;
-use scripts::{APPEND, BEGIN, CREATE, DELETE, END, ENTER, ITEMS, LINE, LIST_IT, REMOVE_ITEM, SET_METADATA, STRIKE};
 
 /// Ended responses that a conversation remembers, so that they are deleted with it.
 const MAX_RESPONSES: usize = 10_000;
@@ -105,7 +102,7 @@ impl RedisConversations {
     /// Puts it among the tenant's, and looks after some of the others.
     async fn list_it(&self, conversation: &Conversation) -> Result<(), ConversationError> {
         let (inner, tenant) = (self.inner(), &conversation.tenant);
-        let mut list = LIST_IT.prepare_invoke();
+        let mut list = index::ADD.prepare_invoke();
         list.key(inner.keys.conversations(tenant));
         list.arg(&conversation.id).arg(self.ttl(tenant).saturating_mul(2)).arg(CHECKED);
         let some: Vec<String> = inner.script(&list).await?;
@@ -120,7 +117,7 @@ impl RedisConversations {
     }
 
     async fn strike(&self, tenant: &str, id: &str, spared_us: u64) {
-        let mut strike = STRIKE.prepare_invoke();
+        let mut strike = index::STRIKE.prepare_invoke();
         strike.key(self.inner().keys.conversations(tenant)).arg(id).arg(spared_us);
         // What stays listed is passed over.
         let _ = self.inner().script::<u8>(&strike).await;
@@ -203,7 +200,7 @@ impl Conversations for RedisConversations {
         let (tenant, id) = (&conversation.tenant, &conversation.id);
         let metadata = serde_json::to_string(&conversation.metadata).map_err(unreadable)?;
         let bytes = RESPONSE_OVERHEAD + metadata.len() as u64 + items_bytes(&items);
-        let mut create = self.prepare(&CREATE, tenant, id)?;
+        let mut create = self.prepare(&conversation::CREATE, tenant, id)?;
         create.arg(conversation.created_at).arg(metadata).arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut create, &items);
         let create = async {
@@ -227,7 +224,7 @@ impl Conversations for RedisConversations {
         id: &str,
         metadata: BTreeMap<String, String>,
     ) -> Result<Conversation, ConversationError> {
-        let mut set = self.prepare(&SET_METADATA, tenant, id)?;
+        let mut set = self.prepare(&conversation::SET_METADATA, tenant, id)?;
         let metadata = serde_json::to_string(&metadata).map_err(unreadable)?;
         set.arg(&metadata);
         self.charged((tenant, id), metadata.len() as u64, self.run(&set)).await?;
@@ -236,7 +233,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError> {
-        let mut delete = self.prepare(&DELETE, tenant, id)?;
+        let mut delete = self.prepare(&conversation::DELETE, tenant, id)?;
         delete.arg(self.inner().keys.conversation(id, "turns"));
         let (state, responses): (u8, Vec<String>) = self.inner().script(&delete).await?;
         done(state)?;
@@ -247,7 +244,7 @@ impl Conversations for RedisConversations {
     async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, ConversationError> {
         let (mut after, mut found, mut gone) = (page.after.clone(), Vec::new(), Vec::new());
         loop {
-            let mut list = PAGE.prepare_invoke();
+            let mut list = index::PAGE.prepare_invoke();
             list.key(self.inner().keys.conversations(tenant));
             list.arg(after.as_deref().unwrap_or_default()).arg(wanted(page.limit)).arg(reverse(page.order));
             let ids: Option<Vec<String>> = self.inner().script(&list).await?;
@@ -274,7 +271,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), ConversationError> {
-        let mut append = self.prepare(&APPEND, tenant, id)?;
+        let mut append = self.prepare(&conversation::APPEND, tenant, id)?;
         append.arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut append, &items);
         let append = self.charged((tenant, id), items_bytes(&items), self.run(&append));
@@ -283,7 +280,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, ConversationError> {
-        let mut list = self.prepare(&ITEMS, tenant, id)?;
+        let mut list = self.prepare(&conversation::LIST_ITEMS, tenant, id)?;
         list.arg(page.after.as_deref().unwrap_or_default()).arg(wanted(page.limit)).arg(reverse(page.order));
         let (state, flat): (u8, Vec<String>) = self.inner().script(&list).await?;
         done(state).map_err(|error| match error {
@@ -303,7 +300,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, ConversationError> {
-        let mut remove = self.prepare(&REMOVE_ITEM, tenant, id)?;
+        let mut remove = self.prepare(&conversation::REMOVE_ITEM, tenant, id)?;
         remove.arg(item);
         self.run(&remove).await?;
         self.recount(tenant, id).await;
@@ -311,7 +308,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, ConversationError> {
-        let mut enter = self.prepare(&ENTER, tenant, id)?;
+        let mut enter = self.prepare(&conversation::ENTER, tenant, id)?;
         enter.arg(response).arg(patience);
         let (entered, ()) = tokio::join!(self.inner().script::<(u8, usize)>(&enter), self.keep_index(tenant));
         let (state, ahead) = entered?;
@@ -320,7 +317,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), ConversationError> {
-        let mut begin = self.prepare(&BEGIN, tenant, id)?;
+        let mut begin = self.prepare(&conversation::BEGIN, tenant, id)?;
         begin.arg(response).arg(self.inner().keys.conversation(id, "turns"));
         begin.arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut begin, &input);
@@ -330,7 +327,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), ConversationError> {
-        let mut end = self.prepare(&END, tenant, id)?;
+        let mut end = self.prepare(&conversation::END, tenant, id)?;
         end.arg(response).arg(self.inner().keys.conversation(id, "turns")).arg(MAX_RESPONSES);
         arg_items(&mut end, &output);
         self.run(&end).await?;
@@ -339,7 +336,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError> {
-        let line = self.prepare(&LINE, tenant, id)?;
+        let line = self.prepare(&conversation::READ_LINE, tenant, id)?;
         let (state, latest, flat): (u8, String, Vec<String>) = self.inner().script(&line).await?;
         done(state)?;
         let mut turns = Vec::with_capacity(flat.len() / 2);

@@ -1,0 +1,13 @@
+-- Makes a log that is about to be written the log of a cache key, unless the key has another.
+-- Answers that other log; '' if the key's log is this one now.
+local response, ttl_ms, running_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local entry = find(cache_key)
+if entry and entry.log ~= log then
+  if entry.until_ms > now then return entry.log end
+  remove(cache_key, entry)
+end
+redis.call('SADD', sharing, response)
+redis.call('PEXPIRE', sharing, retention_ms)
+put(cache_key, {log = log, complete = false, bytes = 0, until_ms = now + running_ms, ttl_ms = ttl_ms})
+return ''

@@ -1,0 +1,15 @@
+-- Records that a replica lives, or that it leaves: then it counts as last heard at time 0, so all others see it dead at once.
+-- Answers {{replica, ms since it was heard}, …} of the whole fleet.
+local replicas_key = KEYS[1]
+local me, lives = ARGV[1], ARGV[2] == '1'
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', replicas_key, lives and now or 0, me)
+local all = redis.call('ZRANGE', replicas_key, 0, -1, 'WITHSCORES')
+local members = {}
+for at = 1, #all, 2 do
+  local replica, heard = all[at], tonumber(all[at + 1])
+  members[#members + 1] = {replica, math.max(0, now - heard)}
+end
+return members
