@@ -90,9 +90,24 @@ def imports(text):
             depth += {"{": 1, "}": -1}.get(word, 0)
 
 
+def check_scripts():
+    """A Redis script is a Lua file that says what it does, then names its keys and arguments in its head, above the first blank line."""
+    for path in sources("server/src/**/*.rs"):
+        if "redis.call" in path.read_text():
+            problems.append(f"{path.relative_to(root)} has Lua in it: move it to server/src/store/redis/lua")
+    for path in sources("server/src/**/*.lua"):
+        name, text = path.relative_to(root), path.read_text()
+        head, _, body = text.partition("\n\n")
+        if not re.fullmatch(r"(?:--.*\n)+(?:local .*\n)*", head + "\n"):
+            problems.append(f"{name} must begin with a comment, the locals that name its keys and arguments, and a blank line")
+        for found in re.findall(r"(?:KEYS|ARGV)\[\d+\]", body):
+            problems.append(f"{name} uses {found} below its head: give it a name there")
+
+
 check_names()
 check_sizes()
 check_imports()
+check_scripts()
 for problem in problems:
     print(problem, file=sys.stderr)
 sys.exit(bool(problems))
