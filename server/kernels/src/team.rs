@@ -16,12 +16,14 @@ use std::{
     cell::{Cell, UnsafeCell},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, Condvar, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
 };
+
+use parking_lot::{Condvar, Mutex};
 
 /// How long a helper looks for work before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(100);
@@ -79,9 +81,8 @@ pub struct Turn(u64);
 /// Engines that share a process hold a turn for each step. A turn is not needed for a correct result. A thread that holds a
 /// turn must not take another.
 pub fn turn(at_most: Duration) -> Turn {
-    let steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = STEP_ENDED.wait_timeout_while(steps, at_most, |(held, _)| held.is_some());
-    let (mut steps, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    let mut steps = STEPS.lock();
+    STEP_ENDED.wait_while_for(&mut steps, |(held, _)| held.is_some(), at_most);
     steps.1 += 1;
     steps.0 = Some(steps.1);
     Turn(steps.1)
@@ -89,7 +90,7 @@ pub fn turn(at_most: Duration) -> Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = STEPS.lock();
         if steps.0 == Some(self.0) {
             steps.0 = None;
             STEP_ENDED.notify_one();
@@ -163,11 +164,7 @@ impl Team {
 
     /// See [`run`].
     pub(crate) fn run(&self, chunks: usize, work: &(dyn Fn(usize) + Sync)) {
-        let lead = match self.lead.try_lock() {
-            Ok(lead) => lead,
-            Err(std::sync::TryLockError::Poisoned(lead)) => lead.into_inner(),
-            Err(std::sync::TryLockError::WouldBlock) => return alone(chunks, work),
-        };
+        let Some(lead) = self.lead.try_lock() else { return alone(chunks, work) };
         let Ok(count) = u32::try_from(chunks).map(|count| count.min(u32::MAX / 2)) else { return alone(chunks, work) };
         if chunks <= 1 || INSIDE.get() || self.helpers.is_empty() || count as usize != chunks {
             return alone(chunks, work);
@@ -189,7 +186,7 @@ impl Team {
         }
         shared.drain(Some(0));
         shared.join(chunks);
-        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let panic = shared.panic.lock().take();
         drop(lead);
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -224,14 +221,14 @@ impl Shared {
             // and acquire of `claims`).
             let work = unsafe { *self.current.0.work.get() };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(chunk as usize))) {
-                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                self.panic.lock().get_or_insert(panic);
             }
             ended += 1;
         }
         self.done.0.fetch_add(ended, Ordering::SeqCst);
         INSIDE.set(false);
         if self.waiting.load(Ordering::SeqCst)
-            && let Some(caller) = &*self.caller.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(caller) = &*self.caller.lock()
         {
             caller.unpark();
         }
@@ -250,7 +247,7 @@ impl Shared {
         if spin(WAIT, done) {
             return;
         }
-        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
+        *self.caller.lock() = Some(thread::current());
         self.waiting.store(true, Ordering::SeqCst);
         while !done() {
             thread::park();

@@ -9,11 +9,12 @@ pub mod keys_file;
 use std::{
     collections::{BTreeSet, HashMap},
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hmac::{Hmac, Mac};
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
@@ -131,7 +132,7 @@ impl Access {
 
     /// What keys name beside the models that `is_served`.
     fn unknown_models(&self, is_served: impl Fn(&str) -> bool) -> Vec<UnknownModel> {
-        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.stored.read();
         let configured = self.configured_keys.iter().map(|(id, key)| (id, &key.models));
         let all = configured.chain(stored.keys.iter().map(|key| (&key.id, &key.models)));
         let unknown = all.flat_map(|(id, models)| models.iter().map(move |model| (id, model)));
@@ -193,7 +194,7 @@ impl Access {
     }
 
     fn replace(&self, file: KeysFile) {
-        let mut stored = self.stored.write().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = self.stored.write();
         if *stored == file {
             return;
         }
@@ -208,7 +209,7 @@ impl Access {
         if !self.has_keys {
             return [ONLY_TENANT.to_owned()].into();
         }
-        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.stored.read();
         let configured = self.configured_keys.values().map(|key| key.tenant.clone());
         configured.chain(stored.keys.iter().map(|key| key.tenant.clone())).collect()
     }
@@ -220,7 +221,7 @@ impl Access {
 
     /// Whether anything opens `/admin`.
     pub fn has_admin(&self) -> bool {
-        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.stored.read();
         let by_scope = self.configured_keys.values().any(|key| key.scopes.contains(&Scope::Admin));
         self.admin.is_some() || by_scope || stored.keys.iter().any(|key| key.scopes.contains(&Scope::Admin))
     }
@@ -267,7 +268,7 @@ impl Access {
         let id = match self.configured.get(&hash) {
             Some(id) => id.clone(),
             None => {
-                let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+                let stored = self.stored.read();
                 stored.find(secret).ok_or((Denied::Unknown, None))?.id.clone()
             }
         };
@@ -322,7 +323,7 @@ impl Access {
         if let Some(key) = self.configured_keys.get(id) {
             return Some(key.clone());
         }
-        let stored = self.stored.read().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.stored.read();
         stored.by_id(id).map(|key| self.of_file(key))
     }
 

@@ -5,11 +5,12 @@ mod placement;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
@@ -109,7 +110,7 @@ impl Cluster {
             last = Instant::now();
             match beaten {
                 Ok(members) => {
-                    self.members.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&members);
+                    self.members.lock().clone_from(&members);
                     if !std::mem::replace(&mut heard, true) {
                         tracing::info!("the store is reached again");
                     }
@@ -183,7 +184,7 @@ impl Cluster {
 
     /// Whether a response was not told before as one that cannot be read.
     fn is_news(&self, id: &str) -> bool {
-        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unreadable = self.unreadable.lock();
         if unreadable.len() >= MAX_UNREADABLE {
             unreadable.clear();
         }
@@ -215,7 +216,7 @@ impl Cluster {
                 Control::Cancel { id } => self.generations.end(&id),
                 Control::PollRequests { id } => self.generations.look(&id),
                 Control::Released { id, by } => {
-                    let mut others = self.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let mut others = self.members.lock().clone();
                     others.retain(|member| member.silent <= self.lease && member.replica != by);
                     if by != self.fleet.me() && self.is_mine(&id, &others) {
                         let cluster = self.clone();

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::SeekFrom,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -17,6 +17,7 @@ use actix_web::{
     },
     web,
 };
+use parking_lot::Mutex;
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
@@ -94,7 +95,7 @@ pub async fn get(
 impl Sums {
     async fn of(&self, path: &Path, state: (u64, Option<SystemTime>)) -> anyhow::Result<String> {
         let cell = {
-            let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sums = self.0.lock();
             // A file that was replaced is not asked for again.
             sums.retain(|(known, bytes, modified), _| known != path || (*bytes, *modified) == state);
             sums.entry((path.to_owned(), state.0, state.1)).or_default().clone()

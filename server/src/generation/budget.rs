@@ -4,10 +4,12 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
+
+use parking_lot::Mutex;
 
 /// A bound, and what is held of it.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl Budgets {
     }
 
     pub fn of(&self, tenant: &str) -> Arc<Budget> {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.tenants.lock();
         if let Some(budget) = tenants.get(tenant).and_then(Weak::upgrade) {
             return budget;
         }
@@ -110,7 +112,7 @@ mod tests {
         assert!(budgets.of("a").hold(3).is_none());
         assert!(budgets.of("b").hold(3).is_some());
         budgets.of("c");
-        assert_eq!(budgets.tenants.lock().unwrap().len(), 2);
+        assert_eq!(budgets.tenants.lock().len(), 2);
         drop(held);
         assert!(budgets.of("a").hold(10).is_some());
     }

@@ -8,11 +8,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::{sync::OnceCell, task::spawn_blocking};
 
@@ -124,8 +125,8 @@ impl KvStore for KvFolder {
 }
 
 impl BlockFolder {
-    fn index(&self) -> std::sync::MutexGuard<'_, FolderIndex> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    fn index(&self) -> parking_lot::MutexGuard<'_, FolderIndex> {
+        self.index.lock()
     }
 
     fn place(&self, tenant: &TenantId, name: &str) -> PathBuf {

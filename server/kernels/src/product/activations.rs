@@ -15,7 +15,7 @@
 //!
 //! A block with a value that is not finite gets a `d` that is not a number, and so do all outputs of its row.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use super::{Executor, multiply, tiles::BLOCK};
 use crate::isa::Isa;
@@ -120,7 +120,7 @@ impl Panels {
         } else {
             let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
             (executor.run)(parts.len(), &|number| {
-                if let Some(to) = parts[number].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                if let Some(to) = parts[number].lock().take() {
                     quantise_piece(number, to);
                 }
             });

@@ -6,8 +6,10 @@
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
     mem::MaybeUninit,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 /// Alignment of a buffer: a cache line, and a vector of 512 bits.
 const LINE: usize = 64;
@@ -82,7 +84,7 @@ impl Buffer {
             std::slice::from_raw_parts_mut(begin, buffer.bytes)
         };
         let all: Vec<_> = bytes.chunks_exact_mut(part_bytes.max(1)).map(|part| Mutex::new(Some(part))).collect();
-        let take = |part: usize| all[part].lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take = |part: usize| all[part].lock().take();
         run(all.len(), &|part| {
             if let Some(bytes) = take(part) {
                 bytes.fill(MaybeUninit::new(0));
@@ -100,7 +102,7 @@ impl Buffer {
         if bytes > ARENA / 4 {
             return Self { arena: Arc::new(Arena::new(bytes)), begin: 0, bytes };
         }
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = OPEN.lock();
         let fitting = open.take().filter(|(_, taken)| ARENA - taken >= bytes);
         let (arena, begin) = fitting.unwrap_or_else(|| (Arc::new(Arena::new(ARENA)), 0));
         *open = Some((Arc::clone(&arena), begin + bytes.next_multiple_of(LINE)));

@@ -2,13 +2,14 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use candle_core::{
     CpuStorage, DType, Device, Result, Tensor, bail,
     quantized::{GgmlDType, QTensor},
 };
+use parking_lot::Mutex;
 
 use super::{Executor, storage::packed, tiles::Packed};
 use crate::team;
@@ -45,7 +46,7 @@ impl Rows {
         }
         let shared = packed(table).or_else(|| {
             let table = share(Packed::new(table, team::run)?);
-            TABLES.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&table));
+            TABLES.lock().push(Arc::downgrade(&table));
             Some(table)
         });
         let table = shared.map_or_else(|| Table::Plain(Arc::clone(table)), Table::Packed);
@@ -95,7 +96,7 @@ pub(crate) fn look_up(table: &Packed, ids: &[u32], values: &mut [f32], executor:
     let parts: Vec<_> =
         ids.chunks(CHUNK).zip(values.chunks_mut(CHUNK * table.k)).map(|part| Mutex::new(Some(part))).collect();
     (executor.run)(parts.len(), &|part| {
-        let part = parts[part].lock().unwrap_or_else(PoisonError::into_inner).take();
+        let part = parts[part].lock().take();
         let Some((ids, values)) = part else { return };
         ids.iter().zip(values.chunks_exact_mut(table.k)).for_each(|(id, values)| table.row(*id as usize, values));
     });
@@ -103,7 +104,7 @@ pub(crate) fn look_up(table: &Packed, ids: &[u32], values: &mut [f32], executor:
 
 /// Returns a table with the same contents, if there is one, or else the weight.
 pub(crate) fn share(weight: Packed) -> Arc<Packed> {
-    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tables = TABLES.lock();
     tables.retain(|table| table.strong_count() > 0);
     let same = |table: &Arc<Packed>| {
         (table.format, table.n, table.k) == (weight.format, weight.n, weight.k) && table.bytes() == weight.bytes()

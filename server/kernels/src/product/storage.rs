@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, OnceLock},
 };
 
 use candle_core::{
@@ -11,6 +11,7 @@ use candle_core::{
     quantized::{GgmlDType, QTensor, QuantizedType},
 };
 use half::f16;
+use parking_lot::RwLock;
 
 use super::{
     Executor,
@@ -47,7 +48,7 @@ pub fn pack(weight: &Arc<QTensor>) -> Option<Box<dyn QuantizedType>> {
     }
     let packed = share(Packed::new(weight, team::run)?);
     let key = packed.bytes().as_ptr() as usize;
-    let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
+    let mut registry = registry().write();
     registry.entry(key).or_insert_with(|| (Arc::clone(&packed), 0)).1 += 1;
     drop(registry);
     Some(Box::new(PackedStorage(packed)))
@@ -59,7 +60,7 @@ pub(crate) fn packed(weight: &QTensor) -> Option<Arc<Packed>> {
         return None;
     }
     let key = weight.data().ok()?.as_ptr() as usize;
-    registry().read().unwrap_or_else(PoisonError::into_inner).get(&key).map(|(packed, _)| Arc::clone(packed))
+    registry().read().get(&key).map(|(packed, _)| Arc::clone(packed))
 }
 
 /// The products of rows of `k` values with each weight, all of `k` columns.
@@ -100,7 +101,7 @@ struct PackedStorage(Arc<Packed>);
 impl Drop for PackedStorage {
     fn drop(&mut self) {
         let key = self.0.bytes().as_ptr() as usize;
-        let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = registry().write();
         if let Entry::Occupied(mut entry) = registry.entry(key) {
             entry.get_mut().1 -= 1;
             if entry.get().1 == 0 {

@@ -32,13 +32,10 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use futures::{FutureExt, future::BoxFuture};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use self::{
@@ -235,9 +232,4 @@ fn check_names<'a>(models: impl Iterator<Item = &'a ModelInfo>) -> Result<(), En
         }
     }
     Ok(())
-}
-
-/// Locks a mutex that guards plain data, which is as good as it was even if a thread panicked with it.
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,14 +1,15 @@
 //! A place in the list of models. What serves in it can be replaced.
 
 use std::{
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    batch::Batch, capacity::CapacityShare, device::ComputeDevice, kv_exchange::KvSharing, lock, model::ServedModel,
+    batch::Batch, capacity::CapacityShare, device::ComputeDevice, kv_exchange::KvSharing, model::ServedModel,
     source::ModelSource,
 };
 use crate::engine::{EngineError, ModelStatus, ReloadError, Reloaded, model::ModelSettings};
@@ -67,7 +68,7 @@ impl Served {
     }
 
     pub fn current(&self) -> Arc<ServedModel> {
-        lock(&self.current).clone()
+        self.current.lock().clone()
     }
 
     /// Loads the model's files again beside the model that serves, then switches.
@@ -87,7 +88,7 @@ impl Served {
         }
         new.batch.runs().await;
         let new = Arc::new(new);
-        *lock(&self.current) = new.clone();
+        *self.current.lock() = new.clone();
         tokio::spawn(see_out(self.id.clone(), Arc::downgrade(&old.batch)));
         let reloaded = Reloaded { old: old.info.clone(), new: new.info.clone(), took: begun.elapsed() };
         tracing::info!(model = self.id, took = ?reloaded.took, "the model was reloaded");

@@ -1,12 +1,10 @@
 //! What work costs, learnt from work that has ended: seconds a prompt token, seconds an output token, and how long replies
 //! are. Of one model; replies of a tenant are its own matter as soon as there are some.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::lengths::{Hazard, Lengths};
 
@@ -124,7 +122,7 @@ impl Costs {
     }
 
     fn model(&self) -> MutexGuard<'_, ModelPace> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+        self.model.lock()
     }
 }
 

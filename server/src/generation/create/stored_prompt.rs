@@ -167,7 +167,9 @@ pub async fn warm(generations: Weak<Generations>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
 
     use futures::future::BoxFuture;
     use tokio::sync::mpsc;
@@ -226,7 +228,7 @@ mod tests {
         }
 
         fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError> {
-            self.asked.lock().unwrap().push((model.to_owned(), request.prompt.len()));
+            self.asked.lock().push((model.to_owned(), request.prompt.len()));
             self.one.generate("scripted", request)
         }
     }
@@ -259,7 +261,7 @@ mod tests {
         let settings = Settings::load(&Sources::default()).unwrap();
         let _generations = Generations::new(engine.clone(), stores, &settings);
         let asked = caudal_tests::until("two prompts to be warmed", || async {
-            Some(engine.asked.lock().unwrap().clone()).filter(|asked| asked.len() >= 2)
+            Some(engine.asked.lock().clone()).filter(|asked| asked.len() >= 2)
         })
         .await;
         assert_eq!(asked, [("one".to_owned(), 3), ("two".to_owned(), 4)]);

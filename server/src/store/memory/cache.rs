@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::MAX_IDS;
 use crate::store::{
@@ -49,7 +50,7 @@ impl MemoryCache {
     }
 
     fn tenants(&self) -> MutexGuard<'_, HashMap<String, CacheIndex>> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tenants.lock()
     }
 
     /// To be called with the tenant's index locked, as all that changes both.
@@ -57,7 +58,7 @@ impl MemoryCache {
         let slot = index.keys.get(key)?;
         let sharing = self.sharing.get(&slot.cached.log);
         let shared = sharing.is_some_and(|sharing| {
-            let mut sharing = lock(&sharing);
+            let mut sharing = sharing.lock();
             let room = sharing.len() < MAX_SHARING;
             if room {
                 sharing.insert(response.to_owned());
@@ -133,7 +134,7 @@ impl PromptCache for MemoryCache {
         let mut tenants = self.tenants();
         let Some(sharing) = self.sharing.get(log) else { return Ok(0) };
         let left = {
-            let mut sharing = lock(&sharing);
+            let mut sharing = sharing.lock();
             sharing.remove(response);
             sharing.len()
         };
@@ -172,10 +173,6 @@ impl CacheIndex {
             self.size.bytes -= slot.bytes;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Instant,
 };
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast;
 
 use super::{
@@ -85,7 +86,7 @@ impl MemoryConversations {
     }
 
     fn forget(&self, left: Vec<Arc<StoredConversation>>) {
-        let mut index = lock(&self.index);
+        let mut index = self.index.lock();
         left.iter().for_each(|kept| index.remove(kept));
     }
 
@@ -115,7 +116,7 @@ impl Conversations for MemoryConversations {
         let (id, tenant) = (conversation.id.clone(), conversation.tenant.clone());
         let mut state = ConversationState::new(conversation);
         state.append(items, Some(self.bounds))?;
-        let mut index = lock(&self.index);
+        let mut index = self.index.lock();
         index.next += 1;
         let number = index.next;
         index.tenants.entry(tenant.clone()).or_default().insert(number, id.clone());
@@ -151,7 +152,7 @@ impl Conversations for MemoryConversations {
     async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError> {
         let kept = self.find(tenant, id)?;
         self.kept.remove(id);
-        lock(&self.index).remove(&kept);
+        self.index.lock().remove(&kept);
         let _ = kept.notices.send(None);
         let state = kept.state();
         Ok(state.responses.iter().cloned().chain(state.line.iter().map(|(turn, _)| turn.response.clone())).collect())
@@ -165,7 +166,7 @@ impl Conversations for MemoryConversations {
         let wanted = page.limit.saturating_add(1);
         // More ids than asked for: some may have expired a moment ago.
         let ids: Vec<String> = {
-            let index = lock(&self.index);
+            let index = self.index.lock();
             index.tenants.get(tenant).map_or_else(Vec::new, |ids| {
                 within(ids, after, page.order).take(wanted.saturating_mul(2)).cloned().collect()
             })
@@ -278,7 +279,7 @@ impl StoredConversation {
     }
 
     fn state(&self) -> MutexGuard<'_, ConversationState> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 
@@ -337,10 +338,6 @@ fn within<V>(map: &BTreeMap<u64, V>, after: Option<u64>, order: Order) -> Box<dy
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,6 +365,6 @@ mod tests {
         }
         let listed = store.list("t", &Page::all()).await.unwrap().data;
         assert!(listed.len() < 200 && listed.last().is_some_and(|c| c.id == "conv_299"), "{}", listed.len());
-        assert_eq!(lock(&store.index).tenants["t"].len(), listed.len());
+        assert_eq!(store.index.lock().tenants["t"].len(), listed.len());
     }
 }

@@ -10,7 +10,7 @@ mod shelf;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use moka::{policy::EvictionPolicy, sync::Cache};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
 pub use cache::MemoryCache;
@@ -103,7 +104,7 @@ impl MemoryStore {
     }
 
     fn running(&self) -> MutexGuard<'_, RunningLogs> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 
     fn quota(&self, tenant: &str) -> StorageQuota {
@@ -289,12 +290,12 @@ impl Store for MemoryStore {
 
 impl MemoryLog {
     fn lease(&self) -> MutexGuard<'_, MemoryLease> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lease.lock()
     }
 
     /// Whether the log has ended with these entries, and the bytes by which it grew.
     fn append(&self, first: u64, new: &[Arc<Entry>]) -> Result<(bool, u64), StoreError> {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         let (len, ended) = (entries.len() as u64, |log: &[Arc<Entry>]| log.last().is_some_and(|last| last.is_last()));
         if first + new.len() as u64 <= len {
             return Ok((false, 0));
@@ -313,7 +314,7 @@ impl MemoryLog {
     }
 
     fn from(&self, first: usize) -> Vec<Arc<Entry>> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.read();
         entries.get(first..).unwrap_or_default().to_vec()
     }
 

@@ -1,11 +1,9 @@
 //! Stored prompts of a single process: they live as long as it does.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::store::{
     page::{Listed, Order, Page},
@@ -39,7 +37,7 @@ impl MemoryPrompts {
     }
 
     fn tenants(&self) -> MutexGuard<'_, HashMap<String, StoredPrompts>> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tenants.lock()
     }
 }
 

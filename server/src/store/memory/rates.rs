@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::store::{
     StoreError,
@@ -29,7 +29,7 @@ impl Rates for MemoryRates {
     }
 
     async fn full_in(&self, bucket: Bucket<'_>) -> Result<Duration, StoreError> {
-        let buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let buckets = self.0.lock();
         let full = buckets.get(&(bucket.tenant.to_owned(), bucket.unit));
         Ok(full.map_or(Duration::ZERO, |full| full.saturating_duration_since(Instant::now())))
     }
@@ -38,7 +38,7 @@ impl Rates for MemoryRates {
 impl MemoryRates {
     /// Takes `count`, unless the bucket would then take longer than `longest` to be full again: how much longer.
     fn draw(&self, bucket: Bucket, count: u64, longest: Option<Duration>) -> Option<Duration> {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.0.lock();
         let now = Instant::now();
         let full = buckets.entry((bucket.tenant.to_owned(), bucket.unit)).or_insert(now);
         let then = (*full).max(now) + bucket.refill(count);

@@ -3,9 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::store::quota::StorageQuota;
 
@@ -106,7 +107,7 @@ impl<V: Clone> Shelf<V> {
     }
 
     fn state(&self) -> MutexGuard<'_, ShelfState<V>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

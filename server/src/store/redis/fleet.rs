@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -32,7 +32,7 @@ impl RedisInner {
         let others = all.into_iter().filter(|(replica, _)| replica != me);
         let others: Vec<Member> =
             others.map(|(replica, silent)| Member { replica, silent: Duration::from_millis(silent) }).collect();
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&others);
+        self.members.lock().clone_from(&others);
         Ok(others)
     }
 
@@ -57,7 +57,7 @@ impl Fleet for RedisStore {
         );
         self.0.reachable.store(beaten.is_ok(), Ordering::Relaxed);
         let asked = {
-            let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = self.0.asked.lock();
             let due = asked.is_none_or(|at| at.elapsed() >= BOUND_ASKED);
             if due && beaten.is_ok() {
                 asked.replace(Instant::now())
@@ -114,7 +114,7 @@ impl Fleet for RedisStore {
         let Some(owner) = owner.filter(|owner| end.as_deref() == Some("0") && owner != self.me()) else {
             return Ok(None);
         };
-        let members = self.0.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = self.0.members.lock();
         let lives = |member: &Member| member.replica == owner && member.silent <= self.0.config.lease;
         Ok((!members.iter().any(lives)).then_some(owner))
     }
@@ -141,7 +141,7 @@ impl Fleet for RedisStore {
         if ids.is_empty() {
             return Ok(HashSet::new());
         }
-        let members = self.0.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let members = self.0.members.lock().clone();
         let mut followed = HashSet::new();
         for member in members.iter().filter(|member| member.silent < self.0.config.lease) {
             let mut query = cmd("SMISMEMBER");

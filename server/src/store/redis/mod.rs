@@ -24,7 +24,7 @@ mod tests;
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -32,6 +32,7 @@ use std::{
 
 use ::redis::{Cmd, FromRedisValue, ScriptInvocation, cmd};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::{
     Appended, Claim, Created, Entry, Followed, Header, Lease, Retention, Snapshot, Store, StoreError,

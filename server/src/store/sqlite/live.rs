@@ -4,12 +4,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use futures::{StreamExt, stream, stream::BoxStream};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rusqlite::{Connection, Row};
 use tokio::sync::watch;
 
@@ -96,7 +97,7 @@ impl LiveLogs {
     }
 
     fn logs(&self) -> MutexGuard<'_, HashMap<String, Arc<LiveLog>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub fn get(&self, id: &str) -> Option<Arc<LiveLog>> {
@@ -148,16 +149,16 @@ impl LiveLog {
     }
 
     pub fn held(&self) -> MutexGuard<'_, SqliteLease> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     pub fn len(&self) -> usize {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.entries.read().len()
     }
 
     /// The entries from an index on.
     pub fn from(&self, first: usize) -> Vec<Arc<Entry>> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.read();
         entries.get(first..).unwrap_or_default().to_vec()
     }
 
@@ -167,7 +168,7 @@ impl LiveLog {
             self.held().rows.push(row);
             self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.write();
         entries.extend_from_slice(new);
         let len = entries.len();
         drop(entries);

@@ -1,10 +1,8 @@
 //! Connections that read, on blocking threads: each sees the last committed state, and waits for no write.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
@@ -40,7 +38,7 @@ impl Readers {
             let _permit = permit;
             let db = pool.connection()?;
             let found = work(&db).map_err(|error| trouble(&error));
-            pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+            pool.idle.lock().push(db);
             found
         };
         tokio::task::spawn_blocking(read).await.map_err(|error| ended(&error))?
@@ -49,7 +47,7 @@ impl Readers {
 
 impl Pool {
     fn connection(&self) -> Result<Connection, StoreError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         match idle {
             Some(db) => Ok(db),
             None => file::open_to_read(&self.path).map_err(|error| StoreError::Unavailable(error.to_string())),

@@ -7,12 +7,13 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use candle_core::Tensor;
 use caudal_kernels::team;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
@@ -28,7 +29,6 @@ use crate::engine::{
     mistral::{
         kv_exchange::KvExchange,
         load::Loading,
-        lock,
         prefix_cache::{BlockName, Blocks, CachedNames, CopiedTokens},
     },
 };
@@ -320,14 +320,14 @@ impl EngineLoop {
                 }
             }));
             match token {
-                Ok(token) => *lock(&picked[index]) = token,
+                Ok(token) => *picked[index].lock() = token,
                 // Nobody else is affected.
                 Err(panic) => processor.fail(format!("picking a token panicked: {}", message(&*panic))),
             }
         });
         let mut ended = Vec::new();
         for ((at, _), picked) in wanted.iter().zip(picked) {
-            match picked.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            match picked.into_inner() {
                 Some(token) => {
                     self.running[*at].tokens.push(token);
                     self.running[*at].is_suspect = false;

@@ -1,9 +1,8 @@
 //! Steps that fail on purpose, for tests.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::{schedule::StepPart, sequence::Sequence};
-use crate::engine::mistral::lock;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
@@ -25,12 +24,12 @@ static ARMED: Mutex<Vec<Armed>> = Mutex::new(Vec::new());
 
 /// Makes a step fail, so many times, that computes a sequence of the tenant with at least so many tokens.
 pub fn arm(tenant: &str, fault: Fault, tokens: usize, times: usize) {
-    lock(&ARMED).push(Armed { tenant: tenant.into(), fault, tokens, times });
+    ARMED.lock().push(Armed { tenant: tenant.into(), fault, tokens, times });
 }
 
 /// Fails as armed.
 pub fn strike(running: &[Sequence], parts: &[StepPart]) -> candle_core::Result<()> {
-    let mut armed = lock(&ARMED);
+    let mut armed = ARMED.lock();
     let strikes = |armed: &&mut Armed| {
         let meant = |part: &StepPart| {
             *running[part.at].tenant == *armed.tenant && running[part.at].tokens.len() >= armed.tokens

@@ -2,14 +2,12 @@
 //!
 //! Time is counted in checks, so that a process that was stopped for a while does not take its engine for one that hangs.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::engine::{KvBlocks, mistral::lock};
+use crate::engine::KvBlocks;
 
 const CHECK: Duration = Duration::from_millis(250);
 /// How much longer than expected a step may take.
@@ -37,32 +35,32 @@ struct PulseState {
 impl Pulse {
     /// A step of these sequences begins.
     pub fn begin(&self, expected: Duration, sequences: Vec<u64>) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         *state = PulseState { steps: state.steps + 1, expected: Some(expected), sequences, blocks: state.blocks };
     }
 
     /// The engine holds these blocks now.
     pub fn holds(&self, blocks: KvBlocks) {
-        lock(&self.0).blocks = blocks;
+        self.0.lock().blocks = blocks;
     }
 
     pub fn blocks(&self) -> KvBlocks {
-        lock(&self.0).blocks
+        self.0.lock().blocks
     }
 
     /// The step has ended.
     pub fn end(&self) {
-        lock(&self.0).expected = None;
+        self.0.lock().expected = None;
     }
 
     /// Steps that have begun.
     pub fn steps(&self) -> u64 {
-        lock(&self.0).steps
+        self.0.lock().steps
     }
 
     /// Whether the step under way computes a sequence.
     pub fn computes(&self, sequence: u64) -> bool {
-        let state = lock(&self.0);
+        let state = self.0.lock();
         state.expected.is_some() && state.sequences.contains(&sequence)
     }
 
@@ -74,7 +72,7 @@ impl Pulse {
         loop {
             checks.tick().await;
             let (steps, expected) = {
-                let state = lock(&self.0);
+                let state = self.0.lock();
                 (state.steps, state.expected)
             };
             if let Some(reason) = watch.check(steps, expected) {

@@ -16,20 +16,21 @@ mod rates;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, OnceLock, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 
 use self::{codec::Codec, rates::TransferRates};
-use super::{lock, prefix_cache::CachedNames, source::ModelSource};
+use super::{prefix_cache::CachedNames, source::ModelSource};
 use crate::engine::{
     FetchedTokens,
     kv::{BLOCK, BlockName, KvEncoding, KvError, KvStore, Reuse},
@@ -128,7 +129,7 @@ impl KvExchange {
         let chain = BlockName::root(self.model.get()?, tenant).chain(tokens);
         let first = self.cached.count(BlockName::root(&self.local, tenant).chain(tokens));
         let missing = chain.get(first..).filter(|missing| !missing.is_empty())?;
-        let rates = *lock(&self.rates);
+        let rates = *self.rates.lock();
         if !self.pays(&rates, missing.len()) {
             return None;
         }
@@ -144,7 +145,7 @@ impl KvExchange {
             }
             Err(_) => {
                 // So slow that computing was faster.
-                lock(&self.rates).fetched(0, begun.elapsed());
+                self.rates.lock().fetched(0, begun.elapsed());
                 return None;
             }
         };
@@ -156,7 +157,7 @@ impl KvExchange {
     async fn found(&self, tenant: &str, missing: &[BlockName], rates: &TransferRates) -> Result<Vec<Vec<u8>>, KvError> {
         let begun = Instant::now();
         let count = self.store.count(tenant, missing).await?.min(missing.len());
-        lock(&self.rates).looked_up(begun.elapsed());
+        self.rates.lock().looked_up(begun.elapsed());
         let (there, absent) = missing.split_at(count);
         absent.iter().for_each(|name| self.stored.invalidate(name));
         if !self.pays(rates, there.len()) {
@@ -164,7 +165,7 @@ impl KvExchange {
         }
         let begun = Instant::now();
         let stored = self.store.fetch(tenant, there).await?;
-        lock(&self.rates).fetched(stored.iter().map(Vec::len).sum(), begun.elapsed());
+        self.rates.lock().fetched(stored.iter().map(Vec::len).sum(), begun.elapsed());
         let (codec, names) = (self.codec, there.to_vec());
         let decoded = tokio::task::spawn_blocking(move || {
             let whole = names.iter().zip(&stored).map_while(|(name, bytes)| codec.decode(name, bytes));
@@ -230,7 +231,7 @@ impl KvExchange {
 
     /// The engine's rate of reading prompts, measured with every step.
     pub fn computes(&self, tokens_per_second: f64) {
-        lock(&self.rates).computes(tokens_per_second);
+        self.rates.lock().computes(tokens_per_second);
     }
 
     /// Returns when the model's files are hashed. Until then nothing is fetched or stored.

@@ -12,11 +12,12 @@ mod tests;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
+
 use self::lru::Lru;
-use super::lock;
 use crate::engine::KvBlocks;
 pub use crate::engine::kv::{BLOCK, BlockName};
 
@@ -30,12 +31,12 @@ pub struct CachedNames(Arc<Mutex<HashMap<BlockName, BlockId>>>);
 impl CachedNames {
     /// Returns how many blocks of a chain are cached, counted from its first to the first that is missing.
     pub fn count(&self, chain: impl IntoIterator<Item = BlockName>) -> usize {
-        let names = lock(&self.0);
+        let names = self.0.lock();
         chain.into_iter().take_while(|name| names.contains_key(name)).count()
     }
 
     fn get(&self, name: &BlockName) -> Option<BlockId> {
-        lock(&self.0).get(name).copied()
+        self.0.lock().get(name).copied()
     }
 }
 
@@ -109,7 +110,7 @@ impl SequenceBlocks {
 impl Blocks {
     /// No block holds anything; `named` is emptied.
     pub fn new(count: usize, named: CachedNames) -> Self {
-        lock(&named.0).clear();
+        named.0.lock().clear();
         let count = BlockId::try_from(count).unwrap_or(BlockId::MAX);
         Self {
             blocks: (0..count).map(|_| BlockState::default()).collect(),
@@ -212,7 +213,7 @@ impl Blocks {
             let Some(id) = held.ids.get(held.full).copied() else { return };
             let name = held.name.next(chunk);
             // Another sequence may have computed the same meanwhile; its block stays, and this one is freed at the end.
-            let is_new = match lock(&self.named.0).entry(name) {
+            let is_new = match self.named.0.lock().entry(name) {
                 Entry::Vacant(place) => {
                     place.insert(id);
                     true
@@ -289,7 +290,7 @@ impl Blocks {
     fn forget(&mut self, id: BlockId) {
         let Some(content) = self.blocks.get_mut(id as usize).and_then(|block| block.content.take()) else { return };
         if let Some(name) = content.name {
-            lock(&self.named.0).remove(&name);
+            self.named.0.lock().remove(&name);
         }
         if let Some(after) = self.after.get_mut(&content.before) {
             after.retain(|other| *other != id);

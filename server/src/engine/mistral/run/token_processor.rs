@@ -1,8 +1,9 @@
 //! One generation, token by token. The engine's thread brings the logits; the token is picked here, detokenised, matched
 //! against stop strings and the grammar, and sent as a delta before the engine goes on with it.
 
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,7 @@ use crate::engine::{
     Delta, Finish, GenerateRequest, Logprobs, Sampler,
     decoder::Decoder,
     logprobs,
-    mistral::{load::Shared, lock},
+    mistral::load::Shared,
     text::{
         constrained::{Constraint, Pushed},
         model::Detokenizer,
@@ -97,13 +98,13 @@ impl TokenProcessor {
 
     /// Picks the token after the computed ones, by their logits, and sends it. None: the generation has ended.
     pub fn next(&self, logits: &mut [f32]) -> Option<u32> {
-        lock(&self.state).next(&self.shared, logits)
+        self.state.lock().next(&self.shared, logits)
     }
 
     /// Whether nothing more is wanted: the last delta was sent, nobody reads any more, or the generation is cancelled, which
     /// this sends.
     pub fn has_ended(&self) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if !state.finished && state.cancel.is_cancelled() {
             state.end(Finish::Cancelled);
         }
@@ -114,7 +115,7 @@ impl TokenProcessor {
     /// Tells the client how many of the prompt's tokens were not computed, with the first delta. A sequence that begins again
     /// after it waited for blocks has sent that already.
     pub fn reused(&self, tokens: usize) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.is_first && state.sent.is_empty() {
             state.cached_tokens = Some(u32::try_from(tokens).unwrap_or(u32::MAX));
         }
@@ -122,7 +123,7 @@ impl TokenProcessor {
 
     /// Sends the last delta now, unless one was sent.
     pub fn finish(&self, finish: Finish) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if !state.finished {
             state.end(finish);
         }
@@ -130,7 +131,7 @@ impl TokenProcessor {
 
     /// [`Self::finish`], unless a step is under way. False if one is.
     pub fn try_finish(&self, finish: Finish) -> bool {
-        let Ok(mut state) = self.state.try_lock() else { return false };
+        let Some(mut state) = self.state.try_lock() else { return false };
         if !state.finished {
             state.end(finish);
         }
@@ -139,18 +140,14 @@ impl TokenProcessor {
 
     /// Sends nothing any more, whenever the engine wakes up, and returns what was sent; None if a step is under way.
     pub fn try_fence(&self) -> Option<OutputSnapshot> {
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(state)) => state.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut state = self.state.try_lock()?;
         let finished = std::mem::replace(&mut state.finished, true);
         Some(OutputSnapshot { tokens: std::mem::take(&mut state.sent), finished })
     }
 
     /// Ends a generation whose step panicked.
     pub fn fail(&self, reason: String) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if !state.finished {
             // The decoder's state is not known.
             state.finish(Delta::default(), Finish::Failed(reason));

@@ -1,11 +1,9 @@
 //! Who watches which conversation in this process.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
 use futures::{StreamExt, stream, stream::BoxStream};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast;
 
 use crate::store::conversations::Notice;
@@ -19,7 +17,7 @@ pub struct Watchers(Mutex<HashMap<String, broadcast::Sender<Option<Notice>>>>);
 
 impl Watchers {
     fn all(&self) -> MutexGuard<'_, HashMap<String, broadcast::Sender<Option<Notice>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// What happens to a conversation from now on.
