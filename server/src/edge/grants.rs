@@ -64,7 +64,7 @@ pub async fn check_route(edge: &Edge, identity: &Identity, request: &HttpRequest
 /// `response_not_found` for others, as for one that does not exist.
 pub async fn check_response(edge: &Edge, identity: &Identity, id: &str) -> Result<(), WireError> {
     let Some(pinned) = &identity.pins.conversation else { return Ok(()) };
-    let header = edge.generations.input(&identity.tenant, id).await?;
+    let header = edge.generations.header(&identity.tenant, id).await?;
     if header.create.conversation.as_ref() == Some(pinned) {
         return Ok(());
     }

@@ -103,7 +103,7 @@ pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path
 
 pub async fn input_items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>, query: Query) -> Answer {
     let page = paging::page(query)?;
-    let header = edge.generations.input(&tenant, &id).await?;
+    let header = edge.generations.header(&tenant, &id).await?;
     let listed = paging::cut(render::input_items(&header), &page).map_err(ApiError)?;
     Ok(HttpResponse::Ok().json(paging::list(listed, |item| item)))
 }

@@ -23,8 +23,8 @@ use crate::{
     metrics::Metrics,
     settings,
     store::{
-        ObservedStore, OnDisconnect, Retention, SharedLogs, Sharing, Store, StoreError, Stores, cache::PromptCache,
-        conversations::Conversations, fleet::Fleet, prompts::Prompts, quota::Exceeded,
+        Header, ObservedStore, OnDisconnect, Retention, SharedLogs, Sharing, Store, StoreError, Stores,
+        cache::PromptCache, conversations::Conversations, fleet::Fleet, prompts::Prompts, quota::Exceeded,
     },
     wire::{
         error::{Limited, WireError},
@@ -213,16 +213,17 @@ impl Generations {
         })
     }
 
-    /// The messages a response was created with, in order.
-    pub async fn input(&self, tenant: &str, id: &str) -> Result<Arc<crate::store::Header>, WireError> {
-        Ok(self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?.0)
+    /// What a response was created with. Reads the beginning of its log, however long it is.
+    pub async fn header(&self, tenant: &str, id: &str) -> Result<Arc<Header>, WireError> {
+        Ok(self.store.follow(tenant, id).await.map_err(|error| store_error(error, id))?.header)
     }
 
     /// Cancels a generation, wherever it runs; one that has ended stays as it is. Others who share its log are not
     /// disturbed.
     pub async fn cancel(&self, tenant: &str, id: &str) -> Result<(), WireError> {
-        let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
+        let header = self.header(tenant, id).await?;
         if let Some(Sharing::Member { key, log, .. }) = &header.sharing {
+            let (_, entries) = self.store.read(tenant, id).await.map_err(|error| store_error(error, id))?;
             if entries.last().is_some_and(|entry| entry.is_last()) {
                 return Ok(());
             }
@@ -241,10 +242,10 @@ impl Generations {
 
     /// Cancels a generation and deletes everything of it.
     pub async fn delete(&self, tenant: &str, id: &str) -> Result<(), WireError> {
-        let read = self.store.read(tenant, id).await;
+        let header = self.header(tenant, id).await;
         self.store.delete(tenant, id).await.map_err(|e| store_error(e, id))?;
         self.running.cancel(id);
-        let Ok((header, _)) = read else { return Ok(()) };
+        let Ok(header) = header else { return Ok(()) };
         if let Some(Sharing::Member { key, log, .. }) = &header.sharing {
             self.forget(tenant, key, log, id).await?;
         }

@@ -60,6 +60,34 @@ async fn redis_goes_away_for_ten_seconds_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_cancel_that_waits_for_redis_holds_no_other_message_up() {
+    let redis = Redis::spawn();
+    let app = replica(&redis, &LONG);
+    let (mut client, log) = speaking(&app, 20).await;
+    redis.signal("STOP");
+    for _ in 0..3 {
+        client.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
+    }
+    client.send(json!({"type": "caudal:ping"})).await;
+    // Before any of them has waited as long as Redis may take to answer.
+    loop {
+        let event = client.event().await;
+        assert_ne!(kind(&event), "error", "a cancel was answered before the ping: {event}");
+        if kind(&event) == "caudal:pong" {
+            break;
+        }
+    }
+    redis.signal("CONT");
+    loop {
+        let event = client.event().await;
+        if is_terminal(&event) {
+            assert_eq!(event["response"]["incomplete_details"]["reason"], "cancelled");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn redis_answers_nothing_for_a_while() {
     let mut redis = Redis::spawn();
     let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));

@@ -1,5 +1,6 @@
 //! The life of one connection: reads client events, runs their jobs in lanes, keeps the heart beating, ends cleanly.
 
+mod cancel;
 mod notices;
 mod permissions;
 mod receive;
@@ -18,7 +19,10 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Sessio
 use futures::{FutureExt, future::LocalBoxFuture};
 use opentelemetry::Context;
 use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
 use tracing::Instrument;
 
 use super::{
@@ -71,6 +75,7 @@ struct SocketConnection {
     turns: ConversationWatches,
     arrivals: Arrivals,
     steering: Steering,
+    cancels: Arc<Semaphore>,
 }
 
 /// Who is connected, and whether the client takes our extensions.
@@ -104,6 +109,7 @@ pub async fn run(edge: web::Data<Edge>, client: SocketClient, session: Session, 
         turns,
         arrivals: Arrivals::new(edge.settings.server.max_message_bytes, handshake),
         steering: Steering::default(),
+        cancels: Arc::new(Semaphore::new(cancel::MAX_CANCELS)),
     });
     let _connected = edge.generations.metrics.connected();
     let span = tracing::error_span!("connection", id = connection.id, tenant = connection.tenant);

@@ -21,11 +21,4 @@ impl SocketConnection {
             Target::Conversation(id) => grants::check_conversation(&self.identity, id),
         }
     }
-
-    /// Cancels a response, if this connection may.
-    pub(super) async fn cancel(&self, response_id: &str) -> Result<(), WireError> {
-        self.may(Scope::Create)?;
-        grants::check_response(&self.edge, &self.identity, response_id).await?;
-        self.edge.generations.cancel(&self.tenant, response_id).await
-    }
 }

@@ -70,12 +70,7 @@ impl SocketConnection {
                 }
                 (stream_id, LaneJob::Resume { target, starting_after })
             }
-            Ok(ClientEvent::Cancel { response_id, stream_id }) => {
-                return match self.cancel(&response_id).await {
-                    Ok(()) => Ok(()),
-                    Err(error) => self.error(&error, stream_id.as_deref()).await,
-                };
-            }
+            Ok(ClientEvent::Cancel { response_id, stream_id }) => return self.cancel(response_id, stream_id).await,
             Ok(ClientEvent::Steer(steer)) => return self.steer(steer, size).await,
             Ok(ClientEvent::Ping) => return self.extension(Extension::Pong {}).await,
             Ok(ClientEvent::Pong) => return Ok(()),

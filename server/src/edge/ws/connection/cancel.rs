@@ -1,0 +1,39 @@
+//! Cancels run beside the lanes: a store that answers late delays no stream of the connection.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix_web::rt;
+use tracing::Instrument;
+
+use super::SocketConnection;
+use crate::{
+    edge::{grants, ws::outbox::Gone},
+    settings::Scope,
+    wire::error::WireError,
+};
+
+/// Cancels of a connection that may be under way. The connection reads no further message while there are more.
+pub const MAX_CANCELS: usize = 16;
+
+impl SocketConnection {
+    /// Begins to cancel a response. An error is sent when it is known; a connection that ends meanwhile stops no cancel.
+    pub(super) async fn cancel(self: &Rc<Self>, response_id: String, stream_id: Option<String>) -> Result<(), Gone> {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&self.cancels).acquire_owned().await else { return Ok(()) };
+        let connection = self.clone();
+        let cancel = async move {
+            if let Err(error) = connection.try_cancel(&response_id).await {
+                let _ = connection.error(&error, stream_id.as_deref()).await;
+            }
+            drop(permit);
+        };
+        rt::spawn(cancel.in_current_span());
+        Ok(())
+    }
+
+    async fn try_cancel(&self, response_id: &str) -> Result<(), WireError> {
+        self.may(Scope::Create)?;
+        grants::check_response(&self.edge, &self.identity, response_id).await?;
+        self.edge.generations.cancel(&self.tenant, response_id).await
+    }
+}
