@@ -11,6 +11,7 @@ pub mod limits;
 mod loading;
 pub mod metrics;
 pub mod model;
+pub mod random;
 pub mod render;
 pub mod settings;
 pub mod store;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 
 use crate::{
-    generation::random_hex,
+    random::random_hex,
     settings::{Settings, StoreKind, StoreRedis},
     store::{
         Stores, conversations,

@@ -14,7 +14,7 @@ use actix_web::{
 use tracing::Instrument;
 
 use super::api::ApiError;
-use crate::{generation::random_hex, wire::error::WireError};
+use crate::{random::random_hex, wire::error::WireError};
 
 /// Names a request in an answer; clients show it in their errors.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -9,7 +9,6 @@ mod counts;
 pub mod create;
 mod follow;
 mod prompt_cache;
-mod random;
 mod run;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -40,7 +39,6 @@ use create::{
     stored_prompt,
 };
 pub use follow::Follow;
-pub use random::random_hex;
 use run::{
     end_hooks::EndHooks,
     log_writer::LogSink,

@@ -12,10 +12,11 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Generations, counts::LOG, create::start::CreatedResponse, random::random_hex, store_error};
+use super::{Generations, counts::LOG, create::start::CreatedResponse, store_error};
 use crate::{
     dialect::Dialect,
     engine::ModelInfo,
+    random::random_hex,
     store::{
         Created, Entry, Header, Sharing, StoreError,
         cache::{CacheKey, Cached},

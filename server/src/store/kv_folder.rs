@@ -250,14 +250,13 @@ mod tests {
     use crate::store::conformance;
 
     fn folder() -> PathBuf {
-        std::env::temp_dir().join(format!("caudal-kv-{}", crate::generation::random_hex()))
+        std::env::temp_dir().join(format!("caudal-kv-{}", crate::random::random_hex()))
     }
 
     #[tokio::test]
     async fn conforms() {
         let path = folder();
-        conformance::kv::all(async |max_bytes| KvFolder::new(path.join(crate::generation::random_hex()), max_bytes))
-            .await;
+        conformance::kv::all(async |max_bytes| KvFolder::new(path.join(crate::random::random_hex()), max_bytes)).await;
         fs::remove_dir_all(path).unwrap();
     }
 

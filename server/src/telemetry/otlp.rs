@@ -12,7 +12,7 @@ use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerPro
 use ureq::Agent;
 
 use super::{genai, trace};
-use crate::{generation::random_hex, settings::TelemetrySettings};
+use crate::{random::random_hex, settings::TelemetrySettings};
 
 /// How long one export may take.
 const TIMEOUT: Duration = Duration::from_secs(5);

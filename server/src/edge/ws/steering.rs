@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::arrival::HeldMessage;
 use crate::{
-    generation::random_hex,
+    random::random_hex,
     wire::{
         input::InputItem,
         request::Create,

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::generation::{Caller, Generations, clock::unix_seconds, random::random_hex};
-use crate::wire::{
-    compaction::{Compacted, CompactionItem},
-    error::WireError,
-    format::TextConfig,
-    input::{InputItem, InputRole},
-    request::Create,
-    response::{OutputItem, Response, Status},
+use crate::{
+    generation::{Caller, Generations, clock::unix_seconds},
+    random::random_hex,
+    wire::{
+        compaction::{Compacted, CompactionItem},
+        error::WireError,
+        format::TextConfig,
+        input::{InputItem, InputRole},
+        request::Create,
+        response::{OutputItem, Response, Status},
+    },
 };
 
 /// What the model is asked for.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     engine::Finish,
-    generation::random::random_hex,
+    random::random_hex,
     render,
     store::{Entry, Header, conversations::Item},
     wire::input::InputItem,

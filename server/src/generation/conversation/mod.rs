@@ -7,7 +7,8 @@ mod turns;
 use futures::stream::BoxStream;
 
 use crate::{
-    generation::{Generations, clock::unix_seconds, random::random_hex, store_error},
+    generation::{Generations, clock::unix_seconds, store_error},
+    random::random_hex,
     store::{
         StoreError,
         conversations::{Conversation, ConversationError, Item, Notice},

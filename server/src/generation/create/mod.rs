@@ -18,11 +18,8 @@ use tracing::Instrument;
 
 use crate::{
     engine::{ModelInfo, model::SamplingDefaults},
-    generation::{
-        Generations, LimitedKey,
-        clock::unix_seconds,
-        random::{random_hex, random_seed},
-    },
+    generation::{Generations, LimitedKey, clock::unix_seconds},
+    random::{random_hex, random_seed},
     store::{Header, LOG_VERSION, OnDisconnect, Origin, TruncatedItems},
     telemetry::trace,
     wire::{cache::CacheMode, error::WireError, reasoning::Effort, request::Create, response::ServiceTier},

@@ -40,7 +40,7 @@ pub fn prompt_error(error: PromptError, id: &str) -> WireError {
 
 impl Generations {
     pub async fn put_prompt(&self, tenant: &str, put: PutPrompt) -> Result<StoredPrompt, WireError> {
-        let id = put.id.unwrap_or_else(|| format!("pmpt_{}", crate::generation::random_hex()));
+        let id = put.id.unwrap_or_else(|| format!("pmpt_{}", crate::random::random_hex()));
         let prompt = StoredPrompt {
             id: id.clone(),
             tenant: tenant.to_owned(),
@@ -100,7 +100,7 @@ impl Generations {
         }
         let create = Create::with_input(json!({"instructions": constant.instructions, "generate": false}), messages);
         let create = create.ok()?;
-        let (engine, id) = (self.engine.clone(), format!("warm_{}", crate::generation::random_hex()));
+        let (engine, id) = (self.engine.clone(), format!("warm_{}", crate::random::random_hex()));
         let header = Header {
             version: LOG_VERSION,
             id: id.clone(),

@@ -41,7 +41,7 @@ impl Drop for SqliteMaker {
 }
 
 fn config(path: PathBuf) -> SqliteConfig {
-    let process = crate::generation::random_hex();
+    let process = crate::random::random_hex();
     let (retention, quotas) = (Retention::for_tests(), StorageQuotas::for_tests());
     SqliteConfig { path, max_bytes: 0, retention, quotas, process }
 }

@@ -37,8 +37,9 @@ use super::{
 use crate::{
     access::{Denied, Identity},
     edge::{Edge, Phase, grants},
-    generation::{Caller, CreatedResponse, Follow, budget::BudgetShare, random_hex},
+    generation::{Caller, CreatedResponse, Follow, budget::BudgetShare},
     limits::HELD_RETRY_MS,
+    random::random_hex,
     store::OnDisconnect,
     wire::{
         client::Target,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::{
     engine::kv::{KvEncoding, Reuse},
-    generation::random_hex,
+    random::random_hex,
     store::kv_folder::KvFolder,
 };
 
