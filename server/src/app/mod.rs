@@ -32,6 +32,8 @@ pub use stores::stores;
 
 /// What the scripted engine runs at once; it computes nothing.
 const SCRIPTED_MAX_RUNNING: usize = 1024;
+/// `SIGXFSZ`: a file may not grow as far as it was written (`ulimit -f`). If nothing catches it, it ends the process.
+const FILE_LIMIT_REACHED: i32 = 25;
 /// How long sockets may take to close after the last stream.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -54,6 +56,8 @@ impl App {
     /// answers probes while the models load.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         Access::new(&settings.auth)?;
+        // From now on a write beyond the limit fails, as on a full disk, and the store waits for room.
+        drop(signal(SignalKind::from_raw(FILE_LIMIT_REACHED))?);
         let listener = bound("server.bind", settings.server.bind)?;
         let stores = stores(&settings)?;
         let progress = watch::Sender::default();

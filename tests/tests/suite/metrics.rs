@@ -11,7 +11,8 @@ use serde_json::json;
 
 use super::redis::{LONG, replica, resumed, speaking};
 
-const ADMIN: &str = "auth.admin_key=admin-key-1";
+/// What [`samples`] is asked with.
+pub const ADMIN: &str = "auth.admin_key=admin-key-1";
 
 async fn scrape(app: &App) -> String {
     let ask = http::call(app.address, "GET", "/admin/metrics").header("authorization", "Bearer admin-key-1");
@@ -24,7 +25,7 @@ async fn scrape(app: &App) -> String {
 }
 
 /// Every sample by its name and labels, as they are written.
-async fn samples(app: &App) -> HashMap<String, f64> {
+pub async fn samples(app: &App) -> HashMap<String, f64> {
     let text = scrape(app).await;
     let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");

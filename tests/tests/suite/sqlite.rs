@@ -1,13 +1,14 @@
 //! The embedded store: a restart of the only process is a pause, and what is wrong with its file is said.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
 use caudal_tests::{App, Client, DataDir, EventLog, Redis, Setup, http, log::kind, redis::free_port, until, ws::code};
 use serde_json::{Value, json};
 
 use super::{
     conversations::{conversation, items, pair, said},
-    redis::{LONG, ready, replay, replica_at, resumed, speaking},
+    metrics::{ADMIN, samples},
+    redis::{LONG, ready, refused, replay, replica_at, resumed, speaking},
 };
 
 /// A server that can be killed and started again at one address, in one folder.
@@ -324,6 +325,55 @@ async fn a_full_file_is_a_pause_and_what_ends_or_is_deleted_needs_no_room() {
     log.assert_gap_free();
     log.assert_text_agrees();
     assert_eq!(Client::plain(&app).await.run(json!({"max_output_tokens": 3})).await.usage("output_tokens"), 3);
+}
+
+/// Lets the server's files grow to so many bytes, or `unlimited`: the system refuses a write beyond them, as a disk does that is
+/// full for this user.
+fn files_may_have(app: &App, bytes: &str) {
+    let limit = format!("--fsize={bytes}:unlimited");
+    let status = Command::new("prlimit").args(["--pid", &app.id().to_string(), &limit]).status();
+    assert!(status.expect("prlimit runs").success(), "{limit}");
+}
+
+async fn paused(app: &App, streams: f64) {
+    until("the streams to wait for room", || async { (samples(app).await["caudal_paused"] == streams).then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_is_a_pause_also_when_the_process_is_killed_meanwhile() {
+    // Patience with a file that fails for another reason is over at once.
+    let machine = Machine::new(&[LONG[0], LONG[1], "store.outage_ms=1", ADMIN]);
+    let app = machine.start();
+    let whole = Client::extended(&app).await.run(json!({})).await;
+    let assert_whole = |log: &EventLog| {
+        log.assert_gap_free();
+        log.assert_text_agrees();
+        assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 300));
+        assert_eq!(log.text(), whole.text(), "no token is lost or repeated");
+    };
+    let (mut client, mut log) = speaking(&app, 20).await;
+    let (mut other, mut other_log) = speaking(&app, 20).await;
+    for _ in 0..2 {
+        files_may_have(&app, "1");
+        paused(&app, 2.0).await;
+        refused(&mut Client::extended(&app).await, "store_full").await;
+        ready(&app, 200).await;
+        files_may_have(&app, "unlimited");
+        paused(&app, 0.0).await;
+    }
+    client.rest(&mut log).await;
+    other.rest(&mut other_log).await;
+    let (_client, mut killed) = speaking(&app, 20).await;
+    files_may_have(&app, "1");
+    paused(&app, 1.0).await;
+    app.kill();
+    let app = machine.start();
+    rest_after(&app, &mut killed).await;
+    for log in [&log, &other_log, &killed] {
+        assert_whole(log);
+        assert_eq!(replay(&app, &log.id()).await, *log);
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::schema;
 
@@ -44,14 +44,21 @@ pub enum OpenError {
     Other(String),
 }
 
+/// Whether the disk takes no more. SQLite calls a disk full if the system says so; it reports a user's quota, a bound on a file's
+/// size and an index of the write-ahead log that cannot grow as failed writes.
+pub fn lacks_room(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(ffi::SQLITE_FULL | ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE))
+}
+
 /// What SQLite's error means for the file.
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         let reason = error.to_string();
         match error.sqlite_error_code() {
+            _ if lacks_room(&error) => Self::Full(reason),
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Self::ReadOnly(reason),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(reason),
-            Some(ErrorCode::DiskFull) => Self::Full(reason),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked(String::new()),
             _ => Self::Other(reason),
         }
@@ -64,7 +71,9 @@ impl From<std::io::Error> for OpenError {
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 Self::ReadOnly(error.to_string())
             }
-            std::io::ErrorKind::StorageFull => Self::Full(error.to_string()),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+                Self::Full(error.to_string())
+            }
             _ => Self::Other(error.to_string()),
         }
     }
@@ -142,7 +151,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::{Error, ffi};
+    use rusqlite::Error;
 
     use super::*;
 
@@ -154,6 +163,7 @@ mod tests {
             (ffi::SQLITE_CORRUPT, "caudal store check"),
             (ffi::SQLITE_NOTADB, "caudal store check"),
             (ffi::SQLITE_FULL, "make room"),
+            (ffi::SQLITE_IOERR_WRITE, "make room"),
             (ffi::SQLITE_BUSY, "stop that process"),
         ] {
             let error = OpenError::from(Error::SqliteFailure(ffi::Error::new(code), None)).to_string();

@@ -13,7 +13,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{file::Lock, room::Room};
+use super::{
+    file::{Lock, lacks_room},
+    room::Room,
+};
 use crate::store::StoreError;
 
 /// Jobs that may wait for the thread; who brings another waits until there is room.
@@ -191,17 +194,17 @@ impl Thread {
 }
 
 fn is_full(outcome: &rusqlite::Result<()>) -> bool {
-    matches!(outcome, Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    outcome.as_ref().is_err_and(lacks_room)
 }
 
 fn full() -> StoreError {
-    StoreError::Full("the disk is full, or the file has reached store.sqlite.max_mb".into())
+    StoreError::Full("the disk takes no more, or the file has reached store.sqlite.max_mb".into())
 }
 
 /// What an error of SQLite means to who asked.
 pub fn trouble(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => full(),
+        _ if lacks_room(error) => full(),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Unavailable(format!(
             "the file of store.sqlite.path is damaged ({error}); `caudal store check` says where"
         )),
