@@ -10,7 +10,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release
 CAUDAL := $(RELEASE)/caudal
 
 # The suites of replicas run once more on Valkey, which is built without TLS here; how many streams there can be is tested once.
-ON_VALKEY := redis:: cluster:: outages:: --skip the_connection_may_be_encrypted --skip five_thousand
+ON_VALKEY := redis:: cluster:: outages:: placement:: --skip the_connection_may_be_encrypted --skip five_thousand
 
 .PHONY: help run build chat patches server model test unit engine-test integration client-test clients e2e check renew stack chaos restarts bench gpu-check clean tools
 help: ## This list

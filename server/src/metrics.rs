@@ -105,6 +105,8 @@ pub struct Metrics {
     pub taken_over: Counter,
     /// Responses that this replica stopped, for another to go on with.
     pub handed_over: Counter,
+    /// Responses that began on another replica, which had their prompts cached.
+    pub placed: Counter,
     connections: Gauge,
     paused: Gauge,
     pub resumed: Counter,
@@ -183,6 +185,7 @@ impl Default for Metrics {
             ),
             prompt_cache,
             taken_over: registered(r, "taken_over", "Responses of other replicas that went on here"),
+            placed: registered(r, "placed", "Responses that began on another replica, which had their prompts cached"),
             handed_over: registered(r, "handed_over", "Responses that were stopped here for another replica to go on"),
             connections: registered(r, "connections", "WebSocket connections"),
             paused: registered(r, "paused", "Streams that wait until the store has room"),

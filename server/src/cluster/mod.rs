@@ -24,6 +24,8 @@ use crate::{
 
 /// Heartbeats in a lease.
 const BEATS: u32 = 4;
+/// Who owns what was released.
+const NOBODY: &str = "";
 /// Responses claimed at once.
 const CLAIMS: usize = 16;
 /// Responses that are remembered as unreadable.
@@ -105,7 +107,7 @@ impl Cluster {
                 return;
             }
             let asked = Instant::now();
-            let beaten = self.fleet.beat().await;
+            let beaten = self.fleet.beat(&self.generations.report()).await;
             let in_time = asked.elapsed() < self.lease / 2 && last.elapsed() < self.lease;
             last = Instant::now();
             match beaten {
@@ -122,12 +124,15 @@ impl Cluster {
                     }
                     let since = *steady.get_or_insert(asked);
                     let is_certain = self.fleet.is_exclusive() || since.elapsed() >= self.lease;
+                    let living = members.iter().filter(|member| is_certain && member.silent <= self.lease);
+                    self.generations.heard_of(living.cloned().collect());
                     if is_certain && members.iter().any(|member| member.silent > self.lease) {
                         tokio::spawn(self.clone().bury(members));
                     }
                 }
                 Err(error) => {
                     steady = None;
+                    self.generations.heard_of(vec![]);
                     if std::mem::replace(&mut heard, false) {
                         tracing::warn!(%error, "the heartbeat failed");
                     }
@@ -215,18 +220,28 @@ impl Cluster {
             match control {
                 Control::Cancel { id } => self.generations.end(&id),
                 Control::PollRequests { id } => self.generations.look(&id),
-                Control::Released { id, by } => {
+                Control::Steer { id } => self.generations.end_steered(&id),
+                // Not from who offers it: that one takes it back if this replica is late.
+                Control::Released { id, to: Some(to), .. } => {
+                    if to == self.fleet.me() {
+                        self.claim_aside(id, NOBODY.to_owned());
+                    }
+                }
+                Control::Released { id, by, to: None } => {
                     let mut others = self.members.lock().clone();
                     others.retain(|member| member.silent <= self.lease && member.replica != by);
                     if by != self.fleet.me() && self.is_mine(&id, &others) {
-                        let cluster = self.clone();
-                        tokio::spawn(async move {
-                            cluster.claim_all(vec![id], From { replica: &by, hopeless: false }).await
-                        });
+                        self.claim_aside(id, by);
                     }
                 }
             }
         }
+    }
+
+    /// Claims a response that was released, while other messages are heard.
+    fn claim_aside(self: &Arc<Self>, id: String, from: String) {
+        let cluster = self.clone();
+        tokio::spawn(async move { cluster.claim_all(vec![id], From { replica: &from, hopeless: false }).await });
     }
 
     /// Keeps what runs from expiring, and finds what went wrong unheard: runs that ended here without their log's end,

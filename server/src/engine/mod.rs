@@ -16,7 +16,7 @@ pub mod text;
 #[cfg(feature = "mistralrs")]
 pub mod mistral;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -173,6 +173,12 @@ pub trait Engine: Send + Sync + 'static {
     /// What the model did not have to compute because a store beyond this process had it; `None` if there is no such store.
     fn fetched_tokens(&self, _model: &str) -> Option<FetchedTokens> {
         None
+    }
+
+    /// Estimates how long it takes until the keys and values of a prompt's first tokens are in the engine's cache, whether they are
+    /// computed or fetched; those that are there already take no time. Zero for an engine without a cache.
+    fn reading(&self, _model: &str, _tenant: &str, _tokens: &[u32]) -> Duration {
+        Duration::ZERO
     }
 
     /// Which models are loaded.

@@ -1,9 +1,10 @@
 //! A deterministic engine for tests and load: says a given text at a given rate and breaks where it is told to. A token is
 //! a word with the space before it; the token at position n is the nth word of the text, repeated as often as needed.
 
-use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, watch},
@@ -14,6 +15,7 @@ use super::{
     Capacity, Delta, Engine, EngineError, Finish, GenerateRequest, Grammar, KvBlocks, Logprobs, ModelInfo, ModelStatus,
     Prompt, ReloadError, Reloaded, TokenLogprob,
     decoder::{Decoder, TokenBytes},
+    kv::BLOCK,
     model::SamplingDefaults,
 };
 use crate::dialect::{Dialect, Tags};
@@ -28,7 +30,10 @@ pub struct ScriptedSettings {
     pub tokens: u32,
     pub tokens_per_second: f64,
     pub jitter_ms: u64,
+    /// Before the first token, for a prompt of which nothing is cached.
     pub prefill_ms: u64,
+    /// Prompts that count as cached; 0: none.
+    pub cached_prompts: usize,
     pub load_ms: u64,
     pub fail_after: Option<u32>,
     /// A prompt of so many tokens kills the process.
@@ -50,6 +55,7 @@ impl Default for ScriptedSettings {
             tokens_per_second: 50.0,
             jitter_ms: 0,
             prefill_ms: 0,
+            cached_prompts: 0,
             load_ms: 0,
             fail_after: None,
             die_at_prompt: None,
@@ -65,6 +71,8 @@ pub struct Scripted {
     words: Arc<[String]>,
     settings: ScriptedSettings,
     max_running: usize,
+    /// The latest prompts and their tenants.
+    prompts: Mutex<VecDeque<(Arc<str>, Vec<u32>)>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -103,6 +111,7 @@ impl Scripted {
             words: words.into(),
             settings,
             max_running,
+            prompts: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
         }
     }
@@ -116,6 +125,27 @@ fn thoughts() -> Tags {
 impl Scripted {
     fn own_status(&self) -> ModelStatus {
         ModelStatus { id: self.model.id.clone(), loaded: true }
+    }
+
+    /// How many of a prompt's first tokens are in the cache, in whole blocks.
+    fn cached(&self, tenant: &str, tokens: &[u32]) -> usize {
+        let prompts = self.prompts.lock();
+        let own = prompts.iter().filter(|(whose, _)| **whose == *tenant);
+        let common = own.map(|(_, prompt)| prompt.iter().zip(tokens).take_while(|(a, b)| a == b).count());
+        common.max().unwrap_or_default() / BLOCK * BLOCK
+    }
+
+    fn cache(&self, tenant: &Arc<str>, prompt: &[u32]) {
+        let mut prompts = self.prompts.lock();
+        prompts.push_back((tenant.clone(), prompt.to_vec()));
+        let surplus = prompts.len().saturating_sub(self.settings.cached_prompts);
+        prompts.drain(..surplus);
+    }
+
+    /// How long a prompt takes of which so many of `all` tokens are cached.
+    fn prefill(&self, cached: usize, all: usize) -> Duration {
+        let missing = all.saturating_sub(cached) as f64 / all.max(1) as f64;
+        Duration::from_millis(self.settings.prefill_ms).mul_f64(missing)
     }
 }
 
@@ -154,6 +184,13 @@ impl Engine for Scripted {
         None
     }
 
+    fn reading(&self, _: &str, tenant: &str, tokens: &[u32]) -> Duration {
+        if self.settings.cached_prompts == 0 {
+            return Duration::ZERO;
+        }
+        self.prefill(self.cached(tenant, tokens), tokens.len())
+    }
+
     fn status(&self) -> Vec<ModelStatus> {
         vec![self.own_status()]
     }
@@ -171,18 +208,38 @@ impl Engine for Scripted {
             std::process::abort();
         }
         let (sender, receiver) = mpsc::channel(request.max_output_tokens as usize + 2);
-        self.runtime.spawn(speak(self.settings.clone(), Words(self.words.clone()), request, sender));
+        let all = request.prompt.len();
+        // The last token is computed in any case.
+        let cached = self.cached(&request.tenant, request.prompt.get(..all.saturating_sub(1)).unwrap_or_default());
+        self.cache(&request.tenant, &request.prompt);
+        let script = Script {
+            settings: self.settings.clone(),
+            words: Words(self.words.clone()),
+            prefill: self.prefill(cached, all),
+            cached: u32::try_from(cached).unwrap_or(u32::MAX),
+        };
+        self.runtime.spawn(speak(script, request, sender));
         Ok(receiver)
     }
 }
 
-async fn speak(settings: ScriptedSettings, words: Words, request: GenerateRequest, sender: mpsc::Sender<Delta>) {
+/// What is said of one request, and when.
+struct Script {
+    settings: ScriptedSettings,
+    words: Words,
+    prefill: Duration,
+    /// Tokens of the prompt.
+    cached: u32,
+}
+
+async fn speak(script: Script, request: GenerateRequest, sender: mpsc::Sender<Delta>) {
+    let Script { settings, words, prefill, cached } = script;
     let mut decoder = Decoder::new(Words(words.0.clone()), request.stop.clone());
     for token in &request.output {
         decoder.push(*token);
     }
     let interval = if settings.tokens_per_second > 0.0 { 1.0 / settings.tokens_per_second } else { 0.0 };
-    let start = Instant::now() + Duration::from_millis(settings.prefill_ms);
+    let start = Instant::now() + prefill;
     let first = request.output.len() as u32;
     if request.max_output_tokens == 0 {
         let finish = tokio::select! {
@@ -190,7 +247,7 @@ async fn speak(settings: ScriptedSettings, words: Words, request: GenerateReques
             () = request.cancel.cancelled() => Finish::Cancelled,
             () = sleep_until(start) => Finish::Length,
         };
-        let _ = sender.send(Delta { cached_tokens: Some(0), finish: Some(finish), ..Delta::default() }).await;
+        let _ = sender.send(Delta { cached_tokens: Some(cached), finish: Some(finish), ..Delta::default() }).await;
         return;
     }
     for position in first.. {
@@ -220,7 +277,7 @@ async fn speak(settings: ScriptedSettings, words: Words, request: GenerateReques
         let (text, finish) = decoder.push(position);
         let ended = finish.is_some();
         let logprobs = request.logprobs.map(|top| logprobs(&words, position, top)).into_iter().collect();
-        let cached_tokens = (position == first).then_some(0);
+        let cached_tokens = (position == first).then_some(cached);
         let _ = sender.send(Delta { tokens: vec![position], text, logprobs, cached_tokens, finish }).await;
         if ended {
             return;

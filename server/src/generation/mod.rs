@@ -8,6 +8,7 @@ pub mod conversation;
 mod counts;
 pub mod create;
 mod follow;
+mod offers;
 mod prompt_cache;
 mod run;
 
@@ -39,6 +40,7 @@ use create::{
     stored_prompt,
 };
 pub use follow::Follow;
+use offers::Offers;
 use run::{
     end_hooks::EndHooks,
     log_writer::LogSink,
@@ -60,6 +62,8 @@ pub struct Generations {
     running: Arc<RunRegistry>,
     /// The other replicas, where there are some.
     fleet: Option<Arc<dyn Fleet>>,
+    /// What this replica and the others have cached of prompts.
+    offers: Arc<Offers>,
     /// Admits one at a time the responses whose last replicas died without progress.
     suspects: Arc<Semaphore>,
     /// Tenants that may use `service_tier: priority`.
@@ -95,7 +99,10 @@ impl Generations {
             metrics: metrics.clone(),
         };
         let models = engine.models();
-        let capacities = models.iter().map(|model| (model.id.clone(), engine.capacity(&model.id)));
+        let capacities: Vec<_> = models.iter().map(|model| (model.id.clone(), engine.capacity(&model.id))).collect();
+        let is_fleet = fleet.as_ref().is_some_and(|fleet| !fleet.is_exclusive());
+        let cacheable: Option<usize> = capacities.iter().map(|(_, capacity)| capacity.tokens).sum();
+        let heartbeat = Duration::from_millis(settings.cluster.lease_ms / 4);
         let generations = Arc::new(Self {
             admission: Admission::new(capacities, &settings.admission),
             replica: fleet.as_ref().map_or(&*settings.cluster.replica, |fleet| fleet.me()).into(),
@@ -109,6 +116,7 @@ impl Generations {
             metrics,
             quotas,
             endings: Arc::new(endings),
+            offers: Arc::new(Offers::new(is_fleet, cacheable, heartbeat)),
             retention: settings.retention(),
             suspects: Arc::new(Semaphore::new(1)),
             priority: settings.admission.priority.clone(),
@@ -133,6 +141,7 @@ impl Generations {
             patience: self.patience,
             suspects: self.suspects.clone(),
             replica: self.replica.clone(),
+            offers: self.offers.clone(),
         }
     }
 
@@ -233,8 +242,20 @@ impl Generations {
         Ok(())
     }
 
-    /// Ends a generation of this replica as steered, at its next token; any other goes on to its own end.
+    /// Ends a generation as steered at its next token, wherever it runs. If the other replica does not hear of it, the generation
+    /// goes on to its own end.
     pub fn steer(&self, id: &str) {
+        let Some(fleet) = self.fleet.clone().filter(|_| !self.running.runs(id)) else { return self.end_steered(id) };
+        let id = id.to_owned();
+        self.runtime.spawn(async move {
+            if let Err(error) = fleet.steer(&id).await {
+                tracing::debug!(response = id, %error, "it is steered when it ends");
+            }
+        });
+    }
+
+    /// Ends a generation as steered if it runs here; nothing is asked of other replicas.
+    pub fn end_steered(&self, id: &str) {
         self.running.steer(id);
     }
 

@@ -156,7 +156,7 @@ impl Generations {
             return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
         }
         let follower = self.running.follower(&log, header.on_disconnect);
-        if let Err(error) = self.run(run, lease.clone()) {
+        if let Err(error) = self.begin(run, lease.clone()).await {
             give_up().await;
             let _ = self.store.delete(&tenant, &id).await;
             return Err(error);

@@ -1,13 +1,17 @@
 //! What replicas that share a store know of each other: who lives, what each runs and follows, and what they tell each
 //! other. The memory store has no fleet; of the embedded store this process is the only living member.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use super::{Header, StoreError};
+use super::{Header, Lease, StoreError};
 
 /// Another replica, as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +19,27 @@ pub struct Member {
     pub replica: String,
     /// Since it was last heard, by the store's clock.
     pub silent: Duration,
+    /// With its last heartbeat. Empty: it is of a version that tells nothing.
+    pub report: Report,
+}
+
+/// What a replica tells the others of itself with each heartbeat: a few KB.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// By the id of the model.
+    pub models: BTreeMap<String, Occupancy>,
+    /// Names of the beginnings of prompts that it has cached, of any tenant. The tenant is part of a name, which cannot be read.
+    pub prompts: Vec<u64>,
+}
+
+/// How busy a replica is with a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupancy {
+    pub running: usize,
+    pub waiting: usize,
+    /// How many more could run at once; 0 while some wait.
+    pub idle: usize,
 }
 
 /// What is told to every replica. Whoever misses it learns of it later, from the log or at a sweep.
@@ -26,8 +51,15 @@ pub enum Control {
     /// Whoever runs the response is to look what was asked of it.
     #[serde(rename = "look")]
     PollRequests { id: String },
-    /// `by` has released the response: it waits for somebody to claim it.
-    Released { id: String, by: String },
+    /// Whoever runs the response is to end it at its next token: a successor goes on from there.
+    Steer { id: String },
+    /// `by` has released the response: it waits to be claimed, by `to` if that is named, else by anybody.
+    Released {
+        id: String,
+        by: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+    },
 }
 
 /// The replicas of one store, seen by one of them.
@@ -41,8 +73,8 @@ pub trait Fleet: Send + Sync + 'static {
         false
     }
 
-    /// Says that this replica lives, and returns the others that ever said so and were not forgotten.
-    async fn beat(&self) -> Result<Vec<Member>, StoreError>;
+    /// Says that this replica lives and how, and returns the others that ever said so and were not forgotten.
+    async fn beat(&self, report: &Report) -> Result<Vec<Member>, StoreError>;
 
     /// Says that this replica ends, so that nobody waits for its lease to run out, and returns the others.
     async fn leave(&self) -> Result<Vec<Member>, StoreError>;
@@ -72,6 +104,13 @@ pub trait Fleet: Send + Sync + 'static {
 
     /// Of `ids`, those that are followed on another living replica.
     async fn followed(&self, ids: &[String]) -> Result<HashSet<String>, StoreError>;
+
+    /// Gives the lease of a response back for the replica `to` to claim, as from nobody. Until somebody has claimed the response, it
+    /// is listed as one that this replica runs: whoever buries this replica finds it. Whether the offer is heard is not known.
+    async fn offer(&self, lease: &Lease, to: &str) -> Result<(), StoreError>;
+
+    /// Asks whoever runs the response to end it as steered. Nothing happens if nobody hears it.
+    async fn steer(&self, id: &str) -> Result<(), StoreError>;
 
     /// What replicas tell each other from now on; does not end. Messages sent while the store cannot be reached are lost.
     fn control(&self) -> BoxStream<'static, Control>;

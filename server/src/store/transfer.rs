@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Created, Entry, Header, LOG_VERSION, SharedLogs, Sharing, Store, StoreError, Stores,
     conversations::{Conversation, ConversationError, Item},
+    fleet::Report,
     page::Page,
     prompts::{PromptError, StoredPrompt},
 };
@@ -133,7 +134,7 @@ pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<Copy
         bail!("store.kind = \"memory\" would lose everything when this command ends");
     }
     if let Some(fleet) = &stores.fleet {
-        fleet.beat().await?;
+        fleet.beat(&Report::default()).await?;
     }
     let mut copied = CopyReport::default();
     for (at, line) in lines.lines().enumerate() {

@@ -30,6 +30,7 @@ mod models;
 mod order;
 mod orphans;
 mod outages;
+mod placement;
 mod poison;
 mod prompts;
 mod quota;

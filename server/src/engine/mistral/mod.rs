@@ -32,7 +32,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::{Mutex, MutexGuard};
@@ -177,6 +181,10 @@ impl Engine for MistralEngine {
 
     fn kv_blocks(&self, model: &str) -> Option<engine::KvBlocks> {
         self.model(model).ok()?.batch.kv_blocks()
+    }
+
+    fn reading(&self, model: &str, tenant: &str, tokens: &[u32]) -> Duration {
+        self.model(model).map_or(Duration::ZERO, |model| model.batch.reading(tenant, tokens))
     }
 
     fn status(&self) -> Vec<ModelStatus> {

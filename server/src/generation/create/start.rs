@@ -35,7 +35,7 @@ impl Generations {
             }
         };
         let follower = self.running.follower(&id, header.on_disconnect);
-        if let Err(overloaded) = self.run(header, lease.clone()) {
+        if let Err(overloaded) = self.begin(header, lease.clone()).await {
             self.abandon(&tenant, &lease).await;
             return Err(overloaded);
         }

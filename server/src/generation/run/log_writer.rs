@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{end_hooks::EndHooks, registry::RunGuard, timeline::Timeline};
 use crate::{
     engine::{Delta, Finish, GenerateRequest},
-    generation::{budget::BudgetShare, clock::unix_seconds, create::request::request},
+    generation::{budget::BudgetShare, clock::unix_seconds, create::request::request, offers::Offers},
     limits::MAX_TRIES,
     metrics::Metrics,
     store::{Entry, Header, Lease, Store, StoreError},
@@ -38,6 +38,8 @@ pub struct LogSink {
     pub suspects: Arc<Semaphore>,
     /// Who writes, for operators.
     pub replica: Arc<str>,
+    /// Is told what is cached.
+    pub offers: Arc<Offers>,
 }
 
 /// Everything that was written, so that what a store loses in a crash can be written again.
@@ -230,9 +232,11 @@ impl LogWriter {
         if self.has_ended() {
             return Ok(());
         }
-        let mut entries = Vec::new();
+        let (mut entries, mut is_computed) = (Vec::new(), false);
         for Delta { tokens, text, logprobs, cached_tokens, finish } in deltas {
             self.output.extend_from_slice(&tokens);
+            // With the first token, and with the last one again: the output is cached too.
+            is_computed |= cached_tokens.is_some() || finish.is_some() && !self.output.is_empty();
             self.cached_tokens = cached_tokens.unwrap_or(self.cached_tokens);
             if !tokens.is_empty() || !text.is_empty() {
                 entries.push(Entry::Delta { tokens, text, logprobs, cached_tokens });
@@ -240,6 +244,9 @@ impl LogWriter {
             if let Some(finish) = finish {
                 entries.push(self.last(finish));
             }
+        }
+        if is_computed {
+            self.writing.offers.computed(&self.header, &self.output);
         }
         self.append(entries).await
     }

@@ -13,25 +13,34 @@ use futures::{StreamExt, stream, stream::BoxStream};
 
 use super::{RUNNING, RedisInner, RedisStore, follow::LogPart, ms, scripts};
 use crate::store::{
-    Header, StoreError,
-    fleet::{Control, Fleet, Member},
+    Header, Lease, StoreError,
+    fleet::{Control, Fleet, Member, Report},
 };
 
 /// Between questions for Redis' `maxmemory`.
 const BOUND_ASKED: Duration = Duration::from_secs(30);
 
-/// How long a dead replica's sets are kept for whoever takes over.
+/// How long a dead replica's sets are kept for whoever takes over, and reports when nobody tells any more.
 const KEPT: Duration = Duration::from_secs(3600);
 
 impl RedisInner {
-    async fn heard(&self, lives: bool) -> Result<Vec<Member>, StoreError> {
+    /// `report`: absent when this replica leaves.
+    async fn heard(&self, report: Option<&Report>) -> Result<Vec<Member>, StoreError> {
         let me = &self.config.replica;
         let mut beat = scripts::fleet::BEAT.prepare_invoke();
-        beat.key(self.keys.replicas()).arg(me).arg(u8::from(lives));
-        let all: Vec<(String, u64)> = self.script(&beat).await?;
-        let others = all.into_iter().filter(|(replica, _)| replica != me);
-        let others: Vec<Member> =
-            others.map(|(replica, silent)| Member { replica, silent: Duration::from_millis(silent) }).collect();
+        let told = serde_json::to_string(report.unwrap_or(&Report::default())).unwrap_or_default();
+        beat.key(self.keys.replicas()).key(self.keys.reports());
+        beat.arg(me).arg(u8::from(report.is_some())).arg(told).arg(ms(KEPT));
+        let all: Vec<(String, u64, String)> = self.script(&beat).await?;
+        let others = all.into_iter().filter(|(replica, ..)| replica != me);
+        let others: Vec<Member> = others
+            .map(|(replica, silent, report)| Member {
+                replica,
+                silent: Duration::from_millis(silent),
+                // One that cannot be read is of another version.
+                report: serde_json::from_str(&report).unwrap_or_default(),
+            })
+            .collect();
         self.members.lock().clone_from(&others);
         Ok(others)
     }
@@ -49,9 +58,9 @@ impl Fleet for RedisStore {
         &self.0.config.replica
     }
 
-    async fn beat(&self) -> Result<Vec<Member>, StoreError> {
+    async fn beat(&self, report: &Report) -> Result<Vec<Member>, StoreError> {
         let (beaten, ..) = tokio::join!(
-            self.0.heard(true),
+            self.0.heard(Some(report)),
             self.0.keep(self.0.keys.runs(self.me())),
             self.0.keep(self.0.keys.follows(self.me())),
         );
@@ -73,10 +82,13 @@ impl Fleet for RedisStore {
     }
 
     async fn leave(&self) -> Result<Vec<Member>, StoreError> {
-        self.0.heard(false).await
+        self.0.heard(None).await
     }
 
     async fn forget(&self, replica: &str) -> Result<(), StoreError> {
+        let mut report = cmd("HDEL");
+        report.arg(self.0.keys.reports()).arg(replica);
+        self.0.query::<()>(&report).await?;
         let mut forget = cmd("ZREM");
         forget.arg(self.0.keys.replicas()).arg(replica);
         self.0.query(&forget).await
@@ -150,6 +162,14 @@ impl Fleet for RedisStore {
             followed.extend(ids.iter().zip(there).filter(|(_, there)| *there == 1).map(|(id, _)| id.clone()));
         }
         Ok(followed)
+    }
+
+    async fn offer(&self, lease: &Lease, to: &str) -> Result<(), StoreError> {
+        self.0.released(lease, Some(to)).await
+    }
+
+    async fn steer(&self, id: &str) -> Result<(), StoreError> {
+        self.0.tell(&Control::Steer { id: id.into() }).await
     }
 
     fn control(&self) -> BoxStream<'static, Control> {

@@ -31,6 +31,7 @@
 //! | `{tenant:<hash>}:requests`, `:tokens` | string | until when what the tenant has used is counted, in µs by Redis' clock | until then |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
 //! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
+//! | `{fleet}:reports` | hash | replica → what it tells of itself (JSON) | an hour after the last heartbeat of any |
 //! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
 //! | `{replica:<name>}:runs` | set | the responses a replica runs | an hour, renewed as long as it lives |
 //! | `{replica:<name>}:follows` | set | the responses that are followed there | the same |
@@ -115,6 +116,10 @@ impl Keys {
 
     pub fn replicas(&self) -> String {
         format!("{}{{fleet}}:replicas", self.prefix)
+    }
+
+    pub fn reports(&self) -> String {
+        format!("{}{{fleet}}:reports", self.prefix)
     }
 
     pub fn control(&self) -> String {

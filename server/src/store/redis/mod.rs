@@ -202,6 +202,17 @@ impl RedisInner {
         }
     }
 
+    /// Gives a lease back, and tells whom it is for.
+    async fn released(&self, lease: &Lease, to: Option<&str>) -> Result<(), StoreError> {
+        let mut release = response::RELEASE.prepare_invoke();
+        release.key(self.keys.meta(&lease.id)).arg(lease.fence);
+        if self.script::<u8>(&release).await? == 1 {
+            let (id, by, to) = (lease.id.clone(), lease.owner.clone(), to.map(str::to_owned));
+            self.tell(&Control::Released { id, by, to }).await?;
+        }
+        Ok(())
+    }
+
     async fn create_charged(
         &self,
         header: &Header,
@@ -327,13 +338,7 @@ impl Store for RedisStore {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        let inner = &*self.0;
-        let mut release = response::RELEASE.prepare_invoke();
-        release.key(inner.keys.meta(&lease.id)).arg(lease.fence);
-        if inner.script::<u8>(&release).await? == 1 {
-            inner.tell(&Control::Released { id: lease.id.clone(), by: lease.owner.clone() }).await?;
-        }
-        Ok(())
+        self.0.released(lease, None).await
     }
 
     async fn ended(&self, lease: &Lease) -> Result<(), StoreError> {

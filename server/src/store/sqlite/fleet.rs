@@ -10,8 +10,8 @@ use rusqlite::{Connection, params};
 
 use super::{SqliteStore, now_ms};
 use crate::store::{
-    Header, StoreError,
-    fleet::{Control, Fleet, Member},
+    Header, Lease, Store, StoreError,
+    fleet::{Control, Fleet, Member, Report},
 };
 
 #[async_trait]
@@ -24,7 +24,7 @@ impl Fleet for SqliteStore {
         true
     }
 
-    async fn beat(&self) -> Result<Vec<Member>, StoreError> {
+    async fn beat(&self, _: &Report) -> Result<Vec<Member>, StoreError> {
         let mut owners = HashSet::new();
         for log in self.0.live.all() {
             let owner = log.held().owner.clone();
@@ -32,11 +32,12 @@ impl Fleet for SqliteStore {
                 owners.insert(owner);
             }
         }
-        Ok(owners.into_iter().map(|replica| Member { replica, silent: Duration::MAX }).collect())
+        let dead = |replica| Member { replica, silent: Duration::MAX, report: Report::default() };
+        Ok(owners.into_iter().map(dead).collect())
     }
 
     async fn leave(&self) -> Result<Vec<Member>, StoreError> {
-        self.beat().await
+        self.beat(&Report::default()).await
     }
 
     async fn forget(&self, _: &str) -> Result<(), StoreError> {
@@ -84,6 +85,14 @@ impl Fleet for SqliteStore {
 
     async fn followed(&self, _: &[String]) -> Result<HashSet<String>, StoreError> {
         Ok(HashSet::new())
+    }
+
+    async fn offer(&self, lease: &Lease, _: &str) -> Result<(), StoreError> {
+        self.release(lease).await
+    }
+
+    async fn steer(&self, _: &str) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn control(&self) -> BoxStream<'static, Control> {

@@ -6,7 +6,10 @@ use std::{
 use futures::StreamExt;
 
 use super::*;
-use crate::store::{Entry, Store, conformance, fleet::Fleet};
+use crate::store::{
+    Entry, Store, conformance,
+    fleet::{Fleet, Report},
+};
 
 /// Makes stores whose files are their own, in a folder that goes with it.
 struct SqliteMaker {
@@ -82,10 +85,10 @@ async fn what_did_not_end_is_claimed_by_the_next_process() {
     store.cancel("t", "resp_1").await.unwrap();
     let ended = conformance::created(&store, conformance::header("resp_2", "t")).await;
     conformance::append(&store, &ended, 0, vec![conformance::finished()]).await.unwrap();
-    assert!(store.beat().await.unwrap().is_empty());
+    assert!(store.beat(&Report::default()).await.unwrap().is_empty());
     drop(store);
     let next = reopened(config(settings.path.clone())).await;
-    let members = next.beat().await.unwrap();
+    let members = next.beat(&Report::default()).await.unwrap();
     assert_eq!((members.len(), &members[0].replica), (1, &settings.process));
     assert_eq!(next.runs(&settings.process).await.unwrap(), ["resp_1"]);
     let mut followed = next.follow("t", "resp_1").await.unwrap();
@@ -94,7 +97,7 @@ async fn what_did_not_end_is_claimed_by_the_next_process() {
     assert!(claim.left.is_some_and(|left| left < Duration::from_secs(60)));
     conformance::append(&next, &claim.lease, 2, vec![conformance::finished()]).await.unwrap();
     assert_eq!(followed.rest.next().await.unwrap().unwrap().first, 2);
-    assert!(next.beat().await.unwrap().is_empty());
+    assert!(next.beat(&Report::default()).await.unwrap().is_empty());
     let read = next.read("t", "resp_1").await.unwrap().1;
     assert_eq!(
         read.iter().map(|e| (**e).clone()).collect::<Vec<_>>(),

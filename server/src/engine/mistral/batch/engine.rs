@@ -281,8 +281,11 @@ impl EngineLoop {
         }
         self.pick(parts, logits);
         self.throughput.measured(size, begun.elapsed());
-        if let (Some(exchange), Some(rate)) = (&self.exchange, self.throughput.reads()) {
-            exchange.computes(rate);
+        if let Some(rate) = self.throughput.reads() {
+            self.pulse.reads_at(rate);
+            if let Some(exchange) = &self.exchange {
+                exchange.computes(rate);
+            }
         }
         self.pulse.end();
         Ok(())

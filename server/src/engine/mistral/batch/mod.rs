@@ -40,7 +40,7 @@ use self::{
 use super::{
     kv_exchange::{KvExchange, KvSharing},
     load::Loading,
-    prefix_cache::{BLOCK, CachedNames},
+    prefix_cache::{BLOCK, BlockName, CachedNames},
     source::ModelSource,
 };
 use crate::engine::KvBlocks;
@@ -56,6 +56,9 @@ pub struct Batch {
     pub tokens: Option<usize>,
     /// Absent where keys and values are not stored beyond this process.
     pub exchange: Option<Arc<KvExchange>>,
+    cached: CachedNames,
+    /// The name of the model in `cached`.
+    model: String,
     ids: AtomicU64,
     /// Ends the keeper, which keeps an engine running.
     _keeper: tokio_util::sync::DropGuard,
@@ -114,9 +117,11 @@ impl Batch {
         let cached = CachedNames::default();
         let is_shared = tokens.is_some() && source.origin.device.is_cpu();
         let exchange = sharing.filter(|_| is_shared).map(|sharing| KvExchange::start(&source, sharing, cached.clone()));
+        let model = source.kv_name();
         let (state, states) = watch::channel(BatchState::Begins);
         let stop = CancellationToken::new();
-        let keeper = Keeper { source, pipeline, places, blocks, cached, exchange: exchange.clone(), state };
+        let keeper =
+            Keeper { source, pipeline, places, blocks, cached: cached.clone(), exchange: exchange.clone(), state };
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -124,7 +129,8 @@ impl Batch {
                 () = keeper.keep() => {}
             }
         });
-        Self { state: states, places, tokens, exchange, ids: AtomicU64::new(0), _keeper: stop.drop_guard() }
+        let ids = AtomicU64::new(0);
+        Self { state: states, places, tokens, exchange, cached, model, ids, _keeper: stop.drop_guard() }
     }
 
     /// Runs a sequence to its end, which its processor decides.
@@ -175,6 +181,26 @@ impl Batch {
             BatchState::Runs(running) => Some(running.pulse.blocks()),
             _ => None,
         }
+    }
+
+    /// Estimates how long it takes until the keys and values of a prompt's first tokens are cached: those that are not are computed,
+    /// or fetched if that is faster. Zero for a model that is not paged, which caches none.
+    pub fn reading(&self, tenant: &str, tokens: &[u32]) -> Duration {
+        if self.tokens.is_none() {
+            return Duration::ZERO;
+        }
+        let cached = self.cached.count(BlockName::root(&self.model, tenant).chain(tokens)) * BLOCK;
+        let missing = tokens.len().saturating_sub(cached);
+        if missing == 0 {
+            return Duration::ZERO;
+        }
+        let rate = match &*self.state.borrow() {
+            BatchState::Runs(running) => running.pulse.reads(),
+            _ => throughput::UNKNOWN_RATE,
+        };
+        let computing = Duration::from_secs_f64(missing as f64 / rate.max(1.0));
+        let fetching = self.exchange.as_ref().and_then(|exchange| exchange.fetching(missing));
+        fetching.map_or(computing, |fetching| fetching.min(computing))
     }
 
     /// Returns when an engine runs.

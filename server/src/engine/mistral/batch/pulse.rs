@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::throughput::UNKNOWN_RATE;
 use crate::engine::KvBlocks;
 
 const CHECK: Duration = Duration::from_millis(250);
@@ -30,13 +31,16 @@ struct PulseState {
     /// The sequences that the last step computed.
     sequences: Vec<u64>,
     blocks: KvBlocks,
+    /// Prompt tokens that the engine computes in a second, if it has computed some.
+    reads: Option<f64>,
 }
 
 impl Pulse {
     /// A step of these sequences begins.
     pub fn begin(&self, expected: Duration, sequences: Vec<u64>) {
         let mut state = self.0.lock();
-        *state = PulseState { steps: state.steps + 1, expected: Some(expected), sequences, blocks: state.blocks };
+        let (blocks, reads) = (state.blocks, state.reads);
+        *state = PulseState { steps: state.steps + 1, expected: Some(expected), sequences, blocks, reads };
     }
 
     /// The engine holds these blocks now.
@@ -46,6 +50,16 @@ impl Pulse {
 
     pub fn blocks(&self) -> KvBlocks {
         self.0.lock().blocks
+    }
+
+    /// The engine computes so many tokens of prompts in a second.
+    pub fn reads_at(&self, tokens_per_second: f64) {
+        self.0.lock().reads = Some(tokens_per_second);
+    }
+
+    /// Prompt tokens that the engine computes in a second.
+    pub fn reads(&self) -> f64 {
+        self.0.lock().reads.unwrap_or(UNKNOWN_RATE)
     }
 
     /// The step has ended.

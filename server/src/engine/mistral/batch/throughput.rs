@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How much the newest measurement counts.
 const NEWEST: f64 = 0.2;
 /// Rows a second before the first prompt was computed.
-const UNKNOWN_RATE: f64 = 500.0;
+pub const UNKNOWN_RATE: f64 = 500.0;
 
 /// What one step computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -189,6 +189,12 @@ impl KvExchange {
         rates.pays(blocks * BLOCK, blocks * self.codec.block_bytes)
     }
 
+    /// Estimates how long it takes to fetch so many tokens that the store has; `None` while nothing can be fetched.
+    pub fn fetching(&self, tokens: usize) -> Option<Duration> {
+        self.model.get()?;
+        Some(self.rates.lock().fetching(tokens.div_ceil(BLOCK) * self.codec.block_bytes))
+    }
+
     /// Which blocks of a sequence that has ended are to be stored: their places and names. The caller gives each to
     /// [`Self::store`] or [`Self::drop_planned`].
     pub fn plan(&self, tenant: &str, computed: &[u32], reuse: Reuse) -> Vec<(usize, BlockName)> {

@@ -49,11 +49,16 @@ impl TransferRates {
         Duration::from_secs_f64(tokens as f64 / self.tokens_per_second)
     }
 
+    /// How long it takes to fetch so many bytes.
+    pub fn fetching(&self, bytes: usize) -> Duration {
+        Duration::from_secs_f64((self.round_trip + bytes as f64 / self.bytes_per_second.max(1.0)).clamp(0.0, 1e6))
+    }
+
     /// Whether so many tokens are fetched faster than they are computed.
     pub fn pays(&self, tokens: usize, bytes: usize) -> bool {
-        let fetching = self.round_trip + bytes as f64 / self.bytes_per_second;
+        let fetching = self.fetching(bytes);
         let is_stale = self.measured.is_some_and(|at| at.elapsed() > TRY_AGAIN);
-        tokens > 0 && (is_stale || fetching < SHARE * self.computing(tokens).as_secs_f64())
+        tokens > 0 && (is_stale || fetching < self.computing(tokens).mul_f64(SHARE))
     }
 }
 

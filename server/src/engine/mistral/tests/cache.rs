@@ -91,6 +91,20 @@ fn a_cancelled_prompt_is_cached_as_far_as_it_came() {
 }
 
 #[test]
+fn what_is_cached_takes_no_time_to_read() {
+    RUNTIME.block_on(async {
+        let prompt = prompt("Count the rivers of Portugal, and say how long each of them is.");
+        let whole_blocks = &prompt[..prompt.len() / engine::kv::BLOCK * engine::kv::BLOCK];
+        let reading = |tenant: &str| ENGINE.reading("m", tenant, whole_blocks);
+        assert!(reading("reader") > Duration::ZERO);
+        ask(&ENGINE, "reader", &prompt, 1).await;
+        assert_eq!(reading("reader"), Duration::ZERO);
+        assert!(reading("another reader") > Duration::ZERO);
+        assert_eq!(ENGINE.reading("unknown", "reader", whole_blocks), Duration::ZERO);
+    });
+}
+
+#[test]
 fn a_prompt_can_be_computed_without_an_answer() {
     RUNTIME.block_on(async {
         let warm = prompt("You are a river. Who are you?");

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use super::*;
 use crate::store::{
     conformance,
-    fleet::{Control, Fleet},
+    fleet::{Control, Fleet, Occupancy, Report},
 };
 
 fn config(server: &Redis, prefix: &str, replica: &str) -> RedisConfig {
@@ -34,7 +34,7 @@ async fn conform(config: impl Fn(&str) -> RedisConfig) {
     conformance::all(async || {
         let prefix = format!("caudal:{}", made.fetch_add(1, Ordering::Relaxed));
         let store = RedisStore::new(config(&prefix)).unwrap();
-        store.beat().await.unwrap();
+        store.beat(&Report::default()).await.unwrap();
         store
     })
     .await;
@@ -102,13 +102,13 @@ async fn responses_that_are_not_stored_expire_and_say_so() {
 async fn everything_has_an_end() {
     let server = Redis::spawn();
     let store = RedisStore::new(config(&server, "c", "a")).unwrap();
-    store.beat().await.unwrap();
+    store.beat(&Report::default()).await.unwrap();
     let mut header = conformance::header("resp_1", "t");
     header.create.client_request_id = Some("r".into());
     let lease = conformance::created(&store, header).await;
     conformance::append(&store, &lease, 0, vec![conformance::delta(1)]).await.unwrap();
     store.announce(&["resp_1".into()], &[]).await.unwrap();
-    store.beat().await.unwrap();
+    store.beat(&Report::default()).await.unwrap();
     for key in server.ask(&["KEYS", "*"]).lines() {
         let ttl: i64 = server.ask(&["PTTL", key]).parse().unwrap();
         assert!(ttl > 0 || key == "c:1:{fleet}:replicas", "{key} lives for ever");
@@ -137,11 +137,15 @@ async fn replicas_know_who_lives_runs_and_follows() {
     let (a, b) = (RedisStore::new(config(&server, "c", "a")), RedisStore::new(config(&server, "c", "b")));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert!(!a.is_reachable());
-    assert!(a.beat().await.unwrap().is_empty());
+    assert!(a.beat(&Report::default()).await.unwrap().is_empty());
     assert!(a.is_reachable());
-    let seen = b.beat().await.unwrap();
+    let seen = b.beat(&Report::default()).await.unwrap();
     assert_eq!((seen.len(), seen[0].replica.as_str()), (1, "a"));
     assert!(seen[0].silent < Duration::from_millis(500));
+    let there = Occupancy { running: 1, waiting: 2, idle: 3 };
+    let report = Report { models: [("m".to_owned(), there)].into(), prompts: vec![u64::MAX, 1 << 60] };
+    a.beat(&report).await.unwrap();
+    assert_eq!(b.beat(&Report::default()).await.unwrap()[0].report, report);
 
     let lease = conformance::created(&a, conformance::header("resp_1", "t")).await;
     assert_eq!(b.runs("a").await.unwrap(), ["resp_1"]);
@@ -149,7 +153,7 @@ async fn replicas_know_who_lives_runs_and_follows() {
     assert!(b.header("unknown").await.unwrap().is_none());
     b.announce(&["resp_1".into(), "resp_2".into()], &[]).await.unwrap();
     b.announce(&[], &["resp_2".into()]).await.unwrap();
-    a.beat().await.unwrap();
+    a.beat(&Report::default()).await.unwrap();
     let followed = a.followed(&["resp_1".into(), "resp_2".into()]).await.unwrap();
     assert_eq!(followed.into_iter().collect::<Vec<_>>(), ["resp_1"]);
 
@@ -166,6 +170,18 @@ async fn replicas_know_who_lives_runs_and_follows() {
     assert_eq!(heard.await, Control::Cancel { id: "resp_1".into() });
     assert_eq!(a.renew(&["resp_1".into(), "resp_2".into()]).await.unwrap(), ["resp_1"]);
 
+    let offered = conformance::created(&a, conformance::header("resp_2", "t")).await;
+    a.offer(&offered, "b").await.unwrap();
+    let told = Control::Released { id: "resp_2".into(), by: "a".into(), to: Some("b".into()) };
+    while control.next().await.as_ref() != Some(&told) {}
+    assert!(b.claim("resp_2", "c").await.unwrap().is_some(), "it is nobody's");
+    assert!(a.claim("resp_2", "a").await.unwrap().is_none(), "it is the other's now");
+    a.steer("resp_2").await.unwrap();
+    while control.next().await != Some(Control::Steer { id: "resp_2".into() }) {}
+    b.cancel("t", "resp_2").await.unwrap();
+    b.delete("t", "resp_2").await.unwrap();
+    b.ended(&offered).await.unwrap();
+
     let claim = b.claim("resp_1", "a").await.unwrap().expect("a claim");
     assert!(a.runs("a").await.unwrap().is_empty());
     assert_eq!(a.runs("b").await.unwrap(), ["resp_1"]);
@@ -174,9 +190,12 @@ async fn replicas_know_who_lives_runs_and_follows() {
     assert!(a.runs("b").await.unwrap().is_empty());
 
     b.leave().await.unwrap();
-    assert!(a.beat().await.unwrap()[0].silent > Duration::from_secs(1000), "who has left is dead at once");
+    assert!(
+        a.beat(&Report::default()).await.unwrap()[0].silent > Duration::from_secs(1000),
+        "who has left is dead at once"
+    );
     a.forget("b").await.unwrap();
-    assert!(a.beat().await.unwrap().is_empty());
+    assert!(a.beat(&Report::default()).await.unwrap().is_empty());
 }
 
 #[tokio::test]

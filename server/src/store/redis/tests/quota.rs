@@ -9,7 +9,7 @@ use super::*;
 use crate::store::{
     conformance::{self, append, created, delta, finished, header, said},
     conversations::{ConversationError, Conversations, Item},
-    fleet::Fleet,
+    fleet::{Fleet, Report},
     quota::{Exceeded, QuotaSetting},
 };
 
@@ -31,7 +31,7 @@ fn config(url: String, quotas: StorageQuotas) -> RedisConfig {
 
 async fn beating(config: RedisConfig) -> RedisStore {
     let store = RedisStore::new(config).unwrap();
-    store.beat().await.unwrap();
+    store.beat(&Report::default()).await.unwrap();
     store
 }
 
@@ -159,7 +159,7 @@ async fn a_full_redis_ends_what_runs_and_takes_nothing_new() {
     let refused = conversations.append("t", "conv", vec![item("i", 9)]).await;
     assert!(matches!(refused, Err(ConversationError::StoreFull(_))), "{refused:?}");
     // Everything that ends, leaves or is asked for.
-    store.beat().await.unwrap();
+    store.beat(&Report::default()).await.unwrap();
     assert!(store.is_reachable());
     store.announce(&["resp_1".into()], &["resp_2".into()]).await.unwrap();
     store.left(&["resp_1".into()], &[]).await.unwrap();

@@ -1,15 +1,18 @@
 -- Records that a replica lives, or that it leaves: then it counts as last heard at time 0, so all others see it dead at once.
--- Answers {{replica, ms since it was heard}, …} of the whole fleet.
-local replicas_key = KEYS[1]
-local me, lives = ARGV[1], ARGV[2] == '1'
+-- Answers {{replica, ms since it was heard, its report}, …} of the whole fleet.
+local replicas_key, reports_key = KEYS[1], KEYS[2]
+local me, lives, report, keep_ms = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', replicas_key, lives and now or 0, me)
+redis.call('HSET', reports_key, me, report)
+redis.call('PEXPIRE', reports_key, keep_ms)
 local all = redis.call('ZRANGE', replicas_key, 0, -1, 'WITHSCORES')
 local members = {}
 for at = 1, #all, 2 do
   local replica, heard = all[at], tonumber(all[at + 1])
-  members[#members + 1] = {replica, math.max(0, now - heard)}
+  local told = replica ~= me and redis.call('HGET', reports_key, replica)
+  members[#members + 1] = {replica, math.max(0, now - heard), told or ''}
 end
 return members

@@ -1,0 +1,213 @@
+//! Responses that begin on another replica, because that one has the beginning of their prompts cached and is not busier.
+//!
+//! A replica tells the others with each heartbeat how busy it is and which beginnings it has computed. A response without a
+//! conversation whose prompt begins with one of them, and which this replica would have to compute or to fetch, is offered to the
+//! other one. The log exists by then, and its clients follow the log wherever it grows. The other replica takes the response as it
+//! takes over any; if it has not by the next heartbeat, it is dead or busy, and the response begins here. There is no second offer.
+
+use std::{cmp::Reverse, collections::VecDeque, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tracing::Instrument;
+
+use super::Generations;
+use crate::{
+    engine::kv::BlockName,
+    store::{
+        Header, Lease,
+        fleet::{Member, Occupancy, Report},
+    },
+    wire::error::WireError,
+};
+
+/// Tokens between two names of a prompt's beginnings.
+const STEP: usize = 256;
+/// Names that a replica tells the others: 5 KB.
+const TOLD: usize = 256;
+/// An offer costs five round trips to the store, and each token one more. A beginning that is here within this time is not worth
+/// them.
+const WORTH: Duration = Duration::from_millis(50);
+
+/// What this replica has, and what the others have.
+pub struct Offers {
+    /// Names of the beginnings of prompts that were computed here, the one used last at the end.
+    computed: Mutex<VecDeque<u64>>,
+    /// Names that are told; 0 where there are no other replicas.
+    most: usize,
+    /// Replicas that lived at the last heartbeat.
+    others: Mutex<Vec<Member>>,
+    /// How long an offer waits.
+    patience: Duration,
+}
+
+impl Offers {
+    /// `cache`: the tokens of prompts that the engine can cache, if they are counted.
+    pub fn new(is_fleet: bool, cache: Option<usize>, patience: Duration) -> Self {
+        let most = cache.map_or(TOLD, |tokens| (tokens / STEP).min(TOLD));
+        let most = if is_fleet { most } else { 0 };
+        Self { computed: Mutex::default(), most, others: Mutex::default(), patience }
+    }
+
+    /// The keys and values of a response's prompt and output are cached here now.
+    pub fn computed(&self, header: &Header, output: &[u32]) {
+        if self.most == 0 {
+            return;
+        }
+        let names = names(header, &[&header.prompt, output].concat());
+        let mut computed = self.computed.lock();
+        // The first the last: the beginning of a conversation is used more often than its end.
+        for name in names.into_iter().rev() {
+            computed.retain(|other| *other != name);
+            computed.push_back(name);
+        }
+        let surplus = computed.len().saturating_sub(self.most);
+        computed.drain(..surplus);
+    }
+
+    /// The replica that has most of a prompt's beginning and is not busier than this one, which runs `running` of the model; and how
+    /// many tokens it has.
+    fn best(&self, header: &Header, running: usize) -> Option<(String, usize)> {
+        let others = self.others.lock();
+        if others.is_empty() {
+            return None;
+        }
+        let names = names(header, &header.prompt);
+        let found = others.iter().filter_map(|member| {
+            let there = member.report.models.get(&header.model)?;
+            let is_free = there.waiting == 0 && there.idle > 0 && there.running <= running;
+            let known = names.iter().take_while(|name| member.report.prompts.contains(name)).count();
+            (is_free && known > 0).then_some((known, Reverse(there.running), &member.replica))
+        });
+        found.max().map(|(known, _, replica)| (replica.clone(), known * STEP))
+    }
+
+    /// Counts a response that a replica was offered as one that runs there, until the next heartbeat.
+    fn offered(&self, replica: &str, model: &str) {
+        let mut others = self.others.lock();
+        let member = others.iter_mut().find(|member| member.replica == replica);
+        if let Some(there) = member.and_then(|member| member.report.models.get_mut(model)) {
+            there.running += 1;
+            there.idle = there.idle.saturating_sub(1);
+        }
+    }
+}
+
+impl Generations {
+    /// What the other replicas are told of this one.
+    pub fn report(&self) -> Report {
+        let models = self.engine.models().into_iter().map(|model| {
+            let (running, waiting) = self.admission.load(&model.id);
+            (model.id.clone(), Occupancy { running, waiting, idle: self.admission.idle(&model.id) })
+        });
+        Report { models: models.collect(), prompts: self.offers.computed.lock().iter().copied().collect() }
+    }
+
+    /// Other replicas that live, as they told of themselves with their last heartbeats.
+    pub fn heard_of(&self, others: Vec<Member>) {
+        *self.offers.others.lock() = others;
+    }
+
+    /// Starts a response whose log exists: on another replica if that one has its prompt cached, else here.
+    pub(super) async fn begin(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
+        let Some((fleet, to)) = self.fleet.clone().zip(self.better_replica(&header)) else {
+            return self.run(header, lease);
+        };
+        self.offers.offered(&to, &header.model);
+        tracing::debug!(response = header.id, to, "offered to a replica that has its prompt");
+        if let Err(error) = fleet.offer(&lease, &to).await {
+            tracing::debug!(response = header.id, to, %error, "the offer may not be heard");
+        }
+        let waits = self.clone().wait_for_taker(lease.id, fleet.me().to_owned());
+        self.tasks.spawn_on(waits.in_current_span(), &self.runtime);
+        Ok(())
+    }
+
+    fn better_replica(&self, header: &Header) -> Option<String> {
+        let (running, _) = self.admission.load(&header.model);
+        let (to, tokens) = self.offers.best(header, running).filter(|_| header.create.generate)?;
+        let reading = self.engine.reading(&header.model, &header.tenant, header.prompt.get(..tokens)?);
+        (reading > WORTH).then_some(to)
+    }
+
+    /// Begins an offered response here if nobody has taken it in time.
+    async fn wait_for_taker(self: Arc<Self>, id: String, me: String) {
+        sleep(self.offers.patience).await;
+        // A replica that ends is buried by the others, who find what it has offered.
+        if self.is_draining() {
+            return;
+        }
+        match self.store.claim(&id, &me).await {
+            Ok(None) => {
+                self.metrics.placed.inc();
+            }
+            Ok(Some(claim)) => self.take_over(claim),
+            // It stays listed as running here, and a sweep finds that it does not.
+            Err(error) => tracing::warn!(response = id, %error, "whether it was taken is not known yet"),
+        }
+    }
+}
+
+/// Names of a prompt's beginnings, each [`STEP`] tokens longer than the one before. Equal on all replicas.
+fn names(header: &Header, tokens: &[u32]) -> Vec<u64> {
+    let next = |name: &mut BlockName, chunk: &[u32]| {
+        *name = name.next(chunk);
+        let first = name.bytes().first_chunk().copied().unwrap_or_default();
+        Some(u64::from_be_bytes(first))
+    };
+    tokens.chunks_exact(STEP).scan(BlockName::root(&header.model, &header.tenant), next).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance;
+
+    fn header(tenant: &str, tokens: u32) -> Header {
+        Header { prompt: (0..tokens).collect(), model: "m".into(), ..conformance::header("resp_1", tenant) }
+    }
+
+    fn member(replica: &str, running: usize, idle: usize, prompts: Vec<u64>) -> Member {
+        let there = Occupancy { running, waiting: 0, idle };
+        let report = Report { models: [("m".to_owned(), there)].into(), prompts };
+        Member { replica: replica.into(), silent: Duration::ZERO, report }
+    }
+
+    fn told(offers: &Offers) -> Vec<u64> {
+        offers.computed.lock().iter().copied().collect()
+    }
+
+    #[test]
+    fn the_longest_beginning_wins_unless_its_replica_is_busier() {
+        let offers = Offers::new(true, None, Duration::ZERO);
+        let asked = header("t", 1000);
+        let names = names(&asked, &asked.prompt);
+        assert_eq!(names.len(), 3);
+        let short = member("short", 0, 1, names[..1].to_vec());
+        let long = member("long", 1, 1, names.clone());
+        let gap = member("gap", 0, 1, names[1..].to_vec());
+        *offers.others.lock() = vec![short, long, gap];
+        assert_eq!(offers.best(&asked, 1), Some(("long".into(), 768)));
+        assert_eq!(offers.best(&asked, 0), Some(("short".into(), 256)), "the other runs one");
+        offers.offered("long", "m");
+        assert_eq!(offers.best(&asked, 9), Some(("short".into(), 256)), "the other has no place left");
+        assert_eq!(offers.best(&header("u", 1000), 9), None, "another tenant's");
+        assert_eq!(offers.best(&header("t", 255), 9), None);
+    }
+
+    #[test]
+    fn the_beginnings_used_last_are_told() {
+        let offers = Offers::new(true, Some(4 * STEP), Duration::ZERO);
+        let (one, other) = (header("t", 768), header("u", 512));
+        offers.computed(&one, &[]);
+        offers.computed(&other, &[7; 255]);
+        let (mut of_one, of_other) = (names(&one, &one.prompt), names(&other, &other.prompt));
+        assert_eq!(told(&offers), [of_one[1], of_one[0], of_other[1], of_other[0]]);
+        offers.computed(&one, &[7; 256]);
+        of_one.reverse();
+        assert_eq!(told(&offers)[1..], of_one);
+        let alone = Offers::new(false, None, Duration::ZERO);
+        alone.computed(&one, &[]);
+        assert!(told(&alone).is_empty());
+    }
+}
