@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use caudal_tests::{
-    App, Client, Redis, http,
+    App, Client, EventLog, Redis, http,
     log::{is_terminal, kind},
     proxy::delaying,
     redis::{RedisCluster, Sentinel},
@@ -12,7 +12,10 @@ use caudal_tests::{
 };
 use serde_json::json;
 
-use super::redis::{LONG, ready, refused, replay, replica, replica_at, resumed, speaking};
+use super::{
+    conversations::conversation,
+    redis::{LONG, ready, refused, replay, replica, replica_at, resumed, speaking},
+};
 
 /// Tokens that go on for about as long as the outages of these tests.
 const STEADY: [&str; 2] = ["engine.scripted.tokens=600", "engine.scripted.tokens_per_second=100"];
@@ -126,6 +129,31 @@ async fn redis_is_full_for_a_while() {
         redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_turn_that_comes_while_redis_is_full_waits_for_room() {
+    let redis = Redis::spawn();
+    let app = replica(&redis, &STEADY);
+    let id = conversation(&app, json!({})).await;
+    let mut first = Client::extended(&app).await;
+    let mut log = EventLog::default();
+    first.create(json!({"input": "first", "conversation": id})).await;
+    log.push(first.event_of("response.created").await);
+    let mut second = Client::extended(&app).await;
+    second.create(json!({"input": "second", "conversation": id})).await;
+    let created = second.event_of("response.queued").await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    first.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
+    first.rest(&mut log).await;
+    until("the second to wait for room", || async {
+        app.stderr().contains("the turn waits until there is room").then_some(())
+    })
+    .await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    let id = created["response"]["id"].as_str().expect("an id");
+    let whole = replay(&app, id).await;
+    assert_eq!((whole.status(), whole.usage("output_tokens")), ("completed", 600));
 }
 
 #[tokio::test]

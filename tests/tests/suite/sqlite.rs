@@ -377,6 +377,61 @@ async fn a_disk_that_takes_no_more_is_a_pause_also_when_the_process_is_killed_me
 }
 
 #[tokio::test]
+async fn a_turn_that_comes_while_the_file_is_full_waits_for_room() {
+    let pace = ["engine.scripted.tokens=1000000", "engine.scripted.tokens_per_second=300"];
+    let machine = Machine::new(&[
+        "store.sqlite.max_mb=8",
+        "generation.max_output_tokens=1000000",
+        "engine.scripted.context_length=2000000",
+        pace[0],
+        pace[1],
+        ADMIN,
+    ]);
+    let app = machine.start();
+    let id = conversation(&app, json!({})).await;
+    let mut first = Client::extended(&app).await;
+    first.create(json!({"input": "first", "conversation": id})).await;
+    let mut log = EventLog::default();
+    log.push(first.event_of("response.created").await);
+    let mut others = vec![];
+    for input in ["second", "third"] {
+        let mut client = Client::extended(&app).await;
+        client.create(json!({"input": input, "conversation": id, "max_output_tokens": 5})).await;
+        let mut log = EventLog::default();
+        log.push(client.event_of("response.created").await);
+        others.push((client, log));
+    }
+    let filler = fill(&app).await;
+    paused(&app, 1.0).await;
+    first.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
+    first.rest(&mut log).await;
+    assert_eq!(log.reason(), "cancelled");
+    until("the second to wait for room", || async {
+        app.stderr().contains("the turn waits until there is room").then_some(())
+    })
+    .await;
+    // One that waits is cancelled as ever.
+    let (mut third, mut third_log) = others.pop().expect("the third");
+    third.send(json!({"type": "response.cancel", "response_id": third_log.id()})).await;
+    third.rest(&mut third_log).await;
+    assert_eq!(third_log.reason(), "cancelled");
+    for id in filler {
+        delete(&app, &format!("/v1/conversations/{id}")).await;
+    }
+    let (mut second, mut second_log) = others.pop().expect("the second");
+    second.rest(&mut second_log).await;
+    assert_eq!((second_log.usage("output_tokens"), second_log.reason()), (5, "max_output_tokens"));
+    paused(&app, 0.0).await;
+    let expected = [
+        pair("user", "first"),
+        pair("assistant", &log.text()),
+        pair("user", "second"),
+        pair("assistant", &second_log.text()),
+    ];
+    assert_eq!(said(&items(&app, &id).await), expected);
+}
+
+#[tokio::test]
 async fn after_its_retention_everything_is_gone_and_the_room_is_given_back() {
     let machine = Machine::new(&["store.retention_s=3", "generation.resume_window_ms=100"]);
     let app = machine.start();

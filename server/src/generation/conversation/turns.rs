@@ -193,7 +193,7 @@ impl Generations {
             return close_or_release(&log, Err(error)).await;
         }
         let prepared = match self.turn_comes(&header, conversation, &registration).await {
-            Ok(()) => self.prepared(&header, conversation).await.map_err(Missed::Refused),
+            Ok(()) => self.prepared_in_time(&header, conversation, &registration).await,
             Err(missed) => Err(missed),
         };
         let outcome = match prepared {
@@ -213,6 +213,31 @@ impl Generations {
             Err(Missed::Refused(error)) => log.finish(refused(&error)).await,
         };
         close_or_release(&log, outcome).await;
+    }
+
+    /// [`Self::prepared`], as soon as the store can be reached and has room: a turn that has waited goes on as one that runs.
+    async fn prepared_in_time(
+        &self,
+        header: &Arc<Header>,
+        conversation: &str,
+        registration: &RunGuard,
+    ) -> Result<Header, Missed> {
+        let mut paused = None;
+        loop {
+            match self.prepared(header, conversation).await {
+                Err(WireError::StoreFull { .. }) if paused.is_none() => {
+                    tracing::warn!(response = header.id, "the turn waits until there is room");
+                    paused = Some(self.metrics.paused());
+                }
+                Err(WireError::StoreFull { .. } | WireError::StoreUnavailable { .. }) => {}
+                prepared => return prepared.map_err(Missed::Refused),
+            }
+            tokio::select! {
+                biased;
+                () = registration.stop.cancelled() => return Err(Missed::Stopped),
+                () = sleep(LOOK) => {}
+            }
+        }
     }
 
     /// Begins the turn; the header, with its prompt.
@@ -235,8 +260,8 @@ impl Generations {
                 match self.line_moves(header, conversation).await {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
-                    // The store is away: the turn comes later.
-                    Err(WireError::StoreUnavailable { .. }) => sleep(LOOK).await,
+                    // The store is away or full: the turn comes later.
+                    Err(WireError::StoreUnavailable { .. } | WireError::StoreFull { .. }) => sleep(LOOK).await,
                     Err(error) => return Err(Missed::Refused(error)),
                 }
             }
