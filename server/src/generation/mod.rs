@@ -102,7 +102,7 @@ impl Generations {
         let capacities: Vec<_> = models.iter().map(|model| (model.id.clone(), engine.capacity(&model.id))).collect();
         let is_fleet = fleet.as_ref().is_some_and(|fleet| !fleet.is_exclusive());
         let cacheable: Option<usize> = capacities.iter().map(|(_, capacity)| capacity.tokens).sum();
-        let heartbeat = Duration::from_millis(settings.cluster.lease_ms / 4);
+        let heartbeat = Duration::from_millis(settings.cluster.lease_ms / 4).min(offers::MOST_PATIENCE);
         let generations = Arc::new(Self {
             admission: Admission::new(capacities, &settings.admission),
             replica: fleet.as_ref().map_or(&*settings.cluster.replica, |fleet| fleet.me()).into(),

@@ -29,6 +29,9 @@ const TOLD: usize = 256;
 /// them.
 const WORTH: Duration = Duration::from_millis(50);
 
+/// How long an offer waits at most: less than the time until a sweep takes the response for one that was lost.
+pub const MOST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What this replica has, and what the others have.
 pub struct Offers {
     /// Names of the beginnings of prompts that were computed here, the one used last at the end.
