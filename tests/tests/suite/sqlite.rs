@@ -2,7 +2,13 @@
 
 use std::{fs, net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
-use caudal_tests::{App, Client, DataDir, EventLog, Redis, Setup, http, log::kind, redis::free_port, until, ws::code};
+use caudal_tests::{
+    App, Client, DataDir, EventLog, Redis, Setup, http,
+    log::kind,
+    redis::{RedisCluster, free_port},
+    until,
+    ws::code,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -216,6 +222,17 @@ async fn a_file_that_cannot_be_used_says_why_and_what_to_do() {
 
 #[tokio::test]
 async fn everything_is_copied_to_redis_and_back() {
+    let redis = Redis::spawn();
+    copied_to_and_back(&redis.url()).await;
+}
+
+#[tokio::test]
+async fn everything_is_copied_to_a_cluster_and_back() {
+    let cluster = RedisCluster::spawn();
+    copied_to_and_back(&cluster.url()).await;
+}
+
+async fn copied_to_and_back(redis: &str) {
     let machine = Machine::new(&["engine.scripted.tokens=100", "engine.scripted.tokens_per_second=50"]);
     let app = machine.start();
     let prompt = http::post(app.address, "/v1/prompts", &json!({"instructions": "Greet {{name}}."})).await.json();
@@ -231,8 +248,7 @@ async fn everything_is_copied_to_redis_and_back() {
     let lines = machine.data.path().join("all.ndjson");
     let (is_made, told) = machine.data.store_command(&["export", &lines.to_string_lossy()]);
     assert!(is_made && told.contains("2 responses, 1 conversations, 1 versions"), "{told}");
-    let redis = Redis::spawn();
-    let url = format!("store.redis.url={}", redis.url());
+    let url = format!("store.redis.url={redis}");
     let copied = |command: &str, file: &std::path::Path| {
         let setup = Setup::default().argument(command).argument(&file.to_string_lossy());
         let output = setup.set(&["store.kind=redis", &url]).run("store");
@@ -241,7 +257,7 @@ async fn everything_is_copied_to_redis_and_back() {
     };
     copied("import", &lines);
     assert!(copied("import", &lines).contains("4 passed over"), "an import can be repeated");
-    let app = replica_at(&redis.url(), &["engine.scripted.tokens=100"]);
+    let app = replica_at(redis, &["engine.scripted.tokens=100"]);
     let check = async |app: &App, log: &EventLog| {
         let read = http::get(app.address, &format!("/v1/prompts/{}", prompt["id"].as_str().unwrap())).await.json();
         assert_eq!(read["instructions"], prompt["instructions"]);
@@ -268,6 +284,16 @@ async fn everything_is_copied_to_redis_and_back() {
     assert_eq!(replay(&app, &log.id()).await, log);
 }
 
+/// A small file, and streams that need more room at once and have no end of their own.
+const SMALL: [&str; 6] = [
+    "store.sqlite.max_mb=8",
+    "generation.max_output_tokens=1000000",
+    "engine.scripted.context_length=2000000",
+    "engine.scripted.tokens=1000000",
+    "engine.scripted.tokens_per_second=300",
+    ADMIN,
+];
+
 /// Stores conversations until nothing more fits; their ids.
 async fn fill(app: &App) -> Vec<String> {
     let (mut ids, mut length) = (vec![], 900 << 10);
@@ -290,15 +316,7 @@ async fn delete(app: &App, path: &str) {
 
 #[tokio::test]
 async fn a_full_file_is_a_pause_and_what_ends_or_is_deleted_needs_no_room() {
-    // Fast enough to need more room at once, and without an end of their own.
-    let pace = ["engine.scripted.tokens=1000000", "engine.scripted.tokens_per_second=300"];
-    let machine = Machine::new(&[
-        "store.sqlite.max_mb=8",
-        "generation.max_output_tokens=1000000",
-        "engine.scripted.context_length=2000000",
-        pace[0],
-        pace[1],
-    ]);
+    let machine = Machine::new(&SMALL);
     let app = machine.start();
     let (mut client, mut log) = speaking(&app, 5).await;
     let (mut unwanted, mut cancelled) = speaking(&app, 5).await;
@@ -378,15 +396,7 @@ async fn a_disk_that_takes_no_more_is_a_pause_also_when_the_process_is_killed_me
 
 #[tokio::test]
 async fn a_turn_that_comes_while_the_file_is_full_waits_for_room() {
-    let pace = ["engine.scripted.tokens=1000000", "engine.scripted.tokens_per_second=300"];
-    let machine = Machine::new(&[
-        "store.sqlite.max_mb=8",
-        "generation.max_output_tokens=1000000",
-        "engine.scripted.context_length=2000000",
-        pace[0],
-        pace[1],
-        ADMIN,
-    ]);
+    let machine = Machine::new(&SMALL);
     let app = machine.start();
     let id = conversation(&app, json!({})).await;
     let mut first = Client::extended(&app).await;

@@ -1,7 +1,14 @@
-//! What one Redis server holds under the prefix, to be copied to another store.
+//! What Redis holds under the prefix, on all servers of a cluster, to be copied to another store.
 
-use ::redis::{RedisError, cmd, pipe};
+use std::collections::HashMap;
+
+use ::redis::{
+    Cmd, ErrorKind, RedisError,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo},
+    cmd, from_redis_value,
+};
 use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
 use super::{RedisInner, RedisStore, link::RedisConnection};
@@ -13,6 +20,8 @@ use crate::store::{
 
 /// Keys that a step of a scan looks at.
 const STEP: usize = 1000;
+/// Hashes that are read at once.
+const AT_ONCE: usize = 64;
 
 /// Of a header.
 #[derive(Deserialize)]
@@ -20,32 +29,64 @@ struct Age {
     created_at: u64,
 }
 
+/// The address of a cluster's server; `None`: the only server.
+type ClusterServer = Option<(String, u16)>;
+
 impl RedisInner {
-    /// All keys of what has an id that end with `part`.
+    /// The servers that hold keys.
+    async fn servers(&self) -> Result<Vec<ClusterServer>, StoreError> {
+        self.link
+            .run(|connection| async move {
+                let RedisConnection::Cluster(mut cluster) = connection else { return Ok(vec![None]) };
+                let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                let answers = cluster.route_command(cmd("PING"), masters).await?;
+                let answers: HashMap<String, String> = from_redis_value(answers)?;
+                let address = |shown: &String| {
+                    let (host, port) = shown.rsplit_once(':')?;
+                    Some((host.to_owned(), port.parse().ok()?))
+                };
+                let addresses: Option<Vec<_>> = answers.keys().map(address).collect();
+                let unknown =
+                    || RedisError::from((ErrorKind::UnexpectedReturnType, "a server of the cluster has no address"));
+                Ok(addresses.ok_or_else(unknown)?.into_iter().map(Some).collect())
+            })
+            .await
+    }
+
+    /// All keys that have this pattern.
     async fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
-        let (mut cursor, mut keys) = (0u64, vec![]);
-        loop {
-            let mut scan = cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
-            let scan = &scan;
-            let step = self.link.run(|connection| async move {
-                match connection {
-                    RedisConnection::Single(mut one) => scan.query_async::<(u64, Vec<String>)>(&mut one).await,
-                    RedisConnection::Cluster(_) => Err(RedisError::from((
-                        ::redis::ErrorKind::InvalidClientConfig,
-                        "a cluster cannot be listed; copy each of its servers with a URL of its own",
-                    ))),
+        let mut keys = vec![];
+        for server in self.servers().await? {
+            let mut cursor = 0;
+            loop {
+                let mut scan = cmd("SCAN");
+                scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
+                let (next, found) = self.scan(&scan, &server).await?;
+                keys.extend(found);
+                cursor = next;
+                if cursor == 0 {
+                    break;
                 }
-            });
-            let (next, found) = step.await?;
-            keys.extend(found);
-            if next == 0 {
-                keys.sort_unstable();
-                keys.dedup();
-                return Ok(keys);
             }
-            cursor = next;
         }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    /// The next cursor, and some keys.
+    async fn scan(&self, scan: &Cmd, server: &ClusterServer) -> Result<(u64, Vec<String>), StoreError> {
+        self.link
+            .run(|connection| async move {
+                match (connection, server.clone()) {
+                    (RedisConnection::Cluster(mut cluster), Some((host, port))) => {
+                        let there = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
+                        Ok(from_redis_value(cluster.route_command(scan.clone(), there).await?)?)
+                    }
+                    (mut connection, _) => scan.query_async(&mut connection).await,
+                }
+            })
+            .await
     }
 
     /// Tenants and ids of the hashes whose keys end with `part`, by their age, which `field` holds.
@@ -53,13 +94,12 @@ impl RedisInner {
         let (before, after) = self.keys.around(part);
         let mut aged = vec![];
         for keys in self.keys_of(&format!("{before}*{after}")).await?.chunks(STEP) {
-            let mut read = pipe();
-            for key in keys {
-                read.cmd("HMGET").arg(key).arg(&["tenant", field]);
-            }
-            let read = &read;
-            let found: Vec<(Option<String>, Option<String>)> =
-                self.link.run(|mut connection| async move { read.query_async(&mut connection).await }).await?;
+            let reads = keys.iter().cloned().map(|key| async move {
+                let mut read = cmd("HMGET");
+                read.arg(key).arg(&["tenant", field]);
+                self.query::<(Option<String>, Option<String>)>(&read).await
+            });
+            let found: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
             for (key, (tenant, age)) in keys.iter().zip(found) {
                 let id = key.strip_prefix(&before).and_then(|key| key.strip_suffix(&after));
                 let (Some(tenant), Some(age), Some(id)) = (tenant, age, id) else { continue };
