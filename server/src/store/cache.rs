@@ -33,6 +33,9 @@ pub struct CacheSize {
     pub evicted: u64,
 }
 
+/// How long a log counts as being written; longer than any run.
+pub const WRITTEN_WITHIN: Duration = Duration::from_secs(86400);
+
 /// Responses that may share a log; the next one starts afresh.
 pub const MAX_SHARING: usize = 10_000;
 

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::MAX_IDS;
 use crate::store::{
     StoreError,
-    cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache},
+    cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache, WRITTEN_WITHIN},
 };
 
 pub struct MemoryCache {
@@ -98,7 +98,7 @@ impl PromptCache for MemoryCache {
         self.sharing.insert(log.to_owned(), sharing);
         let cached = Cached { log: log.to_owned(), complete: false };
         // While it is written its time does not run.
-        let until = Instant::now() + Duration::from_secs(86400);
+        let until = Instant::now() + WRITTEN_WITHIN;
         index.keys.insert(key.clone(), CacheSlot { cached, used: 0, bytes: 0, ttl, until });
         index.touch(key);
         Ok(None)

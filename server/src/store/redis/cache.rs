@@ -8,11 +8,8 @@ use async_trait::async_trait;
 use super::{RedisStore, ms, scripts::cache};
 use crate::store::{
     StoreError,
-    cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache},
+    cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache, WRITTEN_WITHIN},
 };
-
-/// How long a log counts as being written; longer than any run.
-const RUNNING: Duration = Duration::from_secs(86400);
 
 pub struct RedisCache {
     store: RedisStore,
@@ -77,7 +74,7 @@ impl PromptCache for RedisCache {
     ) -> Result<Option<Cached>, StoreError> {
         loop {
             let mut lead = self.prepare(&cache::LEAD, tenant, key, log);
-            lead.arg(response).arg(ms(ttl)).arg(ms(RUNNING));
+            lead.arg(response).arg(ms(ttl)).arg(ms(WRITTEN_WITHIN));
             let first: String = self.store.0.script(&lead).await?;
             if first.is_empty() {
                 return Ok(None);

@@ -8,11 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{SqliteStore, ms, now_ms};
 use crate::store::{
     StoreError,
-    cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache},
+    cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache, WRITTEN_WITHIN},
 };
-
-/// How long a log counts as being written; longer than any run.
-const RUNNING: Duration = Duration::from_secs(86400);
 
 pub struct SqliteCache {
     store: SqliteStore,
@@ -89,7 +86,13 @@ impl CacheRow {
         let now = now_ms();
         self.add(db, log, response, now)?;
         let sql = "INSERT INTO cached (tenant, key, log, ttl, until, used) VALUES (?1, ?2, ?3, ?4, ?5, 0)";
-        db.prepare_cached(sql)?.execute(params![self.tenant, self.key, log, ttl, now.saturating_add(ms(RUNNING))])?;
+        db.prepare_cached(sql)?.execute(params![
+            self.tenant,
+            self.key,
+            log,
+            ttl,
+            now.saturating_add(ms(WRITTEN_WITHIN))
+        ])?;
         self.touch(db)?;
         Ok(None)
     }
