@@ -97,7 +97,7 @@ pub struct Metrics {
     kv_blocks_cached: Gauges,
     kv_fetched: Family<FetchLabels, Counter>,
     pub prompt_cache_bytes: Gauge,
-    pub appends: Histogram,
+    appends: Histogram,
     store_errors: Family<Operation, Counter>,
     lag: Family<Threads, Histogram, fn() -> Histogram>,
     pub prompt_cache: PromptCacheCounts,
@@ -172,7 +172,7 @@ impl Default for Metrics {
             ),
             appends: registered_with(
                 r,
-                ("append", "From an append to the store's answer"),
+                ("append", "How long entries took to be in the log, with all attempts"),
                 Unit::Seconds,
                 short_times(),
             ),
@@ -277,6 +277,7 @@ impl Metrics {
             first_token: self.first_token.get_or_create(&of).clone(),
             inter_token: self.inter_token.get_or_create(&of).clone(),
             response: self.response.get_or_create(&of).clone(),
+            append: self.appends.clone(),
         }
     }
 
@@ -322,9 +323,15 @@ pub struct Timing {
     first_token: Histogram,
     inter_token: Histogram,
     response: Histogram,
+    append: Histogram,
 }
 
 impl Timing {
+    /// Entries are in the log, which took so long.
+    pub fn appended(&self, took: Duration) {
+        self.append.observe(took.as_secs_f64());
+    }
+
     /// It runs.
     pub fn admitted(&self) {
         self.observe(&self.queue);

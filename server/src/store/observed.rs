@@ -1,6 +1,6 @@
-//! A store around another that times appends, and counts the calls that found the store unavailable.
+//! A store around another that counts the calls that found the store unavailable.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -37,10 +37,7 @@ impl Store for ObservedStore {
     }
 
     async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError> {
-        let begun = Instant::now();
-        let appended = self.counted("append", self.inner.append(lease, first, entries)).await;
-        self.metrics.appends.observe(begun.elapsed().as_secs_f64());
-        appended
+        self.counted("append", self.inner.append(lease, first, entries)).await
     }
 
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {

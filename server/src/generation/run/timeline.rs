@@ -67,9 +67,13 @@ impl Timeline {
 
     /// The store has taken these entries; the append began at `since`.
     pub fn appended(&mut self, header: &Header, entries: &[Arc<Entry>], since: Instant) {
+        if entries.is_empty() {
+            return;
+        }
         let now = Instant::now();
         self.appends += 1;
         self.appending += now - since;
+        self.timing.appended(now - since);
         let (mut tokens, mut is_step) = (0, false);
         for entry in entries {
             match &**entry {
