@@ -1,5 +1,6 @@
 /** What second answers take. Loaded when used. */
 
+import type { Http } from "./http.ts";
 import type { InputItem } from "./items.ts";
 import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
@@ -47,16 +48,10 @@ export async function takeBack({ items }: Kept, id: string): Promise<void> {
 }
 
 /** The request that a response answered, as far as the server tells. */
-export async function requestOf(
-  response: Promise<ResponseObject>,
-  input: (query: PageQuery) => Promise<Page<InputItem>>,
-): Promise<ResponseCreateParams> {
-  const items: InputItem[] = [];
-  const [before] = await Promise.all([
-    response,
-    (async () => {
-      for await (const item of everyOne(input, { order: "asc", limit: 100 })) items.push(item);
-    })(),
-  ]);
-  return { ...Object.fromEntries(SETTINGS.map((name) => [name, before[name]])), input: items };
+export async function requestOf(http: Http, id: string): Promise<ResponseCreateParams> {
+  const before = await http.get<ResponseObject>(["responses", id]);
+  const list = (query: PageQuery): Promise<Page<InputItem>> => http.get(["responses", id, "input_items"], query);
+  const input: InputItem[] = [];
+  for await (const item of everyOne(list, { order: "asc", limit: 100 })) input.push(item);
+  return { ...Object.fromEntries(SETTINGS.map((name) => [name, before[name]])), input };
 }

@@ -42,11 +42,12 @@ export class CaudalClient {
   readonly #link: Link;
 
   constructor(options: CaudalClientOptions) {
-    const http = new Http(options.url, new Tokens(options.token), options.fetch);
+    const { initialDelayMs = 250, maxDelayMs = 15_000, giveUpAfterMs = 120_000 } = options.reconnect ?? {};
+    const http = new Http(options.url, new Tokens(options.token, giveUpAfterMs), options.fetch);
     this.#link = new Link({
       webSocket: options.webSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket,
       http,
-      reconnect: { initialDelayMs: 250, maxDelayMs: 15_000, giveUpAfterMs: 120_000, ...options.reconnect },
+      reconnect: { initialDelayMs, maxDelayMs, giveUpAfterMs },
       maxRetries: options.maxRetries ?? 4,
       maxWaiting: options.maxWaiting ?? 1_000,
     });

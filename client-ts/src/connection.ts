@@ -2,11 +2,8 @@
 
 import type { Message } from "./encode.ts";
 import type { ApiError } from "./errors.ts";
-import type { CloseVerdict } from "./socket.ts";
 
 export interface Connection {
-  /** The server has greeted, and the connection has not ended. */
-  readonly ready: boolean;
   /** The server's name for the connection, once it has greeted. */
   readonly id: string | undefined;
   readonly limits: Limits;
@@ -29,7 +26,6 @@ export interface Limits {
 }
 
 export interface Ending {
-  verdict: CloseVerdict;
   code: number;
   reason: string;
   /** Whether the server's greeting had come. */
@@ -48,4 +44,16 @@ export interface ConnectionListener {
 /** What is assumed of a server that names no limits: OpenAI's 16 responses at a time, and no bound on messages. */
 export const NO_LIMITS: Limits = { lanes: 16, messageBytes: Number.POSITIVE_INFINITY };
 
+/** Close codes that tell a client more than to connect again and resume. */
 export const NO_STATUS = 1006;
+/** The server refuses who or where the client is. */
+export const REFUSED = 1008;
+/** What was sent last is too large to be taken; sending it again would not help. */
+export const TOO_LARGE = 1009;
+/** Connect again, but not at once: the server is short of something. */
+export const TRY_LATER = 1013;
+
+/** Whether another connection would end in the same way. */
+export function isFinal(code: number): boolean {
+  return code === REFUSED || (code >= 4500 && code <= 4999);
+}

@@ -64,7 +64,7 @@ export class Conversations {
 
   /** Copies a conversation: whole, or up to the item `before`, which is left out. Items of the copy have ids of their own. */
   fork(id: string, params: ConversationForkParams = {}): Promise<Conversation> {
-    return this.#http.post(`${pathOf(id)}/fork`, params);
+    return this.#http.post(["conversations", id, "fork"], params);
   }
 
   /** Forks a conversation before an item and asks there with the new input. The old conversation stays as it is. */
@@ -74,26 +74,26 @@ export class Conversations {
   }
 
   create(params: ConversationCreateParams = {}): Promise<Conversation> {
-    return this.#http.post("conversations", params);
+    return this.#http.post(["conversations"], params);
   }
 
   retrieve(id: string): Promise<Conversation> {
-    return this.#http.get(pathOf(id));
+    return this.#http.get(["conversations", id]);
   }
 
   /** Replaces the metadata. */
   update(id: string, params: { metadata: Record<string, string> }): Promise<Conversation> {
-    return this.#http.post(pathOf(id), params);
+    return this.#http.post(["conversations", id], params);
   }
 
   /** Deletes it with its items and the responses in it; one that runs is cancelled. */
   async delete(id: string): Promise<void> {
-    await this.#http.delete(pathOf(id));
+    await this.#http.delete(["conversations", id]);
   }
 
   /** One page, the newest first. */
   list(query: PageQuery = {}): Promise<Page<Conversation>> {
-    return this.#http.get("conversations", { ...query });
+    return this.#http.get(["conversations"], query);
   }
 
   all(query: PageQuery = {}): AsyncGenerator<Conversation, void, undefined> {
@@ -111,12 +111,12 @@ export class ConversationItems {
 
   /** Adds items at the end, all or none. */
   create(conversation: string, items: readonly InputItem[]): Promise<Page<ConversationItem>> {
-    return this.#http.post(`${pathOf(conversation)}/items`, { items });
+    return this.#http.post(["conversations", conversation, "items"], { items });
   }
 
   /** One page, the newest first. */
   list(conversation: string, query: PageQuery = {}): Promise<Page<ConversationItem>> {
-    return this.#http.get(`${pathOf(conversation)}/items`, { ...query });
+    return this.#http.get(["conversations", conversation, "items"], query);
   }
 
   all(conversation: string, query: PageQuery = {}): AsyncGenerator<ConversationItem, void, undefined> {
@@ -124,15 +124,11 @@ export class ConversationItems {
   }
 
   retrieve(conversation: string, item: string): Promise<ConversationItem> {
-    return this.#http.get(`${pathOf(conversation)}/items/${encodeURIComponent(item)}`);
+    return this.#http.get(["conversations", conversation, "items", item]);
   }
 
   /** Takes an item out; gives the conversation without it. */
   delete(conversation: string, item: string): Promise<Conversation> {
-    return this.#http.delete(`${pathOf(conversation)}/items/${encodeURIComponent(item)}`);
+    return this.#http.delete(["conversations", conversation, "items", item]);
   }
-}
-
-function pathOf(conversation: string): string {
-  return `conversations/${encodeURIComponent(conversation)}`;
 }

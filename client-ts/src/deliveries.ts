@@ -4,12 +4,13 @@
  */
 
 import { backoffDelay, type ReconnectOptions } from "./backoff.ts";
-import type { Connection, Ending } from "./connection.ts";
+import { type Connection, type Ending, TOO_LARGE } from "./connection.ts";
 import { encode, isLongerThan, type Message } from "./encode.ts";
-import { type ApiError, apiError, ConnectionError, numberOr } from "./errors.ts";
-import { isTerminalType } from "./events.ts";
+import { type ApiError, apiError, ConnectionError, errorIn, numberOr } from "./errors.ts";
+import { isTerminal } from "./events.ts";
 import { Run } from "./run.ts";
 import { tell } from "./tell.ts";
+import { after, type Timer } from "./timer.ts";
 
 export interface DeliveryOptions {
   reconnect: Required<ReconnectOptions>;
@@ -42,8 +43,6 @@ export class Delivery {
   notBefore = 0;
   /** No other connection can have the run while the one that carries it lasts. */
   stays = false;
-  /** An error that names no lane may have been about it: nothing else is sent while it is unanswered. */
-  suspect = false;
 
   constructor(run: Run) {
     this.run = run;
@@ -52,43 +51,32 @@ export class Delivery {
 
 /** Where input to a running response goes. */
 export interface Carrier {
+  readonly connection: Pick<Connection, "send">;
   readonly delivery: Delivery;
   readonly streamId: string;
-  send(text: string): void;
 }
 
 /** A run on a connection. */
-interface Lane {
+interface Lane extends Carrier {
   readonly connection: Connection;
-  readonly streamId: string;
-  readonly delivery: Delivery;
   /** The number of the next event that this lane brings. */
   next: number;
-  answered: boolean;
-  readonly deadline: ReturnType<typeof setTimeout> | undefined;
+  /** Ends the wait for an answer, until there is one. */
+  deadline: Timer | undefined;
 }
-
-/** The longest time that a timer can be set to. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 export class Deliveries {
   readonly #options: DeliveryOptions;
-  readonly #lanes = new Map<Connection, Map<string, Lane>>();
+  readonly #lanes = new Set<Lane>();
   /** Called when a lane has become free or a delivery waits. */
   readonly #changed: () => void;
   #waiting: Delivery[] = [];
+  /** An error named no lane: one request at a time is sent, so that the next such error is about that one. */
+  #isCareful = false;
 
   constructor(options: DeliveryOptions, changed: () => void) {
     this.#options = options;
     this.#changed = changed;
-  }
-
-  open(connection: Connection): void {
-    this.#lanes.set(connection, new Map());
-  }
-
-  connections(): readonly Connection[] {
-    return [...this.#lanes.keys()];
   }
 
   /** False when too many wait already. */
@@ -99,29 +87,27 @@ export class Deliveries {
     return true;
   }
 
-  /** Whether something waits for `current`, or would move to it. */
-  needs(current: Connection | undefined): boolean {
+  /** Whether something waits for a connection, or would move to it. */
+  get needs(): boolean {
     this.#prune();
-    return this.#waiting.length > 0 || this.#toMove(current) !== undefined;
+    return this.#waiting.length > 0 || this.#toMove() !== undefined;
   }
 
   /** How many runs follow this response. */
   runsOf(responseId: string): number {
-    const runs = new Set([...this.#all().map((lane) => lane.delivery.run), ...this.#waiting.map(({ run }) => run)]);
-    return [...runs].filter((run) => run.responseId === responseId && !run.ended).length;
+    return this.#all().filter(({ run }) => run.responseId === responseId && !run.ended).length;
   }
 
   /** Whether a connection carries a run that has not ended. */
-  carries(connection: Connection): boolean {
-    return connection.ready && this.#of(connection).some((lane) => !lane.delivery.run.ended);
+  get carries(): boolean {
+    return [...this.#lanes].some(({ delivery }) => !delivery.run.ended);
   }
 
   /** Gives the connection all it can carry. Returns when the first of those that wait is due, if one does. */
   assign(current: Connection): number | undefined {
-    for (;;) {
-      const unanswered = this.#unanswered(current);
-      const streamId = unanswered.some((lane) => lane.delivery.suspect) ? undefined : this.#vacant(current);
-      const delivery = streamId && (this.#takeWaiting(unanswered.length > 0) ?? this.#toMove(current));
+    while (!this.#isCareful || this.#unanswered(current).length === 0) {
+      const streamId = this.#vacant(current);
+      const delivery = streamId && (this.#takeWaiting() ?? this.#toMove());
       if (!delivery) break;
       this.#send(current, streamId, delivery);
     }
@@ -130,32 +116,29 @@ export class Deliveries {
 
   /** "unsent" when the server cannot know of the run: then it just leaves the queue. */
   cancel(run: Run): "sent" | "unsent" {
-    const waiting = this.#waiting.find((delivery) => delivery.run === run);
-    const lanes = this.#all().filter((lane) => lane.delivery.run === run);
-    const delivery = waiting ?? lanes[0]?.delivery;
+    const delivery = this.#all().find((each) => each.run === run);
     if (!delivery || (!delivery.sent && run.responseId === undefined)) return "unsent";
     delivery.cancelRequested = true;
-    for (const lane of lanes) this.#sendCancel(lane);
+    for (const lane of this.#lanesOf(delivery)) this.#sendCancel(lane);
     return "sent";
   }
 
-  /** How to give input to a response that `current` carries. */
-  carrier(run: Run, current: Connection): Carrier | undefined {
-    const lane = this.#of(current).find((each) => each.delivery.run === run && each.answered);
-    return lane && { ...lane, send: (text) => current.send(text) };
+  /** The lane in which a response can be given input. */
+  carrier(run: Run): Carrier | undefined {
+    return [...this.#lanes].find((lane) => lane.delivery.run === run && !lane.deadline && !lane.connection.leaving);
   }
 
-  /** Takes a message that names a lane. `isCurrent` is false on a connection that drains. */
-  receive(connection: Connection, message: Message, isCurrent: boolean): void {
-    const lane = this.#lane(connection, message["stream_id"]);
+  /** Takes a message that names a lane. */
+  receive(connection: Connection, message: Message): void {
+    const { type, stream_id } = message;
+    const lane = this.#of(connection).find((each) => each.streamId === stream_id);
     if (!lane) return;
-    const { type } = message;
-    if (type === "error") return this.#refused(lane, message, isCurrent);
+    if (type === "error") return this.#refused(lane, message);
     const { delivery } = lane;
     const { run } = delivery;
     if (typeof type !== "string") return;
     if (type.startsWith("response.steer.")) return this.#steered(lane, message);
-    if (isCurrent) this.#takenOver(lane);
+    if (!connection.leaving) this.#takenOver(lane);
     const knew = run.responseId !== undefined;
     if (type === "caudal:response.queued") {
       const { position, estimated_wait_ms: wait } = message;
@@ -165,49 +148,48 @@ export class Deliveries {
     if (type === "caudal:response.resumed" && run.resumed(message) === "again") this.#open(lane);
     if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
     if (run.responseId !== undefined) this.#answered(lane);
-    if (run.ended && isTerminalType(type)) return this.#finished(lane);
+    if (run.ended && isTerminal(message)) return this.#finished(lane);
     if (knew || run.responseId === undefined) return;
     delivery.steers?.commit(run);
     if (delivery.cancelRequested) this.#sendCancel(lane);
     // A draining server has named the response, so another server can have it.
-    if (!isCurrent) this.#changed();
+    if (connection.leaving) this.#changed();
   }
 
   /** Takes an error without a lane: about one of the requests that wait for an answer. */
-  receiveError(connection: Connection, message: Message, isCurrent: boolean): void {
+  receiveError(connection: Connection, message: Message): void {
     const unanswered = this.#unanswered(connection);
     const [first] = unanswered;
-    if (first && unanswered.length === 1) return this.#refused(first, message, isCurrent);
-    for (const lane of unanswered) lane.delivery.suspect = true;
-    if (first) connection.abandon("an error names no lane");
+    if (!first) return;
+    this.#isCareful = unanswered.length > 1;
+    if (this.#isCareful) connection.abandon("an error names no lane");
+    else this.#refused(first, message);
   }
 
   /** The connection drains: what it was given a moment ago, and an older connection still carries, leaves it. */
   draining(connection: Connection): void {
     for (const lane of this.#of(connection)) {
-      if (this.#lanesOf(lane.delivery).length > 1) this.#free(lane, false);
+      if (this.#lanesOf(lane.delivery).length > 1) this.#leave(lane);
     }
     this.#closeIfIdle(connection);
   }
 
   /** The connection is gone. Returns whether anything waits for another because of that. */
   lost(connection: Connection, ending: Ending): boolean {
-    const lanes = this.#of(connection);
-    this.#lanes.delete(connection);
-    for (const lane of lanes) {
+    const lost: Delivery[] = [];
+    for (const lane of this.#of(connection)) {
       const { delivery } = lane;
-      clearTimeout(lane.deadline);
+      const { run } = delivery;
+      this.#leave(lane);
       delivery.stays = false;
       delivery.steers?.lost();
-      if (ending.verdict === "too_large" && delivery.run.responseId === undefined) delivery.run.fail(tooLarge());
-      else if (!delivery.run.canReopen) delivery.run.fail(new ConnectionError("The connection was lost."));
+      if (ending.code === TOO_LARGE && run.responseId === undefined) run.fail(tooLarge());
+      else if (!run.canReopen) run.fail(connectionLost());
+      else if (!run.ended && this.#lanesOf(delivery).length === 0) lost.push(delivery);
     }
-    const lost = lanes
-      .map(({ delivery }) => delivery)
-      .filter((delivery) => !delivery.run.ended && this.#lanesOf(delivery).length === 0);
     this.#waiting = [...lost, ...this.#waiting];
     // Time spent waiting for a lane is no time without a connection.
-    for (const delivery of ending.wasReady ? this.#waiting : lost) delivery.waitingSince = Date.now();
+    if (ending.wasReady) for (const delivery of this.#waiting) delivery.waitingSince = Date.now();
     return lost.length > 0;
   }
 
@@ -215,22 +197,12 @@ export class Deliveries {
   giveUp(): void {
     for (const { run, waitingSince } of this.#waiting) {
       if (Date.now() - waitingSince < this.#options.reconnect.giveUpAfterMs) continue;
-      run.fail(new ConnectionError("The network connection to the server was lost and could not be had again."));
+      run.fail(connectionLost());
     }
   }
 
   failWaiting(error: Error): void {
     for (const { run } of this.#waiting.splice(0)) run.fail(error);
-  }
-
-  /** Ends everything. */
-  failAll(error: Error): void {
-    for (const lane of this.#all()) {
-      clearTimeout(lane.deadline);
-      lane.delivery.steers?.lost();
-      lane.delivery.run.fail(error);
-    }
-    this.failWaiting(error);
   }
 
   #send(connection: Connection, streamId: string, delivery: Delivery): void {
@@ -246,9 +218,9 @@ export class Deliveries {
       this.#free(lane);
       this.#changed();
     };
-    const deadline = giveUpAfterMs < LONGEST_TIMER_MS ? setTimeout(giveUp, giveUpAfterMs) : undefined;
-    const lane: Lane = { connection, streamId, delivery, next: 0, answered: false, deadline };
-    this.#lanes.get(connection)?.set(streamId, lane);
+    const deadline = after(giveUpAfterMs, giveUp);
+    const lane: Lane = { connection, streamId, delivery, next: 0, deadline };
+    this.#lanes.add(lane);
     return lane;
   }
 
@@ -285,10 +257,10 @@ export class Deliveries {
   }
 
   #answered(lane: Lane): void {
-    lane.answered = true;
     clearTimeout(lane.deadline);
-    if (!lane.delivery.suspect) return;
-    lane.delivery.suspect = false;
+    lane.deadline = undefined;
+    if (!this.#isCareful) return;
+    this.#isCareful = this.#waiting.length > 0;
     this.#changed();
   }
 
@@ -322,10 +294,10 @@ export class Deliveries {
    * the server says when. A request that names a response is sent again for as long as there is hope; a run that another
    * connection still carries loses nothing.
    */
-  #refused(lane: Lane, message: Message, isCurrent: boolean): void {
-    const { delivery } = lane;
+  #refused(lane: Lane, message: Message): void {
+    const { connection, delivery } = lane;
     const { run } = delivery;
-    const error = apiError(numberOr(message["status"], 500), message["error"], message["retry_after_ms"]);
+    const error = errorIn(message);
     const { reconnect, maxRetries } = this.#options;
     const passing = error.status === 429 || error.status === 503;
     // A time to come back that is further away than a connection is waited for is the caller's to decide on.
@@ -334,12 +306,12 @@ export class Deliveries {
     const invited = error.retryAfterMs !== undefined && delivery.refusals < maxRetries;
     // The server has nothing of a create that it refuses.
     delivery.sent = false;
-    this.#free(lane, false);
+    this.#leave(lane);
     if (this.#lanesOf(delivery).length > 0) delivery.stays = true;
-    else if (inTime && !isCurrent) this.#waiting.push(delivery);
+    else if (inTime && connection.leaving) this.#waiting.push(delivery);
     else if (inTime && (run.responseId !== undefined || invited)) this.#askAgain(delivery, error);
     else run.fail(error);
-    this.#closeIfIdle(lane.connection);
+    this.#closeIfIdle(connection);
     this.#changed();
   }
 
@@ -355,64 +327,69 @@ export class Deliveries {
     connection.send(encode({ type: "caudal:response.cancel", response_id: run.responseId }));
   }
 
-  #takeWaiting(isBusy: boolean): Delivery | undefined {
+  #takeWaiting(): Delivery | undefined {
     this.#prune();
     const now = Date.now();
-    const next = this.#waiting.findIndex(({ notBefore, suspect }) => notBefore <= now && !(suspect && isBusy));
+    const next = this.#waiting.findIndex(({ notBefore }) => notBefore <= now);
     return this.#waiting.splice(next, next < 0 ? 0 : 1)[0];
   }
 
   /** A run that only a draining connection carries and that another server can go on with. */
-  #toMove(current: Connection | undefined): Delivery | undefined {
-    return this.#all().find(({ connection, delivery }) => {
+  #toMove(): Delivery | undefined {
+    return this.#all().find((delivery) => {
       const { run, stays } = delivery;
-      const isOpen = connection !== current && run.responseId !== undefined && !run.ended && !stays;
-      return isOpen && !this.#lanesOf(delivery).some((lane) => lane.connection === current);
-    })?.delivery;
+      const lanes = this.#lanesOf(delivery);
+      const isLeaving = lanes.length > 0 && lanes.every(({ connection }) => connection.leaving);
+      return isLeaving && run.responseId !== undefined && !run.ended && !stays;
+    });
   }
 
   #vacant(connection: Connection): string | undefined {
-    const busy = this.#lanes.get(connection);
-    for (let lane = 0; busy && lane < connection.limits.lanes; lane++) {
+    const busy = new Set(this.#of(connection).map(({ streamId }) => streamId));
+    for (let lane = 0; lane < connection.limits.lanes; lane++) {
       if (!busy.has(`lane-${lane}`)) return `lane-${lane}`;
     }
     return undefined;
   }
 
-  #free(lane: Lane, closes = true): void {
+  #free(lane: Lane): void {
+    this.#leave(lane);
+    this.#closeIfIdle(lane.connection);
+  }
+
+  #leave(lane: Lane): void {
     clearTimeout(lane.deadline);
-    const lanes = this.#lanes.get(lane.connection);
-    if (lanes?.get(lane.streamId) === lane) lanes.delete(lane.streamId);
-    if (closes) this.#closeIfIdle(lane.connection);
+    this.#lanes.delete(lane);
   }
 
   #closeIfIdle(connection: Connection): void {
     if (connection.leaving && this.#of(connection).length === 0) connection.close();
   }
 
-  #lane(connection: Connection, streamId: unknown): Lane | undefined {
-    return typeof streamId === "string" ? this.#lanes.get(connection)?.get(streamId) : undefined;
-  }
-
   #unanswered(connection: Connection): Lane[] {
-    return this.#of(connection).filter((lane) => !lane.answered);
-  }
-
-  #lanesOf(delivery: Delivery): Lane[] {
-    return this.#all().filter((lane) => lane.delivery === delivery);
+    return this.#of(connection).filter((lane) => lane.deadline);
   }
 
   #of(connection: Connection): Lane[] {
-    return [...(this.#lanes.get(connection)?.values() ?? [])];
+    return [...this.#lanes].filter((lane) => lane.connection === connection);
   }
 
-  #all(): Lane[] {
-    return this.connections().flatMap((connection) => this.#of(connection));
+  #lanesOf(delivery: Delivery): Lane[] {
+    return [...this.#lanes].filter((lane) => lane.delivery === delivery);
+  }
+
+  /** What is on its way or waits. */
+  #all(): Delivery[] {
+    return [...new Set([...[...this.#lanes].map(({ delivery }) => delivery), ...this.#waiting])];
   }
 
   #prune(): void {
     this.#waiting = this.#waiting.filter(({ run }) => !run.ended);
   }
+}
+
+function connectionLost(): ConnectionError {
+  return new ConnectionError("The connection to the server was lost.");
 }
 
 function tooLarge(): ApiError {

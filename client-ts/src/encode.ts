@@ -5,13 +5,14 @@ import { InputError } from "./errors.ts";
 export type Message = Record<string, unknown>;
 
 /**
- * Serialises a message. An unpaired surrogate becomes U+FFFD, as `String.prototype.toWellFormed` does. Throws
- * `InputError` for values that JSON cannot hold, such as a `BigInt` or a circular object.
+ * Serialises a message of these parts; a later part goes over an earlier one. An unpaired surrogate becomes U+FFFD, as
+ * `String.prototype.toWellFormed` does. Throws `InputError` for what cannot be read, and for values that JSON cannot hold,
+ * such as a `BigInt` or a circular object.
  */
-export function encode(message: Message): string {
+export function encode(...parts: (object | null | undefined)[]): string {
   let text: string | undefined;
   try {
-    text = JSON.stringify(message);
+    text = JSON.stringify(Object.assign({}, ...parts));
   } catch (cause) {
     throw new InputError("The request cannot be written as JSON.", { cause });
   }

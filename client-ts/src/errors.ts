@@ -8,7 +8,6 @@ export class CaudalError extends Error {
 
 /** What an error of the server says. */
 export interface ApiErrorBody {
-  type: string;
   code: string;
   message: string;
   param: string | null;
@@ -155,15 +154,18 @@ export class ClientClosedError extends CaudalError {
 
 /** Makes the class for the status. `body` is what came over the wire, so nothing of it is taken for granted. */
 export function apiError(status: number, body: unknown, retryAfterMs?: unknown): ApiError {
-  const given = isRecord(body) ? body : {};
-  const text = (value: unknown, fallback: string): string => (typeof value === "string" ? value : fallback);
+  const given = fieldsOf(body);
   const filled: ApiErrorBody = {
-    type: text(given["type"], "error"),
-    code: text(given["code"], "unknown"),
-    message: text(given["message"], `The server answered with status ${status}.`),
-    param: typeof given["param"] === "string" ? given["param"] : null,
+    code: textOr(given["code"], "unknown"),
+    message: textOr(given["message"], `The server answered with status ${status}.`),
+    param: textOr(given["param"], null),
   };
-  return new (classFor(status))(status, filled, typeof retryAfterMs === "number" ? retryAfterMs : undefined);
+  return new (classFor(status))(status, filled, numberOr(retryAfterMs, undefined));
+}
+
+/** Reads the error that an `error` message brings. */
+export function errorIn(message: Record<string, unknown>): ApiError {
+  return apiError(numberOr(message["status"], 500), message["error"], message["retry_after_ms"]);
 }
 
 function classFor(status: number): typeof ApiError {
@@ -177,6 +179,15 @@ function classFor(status: number): typeof ApiError {
 
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** The fields of an object; none of anything else. */
+export function fieldsOf(value: unknown): Record<string, unknown> {
+  return isRecord(value) ? value : {};
+}
+
+export function textOr<T>(value: unknown, fallback: T): string | T {
+  return typeof value === "string" ? value : fallback;
 }
 
 export function numberOr<T>(value: unknown, fallback: T): number | T {

@@ -36,10 +36,7 @@ export interface QueuePosition {
   estimatedWaitMs: number | undefined;
 }
 
-export function isTerminal(event: ResponseEvent): event is ResponseTerminalEvent {
-  return isTerminalType(event.type);
-}
-
-export function isTerminalType(type: unknown): type is ResponseTerminalEvent["type"] {
+export function isTerminal(event: { type?: unknown }): event is ResponseTerminalEvent {
+  const { type } = event;
   return type === "response.completed" || type === "response.incomplete" || type === "response.failed";
 }

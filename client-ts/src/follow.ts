@@ -16,6 +16,7 @@ export async function* follow(
   const turns = new EventLog<string | { conversation: string }>();
   const stop = link.watch({
     connected: () => turns.append({ conversation }),
+    ended: (refusal) => turns.end(refusal),
     turn: ({ conversation: where, response_id }) => {
       if (where === conversation && typeof response_id === "string") turns.append(response_id);
     },
@@ -30,13 +31,13 @@ export async function* follow(
   const seen = new Set<string>();
   try {
     for await (const turn of turns.follow()) {
-      if (typeof turn === "string" && (seen.has(turn) || link.runsOf(turn) > 0)) continue;
+      if (typeof turn === "string" && (seen.has(turn) || link.deliveries.runsOf(turn) > 0)) continue;
       const asking = new AbortController();
       pending = asking;
       const handle = responses.resume(turn, { signal: asking.signal });
       const id = await handle.id.catch(unlessGone);
       pending = undefined;
-      if (id === undefined || seen.has(id) || link.runsOf(id) > 1) {
+      if (id === undefined || seen.has(id) || link.deliveries.runsOf(id) > 1) {
         asking.abort();
         continue;
       }

@@ -1,9 +1,9 @@
 import type { Carrier } from "./deliveries.ts";
 import { CancelledError, ResponseFailedError } from "./errors.ts";
 import type { ResponseEvent } from "./events.ts";
-import type { FunctionCallStream } from "./function-call.ts";
 import { lazy } from "./lazy.ts";
 import { nextFrame } from "./pace.ts";
+import type { FunctionCallStream } from "./reading.ts";
 import type { Run } from "./run.ts";
 import type { Check, StandardSchema } from "./schema.ts";
 import type { ResponseObject } from "./types.ts";
@@ -79,23 +79,19 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     for await (const batch of this.#run.log.batches(coalesce && nextFrame)) {
       const text = batch.map((event) => (event.type === "response.output_text.delta" ? event.delta : "")).join("");
       if (text !== "") yield text;
-      for (const event of batch) throwIfFailed(event);
+      const last = batch.at(-1);
+      if (last?.type === "response.failed") throw new ResponseFailedError(last.response);
     }
   }
 
   /** What the model thinks before it answers, as it comes; a blank line is between two parts. Throws as `text()` does. */
   async *reasoning(): AsyncGenerator<string, void, undefined> {
-    let parts = 0;
-    for await (const event of this.#succeeding()) {
-      if (event.type === "response.reasoning_summary_text.delta") yield event.delta;
-      if (event.type === "response.reasoning_summary_part.added" && parts++ > 0) yield "\n\n";
-    }
+    yield* (await reading()).reasoningOf(this.#run.log);
   }
 
   /** Each function call as the model begins it, with its arguments still to come. Throws as `text()` does. */
   async *functionCalls(): AsyncGenerator<FunctionCallStream, void, undefined> {
-    const { callsOf } = await lazy(() => import("./function-call.ts"));
-    yield* callsOf(this.#run.log);
+    yield* (await reading()).callsOf(this.#run.log);
   }
 
   /**
@@ -149,13 +145,6 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     return { status: "committed", response: new ResponseHandle(outcome.run, this.#source) };
   }
 
-  async *#succeeding(): AsyncGenerator<ResponseEvent, void, undefined> {
-    for await (const event of this.#run.log.follow()) {
-      throwIfFailed(event);
-      yield event;
-    }
-  }
-
   async #id(): Promise<string> {
     if (this.#run.responseId === undefined) {
       for await (const event of this.#run.log.follow()) return event.response_id;
@@ -164,6 +153,4 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   }
 }
 
-function throwIfFailed(event: ResponseEvent): void {
-  if (event.type === "response.failed") throw new ResponseFailedError(event.response);
-}
+const reading = (): Promise<typeof import("./reading.ts")> => lazy(() => import("./reading.ts"));

@@ -1,9 +1,31 @@
-import { encode, type Message } from "./encode.ts";
-import { type ApiError, apiError, ConnectionError, InputError, isRecord } from "./errors.ts";
+import { encode } from "./encode.ts";
+import {
+  type ApiError,
+  apiError,
+  CaudalError,
+  ConnectionError,
+  fieldsOf,
+  InputError,
+  isRecord,
+  ProtocolError,
+} from "./errors.ts";
+import type { PageQuery } from "./pages.ts";
+import { within } from "./timer.ts";
 import type { Tokens } from "./tokens.ts";
 
 type Method = "GET" | "POST" | "DELETE";
-type Query = Readonly<Record<string, string | number | undefined>>;
+
+/** The parts of a path below `/v1`, as they are: `["responses", id]`. */
+type Path = readonly string[];
+
+type Query = Readonly<Record<string, unknown>> | PageQuery;
+
+interface Asking {
+  query?: Query | undefined;
+  body?: string | undefined;
+  headers?: Record<string, string> | undefined;
+  signal?: AbortSignal | undefined;
+}
 
 const PROBE_LIMIT_MS = 5_000;
 
@@ -19,62 +41,82 @@ export class Http {
     this.#fetch = given ?? ((...args) => fetch(...args));
   }
 
-  url(path: string, scheme: "http" | "ws"): URL {
-    const url = new URL(`v1/${path}`, this.#base);
-    if (scheme === "ws") url.protocol = url.protocol.replace(/^http/, "ws");
+  /** Throws `InputError` for a part that no path can have. */
+  url(path: Path, query: Query = {}): URL {
+    const url = new URL(["v1", ...path.map(escaped)].join("/"), this.#base);
+    for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, `${value}`);
     return url;
   }
 
-  get<T>(path: string, query: Query = {}): Promise<T> {
-    const given = Object.entries(query).flatMap(([key, value]) => (value === undefined ? [] : [[key, String(value)]]));
-    const search = new URLSearchParams(given).toString();
-    return this.#json("GET", search === "" ? path : `${path}?${search}`);
+  get<T>(path: Path, query?: Query): Promise<T> {
+    return this.#json("GET", path, query);
   }
 
-  post<T>(path: string, body?: object): Promise<T> {
-    return this.#json("POST", path, body);
+  /** The body is an object of these parts. */
+  post<T>(path: Path, ...body: object[]): Promise<T> {
+    return this.#json("POST", path, undefined, body);
   }
 
-  delete<T>(path: string): Promise<T> {
+  delete<T>(path: Path): Promise<T> {
     return this.#json("DELETE", path);
   }
 
-  /** What the server answers to a request that anybody with access may make: "up", "down", or an error of the server. */
+  /** Whether the server answers over HTTP: "up", an error that says why it does not serve this client, or nothing. */
   async probe(): Promise<"up" | ApiError | undefined> {
-    const limit = new AbortController();
-    // Unlike the timer of `AbortSignal.timeout`, this one keeps a Node process alive.
-    const timer = setTimeout(() => limit.abort(), PROBE_LIMIT_MS);
     try {
-      const answer = await this.ask("GET", "models", undefined, { signal: limit.signal });
-      return answer.ok ? "up" : await httpError(answer);
+      return await within(PROBE_LIMIT_MS, async (signal) => {
+        const answer = await this.ask("GET", ["models"], { signal });
+        return answer.ok ? "up" : await httpError(answer);
+      });
     } catch {
       return undefined;
-    } finally {
-      clearTimeout(timer);
     }
   }
 
-  async ask(
-    method: Method,
-    path: string,
-    body?: string,
-    { signal = null, headers: given = {} }: { signal?: AbortSignal | null; headers?: Record<string, string> } = {},
-  ): Promise<Response> {
-    const token = await this.tokens.get();
-    const headers = { ...given };
-    if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
-    if (body !== undefined) headers["content-type"] = "application/json";
-    return this.#fetch(this.url(path, "http"), { method, headers, signal, body: body ?? null });
+  /** Asks again with another token where the server refuses one that was to last longer. */
+  async ask(method: Method, path: Path, { query, body, headers, signal }: Asking = {}): Promise<Response> {
+    const url = this.url(path, query);
+    for (let isFirst = true; ; isFirst = false) {
+      const token = await this.tokens.get();
+      const answer = await this.#fetch(url, {
+        method,
+        signal: signal ?? null,
+        body: body ?? null,
+        headers: {
+          ...(token !== undefined && { authorization: `Bearer ${token}` }),
+          ...(body !== undefined && { "content-type": "application/json" }),
+          ...headers,
+        },
+      });
+      if (answer.status !== 401 || !isFirst || !this.tokens.expire(token)) return answer;
+    }
   }
 
-  async #json<T>(method: Method, path: string, body?: object): Promise<T> {
-    const text = body && encode(body as Message);
-    const answer = await this.ask(method, path, text).catch((cause: unknown) => {
-      throw new ConnectionError("A network error kept the server from being reached.", { cause });
-    });
+  async #json<T>(method: Method, path: Path, query?: Query, parts: object[] = []): Promise<T> {
+    const body = parts.length > 0 ? encode(...parts) : undefined;
+    const answer = await this.ask(method, path, { query, body }).catch(unreachable);
     if (!answer.ok) throw await httpError(answer);
-    return (await answer.json()) as T;
+    const value: unknown = await answer.json().catch((cause: unknown) => {
+      if (!(cause instanceof SyntaxError)) unreachable(cause);
+    });
+    if (!isRecord(value)) throw new ProtocolError("The server's answer is no JSON object.");
+    return value as T;
   }
+}
+
+function unreachable(cause: unknown): never {
+  if (cause instanceof CaudalError) throw cause;
+  throw new ConnectionError("A network error kept the server from being reached.", { cause });
+}
+
+/** A part of a path. An empty part, and one of dots, would name another path. */
+function escaped(part: string): string {
+  try {
+    if (typeof part === "string" && !/^\.{0,2}$/.test(part)) return encodeURIComponent(part);
+  } catch {
+    // An unpaired surrogate.
+  }
+  throw new InputError(`This is no id: ${String(part)}`);
 }
 
 /** The server's address, with or without the API's `/v1`. */
@@ -90,5 +132,5 @@ export async function httpError(answer: Response): Promise<ApiError> {
   const body: unknown = await answer.json().catch(() => undefined);
   const seconds = Number(answer.headers.get("retry-after") ?? Number.NaN);
   const retryAfterMs = Number.isFinite(seconds) ? seconds * 1000 : undefined;
-  return apiError(answer.status, isRecord(body) ? body["error"] : undefined, retryAfterMs);
+  return apiError(answer.status, fieldsOf(body)["error"], retryAfterMs);
 }

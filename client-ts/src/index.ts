@@ -49,7 +49,6 @@ export type {
   ResponseLifecycleEvent,
   ResponseTerminalEvent,
 } from "./events.ts";
-export type { FunctionCallStream } from "./function-call.ts";
 export type { ResponseHandle, SteerResult, TextOptions as ReadTextOptions } from "./handle.ts";
 export type {
   FunctionCall,
@@ -73,6 +72,7 @@ export type { Models } from "./models.ts";
 export { outputText } from "./output-text.ts";
 export type { Page, PageQuery } from "./pages.ts";
 export type { PromptCreateParams, Prompts, StoredPrompt } from "./prompts.ts";
+export type { FunctionCallStream } from "./reading.ts";
 export type { FollowOptions, Responses, ResumeOptions } from "./responses.ts";
 export type { ResumeTarget, Retry } from "./run.ts";
 export { type Check, jsonFormat, jsonSchemaOf, type StandardJsonSchema, type StandardSchema } from "./schema.ts";

@@ -4,16 +4,25 @@
  */
 
 import { backoffDelay } from "./backoff.ts";
-import type { Connection, ConnectionListener, Ending } from "./connection.ts";
-import { type Carrier, Deliveries, type DeliveryOptions } from "./deliveries.ts";
+import { type Connection, type ConnectionListener, type Ending, isFinal, REFUSED, TRY_LATER } from "./connection.ts";
+import { Deliveries, type DeliveryOptions } from "./deliveries.ts";
 import type { Message } from "./encode.ts";
-import { AuthenticationError, ClientClosedError, ConnectionError, ProtocolError, QueueFullError } from "./errors.ts";
+import {
+  AuthenticationError,
+  apiError,
+  ClientClosedError,
+  ConnectionError,
+  fieldsOf,
+  ProtocolError,
+  QueueFullError,
+} from "./errors.ts";
 import type { Http } from "./http.ts";
 import { lazy } from "./lazy.ts";
 import type { Run } from "./run.ts";
 import type { WebSocketConstructor } from "./socket.ts";
 import { SocketConnection } from "./socket-connection.ts";
 import { tell } from "./tell.ts";
+import { after, type Timer } from "./timer.ts";
 import { onWake } from "./wake.ts";
 
 export type ConnectionState =
@@ -28,17 +37,6 @@ export type ConnectionState =
   | { status: "failed"; error: Error }
   | { status: "closed" };
 
-/** Where the link stands with the connection for new requests. */
-type Phase =
-  | { name: "idle" }
-  /** The token is being fetched, or HTTP is asked why a handshake failed: nothing else begins meanwhile. */
-  | { name: "preparing" }
-  | { name: "connecting"; connection: Connection }
-  | { name: "connected"; connection: Connection }
-  | { name: "waiting"; timer: ReturnType<typeof setTimeout>; retryAt: number }
-  | { name: "failed"; error: Error }
-  | { name: "closed" };
-
 export interface LinkOptions extends DeliveryOptions {
   /** Absent where there is none: then everything goes over HTTP. */
   webSocket: WebSocketConstructor | undefined;
@@ -51,32 +49,42 @@ export interface Watcher {
   connected(): void;
   /** Takes a `caudal:conversation.turn`. */
   turn(message: Message): void;
+  /** There will be no connection: the client was closed, or the server refuses it. */
+  ended(refusal?: Error): void;
 }
+
+const MOVING: ConnectionState = { status: "moving" };
 
 /** Handshakes in a row that failed though HTTP works, before WebSockets are taken to be blocked. */
 const BLOCKED_AFTER = 2;
 
 export class Link {
+  readonly deliveries: Deliveries;
   readonly #options: LinkOptions;
-  readonly #deliveries: Deliveries;
+  /** The newest, and those that leave. */
+  readonly #connections = new Set<Connection>();
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #watchers = new Set<Watcher>();
   readonly #stopWaking: () => void;
-  #phase: Phase = { name: "idle" };
-  #state: ConnectionState = { status: "idle" };
+  /** Where the link stands with the connection for new requests: any state except "moving". */
+  #phase: ConnectionState = { status: "idle" };
+  /** What listeners were told last. */
+  #state: ConnectionState = this.#phase;
+  /** The connection for new requests, while there is one. */
+  #current: Connection | undefined;
   #keepConnected = false;
   #attempt = 0;
   #blocked = 0;
-  /** Before the first of the runs that wait for their time. */
-  #alarm: ReturnType<typeof setTimeout> | undefined;
-  /** Before the token of the connection ends. */
-  #renewal: ReturnType<typeof setTimeout> | undefined;
+  /** Until the next attempt, or the first of the runs that wait for their time. */
+  #timer: Timer | undefined;
+  /** Until the token of the connection ends. */
+  #renewal: Timer | undefined;
   /** The server's word on when to come back. */
   #notBefore = 0;
 
   constructor(options: LinkOptions) {
     this.#options = options;
-    this.#deliveries = new Deliveries(options, () => this.#pump());
+    this.deliveries = new Deliveries(options, () => this.#pump());
     this.#stopWaking = onWake(() => this.#woken());
   }
 
@@ -100,66 +108,49 @@ export class Link {
   add(run: Run): void {
     if (run.ended) return;
     if (this.#isClosed()) return run.fail(closed());
-    if (!this.#deliveries.add(run)) return run.fail(new QueueFullError("Too many requests wait for a connection."));
+    if (!this.deliveries.add(run)) return run.fail(new QueueFullError("Too many requests wait for a connection."));
     this.#pump();
   }
 
   /** Stays connected for it until the returned function is called. */
   watch(watcher: Watcher): () => void {
-    this.#watchers.add(watcher);
-    if (this.#phase.name === "connected") watcher.connected();
+    if (this.#isClosed()) watcher.ended();
+    else this.#watchers.add(watcher);
+    if (this.#current) watcher.connected();
     else this.#pump();
     return () => this.#watchers.delete(watcher);
   }
 
-  /** How many runs follow this response. */
-  runsOf(responseId: string): number {
-    return this.#deliveries.runsOf(responseId);
-  }
-
-  /** Tells the server, when it can know of the run; a run that it cannot know of just leaves the queue. */
-  cancel(run: Run): "sent" | "unsent" {
-    return this.#deliveries.cancel(run);
-  }
-
-  /** The connection and the lane in which the response can be given input. */
-  carrier(run: Run): Carrier | undefined {
-    return this.#phase.name === "connected" ? this.#deliveries.carrier(run, this.#phase.connection) : undefined;
-  }
-
   close(): void {
     if (this.#isClosed()) return;
-    this.#keepConnected = false;
-    clearTimeout(this.#alarm);
-    clearTimeout(this.#renewal);
     this.#stopWaking();
-    this.#enter({ name: "closed" });
-    this.#deliveries.failAll(closed());
-    for (const connection of this.#deliveries.connections()) connection.close();
+    this.#enter({ status: "closed" });
+    for (const connection of this.#connections) connection.close();
+    this.deliveries.failWaiting(closed());
+    this.#dismiss();
   }
 
   /** Moves everything on as far as it goes: runs to free lanes, or else a connection on its way. */
   #pump(): void {
-    const phase = this.#phase;
-    if (phase.name === "connected") {
-      const dueAt = this.#deliveries.assign(phase.connection);
-      clearTimeout(this.#alarm);
-      if (dueAt !== undefined && dueAt > Date.now()) this.#alarm = setTimeout(() => this.#pump(), dueAt - Date.now());
-    } else if (phase.name === "idle" || phase.name === "failed") {
-      if (this.#isNeeded()) void this.#open();
-      else this.#publish();
-    }
+    const { status } = this.#phase;
+    if (this.#current) {
+      const dueAt = this.deliveries.assign(this.#current);
+      clearTimeout(this.#timer);
+      if (dueAt !== undefined && dueAt > Date.now()) this.#timer = after(dueAt - Date.now(), () => this.#pump());
+    } else if ((status === "idle" || status === "failed") && this.#isNeeded()) {
+      void this.#open();
+    } else this.#publish();
   }
 
   /** Whether anything has a use for a connection. */
   #isNeeded(): boolean {
-    return this.#keepConnected || this.#watchers.size > 0 || this.#deliveries.needs(undefined);
+    return this.#keepConnected || this.#watchers.size > 0 || this.deliveries.needs;
   }
 
   async #open(): Promise<void> {
     const early = this.#notBefore - Date.now();
     if (early > 0) return this.#wait(early);
-    this.#enter({ name: "preparing" });
+    this.#enter({ status: "connecting", attempt: this.#attempt });
     // A token that cannot be fetched is most often one more sign of the lost network.
     const token = await this.#options.http.tokens.get().catch(() => null);
     if (this.#isClosed()) return;
@@ -169,8 +160,7 @@ export class Link {
       const connection =
         webSocket && this.#blocked < BLOCKED_AFTER ? this.#socket(webSocket, token) : await this.#sse();
       if (this.#isClosed()) return connection.close();
-      this.#deliveries.open(connection);
-      this.#enter({ name: "connecting", connection });
+      this.#connections.add(connection);
     } catch (cause) {
       if (cause instanceof ConnectionError) return this.#later();
       this.#refuse(new ConnectionError("The address or the token is not one that a WebSocket takes.", { cause }));
@@ -178,7 +168,9 @@ export class Link {
   }
 
   #socket(webSocket: WebSocketConstructor, token: string | undefined): Connection {
-    return new SocketConnection(this.#options.http.url("responses", "ws").href, token, webSocket, this.#listener());
+    const url = this.#options.http.url(["responses"]);
+    url.protocol = url.protocol.replace("http", "ws");
+    return new SocketConnection(url.href, token, webSocket, this.#listener());
   }
 
   /** The code for it is loaded when it is needed. */
@@ -201,11 +193,12 @@ export class Link {
   }
 
   #ready(connection: Connection): void {
-    if (connection instanceof SocketConnection) this.#blocked = 0;
-    this.#enter({ name: "connected", connection });
+    const isSocket = connection instanceof SocketConnection;
+    if (isSocket) this.#blocked = 0;
+    const transport = isSocket ? "websocket" : "sse";
+    this.#enter({ status: "connected", connectionId: connection.id, transport }, connection);
     const { renewAt } = this.#options.http.tokens;
-    clearTimeout(this.#renewal);
-    if (renewAt !== undefined) this.#renewal = setTimeout(() => this.#replace(connection), renewAt - Date.now());
+    if (renewAt !== undefined) this.#renewal = after(renewAt - Date.now(), () => this.#replace(connection));
     this.#pump();
     for (const watcher of [...this.#watchers]) watcher.connected();
   }
@@ -213,38 +206,34 @@ export class Link {
   #receive(connection: Connection, message: Message): void {
     if (message["type"] === "caudal:conversation.turn")
       return this.#watchers.forEach((each) => void each.turn(message));
-    const isCurrent = this.#isCurrent(connection);
     if (message["type"] !== "error") {
       // Only messages about a response show that the server is of use: a greeting does not reset the backoff.
-      if (isCurrent && typeof message["stream_id"] === "string") this.#attempt = 0;
+      if (!connection.leaving && typeof message["stream_id"] === "string") this.#attempt = 0;
     } else if (typeof message["stream_id"] !== "string") {
-      if (isAboutRequest(message)) this.#deliveries.receiveError(connection, message, isCurrent);
+      if (isAboutRequest(message)) this.deliveries.receiveError(connection, message);
       return;
     }
-    this.#deliveries.receive(connection, message, isCurrent);
+    this.deliveries.receive(connection, message);
   }
 
   /** Opens another connection, which takes over from this one before it is closed. */
   #replace(connection: Connection): void {
+    if (!connection.leaving) this.#enter({ status: "idle" });
     connection.leaving = true;
-    if (this.#isCurrent(connection)) this.#enter({ name: "idle" });
-    this.#deliveries.draining(connection);
+    this.deliveries.draining(connection);
     this.#pump();
   }
 
   async #ended(connection: Connection, ending: Ending): Promise<void> {
-    const isCurrent = this.#isCurrent(connection);
-    if (isCurrent) clearTimeout(this.#renewal);
+    this.#connections.delete(connection);
+    const hasLost = this.deliveries.lost(connection, ending);
     if (this.#isClosed()) return;
-    if (isCurrent) this.#phase = { name: "preparing" };
-    const hasLost = this.#deliveries.lost(connection, ending);
     const { http } = this.#options;
-    const expired = ending.code === 1008 && ending.wasReady && http.tokens.renews;
+    const expired = ending.code === REFUSED && ending.wasReady && http.tokens.renews;
     if (expired) http.tokens.expire();
-    if (ending.verdict === "fail" && !expired) return this.#refuse(refusal(ending));
-    if (!isCurrent) {
+    if (isFinal(ending.code) && !expired) return this.#refuse(refusal(ending));
+    if (connection.leaving) {
       if (hasLost) this.#hurry();
-      this.#publish();
       return this.#pump();
     }
     let { error } = ending;
@@ -257,7 +246,7 @@ export class Link {
     if (error instanceof AuthenticationError) return this.#refuse(error);
     // A WebSocket is tried again after each connection over HTTP.
     if (!(connection instanceof SocketConnection)) this.#blocked = BLOCKED_AFTER - 1;
-    this.#later(ending.verdict === "later" ? 2 : 0, error?.retryAfterMs);
+    this.#later(ending.code === TRY_LATER ? 2 : 0, error?.retryAfterMs);
   }
 
   /**
@@ -266,77 +255,66 @@ export class Link {
    */
   #hurry(): void {
     this.#notBefore = 0;
-    if (this.#phase.name !== "waiting") return;
+    if (this.#phase.status !== "waiting") return;
     this.#wait(backoffDelay(Math.max(0, this.#attempt - 1), this.#options.reconnect));
   }
 
   /** Connects again after a wait: at least as long as the server asks for, and that of attempt number `atLeast`. */
   #later(atLeast = 0, retryAfterMs = 0): void {
-    this.#deliveries.giveUp();
-    if (!this.#isNeeded()) return this.#enter({ name: "idle" });
+    this.deliveries.giveUp();
+    if (!this.#isNeeded()) return this.#enter({ status: "idle" });
     this.#attempt = Math.max(this.#attempt, atLeast);
     this.#wait(retryAfterMs + backoffDelay(this.#attempt++, this.#options.reconnect));
   }
 
   #wait(delayMs: number): void {
-    const timer = setTimeout(() => this.#retryNow(), delayMs);
-    this.#enter({ name: "waiting", timer, retryAt: Date.now() + delayMs });
+    this.#enter({ status: "waiting", attempt: this.#attempt, retryAt: Date.now() + delayMs });
+    this.#timer = after(delayMs, () => this.#retryNow());
   }
 
   #retryNow(): void {
-    if (this.#phase.name !== "waiting") return;
-    this.#enter({ name: "idle" }, false);
-    this.#pump();
+    if (this.#phase.status !== "waiting") return;
+    if (this.#isNeeded()) void this.#open();
+    else this.#enter({ status: "idle" });
   }
 
   /** The page or the machine may have slept, or has a network again. */
   #woken(): void {
     this.#retryNow();
-    for (const connection of this.#deliveries.connections()) connection.check();
+    for (const connection of this.#connections) connection.check();
   }
 
   #refuse(error: Error): void {
-    this.#enter({ name: "failed", error });
-    this.#deliveries.failWaiting(error);
+    this.#enter({ status: "failed", error });
+    this.deliveries.failWaiting(error);
+    this.#dismiss(error);
   }
 
-  #isCurrent(connection: Connection): boolean {
-    return "connection" in this.#phase && this.#phase.connection === connection;
+  #dismiss(refusal?: Error): void {
+    for (const watcher of this.#watchers) watcher.ended(refusal);
+    this.#watchers.clear();
   }
 
   #isClosed(): boolean {
-    return this.#phase.name === "closed";
+    return this.#phase.status === "closed";
   }
 
-  #enter(phase: Phase, publishes = true): void {
+  #enter(phase: ConnectionState, current?: Connection): void {
     if (this.#isClosed()) return;
-    if (this.#phase.name === "waiting") clearTimeout(this.#phase.timer);
+    clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
     this.#phase = phase;
-    if (publishes) this.#publish();
+    this.#current = current;
+    this.#publish();
   }
 
   /** Tells the listeners what the phase means to them, if that is news. */
   #publish(): void {
-    const next = this.#stateNow();
-    const isNews = next.status !== this.#state.status || next.status === "waiting" || next.status === "connecting";
-    if (!isNews) return;
-    this.#state = next;
-    for (const listener of [...this.#listeners]) tell(listener, next);
-  }
-
-  #stateNow(): ConnectionState {
-    const phase = this.#phase;
-    if (phase.name === "closed") return { status: "closed" };
-    if (phase.name === "failed") return { status: "failed", error: phase.error };
-    if (phase.name === "connected") {
-      const transport = phase.connection instanceof SocketConnection ? "websocket" : "sse";
-      return { status: "connected", connectionId: phase.connection.id, transport };
-    }
-    if (this.#deliveries.connections().some((connection) => this.#deliveries.carries(connection))) {
-      return { status: "moving" };
-    }
-    if (phase.name === "waiting") return { status: "waiting", attempt: this.#attempt, retryAt: phase.retryAt };
-    return phase.name === "idle" ? { status: "idle" } : { status: "connecting", attempt: this.#attempt };
+    const isUnderWay = ["idle", "connecting", "waiting"].includes(this.#phase.status);
+    const state = isUnderWay && this.deliveries.carries ? MOVING : this.#phase;
+    if (state === this.#state) return;
+    this.#state = state;
+    for (const listener of [...this.#listeners]) tell(listener, state);
   }
 }
 
@@ -346,15 +324,13 @@ function closed(): Error {
 
 /** Whether an error without a lane can be the answer to a request. */
 function isAboutRequest({ status, error }: Message): boolean {
-  const code = (error as { code?: unknown } | null)?.code;
-  return [400, 404, 409, 410, 422].includes(status as number) && code !== "websocket_connection_limit_reached";
+  const isConnections = fieldsOf(error)["code"] === "websocket_connection_limit_reached";
+  return [400, 404, 409, 410, 422].includes(status as number) && !isConnections;
 }
 
 function refusal(ending: Ending): Error {
   if (ending.error) return ending.error;
   const why = ending.reason || `close code ${ending.code}`;
-  if (ending.code === 1008) {
-    return new AuthenticationError(403, { type: "error", code: "policy", message: `Refused: ${why}.`, param: null });
-  }
+  if (ending.code === REFUSED) return apiError(403, { code: "policy", message: `Refused: ${why}.` });
   return new ProtocolError(`The server ended the connection for good: ${why}.`);
 }

@@ -11,7 +11,7 @@ export class Models {
 
   /** What the server serves; the first is used when a request names none. */
   async list(): Promise<readonly Model[]> {
-    return (await this.#http.get<{ data: Model[] }>("models")).data;
+    return (await this.#http.get<{ data: Model[] }>(["models"])).data;
   }
 
   /**
@@ -22,13 +22,12 @@ export class Models {
     model: string,
     { range, sha256, signal }: { range?: readonly [number, number]; sha256?: string; signal?: AbortSignal } = {},
   ): Promise<Response> {
-    const headers = range && { range: `bytes=${range[0]}-${range[1]}` };
-    const path = `models/${encodeURIComponent(model)}/file${sha256 ? `?sha256=${sha256}` : ""}`;
-    return this.#http.ask("GET", path, undefined, { signal: signal ?? null, headers: headers ?? {} });
+    const headers = range && { range: `bytes=${range.join("-")}` };
+    return this.#http.ask("GET", ["models", model, "file"], { query: { sha256 }, headers, signal });
   }
 
   /** One of them, by its id or an alias. */
   retrieve(model: string): Promise<Model> {
-    return this.#http.get(`models/${encodeURIComponent(model)}`);
+    return this.#http.get(["models", model]);
   }
 }

@@ -24,7 +24,7 @@ export async function* everyOne<T>(
   for (let after = query.after; ; ) {
     const page = await list(after === undefined ? query : { ...query, after });
     yield* page.data;
-    if (!page.has_more || page.last_id === null) return;
+    if (!page.has_more || page.last_id === null || page.last_id === after) return;
     after = page.last_id;
   }
 }

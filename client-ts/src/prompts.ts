@@ -15,17 +15,17 @@ export class Prompts {
 
   /** Stores a prompt, or the next version of one. */
   create(params: PromptCreateParams): Promise<StoredPrompt> {
-    return this.#http.post("prompts", params);
+    return this.#http.post(["prompts"], params);
   }
 
   /** The latest version, or the one that is named. */
   retrieve(id: string, query: { version?: string } = {}): Promise<StoredPrompt> {
-    return this.#http.get(pathOf(id), { ...query });
+    return this.#http.get(["prompts", id], query);
   }
 
   /** One page of prompts, each in its latest version. */
   list(query: PageQuery = {}): Promise<Page<StoredPrompt>> {
-    return this.#http.get("prompts", { ...query });
+    return this.#http.get(["prompts"], query);
   }
 
   all(query: PageQuery = {}): AsyncGenerator<StoredPrompt, void, undefined> {
@@ -34,10 +34,6 @@ export class Prompts {
 
   /** Deletes it in all its versions. */
   async delete(id: string): Promise<void> {
-    await this.#http.delete(pathOf(id));
+    await this.#http.delete(["prompts", id]);
   }
-}
-
-function pathOf(id: string): string {
-  return `prompts/${encodeURIComponent(id)}`;
 }

@@ -1,10 +1,9 @@
 import { DetachedError } from "./errors.ts";
 import { ResponseHandle } from "./handle.ts";
 import type { Http } from "./http.ts";
-import { newId } from "./ids.ts";
 import { lazy } from "./lazy.ts";
 import type { Link } from "./link.ts";
-import { type ResumeTarget, Run, type RunNews } from "./run.ts";
+import { type ResumeTarget, Run, type RunNews, requestId } from "./run.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
 import type { Compaction, InputTokens } from "./wire.ts";
 
@@ -33,7 +32,7 @@ export class Responses {
 
   /** Asks for a response. Returns at once; errors come out of the handle. */
   create(params: ResponseCreateParams, options: FollowOptions = {}): ResponseHandle {
-    return this.#follow(Run.create(params, newId("req"), options), options);
+    return this.#follow(Run.create(params, options), options);
   }
 
   /**
@@ -46,7 +45,7 @@ export class Responses {
 
   /** The response as it is now. */
   retrieve(responseId: string): Promise<ResponseObject> {
-    return this.#http.get(pathOf(responseId));
+    return this.#http.get(["responses", responseId]);
   }
 
   /**
@@ -59,10 +58,7 @@ export class Responses {
     options: FollowOptions = {},
   ): Promise<ResponseHandle> {
     const { requestOf } = await lazy(() => import("./branches.ts"));
-    const request = await requestOf(this.retrieve(responseId), (query) =>
-      this.#http.get(`${pathOf(responseId)}/input_items`, { ...query }),
-    );
-    return this.create({ ...request, ...changes }, options);
+    return this.create({ ...(await requestOf(this.#http, responseId)), ...changes }, options);
   }
 
   /**
@@ -70,47 +66,44 @@ export class Responses {
    * `retrieve` have the rest.
    */
   background(params: ResponseCreateParams): Promise<ResponseObject> {
-    return this.#http.post("responses", { client_request_id: newId("req"), ...params, background: true });
+    return this.#http.post(["responses"], params, requestId(params), { background: true });
   }
 
   /** Has the model sum up the input and what goes before it, as an item that a later `input` can begin with. */
   compact(params: ResponseCreateParams): Promise<Compaction> {
-    return this.#http.post("responses/compact", params);
+    return this.#http.post(["responses", "compact"], params);
   }
 
   /** Counts the tokens of the prompt of such a request, also of a prompt that does not fit. */
   async countTokens(params: ResponseCreateParams): Promise<number> {
-    return (await this.#http.post<InputTokens>("responses/input_tokens", params)).input_tokens;
+    return (await this.#http.post<InputTokens>(["responses", "input_tokens"], params)).input_tokens;
   }
 
   /** Cancels a response that nobody here follows; with a handle, `handle.cancel()` is the way. */
   cancel(responseId: string): Promise<ResponseObject> {
-    return this.#http.post(`${pathOf(responseId)}/cancel`);
+    return this.#http.post(["responses", responseId, "cancel"]);
   }
 
   /** Cancels it if it runs, and deletes everything of it. */
   async delete(responseId: string): Promise<void> {
-    await this.#http.delete(pathOf(responseId));
+    await this.#http.delete(["responses", responseId]);
   }
 
   #follow(run: Run, { signal, cancelSignal }: FollowOptions): ResponseHandle {
-    const handle = new ResponseHandle(run, this.#link);
+    const handle = new ResponseHandle(run, this.#link.deliveries);
     run.refill = (after) => this.#link.add(run.continuation(after));
     this.#link.add(run);
-    const detach = (): void => run.fail(new DetachedError("The caller stopped following."));
-    const cancel = (): void => void handle.cancel();
     const ended = new AbortController();
-    const until = { signal: ended.signal };
-    signal?.addEventListener("abort", detach, until);
-    cancelSignal?.addEventListener("abort", cancel, until);
-    if (signal?.aborted) detach();
-    if (cancelSignal?.aborted) cancel();
     const forget = (): void => ended.abort();
     run.whenEnded().then(forget, forget);
+    onAbort(signal, ended.signal, () => run.fail(new DetachedError("The caller stopped following.")));
+    onAbort(cancelSignal, ended.signal, () => void handle.cancel());
     return handle;
   }
 }
 
-function pathOf(responseId: string): string {
-  return `responses/${encodeURIComponent(responseId)}`;
+/** Calls back when the signal is aborted, or at once if it is already, until the other signal is aborted. */
+function onAbort(signal: AbortSignal | undefined, until: AbortSignal, listener: () => void): void {
+  if (signal?.aborted) listener();
+  else signal?.addEventListener("abort", listener, { signal: until });
 }

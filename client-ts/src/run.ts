@@ -4,6 +4,8 @@ import { encode, type Message, withField } from "./encode.ts";
 import { type ApiError, InputError, isRecord, ProtocolError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
 import { isTerminal, type QueuePosition, type ResponseEvent, type ResponseTerminalEvent } from "./events.ts";
+import { newId } from "./ids.ts";
+import type { ResponseCreateParams } from "./types.ts";
 
 /** Interruptions in a row, without a new event in between, that a broken server is allowed. */
 const INTERRUPTIONS_TOLERATED = 3;
@@ -62,22 +64,18 @@ export class Run {
   }
 
   /** A run that has failed already where the request cannot be sent. */
-  static create(params: object, requestId: string, news: RunNews): Run {
-    return attempt(() => new Run(encode({ client_request_id: requestId, ...params, type: "response.create" }), news));
+  static create(params: ResponseCreateParams, news: RunNews): Run {
+    return attempt(() => new Run(encode(params, requestId(params), { type: "response.create" }), news));
   }
 
   static resume(target: ResumeTarget, startingAfter = -1, news: RunNews = {}): Run {
     return attempt(() => {
       if (!Number.isSafeInteger(startingAfter) || startingAfter < -1) {
-        throw new InputError("`startingAfter` is the number of an event: an integer from 0.");
+        throw noEvent(startingAfter);
       }
-      const id = typeof target === "string" ? target : undefined;
-      const run = new Run(
-        id === undefined ? encode({ type: RESUME, ...(target as object) }) : "{}",
-        news,
-        startingAfter,
-      );
-      run.responseId = id;
+      const isId = typeof target === "string";
+      const run = new Run(isId ? "{}" : encode(target, { type: RESUME }), news, startingAfter);
+      if (isId) run.responseId = target;
       return run;
     });
   }
@@ -125,11 +123,9 @@ export class Run {
     if (typeof last !== "number" || this.ended) return "ok";
     this.#replayUntil = typeof replay_until === "number" ? replay_until : last;
     if (last >= this.next) return "ok";
-    if (last < this.#from) {
-      this.fail(new InputError(`\`startingAfter\` is ${this.#from}; the last event so far is ${last}.`));
-    }
-    const hasEnded = status !== "in_progress" && status !== "queued";
-    if (this.ended || !hasEnded || last < this.#last || this.interrupted()) return "ok";
+    if (last < this.#from) this.fail(noEvent(this.#from));
+    const isRunning = status === "in_progress" || status === "queued";
+    if (this.ended || isRunning || this.interrupted()) return "ok";
     this.#last = last - 1;
     return "again";
   }
@@ -182,6 +178,15 @@ export class Run {
   }
 }
 
+/** The server runs a request once, however often it comes with the same id. */
+export function requestId({ client_request_id }: ResponseCreateParams): ResponseCreateParams {
+  return { client_request_id: client_request_id ?? newId("req") };
+}
+
+function noEvent(startingAfter: number): InputError {
+  return new InputError(`\`startingAfter\` is ${startingAfter}, which is the number of no event.`);
+}
+
 function attempt(make: () => Run): Run {
   try {
     return make();
@@ -199,5 +204,5 @@ function isWellFormed(event: Message): boolean {
   if (typeof type !== "string" || typeof event["response_id"] !== "string") return false;
   if (type.endsWith(".delta")) return typeof delta === "string";
   if (type.startsWith("response.output_item.")) return isRecord(item) && typeof item["type"] === "string";
-  return !isTerminal({ type } as ResponseEvent) || (isRecord(response) && Array.isArray(response["output"]));
+  return !isTerminal(event) || (isRecord(response) && Array.isArray(response["output"]));
 }

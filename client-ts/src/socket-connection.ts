@@ -1,22 +1,9 @@
 /** A connection over one WebSocket: owns the handshake's time limit and the heartbeat. */
 
-import {
-  type Connection,
-  type ConnectionListener,
-  type Ending,
-  type Limits,
-  NO_LIMITS,
-  NO_STATUS,
-} from "./connection.ts";
+import { type Connection, type ConnectionListener, type Limits, NO_LIMITS, NO_STATUS } from "./connection.ts";
 import { encode, type Message } from "./encode.ts";
-import { type ApiError, apiError, isRecord, numberOr } from "./errors.ts";
-import {
-  closeVerdict,
-  SUBPROTOCOL,
-  TOKEN_SUBPROTOCOL_PREFIX,
-  type WebSocketConstructor,
-  type WebSocketLike,
-} from "./socket.ts";
+import { type ApiError, errorIn, fieldsOf, isRecord, numberOr, textOr } from "./errors.ts";
+import { SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX, type WebSocketConstructor, type WebSocketLike } from "./socket.ts";
 
 const HANDSHAKE_LIMIT_MS = 10_000;
 /** For an answer to a ping after a sleep. */
@@ -31,6 +18,8 @@ const DEAD = 4408;
 const BAD_MESSAGE = 4400;
 
 export class SocketConnection implements Connection {
+  id: string | undefined;
+  limits: Limits = NO_LIMITS;
   leaving = false;
   readonly #socket: WebSocketLike;
   readonly #listener: ConnectionListener;
@@ -41,8 +30,6 @@ export class SocketConnection implements Connection {
   /** When the peer is taken for dead, if nothing is heard before. */
   #deadAt: number | undefined;
   #error: ApiError | undefined;
-  #id: string | undefined;
-  #limits = NO_LIMITS;
 
   /** Throws what the constructor of the socket throws: a malformed address or token. */
   constructor(url: string, token: string | undefined, webSocket: WebSocketConstructor, listener: ConnectionListener) {
@@ -60,18 +47,6 @@ export class SocketConnection implements Connection {
     socket.addEventListener("close", ({ code, reason }) => this.#finish(code, reason));
     // An error is always followed by a close, which says more.
     socket.addEventListener("error", () => undefined);
-  }
-
-  get ready(): boolean {
-    return this.#phase === "ready";
-  }
-
-  get id(): string | undefined {
-    return this.#id;
-  }
-
-  get limits(): Limits {
-    return this.#limits;
   }
 
   send(text: string): void {
@@ -107,7 +82,7 @@ export class SocketConnection implements Connection {
         return this.#listener.draining(this, numberOr(message["reconnect_after_ms"], 0));
       case "error":
         if (typeof message["stream_id"] !== "string") {
-          this.#error = apiError(numberOr(message["status"], 500), message["error"], message["retry_after_ms"]);
+          this.#error = errorIn(message);
         }
     }
     this.#listener.message(this, message);
@@ -116,10 +91,16 @@ export class SocketConnection implements Connection {
   #greet(message: Message): void {
     if (this.#phase !== "connecting") return;
     this.#phase = "ready";
-    this.#id = typeof message["connection_id"] === "string" ? message["connection_id"] : undefined;
-    const limits = isRecord(message["limits"]) ? message["limits"] : {};
-    this.#limits = {
-      lanes: Math.max(1, numberOr(limits["max_in_flight"], NO_LIMITS.lanes)),
+    this.id = textOr(message["connection_id"], undefined);
+    const limits = fieldsOf(message["limits"]);
+    this.limits = {
+      lanes: Math.max(
+        1,
+        Math.min(
+          numberOr(limits["max_in_flight"], NO_LIMITS.lanes),
+          numberOr(limits["max_streams"], Number.POSITIVE_INFINITY),
+        ),
+      ),
       messageBytes: numberOr(limits["max_message_bytes"], NO_LIMITS.messageBytes),
     };
     clearTimeout(this.#timer);
@@ -162,8 +143,7 @@ export class SocketConnection implements Connection {
     this.#phase = "ended";
     clearTimeout(this.#timer);
     if (closeWith !== undefined) this.#socket.close(closeWith, reason);
-    const ending: Ending = { verdict: closeVerdict(code), code, reason, wasReady, error: this.#error };
-    this.#listener.ended(this, ending);
+    this.#listener.ended(this, { code, reason, wasReady, error: this.#error });
   }
 }
 

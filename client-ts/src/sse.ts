@@ -3,12 +3,11 @@
  * messages as a socket. Responses are created in the background, so that a lost stream does not cancel them.
  */
 
-import { type Connection, type ConnectionListener, type Limits, NO_LIMITS, NO_STATUS } from "./connection.ts";
+import { type Connection, type ConnectionListener, type Limits, NO_LIMITS, NO_STATUS, REFUSED } from "./connection.ts";
 import { encode, type Message } from "./encode.ts";
-import { type ApiError, AuthenticationError } from "./errors.ts";
-import { isTerminalType } from "./events.ts";
+import { type ApiError, AuthenticationError, numberOr } from "./errors.ts";
+import { isTerminal } from "./events.ts";
 import { type Http, httpError } from "./http.ts";
-import type { CloseVerdict } from "./socket.ts";
 
 /** Without a byte for so long the network is gone: the server writes a comment every 10 s. */
 const SILENCE_LIMIT_MS = 25_000;
@@ -35,16 +34,12 @@ export class SseConnection implements Connection {
     void this.#begin();
   }
 
-  get ready(): boolean {
-    return this.#phase === "ready";
-  }
-
   send(text: string): void {
     const { type, stream_id, ...body } = JSON.parse(text) as Message;
     const id = String(body["response_id"]);
     if (type === "response.create") void this.#run(stream_id, () => this.#create(stream_id, body));
     else if (type === "caudal:response.cancel") {
-      void this.#http.post(`responses/${encodeURIComponent(id)}/cancel`).catch(() => undefined);
+      void this.#http.post(["responses", id, "cancel"]).catch(() => undefined);
     } else if (type === "response.steer") {
       const error = { code: "steering_not_supported", message: "Input to a running response needs a WebSocket." };
       this.#emit({ type: "response.steer.failed", error, stream_id });
@@ -61,17 +56,17 @@ export class SseConnection implements Connection {
   }
 
   close(): void {
-    this.#finish("reconnect", "closed by the client");
+    this.#finish(NO_STATUS, "closed by the client");
   }
 
   abandon(reason: string): void {
-    this.#finish("reconnect", reason);
+    this.#finish(NO_STATUS, reason);
   }
 
   async #begin(): Promise<void> {
     const said = await this.#http.probe();
     if (this.#phase === "ended") return;
-    if (said !== "up") return this.#finish(said instanceof AuthenticationError ? "fail" : "reconnect", "HTTP", said);
+    if (said !== "up") return this.#finish(said instanceof AuthenticationError ? REFUSED : NO_STATUS, "HTTP", said);
     this.#phase = "ready";
     this.#timer = setInterval(() => {
       if (this.#streams > 0 && Date.now() - this.#heardAt > SILENCE_LIMIT_MS) this.abandon("silent");
@@ -98,10 +93,8 @@ export class SseConnection implements Connection {
 
   async #create(streamId: unknown, body: Message): Promise<Response | undefined> {
     const keeps = body["store"] !== false;
-    const answer = await this.#ask("POST", "responses", {
-      ...body,
-      ...(keeps ? { background: true } : { stream: true }),
-    });
+    const text = encode(body, keeps ? { background: true } : { stream: true });
+    const answer = await this.#http.ask("POST", ["responses"], { body: text, signal: this.#abort.signal });
     if (!answer.ok) return answer;
     if (!keeps) return this.#read(answer, streamId, undefined, -1);
     const { id } = (await answer.json()) as { id: string };
@@ -109,13 +102,9 @@ export class SseConnection implements Connection {
   }
 
   async #follow(streamId: unknown, id: string, after: unknown): Promise<Response | undefined> {
-    const from = typeof after === "number" ? `&starting_after=${after}` : "";
-    const answer = await this.#ask("GET", `responses/${encodeURIComponent(id)}?stream=true${from}`);
-    return answer.ok ? this.#read(answer, streamId, id, typeof after === "number" ? after : -1) : answer;
-  }
-
-  #ask(method: "GET" | "POST", path: string, body?: Message): Promise<Response> {
-    return this.#http.ask(method, path, body && encode(body), { signal: this.#abort.signal });
+    const query = { stream: "true", starting_after: numberOr(after, undefined) };
+    const answer = await this.#http.ask("GET", ["responses", id], { query, signal: this.#abort.signal });
+    return answer.ok ? this.#read(answer, streamId, id, numberOr(after, -1)) : answer;
   }
 
   /** Passes the events on. Throws when the stream ends before its last line. */
@@ -132,7 +121,7 @@ export class SseConnection implements Connection {
       const event = JSON.parse(data) as Message;
       const { response, type } = event;
       responseId ??= (response as { id?: string } | undefined)?.id;
-      ended ||= isTerminalType(type) || type === "error";
+      ended ||= isTerminal(event) || type === "error";
       this.#emit({ ...event, response_id: responseId, stream_id: streamId });
     }
     throw new TypeError("network: the stream was cut");
@@ -155,12 +144,12 @@ export class SseConnection implements Connection {
     if (this.#phase === "ready") this.#listener.message(this, message);
   }
 
-  #finish(verdict: CloseVerdict, reason: string, error?: ApiError): void {
+  #finish(code: number, reason: string, error?: ApiError): void {
     if (this.#phase === "ended") return;
     const wasReady = this.#phase === "ready";
     this.#phase = "ended";
     clearInterval(this.#timer);
     this.#abort.abort();
-    this.#listener.ended(this, { verdict, code: NO_STATUS, reason, wasReady, error });
+    this.#listener.ended(this, { code, reason, wasReady, error });
   }
 }

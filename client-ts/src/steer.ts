@@ -2,7 +2,7 @@
 
 import type { Carrier, PendingSteers } from "./deliveries.ts";
 import { encode, type Message } from "./encode.ts";
-import { isRecord, SteerError } from "./errors.ts";
+import { fieldsOf, SteerError } from "./errors.ts";
 import type { Run } from "./run.ts";
 import type { Input, RequiredInput } from "./wire.ts";
 
@@ -16,13 +16,13 @@ export type SteerOutcome =
 /** Sends the input. Resolves when the server has committed it to a successor, or keeps it for later. */
 export function steer(carrier: Carrier | undefined, run: Run, input: Input): Promise<SteerOutcome> {
   if (!carrier || run.ended) throw new SteerError("response_not_active", "The response does not run here.");
-  const { delivery, streamId, send } = carrier;
+  const { connection, delivery, streamId } = carrier;
   const to = { type: "response.steer", previous_response_id: run.responseId, stream_id: streamId };
-  const text = encode({ ...to, input });
+  const text = encode({ input }, to);
   const steers = delivery.steers instanceof Steers ? delivery.steers : new Steers();
   delivery.steers = steers;
   const outcome = steers.wait();
-  send(text);
+  connection.send(text);
   return outcome;
 }
 
@@ -52,7 +52,7 @@ class Steers implements PendingSteers {
       steer?.resolve({ status: "pending", requiredInput: Array.isArray(required_input) ? required_input : [] });
       return;
     }
-    const error = isRecord(message["error"]) ? message["error"] : {};
+    const error = fieldsOf(message["error"]);
     steer?.reject(new SteerError(String(error["code"] ?? "unknown"), String(error["message"] ?? "Not steered.")));
   }
 

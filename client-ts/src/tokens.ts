@@ -1,5 +1,7 @@
 /** The bearer token: fixed, or fetched and used until it ends. */
 
+import { within } from "./timer.ts";
+
 /** A client secret as `POST /v1/client_secrets` answers it. */
 export interface ExpiringToken {
   value: string;
@@ -16,10 +18,13 @@ const SHORTEST_USE_MS = 5_000;
 
 export class Tokens {
   readonly #source: TokenSource | undefined;
+  readonly #limitMs: number;
   #kept: { value: string; renewAt: number } | undefined;
 
-  constructor(source: TokenSource | undefined) {
+  /** A token is waited for no longer than that. */
+  constructor(source: TokenSource | undefined, limitMs: number) {
     this.#source = source;
+    this.#limitMs = limitMs;
   }
 
   /** Whether another token can be had: then a token that has expired is no reason to give up. */
@@ -32,18 +37,21 @@ export class Tokens {
     return this.#kept?.renewAt;
   }
 
-  /** Forgets a token that the server refused. */
-  expire(): void {
-    this.#kept = undefined;
+  /** Forgets a token that the server refused. False if the next one would be no newer. */
+  expire(token: string | undefined = this.#kept?.value): boolean {
+    const { value } = this.#kept ?? {};
+    if (value === token) this.#kept = undefined;
+    return value !== undefined;
   }
 
   async get(): Promise<string | undefined> {
     if (typeof this.#source !== "function") return this.#source;
     if (this.#kept && Date.now() < this.#kept.renewAt) return this.#kept.value;
     const asked = Date.now();
-    const token = await this.#source();
+    const token = await within(this.#limitMs, this.#source);
     if (typeof token === "string") return token;
     const lasts = token.expires_at * 1000 - asked;
+    if (!Number.isFinite(lasts)) return token.value;
     const useMs = Math.max(SHORTEST_USE_MS, lasts - Math.min(RENEW_BEFORE_MS, lasts / 10));
     this.#kept = { value: token.value, renewAt: asked + useMs };
     return token.value;

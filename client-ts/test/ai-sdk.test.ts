@@ -162,11 +162,16 @@ describe("useChat", () => {
   });
 
   test("is told its place in the queue", async () => {
-    const client = clientOf((await server({ ...scripted(50, 100), "engine.max_running": 1 })).url);
-    client.responses.create({ input: "in the way" });
+    const client = clientOf((await server({ ...scripted(5_000, 200), "engine.max_running": 1 })).url);
+    const busy = client.responses.create({ input: "in the way" });
+    await busy.id;
     const places: unknown[] = [];
-    const chat = new Chat({ id: "mine", transport: transportOf(client), onData: (part) => places.push(part) });
-    await chat.sendMessage({ text: "one" });
+    const transport = transportOf(client, { params: { max_output_tokens: 5 } });
+    const chat = new Chat({ id: "mine", transport, onData: (part) => places.push(part) });
+    const sent = chat.sendMessage({ text: "one" });
+    await until(() => places.length > 0);
+    await busy.cancel();
+    await sent;
     expect(places[0]).toMatchObject({ type: "data-queue", data: { position: 1 } });
     expect(chat.lastMessage?.parts.map(({ type }) => type)).toEqual(["step-start", "text"]);
   });

@@ -34,8 +34,7 @@ interface Screen {
   close(): void;
 }
 
-function screen(url: string, id?: string, storage = new Memory()): Screen {
-  const client = clientOf(url);
+function screen(url: string, id?: string, storage = new Memory(), client = clientOf(url)): Screen {
   const store = new ConversationStore(client, id, { storage });
   const seen: string[] = [];
   let check = (): void => undefined;
@@ -92,6 +91,22 @@ describe("a conversation", () => {
       ["one", "ended"],
       ["two", "ended"],
     ]);
+  });
+
+  test("that the server refuses to follow says so, and is followed again once the server takes the client", async () => {
+    const keys = '[{ key = "correct-horse", tenant = "t" }]';
+    const { url } = await server({ ...scripted(5, 0), "auth.mode": "keys", "auth.keys": keys });
+    const other = clientOf(url, { token: "correct-horse" });
+    const { id } = await other.conversations.create();
+    let asked = 0;
+    // The items are read with the first. The connection, and the question why it failed, have wrong ones.
+    const token = (): string => (asked++ === 0 || asked > 3 ? "correct-horse" : "wrong-horse");
+    const here = screen(url, id, undefined, clientOf(url, { token }));
+    await here.until(({ status, error }) => status === "ready" && error);
+    here.store.send("mine");
+    await here.until((shown) => ended(shown) && !shown.error);
+    await other.responses.create({ conversation: id, input: "theirs" }).final();
+    await here.until((shown) => last(shown)?.input === "theirs" && ended(shown));
   });
 
   test("shows in a second tab what the first asks, while it streams", async () => {

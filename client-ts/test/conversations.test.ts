@@ -120,6 +120,26 @@ describe("following a conversation", () => {
     expect(net.sockets).toHaveLength(1);
   });
 
+  test("ends with the client", async () => {
+    const client = connect();
+    const left = client.conversations.follow("conv_1").next();
+    await settle();
+    client.close();
+    expect(await left).toEqual({ done: true, value: undefined });
+    const late = client.conversations.follow("conv_1").next();
+    expect(await late).toEqual({ done: true, value: undefined });
+  });
+
+  test("throws when the server refuses the client", async () => {
+    const fetch = async (): Promise<Response> => Response.json({ error: { message: "Wrong key." } }, { status: 401 });
+    const client = connect({ fetch });
+    const failed = expect(client.conversations.follow("conv_1").next()).rejects.toThrow("Wrong key.");
+    await settle();
+    await lose();
+    await failed;
+    expect(client.connectionState.status).toBe("failed");
+  });
+
   test("ends with its signal while it still asks", async () => {
     const abort = new AbortController();
     const { turns, left } = await following(abort.signal);

@@ -91,7 +91,7 @@ async function play(steps: readonly Step[]): Promise<void> {
 test.each(["ws://h", "http://h/v1", "http://h/v1/", "http://h/"])(
   "the address %s is that of the same server",
   (url) => {
-    expect(new Http(url, new Tokens(undefined)).url("models", "http").href).toBe("http://h/v1/models");
+    expect(new Http(url, new Tokens(undefined, 1)).url(["models"]).href).toBe("http://h/v1/models");
   },
 );
 
@@ -244,12 +244,83 @@ describe("input", () => {
   });
 });
 
-test("the server's limit of responses at a time is kept", async () => {
-  const client = connect();
-  for (let n = 0; n < 5; n++) client.responses.create({ input: `${n}` });
+test.each([{ max_in_flight: 3 }, { max_in_flight: 16, max_streams: 3 }])(
+  "the server's limits %j of responses at a time are kept",
+  async (limits) => {
+    const client = connect();
+    for (let n = 0; n < 5; n++) client.responses.create({ input: `${n}` });
+    await settle();
+    net.last.accept({ limits });
+    expect(net.last.sentOf("response.create")).toHaveLength(3);
+  },
+);
+
+describe("a time that no timer holds", () => {
+  const YEARS = 1e12;
+
+  test("to come back to a draining server is waited for", async () => {
+    const client = connect();
+    client.connect();
+    await settle();
+    net.last.accept();
+    net.last.receive({ type: "caudal:server.draining", reconnect_after_ms: YEARS });
+    const states = vi.fn();
+    client.onConnectionStateChange(states);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(net.sockets).toHaveLength(1);
+    expect(states).not.toHaveBeenCalled();
+  });
+
+  test("to connect again is waited for", async () => {
+    const fetch = async (): Promise<Response> =>
+      Response.json({ error: {} }, { status: 503, headers: { "retry-after": `${YEARS}` } });
+    connect({ fetch }).connect();
+    await settle();
+    net.last.lose();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(net.sockets).toHaveLength(1);
+  });
+
+  test("to send a request again is waited for", async () => {
+    const reconnect = { initialDelayMs: 100, maxDelayMs: 100, giveUpAfterMs: Number.POSITIVE_INFINITY };
+    connect({ reconnect }).responses.create({ input: "hello" });
+    await settle();
+    net.last.accept();
+    const busy = { type: "error", status: 503, error: {}, retry_after_ms: YEARS, stream_id: "lane-0" };
+    net.last.receive(busy);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(net.last.sentOf("response.create")).toHaveLength(1);
+  });
+});
+
+test("options that are undefined are the defaults", async () => {
+  const undefinedOptions = { initialDelayMs: undefined, maxDelayMs: undefined, giveUpAfterMs: undefined };
+  const client = connect({ reconnect: undefinedOptions, maxRetries: undefined, maxWaiting: undefined } as never);
+  const handle = client.responses.create({ input: "hello", client_request_id: undefined } as never);
   await settle();
-  net.last.accept({ limits: { max_in_flight: 3 } });
-  expect(net.last.sentOf("response.create")).toHaveLength(3);
+  net.last.accept();
+  expect(net.last.sent[0]?.["client_request_id"]).toMatch(/^req_/);
+  await vi.advanceTimersByTimeAsync(60_000);
+  for (const event of eventsOf("resp_1", "lane-0", ["hi"])) net.last.receive(event);
+  expect(await text(handle)).toBe("hi");
+});
+
+test("a server that takes back how far an ended response has come leaves no handle open", async () => {
+  const handle = connect().responses.create({ input: "hello" });
+  const ended = handle.final();
+  await settle();
+  net.last.accept();
+  for (const event of eventsOf("resp_1", "lane-0", ["one ", "two "]).slice(0, 3)) net.last.receive(event);
+  net.last.lose();
+  await vi.advanceTimersByTimeAsync(100);
+  net.last.accept();
+  const resumed = { type: "caudal:response.resumed", response_id: "resp_1", stream_id: "lane-0", status: "completed" };
+  net.last.receive({ ...resumed, starting_after: 2, last_sequence_number: 1 });
+  expect(net.last.sent.at(-1)).toMatchObject({ response_id: "resp_1", starting_after: 0 });
+  const response = { id: "resp_1", status: "completed", output: [] };
+  const last = { type: "response.completed", response_id: "resp_1", stream_id: "lane-0", sequence_number: 1, response };
+  net.last.receive(last);
+  expect((await ended).status).toBe("completed");
 });
 
 test("requests beyond maxWaiting end in QueueFullError", async () => {

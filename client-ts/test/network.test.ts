@@ -15,13 +15,9 @@ describe("after a sleep", () => {
   /** A page, as far as waking goes. */
   function page(): { wake(type: string): void } {
     const scope = new EventTarget();
-    const listeners = new EventTarget();
     vi.stubGlobal("addEventListener", scope.addEventListener.bind(scope));
-    vi.stubGlobal("document", Object.assign(listeners, { visibilityState: "visible" }));
-    return {
-      wake: (type) =>
-        (type === "visibilitychange" || type === "resume" ? listeners : scope).dispatchEvent(new Event(type)),
-    };
+    vi.stubGlobal("document", { visibilityState: "visible" });
+    return { wake: (type) => scope.dispatchEvent(new Event(type)) };
   }
 
   test.each(["online", "pageshow", "visibilitychange", "resume"])(
@@ -97,6 +93,18 @@ describe("a token that ends", () => {
     expect(old.closedWith).toBe(1000);
     for (const event of events.slice(3)) net.last.receive(event);
     expect(await text(handle)).toBe("one two three");
+  });
+
+  test.each([
+    ["in a month", 30 * 86_400],
+    ["in the year 33658", 1e12],
+    ["at a time that is no number", Number.NaN],
+  ])("%s leaves the connection alone", async (_, seconds) => {
+    connect({ token: async () => ({ value: "secret", expires_at: inSeconds(seconds) }) }).connect();
+    await settle();
+    net.last.accept();
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(net.sockets).toHaveLength(1);
   });
 
   test("is fetched once for many requests over HTTP", async () => {

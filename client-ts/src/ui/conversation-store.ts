@@ -195,6 +195,13 @@ export class ConversationStore {
       for await (const handle of this.#client.conversations.follow(id, { signal })) void this.#adopt(id, handle);
     } catch (error) {
       this.#set({ error: error as Error });
+      const unlisten = this.#client.onConnectionStateChange(({ status }) => {
+        if (status !== "connected" || signal.aborted) return;
+        unlisten();
+        this.#set({ error: undefined });
+        void this.#watch(id, signal);
+      });
+      signal.addEventListener("abort", unlisten);
     }
   }
 

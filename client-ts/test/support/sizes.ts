@@ -3,7 +3,7 @@ import { rolldown } from "rolldown";
 
 const SRC = new URL("../../src/", import.meta.url).pathname;
 /** The core loads these when they are used. */
-const LAZY = /\/(sse|branches|json|steer|follow|function-call|start|join)\.ts$/;
+const LAZY = /\/(sse|branches|json|steer|follow|reading|start|join)\.ts$/;
 
 const CLIENT = `export { CaudalClient } from "${SRC}index.ts";`;
 const CORE = `export * as core from "${SRC}index.ts";`;

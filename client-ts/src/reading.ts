@@ -1,14 +1,24 @@
+/** What is read of a response beside its text. Loaded when used. */
+
 import { CaudalError, ResponseFailedError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
 import type { ResponseEvent } from "./events.ts";
 import type { FunctionCall } from "./items.ts";
 
+/** What the model thinks; a blank line is between two parts. Throws when the generation fails on the way. */
+export async function* reasoningOf(log: EventLog<ResponseEvent>): AsyncGenerator<string, void, undefined> {
+  let parts = 0;
+  for await (const event of succeeding(log)) {
+    if (event.type === "response.reasoning_summary_text.delta") yield event.delta;
+    if (event.type === "response.reasoning_summary_part.added" && parts++ > 0) yield "\n\n";
+  }
+}
+
 /** Each function call of a response as the model begins it. Throws when the generation fails on the way. */
 export async function* callsOf(log: EventLog<ResponseEvent>): AsyncGenerator<FunctionCallStream, void, undefined> {
   const begun = new Set<number>();
   let place = 0;
-  for await (const event of log.follow()) {
-    if (event.type === "response.failed") throw new ResponseFailedError(event.response);
+  for await (const event of succeeding(log)) {
     const isItem = event.type === "response.output_item.added" || event.type === "response.output_item.done";
     if (isItem && event.item.type === "function_call" && !begun.has(event.output_index)) {
       begun.add(event.output_index);
@@ -60,9 +70,15 @@ export class FunctionCallStream {
   }
 
   async *#events(): AsyncGenerator<ResponseEvent, void, undefined> {
-    for await (const event of this.#log.follow(this.#from)) {
-      if (event.type === "response.failed") throw new ResponseFailedError(event.response);
+    for await (const event of succeeding(this.#log, this.#from)) {
       if ("output_index" in event && event.output_index === this.outputIndex) yield event;
     }
+  }
+}
+
+async function* succeeding(log: EventLog<ResponseEvent>, from = 0): AsyncGenerator<ResponseEvent, void, undefined> {
+  for await (const event of log.follow(from)) {
+    if (event.type === "response.failed") throw new ResponseFailedError(event.response);
+    yield event;
   }
 }
