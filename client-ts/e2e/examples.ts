@@ -1,9 +1,11 @@
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "vite";
 
 const EXAMPLES = new URL("../examples/", import.meta.url).pathname;
+const HERE = new URL(".", import.meta.url).pathname;
 
 export interface Examples {
   /** What the server is to serve. */
@@ -11,11 +13,11 @@ export interface Examples {
   remove(): Promise<void>;
 }
 
-/** Builds examples into a folder that goes with the tests. */
+/** Builds examples, and pages of the tests, into a folder that goes with the tests. */
 export async function buildExamples(...names: string[]): Promise<Examples> {
   const dist = await mkdtemp(join(tmpdir(), "caudal-examples-"));
   for (const name of names) {
-    const root = join(EXAMPLES, name);
+    const root = join(existsSync(join(EXAMPLES, name)) ? EXAMPLES : HERE, name);
     const outDir = join(dist, name);
     await build({ root, configFile: join(EXAMPLES, "vite.config.ts"), logLevel: "error", build: { outDir } });
   }
