@@ -1,6 +1,6 @@
-/** AI SDK's own Chat on the transport, against the real server. */
+/** AI SDK's own Chat on the transport, against the real server: that of version 7 and that of version 6. */
 
-import { Chat } from "@ai-sdk/react";
+import { Chat as Chat7 } from "@ai-sdk/react";
 import {
   type ChatTransport,
   lastAssistantMessageIsCompleteWithApprovalResponses,
@@ -11,6 +11,7 @@ import type { ChatTransport as ChatTransport6, UIMessage as UIMessage6 } from "a
 import { describe, expect, test } from "vitest";
 import { CaudalChatTransport, type CaudalChatTransportOptions } from "../src/ai-sdk/index.ts";
 import type { CaudalClient } from "../src/index.ts";
+import { Chat6 } from "./support/chat6.ts";
 import { online } from "./support/online.ts";
 import { scripted } from "./support/server.ts";
 
@@ -56,7 +57,13 @@ test("fits AI SDK 6 and 7", () => {
   expect([seven, six]).toEqual([transport, transport]);
 });
 
-describe("useChat", () => {
+/** What both versions have. */
+const CHATS: [version: string, Chat: typeof Chat7][] = [
+  ["AI SDK 7", Chat7],
+  ["AI SDK 6", Chat6 as unknown as typeof Chat7],
+];
+
+describe.each(CHATS)("useChat of %s", (_, Chat) => {
   test("sends, streams, goes on in the same conversation, and shows it to whoever opens it later", async () => {
     const client = clientOf((await server(scripted(30, 300))).url);
     const { id } = await client.conversations.create();
@@ -185,7 +192,7 @@ describe("useChat", () => {
   });
 });
 
-describe("tools", () => {
+describe.each(CHATS)("tools of %s", (_, Chat) => {
   const CALL = '<tool_call> {"name": "weather", "arguments": {"city": "Faro"}} </tool_call> ';
   const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
   const calling = (): Record<string, string | number> => ({ ...scripted(7, 0), "engine.scripted.text": CALL });
@@ -193,7 +200,7 @@ describe("tools", () => {
   test("that the page runs: their outputs go on in the same message", async () => {
     const client = clientOf((await server(calling())).url);
     let asked = 0;
-    const chat: Chat<UIMessage> = new Chat({
+    const chat: Chat7<UIMessage> = new Chat({
       id: "mine",
       transport: transportOf(client, { tools: { weather: { parameters } } }),
       // The engine would call for ever.
