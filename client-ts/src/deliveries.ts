@@ -139,12 +139,13 @@ export class Deliveries {
     if (typeof type !== "string") return;
     if (type.startsWith("response.steer.")) return this.#steered(lane, message);
     if (!connection.leaving) this.#takenOver(lane);
+    const news = run.ended ? {} : run.news;
     const knew = run.responseId !== undefined;
     if (type === "caudal:response.queued") {
       const { position, estimated_wait_ms: wait } = message;
-      tell(run.news.onQueued, { position: numberOr(position, 0), estimatedWaitMs: numberOr(wait, undefined) });
+      tell(news.onQueued, { position: numberOr(position, 0), estimatedWaitMs: numberOr(wait, undefined) });
     }
-    if (type === "caudal:response.recovering") tell(run.news.onRecovering, undefined);
+    if (type === "caudal:response.recovering") tell(news.onRecovering, undefined);
     if (type === "caudal:response.resumed" && run.resumed(message) === "again") this.#open(lane);
     if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
     if (run.responseId !== undefined) this.#answered(lane);
@@ -185,7 +186,7 @@ export class Deliveries {
       delivery.steers?.lost();
       if (ending.code === TOO_LARGE && run.responseId === undefined) run.fail(tooLarge());
       else if (!run.canReopen) run.fail(connectionLost());
-      else if (!run.ended && this.#lanesOf(delivery).length === 0) lost.push(delivery);
+      else if (this.#lanesOf(delivery).length === 0) lost.push(delivery);
     }
     this.#waiting = [...lost, ...this.#waiting];
     // Time spent waiting for a lane is no time without a connection.

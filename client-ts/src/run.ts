@@ -101,9 +101,9 @@ export class Run {
     return this.#last + 1;
   }
 
-  /** Whether the create can be repeated, or a resume asked for. */
+  /** Whether the rest is wanted, and the create can be repeated or a resume asked for. */
   get canReopen(): boolean {
-    return this.responseId !== undefined || this.#request !== "{}";
+    return !this.ended && (this.responseId !== undefined || this.#request !== "{}");
   }
 
   /** The message that makes the server stream this response from the first missing event. */

@@ -183,6 +183,19 @@ describe.each(CHATS)("useChat of %s", (_, Chat) => {
     expect(chat.lastMessage?.parts.map(({ type }) => type)).toEqual(["step-start", "text"]);
   });
 
+  test("is told that the network is gone", async () => {
+    const reconnect = { initialDelayMs: 5, maxDelayMs: 10, giveUpAfterMs: 100 };
+    const client = clientOf("http://127.0.0.1:9", { reconnect });
+    const outcomes: boolean[] = [];
+    const transport = transportOf(client);
+    for (const id of ["mine", "conv_1"]) {
+      const chat = new Chat({ id, transport, onFinish: ({ isDisconnect }) => outcomes.push(isDisconnect) });
+      await chat.sendMessage({ text: "one" });
+      expect([chat.status, chat.error?.message]).toEqual(["error", expect.stringContaining("network")]);
+    }
+    expect(outcomes).toEqual([true, true]);
+  });
+
   test("is told what goes wrong", async () => {
     const client = clientOf((await server(scripted(5, 0))).url);
     const chat = new Chat({ id: "mine", transport: transportOf(client, { params: { model: "none" } }) });
@@ -248,6 +261,27 @@ describe.each(CHATS)("tools of %s", (_, Chat) => {
     const calls = chat.lastMessage?.parts.filter((part) => part.type === "tool-weather") ?? [];
     expect(calls[0]).toMatchObject({ state: "output-available", output: { sky: "clear" } });
     expect(calls[1]).toMatchObject({ state: "output-error", errorText: "no more" });
+  });
+
+  test("that have run are there after a reload in mid-turn, with their outputs", async () => {
+    const client = clientOf((await server({ ...calling(), "engine.scripted.tokens_per_second": 10 })).url);
+    const { id } = await client.conversations.create();
+    const execute = (): string => "sun";
+    const before = new Chat({ id, transport: transportOf(client, { tools: { weather: { parameters, execute } } }) });
+    void before.sendMessage({ text: "weather?" });
+    const callsOf = (chat: Chat7<UIMessage>): UIMessage["parts"] =>
+      (chat.lastMessage?.parts ?? []).filter(({ type }) => type === "tool-weather");
+    await until(() => callsOf(before).length === 2);
+    await before.stop();
+
+    const transport = transportOf(client, { tools: { weather: { parameters } } });
+    const after = new Chat({ id, transport, messages: await transport.loadMessages(id) });
+    await after.resumeStream();
+    expect(after.messages.map(({ role }) => role)).toEqual(["user", "assistant"]);
+    expect(callsOf(after)).toMatchObject([
+      { state: "output-available", input: { city: "Faro" }, output: "sun" },
+      { state: "input-available", input: { city: "Faro" } },
+    ]);
   });
 
   test.each([true, false])("that need approval wait for it: approved %s", async (approved) => {

@@ -7,6 +7,7 @@ import { Http } from "../src/http.ts";
 import {
   CaudalClient,
   CaudalError,
+  DetachedError,
   InputError,
   InvalidRequestError,
   ProtocolError,
@@ -403,6 +404,23 @@ test("close code 1000 from the server while something runs is a lost connection"
   expect(net.last.sentOf("caudal:response.resume")).toMatchObject([{ response_id: "resp_1", starting_after: 2 }]);
   for (const event of events.slice(3)) net.last.receive(event);
   expect(await text(handle)).toBe("hello there");
+});
+
+test("a handle that has ended brings no more news", async () => {
+  const news = { onQueued: vi.fn(), onRecovering: vi.fn(), onRetry: vi.fn() };
+  const leave = new AbortController();
+  const handle = connect().responses.create({ input: "hello" }, { ...news, signal: leave.signal });
+  const ended = expect(handle.final()).rejects.toBeInstanceOf(DetachedError);
+  await settle();
+  net.last.accept();
+  leave.abort();
+  await ended;
+  net.last.receive({ type: "caudal:response.queued", stream_id: "lane-0", position: 1 });
+  net.last.receive({ type: "caudal:response.recovering", stream_id: "lane-0" });
+  net.last.receive({ type: "error", status: 503, error: {}, retry_after_ms: 10, stream_id: "lane-0" });
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(net.last.sentOf("response.create")).toHaveLength(1);
+  for (const listener of Object.values(news)) expect(listener).not.toHaveBeenCalled();
 });
 
 test("a listener that throws breaks nothing", async () => {

@@ -87,11 +87,17 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
 
   /** Cancels what runs in a chat, here or elsewhere. */
   async stop(chatId: string): Promise<void> {
-    const running = this.#running.get(chatId) ?? (await this.#active(chatId));
-    await running?.cancel();
+    const running = this.#running.get(chatId);
+    if (running) return running.cancel();
+    const active = await this.#active(chatId);
+    if (active !== undefined) await this.#client.responses.cancel(active);
   }
 
-  async sendMessages(options: SendOptions<M>): Promise<ReadableStream<Chunk>> {
+  sendMessages(options: SendOptions<M>): Promise<ReadableStream<Chunk>> {
+    return this.#send(options).catch((error: unknown) => Promise.reject(streamError(error)));
+  }
+
+  async #send(options: SendOptions<M>): Promise<ReadableStream<Chunk>> {
     const { chatId, messages, body } = options;
     const params = { ...this.#options.params, ...this.#tools(), ...(body as TurnParams | undefined) };
     const last = messages.at(-1);
@@ -121,16 +127,18 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
   }): Promise<ReadableStream<Chunk> | null> {
     const { chatId } = options;
     const conversation = this.#chats.conversationOf(chatId);
-    const handle = conversation === undefined ? undefined : await this.#active(chatId);
-    if (!handle || conversation === undefined) return null;
+    const active = await this.#active(chatId);
+    if (active === undefined || conversation === undefined) return null;
     const params = { ...this.#options.params, ...this.#tools() };
     const before = await turnSoFar(this.#client.conversations, conversation);
     const stream = { chatId, conversation, params, messageId: before?.messageId, before: before?.chunks };
-    return this.#stream({ abortSignal: options.abortSignal }, stream, () => Promise.resolve(handle));
+    return this.#stream(options, stream, ({ options: following }) => {
+      return Promise.resolve(this.#client.responses.resume(active, following));
+    });
   }
 
-  /** What runs in the chat, if anything does. */
-  async #active(chatId: string): Promise<ResponseHandle | undefined> {
+  /** The id of the response that runs in the chat, if one does. */
+  async #active(chatId: string): Promise<string | undefined> {
     const conversation = this.#chats.conversationOf(chatId);
     if (conversation === undefined) return undefined;
     for (const target of [this.#chats.responseOf(chatId), { conversation }]) {
@@ -138,7 +146,7 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
       try {
         const id = typeof target === "string" ? target : await this.#idOf(target.conversation);
         const { status } = await this.#client.responses.retrieve(id);
-        if (status === "in_progress" || status === "queued") return this.#client.responses.resume(id);
+        if (status === "in_progress" || status === "queued") return id;
       } catch (error) {
         if (!(error instanceof NotFoundError)) throw error;
       }
@@ -195,26 +203,19 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
     for (let handle = first, isFirst = true; ; isFirst = false) {
       this.#running.set(chatId, handle);
       const calls = new CallChunks();
-      // A resumed handle does not know the signal.
-      const detached = new Promise<never>((_, reject) => {
-        left.addEventListener("abort", () => reject(new DetachedError("The stream was aborted.")), { once: true });
-      });
-      detached.catch(() => undefined);
-      const read = async (): Promise<ResponseObject> => {
-        for await (const event of handle) {
-          if (event.type === "response.created") {
-            this.#chats.follow(chatId, event.response_id);
-            const messageId = stream.messageId ?? event.response_id;
-            if (isFirst)
-              controller.enqueue({ type: "start", messageId, messageMetadata: { responseId: event.response_id } });
-            controller.enqueue({ type: "start-step" });
-          }
-          if (left.aborted) break;
-          for (const chunk of [...chunksOf(event), ...calls.take(event)]) controller.enqueue(chunk);
+      for await (const event of handle) {
+        if (left.aborted) break;
+        if (event.type === "response.created") {
+          this.#chats.follow(chatId, event.response_id);
+          const messageId = stream.messageId ?? event.response_id;
+          const start: Chunk = { type: "start", messageId, messageMetadata: { responseId: event.response_id } };
+          const begin = isFirst ? [start, ...(stream.before ?? [])] : [];
+          for (const chunk of begin) controller.enqueue(chunk);
+          controller.enqueue({ type: "start-step" });
         }
-        return handle.final();
-      };
-      const response = await Promise.race([read(), detached]);
+        for (const chunk of [...chunksOf(event), ...calls.take(event)]) controller.enqueue(chunk);
+      }
+      const response = await handle.final();
       for (const { call_id, name } of this.#callsOf(response)) {
         if (!this.#options.tools?.[name]?.needsApproval) continue;
         controller.enqueue({ type: "tool-approval-request", approvalId: `approval_${call_id}`, toolCallId: call_id });

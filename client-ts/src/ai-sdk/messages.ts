@@ -89,6 +89,14 @@ function chunksOfItem(item: ConversationItem): Chunk[] {
       { type: "text-end", id },
     ];
   }
+  if (item.type === "reasoning") {
+    const delta = item.summary.map(({ text }) => text).join("\n\n");
+    return [
+      { type: "reasoning-start", id },
+      { type: "reasoning-delta", id, delta },
+      { type: "reasoning-end", id },
+    ];
+  }
   if (item.type !== "function_call_output") return [];
   const { call_id: toolCallId, output } = item as unknown as FunctionCallOutput;
   return [{ type: "tool-output-available", toolCallId, output: resultValue(output) }];
