@@ -22,7 +22,7 @@ interface Run {
 /** The text without the cursor, colours and moves. */
 function shown(written: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: a terminal's
-  return written.replace(/\x1b\[[0-9;]*[A-Za-z]|\r/g, "").replace(/▍?[\b] [\b]/g, "");
+  return written.replace(/\x1b7▍\x1b8|\x1b7|\x1b\[[0-9;]*[A-Za-z]|\r/g, "");
 }
 
 /** The process that `script` runs. */
@@ -55,8 +55,8 @@ function start(command: string, args: string[], env: Record<string, string>): Ru
 }
 
 /** In a terminal of its own. */
-const inTerminal = (url: string): Run =>
-  start("script", ["-qefc", `${process.execPath} ${CLI}`, "/dev/null"], { CAUDAL_URL: url });
+const inTerminal = (url: string, options = ""): Run =>
+  start("script", ["-qefc", `${process.execPath} ${CLI} ${options}`, "/dev/null"], { CAUDAL_URL: url });
 
 test("answers a question and what comes through a pipe, and says so by its status", async () => {
   const { url } = await server(scripted(10, 0));
@@ -68,6 +68,23 @@ test("answers a question and what comes through a pipe, and says so by its statu
   refused.process.stdin?.end();
   expect(await refused.ended).toBe(1);
   expect(refused.written).toMatch(/caudal-chat: .*none/);
+  const empty = start(process.execPath, [CLI, "--url", url], {});
+  empty.process.stdin?.end(" \n");
+  expect(await empty.ended).toBe(1);
+  expect(empty.written).toBe("caudal-chat: The input is empty: there is nothing to ask.\n");
+});
+
+test("ends the answer at Ctrl-C, and ends itself when nobody reads it", async () => {
+  const { url } = await server(scripted(3_000, 100));
+  const run = start(process.execPath, [CLI, "hello"], { CAUDAL_URL: url });
+  run.process.stdin?.end();
+  await run.until(/A river/);
+  run.process.kill("SIGINT");
+  expect(await run.ended).toBe(1);
+  expect(run.written).not.toContain("caudal-chat:");
+  const piped = start("sh", ["-c", `${process.execPath} ${CLI} hello < /dev/null | head -c 5`], { CAUDAL_URL: url });
+  expect(await piped.ended).toBe(0);
+  expect(piped.written).toBe("A riv");
 });
 
 describe("in a terminal", () => {
@@ -88,6 +105,29 @@ describe("in a terminal", () => {
     const conversations = (await (await fetch(`${url}/v1/conversations`)).json()) as { data: { id: string }[] };
     const items = await (await fetch(`${url}/v1/conversations/${conversations.data[0]?.id}/items`)).json();
     expect((items as { data: unknown[] }).data).toHaveLength(2);
+  });
+
+  test("takes one question at a time, leaves in mid-answer, and goes on with the conversation", async () => {
+    const { url } = await server(scripted(300, 100));
+    const run = inTerminal(url);
+    await run.until(/› /);
+    run.type("one\ntwo");
+    await run.until(/An answer is on its way/);
+    await run.until(/A river does not ask/);
+    run.type("/quit");
+    expect(await run.ended).toBe(0);
+    expect(run.written).not.toContain("caudal-chat:");
+    const [, id = ""] = /caudal-chat --conversation (conv_\w+)/.exec(run.written) ?? [];
+    const next = inTerminal(url, `--conversation ${id}`);
+    await next.until(/A river does not ask[\s\S]*\n› $/);
+    next.type("constructor");
+    await next.until(/constructor\n+A river does not ask/);
+    next.type("/quit");
+    expect(await next.ended).toBe(0);
+    const items = await (await fetch(`${url}/v1/conversations/${id}/items?order=asc`)).json();
+    const { data } = items as { data: { content: { text: string }[] }[] };
+    const texts = data.map(({ content }) => content[0]?.text.slice(0, 11));
+    expect(texts).toEqual(["one", "A river doe", "constructor"]);
   });
 
   test("goes on after it was stopped by Ctrl-Z, and after the network was gone", async () => {
