@@ -103,15 +103,17 @@ export class Deliveries {
     return [...this.#lanes].some(({ delivery }) => !delivery.run.ended);
   }
 
-  /** Gives the connection all it can carry. Returns when the first of those that wait is due, if one does. */
+  /** Gives the connection all it can carry. Returns when the first of those that are not due yet will be. */
   assign(current: Connection): number | undefined {
+    const now = Date.now();
     while (!this.#isCareful || this.#unanswered(current).length === 0) {
       const streamId = this.#vacant(current);
-      const delivery = streamId && (this.#takeWaiting() ?? this.#toMove());
+      const delivery = streamId && (this.#takeWaiting(now) ?? this.#toMove());
       if (!delivery) break;
       this.#send(current, streamId, delivery);
     }
-    return this.#waiting.length === 0 ? undefined : Math.min(...this.#waiting.map(({ notBefore }) => notBefore));
+    const times = this.#waiting.map(({ notBefore }) => notBefore).filter((time) => time > now);
+    return times.length > 0 ? Math.min(...times) : undefined;
   }
 
   /** "unsent" when the server cannot know of the run: then it just leaves the queue. */
@@ -178,7 +180,8 @@ export class Deliveries {
   /** The connection is gone. Returns whether anything waits for another because of that. */
   lost(connection: Connection, ending: Ending): boolean {
     const lost: Delivery[] = [];
-    for (const lane of this.#of(connection)) {
+    const lanes = this.#of(connection);
+    for (const lane of lanes) {
       const { delivery } = lane;
       const { run } = delivery;
       this.#leave(lane);
@@ -189,8 +192,8 @@ export class Deliveries {
       else if (this.#lanesOf(delivery).length === 0) lost.push(delivery);
     }
     this.#waiting = [...lost, ...this.#waiting];
-    // Time spent waiting for a lane is no time without a connection.
-    if (ending.wasReady) for (const delivery of this.#waiting) delivery.waitingSince = Date.now();
+    // Time spent waiting for a lane is no time without a connection, if the connection answered anything.
+    if (lanes.some(({ deadline }) => !deadline)) for (const each of this.#waiting) each.waitingSince = Date.now();
     return lost.length > 0;
   }
 
@@ -328,9 +331,8 @@ export class Deliveries {
     connection.send(encode({ type: "caudal:response.cancel", response_id: run.responseId }));
   }
 
-  #takeWaiting(): Delivery | undefined {
+  #takeWaiting(now: number): Delivery | undefined {
     this.#prune();
-    const now = Date.now();
     const next = this.#waiting.findIndex(({ notBefore }) => notBefore <= now);
     return this.#waiting.splice(next, next < 0 ? 0 : 1)[0];
   }

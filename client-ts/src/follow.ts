@@ -51,6 +51,7 @@ export async function* follow(
 }
 
 function unlessGone(error: unknown): undefined {
-  if (error instanceof NotFoundError || error instanceof DetachedError) return undefined;
+  const isIdle = error instanceof NotFoundError && error.code === "response_not_found";
+  if (isIdle || error instanceof DetachedError) return undefined;
   throw error;
 }

@@ -42,9 +42,10 @@ export class Http {
   }
 
   /** Throws `InputError` for a part that no path can have. */
-  url(path: Path, query: Query = {}): URL {
+  url(path: Path, query?: Query): URL {
     const url = new URL(["v1", ...path.map(escaped)].join("/"), this.#base);
-    for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, `${value}`);
+    for (const [name, value] of Object.entries(query ?? {}))
+      if (value !== undefined) url.searchParams.set(name, `${value}`);
     return url;
   }
 

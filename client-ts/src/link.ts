@@ -136,7 +136,7 @@ export class Link {
     if (this.#current) {
       const dueAt = this.deliveries.assign(this.#current);
       clearTimeout(this.#timer);
-      if (dueAt !== undefined && dueAt > Date.now()) this.#timer = after(dueAt - Date.now(), () => this.#pump());
+      if (dueAt !== undefined) this.#timer = after(dueAt - Date.now(), () => this.#pump());
     } else if ((status === "idle" || status === "failed") && this.#isNeeded()) {
       void this.#open();
     } else this.#publish();

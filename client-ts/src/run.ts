@@ -179,8 +179,8 @@ export class Run {
 }
 
 /** The server runs a request once, however often it comes with the same id. */
-export function requestId({ client_request_id }: ResponseCreateParams): ResponseCreateParams {
-  return { client_request_id: client_request_id ?? newId("req") };
+export function requestId(params: ResponseCreateParams): ResponseCreateParams {
+  return { client_request_id: params?.client_request_id ?? newId("req") };
 }
 
 function noEvent(startingAfter: number): InputError {

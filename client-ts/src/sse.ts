@@ -5,7 +5,7 @@
 
 import { type Connection, type ConnectionListener, type Limits, NO_LIMITS, NO_STATUS, REFUSED } from "./connection.ts";
 import { encode, type Message } from "./encode.ts";
-import { type ApiError, AuthenticationError, numberOr } from "./errors.ts";
+import { type ApiError, AuthenticationError, InputError, numberOr } from "./errors.ts";
 import { isTerminal } from "./events.ts";
 import { type Http, httpError } from "./http.ts";
 
@@ -84,8 +84,10 @@ export class SseConnection implements Connection {
       const { status, code, message, param, retryAfterMs } = await httpError(refused);
       const error = { code, message, param };
       this.#emit({ type: "error", status, error, retry_after_ms: retryAfterMs, stream_id: streamId });
-    } catch {
-      this.abandon("the network was lost");
+    } catch (error) {
+      if (!(error instanceof InputError)) return this.abandon("the network was lost");
+      const { message } = error;
+      this.#emit({ type: "error", status: 400, error: { code: "invalid_request", message }, stream_id: streamId });
     } finally {
       this.#streams--;
     }

@@ -1,7 +1,7 @@
 /** Lets the model call functions until it has an answer: responses and the results of their calls, in turn. */
 
 import type { CaudalClient } from "./client.ts";
-import { DetachedError, isRecord, TooManyTurnsError } from "./errors.ts";
+import { CaudalError, DetachedError, InputError, isRecord, TooManyTurnsError } from "./errors.ts";
 import { EventLog } from "./event-log.ts";
 import type { ResponseEvent } from "./events.ts";
 import type { ResponseHandle } from "./handle.ts";
@@ -124,7 +124,8 @@ export class ToolRun implements AsyncIterable<ResponseEvent> {
       this.#final = await this.#turns();
       this.#answers.end();
     } catch (error) {
-      this.#answers.end(error as Error);
+      const isOurs = error instanceof CaudalError;
+      this.#answers.end(isOurs ? error : new InputError("The tools cannot be read.", { cause: error }));
     } finally {
       for (const source of [signal, cancelSignal]) source?.removeEventListener("abort", abort);
     }

@@ -33,6 +33,21 @@ describe("a create that is refused with a time to come back", () => {
     expect(await text(handle)).toBe("at last");
   });
 
+  test("is sent again though the clock moves on between two looks at it", async () => {
+    connect().responses.create({ input: "hello" });
+    await settle();
+    net.last.accept();
+    const due = Date.now() + 800;
+    net.last.receive(busy("server_overloaded"));
+    await vi.advanceTimersByTimeAsync(799);
+    let looks = 0;
+    const clock = vi.spyOn(Date, "now").mockImplementation(() => due + (looks++ === 0 ? -0.5 : 0.5));
+    await vi.advanceTimersByTimeAsync(1);
+    clock.mockRestore();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(net.last.sentOf("response.create")).toHaveLength(2);
+  });
+
   test("is sent maxRetries times more, and then fails", async () => {
     const handle = connect({ maxRetries: 2 }).responses.create({ input: "hello" });
     const failed = expect(handle.final()).rejects.toThrow(RateLimitError);

@@ -7,6 +7,7 @@ import { Http } from "../src/http.ts";
 import {
   CaudalClient,
   CaudalError,
+  ConnectionError,
   DetachedError,
   InputError,
   InvalidRequestError,
@@ -380,6 +381,22 @@ test("a request that is never answered ends after giveUpAfterMs", async () => {
   await settle();
   net.last.accept();
   await vi.advanceTimersByTimeAsync(120_000);
+  await failed;
+});
+
+test.each([1000, 1006, 1013])("a server that greets and closes with %d at each request is given up", async (code) => {
+  const client = connect();
+  const handles = ["first", "second"].map((input) => client.responses.create({ input }));
+  const failed = Promise.all(handles.map((each) => expect(each.final()).rejects.toBeInstanceOf(ConnectionError)));
+  for (let n = 0, seen = 0; n < 400; n++) {
+    await settle();
+    for (const socket of net.sockets.slice(seen)) {
+      socket.accept();
+      socket.lose(code);
+    }
+    seen = net.sockets.length;
+    await vi.advanceTimersByTimeAsync(1_000);
+  }
   await failed;
 });
 

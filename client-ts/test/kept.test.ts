@@ -1,7 +1,7 @@
 /** What the real server keeps: conversations and stored prompts. */
 
 import { describe, expect, test } from "vitest";
-import { type ConversationItem, NotFoundError, outputText, type ResponseHandle } from "../src/index.ts";
+import { CaudalError, type ConversationItem, NotFoundError, outputText, type ResponseHandle } from "../src/index.ts";
 import { all, online, sequenceOf, textOf, upTo } from "./support/online.ts";
 import { scripted } from "./support/server.ts";
 
@@ -100,6 +100,13 @@ describe("conversations", () => {
     await following;
     expect(turns).toHaveLength(3);
   });
+});
+
+test("a conversation that there is not is not followed", async () => {
+  const client = clientOf((await server(scripted(5, 0))).url);
+  for (const id of ["conv_none", "", "cut \ud83d"]) {
+    await expect(client.conversations.follow(id).next()).rejects.toBeInstanceOf(CaudalError);
+  }
 });
 
 test("prompts are stored in versions, used, listed and deleted", async () => {

@@ -3,7 +3,7 @@
 import { createServer, type Server as HttpServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, test, vi } from "vitest";
-import { AuthenticationError, CaudalClient, outputText } from "../src/index.ts";
+import { AuthenticationError, CaudalClient, CaudalError, outputText } from "../src/index.ts";
 import { eventsOf } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
 import { online, sequenceOf, textOf, upTo } from "./support/online.ts";
@@ -191,6 +191,30 @@ describe("where no WebSocket passes", () => {
     await handle.cancel();
     expect((await handle.final()).status).toBe("incomplete");
     await expect(handle.steer("more")).rejects.toMatchObject({ name: "SteerError" });
+  });
+
+  test("a request that cannot be sent, or an answer that is none, ends one handle and no other", async () => {
+    const { url } = await server(scripted(50, 100));
+    vi.stubGlobal("WebSocket", undefined);
+    const client = new CaudalClient({ url, reconnect: { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 2_000 } });
+    vi.unstubAllGlobals();
+    later(() => client.close());
+    const handle = client.responses.create({ input: "hello" });
+    await handle.id;
+    for (const id of ["", "..", "cut \ud83d"]) {
+      await expect(client.responses.resume(id).final()).rejects.toBeInstanceOf(CaudalError);
+    }
+    expect((await handle.final()).usage?.output_tokens).toBe(50);
+  });
+
+  test("a network that answers in the server's place is given up", async () => {
+    const hotel = async (): Promise<Response> => new Response("<html>Welcome</html>");
+    vi.stubGlobal("WebSocket", undefined);
+    const reconnect = { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 1_000 };
+    const client = new CaudalClient({ url: "http://127.0.0.1:9", fetch: hotel, reconnect });
+    vi.unstubAllGlobals();
+    later(() => client.close());
+    await expect(client.responses.create({ input: "hello" }).final()).rejects.toBeInstanceOf(CaudalError);
   });
 
   test("a key that is refused ends the handle", async () => {

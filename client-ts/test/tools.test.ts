@@ -5,6 +5,7 @@ import {
   CancelledError,
   type CaudalClient,
   DetachedError,
+  InputError,
   ResponseFailedError,
   runTools,
   type ToolRun,
@@ -154,6 +155,15 @@ describe("the run ends", () => {
     await say("resp_1", [call("a", "f", "{")], { status: "incomplete", incomplete_details: { reason: "cancelled" } });
     expect((await run.final()).status).toBe("incomplete");
     expect(execute).not.toHaveBeenCalled();
+  });
+
+  test.each([
+    ["nothing", null],
+    ["what JSON does not hold", { parameters: { most: 1n }, execute: () => "" }],
+  ])("with a typed error when a tool is %s", async (_, tool) => {
+    const run = runTools(connect(), { input: "hello", tools: { broken: tool as never } });
+    await expect(run.final()).rejects.toBeInstanceOf(InputError);
+    expect(net.sockets).toEqual([]);
   });
 
   test("with a failure, for every reader", async () => {
