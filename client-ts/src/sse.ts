@@ -121,7 +121,11 @@ export class SseConnection implements Connection {
         return undefined;
       }
       const event = JSON.parse(data) as Message;
-      const { response, type } = event;
+      const { response, status, type } = event;
+      if (type === "error" && status === 401 && this.#http.tokens.renews) {
+        this.#http.tokens.expire();
+        throw new TypeError("network: the token has ended");
+      }
       responseId ??= (response as { id?: string } | undefined)?.id;
       ended ||= isTerminal(event) || type === "error";
       this.#emit({ ...event, response_id: responseId, stream_id: streamId });

@@ -3,7 +3,15 @@
 import { createServer, type Server as HttpServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, test, vi } from "vitest";
-import { AuthenticationError, CaudalClient, CaudalError, outputText } from "../src/index.ts";
+import {
+  AuthenticationError,
+  CaudalClient,
+  type CaudalClientOptions,
+  CaudalError,
+  type ExpiringToken,
+  outputText,
+  type TokenSource,
+} from "../src/index.ts";
 import { eventsOf } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
 import { online, sequenceOf, textOf, upTo } from "./support/online.ts";
@@ -118,6 +126,46 @@ describe("a token that ends", () => {
   });
 });
 
+/** A client of a platform that has no WebSocket. */
+function withoutSocket(options: CaudalClientOptions): CaudalClient {
+  vi.stubGlobal("WebSocket", undefined);
+  const client = new CaudalClient(options);
+  vi.unstubAllGlobals();
+  return client;
+}
+
+describe("a token that ends in mid-stream", () => {
+  const { server, clientOf, later } = online();
+
+  test("is replaced, whatever is known of its end, over a WebSocket and over SSE", async () => {
+    const key = "correct-horse-battery-staple-correct-horse";
+    const keys = `[{ key = "${key}", tenant = "t" }]`;
+    const { url } = await server({ ...scripted(130, 10), "auth.mode": "keys", "auth.keys": keys });
+    const secret = async (): Promise<ExpiringToken> => {
+      const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+      const body = JSON.stringify({ expires_after: { seconds: 10 } });
+      return (await (
+        await fetch(`${url}/v1/client_secrets`, { method: "POST", headers, body })
+      ).json()) as ExpiringToken;
+    };
+    const tokens: TokenSource[] = [
+      secret,
+      async () => (await secret()).value,
+      // By a clock that is wrong.
+      async () => ({ value: (await secret()).value, expires_at: Date.now() / 1000 + 3600 }),
+    ];
+    const reconnect = { initialDelayMs: 5, maxDelayMs: 50 };
+    const clients = tokens.flatMap((token) => [clientOf(url, { token }), withoutSocket({ url, token, reconnect })]);
+    later(() => clients.forEach((client) => void client.close()));
+    const answers = clients.map(async (client) => {
+      const handle = client.responses.create({ input: "hello" });
+      const { usage } = await handle.final();
+      return [usage?.output_tokens, (await sequenceOf(handle)).length - 1 - handle.lastSequenceNumber];
+    });
+    expect(await Promise.all(answers)).toEqual(clients.map(() => [130, 0]));
+  }, 60_000);
+});
+
 describe("where no WebSocket passes", () => {
   const { server, clientOf, later } = online();
 
@@ -178,9 +226,7 @@ describe("where no WebSocket passes", () => {
 
   test("and where there is no WebSocket at all: streams, cancels, and says what is refused", async () => {
     const { url } = await server(scripted(2_000, 100));
-    vi.stubGlobal("WebSocket", undefined);
-    const client = new CaudalClient({ url, reconnect: { initialDelayMs: 5, maxDelayMs: 50 } });
-    vi.unstubAllGlobals();
+    const client = withoutSocket({ url, reconnect: { initialDelayMs: 5, maxDelayMs: 50 } });
     later(() => client.close());
     await expect(client.responses.create({ input: "hi", model: "none" }).final()).rejects.toMatchObject({
       status: 404,
@@ -195,9 +241,7 @@ describe("where no WebSocket passes", () => {
 
   test("a request that cannot be sent, or an answer that is none, ends one handle and no other", async () => {
     const { url } = await server(scripted(50, 100));
-    vi.stubGlobal("WebSocket", undefined);
-    const client = new CaudalClient({ url, reconnect: { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 2_000 } });
-    vi.unstubAllGlobals();
+    const client = withoutSocket({ url, reconnect: { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 2_000 } });
     later(() => client.close());
     const handle = client.responses.create({ input: "hello" });
     await handle.id;
@@ -209,10 +253,8 @@ describe("where no WebSocket passes", () => {
 
   test("a network that answers in the server's place is given up", async () => {
     const hotel = async (): Promise<Response> => new Response("<html>Welcome</html>");
-    vi.stubGlobal("WebSocket", undefined);
     const reconnect = { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 1_000 };
-    const client = new CaudalClient({ url: "http://127.0.0.1:9", fetch: hotel, reconnect });
-    vi.unstubAllGlobals();
+    const client = withoutSocket({ url: "http://127.0.0.1:9", fetch: hotel, reconnect });
     later(() => client.close());
     await expect(client.responses.create({ input: "hello" }).final()).rejects.toBeInstanceOf(CaudalError);
   });
@@ -220,9 +262,7 @@ describe("where no WebSocket passes", () => {
   test("a key that is refused ends the handle", async () => {
     const keys = `[{ key = "${"k".repeat(32)}", tenant = "one" }]`;
     const { url } = await server({ ...scripted(5, 0), "auth.mode": "keys", "auth.keys": keys });
-    vi.stubGlobal("WebSocket", undefined);
-    const client = new CaudalClient({ url, token: "wrong" });
-    vi.unstubAllGlobals();
+    const client = withoutSocket({ url, token: "wrong" });
     later(() => client.close());
     await expect(client.responses.create({ input: "hi" }).final()).rejects.toBeInstanceOf(AuthenticationError);
   });
