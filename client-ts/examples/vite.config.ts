@@ -15,5 +15,6 @@ export default defineConfig({
     dedupe: ["react", "react-dom"],
   },
   build: { target: "es2022", assetsInlineLimit: 0 },
-  server: { proxy: { "/v1": { target, ws: true } } },
+  // The element comes from the server, in parts.
+  server: { proxy: { "/v1": { target, ws: true }, "^/(caudal-chat\\.js|assets/)": target } },
 });
