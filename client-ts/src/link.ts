@@ -228,15 +228,15 @@ export class Link {
     this.#connections.delete(connection);
     const hasLost = this.deliveries.lost(connection, ending);
     if (this.#isClosed()) return;
-    const { http } = this.#options;
-    const expired = ending.code === REFUSED && ending.wasReady && http.tokens.renews;
-    if (expired) http.tokens.expire();
-    if (isFinal(ending.code) && !expired) return this.#refuse(refusal(ending));
     if (connection.leaving) {
       if (hasLost) this.#hurry();
       return this.#pump();
     }
-    let { error } = ending;
+    const { http } = this.#options;
+    const expired = ending.code === REFUSED && ending.wasReady && http.tokens.renews;
+    if (expired) http.tokens.expire();
+    if (isFinal(ending.code) && !expired) return this.#refuse(refusal(ending));
+    let error = expired ? undefined : ending.error;
     if (!ending.wasReady && connection instanceof SocketConnection) {
       const said = await http.probe();
       if (this.#isClosed()) return;

@@ -149,6 +149,20 @@ describe("what a draining server runs", () => {
   });
 });
 
+test.each([1008, 4500])("an old connection that ends for good, with %d, leaves the new one alone", async (code) => {
+  const client = connect();
+  const { handle, old } = await drained(client);
+  const next = await untilReconnect();
+  next.accept();
+  old.lose(code);
+  await settle();
+  expect(client.connectionState.status).toBe("connected");
+  next.receive(resumed);
+  for (const event of events.slice(2)) next.receive(event);
+  expect(await text(handle)).toBe("one two three");
+  expect(net.sockets).toHaveLength(2);
+});
+
 test("new requests go to the next server", async () => {
   const client = connect();
   const { old } = await drained(client);

@@ -55,21 +55,25 @@ describe("a lost connection", () => {
 });
 
 describe("a token that expires", () => {
-  test("is fetched anew, and the stream goes on", async () => {
-    const token = vi.fn().mockResolvedValueOnce("first").mockResolvedValue("second");
-    const handle = connect({ token }).responses.create({ input: "hello" });
-    await settle();
-    net.last.accept();
-    const events = eventsOf("resp_1", "lane-0", ["one ", "two"]);
-    for (const event of events.slice(0, 3)) net.last.receive(event);
-    await lose(1008);
-    await vi.advanceTimersByTimeAsync(100);
-    net.last.accept();
-    expect(token).toHaveBeenCalledTimes(2);
-    expect(net.sockets).toHaveLength(2);
-    for (const event of events.slice(3)) net.last.receive(event);
-    expect(await text(handle)).toBe("one two");
-  });
+  test.each([[], [{ type: "error", status: 401, error: { code: "invalid_api_key" } }]])(
+    "is fetched anew, and the stream goes on: %j",
+    async (...said) => {
+      const token = vi.fn().mockResolvedValueOnce("first").mockResolvedValue("second");
+      const handle = connect({ token }).responses.create({ input: "hello" });
+      await settle();
+      net.last.accept();
+      const events = eventsOf("resp_1", "lane-0", ["one ", "two"]);
+      for (const event of events.slice(0, 3)) net.last.receive(event);
+      for (const message of said) net.last.receive(message);
+      await lose(1008);
+      await vi.advanceTimersByTimeAsync(100);
+      net.last.accept();
+      expect(token).toHaveBeenCalledTimes(2);
+      expect(net.sockets).toHaveLength(2);
+      for (const event of events.slice(3)) net.last.receive(event);
+      expect(await text(handle)).toBe("one two");
+    },
+  );
 });
 
 describe("the wait between attempts", () => {
