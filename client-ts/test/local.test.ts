@@ -5,13 +5,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { ResponseHandle } from "../src/handle.ts";
-import { CaudalClient, type Model, type ResponseCreateParams } from "../src/index.ts";
+import { CaudalClient, type InputItem, type Model, type ResponseCreateParams } from "../src/index.ts";
 import type { LocalEngine } from "../src/local/engine.ts";
 import type { Folder } from "../src/local/folder.ts";
 import { type LocalUnsupportedError, Router } from "../src/local/index.ts";
 import { canContinue } from "../src/local/journal.ts";
 import { chatRequest } from "../src/local/request.ts";
 import { Speaker } from "../src/local/speaker.ts";
+import { fitted } from "../src/local/truncate.ts";
 import { Weights } from "../src/local/weights.ts";
 import { Run } from "../src/run.ts";
 import { type Server, scripted, startServer } from "./support/server.ts";
@@ -79,7 +80,6 @@ test("what the engine does not have is refused by name", () => {
   const refused: [ResponseCreateParams, string][] = [
     [{ input: "x", prompt: { id: "p" } }, "prompt"],
     [{ input: "x", previous_response_id: "resp_1" }, "previous_response_id"],
-    [{ input: "x", truncation: "auto" }, "truncation"],
     [{ input: "x", generate: false }, "generate"],
     [{ input: [] }, "input"],
     [
@@ -103,10 +103,48 @@ test("what the engine does not have is refused by name", () => {
   expect(() => chatRequest({ input: "x", tools: [{ type: "function", name: "f" }] }, [], plain, "")).toThrow("`tools`");
 });
 
+test("the oldest turns are left out of a prompt that does not fit, and the last turn and instructions stay", async () => {
+  const items: InputItem[] = [
+    { role: "system", content: "Be brief." },
+    ...Array.from({ length: 10 }, (_, at): InputItem[] => [
+      { role: "user", content: `${at} ${"word ".repeat(100)}` },
+      { role: "assistant", content: "yes ".repeat(100) },
+    ]).flat(),
+    { role: "developer", content: "In English." },
+    { role: "user", content: "And now?" },
+  ];
+  // A word is a token.
+  const count = async (items: readonly InputItem[]): Promise<number> =>
+    items.flatMap((item) => ("role" in item ? String(item.content).trim().split(" ") : [])).length;
+  const fit = await fitted(items, { truncation: "auto", max_output_tokens: 100 }, 1000, count);
+  expect(fit.droppedTurns).toBe(6);
+  expect(await count(fit.items)).toBeLessThanOrEqual(900);
+  expect(fit.items.map((item) => ("role" in item ? item.role : ""))).toEqual([
+    "system",
+    ...Array.from({ length: 4 }, () => ["user", "assistant"]).flat(),
+    "developer",
+    "user",
+  ]);
+  const code = "context_length_exceeded";
+  await expect(fitted(items, {}, 1000, count)).rejects.toMatchObject({
+    code,
+    message: expect.stringContaining("2016"),
+  });
+  const long: InputItem[] = [...items, { role: "user", content: "word ".repeat(2000) }];
+  await expect(fitted(long, { truncation: "auto" }, 1000, count)).rejects.toMatchObject({ code });
+  const never = (): Promise<number> => Promise.reject(new Error("A short prompt needs no count."));
+  expect(await fitted(items.slice(-1), {}, 1000, never)).toMatchObject({ droppedTurns: 0 });
+});
+
 test("thoughts, text and calls become the server's events", async () => {
   const run = new Run("{}");
   const handle = new ResponseHandle(run, { cancel: () => "sent", carrier: () => undefined });
-  const said = { id: "resp_1", params: { input: "x", metadata: { a: "b" } }, createdAt: 1000, continues: undefined };
+  const said = {
+    id: "resp_1",
+    params: { input: "x", metadata: { a: "b" } },
+    createdAt: 1000,
+    ...{ continues: undefined, droppedTurns: 0 },
+  };
   const speaker = new Speaker(run, said, MANIFEST);
   speaker.thought("Hm.");
   speaker.text("Yes");

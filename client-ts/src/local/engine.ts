@@ -13,6 +13,7 @@ import { openFolder } from "./folder.ts";
 import type * as generate from "./generate.ts";
 import { canContinue, isLocalConversation, itemsOf, Journal, type LocalRun, lockOf } from "./journal.ts";
 import { type Device, deviceOf, type LocalPlan, planOf } from "./plan.ts";
+import type { ChatRequest } from "./request.ts";
 import { type Manifest, Weights } from "./weights.ts";
 
 /** The most tokens that prompt and answer may have together, where the page sets no bound. */
@@ -175,6 +176,17 @@ export class LocalEngine {
     await this.#over({ ...run, status: "ended", output: run.text === "" ? [] : [{ ...answer, content }] });
   }
 
+  /** Takes a turn that waits to join out: it is deleted, and joins nothing. */
+  async discard(id: string): Promise<void> {
+    const runs = await this.#journal.all();
+    const run = runs.find((run) => run.id === id);
+    if (!run) return;
+    await this.#journal.forget(run);
+    // A conversation begins with the history of its first turn.
+    const [first, next] = runs.filter(({ conversation }) => conversation === run.conversation);
+    if (first?.id === id && next) await this.#journal.save({ ...next, history: run.history });
+  }
+
   /** Turns that wait to join their conversation on the server. */
   async waiting(): Promise<readonly LocalRun[]> {
     return (await this.#journal.all()).filter((run) => run.status === "ended");
@@ -195,7 +207,8 @@ export class LocalEngine {
     if (!loaded || this.#running > 0) {
       return this.#options.client.responses.countTokens({ ...params, input: [...history, ...itemsOf(params)] });
     }
-    return loaded.generate.promptTokens(loaded, params, history);
+    const { chatRequest, promptTokens } = loaded.generate;
+    return promptTokens(loaded.wllama, chatRequest(params, history, loaded.manifest.model, ""));
   }
 
   async #planned(): Promise<{ plan: LocalPlan; manifest: Manifest }> {
@@ -279,12 +292,18 @@ export class LocalEngine {
     if (text !== "" && !canContinue(params)) {
       throw new LocalUnsupportedError("text.format", "an answer that is held to a form cannot go on from its text");
     }
-    const { answer, chatRequest } = loaded.generate;
-    const request = chatRequest(params, history, loaded.manifest.model, text);
+    const { answer, chatRequest, fitted, promptTokens } = loaded.generate;
+    const requestOf = (items: readonly InputItem[]): ChatRequest =>
+      chatRequest({ ...params, input: items }, [], loaded.manifest.model, text);
+    // Refuses by the names that the caller gave.
+    chatRequest(params, history, loaded.manifest.model, text);
     await this.#journal.save(record);
+    const count = (items: readonly InputItem[]): Promise<number> => promptTokens(loaded.wllama, requestOf(items));
+    const given = [...history, ...itemsOf(params)];
+    const { items, droppedTurns } = await fitted(given, params, loaded.info.contextLength, count);
     this.#running++;
     const response = await answer({
-      ...{ ...loaded, record, request, run, cancel },
+      ...{ ...loaded, record, request: requestOf(items), droppedTurns, run, cancel },
       save: (said) => this.#journal.save({ ...record, text: said }, true),
       free: () => this.#running--,
     });

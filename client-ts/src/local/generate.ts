@@ -3,21 +3,24 @@
 import type { Wllama } from "@wllama/wllama";
 import type { ChatCompletionChunk, ChatCompletionUsage } from "@wllama/wllama/esm/types/oai-compat.js";
 import { CaudalError } from "../errors.ts";
-import type { InputItem, Logprob, ResponseCreateParams, ResponseObject, Usage } from "../index.ts";
+import type { Logprob, ResponseObject, Usage } from "../index.ts";
 import type { Run } from "../run.ts";
 import type { LocalRun } from "./journal.ts";
 import { type ChatRequest, chatRequest } from "./request.ts";
 
 import { Speaker } from "./speaker.ts";
+import { fitted } from "./truncate.ts";
 import type { Manifest } from "./weights.ts";
 
-export { chatRequest };
+export { chatRequest, fitted };
 
 export interface Task {
   wllama: Wllama;
   manifest: Manifest;
   record: LocalRun;
   request: ChatRequest;
+  /** Turns that were left out of the prompt. */
+  droppedTurns: number;
   run: Run;
   cancel: AbortSignal;
   /** Receives all text so far, at each piece of it. */
@@ -32,13 +35,14 @@ export async function answer({
   manifest,
   record,
   request,
+  droppedTurns,
   run,
   cancel,
   save,
   free,
 }: Task): Promise<ResponseObject> {
   const continues = record.continues ? record.replaces : undefined;
-  const speaker = new Speaker(run, { ...record, continues }, manifest);
+  const speaker = new Speaker(run, { ...record, continues, droppedTurns }, manifest);
   let { text } = record;
   if (text !== "") speaker.text(text);
   let finish: string | null | undefined;
@@ -62,13 +66,11 @@ export async function answer({
   return speaker.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
 }
 
+/** How the engine refuses a prompt that is longer than its context. */
+const TOO_LONG = /\((\d+) tokens\) exceeds/;
+
 /** Counts the tokens of the prompt. The engine reports the count before it computes them. */
-export async function promptTokens(
-  { wllama, manifest }: Pick<Task, "wllama" | "manifest">,
-  params: ResponseCreateParams,
-  history: readonly InputItem[],
-): Promise<number> {
-  const request = chatRequest(params, history, manifest.model, "");
+export async function promptTokens(wllama: Wllama, request: ChatRequest): Promise<number> {
   const counted = new AbortController();
   const asked = { ...request, max_tokens: 1, return_progress: true, abortSignal: counted.signal };
   let total: number | undefined;
@@ -79,7 +81,8 @@ export async function promptTokens(
       if (total !== undefined) counted.abort();
     }
   } catch (error) {
-    if (total === undefined) throw error;
+    if (total === undefined) total = Number(TOO_LONG.exec(String(error))?.[1] ?? Number.NaN);
+    if (Number.isNaN(total)) throw error;
   }
   if (total !== undefined) return total;
   throw new CaudalError("The engine in the browser did not count.");

@@ -29,12 +29,19 @@ export async function join(client: CaudalClient, journal: Journal): Promise<read
   return joined;
 }
 
-/** Makes a conversation on the server, and notes its id with every run that belongs to the conversation. */
+/**
+ * Makes a conversation on the server, which begins with what was said before the first of its turns, and notes its id with
+ * every run that belongs to the conversation.
+ */
 async function moved(client: CaudalClient, journal: Journal, local: string): Promise<string> {
-  const { id } = await client.conversations.create({ metadata: { where: "browser" } });
-  for (const run of await journal.all()) {
-    if (run.conversation === local) await journal.save({ ...run, conversation: id, localConversation: local });
+  const runs = (await journal.all()).filter((run) => run.conversation === local);
+  const before = runs[0]?.history ?? [];
+  const { conversations } = client;
+  const { id } = await conversations.create({ items: before.slice(0, MOST_ITEMS), metadata: { where: "browser" } });
+  for (let at = MOST_ITEMS; at < before.length; at += MOST_ITEMS) {
+    await conversations.items.create(id, before.slice(at, at + MOST_ITEMS));
   }
+  for (const run of runs) await journal.save({ ...run, conversation: id, localConversation: local });
   return id;
 }
 

@@ -35,7 +35,6 @@ export function chatRequest(
 ): ChatRequest {
   for (const field of UNSUPPORTED) if (params[field] != null) throw new LocalUnsupportedError(field);
   if (params.generate === false) throw new LocalUnsupportedError("generate");
-  if (params.truncation === "auto") throw new LocalUnsupportedError("truncation");
   const messages = messagesOf(params, history);
   if (messages.every(({ role }) => role === "system")) throw new LocalUnsupportedError("input", "there is none");
   if (said !== "") messages.push({ role: "assistant", content: said });

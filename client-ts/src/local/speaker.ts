@@ -21,6 +21,7 @@ export interface Said {
   createdAt: number;
   /** The response of the server that this one continues. */
   continues: string | undefined;
+  droppedTurns: number;
 }
 
 export class Speaker {
@@ -139,7 +140,10 @@ function itemOf(item: Open, status: "in_progress" | "completed" | "incomplete", 
 }
 
 /** Every field of a response, as the server has them. */
-function responseOf({ id, params, createdAt, continues }: Said, model: Manifest["model"]): ResponseObject {
+function responseOf(
+  { id, params, createdAt, continues, droppedTurns }: Said,
+  model: Manifest["model"],
+): ResponseObject {
   const { temperature, top_p, presence_penalty, frequency_penalty } = samplingOf(params, model);
   const conversation = typeof params.conversation === "string" ? { id: params.conversation } : params.conversation;
   const notes = { ...params.metadata, where: "browser", ...(continues !== undefined && { continued_from: continues }) };
@@ -148,7 +152,8 @@ function responseOf({ id, params, createdAt, continues }: Said, model: Manifest[
     ...{ incomplete_details: null, model: model.id, previous_response_id: null, conversation: conversation ?? null },
     ...{ prompt: null, instructions: params.instructions ?? null, output: [], error: null, usage: null },
     tools: (params.tools ?? []).map((tool) => ({ description: null, parameters: null, strict: null, ...tool })),
-    ...{ tool_choice: params.tool_choice ?? "auto", truncation: "disabled" },
+    ...{ tool_choice: params.tool_choice ?? "auto", truncation: params.truncation ?? "disabled" },
+    ...(droppedTurns > 0 && { truncation_details: { dropped_turns: droppedTurns } }),
     ...{ parallel_tool_calls: params.parallel_tool_calls ?? true, text: { format: { type: "text" }, ...params.text } },
     ...{ temperature, top_p, presence_penalty, frequency_penalty, top_logprobs: params.top_logprobs ?? 0 },
     ...{ reasoning: { effort: null, summary: null }, max_output_tokens: params.max_output_tokens ?? null },
