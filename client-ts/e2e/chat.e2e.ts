@@ -96,29 +96,35 @@ describe("an answer", () => {
   });
 });
 
-test("a conversation goes on, and its last answer can be had again", async () => {
+test("a conversation goes on; its last answer is written again as another version, and the first one stays", async () => {
   const page = await open(server.url);
   await ask(page, "My name is Ines. Greet me by my name.");
   await untilTurn(page, "done", "cut");
   await ask(page, "What is my name?");
   await untilTurn(page, "done", "cut");
   const second = await responseId(page);
-  const conversation = new URL(page.url()).hash.slice(1);
+  const conversation = (): string => new URL(page.url()).hash.slice(1);
   const said = async (): Promise<string[]> => {
-    const items = await (await fetch(`${server.url}/v1/conversations/${conversation}/items?order=asc`)).json();
+    const items = await (await fetch(`${server.url}/v1/conversations/${conversation()}/items?order=asc`)).json();
     return (items as { data: { role: string; content: { text: string }[] }[] }).data.map(
       ({ role, content }) => `${role}: ${words(content.map(({ text }) => text).join(""))}`,
     );
   };
   const before = await said();
   expect(before).toHaveLength(4);
+  const first = conversation();
+  const answer = words(await shownText(page));
   await page.getByRole("button", { name: "Regenerate" }).click();
   await page.waitForSelector(`${lastTurn}:not([data-response-id="${second}"])[data-response-id]`);
   await untilTurn(page, "done", "cut");
   expect(await page.locator(".turn").count()).toBe(2);
   const after = await said();
+  expect(conversation()).not.toBe(first);
   expect(after.slice(0, 3)).toEqual(before.slice(0, 3));
   expect(after[3]).toBe(`assistant: ${words(await shownText(page))}`);
+  await page.getByRole("button", { name: "Previous version" }).click();
+  await page.waitForURL((address) => address.hash === `#${first}`);
+  expect(words(await shownText(page))).toBe(answer);
 });
 
 test("the model names a conversation, and an edited question has an answer of its own", async () => {
@@ -135,7 +141,7 @@ test("the model names a conversation, and an edited question has an answer of it
   await page.waitForURL((address) => address.hash !== hash);
   await untilTurn(page, "done", "cut");
   await page.locator(".versions", { hasText: "2/2" }).waitFor();
-  expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^Server/);
+  expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^On the server/);
   await page.getByRole("button", { name: "Previous version" }).click();
   await page.waitForURL((address) => address.hash === hash);
   expect(await page.textContent(`${lastTurn} .question > p`)).toBe("What is a river? One sentence.");

@@ -13,7 +13,7 @@ async function serve(settings: Record<string, string | number>): Promise<Server>
 }
 
 const texts = (page: Page): Promise<string[]> => page.locator(".turn .prose").allTextContents();
-const prompts = (page: Page): Promise<string[]> => page.locator(".turn .question p").allTextContents();
+const prompts = (page: Page): Promise<string[]> => page.locator(".turn .question > p").allTextContents();
 
 async function untilTurns(page: Page, count: number): Promise<void> {
   await page.waitForFunction((n) => document.querySelectorAll(".turn").length === n, count);
@@ -58,21 +58,24 @@ describe("a second tab", () => {
     expect(await texts(second)).toEqual(await texts(first));
   });
 
-  test("shows one answer when the other has had it written again", async () => {
+  test("learns that the other has had an answer written again, as another version", async () => {
     const { url } = await serve(scripted(30, 0));
     const first = await open(url);
     for (const prompt of ["one", "two"]) {
       await ask(first, prompt);
       await untilTurn(first, "done");
     }
-    const second = await another(first);
+    const second = await first.context().newPage();
+    await second.goto(first.url());
     await untilTurn(second, "done");
+    const before = first.url();
     await first.getByRole("button", { name: "Regenerate" }).click();
+    await first.waitForURL((address) => address.href !== before);
     await untilTurn(first, "done");
-    await second.waitForSelector(
-      `${lastTurn}[data-response-id="${await first.getAttribute(lastTurn, "data-response-id")}"]`,
-    );
-    await untilTurn(second, "done");
+    await first.locator(".versions", { hasText: "2/2" }).waitFor();
+    await second.locator(".versions", { hasText: "1/2" }).waitFor();
+    await second.getByRole("button", { name: "Next version" }).click();
+    await second.locator(".versions", { hasText: "2/2" }).waitFor();
     for (const page of [first, second]) expect(await prompts(page)).toEqual(["one", "two"]);
   });
 

@@ -258,20 +258,39 @@ describe("when things go wrong", () => {
     await page.waitForSelector(`${lastTurn}:not([data-response-id="${first}"])[data-response-id]`);
   });
 
-  test("a message that is too long is said to be, and a shorter one is answered", async () => {
+  test("a message that is too long is said to be before it is sent, and a shorter one is answered", async () => {
     const { url } = await serve(scripted(10, 0));
     const page = await open(url);
+    await page.waitForSelector('[data-state="connected"]');
+    await page.getByText("scripted", { exact: true }).waitFor();
+    const tooLong = /^This message is longer than the model can read \(9,\d{3} of 8,192 tokens\)\. Shorten it\.$/;
     await ask(page, "word ".repeat(9000));
-    await untilTurn(page, "failed");
-    expect(await page.textContent(`${lastTurn} [role="alert"]`)).toMatch(
-      /^This message is longer than the model can read \(9,\d{3} of 8,192 tokens\)\. Shorten it\.$/,
-    );
-    expect(await page.textContent('[role="status"]')).toBe("");
+    await page.getByText(tooLong).waitFor();
+    expect(await page.locator(".turn").count()).toBe(0);
+    expect(await page.inputValue(message)).toContain("word word");
+    expect(await violations(page)).toEqual([]);
     await ask(page, "a word");
     await untilTurn(page, "done");
-    await ask(page, "word ".repeat(9000));
-    await untilTurn(page, "failed");
-    expect(await page.textContent(`${lastTurn} [role="alert"]`)).toContain("This conversation has grown longer");
+    expect(await page.getByText(tooLong).count()).toBe(0);
+  });
+
+  test("a conversation that no longer fits is asked without its oldest turns, which is said before and after", async () => {
+    const { url } = await serve(scripted(10, 0));
+    const page = await open(url);
+    await page.getByText("scripted", { exact: true }).waitFor();
+    await page.waitForSelector('[data-state="connected"]');
+    for (const prompt of ["one ".repeat(3000), "two ".repeat(3000)]) {
+      await ask(page, prompt);
+      await page.getByText(prompt.trim()).waitFor();
+      await untilTurn(page, "done");
+    }
+    await page.fill(message, "three ".repeat(1500));
+    await page.getByText("This conversation no longer fits").waitFor();
+    expect(await violations(page)).toEqual([]);
+    await page.press(message, "Enter");
+    await page.getByText("three three", { exact: false }).last().waitFor();
+    await untilTurn(page, "done");
+    expect(await page.textContent(lastTurn)).toContain("was not given the oldest messages, for want of room (1)");
   });
 
   test("a server with keys asks for one", async () => {

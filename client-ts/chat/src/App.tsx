@@ -11,9 +11,8 @@ import {
 } from "react";
 import type { ChatStore } from "./chat-store.ts";
 import { Announcer } from "./components/Announcer.tsx";
-import { Composer } from "./components/Composer.tsx";
-import { ContextMeter } from "./components/ContextMeter.tsx";
 import { writeClipboard } from "./components/CopyButton.tsx";
+import { Draft } from "./components/Draft.tsx";
 import { Header } from "./components/Header.tsx";
 import { ArrowDown } from "./components/icons.tsx";
 import { Notice } from "./components/Notice.tsx";
@@ -68,7 +67,8 @@ interface ChatProps {
 function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
   const state = useSyncExternalStore(store.subscribe, store.snapshot);
   const list = useSyncExternalStore(store.list.subscribe, store.list.snapshot);
-  const { turns, connection, models, model, needsToken, tokenRefused, isGone, conversation } = state;
+  const { isStored } = useSyncExternalStore(store.place.subscribe, store.place.snapshot);
+  const { turns, settings, connection, models, model, needsToken, tokenRefused, isGone, conversation } = state;
   const message = useRef<HTMLTextAreaElement>(null);
   const search = useRef<HTMLInputElement>(null);
   const [menuOpen, setMenuOpen] = useState(() => !embedded && matchMedia(WIDE).matches);
@@ -123,7 +123,7 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
         store.continueAnswer();
         settle();
       },
-      edit: (key, prompt) => void store.edit(key, prompt).catch(() => undefined),
+      edit: (key, prompt) => store.edit(key, prompt),
       remove: (key) => void store.deleteTurn(key).catch(() => undefined),
       open: (id) => {
         if (!embedded) history.pushState(null, "", `#${id}`);
@@ -149,7 +149,7 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
   useShortcuts(onShortcut);
 
   const shown = list.chats.find(({ id }) => id === conversation);
-  const used = turns.findLast(({ totalTokens }) => totalTokens !== undefined)?.totalTokens;
+  const canHandOver = running && isStored && last?.where !== "browser";
   return (
     <div className="shell" data-menu={menuOpen} data-embedded={embedded}>
       {menuOpen && (
@@ -208,16 +208,23 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
           {needsToken ? (
             <TokenForm refused={tokenRefused} onToken={(token) => store.authorize(token)} />
           ) : (
-            <Notice connection={connection} running={running} onRetry={() => store.reconnect()} />
+            <Notice
+              connection={connection}
+              running={running && last?.where !== "browser"}
+              answersHere={isStored && settings.policy !== "server"}
+              hasBegun={last !== undefined && last.answer !== ""}
+              onRetry={() => store.reconnect()}
+              onHandOver={canHandOver ? () => store.handOver() : undefined}
+            />
           )}
-          <Composer
-            ref={message}
+          <Draft
+            store={store}
+            message={message}
             running={running}
             stopping={last?.stopping === true}
             onSend={send}
             onStop={() => store.stop()}
           />
-          <ContextMeter used={used} of={models.find(({ id }) => id === model)?.context_length} />
         </footer>
         <Announcer turn={last} connection={connection} needsToken={needsToken} />
       </div>

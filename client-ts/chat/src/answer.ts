@@ -69,7 +69,7 @@ export class Answer {
   }
 }
 
-export function contentOf(response: ResponseObject): Content {
+export function contentOf(response: Pick<ResponseObject, "output">): Content {
   const thoughts = response.output.flatMap((item) => (item.type === "reasoning" ? item.summary : []));
   return {
     answer: outputText(response),

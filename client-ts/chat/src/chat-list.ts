@@ -1,7 +1,10 @@
 import type { CaudalClient, Conversation, InputItem } from "caudal-client";
 import type { ChatSummary } from "./chat-summary.ts";
 import { rootOf } from "./family.ts";
+import { isLocal } from "./local/ids.ts";
+import { ServerChat } from "./server-chat.ts";
 import type { ChatStorage } from "./storage.ts";
+import { firstWords } from "./title.ts";
 import { portable } from "./transcript.ts";
 
 export interface ChatListState {
@@ -17,7 +20,6 @@ export interface ExportedChat {
 }
 
 const PAGE = 30;
-const ITEMS_AT_ONCE = 20;
 const LONGEST_TITLE = 60;
 const POLL_MS = 20_000;
 
@@ -77,7 +79,27 @@ export class ChatList {
       // The connection's state tells the reader; what was listed last stays.
       return;
     }
-    this.#set({ chats, hasMore });
+    this.#set({ chats: [...this.#state.chats.filter(({ id }) => isLocal(id)), ...chats], hasMore });
+  }
+
+  /** Lists a conversation that begins in this browser. */
+  addLocal(id: string, prompt: string, metadata: Record<string, string>): void {
+    const title = metadata["parent"] === undefined ? firstWords(prompt) : undefined;
+    const chat = { id, title, createdAt: Math.floor(Date.now() / 1000), metadata };
+    this.#set({ chats: [chat, ...this.#state.chats] });
+  }
+
+  /** Gives the conversation that a local one has become on the server what was noted of the local one. */
+  async joined(local: string, id: string): Promise<void> {
+    const metadata = { ...this.#state.chats.find((chat) => chat.id === local)?.metadata };
+    this.#set({ chats: this.#state.chats.filter((chat) => chat.id !== local) });
+    for (const name of ["parent", "root"]) {
+      const of = metadata[name];
+      if (of !== undefined) metadata[name] = this.#storage.movedTo(of) ?? of;
+    }
+    if (Object.keys(metadata).length === 0) return;
+    const { conversations } = this.#client();
+    await conversations.update(id, { metadata: { ...(await conversations.retrieve(id)).metadata, ...metadata } });
   }
 
   /** Lists older ones too: a page more, or all that there are. */
@@ -109,9 +131,10 @@ export class ChatList {
     const family = this.#state.chats.filter((chat) => rootOf(chat) === root).map((chat) => chat.id);
     const ids = family.length > 0 ? family : [id];
     for (const one of ids) {
-      await this.#client().conversations.delete(one);
+      if (!isLocal(one)) await this.#client().conversations.delete(one);
       this.#storage.forget(one);
     }
+    this.#set({ chats: this.#state.chats.filter((chat) => !ids.includes(chat.id)) });
     await this.changed();
     return ids;
   }
@@ -125,12 +148,8 @@ export class ChatList {
 
   /** Makes a conversation of an exported one; returns its id. */
   async import({ title, items }: ExportedChat): Promise<string> {
-    const { conversations } = this.#client();
-    const metadata = title === "" ? {} : { title: title.slice(0, LONGEST_TITLE) };
-    const { id } = await conversations.create({ items: items.slice(0, ITEMS_AT_ONCE), metadata });
-    for (let from = ITEMS_AT_ONCE; from < items.length; from += ITEMS_AT_ONCE) {
-      await conversations.items.create(id, items.slice(from, from + ITEMS_AT_ONCE));
-    }
+    const metadata: Record<string, string> = title === "" ? {} : { title: title.slice(0, LONGEST_TITLE) };
+    const id = await new ServerChat(this.#client).create(items, metadata);
     await this.changed();
     return id;
   }

@@ -12,7 +12,7 @@ export interface Variants {
   readonly index: number;
 }
 
-export function rootOf({ id, metadata }: ChatSummary): string {
+export function rootOf({ id, metadata }: Pick<ChatSummary, "id" | "metadata">): string {
   return metadata["root"] ?? id;
 }
 

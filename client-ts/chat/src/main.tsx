@@ -10,7 +10,7 @@ import "./styles/prose.css";
 import "./styles/sidebar.css";
 import "./styles/dialog.css";
 
-const store = new ChatStore(new URL(".", location.href), pageStorage);
+const store = new ChatStore(new URL(".", location.href), pageStorage, () => import("./local/engine.ts"));
 const root = document.getElementById("root");
 if (root) {
   createRoot(root).render(

@@ -1,14 +1,20 @@
-/** Has the browser keep the page, so that it opens without the server. Every file of it, once the page has been shown. */
+/** Has the browser store the page, so that it opens without the server. Every file of it, once the page has been shown. */
 export function keepOffline(): void {
   if (!("serviceWorker" in navigator) || !isSecureContext) return;
   addEventListener("load", () => {
     const keep = async (): Promise<void> => {
       await navigator.serviceWorker.register("./sw.js");
       await navigator.serviceWorker.ready;
-      // Caches the files that were loaded before the worker ran, and the parts that load on demand.
-      const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
-      await Promise.all(loaded.filter((name) => name.includes("/assets/")).map((name) => fetch(name)));
+      await cacheAssets();
     };
     keep().catch(() => undefined);
   });
+}
+
+/** Fetches the page's files once more, through the worker that stores them: those that were loaded so far, and these. */
+export async function cacheAssets(more: readonly string[] = []): Promise<void> {
+  if (!("serviceWorker" in navigator) || !navigator.serviceWorker.controller) return;
+  const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+  const assets = new Set([...loaded.filter((name) => name.includes("/assets/")), ...more]);
+  await Promise.all([...assets].map((name) => fetch(name)));
 }

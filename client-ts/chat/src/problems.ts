@@ -9,12 +9,13 @@ import {
   ResumeExpiredError,
   ServerError,
 } from "caudal-client";
+import type { LocalUnsupportedError } from "caudal-client/local";
 import { currentLanguage, t } from "./i18n.ts";
 import type { Problem } from "./turn.ts";
 
-/** What went wrong, in words for a reader. `isFirst`: nothing was said in the conversation before. */
-export function problemOf(error: unknown, { isFirst }: { isFirst: boolean }): Problem {
-  if (isTooLong(error)) return { message: tooLong(error.message, isFirst), canRetry: false };
+/** What went wrong, in words for a reader. */
+export function problemOf(error: unknown): Problem {
+  if (isTooLong(error)) return { message: tooLong(error.message), canRetry: false };
   return { message: messageOf(error), canRetry: true };
 }
 
@@ -24,11 +25,11 @@ function isTooLong(error: unknown): error is ApiError | ResponseFailedError {
 }
 
 /** The server's message has both numbers. */
-function tooLong(said: string, isFirst: boolean): string {
+function tooLong(said: string): string {
   const [, most, tokens] = /context length is (\d+) tokens.* it has (\d+) tokens/.exec(said) ?? [];
   const numbers =
     most === undefined || tokens === undefined ? "" : t("ofTokens", { tokens: grouped(tokens), most: grouped(most) });
-  return t(isFirst ? "messageTooLong" : "conversationTooLong", { numbers });
+  return t("messageTooLong", { numbers });
 }
 
 function grouped(digits: string): string {
@@ -42,8 +43,14 @@ function messageOf(error: unknown): string {
   if (error instanceof ResumeExpiredError || error instanceof NotFoundError) return t("answerGone");
   if (error instanceof ServerError && error.status === 503) return t("busy", { soon: soon(error) });
   if (error instanceof ConnectionError) return t("connectionLost");
+  if (isUnsupported(error)) return t("unsupportedHere", { field: error.param });
   if (error instanceof ResponseFailedError) return t("modelFailed", { message: error.message });
   return error instanceof Error ? error.message : t("wrong");
+}
+
+/** The class is in the engine, which is loaded when it is used. */
+function isUnsupported(error: unknown): error is LocalUnsupportedError {
+  return error instanceof Error && error.name === "LocalUnsupportedError";
 }
 
 function soon({ retryAfterMs }: ApiError): string {

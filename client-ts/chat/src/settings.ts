@@ -1,10 +1,13 @@
 /** The reader's settings, and the fields of a request that follow from them. */
 
 import type { Model, TurnParams } from "caudal-client";
+import type { Policy } from "caudal-client/local";
 
 export interface Settings {
   readonly theme: "system" | "light" | "dark";
   readonly language: "system" | "en" | "pt";
+  /** Where answers are made. */
+  readonly policy: Policy;
   readonly instructions: string;
   /** The id of a stored prompt, and the values of its variables. */
   readonly prompt: string;
@@ -23,6 +26,7 @@ export interface Settings {
 export const DEFAULTS: Settings = {
   theme: "system",
   language: "system",
+  policy: "auto",
   instructions: "",
   prompt: "",
   variables: {},
@@ -48,6 +52,7 @@ export function settingsFrom(value: unknown): Settings {
   return {
     theme: oneOf("theme", ["system", "light", "dark"], "system"),
     language: oneOf("language", ["system", "en", "pt"], "system"),
+    policy: oneOf("policy", ["server", "auto", "local"], "auto"),
     instructions: text("instructions"),
     prompt: text("prompt"),
     variables: Object.fromEntries(Object.entries(variables).filter(([, value]) => typeof value === "string")),

@@ -9,8 +9,12 @@ const CHATS = "caudal.chats";
 const TOKEN = "caudal.token";
 const MODEL = "caudal.model";
 const SETTINGS = "caudal.settings";
+const LOCAL_MODEL = "caudal.local";
+const MOVED = "caudal.moved";
 /** Conversations that can be read without the server. */
 const MOST_KEPT = 20;
+/** Ids of conversations that began in this browser, for tabs that still show them. */
+const MOST_MOVED = 100;
 
 /** What a reload begins with: the server has the conversation, the page what it showed of it. */
 export interface SavedChat {
@@ -26,6 +30,13 @@ export interface ChatStorage {
   /** The turns of a conversation that were shown last. */
   loadTurns(conversation: string): readonly Turn[];
   forget(conversation: string): void;
+  /** The conversation that a local one has become on the server. */
+  movedTo(conversation: string): string | undefined;
+  /** Stores the turns of a conversation, which may have got another id. */
+  move(from: string, to: string, turns: readonly Turn[]): void;
+  /** Whether the model's file is in this browser, or was. */
+  localModel(): "stored" | "deleted" | undefined;
+  saveLocalModel(state: "stored" | "deleted"): void;
   token(): string | undefined;
   saveToken(token: string): void;
   model(): string | undefined;
@@ -53,7 +64,8 @@ export const pageStorage: ChatStorage = {
     if (address.href !== location.href) attempt(() => history.replaceState(history.state, "", address));
   },
   loadChat() {
-    const named = location.hash.slice(1) || undefined;
+    const hash = location.hash.slice(1) || undefined;
+    const named = hash && (this.movedTo(hash) ?? hash);
     const stored = (read(CHAT) ?? {}) as Partial<SavedChat>;
     const conversation = typeof stored.conversation === "string" ? stored.conversation : undefined;
     if (named !== undefined && named !== conversation) return { conversation: named, turns: this.loadTurns(named) };
@@ -67,6 +79,18 @@ export const pageStorage: ChatStorage = {
       keptIds().filter((id) => id !== conversation),
     );
   },
+  movedTo: (conversation) => movedIds().find(([from]) => from === conversation)?.[1],
+  move(from, to, turns) {
+    keep(to, turns);
+    if (from === to) return;
+    write(MOVED, [[from, to], ...movedIds()].slice(0, MOST_MOVED));
+    this.forget(from);
+  },
+  localModel() {
+    const state = attempt(() => localStorage.getItem(LOCAL_MODEL));
+    return state === "stored" || state === "deleted" ? state : undefined;
+  },
+  saveLocalModel: (state) => attempt(() => localStorage.setItem(LOCAL_MODEL, state)),
   // A token stays with the tab.
   token: () => attempt(() => sessionStorage.getItem(TOKEN)) ?? undefined,
   saveToken: (token) => attempt(() => sessionStorage.setItem(TOKEN, token)),
@@ -88,6 +112,10 @@ export function memoryStorage(conversation: string | undefined, token: string | 
     loadChat: () => ({ conversation, turns: [] }),
     loadTurns: () => [],
     forget: () => undefined,
+    movedTo: () => undefined,
+    move: () => undefined,
+    localModel: () => undefined,
+    saveLocalModel: () => undefined,
     token: () => token,
     saveToken: (given) => {
       token = given;
@@ -99,6 +127,13 @@ export function memoryStorage(conversation: string | undefined, token: string | 
     chats: () => [],
     saveChats: () => undefined,
   };
+}
+
+function movedIds(): (readonly [from: string, to: string])[] {
+  const value = read(MOVED);
+  return Array.isArray(value)
+    ? value.filter((pair) => Array.isArray(pair) && pair.length === 2 && pair.every(isText))
+    : [];
 }
 
 function keptIds(): string[] {

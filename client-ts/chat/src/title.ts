@@ -43,7 +43,7 @@ function isSentence(text: string): boolean {
   return text.length > LONGEST || /^(here('s| is| are)|sure|of course|the title|i )\b/i.test(text);
 }
 
-function firstWords(text: string): string {
+export function firstWords(text: string): string {
   const line = text.trim().replace(/\s+/g, " ");
   if (line.length <= LONGEST) return line;
   return `${line.slice(0, LONGEST - 1).replace(/\s\S*$/, "")}…`;

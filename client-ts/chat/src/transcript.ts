@@ -71,6 +71,7 @@ function withItem(turn: Turn, item: ConversationItem): Partial<Turn> {
     return {
       status,
       answer: turn.continuation ? joined(turn.answer, text) : paragraphs(turn.answer, text),
+      ...(item.metadata?.["where"] === "browser" ? { where: "browser" } : {}),
       continuation: undefined,
     };
   }
@@ -114,12 +115,16 @@ export function merged(
   const turns = theirs.map((turn, index) => {
     const known = ours[index];
     if (known?.prompt !== turn.prompt) return turn;
+    if (known.awaitsJoin) return known;
     const isSame = known.answer === turn.answer || isRunning(turn) || isRunning(known);
     if (!isSame) return { ...turn, key: known.key };
     const isNewer = isRunning(known) && !isRunning(turn) && known.continuation === undefined;
     return isNewer ? { ...known, ...turn, key: known.key } : known;
   });
-  turns.push(...ours.slice(theirs.length).filter(({ key }) => !settled.has(key)));
+  turns.push(...ours.slice(theirs.length).filter(({ key, awaitsJoin }) => awaitsJoin || !settled.has(key)));
+  // Somebody else may have asked meanwhile: what is not on the server comes after that.
+  const shown = new Set(turns.map(({ key }) => key));
+  turns.push(...ours.filter(({ key, awaitsJoin }) => awaitsJoin && !shown.has(key)));
   const pending = ours.at(-1);
   if (pending && isRunning(pending) && !turns.some(({ key }) => key === pending.key)) turns.push(pending);
   return turns;

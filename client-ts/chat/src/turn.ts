@@ -51,7 +51,7 @@ export interface Turn {
   readonly thinking?: Thinking | undefined;
   readonly calls?: readonly Call[] | undefined;
   readonly problem?: Problem;
-  readonly queue?: { position: number; estimatedWaitMs: number | undefined };
+  readonly queue?: { position: number; estimatedWaitMs: number | undefined } | undefined;
   /** The server had no room; it is asked again then (as `Date.now()` counts). */
   readonly retryAt?: number | undefined;
   readonly stopping?: boolean;
@@ -67,7 +67,15 @@ export interface Turn {
   readonly totalTokens?: number;
   /** The whole answer came from the server's cache. */
   readonly cached?: boolean;
-  readonly where?: "server" | "browser";
+  readonly where?: "server" | "browser" | undefined;
+  /** The part of the model that is loaded, while the turn waits for the engine in the browser. */
+  readonly loading?: number | undefined;
+  /** It was said in this browser, and the server does not have it yet. */
+  readonly awaitsJoin?: boolean | undefined;
+  /** The server began the answer, and this browser went on with it. */
+  readonly wasHandedOver?: boolean;
+  /** Older turns that the model was not given, for want of room. */
+  readonly droppedTurns?: number | undefined;
 }
 
 export function isRunning(turn: Turn | undefined): boolean {

@@ -44,6 +44,7 @@ function turnNews(turn: Turn | undefined): string {
   if (!turn) return "";
   if (turn.status === "waiting" && turn.retryAt !== undefined) return t("busySoon");
   if (turn.status === "waiting" && turn.queue && turn.queue.position > 0) return `${placeInQueue(turn.queue)}.`;
+  if (isRunning(turn) && turn.loading !== undefined) return t("answersHereNews");
   if (isRunning(turn)) return turn.recovering ? t("recovering") : t("answering");
   if (turn.status === "stopped") return t("saidStopped");
   if (turn.status === "failed") return "";

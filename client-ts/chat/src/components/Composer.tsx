@@ -7,6 +7,7 @@ import {
   type RefObject,
   useEffect,
   useLayoutEffect,
+  useRef,
   useState,
 } from "react";
 import { isLongPaste, readText } from "../attachments.ts";
@@ -15,18 +16,22 @@ import { isTouch } from "../touch.ts";
 import type { Attachment } from "../turn.ts";
 import { ArrowUp, Clip, Cross, Stop } from "./icons.tsx";
 
-interface ComposerProps {
+export interface ComposerProps {
   ref: RefObject<HTMLTextAreaElement | null>;
   running: boolean;
   stopping: boolean;
-  onSend: (prompt: string, attachments: readonly Attachment[]) => void;
+  /** Resolves to whether the message was sent. One that was not stays in the box. */
+  onSend: (prompt: string, attachments: readonly Attachment[]) => Promise<boolean>;
+  /** Called when what is written changes. The same function each time. */
+  onDraft: (text: string, attachments: readonly Attachment[]) => void;
   onStop: () => void;
 }
 
-export function Composer({ ref, running, stopping, onSend, onStop }: ComposerProps): ReactNode {
+export function Composer({ ref, running, stopping, onSend, onStop, onDraft }: ComposerProps): ReactNode {
   const [text, setText] = useState("");
   const [attachments, setAttachments] = useState<readonly Attachment[]>([]);
   const [problem, setProblem] = useState("");
+  const sending = useRef(false);
   const ready = (text.trim() !== "" || attachments.length > 0) && !stopping;
   const steers = running && ready;
 
@@ -37,6 +42,8 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
     box.style.height = "auto";
     box.style.height = `${box.scrollHeight}px`;
   }, [text, ref]);
+
+  useEffect(() => onDraft(text, attachments), [onDraft, text, attachments]);
 
   useEffect(() => {
     if (!isTouch()) ref.current?.focus({ preventScroll: true });
@@ -51,24 +58,29 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
     return () => window.removeEventListener("keydown", onEscape);
   }, [running, onStop]);
 
-  const send = (): void => {
-    if (!ready) return;
-    onSend(text.trim(), attachments);
-    setText("");
-    setAttachments([]);
+  const send = async (): Promise<void> => {
+    if (!ready || sending.current) return;
+    sending.current = true;
+    const isSent = await onSend(text.trim(), attachments).finally(() => {
+      sending.current = false;
+    });
+    if (!isSent) return;
+    // What is written meanwhile stays.
+    setText((now) => (now === text ? "" : now));
+    setAttachments((now) => (now === attachments ? [] : now));
     setProblem("");
   };
   const submit = (event: FormEvent): void => {
     event.preventDefault();
     if (running) onStop();
-    else send();
+    else void send();
   };
   const onKeyDown = (event: KeyboardEvent): void => {
     // On a touch keyboard Enter is a new line: there is no Shift to hold.
     const sends = event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing && !isTouch();
     if (!sends) return;
     event.preventDefault();
-    send();
+    void send();
   };
   const attach = async (files: Iterable<File>): Promise<void> => {
     for (const file of files) {
@@ -139,7 +151,7 @@ export function Composer({ ref, running, stopping, onSend, onStop }: ComposerPro
         aria-describedby="keys"
       />
       {steers && (
-        <button type="button" className="send" onClick={send} aria-label={t("steer")} title={t("steer")}>
+        <button type="button" className="send" onClick={() => void send()} aria-label={t("steer")} title={t("steer")}>
           <ArrowUp />
         </button>
       )}

@@ -9,10 +9,17 @@ interface NoticeProps {
   connection: ConnectionState;
   /** Whether an answer is under way. */
   running: boolean;
+  /** Whether this browser answers questions while there is no server. */
+  answersHere: boolean;
   onRetry: () => void;
+  /** Goes on with the answer in this browser, where that can be done. */
+  onHandOver: (() => void) | undefined;
+  /** Something of the answer is here. */
+  hasBegun: boolean;
 }
 
-export function Notice({ connection, running, onRetry }: NoticeProps): ReactNode {
+export function Notice(props: NoticeProps): ReactNode {
+  const { connection, onRetry, onHandOver, hasBegun } = props;
   const lost = connection.status !== "connected";
   const [shown, setShown] = useState(false);
   useEffect(() => {
@@ -23,7 +30,12 @@ export function Notice({ connection, running, onRetry }: NoticeProps): ReactNode
   if (!lost || !(shown || connection.status === "failed")) return null;
   return (
     <div className="notice">
-      <p>{wordsFor(connection, running)}</p>
+      <p>{wordsFor(props)}</p>
+      {onHandOver && (
+        <button type="button" onClick={onHandOver}>
+          {t(hasBegun ? "handOver" : "answerHere")}
+        </button>
+      )}
       <button type="button" onClick={onRetry}>
         {t("tryNow")}
       </button>
@@ -31,8 +43,8 @@ export function Notice({ connection, running, onRetry }: NoticeProps): ReactNode
   );
 }
 
-function wordsFor(connection: ConnectionState, running: boolean): string {
+function wordsFor({ connection, running, answersHere }: NoticeProps): string {
   if (connection.status === "failed") return t("ended", { message: connection.error.message });
   if (running) return t("lostRunning");
-  return t("lost");
+  return t(answersHere ? "lostHere" : "lost");
 }

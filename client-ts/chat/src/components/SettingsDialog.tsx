@@ -4,6 +4,7 @@ import type { ChatStore } from "../chat-store.ts";
 import { t } from "../i18n.ts";
 import { DEFAULTS, SAMPLING, type Settings, schemaOf } from "../settings.ts";
 import { Dialog } from "./Dialog.tsx";
+import { LocalSettings } from "./LocalSettings.tsx";
 
 export default function SettingsDialog({ store, onClose }: { store: ChatStore; onClose: () => void }): ReactNode {
   const { settings, models, model } = useSyncExternalStore(store.subscribe, store.snapshot);
@@ -63,11 +64,26 @@ export default function SettingsDialog({ store, onClose }: { store: ChatStore; o
         <Area label={t("schema")} value={settings.schema} onChange={(schema) => change({ schema })} isCode />
         <p className="hint">{schemaIsWrong ? <span role="alert">{t("schemaWrong")}</span> : t("schemaHint")}</p>
       </fieldset>
+      {store.place.exists && (
+        <fieldset>
+          <legend>{t("browser")}</legend>
+          <p className="hint local-hint">{t("localHint")}</p>
+          <Choice
+            label={t("policy")}
+            value={settings.policy}
+            options={{ auto: t("policyAuto"), server: t("policyServer"), local: t("policyLocal") }}
+            onChange={(policy) => change({ policy })}
+          />
+          <LocalSettings place={store.place} />
+        </fieldset>
+      )}
       <Sampling settings={settings} model={chosen} onChange={change} />
       <button
         type="button"
         className="quiet"
-        onClick={() => change({ ...UNSET, ...DEFAULTS, theme: settings.theme, language: settings.language })}
+        onClick={() =>
+          change({ ...UNSET, ...DEFAULTS, theme: settings.theme, language: settings.language, policy: settings.policy })
+        }
       >
         {t("reset")}
       </button>

@@ -3,6 +3,7 @@ import { type ChatList, type ChatListState, type ExportedChat, familiesOf } from
 import type { ChatSummary } from "../chat-summary.ts";
 import { asMarkdown, download } from "../export.ts";
 import { t } from "../i18n.ts";
+import { isLocal } from "../local/ids.ts";
 import { Dots, Keys } from "./icons.tsx";
 
 interface SidebarProps {
@@ -142,15 +143,17 @@ function Row({ chat, list, isCurrent, onOpen, onRemove }: RowProps): ReactNode {
       >
         {title}
       </button>
-      <button
-        type="button"
-        className="quiet chat-options"
-        aria-label={t("options", { title })}
-        aria-expanded={open}
-        onClick={() => setOpen(!open)}
-      >
-        <Dots />
-      </button>
+      {isLocal(chat.id) ? null : (
+        <button
+          type="button"
+          className="quiet chat-options"
+          aria-label={t("options", { title })}
+          aria-expanded={open}
+          onClick={() => setOpen(!open)}
+        >
+          <Dots />
+        </button>
+      )}
       {open && (
         <div className="chat-menu">
           <button type="button" className="quiet" onClick={act(() => setRenaming(title))}>

@@ -67,6 +67,8 @@ function Drawn(props: TurnViewProps): ReactNode {
         ))}
         {turn.status === "waiting" && turn.answer !== "" && <Waiting turn={turn} />}
         {running && turn.recovering && <p className="outcome">{t("recovering")}</p>}
+        {turn.wasHandedOver && <p className="outcome">{t("handedOver")}</p>}
+        {turn.droppedTurns ? <p className="outcome">{t("dropped", { n: turn.droppedTurns })}</p> : null}
         <Outcome turn={turn} onRetry={isLast && !isBusy ? actions.regenerate : undefined} />
         <div className="meta">
           {!running && turn.answer !== "" && <CopyButton text={turn.answer} label={t("copyAnswer")} />}
@@ -187,11 +189,16 @@ function Outcome({ turn, onRetry }: { turn: Turn; onRetry: (() => void) | undefi
 }
 
 function Figures({ turn }: { turn: Turn }): ReactNode {
-  const { firstTokenAt, askedAt, tokensPerSecond, tokens, where, cached } = turn;
+  const { firstTokenAt, askedAt, tokensPerSecond, tokens, where, cached, awaitsJoin } = turn;
   return (
     <p className="figures">
       {where !== undefined && (
         <span className="figure where-ran">{where === "browser" ? t("browser") : t("server")}</span>
+      )}
+      {awaitsJoin && !isRunning(turn) && (
+        <span className="figure" title={t("notJoinedTitle")}>
+          {t("notJoined")}
+        </span>
       )}
       {cached && (
         <span className="figure cached" title={t("cachedTitle")}>

@@ -4,7 +4,7 @@ import { t } from "../i18n.ts";
 import type { Turn } from "../turn.ts";
 
 /** Nothing of the answer is here yet: why not, where that is known. */
-export function Waiting({ turn: { queue, retryAt } }: { turn: Turn }): ReactNode {
+export function Waiting({ turn: { queue, retryAt, loading } }: { turn: Turn }): ReactNode {
   return (
     <p className="waiting">
       <span className="pulse" aria-hidden="true">
@@ -12,7 +12,9 @@ export function Waiting({ turn: { queue, retryAt } }: { turn: Turn }): ReactNode
         <i />
         <i />
       </span>
-      {retryAt !== undefined ? (
+      {loading !== undefined ? (
+        <span>{t("loadingHere", { part: Math.floor(loading * 100) })}</span>
+      ) : retryAt !== undefined ? (
         <Countdown to={retryAt} />
       ) : (
         queue && queue.position > 0 && <span>{placeInQueue(queue)}</span>

@@ -1,0 +1,372 @@
+import {
+  AuthenticationError,
+  CancelledError,
+  type FollowOptions,
+  type Input,
+  type InputItem,
+  NotFoundError,
+  type ResponseCreateParams,
+  type ResponseHandle,
+  ResumeExpiredError,
+} from "caudal-client";
+import type { LocalEngine } from "caudal-client/local";
+import { contentOf } from "./answer.ts";
+import type { Chat } from "./chat.ts";
+import { t } from "./i18n.ts";
+import { isLocal } from "./local/ids.ts";
+import type { Place } from "./local/place.ts";
+import { problemOf } from "./problems.ts";
+import { retryUntil } from "./retry-until.ts";
+import type { ServerChat } from "./server-chat.ts";
+import type { Session } from "./session.ts";
+import { paramsOf, schemaOf } from "./settings.ts";
+import type { ChatStorage } from "./storage.ts";
+import { finished, streamAnswer } from "./stream-answer.ts";
+import { CONTINUE, itemsOf, joined, messageOf as questionOf } from "./transcript.ts";
+import { isRunning, type Turn } from "./turn.ts";
+
+/** Where a turn that is asked in place of an older one branches off. */
+export interface Branch {
+  readonly from: string | undefined;
+  /** The number of the turn. */
+  readonly at: number;
+}
+
+export interface Origin {
+  /** It was asked before a reload. */
+  readonly isRestored?: boolean;
+  /** The failed turn that was there before. */
+  readonly insteadOf?: Turn;
+  readonly branch?: Branch | undefined;
+}
+
+export interface AnswersNeeds {
+  chat: Chat;
+  session: Session;
+  storage: ChatStorage;
+  place: Place;
+  server: ServerChat;
+  /** The chat has become a conversation. */
+  onConversation(id: string, branch: Branch | undefined): void;
+  /** An answer has ended that was asked for here. */
+  onAnswered(key: string): void;
+  /** Brings what was said in this browser to the server. */
+  join(): Promise<void>;
+  refresh(): Promise<void>;
+}
+
+interface Followed {
+  readonly handle: ResponseHandle;
+  /** The answer that a continuation goes on with. */
+  readonly before: string;
+}
+
+/** Gets answers to turns, at the server or in this browser, and shows them in the chat as they come. */
+export class Answers {
+  readonly #needs: AnswersNeeds;
+  /** What is being followed, by the key of its turn. */
+  readonly #followed = new Map<string, Followed>();
+
+  constructor(needs: AnswersNeeds) {
+    this.#needs = needs;
+  }
+
+  get #chat(): Chat {
+    return this.#needs.chat;
+  }
+
+  /** Follows nothing any more. What runs goes on. */
+  leave(): void {
+    this.#followed.clear();
+  }
+
+  stop(key: string): void {
+    const turn = this.#chat.turn(key);
+    const followed = this.#followed.get(key);
+    // The model is still being loaded.
+    if (!followed && turn?.loading !== undefined) return this.#fail(key, new CancelledError("Stopped."));
+    this.#chat.update(key, { stopping: true });
+    void followed?.handle.cancel();
+  }
+
+  /** Gets an answer to what was asked here. */
+  async run(turn: Turn, origin: Origin = {}): Promise<void> {
+    const { key } = turn;
+    const { place } = this.#needs;
+    this.#chat.update(key, { where: undefined, awaitsJoin: undefined });
+    try {
+      const isHere = await retryUntil(
+        async () => {
+          if (await place.isHere()) return true;
+          if (!this.#isHandedOver(key)) await this.#prepare(key, origin);
+          return false;
+        },
+        () => this.#isWanted(key),
+        (retryAt) => this.#chat.update(key, { retryAt }),
+      );
+      if (this.#isHandedOver(key)) return;
+      if (isHere) return await this.#runHere(turn, origin);
+      const asked = { ...this.#newsOf(key), history: this.#historyOf(turn) };
+      const { where, response } = await place.create(this.#params(turn), asked);
+      this.#chat.update(key, where === "browser" ? { where, awaitsJoin: true } : { where });
+      if (!this.#isWanted(key)) void response.cancel();
+      await this.#follow(turn, response, origin.isRestored !== true);
+    } catch (error) {
+      this.#fail(key, error);
+    }
+  }
+
+  /** Goes on with a turn that ran when the page was closed. */
+  async pickUp(turn: Turn): Promise<void> {
+    const { key, responseId, where, askedAt } = turn;
+    if (responseId === undefined) return askedAt === undefined ? undefined : this.run(turn, { isRestored: true });
+    if (where !== "browser") return this.#follow(turn, this.#needs.session.client.responses.resume(responseId), false);
+    try {
+      await this.#needs.place.exclusively(key, () => this.#resumeHere(turn, responseId));
+    } catch (error) {
+      this.#fail(key, error);
+    }
+  }
+
+  /** Goes on in this browser with an answer that the network cut. */
+  async handOver(key: string): Promise<void> {
+    const turn = this.#chat.turn(key);
+    if (!turn || !isRunning(turn) || turn.where === "browser") return;
+    const followed = this.#followed.get(key);
+    this.#followed.delete(key);
+    // Delivered when the connection is back.
+    void followed?.handle.cancel();
+    const { responseId } = turn;
+    const isHeldToForm = schemaOf(this.#chat.snapshot().settings.schema) !== undefined;
+    const text = isHeldToForm ? "" : turn.answer.slice(followed?.before.length ?? 0);
+    const begun = { ...turn, answer: followed?.before ?? "" };
+    const history = this.#historyOf(begun);
+    this.#chat.update(key, { thinking: undefined, calls: undefined });
+    try {
+      await this.#here(begun, {}, (engine) => {
+        if (responseId === undefined) return engine.create(this.#params(turn), { history });
+        return engine.handOver({ responseId, text }, this.#params(turn), { history });
+      });
+    } catch (error) {
+      this.#fail(key, error);
+    }
+  }
+
+  /** A question that somebody has asked, as this page opens: its answer is under way, or has failed. */
+  async followUnanswered(): Promise<void> {
+    const turn = this.#unanswered();
+    const { conversation } = this.#chat;
+    if (!turn || conversation === undefined || isLocal(conversation)) return;
+    const handle = this.#needs.session.client.responses.resume({ conversation });
+    try {
+      await handle.id;
+      await this.adopt(handle);
+    } catch (error) {
+      if (this.#unanswered()?.key === turn.key) this.#fail(turn.key, error);
+    }
+  }
+
+  /** Shows a response that was not asked for here. */
+  async adopt(handle: ResponseHandle): Promise<void> {
+    const responseId = await handle.id;
+    const { turns } = this.#chat;
+    if (turns.some((turn) => turn.responseId === responseId)) return;
+    const turn = this.#unanswered();
+    if (turn) {
+      this.#chat.update(turn.key, { responseId });
+      return this.#follow({ ...turn, responseId }, handle, false);
+    }
+    // It has ended: the turn is there, and lacks what the items do not tell.
+    const last = turns.findLast(({ key }) => !this.#followed.has(key));
+    const response = await handle.final().catch(() => undefined);
+    if (last && response && contentOf(response).answer === last.answer) {
+      this.#chat.update(last.key, finished(response, contentOf(response)));
+      this.#chat.save();
+    }
+  }
+
+  isFollowed(key: string): boolean {
+    return this.#followed.has(key);
+  }
+
+  #isWanted(key: string): boolean {
+    const turn = this.#chat.turn(key);
+    return turn !== undefined && isRunning(turn) && !turn.stopping;
+  }
+
+  /** The reader has not waited for the server, so the turn runs in this browser. */
+  #isHandedOver(key: string): boolean {
+    return this.#chat.turn(key)?.where === "browser";
+  }
+
+  /** What the model has been told before the turn, or before the rest of it. */
+  #historyOf(turn: Turn): readonly InputItem[] {
+    const before = itemsOf(this.#chat.before(turn.key));
+    return turn.continuation === undefined ? before : [...before, ...itemsOf([{ ...turn, status: "done" }])];
+  }
+
+  #params(turn: Turn): ResponseCreateParams {
+    const { models, model, settings, conversation } = this.#chat.snapshot();
+    const question: Input = turn.attachments ? [questionOf(turn)] : turn.prompt;
+    return {
+      ...paramsOf(settings, this.#needs.session.chosenModel),
+      ...(models.length > 1 && model !== undefined ? { model } : {}),
+      conversation: conversation ?? null,
+      input: turn.continuation === undefined ? question : [{ role: "developer", content: CONTINUE }],
+      truncation: "auto",
+      client_request_id: turn.continuation ?? turn.key,
+    };
+  }
+
+  #newsOf(key: string): FollowOptions {
+    return {
+      onQueued: (queue) => this.#chat.update(key, { queue }),
+      onRetry: ({ retryAt }) => this.#chat.update(key, { retryAt }),
+      onRecovering: () => this.#chat.update(key, { recovering: true }),
+    };
+  }
+
+  /** Makes the conversation on the server end where that turn begins. */
+  async #prepare(key: string, { insteadOf, branch }: Origin): Promise<void> {
+    const { server, join } = this.#needs;
+    if (isLocal(this.#chat.conversation)) await join();
+    const { conversation } = this.#chat;
+    if (conversation !== undefined && !isLocal(conversation)) {
+      if (insteadOf) await server.takeBack(conversation, this.#chat.indexOf(key));
+      return;
+    }
+    const { from, at } = branch ?? { from: undefined, at: 0 };
+    const fork = from === undefined || isLocal(from) ? undefined : await server.fork(from, at);
+    const id = fork?.id ?? (await server.create(itemsOf(this.#chat.before(key))));
+    if (this.#chat.indexOf(key) < 0) throw new CancelledError("The reader began another chat.");
+    if (this.#isHandedOver(key)) return;
+    this.#needs.onConversation(id, branch);
+  }
+
+  #runHere(turn: Turn, origin: Origin): Promise<void> {
+    const { insteadOf } = origin;
+    const history = this.#historyOf(turn);
+    const replaces = insteadOf?.where === "server" ? insteadOf.responseId : undefined;
+    return this.#here(turn, origin, (engine) =>
+      engine.create(this.#params(turn), { history, ...(replaces !== undefined && { replaces }) }),
+    );
+  }
+
+  /** Runs a turn in this browser, in one tab of those that show it. */
+  async #here(turn: Turn, origin: Origin, begin: (engine: LocalEngine) => ResponseHandle): Promise<void> {
+    const { key } = turn;
+    const { place } = this.#needs;
+    const waiting = { retryAt: undefined, queue: undefined, recovering: false, stopping: false };
+    this.#chat.update(key, { ...waiting, where: "browser", awaitsJoin: true });
+    await place.exclusively(key, async () => {
+      if (origin.isRestored && this.#showStored(key)) return;
+      if (this.#chat.conversation === undefined) {
+        this.#needs.onConversation(await place.newConversation(), origin.branch);
+      }
+      this.#chat.save();
+      const engine = await place.engine((loading) => this.#chat.update(key, { loading }));
+      if (!this.#isWanted(key)) return;
+      this.#chat.update(key, { loading: undefined });
+      await this.#follow(turn, begin(engine), origin.isRestored !== true);
+    });
+  }
+
+  async #resumeHere(turn: Turn, responseId: string): Promise<void> {
+    const { key } = turn;
+    const { place } = this.#needs;
+    if (this.#showStored(key)) return;
+    const run = await place.run(responseId);
+    if (!isRunning(this.#chat.turn(key))) return;
+    if (!run) {
+      // If it has joined the conversation on the server, it comes with the items.
+      this.#chat.update(key, { awaitsJoin: undefined });
+      return this.#fail(key, new Error(t("unanswered")));
+    }
+    if (run.status === "ended") {
+      const { answer } = contentOf(run);
+      this.#chat.update(key, { answer, status: "stopped" });
+      this.#chat.save();
+      return this.#needs.onAnswered(key);
+    }
+    this.#chat.update(key, { answer: run.text });
+    const engine = await place.engine((loading) => this.#chat.update(key, { loading }));
+    if (!this.#isWanted(key)) return engine.giveUp(run);
+    this.#chat.update(key, { loading: undefined });
+    await this.#follow(turn, engine.resume(run), false);
+  }
+
+  /** Shows a turn as another tab has stored it, if the other tab has ended it. */
+  #showStored(key: string): boolean {
+    const { conversation } = this.#chat;
+    const turns = conversation === undefined ? [] : this.#needs.storage.loadTurns(conversation);
+    const stored = turns.find((turn) => turn.key === key);
+    if (!stored || isRunning(stored)) return false;
+    this.#chat.update(key, stored);
+    return true;
+  }
+
+  /** The turn that waits for an answer which nobody here follows. */
+  #unanswered(): Turn | undefined {
+    return this.#chat.turns.findLast(
+      (turn) => isRunning(turn) && turn.askedAt === undefined && !this.#followed.has(turn.key),
+    );
+  }
+
+  /** `isTimed`: it comes as it is generated. */
+  async #follow(turn: Turn, handle: ResponseHandle, isTimed: boolean): Promise<void> {
+    const { key } = turn;
+    const before = turn.continuation === undefined ? "" : turn.answer;
+    const followed = { handle, before };
+    this.#followed.set(key, followed);
+    const isShown = (): boolean => this.#followed.get(key) === followed;
+    const show = (change: Partial<Turn>): void => {
+      if (!isShown()) return;
+      const answer = change.answer === undefined ? {} : { answer: joined(before, change.answer) };
+      this.#chat.update(key, { ...change, ...answer });
+      if (change.responseId !== undefined) this.#chat.save();
+    };
+    try {
+      const end = await streamAnswer(handle, isTimed, show);
+      // The reader has opened another conversation, or another engine has taken over: what was said here still joins its own.
+      if (!isShown()) return void this.#needs.join().catch(() => undefined);
+      show({ ...end, continuation: undefined });
+      if (this.#chat.turn(key)?.awaitsJoin) this.#needs.onAnswered(key);
+      else if (turn.continuation !== undefined) void this.#needs.refresh();
+      else if (isTimed) this.#needs.onAnswered(key);
+    } catch (error) {
+      // Another chat, or another client, has taken its place.
+      if (!isShown()) return;
+      this.#followed.delete(key);
+      await this.#recover(key, error);
+    }
+    if (isShown()) this.#followed.delete(key);
+  }
+
+  /** What can be mended without the reader is; the rest is told. */
+  async #recover(key: string, error: unknown): Promise<void> {
+    const turn = this.#chat.turn(key);
+    if (!turn) return;
+    if (error instanceof NotFoundError && error.code === "conversation_not_found") {
+      // The server forgot the conversation; the page did not.
+      this.#chat.set({ conversation: undefined });
+      return this.run(turn);
+    }
+    const isGone = error instanceof ResumeExpiredError || error instanceof NotFoundError;
+    if (isGone && turn.responseId !== undefined) {
+      const stored = await this.#needs.session.client.responses.retrieve(turn.responseId).catch(() => undefined);
+      if (stored && stored.status !== "in_progress") {
+        return this.#chat.update(key, finished(stored, contentOf(stored)));
+      }
+    }
+    this.#fail(key, error);
+  }
+
+  #fail(key: string, error: unknown): void {
+    const over = { stopping: false, retryAt: undefined, loading: undefined };
+    // Stopped before the server had taken the request.
+    if (error instanceof CancelledError) this.#chat.update(key, { ...over, status: "stopped" });
+    else this.#chat.update(key, { ...over, status: "failed", problem: problemOf(error) });
+    if (error instanceof AuthenticationError) this.#needs.session.askForToken();
+    this.#chat.save();
+  }
+}

@@ -1,0 +1,76 @@
+import {
+  type CaudalClient,
+  type Conversation,
+  type ConversationItem,
+  type InputItem,
+  NotFoundError,
+} from "caudal-client";
+import type { ChatSummary } from "./chat-summary.ts";
+import { rootOf } from "./family.ts";
+import { itemsByTurn, turnsOf } from "./transcript.ts";
+
+/** Items that one request may bring. */
+const ITEMS_AT_ONCE = 20;
+
+/** Conversations on the server, by their items. */
+export class ServerChat {
+  readonly #client: () => CaudalClient;
+
+  constructor(client: () => CaudalClient) {
+    this.#client = client;
+  }
+
+  /** All items; `undefined` if the server does not know the conversation. */
+  async items(conversation: string): Promise<ConversationItem[] | undefined> {
+    const items: ConversationItem[] = [];
+    try {
+      const all = this.#client().conversations.items.all(conversation, { order: "asc", limit: 100 });
+      for await (const item of all) items.push(item);
+      return items;
+    } catch (error) {
+      if (error instanceof NotFoundError) return undefined;
+      throw error;
+    }
+  }
+
+  /** Makes a conversation that begins with these items; returns its id. */
+  async create(items: readonly InputItem[], metadata: Record<string, string> = {}): Promise<string> {
+    const { conversations } = this.#client();
+    const { id } = await conversations.create({ items: items.slice(0, ITEMS_AT_ONCE), metadata });
+    for (let from = ITEMS_AT_ONCE; from < items.length; from += ITEMS_AT_ONCE) {
+      await conversations.items.create(id, items.slice(from, from + ITEMS_AT_ONCE));
+    }
+    return id;
+  }
+
+  /** Deletes the last turn if there are more turns than these. */
+  async takeBack(conversation: string, turns: number): Promise<void> {
+    const items = await this.items(conversation);
+    if (!items || turnsOf(items).length <= turns) return;
+    const from = items.findLastIndex((item) => item.type === "message" && item.role === "user");
+    await this.#delete(conversation, items.slice(from));
+  }
+
+  async deleteTurn(conversation: string, at: number): Promise<void> {
+    await this.#delete(conversation, itemsByTurn((await this.items(conversation)) ?? [])[at] ?? []);
+  }
+
+  /** Forks a conversation before a turn. `undefined` if the server does not have the turn. */
+  async fork(conversation: string, at: number): Promise<Conversation | undefined> {
+    const first = itemsByTurn((await this.items(conversation)) ?? [])[at]?.[0];
+    if (!first) return undefined;
+    const { metadata } = await this.#client().conversations.retrieve(conversation);
+    const own = branchOf({ id: conversation, metadata }, at);
+    return this.#client().conversations.fork(conversation, { before: first.id, metadata: { ...metadata, ...own } });
+  }
+
+  /** The newest first: if this is cut short, what is left is still a conversation. */
+  async #delete(conversation: string, items: readonly ConversationItem[]): Promise<void> {
+    for (const { id } of [...items].reverse()) await this.#client().conversations.items.delete(conversation, id);
+  }
+}
+
+/** The metadata of a branch that has turns of its own from `at` on. */
+export function branchOf(parent: Pick<ChatSummary, "id" | "metadata">, at: number): Record<string, string> {
+  return { parent: parent.id, root: rootOf(parent), at: String(at) };
+}
