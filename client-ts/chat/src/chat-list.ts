@@ -77,9 +77,15 @@ export class ChatList {
       } while (hasMore && chats.length < this.#shown);
     } catch {
       // The connection's state tells the reader; what was listed last stays.
-      return;
+      const listed = this.#state.chats.filter(({ id }) => !isLocal(id));
+      return this.#set({ chats: [...this.#locals(), ...listed] });
     }
-    this.#set({ chats: [...this.#state.chats.filter(({ id }) => isLocal(id)), ...chats], hasMore });
+    this.#set({ chats: [...this.#locals(), ...chats], hasMore });
+  }
+
+  /** Conversations that began in this browser, in whichever tab, and are not on the server. */
+  #locals(): ChatSummary[] {
+    return this.#storage.chats().filter(({ id }) => isLocal(id) && this.#storage.movedTo(id) === undefined);
   }
 
   /** Lists a conversation that begins in this browser. */

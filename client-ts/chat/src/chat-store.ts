@@ -271,7 +271,11 @@ export class ChatStore {
     const known = new Set(turns.map(({ key }) => key));
     turns.push(...[...stored.values()].filter(({ key, awaitsJoin }) => awaitsJoin && !known.has(key)));
     this.#chat.set({ turns });
-    if (moved !== undefined) this.#moveTo(moved);
+    if (moved !== undefined) {
+      this.#moveTo(moved);
+      // The other tab has a server.
+      this.reconnect();
+    }
     void this.#refresh();
   }
 

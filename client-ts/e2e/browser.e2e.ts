@@ -1,0 +1,280 @@
+/** The page with the engine in the browser: real text of the real model, with and without its server. */
+
+import type { BrowserContextOptions, Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
+import { type Server, scripted } from "../test/support/server.ts";
+import { WEIGHTS } from "./local-page.ts";
+import {
+  ask,
+  chatServer,
+  lastTurn,
+  later,
+  message,
+  open,
+  responseId,
+  shownText,
+  untilText,
+  untilTurn,
+  violations,
+  words,
+} from "./support.ts";
+
+const PHONE: BrowserContextOptions = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
+const SEA = "Write one sentence about the sea.";
+
+/** A server whose own text no model would write, and that shares the default model's file. */
+async function serve(settings: Record<string, string | number> = {}): Promise<Server> {
+  const server = await chatServer({ ...scripted(40, 50), "engine.scripted.file": WEIGHTS, ...settings });
+  later(() => server.stop());
+  return server;
+}
+
+/** The same server again: the same address, and what it stored. */
+function restart({ url }: Server, settings: Record<string, string | number> = {}): Promise<Server> {
+  return serve({ "server.bind": new URL(url).host, ...settings });
+}
+
+async function openSettings(page: Page): Promise<void> {
+  await page.waitForSelector(".link[data-state]");
+  await page.getByRole("button", { name: /Settings|Definições/ }).click();
+  await page.getByRole("dialog").waitFor();
+}
+
+async function closeSettings(page: Page): Promise<void> {
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+}
+
+/** A page that has loaded the model, and whose files the worker has. Sampled at temperature 0, and briefly. */
+async function loaded(server: Server, options: BrowserContextOptions = {}, most = 24): Promise<Page> {
+  const page = await open(server.url, options);
+  await page.waitForSelector('[data-state="connected"]');
+  await openSettings(page);
+  await page.getByLabel("Temperature").fill("0");
+  await page.getByLabel("Most tokens of an answer").fill(String(most));
+  await page.getByRole("button", { name: "Load", exact: true }).click();
+  await page.getByRole("button", { name: "Unload" }).waitFor({ timeout: 60_000 });
+  await closeSettings(page);
+  await page.waitForFunction(async () => {
+    const cache = await caches.open("caudal-page-1");
+    const names = (await cache.keys()).map(({ url }) => url);
+    return (
+      navigator.serviceWorker.controller &&
+      ["wllama", "engine", "start"].every((part) => names.some((name) => name.includes(part)))
+    );
+  });
+  return page;
+}
+
+async function itemsOf(url: string, conversation: string): Promise<[role: string, text: string, where?: string][]> {
+  const answer = await fetch(`${url}/v1/conversations/${conversation}/items?order=asc&limit=100`);
+  const { data } = (await answer.json()) as {
+    data: { role: string; content: { text: string }[]; metadata?: { where?: string } }[];
+  };
+  return data.map(({ role, content, metadata }) => [
+    role,
+    content.map(({ text }) => text).join(""),
+    metadata?.where ?? "server",
+  ]);
+}
+
+const conversationOf = (page: Page): string => new URL(page.url()).hash.slice(1);
+
+describe("the settings", () => {
+  test.each([
+    ["on a desktop", {}],
+    ["on a phone", PHONE],
+  ])("say what the model needs, load it with progress, unload and delete it: %s", async (_, options) => {
+    const server = await serve();
+    const page = await open(server.url, options);
+    await page.waitForSelector('[data-state="connected"]');
+    await openSettings(page);
+    const local = page.locator(".local");
+    await local.getByText(/^scripted takes 99 MB to fetch and about \d+ MB of memory\./).waitFor();
+    expect(await violations(page)).toEqual([]);
+    // Slow enough to be seen.
+    await page.route("**/file*", async (route) => {
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await route.continue();
+    });
+    await local.getByRole("button", { name: "Load", exact: true }).click();
+    await local.getByText(/^\d+ MB of 99 MB, .+ (left|so far)$/).waitFor();
+    expect(await violations(page)).toEqual([]);
+    await local.getByRole("button", { name: "Cancel" }).click();
+    await local.getByText(/^scripted takes \d+ MB to fetch/).waitFor();
+    await local.getByRole("button", { name: "Load", exact: true }).click();
+    await local.getByText(/^scripted is loaded \(99 MB\)\. It runs on/).waitFor({ timeout: 60_000 });
+    expect(await violations(page)).toEqual([]);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(page.viewportSize()?.width);
+    await local.getByRole("button", { name: "Unload" }).click();
+    await local.getByText(/^scripted is stored in this browser \(99 MB\)/).waitFor();
+    expect(await violations(page)).toEqual([]);
+    await local.getByRole("button", { name: "Delete from this browser" }).click();
+    await local.getByText(/^scripted takes 99 MB to fetch/).waitFor();
+    expect(await page.evaluate(() => localStorage.getItem("caudal.local"))).toBe("deleted");
+  });
+
+  test("say what speaks against loading before it is loaded, and what a server does not share", async () => {
+    const server = await serve();
+    const page = await open(server.url, { locale: "pt-PT" });
+    await page.addInitScript(() => {
+      Object.defineProperty(navigator, "connection", { value: { saveData: true } });
+      Object.defineProperty(navigator, "deviceMemory", { value: 0.5 });
+    });
+    await page.reload();
+    await openSettings(page);
+    await page.getByText("O navegador está configurado para poupar dados.").waitFor();
+    await page.getByText("Este dispositivo pode não ter memória suficiente.").waitFor();
+    expect(await page.getByRole("button", { name: "Carregar mesmo assim" }).isVisible()).toBe(true);
+    expect(await violations(page)).toEqual([]);
+    const other = await chatServer(scripted(5, 0));
+    later(() => other.stop());
+    const without = await open(other.url);
+    await openSettings(without);
+    await without.getByText("This server does not give its model to browsers.").waitFor();
+    expect(await without.locator(".local button").count()).toBe(0);
+  });
+});
+
+describe("without its server", () => {
+  test("a page that is reloaded answers by its own engine, and what was said joins once, in order, in two tabs", async () => {
+    const server = await serve();
+    const page = await loaded(server);
+    await server.stop();
+    await page.reload();
+    await ask(page, SEA);
+    await page.locator(".waiting", { hasText: "Loading the model into this browser" }).waitFor();
+    expect(await violations(page)).toEqual([]);
+    await untilTurn(page, "done", "cut");
+    const sea = await shownText(page);
+    expect(sea).toContain("sea");
+    expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^In this browser\s*not on the server yet/);
+    await ask(page, "And one about a river?");
+    await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);
+    await untilTurn(page, "done", "cut");
+    const river = await shownText(page);
+    expect(conversationOf(page)).toMatch(/^local_/);
+    expect(await violations(page)).toEqual([]);
+    const second = await page.context().newPage();
+    await second.goto(page.url());
+    await untilTurn(second, "done", "cut");
+    expect(words(await shownText(second))).toBe(words(river));
+
+    const back = await restart(server);
+    await Promise.all([page, second].map((page) => page.waitForURL(/#conv_/, { timeout: 60_000 })));
+    expect(conversationOf(second)).toBe(conversationOf(page));
+    await page.waitForFunction(() => !document.body.textContent?.includes("not on the server yet"));
+    await second.waitForFunction(() => !document.body.textContent?.includes("not on the server yet"));
+    const items = await itemsOf(back.url, conversationOf(page));
+    expect(items.map(([role, text, where]) => [role, words(text), where])).toEqual([
+      ["user", words(SEA), "browser"],
+      ["assistant", words(sea), "browser"],
+      ["user", words("And one about a river?"), "browser"],
+      ["assistant", words(river), "browser"],
+    ]);
+    // The conversation goes on at the server.
+    await page.waitForSelector('[data-state="connected"]');
+    await ask(page, "Thank you.");
+    await page.waitForFunction(() => document.querySelectorAll(".turn").length === 3);
+    await untilTurn(page, "done", "cut");
+    expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^On the server/);
+    expect(await page.locator(".turn .figures", { hasText: "In this browser" }).count()).toBe(2);
+    await page.locator(".chats li").first().waitFor();
+    expect(await page.locator(".chats li").count()).toBe(1);
+    const list = (await (await fetch(`${back.url}/v1/conversations`)).json()) as { data: object[] };
+    expect(list.data).toHaveLength(1);
+  });
+
+  test("an answer is written again as another version, which joins as a branch", async () => {
+    const server = await serve();
+    const page = await loaded(server, {}, 8);
+    await server.stop();
+    await ask(page, SEA);
+    await untilTurn(page, "done", "cut");
+    await page.getByRole("button", { name: "Regenerate" }).click();
+    await page.locator(".versions", { hasText: "2/2" }).waitFor();
+    await untilTurn(page, "done", "cut");
+    await restart(server);
+    await page.waitForURL(/#conv_/, { timeout: 60_000 });
+    await page.locator(".versions", { hasText: "2/2" }).waitFor();
+    await page.getByRole("button", { name: "Previous version" }).click();
+    await page.locator(".versions", { hasText: "1/2" }).waitFor();
+    expect(conversationOf(page)).toMatch(/^conv_/);
+    expect(await page.locator(".chats li").count()).toBe(1);
+  });
+
+  test("an answer that a reload cuts goes on from what it had", async () => {
+    const server = await serve();
+    const page = await loaded(server, {}, 120);
+    await server.stop();
+    await ask(page, "Write a long story about a river.");
+    const before = await untilText(page, 150);
+    const id = await responseId(page);
+    await page.reload();
+    const after = await untilText(page, before.length + 50);
+    expect(words(after).slice(0, 60)).toBe(words(before).slice(0, 60));
+    await untilTurn(page, "done", "cut");
+    expect(await responseId(page)).toBe(id);
+  });
+
+  test("an answer that the network cut is continued in this browser if the reader asks for it, and says so", async () => {
+    const server = await serve({ "engine.scripted.tokens": 3000, "store.kind": "sqlite" });
+    const page = await loaded(server, {}, 60);
+    await openSettings(page);
+    await page.getByLabel("Most tokens of an answer").fill("");
+    await closeSettings(page);
+    await ask(page, "What is a river?");
+    await untilText(page, 100);
+    const conversation = conversationOf(page);
+    await server.stop();
+    const button = page.getByRole("button", { name: "Continue in this browser" });
+    await button.waitFor();
+    expect(await violations(page)).toEqual([]);
+    const before = await shownText(page);
+    await openSettings(page);
+    await page.getByLabel("Most tokens of an answer").fill("20");
+    await closeSettings(page);
+    await button.click();
+    await untilTurn(page, "done", "cut");
+    const after = await shownText(page);
+    expect(words(after).startsWith(words(before))).toBe(true);
+    expect(words(after).length).toBeGreaterThan(words(before).length + 10);
+    expect(await page.textContent(lastTurn)).toContain(
+      "The server began this answer, and this browser went on with it.",
+    );
+    expect(await violations(page)).toEqual([]);
+    expect(conversation).toMatch(/^conv_/);
+    const back = await restart(server);
+    await page.waitForFunction(() => !document.body.textContent?.includes("not on the server yet"));
+    const items = await itemsOf(back.url, conversationOf(page));
+    expect(items.map(([role, text, where]) => [role, words(text), where])).toEqual([
+      ["user", words("What is a river?"), "browser"],
+      ["assistant", words(after), "browser"],
+    ]);
+  });
+});
+
+test("a policy of this browser only never asks the server, and of the server only never asks this browser", async () => {
+  const server = await serve();
+  const page = await loaded(server, {}, 8);
+  await openSettings(page);
+  await page.getByLabel("Where answers are made").selectOption("local");
+  await closeSettings(page);
+  await ask(page, SEA);
+  await untilTurn(page, "done", "cut");
+  expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^In this browser/);
+  await page.waitForURL(/#conv_/);
+  await openSettings(page);
+  await page.getByLabel("Where answers are made").selectOption("server");
+  await closeSettings(page);
+  await ask(page, "And now?");
+  await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);
+  await untilTurn(page, "done", "cut");
+  expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^On the server/);
+  await server.stop();
+  await ask(page, "And without it?");
+  await page.getByRole("button", { name: "Answer in this browser" }).click();
+  await untilTurn(page, "done", "cut");
+  expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^In this browser/);
+  expect(await page.inputValue(message)).toBe("");
+});
