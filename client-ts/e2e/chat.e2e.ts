@@ -12,6 +12,7 @@ import {
   stored,
   untilText,
   untilTurn,
+  violations,
   words,
 } from "./support.ts";
 
@@ -145,4 +146,44 @@ test("the model names a conversation, and an edited question has an answer of it
   await page.getByRole("button", { name: "Previous version" }).click();
   await page.waitForURL((address) => address.hash === hash);
   expect(await page.textContent(`${lastTurn} .question > p`)).toBe("What is a river? One sentence.");
+});
+
+test("an answer whose prompt the server has in its cache says so", async () => {
+  const page = await open(server.url);
+  await page.waitForSelector('[data-state="connected"]');
+  for (const isCached of [false, true]) {
+    await ask(page, "How deep is the deepest lake? One sentence.");
+    await untilTurn(page, "done", "cut");
+    expect(await page.locator(`${lastTurn} .cached`).count()).toBe(isCached ? 1 : 0);
+    if (!isCached) await page.getByRole("button", { name: "New chat" }).click();
+  }
+  expect(await page.getAttribute(`${lastTurn} .cached`, "title")).toBe("The whole prompt was in the cache");
+  expect(await violations(page)).toEqual([]);
+});
+
+test("with a JSON schema in the settings every answer is JSON of that shape", async () => {
+  const page = await open(server.url);
+  await page.waitForSelector('[data-state="connected"]');
+  await page.getByRole("button", { name: "Settings" }).click();
+  const field = page.getByLabel("JSON schema of answers");
+  await field.fill("{ no JSON");
+  await page.getByText("This is no JSON object.").waitFor();
+  expect(await violations(page)).toEqual([]);
+  const schema = {
+    type: "object",
+    properties: { city: { type: "string", maxLength: 20 }, size: { enum: ["small", "large"] } },
+    required: ["city", "size"],
+    additionalProperties: false,
+  };
+  await field.fill(JSON.stringify(schema));
+  await page.keyboard.press("Escape");
+  for (const prompt of ["Name a city.", "Name another one."]) {
+    const before = await page.locator(".turn").count();
+    await ask(page, prompt);
+    await page.waitForFunction((n) => document.querySelectorAll(".turn").length > n, before);
+    await untilTurn(page, "done");
+    const { text } = await stored(server.url, await responseId(page));
+    expect(JSON.parse(text)).toEqual({ city: expect.any(String), size: expect.stringMatching(/^(small|large)$/) });
+    expect(words(await shownText(page))).toBe(words(text));
+  }
 });

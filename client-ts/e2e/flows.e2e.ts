@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { type Server, scripted } from "../test/support/server.ts";
-import { ask, chatServer, lastTurn, later, open, untilText, untilTurn, violations } from "./support.ts";
+import { ask, chatServer, lastTurn, later, open, responseId, untilText, untilTurn, violations } from "./support.ts";
 
 const DIST = new URL("../chat/dist/", import.meta.url);
 
@@ -258,6 +258,36 @@ describe("settings", () => {
     await untilTurn(page, "cut");
     const create = asked.map((text) => JSON.parse(text)).find(({ type }) => type === "response.create");
     expect(create).toMatchObject({ instructions: "Be brief.", temperature: 0.7, max_output_tokens: 5 });
+  });
+
+  test("choose a stored prompt, and give its variables their values", async () => {
+    const { url } = await serve();
+    const body = { name: "Guide", instructions: "You guide {{visitor}} through {{city}}." };
+    const headers = { "content-type": "application/json" };
+    const made = await fetch(`${url}/v1/prompts`, { method: "POST", headers, body: JSON.stringify(body) });
+    const { id } = (await made.json()) as { id: string };
+    const page = await open(url);
+    await page.waitForSelector('[data-state="connected"]');
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByLabel("Stored prompt").selectOption("Guide");
+    await page.getByLabel("Value of visitor").fill("Ines");
+    await page.keyboard.press("Escape");
+    // A value is missing, and the server says which.
+    await ask(page, "Hello");
+    await untilTurn(page, "failed");
+    expect(await page.textContent(`${lastTurn} [role="alert"]`)).toContain("city");
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByLabel("Value of city").fill("Lisbon");
+    expect(await violations(page)).toEqual([]);
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "Try again" }).click();
+    await untilTurn(page, "done");
+    const response = await fetch(`${url}/v1/responses/${await responseId(page)}`);
+    expect(await response.json()).toMatchObject({ prompt: { id, variables: { visitor: "Ines", city: "Lisbon" } } });
+    await page.reload();
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByLabel("Value of city").waitFor();
+    expect(await page.getByLabel("Value of city").inputValue()).toBe("Lisbon");
   });
 
   test("the keyboard opens a new chat, the search and its own list", async () => {

@@ -145,6 +145,33 @@ test("seed, stop and cancel hold; tokens are counted", async () => {
   expect(tokens).toBe(prompt);
 });
 
+test("the oldest turns of a prompt that does not fit are left out, or the prompt is refused with its length", async () => {
+  const page = await openLocal((await sharing()).url);
+  const { refused, dropped, text } = await page.evaluate(async () => {
+    const local = globalThis.page.engine({ contextLength: 512 });
+    await local.load();
+    const history = Array.from({ length: 8 }, (_, at) => [
+      { role: "user" as const, content: `Tell me of river ${at}. ${"It is long. ".repeat(20)}` },
+      { role: "assistant" as const, content: "It flows." },
+    ]).flat();
+    const params = { input: "Write one sentence about the sea.", temperature: 0, max_output_tokens: 12 };
+    const refused = await local
+      .create(params, { history })
+      .final()
+      .catch((error: { code?: string; message: string }) => [error.code, error.message]);
+    const handle = local.create({ ...params, truncation: "auto" }, { history });
+    const { truncation_details } = await handle.final();
+    let text = "";
+    for await (const piece of handle.text()) text += piece;
+    await local.unload();
+    return { refused, dropped: truncation_details?.dropped_turns, text };
+  });
+  expect(refused).toEqual(["context_length_exceeded", expect.stringMatching(/is 512 tokens.* it has \d{3} tokens/)]);
+  expect(dropped).toBeGreaterThan(0);
+  expect(dropped).toBeLessThan(8);
+  expect(text).not.toBe("");
+});
+
 test("an answer is held to a schema, and what cannot be done is refused by name", async () => {
   const page = await loaded(await sharing());
   const { json, refused } = await page.evaluate(async () => {

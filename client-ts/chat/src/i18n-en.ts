@@ -68,7 +68,7 @@ export const EN = {
   server: "On the server",
   browser: "In this browser",
   cached: "cached",
-  cachedTitle: "The whole prompt was in the server's cache",
+  cachedTitle: "The whole prompt was in the cache",
   ttft: "Time to the first token",
   tps: "Tokens per second",
   token: "1 token",

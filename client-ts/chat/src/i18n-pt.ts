@@ -70,7 +70,7 @@ export const PT: Record<Key, string> = {
   server: "No servidor",
   browser: "Neste navegador",
   cached: "da cache",
-  cachedTitle: "O pedido inteiro estava na cache do servidor",
+  cachedTitle: "O pedido inteiro estava na cache",
   ttft: "Tempo até ao primeiro token",
   tps: "Tokens por segundo",
   token: "1 token",

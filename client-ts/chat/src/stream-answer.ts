@@ -52,9 +52,10 @@ export async function streamAnswer(
 /** What a turn is once its response has ended. */
 export function finished(response: ResponseObject, content: Content, streamedMs?: number): Partial<Turn> {
   const tokens = response.usage?.output_tokens;
-  const details = response.usage?.input_tokens_details;
-  const cached =
-    details !== undefined && details.cached_tokens > 0 && details.cached_tokens === response.usage?.input_tokens;
+  const prompt = response.usage?.input_tokens ?? 0;
+  const fromCache = response.usage?.input_tokens_details.cached_tokens ?? 0;
+  // An engine may compute the last token again, to begin the answer from it.
+  const cached = fromCache > 0 && fromCache >= prompt - 1;
   const timed = tokens !== undefined && tokens > 1 && streamedMs !== undefined && streamedMs > 0;
   return {
     ...content,

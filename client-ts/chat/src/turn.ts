@@ -65,7 +65,7 @@ export interface Turn {
   readonly tokens?: number;
   /** Tokens of the prompt and the answer together. */
   readonly totalTokens?: number;
-  /** The whole answer came from the server's cache. */
+  /** The server had the whole prompt in its cache. */
   readonly cached?: boolean;
   readonly where?: "server" | "browser" | undefined;
   /** The part of the model that is loaded, while the turn waits for the engine in the browser. */
