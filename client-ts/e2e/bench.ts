@@ -1,7 +1,7 @@
 /** Frames while text streams into a long conversation, the engine in the browser, and what the package weighs. Prints a table; BENCH_JSON names a file. */
 
 import { existsSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -9,7 +9,7 @@ import { scripted, startServer } from "../test/support/server.ts";
 import { sizes } from "../test/support/sizes.ts";
 import { buildExamples, type Examples } from "./examples.ts";
 import { buildLocalPage, MODELS, openLocal } from "./local-page.ts";
-import { ask, chatServer, later, open } from "./support.ts";
+import { ask, chatServer, later, open, renderers } from "./support.ts";
 
 const SECONDS = 10;
 const TOKENS_PER_SECOND = 100;
@@ -138,7 +138,9 @@ test("the engine in the browser, by quantisation and threads", async () => {
     later(() => server.stop());
     for (const threads of [1]) {
       const page = await openLocal(server.url);
-      rows[`${quantisation}, ${threads}`] = await page.evaluate(measure, threads);
+      const before = await residentMb(page);
+      const row = await page.evaluate(measure, threads);
+      rows[`${quantisation}, ${threads}`] = { ...row, memoryMb: (await residentMb(page)) - before };
       console.log(quantisation, threads, JSON.stringify(rows[`${quantisation}, ${threads}`]));
       await page.context().close();
     }
@@ -154,10 +156,22 @@ interface Row {
   loadMs: number;
   promptPerSecond: number;
   tokensPerSecond: number;
+  /** Resident memory of the page's process with the model loaded, less that of the page without the model. */
+  memoryMb: number;
 }
 
-/** Runs in the page. */
-async function measure(threads: number): Promise<Row> {
+/** Resident memory of the processes that run pages. */
+async function residentMb(page: Page): Promise<number> {
+  let kilobytes = 0;
+  for (const pid of await renderers(page)) {
+    const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+    kilobytes += Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0);
+  }
+  return Math.round((kilobytes * 1024) / 1e6);
+}
+
+/** Runs in the page. Leaves the model loaded. */
+async function measure(threads: number): Promise<Omit<Row, "memoryMb">> {
   const local = globalThis.page.engine({ threads });
   const mb = (bytes: number): number => Math.round(bytes / 1e6);
   const begun = performance.now();
@@ -170,7 +184,6 @@ async function measure(threads: number): Promise<Row> {
   for await (const _ of handle.text()) first ||= performance.now();
   const ended = performance.now();
   const { usage } = await handle.final();
-  await local.unload();
   return {
     ...{ backend: info.backend, fileMb: mb(info.bytes), loadMs },
     promptPerSecond: Math.round(((usage?.input_tokens ?? 0) / (first - asked)) * 1000),

@@ -148,10 +148,10 @@ test("seed, stop and cancel hold; tokens are counted", async () => {
 test("the oldest turns of a prompt that does not fit are left out, or the prompt is refused with its length", async () => {
   const page = await openLocal((await sharing()).url);
   const { refused, dropped, text } = await page.evaluate(async () => {
-    const local = globalThis.page.engine({ contextLength: 512 });
+    const local = globalThis.page.engine({ contextLength: 256 });
     await local.load();
     const history = Array.from({ length: 8 }, (_, at) => [
-      { role: "user" as const, content: `Tell me of river ${at}. ${"It is long. ".repeat(20)}` },
+      { role: "user" as const, content: `Tell me of river ${at}. ${"It is long. ".repeat(10)}` },
       { role: "assistant" as const, content: "It flows." },
     ]).flat();
     const params = { input: "Write one sentence about the sea.", temperature: 0, max_output_tokens: 12 };
@@ -166,7 +166,7 @@ test("the oldest turns of a prompt that does not fit are left out, or the prompt
     await local.unload();
     return { refused, dropped: truncation_details?.dropped_turns, text };
   });
-  expect(refused).toEqual(["context_length_exceeded", expect.stringMatching(/is 512 tokens.* it has \d{3} tokens/)]);
+  expect(refused).toEqual(["context_length_exceeded", expect.stringMatching(/is 256 tokens.* it has \d{3} tokens/)]);
   expect(dropped).toBeGreaterThan(0);
   expect(dropped).toBeLessThan(8);
   expect(text).not.toBe("");

@@ -1,6 +1,6 @@
 /**
- * Takes pictures of ten states of the page on the real model. Four of them are the README's; the others go to a temporary
- * folder, for looking at.
+ * Takes pictures of states of the page on the real model, with the engine in the browser too. Four of them are the README's;
+ * the others go to a temporary folder, for looking at.
  */
 
 import { mkdirSync } from "node:fs";
@@ -95,4 +95,55 @@ test("pictures", async () => {
   const phoneDark = await open(server.url, { ...PHONE, colorScheme: "dark", locale: "pt-PT" });
   await phoneDark.waitForSelector('[data-state="connected"]');
   await picture(phoneDark, "7-phone-dark-pt");
+});
+
+test("pictures of the engine in the browser", async () => {
+  mkdirSync(FOLDER, { recursive: true });
+  const server = await chatServer({ "engine.kind": "mistralrs", "engine.max_running": 1 });
+  later(() => server.stop());
+  const page = await open(server.url, { ...DESKTOP, colorScheme: "light" });
+  await page.waitForSelector('[data-state="connected"]');
+  await page.route("**/file*", async (route) => {
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await route.continue();
+  });
+  const local = page.locator(".local");
+  const shown = async (name: string): Promise<void> => {
+    await local.scrollIntoViewIfNeeded();
+    await picture(page, name);
+  };
+  await page.getByRole("button", { name: "Settings" }).click();
+  await local.getByRole("button", { name: "Load", exact: true }).waitFor();
+  await shown("8-local-needs");
+  await local.getByRole("button", { name: "Load", exact: true }).click();
+  await local.getByText(/left$/).waitFor();
+  await shown("9-local-loading");
+  await local.getByRole("button", { name: "Unload" }).waitFor({ timeout: 60_000 });
+  await shown("10-local-loaded");
+  await page.keyboard.press("Escape");
+  await page.fill("#message", "water ".repeat(7000));
+  await page.getByText("This conversation no longer fits").or(page.getByText("longer than the model")).waitFor();
+  await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
+  await picture(page, "11-nearly-full");
+  await ask(page, "Write a long story about a river, at least five hundred words.");
+  await untilText(page, 200);
+  await server.stop();
+  await page.getByRole("button", { name: "Continue in this browser" }).waitFor();
+  await picture(page, "12-cut");
+  await page.getByRole("button", { name: "Continue in this browser" }).click();
+  await page.waitForSelector('.turn:last-of-type[data-status="streaming"] .outcome, .turn:last-of-type .where-ran');
+  await page.waitForTimeout(4000);
+  await picture(page, "13-continuing-here");
+  await page.keyboard.press("Escape");
+  await untilTurn(page, "stopped");
+  await ask(page, "What is photosynthesis, in two sentences?");
+  await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);
+  await untilTurn(page, "done", "cut");
+  await picture(page, "14-answered-here");
+  await page.setViewportSize({ width: 390, height: 844 });
+  await picture(page, "15-answered-here-phone");
+  await page.evaluate(() => document.documentElement.setAttribute("data-theme", "dark"));
+  await page.getByRole("button", { name: "Settings" }).click();
+  await local.scrollIntoViewIfNeeded();
+  await picture(page, "16-local-phone-dark");
 });

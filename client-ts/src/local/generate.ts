@@ -66,25 +66,34 @@ export async function answer({
   return speaker.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
 }
 
-/** How the engine refuses a prompt that is longer than its context. */
+/** How the engine refuses a prompt that is longer than its context: before it computes any of it. */
 const TOO_LONG = /\((\d+) tokens\) exceeds/;
 
-/** Counts the tokens of the prompt. The engine reports the count before it computes them. */
+/**
+ * Counts the tokens of the prompt. The engine has no call for that, but refuses a prompt that is too long with its length; so
+ * the prompt is refused with the begin of an answer that is too long, once and twice that long.
+ */
 export async function promptTokens(wllama: Wllama, request: ChatRequest): Promise<number> {
-  const counted = new AbortController();
-  const asked = { ...request, max_tokens: 1, return_progress: true, abortSignal: counted.signal };
-  let total: number | undefined;
+  const { n_ctx } = wllama.getLoadedContextInfo();
+  const once = await refusedTokens(wllama, request, n_ctx);
+  const twice = await refusedTokens(wllama, request, 2 * n_ctx);
+  return 2 * once - twice;
+}
+
+async function refusedTokens(wllama: Wllama, request: ChatRequest, words: number): Promise<number> {
+  const { messages } = request;
+  const last = messages.at(-1);
+  const isBegun = last?.role === "assistant" && typeof last.content === "string";
+  const filler = `a${" a".repeat(words - 1)}`;
+  const begin = { role: "assistant" as const, content: isBegun ? `${last.content} ${filler}` : filler };
+  const asked = { ...request, messages: [...(isBegun ? messages.slice(0, -1) : messages), begin], max_tokens: 1 };
   try {
-    for await (const { prompt_progress } of await stream(wllama, asked)) {
-      total ??= prompt_progress?.total;
-      // The end of the loop then brings the error of the abort, which nobody else would catch.
-      if (total !== undefined) counted.abort();
-    }
+    for await (const _ of await stream(wllama, asked)) break;
   } catch (error) {
-    if (total === undefined) total = Number(TOO_LONG.exec(String(error))?.[1] ?? Number.NaN);
-    if (Number.isNaN(total)) throw error;
+    const tokens = TOO_LONG.exec(String(error))?.[1];
+    if (tokens !== undefined) return Number(tokens);
+    throw error;
   }
-  if (total !== undefined) return total;
   throw new CaudalError("The engine in the browser did not count.");
 }
 
