@@ -78,6 +78,22 @@ async function itemsOf(url: string, conversation: string): Promise<[role: string
   ]);
 }
 
+/** What axe has against the page on a desktop, and on a phone. */
+async function violationsOnBoth(page: Page): Promise<string[]> {
+  const size = page.viewportSize();
+  const found: string[] = [];
+  for (const viewport of [
+    { width: 1280, height: 800 },
+    { width: 390, height: 844 },
+  ]) {
+    await page.setViewportSize(viewport);
+    found.push(...(await violations(page)));
+    if ((await page.evaluate(() => document.documentElement.scrollWidth)) > viewport.width) found.push("It scrolls.");
+  }
+  if (size) await page.setViewportSize(size);
+  return found;
+}
+
 const conversationOf = (page: Page): string => new URL(page.url()).hash.slice(1);
 
 describe("the settings", () => {
@@ -144,7 +160,7 @@ describe("without its server", () => {
     await page.reload();
     await ask(page, SEA);
     await page.locator(".waiting", { hasText: "Loading the model into this browser" }).waitFor();
-    expect(await violations(page)).toEqual([]);
+    expect(await violationsOnBoth(page)).toEqual([]);
     await untilTurn(page, "done", "cut");
     const sea = await shownText(page);
     expect(sea).toContain("sea");
@@ -154,7 +170,7 @@ describe("without its server", () => {
     await untilTurn(page, "done", "cut");
     const river = await shownText(page);
     expect(conversationOf(page)).toMatch(/^local_/);
-    expect(await violations(page)).toEqual([]);
+    expect(await violationsOnBoth(page)).toEqual([]);
     const second = await page.context().newPage();
     await second.goto(page.url());
     await untilTurn(second, "done", "cut");
@@ -205,14 +221,14 @@ describe("without its server", () => {
 
   test("an answer that a reload cuts goes on from what it had", async () => {
     const server = await serve();
-    const page = await loaded(server, {}, 120);
+    const page = await loaded(server, {}, 70);
     await server.stop();
     await ask(page, "Write a long story about a river.");
-    const before = await untilText(page, 150);
+    const before = await untilText(page, 80);
     const id = await responseId(page);
     await page.reload();
-    const after = await untilText(page, before.length + 50);
-    expect(words(after).slice(0, 60)).toBe(words(before).slice(0, 60));
+    const after = await untilText(page, before.length + 30);
+    expect(words(after).slice(0, 40)).toBe(words(before).slice(0, 40));
     await untilTurn(page, "done", "cut");
     expect(await responseId(page)).toBe(id);
   });
@@ -229,7 +245,7 @@ describe("without its server", () => {
     await server.stop();
     const button = page.getByRole("button", { name: "Continue in this browser" });
     await button.waitFor();
-    expect(await violations(page)).toEqual([]);
+    expect(await violationsOnBoth(page)).toEqual([]);
     const before = await shownText(page);
     await openSettings(page);
     await page.getByLabel("Most tokens of an answer").fill("20");
@@ -242,7 +258,7 @@ describe("without its server", () => {
     expect(await page.textContent(lastTurn)).toContain(
       "The server began this answer, and this browser went on with it.",
     );
-    expect(await violations(page)).toEqual([]);
+    expect(await violationsOnBoth(page)).toEqual([]);
     expect(conversation).toMatch(/^conv_/);
     const back = await restart(server);
     await page.waitForFunction(() => !document.body.textContent?.includes("not on the server yet"));

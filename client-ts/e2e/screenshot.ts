@@ -121,10 +121,10 @@ test("pictures of the engine in the browser", async () => {
   await local.getByRole("button", { name: "Unload" }).waitFor({ timeout: 60_000 });
   await shown("10-local-loaded");
   await page.keyboard.press("Escape");
-  await page.fill("#message", "water ".repeat(7000));
-  await page.getByText("This conversation no longer fits").or(page.getByText("longer than the model")).waitFor();
+  await page.fill("#message", "water ".repeat(9000));
+  await page.getByText("This message is longer than the model can read").waitFor();
   await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
-  await picture(page, "11-nearly-full");
+  await picture(page, "11-too-long");
   await ask(page, "Write a long story about a river, at least five hundred words.");
   await untilText(page, 200);
   await server.stop();
@@ -141,6 +141,10 @@ test("pictures of the engine in the browser", async () => {
   await untilTurn(page, "done", "cut");
   await picture(page, "14-answered-here");
   await page.setViewportSize({ width: 390, height: 844 });
+  await page
+    .getByRole("button", { name: "Hide chats" })
+    .last()
+    .click({ position: { x: 380, y: 400 } });
   await picture(page, "15-answered-here-phone");
   await page.evaluate(() => document.documentElement.setAttribute("data-theme", "dark"));
   await page.getByRole("button", { name: "Settings" }).click();

@@ -35,6 +35,8 @@ export interface Branch {
 export interface Origin {
   /** It was asked before a reload. */
   readonly isRestored?: boolean;
+  /** A part of the answer was here before. */
+  readonly isResumed?: boolean;
   /** The failed turn that was there before. */
   readonly insteadOf?: Turn;
   readonly branch?: Branch | undefined;
@@ -141,9 +143,11 @@ export class Answers {
     const text = isHeldToForm ? "" : turn.answer.slice(followed?.before.length ?? 0);
     const begun = { ...turn, answer: followed?.before ?? "" };
     const history = this.#historyOf(begun);
-    this.#chat.update(key, { thinking: undefined, calls: undefined });
+    // The figures were the server's.
+    const none = { firstTokenAt: undefined, tokensPerSecond: undefined };
+    this.#chat.update(key, { thinking: undefined, calls: undefined, ...none });
     try {
-      await this.#here(begun, {}, (engine) => {
+      await this.#here(begun, { isResumed: true }, (engine) => {
         if (responseId === undefined) return engine.create(this.#params(turn), { history });
         return engine.handOver({ responseId, text }, this.#params(turn), { history });
       });
@@ -267,7 +271,7 @@ export class Answers {
       const engine = await place.engine((loading) => this.#chat.update(key, { loading }));
       if (!this.#isWanted(key)) return;
       this.#chat.update(key, { loading: undefined });
-      await this.#follow(turn, begin(engine), origin.isRestored !== true);
+      await this.#follow(turn, begin(engine), !origin.isRestored && !origin.isResumed);
     });
   }
 

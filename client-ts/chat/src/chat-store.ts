@@ -247,7 +247,7 @@ export class ChatStore {
     this.#chat.set({ conversation: id });
     this.#chat.save();
     void this.#watch(id);
-    if (branch) void this.list.changed();
+    void this.list.changed();
   }
 
   #onAnswered(key: string): void {

@@ -158,7 +158,7 @@ export const EN = {
   policyAuto: "On the server, here without it",
   policyLocal: "In this browser only",
   localHint:
-    "The model can run in this browser too: it then answers without the server, and nothing leaves this device.",
+    "The model can run in this browser too, and answers then without the server. What is said here joins the conversation on the server when there is a connection.",
   looking: "Looking what it needs…",
   needs:
     "{model} takes {download} to fetch and about {memory} of memory. It runs on {device}, with {context} tokens of context.",

@@ -160,7 +160,7 @@ export const PT: Record<Key, string> = {
   policyAuto: "No servidor; aqui, se faltar",
   policyLocal: "Só neste navegador",
   localHint:
-    "O modelo também pode correr neste navegador: responde então sem o servidor, e nada sai deste dispositivo.",
+    "O modelo também pode correr neste navegador, e responde então sem o servidor. O que aqui se disser junta-se à conversa no servidor quando houver ligação.",
   looking: "A ver do que precisa…",
   needs:
     "{model} precisa de {download} de transferência e de cerca de {memory} de memória. Corre em {device}, com {context} tokens de contexto.",

@@ -60,8 +60,8 @@ export interface Turn {
   /** The idempotency key of a request that continues the answer. */
   readonly continuation?: string | undefined;
   readonly askedAt?: number;
-  readonly firstTokenAt?: number;
-  readonly tokensPerSecond?: number;
+  readonly firstTokenAt?: number | undefined;
+  readonly tokensPerSecond?: number | undefined;
   readonly tokens?: number;
   /** Tokens of the prompt and the answer together. */
   readonly totalTokens?: number;

@@ -9,7 +9,15 @@ export function ContextMeter({ used, of }: { used: number | undefined; of: numbe
   const part = Math.min(1, used / of);
   return (
     <div className="context" data-full={part > 0.8} title={words}>
-      <meter min={0} max={of} value={Math.min(used, of)} aria-label={words} />
+      <meter
+        min={0}
+        max={of}
+        low={of * 0.75}
+        high={of * 0.95}
+        optimum={0}
+        value={Math.min(used, of)}
+        aria-label={words}
+      />
       <span aria-hidden="true">{Math.max(1, Math.round(part * 100))} %</span>
     </div>
   );
