@@ -55,6 +55,7 @@ test("pictures", async () => {
   await picture(light, "1-empty");
   await ask(light, "Write a Python function that reverses a string");
   await untilTurn(light, "done", "cut");
+  await light.locator(".chats li[data-current=true] .chat:not(:text-is('New conversation'))").waitFor();
   await ask(light, "How do I stay focused while working from home?");
   await untilText(light, 300);
   await picture(light, "screenshot", README);
@@ -63,6 +64,7 @@ test("pictures", async () => {
   await picture(light, "2-stopped");
   await light.getByRole("button", { name: "Settings" }).click();
   await light.getByRole("dialog").waitFor();
+  await light.locator(".local button").scrollIntoViewIfNeeded();
   await picture(light, "screenshot-settings", README);
   await light.keyboard.press("Escape");
   await light.locator(".chat-options").first().click();
@@ -141,10 +143,7 @@ test("pictures of the engine in the browser", async () => {
   await untilTurn(page, "done", "cut");
   await picture(page, "14-answered-here");
   await page.setViewportSize({ width: 390, height: 844 });
-  await page
-    .getByRole("button", { name: "Hide chats" })
-    .last()
-    .click({ position: { x: 380, y: 400 } });
+  await page.locator(".scrim").click({ position: { x: 370, y: 400 } });
   await picture(page, "15-answered-here-phone");
   await page.evaluate(() => document.documentElement.setAttribute("data-theme", "dark"));
   await page.getByRole("button", { name: "Settings" }).click();
