@@ -85,6 +85,33 @@ describe("the server's turns and the page's", () => {
   });
 });
 
+describe("turns of this browser that the server does not have", () => {
+  const local = (key: string, prompt: string, said: string): Turn => ({
+    ...turn(key, prompt, "done", said),
+    where: "browser",
+    awaitsJoin: true,
+  });
+
+  test("stay, although they had ended before the server was asked", () => {
+    const ours = [turn("k1", "one", "done", "1"), local("k2", "two", "2")];
+    const theirs = [turn("u1", "one", "done", "1")];
+    expect(merged(theirs, ours, new Set(["k1"]))).toEqual(ours);
+  });
+
+  test("stand in place of the part that the server has, and after what others have asked", () => {
+    const handedOver = local("k1", "one", "half, and the rest");
+    expect(merged([turn("u1", "one", "stopped", "half")], [handedOver])).toEqual([handedOver]);
+    const other = turn("u1", "theirs", "done", "1");
+    expect(merged([other], [handedOver])).toEqual([other, handedOver]);
+  });
+
+  test("say where they were made once they have joined", () => {
+    const metadata = { where: "browser", run: "resp_1" };
+    const items = [user("u1", "one"), { ...answer("a1", "1"), metadata } as ConversationItem];
+    expect(turnsOf(items)).toEqual([{ ...turn("u1", "one", "done", "1"), where: "browser" }]);
+  });
+});
+
 test("what has been said is what was answered", () => {
   const turns = [turn("a", "one", "done", "1"), turn("b", "two", "failed"), turn("c", "three", "waiting")];
   expect(itemsOf(turns)).toEqual([

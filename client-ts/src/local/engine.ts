@@ -13,7 +13,6 @@ import { openFolder } from "./folder.ts";
 import type * as generate from "./generate.ts";
 import { canContinue, isLocalConversation, itemsOf, Journal, type LocalRun, lockOf } from "./journal.ts";
 import { type Device, deviceOf, type LocalPlan, planOf } from "./plan.ts";
-import type { ChatRequest } from "./request.ts";
 import { type Manifest, Weights } from "./weights.ts";
 
 /** The most tokens that prompt and answer may have together, where the page sets no bound. */
@@ -178,13 +177,8 @@ export class LocalEngine {
 
   /** Takes a turn that waits to join out: it is deleted, and joins nothing. */
   async discard(id: string): Promise<void> {
-    const runs = await this.#journal.all();
-    const run = runs.find((run) => run.id === id);
-    if (!run) return;
-    await this.#journal.forget(run);
-    // A conversation begins with the history of its first turn.
-    const [first, next] = runs.filter(({ conversation }) => conversation === run.conversation);
-    if (first?.id === id && next) await this.#journal.save({ ...next, history: run.history });
+    const { discard } = await lazy(() => import("./join.ts"));
+    await discard(this.#journal, id);
   }
 
   /** Turns that wait to join their conversation on the server. */
@@ -207,8 +201,7 @@ export class LocalEngine {
     if (!loaded || this.#running > 0) {
       return this.#options.client.responses.countTokens({ ...params, input: [...history, ...itemsOf(params)] });
     }
-    const { chatRequest, promptTokens } = loaded.generate;
-    return promptTokens(loaded.wllama, chatRequest(params, history, loaded.manifest.model, ""));
+    return loaded.generate.countTokens(loaded, params, history);
   }
 
   async #planned(): Promise<{ plan: LocalPlan; manifest: Manifest }> {
@@ -288,22 +281,16 @@ export class LocalEngine {
   async #answer(record: LocalRun, run: Run, cancel: AbortSignal): Promise<void> {
     const loaded = this.#loaded;
     if (!loaded) throw new CaudalError("The model is not loaded in this browser.");
-    const { params, history, text } = record;
+    const { params, text } = record;
     if (text !== "" && !canContinue(params)) {
       throw new LocalUnsupportedError("text.format", "an answer that is held to a form cannot go on from its text");
     }
-    const { answer, chatRequest, fitted, promptTokens } = loaded.generate;
-    const requestOf = (items: readonly InputItem[]): ChatRequest =>
-      chatRequest({ ...params, input: items }, [], loaded.manifest.model, text);
-    // Refuses by the names that the caller gave.
-    chatRequest(params, history, loaded.manifest.model, text);
+    const { answer, prepare } = loaded.generate;
+    const prepared = await prepare(loaded, record);
     await this.#journal.save(record);
-    const count = (items: readonly InputItem[]): Promise<number> => promptTokens(loaded.wllama, requestOf(items));
-    const given = [...history, ...itemsOf(params)];
-    const { items, droppedTurns } = await fitted(given, params, loaded.info.contextLength, count);
     this.#running++;
     const response = await answer({
-      ...{ ...loaded, record, request: requestOf(items), droppedTurns, run, cancel },
+      ...{ ...loaded, ...prepared, record, run, cancel },
       save: (said) => this.#journal.save({ ...record, text: said }, true),
       free: () => this.#running--,
     });

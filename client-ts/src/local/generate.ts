@@ -3,16 +3,13 @@
 import type { Wllama } from "@wllama/wllama";
 import type { ChatCompletionChunk, ChatCompletionUsage } from "@wllama/wllama/esm/types/oai-compat.js";
 import { CaudalError } from "../errors.ts";
-import type { Logprob, ResponseObject, Usage } from "../index.ts";
+import type { InputItem, Logprob, ResponseCreateParams, ResponseObject, Usage } from "../index.ts";
 import type { Run } from "../run.ts";
-import type { LocalRun } from "./journal.ts";
+import { itemsOf, type LocalRun } from "./journal.ts";
 import { type ChatRequest, chatRequest } from "./request.ts";
-
 import { Speaker } from "./speaker.ts";
 import { fitted } from "./truncate.ts";
 import type { Manifest } from "./weights.ts";
-
-export { chatRequest, fitted };
 
 export interface Task {
   wllama: Wllama;
@@ -69,11 +66,35 @@ export async function answer({
 /** How the engine refuses a prompt that is longer than its context: before it computes any of it. */
 const TOO_LONG = /\((\d+) tokens\) exceeds/;
 
+/** The engine's request for a run, with as many of the turns as fit. Throws `LocalUnsupportedError`. */
+export async function prepare(
+  { wllama, manifest: { model }, info }: Pick<Task, "wllama" | "manifest"> & { info: { contextLength: number } },
+  { params, history, text }: LocalRun,
+): Promise<Pick<Task, "request" | "droppedTurns">> {
+  // Refuses by the names that the caller gave.
+  chatRequest(params, history, model, text);
+  const requestOf = (items: readonly InputItem[]): ChatRequest =>
+    chatRequest({ ...params, input: items }, [], model, text);
+  const count = (items: readonly InputItem[]): Promise<number> => promptTokens(wllama, requestOf(items));
+  const given = [...history, ...itemsOf(params)];
+  const { items, droppedTurns } = await fitted(given, params, info.contextLength, count);
+  return { request: requestOf(items), droppedTurns };
+}
+
+/** Counts the tokens of the prompt of such a request. */
+export function countTokens(
+  { wllama, manifest }: Pick<Task, "wllama" | "manifest">,
+  params: ResponseCreateParams,
+  history: readonly InputItem[],
+): Promise<number> {
+  return promptTokens(wllama, chatRequest(params, history, manifest.model, ""));
+}
+
 /**
- * Counts the tokens of the prompt. The engine has no call for that, but refuses a prompt that is too long with its length; so
+ * Counts the tokens of a prompt. The engine has no call for that, but refuses a prompt that is too long with its length; so
  * the prompt is refused with the begin of an answer that is too long, once and twice that long.
  */
-export async function promptTokens(wllama: Wllama, request: ChatRequest): Promise<number> {
+async function promptTokens(wllama: Wllama, request: ChatRequest): Promise<number> {
   const { n_ctx } = wllama.getLoadedContextInfo();
   const once = await refusedTokens(wllama, request, n_ctx);
   const twice = await refusedTokens(wllama, request, 2 * n_ctx);

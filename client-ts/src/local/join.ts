@@ -46,6 +46,17 @@ async function moved(client: CaudalClient, journal: Journal, from: string): Prom
   return id;
 }
 
+/** Takes a turn out that has not joined. */
+export async function discard(journal: Journal, id: string): Promise<void> {
+  const runs = await journal.all();
+  const run = runs.find((run) => run.id === id);
+  if (!run) return;
+  await journal.forget(run);
+  // A conversation begins with the history of its first turn.
+  const [first, next] = runs.filter(({ conversation }) => conversation === run.conversation);
+  if (first?.id === id && next) await journal.save({ ...next, history: run.history });
+}
+
 /** Returns whether the server has the conversation. */
 async function joinOne(
   { conversations, responses }: CaudalClient,
