@@ -13,6 +13,7 @@ export default defineConfig({
       { find: /^caudal-client\/local$/, replacement: `${source}local/index.ts` },
     ],
   },
-  build: { outDir: "dist", emptyOutDir: true, target: "es2022", assetsInlineLimit: 0 },
+  // The list of all files is for the worker that stores them.
+  build: { outDir: "dist", emptyOutDir: true, target: "es2022", assetsInlineLimit: 0, manifest: "assets.json" },
   server: { proxy: { "/v1": { target: "http://127.0.0.1:8080", ws: true } } },
 });

@@ -366,7 +366,9 @@ export class Answers {
   }
 
   #fail(key: string, error: unknown): void {
-    const over = { stopping: false, retryAt: undefined, loading: undefined };
+    // A run of this browser that has not begun will not join.
+    const isLost = this.#chat.turn(key)?.responseId === undefined;
+    const over = { stopping: false, retryAt: undefined, loading: undefined, ...(isLost && { awaitsJoin: undefined }) };
     // Stopped before the server had taken the request.
     if (error instanceof CancelledError) this.#chat.update(key, { ...over, status: "stopped" });
     else this.#chat.update(key, { ...over, status: "failed", problem: problemOf(error) });

@@ -90,6 +90,7 @@ export class ChatStore {
     const { last } = this.#chat;
     if (!last || isRunning(last)) return;
     if (last.status !== "failed") return this.edit(last.key, last.prompt);
+    if (last.awaitsJoin) void this.place.discard(last.responseId ?? "");
     this.#ask(this.#chat.before(last.key), last, { insteadOf: last });
   }
 
@@ -269,8 +270,12 @@ export class ChatStore {
     const isOurs = (turn: Turn): boolean => !turn.awaitsJoin || this.#answers.isFollowed(turn.key);
     const turns = this.#chat.turns.map((turn) => (isOurs(turn) ? turn : (stored.get(turn.key) ?? turn)));
     const known = new Set(turns.map(({ key }) => key));
-    turns.push(...[...stored.values()].filter(({ key, awaitsJoin }) => awaitsJoin && !known.has(key)));
-    this.#chat.set({ turns });
+    const isNews = ({ key, awaitsJoin, responseId }: Turn): boolean =>
+      awaitsJoin === true && responseId !== undefined && !known.has(key);
+    const news = [...stored.values()].filter(isNews);
+    this.#chat.set({ turns: [...turns, ...news] });
+    // If the other tab is closed before the answer has ended, this one goes on with the answer.
+    for (const turn of news) if (isRunning(turn)) void this.#answers.pickUp(turn);
     if (moved !== undefined) {
       this.#moveTo(moved);
       // The other tab has a server.
@@ -290,7 +295,7 @@ export class ChatStore {
   async #joinNow(): Promise<void> {
     if (this.place.snapshot().isOffline) return;
     // The next connection is another occasion.
-    const runs = await this.place.join().catch(() => []);
+    const runs = await this.place.join((run) => this.#isShown(run)).catch(() => []);
     const begun = new Set<string>();
     for (const run of runs) {
       this.#joined(run);
@@ -305,6 +310,11 @@ export class ChatStore {
     if (runs.length === 0) return;
     await this.#refresh();
     await this.list.changed();
+  }
+
+  #isShown({ id, conversation }: LocalRun): boolean {
+    const stored = conversation === undefined ? [] : this.#storage.loadTurns(conversation);
+    return [...stored, ...this.#chat.turns].some(({ responseId }) => responseId === id);
   }
 
   /** What the page noted of a turn holds for the turn on the server too. */
@@ -345,7 +355,8 @@ export class ChatStore {
   /** Shows what the server has. */
   async #refresh(): Promise<void> {
     const conversation = this.#conversation;
-    if (conversation === undefined || isLocal(conversation)) return;
+    if (conversation === undefined) return;
+    if (isLocal(conversation)) return this.#chat.turns.length === 0 ? this.#forget() : undefined;
     const isSettled = (turn: Turn): boolean => !isRunning(turn) && turn.status !== "failed" && !turn.awaitsJoin;
     const settled = new Set(this.#chat.turns.filter(isSettled).map(({ key }) => key));
     try {

@@ -47,7 +47,14 @@ export interface ChatStorage {
   saveChats(chats: readonly ChatSummary[]): void;
 }
 
-const UNSAID = { answer: "", thinking: undefined, calls: undefined, retryAt: undefined, stopping: false };
+const UNSAID = {
+  answer: "",
+  thinking: undefined,
+  calls: undefined,
+  retryAt: undefined,
+  stopping: false,
+  loading: undefined,
+};
 
 /** The browser's own store. */
 export const pageStorage: ChatStorage = {

@@ -17,7 +17,8 @@ export function newEngine(client: CaudalClient): Engine {
   return { local, router: new Router({ client, local, policy: "auto" }) };
 }
 
-/** Has the browser store what was imported just now, so that the engine starts without the server too. */
-export function cacheEngine(): Promise<void> {
-  return cacheAssets([new URL(wasm, location.href).href]);
+/** Has the browser store every file of the page, so that the engine starts without the server too. */
+export async function cacheEngine(): Promise<void> {
+  const files = (await (await fetch("./assets.json")).json()) as Record<string, { file: string }>;
+  await cacheAssets(Object.values(files).map(({ file }) => new URL(file, document.baseURI).href));
 }

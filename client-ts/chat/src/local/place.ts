@@ -50,6 +50,7 @@ export class Place {
   readonly #needs: PlaceNeeds;
   readonly #listeners = new Set<() => void>();
   #parts: Promise<Parts> | undefined;
+  #kept: Promise<void> | undefined;
   #engine: (Engine & { client: CaudalClient }) | undefined;
   #loading = new AbortController();
   #heard: () => void = () => undefined;
@@ -79,6 +80,8 @@ export class Place {
     if (status === "idle" || status === "connecting") return;
     this.#set({ isOffline: status === "waiting" || status === "failed" || status === "closed" });
     this.#heard();
+    // A page that has changed has other files.
+    if (this.#state.isStored && !this.#state.isOffline) this.#keepFiles();
   }
 
   /** Whether the next turn runs here without asking the server. */
@@ -121,9 +124,12 @@ export class Place {
     return [...(await local.interrupted()), ...(await local.waiting())].find((run) => run.id === id);
   }
 
-  /** Sends what was said here to the server, in order, once. */
-  async join(): Promise<readonly LocalRun[]> {
-    return this.#needs.memory.localModel() === undefined ? [] : (await this.#open()).local.join();
+  /** Sends what was said here to the server, in order, once. A run that was cut, and that no turn shows, ends where it is. */
+  async join(isShown: (run: LocalRun) => boolean): Promise<readonly LocalRun[]> {
+    if (this.#needs.memory.localModel() === undefined) return [];
+    const { local } = await this.#open();
+    for (const run of await local.interrupted()) if (!isShown(run)) await local.giveUp(run);
+    return local.join();
   }
 
   async discard(id: string): Promise<void> {
@@ -155,14 +161,13 @@ export class Place {
 
   /** Fetches and loads the model. `anyway`: in spite of the plan's problems. */
   async load(anyway = false): Promise<void> {
-    const parts = await this.#import();
     const { local } = await this.#open();
     this.#loading = new AbortController();
     const { signal } = this.#loading;
     try {
       await local.load({ signal, anyway });
       this.#remember(true);
-      parts.cacheEngine().catch(() => undefined);
+      this.#keepFiles();
     } catch (error) {
       // What was fetched stays, so a later load goes on with the rest.
       if (!signal.aborted) throw error;
@@ -181,6 +186,16 @@ export class Place {
   async delete(): Promise<void> {
     await (await this.#open()).local.delete();
     this.#remember(false);
+  }
+
+  /** Stores the engine's files for use without a server, once. */
+  #keepFiles(): void {
+    this.#kept ??= this.#import()
+      .then(({ cacheEngine }) => cacheEngine())
+      .catch(() => {
+        // The next connection is another occasion.
+        this.#kept = undefined;
+      });
   }
 
   #import(): Promise<Parts> {
