@@ -55,15 +55,23 @@ async function loaded(server: Server, options: BrowserContextOptions = {}, most 
   await page.getByRole("button", { name: "Load", exact: true }).click();
   await page.getByRole("button", { name: "Unload" }).waitFor({ timeout: 60_000 });
   await closeSettings(page);
-  await page.waitForFunction(async () => {
-    const cache = await caches.open("caudal-page-1");
-    const names = (await cache.keys()).map(({ url }) => url);
-    return (
-      navigator.serviceWorker.controller &&
-      ["wllama", "engine", "start"].every((part) => names.some((name) => name.includes(part)))
-    );
-  });
+  await untilStored(page);
   return page;
+}
+
+/** Waits until the worker has the files that the engine consists of, whole. */
+async function untilStored(page: Page): Promise<void> {
+  const smallest = (): Promise<number> =>
+    page.evaluate(async () => {
+      const cache = await caches.open("caudal-page-1");
+      const requests = await cache.keys();
+      const parts = ["engine-", "start-", "SettingsDialog-", ".wasm"].map(async (part) => {
+        const request = requests.find(({ url }) => url.includes(part));
+        return request ? ((await (await cache.match(request))?.blob())?.size ?? 0) : 0;
+      });
+      return Math.min(...(await Promise.all(parts)));
+    });
+  await expect.poll(smallest, { timeout: 30_000, interval: 250 }).toBeGreaterThan(0);
 }
 
 async function itemsOf(url: string, conversation: string): Promise<[role: string, text: string, where?: string][]> {
@@ -156,6 +164,10 @@ describe("without its server", () => {
   test("a page that is reloaded answers by its own engine, and what was said joins once, in order, in two tabs", async () => {
     const server = await serve();
     const page = await loaded(server);
+    // As if the page had changed: its files are stored anew.
+    await page.evaluate(() => caches.delete("caudal-page-1"));
+    await page.reload();
+    await untilStored(page);
     await server.stop();
     await page.reload();
     await ask(page, SEA);
@@ -231,6 +243,22 @@ describe("without its server", () => {
     expect(words(after).slice(0, 40)).toBe(words(before).slice(0, 40));
     await untilTurn(page, "done", "cut");
     expect(await responseId(page)).toBe(id);
+  });
+
+  test("an answer whose tab is closed goes on in another tab that shows the conversation", async () => {
+    const server = await serve();
+    const page = await loaded(server, {}, 60);
+    await server.stop();
+    await ask(page, "Write a long story about a river.");
+    const before = await untilText(page, 60);
+    const second = await page.context().newPage();
+    await second.goto(page.url());
+    await second.waitForSelector(`${lastTurn}[data-status="waiting"]`);
+    await page.close();
+    await untilTurn(second, "done", "cut");
+    const after = words(await shownText(second));
+    expect(after.slice(0, 30)).toBe(words(before).slice(0, 30));
+    expect(after.length).toBeGreaterThan(words(before).length + 20);
   });
 
   test("an answer that the network cut is continued in this browser if the reader asks for it, and says so", async () => {

@@ -337,10 +337,12 @@ test("without its server the page opens with its last conversations", async () =
   await page.getByRole("button", { name: "New chat" }).click();
   await say(page, "two");
   await page.waitForFunction(() => document.querySelectorAll(".chats li").length === 2);
-  await page.waitForFunction(async () => {
-    const cache = await caches.open("caudal-page-1");
-    return (await cache.keys()).some(({ url }) => url.endsWith(".js")) && navigator.serviceWorker.controller !== null;
-  });
+  const isStored = (): Promise<boolean> =>
+    page.evaluate(async () => {
+      const keys = await (await caches.open("caudal-page-1")).keys();
+      return keys.some(({ url }) => url.endsWith(".js")) && navigator.serviceWorker.controller !== null;
+    });
+  await expect.poll(isStored).toBe(true);
   await server.stop();
   await page.reload();
   await page.getByText("two", { exact: true }).first().waitFor();

@@ -4,11 +4,18 @@ export function keepOffline(): void {
   addEventListener("load", () => {
     const keep = async (): Promise<void> => {
       await navigator.serviceWorker.register("./sw.js");
-      await navigator.serviceWorker.ready;
+      await controlled();
       await cacheAssets();
     };
     keep().catch(() => undefined);
   });
+}
+
+/** Resolves when a worker serves this page. */
+async function controlled(): Promise<void> {
+  const { serviceWorker } = navigator;
+  if (serviceWorker.controller) return;
+  await new Promise((resolve) => serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
 }
 
 /** Fetches the page's files once more, through the worker that stores them: those that were loaded so far, and these. */

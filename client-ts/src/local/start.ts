@@ -1,6 +1,7 @@
 /** Starts llama.cpp in a worker. Loaded when a model is: the package that it imports is large. */
 
 import { Wllama } from "@wllama/wllama";
+import { ConnectionError, ProtocolError } from "../errors.ts";
 import type { Device } from "./plan.ts";
 
 export * as generate from "./generate.ts";
@@ -12,6 +13,7 @@ export async function start(
   wasm: string | URL,
   { backend, threads, contextLength }: Device & { contextLength: number },
 ): Promise<Wllama> {
+  await assertThere(wasm);
   const quiet = (): void => {};
   const wllama = new Wllama(
     { default: new URL(wasm, location.href).href },
@@ -30,4 +32,13 @@ export async function start(
     throw error;
   }
   return wllama;
+}
+
+/** Rejects if the engine's code cannot be had. The package would wait for ever. */
+async function assertThere(wasm: string | URL): Promise<void> {
+  const answer = await fetch(wasm).catch((cause: unknown) => {
+    throw new ConnectionError("A network error kept the engine's code from being fetched.", { cause });
+  });
+  await answer.body?.cancel();
+  if (!answer.ok) throw new ProtocolError(`The engine's code is not at its address (${answer.status}).`);
 }
