@@ -281,14 +281,14 @@ describe("when things go wrong", () => {
     await page.waitForSelector('[data-state="connected"]');
     for (const prompt of ["one ".repeat(3000), "two ".repeat(3000)]) {
       await ask(page, prompt);
-      await page.getByText(prompt.trim()).waitFor();
+      await page.locator(".question > p", { hasText: prompt.slice(0, 20) }).waitFor();
       await untilTurn(page, "done");
     }
     await page.fill(message, "three ".repeat(1500));
     await page.getByText("This conversation no longer fits").waitFor();
     expect(await violations(page)).toEqual([]);
     await page.press(message, "Enter");
-    await page.getByText("three three", { exact: false }).last().waitFor();
+    await page.locator(".question > p", { hasText: "three three" }).waitFor();
     await untilTurn(page, "done");
     expect(await page.textContent(lastTurn)).toContain("was not given the oldest messages, for want of room (1)");
   });
