@@ -196,6 +196,23 @@ describe("messages", () => {
     expect((await itemsOf(url, conversationOf(page))).map(({ role }) => role)).toEqual(["user", "assistant"]);
   });
 
+  test("that were not answered are asked again in the same conversation", async () => {
+    const { url } = await serve({ ...scripted(3000, 60), "engine.scripted.prefill_ms": 60_000 });
+    const page = await open(url);
+    await ask(page, "one");
+    await page.waitForURL(/#conv_/);
+    const conversation = conversationOf(page);
+    await page.keyboard.press("Escape");
+    await untilTurn(page, "stopped");
+    await page.getByRole("button", { name: "Regenerate" }).click();
+    await untilTurn(page, "waiting");
+    await page.keyboard.press("Escape");
+    await untilTurn(page, "stopped");
+    expect(conversationOf(page)).toBe(conversation);
+    expect(await page.locator(".versions").count()).toBe(0);
+    expect(await prompts(page)).toEqual(["one"]);
+  });
+
   test("take files and long pasted text along, and show them after a reload", async () => {
     const { url } = await serve();
     const page = await open(url);
@@ -386,6 +403,11 @@ test("the page begins with at most 150 KB of script", async () => {
   const scripts = [...html.matchAll(/(?:src|href)="\.\/(assets\/[^"]+\.js)"/g)].map(([, path]) => path ?? "");
   expect(scripts.length).toBeGreaterThan(0);
   let bytes = 0;
-  for (const path of scripts) bytes += gzipSync(await readFile(new URL(path, DIST))).length;
+  for (const path of scripts) {
+    const script = await readFile(new URL(path, DIST));
+    bytes += gzipSync(script).length;
+    // The name of the engine's lock: nothing of the engine comes with the page.
+    expect(script.includes("caudal-join"), path).toBe(false);
+  }
   expect(bytes / 1024).toBeLessThanOrEqual(150);
 });

@@ -85,11 +85,12 @@ export class ChatStore {
     this.#ask(this.#chat.turns, { prompt, attachments });
   }
 
-  /** Asks the last question again: another version of its answer, or a first one after a failure. */
+  /** Asks the last question again: another version of its answer, or a first one where nothing was answered. */
   regenerate(): void {
     const { last } = this.#chat;
     if (!last || isRunning(last)) return;
-    if (last.status !== "failed") return this.edit(last.key, last.prompt);
+    const isAnswered = last.status !== "failed" && (last.answer !== "" || (last.calls ?? []).length > 0);
+    if (isAnswered) return this.edit(last.key, last.prompt);
     if (last.awaitsJoin) void this.place.discard(last.responseId ?? "");
     this.#ask(this.#chat.before(last.key), last, { insteadOf: last });
   }

@@ -1,10 +1,4 @@
-import {
-  type CaudalClient,
-  type Conversation,
-  type ConversationItem,
-  type InputItem,
-  NotFoundError,
-} from "caudal-client";
+import { type CaudalClient, type ConversationItem, type InputItem, NotFoundError } from "caudal-client";
 import type { ChatSummary } from "./chat-summary.ts";
 import { rootOf } from "./family.ts";
 import { itemsByTurn, turnsOf } from "./transcript.ts";
@@ -55,13 +49,18 @@ export class ServerChat {
     await this.#delete(conversation, itemsByTurn((await this.items(conversation)) ?? [])[at] ?? []);
   }
 
-  /** Forks a conversation before a turn. `undefined` if the server does not have the turn. */
-  async fork(conversation: string, at: number): Promise<Conversation | undefined> {
-    const first = itemsByTurn((await this.items(conversation)) ?? [])[at]?.[0];
-    if (!first) return undefined;
+  /**
+   * Forks a conversation before a turn; returns the id of the fork. Of a conversation without the turn there is nothing to fork:
+   * returns its own id. `undefined` if the server does not know the conversation.
+   */
+  async fork(conversation: string, at: number): Promise<string | undefined> {
+    const items = await this.items(conversation);
+    const first = items && itemsByTurn(items)[at]?.[0];
+    if (!first) return items && conversation;
     const { metadata } = await this.#client().conversations.retrieve(conversation);
     const own = branchOf({ id: conversation, metadata }, at);
-    return this.#client().conversations.fork(conversation, { before: first.id, metadata: { ...metadata, ...own } });
+    const before = { before: first.id, metadata: { ...metadata, ...own } };
+    return (await this.#client().conversations.fork(conversation, before)).id;
   }
 
   /** The newest first: if this is cut short, what is left is still a conversation. */
