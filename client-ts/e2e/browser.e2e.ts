@@ -1,5 +1,8 @@
 /** The page with the engine in the browser: real text of the real model, with and without its server. */
 
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { BrowserContextOptions, Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { type Server, scripted } from "../test/support/server.ts";
@@ -262,12 +265,16 @@ describe("without its server", () => {
   });
 
   test("an answer that the network cut is continued in this browser if the reader asks for it, and says so", async () => {
-    const server = await serve({ "engine.scripted.tokens": 3000, "store.kind": "sqlite" });
+    const folder = await mkdtemp(join(tmpdir(), "caudal-page-"));
+    later(() => rm(folder, { recursive: true, force: true }));
+    // The server's own model too, and a store that outlives the server.
+    const real = { "engine.kind": "mistralrs", "store.kind": "sqlite", "store.sqlite.path": join(folder, "caudal.db") };
+    const server = await serve(real);
     const page = await loaded(server, {}, 60);
     await openSettings(page);
     await page.getByLabel("Most tokens of an answer").fill("");
     await closeSettings(page);
-    await ask(page, "What is a river?");
+    await ask(page, "Write a long story about a river, at least five hundred words.");
     await untilText(page, 100);
     const conversation = conversationOf(page);
     await server.stop();
@@ -288,11 +295,14 @@ describe("without its server", () => {
     );
     expect(await violationsOnBoth(page)).toEqual([]);
     expect(conversation).toMatch(/^conv_/);
-    const back = await restart(server);
-    await page.waitForFunction(() => !document.body.textContent?.includes("not on the server yet"));
+    const back = await restart(server, real);
+    await page.waitForFunction(() => !document.body.textContent?.includes("not on the server yet"), undefined, {
+      timeout: 60_000,
+    });
+    expect(conversationOf(page)).toBe(conversation);
     const items = await itemsOf(back.url, conversationOf(page));
     expect(items.map(([role, text, where]) => [role, words(text), where])).toEqual([
-      ["user", words("What is a river?"), "browser"],
+      ["user", words("Write a long story about a river, at least five hundred words."), "browser"],
       ["assistant", words(after), "browser"],
     ]);
   });
