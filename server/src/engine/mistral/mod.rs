@@ -39,7 +39,6 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use parking_lot::{Mutex, MutexGuard};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use self::{
