@@ -185,7 +185,11 @@ impl Default for Metrics {
             ),
             prompt_cache,
             taken_over: registered(r, "taken_over", "Responses of other replicas that went on here"),
-            placed: registered(r, "placed", "Responses that began on another replica, which had their prompts cached"),
+            placed: registered(
+                r,
+                "placed",
+                "Responses of another replica that began here, where their prompts are cached",
+            ),
             handed_over: registered(r, "handed_over", "Responses that were stopped here for another replica to go on"),
             connections: registered(r, "connections", "WebSocket connections"),
             paused: registered(r, "paused", "Streams that wait until the store has room"),

@@ -196,21 +196,25 @@ impl Cluster {
         unreadable.insert(id.to_owned())
     }
 
-    async fn claim(self: &Arc<Self>, id: &str, from: From<'_>) -> Result<(), StoreError> {
+    /// Whether the response runs here now.
+    async fn claim(self: &Arc<Self>, id: &str, from: From<'_>) -> Result<bool, StoreError> {
         let header = self.fleet.header(id).await?;
         let runs_here = header.is_none_or(|header| self.generations.can_take_over(&header));
         if !runs_here && (!from.hopeless || self.generations.is_draining()) {
-            return Ok(());
+            return Ok(false);
         }
         match self.store.claim(id, from.replica).await? {
-            Some(claim) if runs_here => self.generations.take_over(claim),
+            Some(claim) if runs_here => {
+                self.generations.take_over(claim);
+                return Ok(true);
+            }
             Some(claim) => {
                 tracing::warn!(response = id, model = claim.header.model, "no replica serves its model");
                 self.generations.end_claimed(claim).await;
             }
             None => {}
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Does what other replicas ask for.
@@ -224,7 +228,7 @@ impl Cluster {
                 // Not from who offers it: that one takes it back if this replica is late.
                 Control::Released { id, to: Some(to), .. } => {
                     if to == self.fleet.me() {
-                        self.claim_aside(id, NOBODY.to_owned());
+                        self.claim_offer(id);
                     }
                 }
                 Control::Released { id, by, to: None } => {
@@ -236,6 +240,19 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Claims a response that was offered to this replica, while other messages are heard.
+    fn claim_offer(self: &Arc<Self>, id: String) {
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            match cluster.claim(&id, From { replica: NOBODY, hopeless: false }).await {
+                Ok(true) => drop(cluster.generations.metrics.placed.inc()),
+                Ok(false) => {}
+                // Whoever offered it claims it soon.
+                Err(error) => tracing::debug!(response = id, %error, "an offer cannot be taken"),
+            }
+        });
     }
 
     /// Claims a response that was released, while other messages are heard.

@@ -254,7 +254,7 @@ impl Generations {
         });
     }
 
-    /// Ends a generation as steered if it runs here; nothing is asked of other replicas.
+    /// Ends a generation as steered if it runs here or comes here; nothing is asked of other replicas.
     pub fn end_steered(&self, id: &str) {
         self.running.steer(id);
     }

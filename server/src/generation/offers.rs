@@ -29,6 +29,9 @@ const TOLD: usize = 256;
 /// them.
 const WORTH: Duration = Duration::from_millis(50);
 
+/// How often whoever offered a response claims it while the store cannot be reached.
+const CLAIMS: usize = 5;
+
 /// How long an offer waits at most: less than the time until a sweep takes the response for one that was lost.
 pub const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -135,19 +138,19 @@ impl Generations {
 
     /// Begins an offered response here if nobody has taken it in time.
     async fn wait_for_taker(self: Arc<Self>, id: String, me: String) {
-        sleep(self.offers.patience).await;
-        // A replica that ends is buried by the others, who find what it has offered.
-        if self.is_draining() {
-            return;
-        }
-        match self.store.claim(&id, &me).await {
-            Ok(None) => {
-                self.metrics.placed.inc();
+        for _ in 0..CLAIMS {
+            sleep(self.offers.patience).await;
+            // A replica that ends is buried by the others, who find what it has offered.
+            if self.is_draining() {
+                return;
             }
-            Ok(Some(claim)) => self.take_over(claim),
-            // It stays listed as running here, and a sweep finds that it does not.
-            Err(error) => tracing::warn!(response = id, %error, "whether it was taken is not known yet"),
+            match self.store.claim(&id, &me).await {
+                Ok(None) => return,
+                Ok(Some(claim)) => return self.take_over(claim),
+                Err(error) => tracing::warn!(response = id, %error, "whether it was taken is not known yet"),
+            }
         }
+        // It stays listed as running here, and a sweep finds that it does not.
     }
 }
 

@@ -72,7 +72,7 @@ impl Pair {
     }
 
     async fn placed(&self) -> f64 {
-        samples(&self.b).await["caudal_placed_total"]
+        samples(&self.a).await["caudal_placed_total"]
     }
 }
 
@@ -217,6 +217,26 @@ async fn cancelling_steering_and_leaving_reach_the_other_replica() {
     }
     assert_eq!((log.status(), log.reason()), ("incomplete", "steered"));
     until("all to be counted", || async { (pair.placed().await >= 3.0).then_some(()) }).await;
+}
+
+/// While it is offered, a response is registered on no replica.
+#[tokio::test]
+async fn a_steer_at_once_reaches_a_response_on_its_way() {
+    let pair = Pair::caching(&[]).await;
+    pair.heard().await;
+    let mut client = Client::extended(&pair.b).await;
+    client.create(asked(300)).await;
+    let mut log = EventLog::default();
+    log.push(client.event_of("response.created").await);
+    client.send(json!({"type": "response.steer", "previous_response_id": log.id(), "input": "stop"})).await;
+    while !log.ended() {
+        let event = client.event().await;
+        if !kind(&event).starts_with("response.steer.") {
+            log.push(event);
+        }
+    }
+    assert_eq!((log.status(), log.reason()), ("incomplete", "steered"));
+    assert!(log.usage("output_tokens") < 100, "{}", log.usage("output_tokens"));
 }
 
 #[tokio::test]

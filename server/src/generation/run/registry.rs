@@ -2,7 +2,7 @@
 //! here or on another replica, for the grace period.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What an announced id begins with when one of its followers here can resume.
 const RESUMABLE: char = '~';
 
+/// Steered responses that are remembered where they do not run.
+const MAX_STEERED: usize = 1024;
+
 pub struct RunRegistry {
     grace: Duration,
     state: Mutex<RegistryState>,
@@ -38,6 +41,8 @@ struct RegistryState {
     /// What the fleet has not been told yet.
     changed: HashSet<String>,
     registrations: u64,
+    /// Responses that were steered and do not run here, the latest at the end: one of them may be on its way to this replica.
+    steered: VecDeque<String>,
 }
 
 #[derive(Default)]
@@ -109,6 +114,10 @@ impl RunRegistry {
             told: false,
             on_disconnect: if resumable { on_disconnect.max(OnDisconnect::Grace) } else { on_disconnect },
         };
+        if state.steered.iter().any(|steered_id| steered_id == id) {
+            steered.cancel();
+            stop.cancel();
+        }
         state.generations.insert(id.to_owned(), generation);
         RunGuard { running: self.clone(), id: id.to_owned(), number, stop, look, handed_over, steered }
     }
@@ -153,13 +162,21 @@ impl RunRegistry {
         }
     }
 
-    /// Ends a generation that runs here so that a successor goes on from where it is.
+    /// Ends a generation so that a successor goes on from where it is: now if it runs here, else when it begins to.
     pub fn steer(&self, id: &str) {
-        if let Some(generation) = self.state().generations.get(id)
-            && !generation.stop.is_cancelled()
-        {
-            generation.steered.cancel();
-            generation.stop.cancel();
+        let mut state = self.state();
+        match state.generations.get(id) {
+            Some(generation) if generation.stop.is_cancelled() => {}
+            Some(generation) => {
+                generation.steered.cancel();
+                generation.stop.cancel();
+            }
+            None => {
+                if state.steered.len() == MAX_STEERED {
+                    state.steered.pop_front();
+                }
+                state.steered.push_back(id.to_owned());
+            }
         }
     }
 

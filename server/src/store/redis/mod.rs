@@ -306,14 +306,18 @@ impl Store for RedisStore {
         inner.runs_here(id, true).await?;
         let mut claim = response::CLAIM.prepare_invoke();
         claim.key(inner.keys.meta(id)).arg(me).arg(from).arg(ms(RUNNING));
-        let (fence, cancelled, tries, left): (u64, u8, u32, i64) = inner.script(&claim).await?;
+        let (fence, flag, tries, left): (u64, u8, u32, i64) = inner.script(&claim).await?;
         if from != me {
             let mut strike = cmd("SREM");
             strike.arg(inner.keys.runs(from)).arg(id);
             inner.query::<()>(&strike).await?;
         }
         if fence == 0 {
-            inner.runs_here(id, false).await?;
+            // What this replica owns already, by another claim, stays listed.
+            let is_mine = flag == 1;
+            if !is_mine {
+                inner.runs_here(id, false).await?;
+            }
             return Ok(None);
         }
         let (header, entries) = inner.whole(None, id).await?;
@@ -322,7 +326,7 @@ impl Store for RedisStore {
             lease,
             header,
             entries,
-            cancelled: cancelled == 1,
+            cancelled: flag == 1,
             tries,
             left: u64::try_from(left).ok().map(Duration::from_millis),
         }))

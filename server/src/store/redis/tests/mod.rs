@@ -52,6 +52,20 @@ async fn conforms_on_a_cluster() {
     conform(|prefix| RedisConfig { url: cluster.url(), ..config(&cluster.nodes[0], prefix, "a") }).await;
 }
 
+/// A replica looks at what a dead one has listed, also at what it has taken from that one before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_of_what_is_owned_already_leaves_it_listed() {
+    let server = Redis::spawn();
+    let [a, b] = ["a", "b"].map(|replica| RedisStore::new(config(&server, "caudal", replica)).unwrap());
+    let Created::New(lease) = b.create(conformance::header("resp_1", "t")).await.unwrap() else { panic!("it is new") };
+    b.release(&lease).await.unwrap();
+    assert!(a.claim("resp_1", "").await.unwrap().is_some());
+    assert!(a.claim("resp_1", "b").await.unwrap().is_none(), "it is no longer b's");
+    assert_eq!(a.runs("a").await.unwrap(), ["resp_1"]);
+    assert!(b.claim("resp_1", "nobody").await.unwrap().is_none());
+    assert!(b.runs("b").await.unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prompts_conform() {
     let server = Redis::spawn();
