@@ -56,7 +56,7 @@ struct BlockFile {
 }
 
 impl KvFolder {
-    /// `max_bytes`: of a tenant's blocks; all tenants together have [`FULL_PARTS`] times as many.
+    /// `max_bytes`: of a tenant's blocks; all tenants together have `FULL_PARTS` times as many.
     pub fn new(path: PathBuf, max_bytes: u64) -> Self {
         let folder = BlockFolder { path, max_bytes, index: Mutex::default() };
         Self { folder: Arc::new(folder), listed: OnceCell::new() }

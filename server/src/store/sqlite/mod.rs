@@ -1,5 +1,5 @@
 //! The store of one machine: everything in one SQLite file, whose tables [`schema`] describes. What it has answered is there
-//! after the process was killed, and what ran then is continued by the next process: see [`fleet`](mod@fleet).
+//! after the process was killed, and what ran then is continued by the next process: see `fleet`.
 //!
 //! - One process uses the file (`file`). One thread writes (`writer`): all that has arrived goes in one transaction, and is
 //!   answered, and shown to followers, when that is committed.
