@@ -89,7 +89,7 @@ async function itemsOf(url: string, conversation: string): Promise<[role: string
   ]);
 }
 
-/** What axe has against the page on a desktop, and on a phone. */
+/** Returns the violations that axe finds on a desktop and on a phone. */
 async function violationsOnBoth(page: Page): Promise<string[]> {
   const size = page.viewportSize();
   const found: string[] = [];
@@ -167,7 +167,7 @@ describe("without its server", () => {
   test("a page that is reloaded answers by its own engine, and what was said joins once, in order, in two tabs", async () => {
     const server = await serve();
     const page = await loaded(server);
-    // As if the page had changed: its files are stored anew.
+    // The worker stores the files anew, as after a change of the page.
     await page.evaluate(() => caches.delete("caudal-page-1"));
     await page.reload();
     await untilStored(page);

@@ -376,7 +376,7 @@ test("<caudal-chat> answers in another page, says so by events, and keeps to its
   // The example page, with this server's origin; its own script is the element's.
   await page.route(`${url}/example`, (route) => route.fulfill({ contentType: "text/html", body: example }));
   await page.goto(`${url}/example`);
-  // Of the chat page, which was open before.
+  // The chat page, which was open before, has made this conversation.
   await page.evaluate(() => localStorage.clear());
   await page.locator('caudal-chat [data-state="connected"]').waitFor();
   await page.evaluate(() => {

@@ -78,7 +78,7 @@ interface Stored {
   usage: { output_tokens: number } | null;
 }
 
-/** What is shown at the end is the same message, and what the server has: nothing is lost or repeated. */
+/** Checks that the page ends with the same message id and with the text that the server has. */
 async function untilWhole(page: Page, url: string, { id }: Shown): Promise<void> {
   const stored = async (): Promise<Stored> => (await (await fetch(`${url}/v1/responses/${id}`)).json()) as Stored;
   await expect.poll(async () => (await stored()).status, { timeout: 60_000 }).toBe("completed");

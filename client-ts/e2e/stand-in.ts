@@ -17,7 +17,7 @@ const TYPES: Record<string, string> = {
   ".webmanifest": "application/manifest+json",
 };
 
-/** One conversation, whose items cannot be read. */
+/** Answers 503 for the items of its only conversation. */
 const DATA = (models: Json[]): Record<string, Json> => ({
   "/v1/models": { object: "list", data: models },
   "/v1/conversations": { object: "conversation", id: "conv_1", metadata: {} },

@@ -48,7 +48,7 @@ export const NO_LIMITS: Limits = { lanes: 16, messageBytes: Number.POSITIVE_INFI
 export const NO_STATUS = 1006;
 /** The server refuses who or where the client is. */
 export const REFUSED = 1008;
-/** What was sent last is too large to be taken; sending it again would not help. */
+/** The server refused the last message for its size; the client does not send it again. */
 export const TOO_LARGE = 1009;
 /** Connect again, but not at once: the server is short of something. */
 export const TRY_LATER = 1013;

@@ -381,7 +381,7 @@ export class Deliveries {
     return [...this.#lanes].filter((lane) => lane.delivery === delivery);
   }
 
-  /** What is on its way or waits. */
+  /** Deliveries that are under way or wait. */
   #all(): Delivery[] {
     return [...new Set([...[...this.#lanes].map(({ delivery }) => delivery), ...this.#waiting])];
   }

@@ -62,7 +62,7 @@ export class Http {
     return this.#json("DELETE", path);
   }
 
-  /** Whether the server answers over HTTP: "up", an error that says why it does not serve this client, or nothing. */
+  /** Asks the server over HTTP: "up", an error that says why it refuses this client, or undefined if it does not answer. */
   async probe(): Promise<"up" | ApiError | undefined> {
     try {
       return await within(PROBE_LIMIT_MS, async (signal) => {

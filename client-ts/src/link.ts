@@ -49,7 +49,7 @@ export interface Watcher {
   connected(): void;
   /** Takes a `caudal:conversation.turn`. */
   turn(message: Message): void;
-  /** There will be no connection: the client was closed, or the server refuses it. */
+  /** The link opens no connection any more: the client was closed, or the server refuses it. */
   ended(refusal?: Error): void;
 }
 
@@ -66,18 +66,18 @@ export class Link {
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #watchers = new Set<Watcher>();
   readonly #stopWaking: () => void;
-  /** Where the link stands with the connection for new requests: any state except "moving". */
+  /** The state of the connection for new requests: any except "moving". */
   #phase: ConnectionState = { status: "idle" };
-  /** What listeners were told last. */
+  /** The state that listeners were told last. */
   #state: ConnectionState = this.#phase;
   /** The connection for new requests, while there is one. */
   #current: Connection | undefined;
   #keepConnected = false;
   #attempt = 0;
   #blocked = 0;
-  /** Until the next attempt, or the first of the runs that wait for their time. */
+  /** Fires at the next attempt, or when the first of the waiting runs is due. */
   #timer: Timer | undefined;
-  /** Until the token of the connection ends. */
+  /** Fires before the token of the connection expires. */
   #renewal: Timer | undefined;
   /** The server's word on when to come back. */
   #notBefore = 0;

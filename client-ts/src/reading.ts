@@ -1,11 +1,11 @@
-/** What is read of a response beside its text. Loaded when used. */
+/** Reads the parts of a response beside its text. The client imports this file at its first use. */
 
 import { CaudalError, ResponseFailedError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
 import type { ResponseEvent } from "./events.ts";
 import type { FunctionCall } from "./items.ts";
 
-/** What the model thinks; a blank line is between two parts. Throws when the generation fails on the way. */
+/** Yields the thoughts of a response, with a blank line between two parts. Throws if the generation fails. */
 export async function* reasoningOf(log: EventLog<ResponseEvent>): AsyncGenerator<string, void, undefined> {
   let parts = 0;
   for await (const event of succeeding(log)) {

@@ -5,7 +5,7 @@ export function onWake(listener: () => void): () => void {
   const woken = (): void => {
     if (page?.visibilityState !== "hidden") listener();
   };
-  // On their way to the document, events pass the window. Node has neither, and nothing to listen with.
+  // Events of the document pass the window first. Node has neither of them.
   const options = { capture: true, signal: stop.signal };
   for (const type of ["online", "pageshow", "visibilitychange", "resume"]) {
     globalThis.addEventListener?.(type, woken, options);

@@ -57,7 +57,7 @@ test("fits AI SDK 6 and 7", () => {
   expect([seven, six]).toEqual([transport, transport]);
 });
 
-/** What both versions have. */
+/** The members that both versions have. */
 const CHATS: [version: string, Chat: typeof Chat7][] = [
   ["AI SDK 7", Chat7],
   ["AI SDK 6", Chat6 as unknown as typeof Chat7],

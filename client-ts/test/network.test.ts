@@ -151,7 +151,7 @@ describe("a token that ends in mid-stream", () => {
     const tokens: TokenSource[] = [
       secret,
       async () => (await secret()).value,
-      // By a clock that is wrong.
+      // The server's clock is wrong.
       async () => ({ value: (await secret()).value, expires_at: Date.now() / 1000 + 3600 }),
     ];
     const reconnect = { initialDelayMs: 5, maxDelayMs: 50 };

@@ -25,7 +25,7 @@ import { finished, streamAnswer } from "./stream-answer.ts";
 import { CONTINUE, itemsOf, joined, messageOf as questionOf } from "./transcript.ts";
 import { isRunning, type Turn } from "./turn.ts";
 
-/** Where a turn that is asked in place of an older one branches off. */
+/** The place in the conversation where a turn branches off from an older one. */
 export interface Branch {
   readonly from: string | undefined;
   /** The number of the turn. */
@@ -33,7 +33,7 @@ export interface Branch {
 }
 
 export interface Origin {
-  /** It was asked before a reload. */
+  /** The turn was asked before a reload. */
   readonly isRestored?: boolean;
   /** A part of the answer was here before. */
   readonly isResumed?: boolean;
@@ -66,7 +66,7 @@ interface Followed {
 /** Gets answers to turns, at the server or in this browser, and shows them in the chat as they come. */
 export class Answers {
   readonly #needs: AnswersNeeds;
-  /** What is being followed, by the key of its turn. */
+  /** Handles of the answers that the page follows, by the key of their turn. */
   readonly #followed = new Map<string, Followed>();
 
   constructor(needs: AnswersNeeds) {
@@ -180,7 +180,7 @@ export class Answers {
       this.#chat.update(turn.key, { responseId });
       return this.#follow({ ...turn, responseId }, handle, false);
     }
-    // It has ended: the turn is there, and lacks what the items do not tell.
+    // The answer has ended: the items have its text, and lack its figures.
     const last = turns.findLast(({ key }) => !this.#followed.has(key));
     const response = await handle.final().catch(() => undefined);
     if (last && response && contentOf(response).answer === last.answer) {
@@ -203,7 +203,7 @@ export class Answers {
     return this.#chat.turn(key)?.where === "browser";
   }
 
-  /** What the model has been told before the turn, or before the rest of it. */
+  /** Returns the items that the model reads before the turn, or before the rest of its answer. */
   #historyOf(turn: Turn): readonly InputItem[] {
     const before = itemsOf(this.#chat.before(turn.key));
     return turn.continuation === undefined ? before : [...before, ...itemsOf([{ ...turn, status: "done" }])];
@@ -282,7 +282,7 @@ export class Answers {
     const run = await place.run(responseId);
     if (!isRunning(this.#chat.turn(key))) return;
     if (!run) {
-      // If it has joined the conversation on the server, it comes with the items.
+      // The items contain the turn if it has joined the conversation on the server.
       this.#chat.update(key, { awaitsJoin: undefined });
       return this.#fail(key, new Error(t("unanswered")));
     }
@@ -346,7 +346,7 @@ export class Answers {
     if (isShown()) this.#followed.delete(key);
   }
 
-  /** What can be mended without the reader is; the rest is told. */
+  /** Mends a failure if the page can do so alone; else shows it. */
   async #recover(key: string, error: unknown): Promise<void> {
     const turn = this.#chat.turn(key);
     if (!turn) return;

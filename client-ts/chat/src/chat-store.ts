@@ -14,7 +14,7 @@ import { itemsOf, merged, messageOf, turnsOf } from "./transcript.ts";
 import { type Attachment, isRunning, newKey, type Turn } from "./turn.ts";
 
 /**
- * What a reader can do: ask, ask again, edit, delete, open, search. The server has the conversations; the page shows one, and
+ * Does what a reader asks for: ask, ask again, edit, delete, open, search. The server has the conversations; the page shows one, and
  * what this browser has said without the server until that has joined. No React.
  */
 export class ChatStore {
@@ -233,7 +233,7 @@ export class ChatStore {
     const files = attachments.length > 0 ? { attachments } : {};
     const turn: Turn = { key: newKey(), prompt, ...files, status: "waiting", answer: "", askedAt: Date.now() };
     this.#chat.set({ turns: [...before, turn], isGone: false });
-    // Until there is a branch, the conversation stays stored as it is.
+    // The page stores the conversation unchanged until a branch exists.
     if (!origin.branch) this.#chat.save();
     void this.#answers.run(turn, origin);
   }

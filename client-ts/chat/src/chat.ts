@@ -11,7 +11,7 @@ export interface ChatState extends SessionState {
   readonly isGone: boolean;
 }
 
-/** What the page shows: the conversation with its turns, and the state around it. Stores it, and tells who listens. */
+/** Holds what the page shows: a conversation, its turns and the state around them. Stores it and notifies listeners. */
 export class Chat {
   #state: ChatState;
   readonly #storage: ChatStorage;

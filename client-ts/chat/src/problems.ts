@@ -13,7 +13,7 @@ import type { LocalUnsupportedError } from "caudal-client/local";
 import { currentLanguage, t } from "./i18n.ts";
 import type { Problem } from "./turn.ts";
 
-/** What went wrong, in words for a reader. */
+/** Describes an error in words for a reader. */
 export function problemOf(error: unknown): Problem {
   if (isTooLong(error)) return { message: tooLong(error.message), canRetry: false };
   return { message: messageOf(error), canRetry: true };

@@ -6,7 +6,7 @@ import type { Policy } from "caudal-client/local";
 export interface Settings {
   readonly theme: "system" | "light" | "dark";
   readonly language: "system" | "en" | "pt";
-  /** Where answers are made. */
+  /** The policy that decides where an answer is generated. */
   readonly policy: Policy;
   readonly instructions: string;
   /** The id of a stored prompt, and the values of its variables. */

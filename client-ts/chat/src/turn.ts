@@ -70,7 +70,7 @@ export interface Turn {
   readonly where?: "server" | "browser" | undefined;
   /** The part of the model that is loaded, while the turn waits for the engine in the browser. */
   readonly loading?: number | undefined;
-  /** It was said in this browser, and the server does not have it yet. */
+  /** The turn ran in this browser, and the server does not have it yet. */
   readonly awaitsJoin?: boolean | undefined;
   /** The server began the answer, and this browser went on with it. */
   readonly wasHandedOver?: boolean;

@@ -1,5 +1,5 @@
 /**
- * What AI SDK's example of resumable streams does in the page, on Caudal's transport: a chat with an id of its own, a link to
+ * Does in the page what AI SDK's example of resumable streams does, on Caudal's transport: a chat with an id of its own, a link to
  * it, `resume` where the link leads, a transport that each render makes anew, `stop` and `regenerate` of `useChat`.
  */
 

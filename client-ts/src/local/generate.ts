@@ -63,7 +63,7 @@ export async function answer({
   return speaker.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
 }
 
-/** How the engine refuses a prompt that is longer than its context: before it computes any of it. */
+/** The error of a prompt that is longer than the context. The engine computes nothing of it. */
 const TOO_LONG = /\((\d+) tokens\) exceeds/;
 
 /** The engine's request for a run, with as many of the turns as fit. Throws `LocalUnsupportedError`. */

@@ -102,7 +102,7 @@ async function converse(client: CaudalClient, terminal: Terminal, params: TurnPa
     const note = `${ERASE}\x1b[2m[the network is lost; going on when it is back]\x1b[0m ${CURSOR}`;
     if (running && status === "waiting") terminal.stdout.write(note);
   });
-  // After Ctrl-Z the connection may be dead. The client finds out when its timers are late; this is sooner.
+  // After Ctrl-Z the connection may be dead. This check finds that out before the client's late timers do.
   const woken = (): void => {
     client.connect();
     prompt();

@@ -56,7 +56,7 @@ impl App {
     /// answers probes while the models load.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         Access::new(&settings.auth)?;
-        // From now on a write beyond the limit fails, as on a full disk, and the store waits for room.
+        // A write beyond the limit fails from now on, as on a full disk, and the store waits for room.
         drop(signal(SignalKind::from_raw(FILE_LIMIT_REACHED))?);
         let listener = bound("server.bind", settings.server.bind)?;
         let stores = stores(&settings)?;

@@ -24,7 +24,7 @@ use crate::{
 
 /// Heartbeats in a lease.
 const BEATS: u32 = 4;
-/// Who owns what was released.
+/// The owner of a released response.
 const NOBODY: &str = "";
 /// Responses claimed at once.
 const CLAIMS: usize = 16;
@@ -196,7 +196,7 @@ impl Cluster {
         unreadable.insert(id.to_owned())
     }
 
-    /// Whether the response runs here now.
+    /// Claims a response for this replica. Returns whether the response runs here now.
     async fn claim(self: &Arc<Self>, id: &str, from: From<'_>) -> Result<bool, StoreError> {
         let header = self.fleet.header(id).await?;
         let runs_here = header.is_none_or(|header| self.generations.can_take_over(&header));
@@ -225,7 +225,7 @@ impl Cluster {
                 Control::Cancel { id } => self.generations.end(&id),
                 Control::PollRequests { id } => self.generations.look(&id),
                 Control::Steer { id } => self.generations.end_steered(&id),
-                // Not from who offers it: that one takes it back if this replica is late.
+                // The replica that offers it takes it back if this one is late: the claim must be of nobody's response.
                 Control::Released { id, to: Some(to), .. } => {
                     if to == self.fleet.me() {
                         self.claim_offer(id);
@@ -249,7 +249,7 @@ impl Cluster {
             match cluster.claim(&id, From { replica: NOBODY, hopeless: false }).await {
                 Ok(true) => drop(cluster.generations.metrics.placed.inc()),
                 Ok(false) => {}
-                // Whoever offered it claims it soon.
+                // The replica that offered it claims it soon.
                 Err(error) => tracing::debug!(response = id, %error, "an offer cannot be taken"),
             }
         });

@@ -137,7 +137,7 @@ impl Parser {
         }
     }
 
-    /// White space before the text, a thought or a call.
+    /// Reads white space before the text, a thought or a call.
     fn gap(&mut self, gap: Gap, last: bool, segments: &mut Vec<Segment>) -> bool {
         let (blank, rest) = split_blank(&self.held);
         let waits = |tag: &str| !last && tag.len() > rest.len() && tag.starts_with(rest);
@@ -166,7 +166,7 @@ impl Parser {
         true
     }
 
-    /// Text up to the next call.
+    /// Reads text up to the next call.
     fn text(&mut self, last: bool, segments: &mut Vec<Segment>) -> bool {
         let tag = self.calls.map(Calls::open).filter(|tag| !tag.is_empty());
         if let Some((at, tag)) = tag.and_then(|tag| Some((self.held.find(tag)?, tag))) {
@@ -181,7 +181,7 @@ impl Parser {
         false
     }
 
-    /// A thought up to its closing tag.
+    /// Reads a thought up to its closing tag.
     fn thought(&mut self, begun: bool, last: bool, segments: &mut Vec<Segment>) -> bool {
         let close = self.thought.as_ref().map_or("", |tags| tags.close.as_str());
         let end = self.held.find(close);
@@ -208,7 +208,7 @@ impl Parser {
         false
     }
 
-    /// What stands between two calls of one block.
+    /// Reads the separators between two calls of one block.
     fn call_block(&mut self, mut block: CallBlock, last: bool, segments: &mut Vec<Segment>) -> bool {
         let mistral = self.calls == Some(Calls::Mistral);
         let between = |c: char| c.is_whitespace() || ",;[".contains(c) || (c == ']' && !mistral);
@@ -243,7 +243,7 @@ impl Parser {
         true
     }
 
-    /// A call's name, up to its arguments.
+    /// Reads a call's name, up to its arguments.
     fn head(&mut self, block: CallBlock, last: bool, segments: &mut Vec<Segment>) -> bool {
         match head(&self.held) {
             Head::Incomplete if !last => {
@@ -270,7 +270,7 @@ impl Parser {
         }
     }
 
-    /// A call's arguments, up to their closing brace.
+    /// Reads a call's arguments, up to their closing brace.
     fn arguments(&mut self, mut nesting: Nesting, segments: &mut Vec<Segment>) -> bool {
         let end = nesting.end(&self.held);
         let rest = self.held.split_off(end.unwrap_or(self.held.len()));
@@ -279,7 +279,7 @@ impl Parser {
         end.is_some()
     }
 
-    /// What follows the arguments of a call.
+    /// Reads what follows the arguments of a call.
     fn tail(&mut self) -> bool {
         let (_, rest) = split_blank(&self.held);
         match rest.strip_prefix('}') {
@@ -297,7 +297,7 @@ impl Parser {
     }
 }
 
-/// Appends a segment that says something.
+/// Appends a segment unless its text is empty.
 fn emit(segments: &mut Vec<Segment>, segment: Segment) {
     match &segment {
         Segment::Thought(text) | Segment::Text(text) | Segment::Arguments(text) if text.is_empty() => {}

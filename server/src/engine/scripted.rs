@@ -30,7 +30,7 @@ pub struct ScriptedSettings {
     pub tokens: u32,
     pub tokens_per_second: f64,
     pub jitter_ms: u64,
-    /// Before the first token, for a prompt of which nothing is cached.
+    /// Time before the first token of a prompt of which nothing is cached.
     pub prefill_ms: u64,
     /// Prompts that count as cached; 0: none.
     pub cached_prompts: usize,
@@ -127,7 +127,7 @@ impl Scripted {
         ModelStatus { id: self.model.id.clone(), loaded: true }
     }
 
-    /// How many of a prompt's first tokens are in the cache, in whole blocks.
+    /// Counts the first tokens of a prompt that are cached, in whole blocks.
     fn cached(&self, tenant: &str, tokens: &[u32]) -> usize {
         let prompts = self.prompts.lock();
         let own = prompts.iter().filter(|(whose, _)| **whose == *tenant);
@@ -136,13 +136,16 @@ impl Scripted {
     }
 
     fn cache(&self, tenant: &Arc<str>, prompt: &[u32]) {
+        if self.settings.cached_prompts == 0 {
+            return;
+        }
         let mut prompts = self.prompts.lock();
         prompts.push_back((tenant.clone(), prompt.to_vec()));
         let surplus = prompts.len().saturating_sub(self.settings.cached_prompts);
         prompts.drain(..surplus);
     }
 
-    /// How long a prompt takes of which so many of `all` tokens are cached.
+    /// Time to read a prompt of `all` tokens, `cached` of which are cached.
     fn prefill(&self, cached: usize, all: usize) -> Duration {
         let missing = all.saturating_sub(cached) as f64 / all.max(1) as f64;
         Duration::from_millis(self.settings.prefill_ms).mul_f64(missing)
@@ -223,7 +226,7 @@ impl Engine for Scripted {
     }
 }
 
-/// What is said of one request, and when.
+/// The words of one answer and their times.
 struct Script {
     settings: ScriptedSettings,
     words: Words,

@@ -62,7 +62,7 @@ pub struct Generations {
     running: Arc<RunRegistry>,
     /// The other replicas, where there are some.
     fleet: Option<Arc<dyn Fleet>>,
-    /// What this replica and the others have cached of prompts.
+    /// Prompts that this replica and the others have cached.
     offers: Arc<Offers>,
     /// Admits one at a time the responses whose last replicas died without progress.
     suspects: Arc<Semaphore>,
@@ -220,7 +220,7 @@ impl Generations {
         })
     }
 
-    /// What a response was created with. Reads the beginning of its log, however long it is.
+    /// Returns the header of a response. Reads only the beginning of its log.
     pub async fn header(&self, tenant: &str, id: &str) -> Result<Arc<Header>, WireError> {
         Ok(self.store.follow(tenant, id).await.map_err(|error| store_error(error, id))?.header)
     }

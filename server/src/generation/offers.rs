@@ -28,14 +28,12 @@ const TOLD: usize = 256;
 /// An offer costs five round trips to the store, and each token one more. A beginning that is here within this time is not worth
 /// them.
 const WORTH: Duration = Duration::from_millis(50);
-
-/// How often whoever offered a response claims it while the store cannot be reached.
+/// Attempts of a replica to take back what it offered while the store cannot be reached.
 const CLAIMS: usize = 5;
-
-/// How long an offer waits at most: less than the time until a sweep takes the response for one that was lost.
+/// The longest time that an offer waits: less than the time until a sweep takes the response for one that was lost.
 pub const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What this replica has, and what the others have.
+/// Prompts that this replica has cached, and the reports of the others.
 pub struct Offers {
     /// Names of the beginnings of prompts that were computed here, the one used last at the end.
     computed: Mutex<VecDeque<u64>>,
@@ -43,7 +41,7 @@ pub struct Offers {
     most: usize,
     /// Replicas that lived at the last heartbeat.
     others: Mutex<Vec<Member>>,
-    /// How long an offer waits.
+    /// The time that an offer waits.
     patience: Duration,
 }
 
@@ -100,7 +98,7 @@ impl Offers {
 }
 
 impl Generations {
-    /// What the other replicas are told of this one.
+    /// The report that this replica sends to the others.
     pub fn report(&self) -> Report {
         let models = self.engine.models().into_iter().map(|model| {
             let (running, waiting) = self.admission.load(&model.id);
@@ -140,8 +138,8 @@ impl Generations {
     async fn wait_for_taker(self: Arc<Self>, id: String, me: String) {
         for _ in 0..CLAIMS {
             sleep(self.offers.patience).await;
-            // A replica that ends is buried by the others, who find what it has offered.
-            if self.is_draining() {
+            // The others bury a replica that ends, and find what it has offered. A sweep may have begun the response here already.
+            if self.is_draining() || self.runs(&id) {
                 return;
             }
             match self.store.claim(&id, &me).await {
@@ -150,7 +148,7 @@ impl Generations {
                 Err(error) => tracing::warn!(response = id, %error, "whether it was taken is not known yet"),
             }
         }
-        // It stays listed as running here, and a sweep finds that it does not.
+        // The response stays listed here, so a sweep finds that it does not run.
     }
 }
 

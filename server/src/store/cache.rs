@@ -33,7 +33,7 @@ pub struct CacheSize {
     pub evicted: u64,
 }
 
-/// How long a log counts as being written; longer than any run.
+/// The time for which a log counts as being written; longer than any run.
 pub const WRITTEN_WITHIN: Duration = Duration::from_secs(86400);
 
 /// Responses that may share a log; the next one starts afresh.

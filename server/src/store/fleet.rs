@@ -19,26 +19,26 @@ pub struct Member {
     pub replica: String,
     /// Since it was last heard, by the store's clock.
     pub silent: Duration,
-    /// With its last heartbeat. Empty: it is of a version that tells nothing.
+    /// The report of its last heartbeat. Empty if the replica is of a version that sends none.
     pub report: Report,
 }
 
-/// What a replica tells the others of itself with each heartbeat: a few KB.
+/// The report of a replica to the others, sent with each heartbeat: a few KB.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// By the id of the model.
+    /// Load of each model, by the model's id.
     pub models: BTreeMap<String, Occupancy>,
     /// Names of the beginnings of prompts that it has cached, of any tenant. The tenant is part of a name, which cannot be read.
     pub prompts: Vec<u64>,
 }
 
-/// How busy a replica is with a model.
+/// Load of a replica with one model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupancy {
     pub running: usize,
     pub waiting: usize,
-    /// How many more could run at once; 0 while some wait.
+    /// Responses that could start at once; 0 while some wait.
     pub idle: usize,
 }
 

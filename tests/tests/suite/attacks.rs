@@ -95,7 +95,7 @@ fn attempts_on_routes() -> Vec<Attempt> {
     ]
 }
 
-/// What other pages, proxies and odd requests send.
+/// Requests of other pages and proxies, and odd ones.
 fn attempts_on_http() -> Vec<Attempt> {
     let evil = "origin: https://evil.example\r\n";
     vec![

@@ -67,7 +67,7 @@ fn two_hundred_hostile_inputs_slow_nobody_down() {
     let before = app.resident_bytes();
     let done = AtomicBool::new(false);
     let lateness = Lateness::measure();
-    // On a thread of its own, which the making of hostile inputs does not delay.
+    // The healthy stream has a thread of its own, so that the making of hostile inputs does not delay it.
     let ((count, (name, grown)), gap) = thread::scope(|scope| {
         let healthy = scope.spawn(|| block_on(healthy(&app, &done)));
         let _done = Done(&done);

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::redis::{LONG, replica, resumed, speaking};
 
-/// What [`samples`] is asked with.
+/// The key that [`samples`] sends.
 pub const ADMIN: &str = "auth.admin_key=admin-key-1";
 
 async fn scrape(app: &App) -> String {

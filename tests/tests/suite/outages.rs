@@ -72,7 +72,7 @@ async fn a_cancel_that_waits_for_redis_holds_no_other_message_up() {
         client.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
     }
     client.send(json!({"type": "caudal:ping"})).await;
-    // Before any of them has waited as long as Redis may take to answer.
+    // The pong must come before any cancel has waited as long as Redis may take to answer.
     loop {
         let event = client.event().await;
         assert_ne!(kind(&event), "error", "a cancel was answered before the ping: {event}");

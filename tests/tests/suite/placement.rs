@@ -45,7 +45,7 @@ impl Pair {
         pair
     }
 
-    /// What a replica tells the others.
+    /// The report of a replica.
     fn report(&self, name: &str) -> Value {
         let names = self.redis.ask(&["HKEYS", REPORTS]);
         let name = names.lines().find(|line| line.starts_with(&format!("{name}-"))).unwrap_or_default();
@@ -145,7 +145,7 @@ async fn who_is_busier_or_has_less_gets_nothing() {
     pair.heard().await;
     let mut client = Client::extended(&pair.b).await;
     assert_eq!(cached(&client.run(asked(2)).await), 0, "b is idle");
-    // And now has it itself.
+    // Now b has the prompt itself.
     busy.response().await;
     pair.heard().await;
     assert_eq!(cached(&client.run(asked(2)).await), 592);
@@ -219,7 +219,7 @@ async fn cancelling_steering_and_leaving_reach_the_other_replica() {
     until("all to be counted", || async { (pair.placed().await >= 3.0).then_some(()) }).await;
 }
 
-/// While it is offered, a response is registered on no replica.
+/// No replica has registered a response while it is offered.
 #[tokio::test]
 async fn a_steer_at_once_reaches_a_response_on_its_way() {
     let pair = Pair::caching(&[]).await;

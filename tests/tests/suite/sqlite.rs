@@ -420,7 +420,7 @@ async fn a_turn_that_comes_while_the_file_is_full_waits_for_room() {
         app.stderr().contains("the turn waits until there is room").then_some(())
     })
     .await;
-    // One that waits is cancelled as ever.
+    // A waiting turn can be cancelled as ever.
     let (mut third, mut third_log) = others.pop().expect("the third");
     third.send(json!({"type": "response.cancel", "response_id": third_log.id()})).await;
     third.rest(&mut third_log).await;

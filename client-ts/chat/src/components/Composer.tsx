@@ -65,7 +65,7 @@ export function Composer({ ref, running, stopping, onSend, onStop, onDraft }: Co
       sending.current = false;
     });
     if (!isSent) return;
-    // What is written meanwhile stays.
+    // The text that the reader has written meanwhile stays.
     setText((now) => (now === text ? "" : now));
     setAttachments((now) => (now === attachments ? [] : now));
     setProblem("");

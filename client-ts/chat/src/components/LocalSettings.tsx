@@ -18,7 +18,7 @@ export function LocalSettings({ place }: { place: Place }): ReactNode {
   const isLoading = engine.status === "loading";
   const isReady = engine.status === "ready";
   const problems = plan?.problems ?? [];
-  // What is neither there nor to be had cannot be loaded anyway.
+  // A file that is not stored and cannot be fetched cannot be loaded.
   const canLoad = plan !== undefined && !isLoading && !isReady && problems.every(({ code }) => code !== "offline");
   return (
     <div className="local">

@@ -1,4 +1,4 @@
-/** Where turns run: at the server, or in this browser. Owns the engine in the browser, and imports it when it is used first. */
+/** Decides whether a turn runs on the server or in this browser. Owns the browser's engine and imports it at its first use. */
 
 import {
   type CaudalClient,
@@ -20,7 +20,7 @@ export interface PlaceState {
   readonly engine: LocalState;
   /** The model's file is in this browser. */
   readonly isStored: boolean;
-  /** There is no connection to the server, and the last try failed. */
+  /** The page has no connection to the server, and its last attempt failed. */
   readonly isOffline: boolean;
 }
 
@@ -169,7 +169,7 @@ export class Place {
       this.#remember(true);
       this.#keepFiles();
     } catch (error) {
-      // What was fetched stays, so a later load goes on with the rest.
+      // The fetched bytes stay stored, so a later load fetches only the rest.
       if (!signal.aborted) throw error;
       this.#set({ engine: { status: "idle" } });
     }

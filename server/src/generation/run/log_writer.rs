@@ -235,7 +235,7 @@ impl LogWriter {
         let (mut entries, mut is_computed) = (Vec::new(), false);
         for Delta { tokens, text, logprobs, cached_tokens, finish } in deltas {
             self.output.extend_from_slice(&tokens);
-            // With the first token, and with the last one again: the output is cached too.
+            // The prompt is cached when the first token is there, and the output too when the last one is.
             is_computed |= cached_tokens.is_some() || finish.is_some() && !self.output.is_empty();
             self.cached_tokens = cached_tokens.unwrap_or(self.cached_tokens);
             if !tokens.is_empty() || !text.is_empty() {
@@ -245,10 +245,12 @@ impl LogWriter {
                 entries.push(self.last(finish));
             }
         }
+        self.append(entries).await?;
+        // No token waits for this.
         if is_computed {
             self.writing.offers.computed(&self.header, &self.output);
         }
-        self.append(entries).await
+        Ok(())
     }
 
     pub async fn finish(&mut self, finish: Finish) -> Result<(), StoreError> {

@@ -20,7 +20,7 @@ use crate::store::{
 /// Between questions for Redis' `maxmemory`.
 const BOUND_ASKED: Duration = Duration::from_secs(30);
 
-/// How long a dead replica's sets are kept for whoever takes over, and reports when nobody tells any more.
+/// The time for which Redis keeps the sets and the report of a dead replica.
 const KEPT: Duration = Duration::from_secs(3600);
 
 impl RedisInner {
@@ -37,7 +37,7 @@ impl RedisInner {
             .map(|(replica, silent, report)| Member {
                 replica,
                 silent: Duration::from_millis(silent),
-                // One that cannot be read is of another version.
+                // A report that cannot be read is of another version.
                 report: serde_json::from_str(&report).unwrap_or_default(),
             })
             .collect();

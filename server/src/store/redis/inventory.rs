@@ -1,4 +1,4 @@
-//! What Redis holds under the prefix, on all servers of a cluster, to be copied to another store.
+//! Lists everything that Redis holds under the prefix, on all servers of a cluster, to be copied to another store.
 
 use std::collections::HashMap;
 

@@ -306,16 +306,15 @@ impl Store for RedisStore {
         inner.runs_here(id, true).await?;
         let mut claim = response::CLAIM.prepare_invoke();
         claim.key(inner.keys.meta(id)).arg(me).arg(from).arg(ms(RUNNING));
-        let (fence, flag, tries, left): (u64, u8, u32, i64) = inner.script(&claim).await?;
+        let (fence, cancelled, tries, left, is_mine): (u64, u8, u32, i64, u8) = inner.script(&claim).await?;
         if from != me {
             let mut strike = cmd("SREM");
             strike.arg(inner.keys.runs(from)).arg(id);
             inner.query::<()>(&strike).await?;
         }
         if fence == 0 {
-            // What this replica owns already, by another claim, stays listed.
-            let is_mine = flag == 1;
-            if !is_mine {
+            // A response that this replica owns by an earlier claim stays listed.
+            if is_mine == 0 {
                 inner.runs_here(id, false).await?;
             }
             return Ok(None);
@@ -326,7 +325,7 @@ impl Store for RedisStore {
             lease,
             header,
             entries,
-            cancelled: flag == 1,
+            cancelled: cancelled == 1,
             tries,
             left: u64::try_from(left).ok().map(Duration::from_millis),
         }))

@@ -344,7 +344,7 @@ fn prompts(schemas: &mut Schemas) -> Vec<Route> {
     ]
 }
 
-/// What operators and tools read.
+/// Routes for operators and tools.
 fn operations(schemas: &mut Schemas) -> Vec<Route> {
     let route = Route::new;
     let readiness = schemas.written::<Readiness<'static>>();

@@ -49,7 +49,7 @@ impl TransferRates {
         Duration::from_secs_f64(tokens as f64 / self.tokens_per_second)
     }
 
-    /// How long it takes to fetch so many bytes.
+    /// Estimates the time to fetch so many bytes.
     pub fn fetching(&self, bytes: usize) -> Duration {
         Duration::from_secs_f64((self.round_trip + bytes as f64 / self.bytes_per_second.max(1.0)).clamp(0.0, 1e6))
     }
