@@ -3,10 +3,8 @@
 //!
 //! | folder or file | owns |
 //! |---|---|
-//! | `source` | where a model comes from: a setting to checked files |
-//! | `gguf`, `safetensors` | what those files must have, and mistral.rs's loader for them; `facts`: what they say about the model |
-//! | `device`, `capacity` | which device computes; how many sequences and how much memory |
-//! | `load`, `model`, `served` | weights to a pipeline; a loaded model; a place in the list of models, and reloading it |
+//! | `served` | a place in the list of models, the model that serves in it, and reloading it |
+//! | `model` | a model, from a setting to weights in memory |
 //! | `batch` | the thread that runs a model's sequences together, and another in its place when it breaks |
 //! | `run` | one generation: its tokens, and its way through engines that break |
 //! | `prefix_cache` | the blocks of the paged cache, and which of them are reused |
@@ -14,21 +12,14 @@
 //! | `kernels` | mistral.rs's work on a CPU, led to our kernels |
 
 mod batch;
-mod capacity;
-mod device;
-mod facts;
 #[cfg(test)]
 mod fixture;
-mod gguf;
 mod kernels;
 mod kv_exchange;
-mod load;
 mod model;
 mod prefix_cache;
 mod run;
-mod safetensors;
 mod served;
-mod source;
 #[cfg(test)]
 mod tests;
 
@@ -41,14 +32,17 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use self::{
-    capacity::{CapacityInputs, CapacityShare},
-    device::ComputeDevice,
-    model::ServedModel,
-    run::generation::GenerationRun,
-    served::{ModelOrigin, Served},
-};
 pub use self::{kv_exchange::KvSharing, served::LoadProgress};
+use self::{
+    model::{
+        capacity::{CapacityInputs, CapacityShare},
+        device::ComputeDevice,
+        origin::ModelOrigin,
+        source::ModelSource,
+    },
+    run::generation::GenerationRun,
+    served::{Served, ServedModel},
+};
 use crate::engine::{
     self, Delta, Engine, EngineError, GenerateRequest, Grammar, ModelInfo, ModelStatus, Prompt, ReloadError, Reloaded,
     model::{KvType, ModelSettings},
@@ -117,18 +111,17 @@ impl MistralEngine {
         for (index, settings) in settings.into_iter().enumerate() {
             let context_length = settings.context_length.unwrap_or(config.context_length);
             let capacity = CapacityShare::new(&settings, &inputs);
-            let (device, sharing) = (device.clone(), config.sharing.clone());
-            let origin = ModelOrigin { index, settings, context_length, device, capacity, sharing };
-            let source = origin.open().await?;
+            let origin = ModelOrigin { index, settings, context_length, device: device.clone(), capacity };
+            let source = served::open(origin.clone()).await?;
             checked.push((origin, source));
         }
         check_names(checked.iter().map(|(_, source)| &*source.info))?;
-        let status = |source: &source::ModelSource| ModelStatus { id: source.info.id.clone(), loaded: false };
+        let status = |source: &ModelSource| ModelStatus { id: source.info.id.clone(), loaded: false };
         progress.send_replace(checked.iter().map(|(_, source)| status(source)).collect());
 
         let mut served = Vec::new();
         for (origin, source) in checked {
-            let model = ServedModel::load(source, origin.sharing.clone()).await?;
+            let model = ServedModel::load(source, config.sharing.clone()).await?;
             model.batch.runs().await;
             tracing::info!(
                 model = model.info.id,
@@ -144,7 +137,7 @@ impl MistralEngine {
                     status.loaded = true;
                 }
             });
-            served.push(Served::new(origin, model));
+            served.push(Served::new(origin, config.sharing.clone(), model));
         }
         Ok(Self { served: served.into(), runtime: Handle::current() })
     }

@@ -1,4 +1,5 @@
-//! A place in the list of models. What serves in it can be replaced.
+//! A place in the list of models, and the model that serves in it: its description, what its sequences share, and the batch that
+//! runs them. The model can be replaced. Generations hold its batch, so a replaced one lives until the last of them has ended.
 
 use std::{
     sync::{Arc, Weak},
@@ -9,29 +10,49 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    batch::Batch, capacity::CapacityShare, device::ComputeDevice, kv_exchange::KvSharing, model::ServedModel,
-    source::ModelSource,
+    batch::Batch,
+    kv_exchange::KvSharing,
+    model::{loader, origin::ModelOrigin, shared::Shared, source::ModelSource},
 };
-use crate::engine::{EngineError, ModelStatus, ReloadError, Reloaded, model::ModelSettings};
+use crate::engine::{EngineError, ModelInfo, ModelStatus, ReloadError, Reloaded};
 
 /// How far the models are loaded, for whoever asks meanwhile. Empty until they are checked.
 pub type LoadProgress = watch::Sender<Vec<ModelStatus>>;
 
-/// What the model of one place is opened from, again and again.
-#[derive(Clone)]
-pub struct ModelOrigin {
-    pub index: usize,
-    pub settings: ModelSettings,
-    /// In tokens; 0: the model's own.
-    pub context_length: u32,
-    pub device: ComputeDevice,
-    pub capacity: CapacityShare,
-    /// Absent where keys and values are not stored beyond this process.
-    pub sharing: Option<KvSharing>,
+pub struct ServedModel {
+    pub info: Arc<ModelInfo>,
+    pub shared: Arc<Shared>,
+    pub batch: Arc<Batch>,
+}
+
+impl ServedModel {
+    /// Loads the weights and begins an engine.
+    ///
+    /// # Errors
+    /// `Load` if mistral.rs refuses the model.
+    pub async fn load(source: ModelSource, sharing: Option<KvSharing>) -> Result<Self, EngineError> {
+        let source = Arc::new(source);
+        // First, since what is wrong with it is found sooner.
+        let text = source.clone();
+        let shared = tokio::task::spawn_blocking(move || Shared::new(&text))
+            .await
+            .map_err(|error| EngineError::Load(error.to_string()))??;
+        let pipeline = loader::load(source.clone()).await?;
+        let info = source.info.clone();
+        let batch = Arc::new(Batch::new(source, pipeline, sharing));
+        Ok(Self { info, shared: Arc::new(shared), batch })
+    }
+
+    /// Whether tokens mean the same in both. Logs, and prompts that wait, hold tokens.
+    pub fn has_vocabulary_of(&self, other: &Self) -> bool {
+        self.shared.tokens.vocabulary() == other.shared.tokens.vocabulary()
+    }
 }
 
 pub struct Served {
     origin: ModelOrigin,
+    /// Absent where keys and values are not stored beyond this process.
+    sharing: Option<KvSharing>,
     /// Fixed when the process starts.
     pub id: String,
     current: Mutex<Arc<ServedModel>>,
@@ -39,14 +60,14 @@ pub struct Served {
     loading: tokio::sync::Mutex<()>,
 }
 
-impl ModelOrigin {
-    /// [`Source::open`], off the threads that serve.
-    pub async fn open(&self) -> Result<ModelSource, EngineError> {
-        let origin = self.clone();
-        tokio::task::spawn_blocking(move || ModelSource::open(origin))
-            .await
-            .map_err(|error| EngineError::Load(error.to_string()))?
-    }
+/// Runs [`ModelSource::open`] off the threads that serve.
+///
+/// # Errors
+/// As [`ModelSource::open`].
+pub async fn open(origin: ModelOrigin) -> Result<ModelSource, EngineError> {
+    tokio::task::spawn_blocking(move || ModelSource::open(origin))
+        .await
+        .map_err(|error| EngineError::Load(error.to_string()))?
 }
 
 /// Waits until nothing of a replaced model runs, and gives its memory back to the system.
@@ -62,9 +83,9 @@ async fn see_out(id: String, replaced: Weak<Batch>) {
 }
 
 impl Served {
-    pub fn new(origin: ModelOrigin, model: ServedModel) -> Self {
+    pub fn new(origin: ModelOrigin, sharing: Option<KvSharing>, model: ServedModel) -> Self {
         let id = model.info.id.clone();
-        Self { origin, id, current: Mutex::new(Arc::new(model)), loading: tokio::sync::Mutex::default() }
+        Self { origin, sharing, id, current: Mutex::new(Arc::new(model)), loading: tokio::sync::Mutex::default() }
     }
 
     pub fn current(&self) -> Arc<ServedModel> {
@@ -78,8 +99,8 @@ impl Served {
         let failed = |error: EngineError| ReloadError::Failed(error.to_string());
         let mut origin = self.origin.clone();
         origin.settings.id = self.id.clone();
-        let sharing = origin.sharing.clone();
-        let new = ServedModel::load(origin.open().await.map_err(failed)?, sharing).await.map_err(failed)?;
+        let source = open(origin).await.map_err(failed)?;
+        let new = ServedModel::load(source, self.sharing.clone()).await.map_err(failed)?;
         let old = self.current();
         if !new.has_vocabulary_of(&old) {
             let reason = "it has another vocabulary, and what waits and what is stored are tokens of the old one; serve it \

@@ -22,20 +22,21 @@ use super::{
     sequence::{Sequence, SequenceEnd, Submission},
     step::{self, StepRun},
     throughput::Throughput,
-    transfer::Leaving,
+    transfer::Transfers,
 };
 use crate::engine::{
     Finish,
+    kv::BlockName,
     mistral::{
         kv_exchange::KvExchange,
-        load::Loading,
-        prefix_cache::{BlockName, Blocks, CachedNames, CopiedTokens},
+        model::source::LoadedModel,
+        prefix_cache::{Blocks, CachedNames},
     },
 };
 
 /// What an engine needs beside its model.
 pub struct EngineInputs {
-    pub pipeline: Loading,
+    pub pipeline: LoadedModel,
     pub submissions: mpsc::Receiver<Submission>,
     /// Sequences that run at once.
     pub places: usize,
@@ -50,18 +51,17 @@ pub struct EngineInputs {
 
 /// The state of the thread.
 pub struct EngineLoop {
-    pub(super) pipeline: Loading,
+    pipeline: LoadedModel,
     submissions: mpsc::Receiver<Submission>,
     places: usize,
     model: String,
     pulse: Arc<Pulse>,
-    pub(super) blocks: Blocks,
-    pub(super) exchange: Option<Arc<KvExchange>>,
-    pub(super) leaving: Leaving,
+    blocks: Blocks,
+    transfers: Transfers,
     /// Whether keys and values stay after a sequence, and whether one pass computes tokens of several prompts.
     is_paged: bool,
-    pub(super) is_flat: bool,
-    pub(super) running: Vec<Sequence>,
+    is_flat: bool,
+    running: Vec<Sequence>,
     /// Sequences without blocks, the next first.
     waiting: VecDeque<Sequence>,
     arrived: u64,
@@ -85,17 +85,17 @@ impl EngineLoop {
             let pipeline = pipeline.blocking_lock();
             (pipeline.get_metadata().cache_engine.is_some(), pipeline.device().is_cpu())
         };
+        let is_flat = is_paged && on_cpu;
         Self {
+            transfers: Transfers { pipeline: pipeline.clone(), exchange, is_flat, leaving: VecDeque::new() },
             pipeline,
             submissions,
             places,
             model,
             pulse,
             blocks: Blocks::new(blocks, cached),
-            exchange,
-            leaving: Leaving::default(),
             is_paged,
-            is_flat: is_paged && on_cpu,
+            is_flat,
             running: Vec::new(),
             waiting: VecDeque::new(),
             arrived: 0,
@@ -109,7 +109,7 @@ impl EngineLoop {
         while self.take_in() {
             self.let_go();
             self.give_blocks();
-            self.transfer();
+            self.transfers.run(&mut self.running, &mut self.blocks);
             let parts = self.schedule.next(&self.running, &self.throughput, self.is_flat);
             let parts = self.make_room(parts);
             self.pulse.holds(self.blocks.counted());
@@ -125,9 +125,8 @@ impl EngineLoop {
     /// Takes in what was submitted; waits for it if there is nothing to do. False: there is nothing and nothing will come.
     fn take_in(&mut self) -> bool {
         let is_idle = self.running.is_empty() && self.waiting.is_empty();
-        if is_idle && !self.leaving.is_empty() {
-            // The store takes the next block in a moment.
-            if self.exchange.as_ref().is_some_and(|exchange| !exchange.has_room()) {
+        if is_idle && !self.transfers.leaving.is_empty() {
+            if self.transfers.waits_for_store() {
                 std::thread::sleep(STORE_PAUSE);
             }
         } else if is_idle {
@@ -166,7 +165,7 @@ impl EngineLoop {
     }
 
     fn finish(&mut self, mut sequence: Sequence) {
-        self.leave(&sequence);
+        self.transfers.leave(&sequence, &mut self.blocks);
         if let Some(held) = sequence.blocks.take() {
             let computed = if self.is_paged { sequence.tokens.get(..sequence.computed) } else { None };
             self.blocks.end(held, computed.unwrap_or_default());
@@ -180,7 +179,7 @@ impl EngineLoop {
             && let Some(next) = self.waiting.front()
         {
             let Some(found) = self.blocks.begin(next.root, &next.tenant, &next.tokens) else {
-                if self.drop_leaving() {
+                if self.transfers.drop_leaving(&mut self.blocks) {
                     continue;
                 }
                 break;
@@ -191,7 +190,7 @@ impl EngineLoop {
                 break;
             }
             let Some(mut sequence) = self.waiting.pop_front() else { break };
-            sequence.computed = match found.copied.map(|copied| (copied, self.copy(copied))) {
+            sequence.computed = match found.copied.map(|copied| (copied, self.transfers.copy(copied))) {
                 Some((copied, false)) => found.tokens - copied.tokens,
                 _ => found.tokens,
             };
@@ -204,25 +203,6 @@ impl EngineLoop {
         }
     }
 
-    /// Copies keys and values between blocks. False if they cannot be copied.
-    fn copy(&self, copied: CopiedTokens) -> bool {
-        let pipeline = self.pipeline.blocking_lock();
-        let metadata = pipeline.get_metadata();
-        let Some(cache) = metadata.cache_engine.as_ref().filter(|_| self.is_flat) else { return false };
-        let copy = |(keys, values): &(Tensor, Tensor)| {
-            caudal_kernels::attention::copy_block(
-                keys,
-                values,
-                keys.dim(1)?,
-                copied.from as usize,
-                copied.to as usize,
-                copied.tokens,
-            )
-        };
-        let done = cache.get_kv_cache().iter().try_for_each(copy);
-        done.inspect_err(|error| tracing::warn!(%error, "a cached block cannot be copied")).is_ok()
-    }
-
     /// Takes the blocks that the step needs. Where there are too few, the youngest sequences wait and are left out of it.
     fn make_room(&mut self, mut parts: Vec<StepPart>) -> Vec<StepPart> {
         let mut at = 0;
@@ -233,7 +213,7 @@ impl EngineLoop {
                 at += 1;
                 continue;
             }
-            if self.drop_leaving() {
+            if self.transfers.drop_leaving(&mut self.blocks) {
                 continue;
             }
             let Some(youngest) = (0..self.running.len()).max_by_key(|at| self.running[*at].arrived) else { break };
@@ -283,7 +263,7 @@ impl EngineLoop {
         self.throughput.measured(size, begun.elapsed());
         if let Some(rate) = self.throughput.reads() {
             self.pulse.reads_at(rate);
-            if let Some(exchange) = &self.exchange {
+            if let Some(exchange) = &self.transfers.exchange {
                 exchange.computes(rate);
             }
         }

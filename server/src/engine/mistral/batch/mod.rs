@@ -39,11 +39,16 @@ use self::{
 };
 use super::{
     kv_exchange::{KvExchange, KvSharing},
-    load::Loading,
-    prefix_cache::{BLOCK, BlockName, CachedNames},
-    source::ModelSource,
+    model::{
+        loader,
+        source::{LoadedModel, ModelSource},
+    },
+    prefix_cache::CachedNames,
 };
-use crate::engine::KvBlocks;
+use crate::engine::{
+    KvBlocks,
+    kv::{BLOCK, BlockName},
+};
 
 /// How often an engine that cannot be begun anew is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -94,7 +99,7 @@ pub struct Broken {
 /// What an engine is begun with.
 struct Keeper {
     source: Arc<ModelSource>,
-    pipeline: Loading,
+    pipeline: LoadedModel,
     places: usize,
     blocks: usize,
     cached: CachedNames,
@@ -104,7 +109,7 @@ struct Keeper {
 
 impl Batch {
     /// Begins an engine on a loaded model. To be called within the runtime.
-    pub fn new(source: Arc<ModelSource>, pipeline: Loading, sharing: Option<KvSharing>) -> Self {
+    pub fn new(source: Arc<ModelSource>, pipeline: LoadedModel, sharing: Option<KvSharing>) -> Self {
         let metadata = pipeline.try_lock().ok().map(|pipeline| pipeline.get_metadata());
         let config = metadata.as_ref().and_then(|metadata| metadata.cache_config.clone());
         let tokens = config.map(|config| config.num_gpu_blocks * config.block_size);
@@ -257,7 +262,7 @@ impl Keeper {
     async fn load_again(&mut self) {
         let mut pause = RETRY.0;
         loop {
-            match super::load::load(self.source.clone()).await {
+            match loader::load(self.source.clone()).await {
                 Ok(pipeline) => {
                     self.pipeline = pipeline;
                     return;

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    BLOCK,
     sequence::Sequence,
     throughput::{StepSize, Throughput},
 };
+use crate::engine::kv::BLOCK;
 
 /// A step's length while outputs wait for it.
 const STEP: Duration = Duration::from_millis(50);

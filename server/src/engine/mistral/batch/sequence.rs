@@ -5,12 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::oneshot;
 
 use crate::engine::{
-    kv::{BLOCK, Reuse},
-    mistral::{
-        kv_exchange::FetchedBlocks,
-        prefix_cache::{BlockName, SequenceBlocks},
-        run::token_processor::TokenProcessor,
-    },
+    kv::{BLOCK, BlockName, Reuse},
+    mistral::{kv_exchange::FetchedBlocks, prefix_cache::SequenceBlocks, run::token_processor::TokenProcessor},
 };
 
 /// What the batch is to run.

@@ -15,7 +15,7 @@ use mistralrs_core::{
     },
 };
 
-use crate::engine::mistral::prefix_cache::{BLOCK, SequenceBlocks};
+use crate::engine::{kv::BLOCK, mistral::prefix_cache::SequenceBlocks};
 
 /// Tokens of one sequence that a step computes.
 #[derive(Clone, Copy)]

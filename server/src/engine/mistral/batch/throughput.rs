@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::engine::kv::BLOCK;
+
 /// How much the newest measurement counts.
 const NEWEST: f64 = 0.2;
 /// Rows a second before the first prompt was computed.
@@ -30,7 +32,7 @@ impl Throughput {
         let took = took.as_secs_f64();
         if size.reading == 0 {
             mean(&mut self.decode, took / size.decoding.max(1) as f64);
-        } else if size.reading >= super::BLOCK {
+        } else if size.reading >= BLOCK {
             let reading = (took - self.decoding(size.decoding)).max(took / 10.0);
             mean(&mut self.rate, size.reading as f64 / reading);
         }

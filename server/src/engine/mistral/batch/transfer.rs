@@ -4,12 +4,16 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use candle_core::{Result, Tensor};
-use caudal_kernels::attention::{read_block, write_block};
+use caudal_kernels::attention::{copy_block, read_block, write_block};
 
-use super::{engine::EngineLoop, sequence::Sequence};
+use super::sequence::Sequence;
 use crate::engine::{
     kv::{BLOCK, BlockName},
-    mistral::prefix_cache::BlockId,
+    mistral::{
+        kv_exchange::KvExchange,
+        model::source::LoadedModel,
+        prefix_cache::{BlockId, Blocks, CopiedTokens},
+    },
 };
 
 /// Bytes that move between two steps: one millisecond of copying.
@@ -17,34 +21,41 @@ const TURN_BYTES: usize = 8 << 20;
 /// The share of all blocks that may wait to be stored. They are not evicted meanwhile.
 const LEAVING_SHARE: usize = 8;
 
-/// Blocks of sequences that have ended, until they are copied for the store.
-#[derive(Default)]
-pub struct Leaving(VecDeque<LeavingBlock>);
+/// What moves blocks of one engine.
+pub struct Transfers {
+    pub pipeline: LoadedModel,
+    /// Absent where keys and values are not stored beyond this process.
+    pub exchange: Option<Arc<KvExchange>>,
+    /// Whether blocks can be copied: on a CPU, where the model is paged.
+    pub is_flat: bool,
+    /// Blocks of sequences that have ended, until they are copied for the store.
+    pub leaving: VecDeque<LeavingBlock>,
+}
 
-struct LeavingBlock {
+/// A block that waits to be copied for the store.
+pub struct LeavingBlock {
     tenant: Arc<str>,
     id: BlockId,
     /// The name by which the store knows it.
     name: BlockName,
 }
 
-impl Leaving {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+impl Transfers {
+    /// Whether blocks are to be stored and the store takes none at present.
+    pub fn waits_for_store(&self) -> bool {
+        !self.leaving.is_empty() && self.exchange.as_ref().is_some_and(|exchange| !exchange.has_room())
     }
-}
 
-impl EngineLoop {
     /// Moves some blocks. To be called between steps.
-    pub(super) fn transfer(&mut self) {
+    pub fn run(&mut self, running: &mut [Sequence], blocks: &mut Blocks) {
         let mut bytes = TURN_BYTES;
-        for at in 0..self.running.len() {
-            while bytes > 0 && !self.running[at].fetched.is_empty() {
-                bytes = bytes.saturating_sub(self.write_fetched(at));
+        for sequence in running {
+            while bytes > 0 && !sequence.fetched.is_empty() {
+                bytes = bytes.saturating_sub(self.write_fetched(sequence, blocks));
             }
         }
         while bytes > 0
-            && let Some(moved) = self.read_leaving()
+            && let Some(moved) = self.read_leaving(blocks)
         {
             bytes = bytes.saturating_sub(moved);
         }
@@ -52,8 +63,7 @@ impl EngineLoop {
 
     /// Writes the next fetched block of a sequence into its place, and returns how many bytes that are. If it cannot be
     /// written, the rest of the prompt is computed.
-    fn write_fetched(&mut self, at: usize) -> usize {
-        let sequence = &mut self.running[at];
+    fn write_fetched(&self, sequence: &mut Sequence, blocks: &mut Blocks) -> usize {
         let Some(block) = sequence.fetched.pop_front() else { return 0 };
         let place = sequence.computed / BLOCK;
         let id = sequence.blocks.as_ref().and_then(|held| held.ids().get(place).copied());
@@ -64,7 +74,7 @@ impl EngineLoop {
         if written {
             sequence.computed = (place + 1) * BLOCK;
             if let Some(held) = &mut sequence.blocks {
-                self.blocks.name_full(held, &sequence.tokens[..sequence.computed]);
+                blocks.name_full(held, &sequence.tokens[..sequence.computed]);
             }
         } else {
             sequence.fetched.clear();
@@ -77,12 +87,12 @@ impl EngineLoop {
 
     /// Copies the next leaving block for the store, and returns how many bytes that are; `None` if there is none, or if the
     /// store takes no more at present.
-    fn read_leaving(&mut self) -> Option<usize> {
-        let exchange = self.exchange.clone().filter(|exchange| exchange.has_room())?;
-        let LeavingBlock { tenant, id, name } = self.leaving.0.pop_front()?;
+    fn read_leaving(&mut self, blocks: &mut Blocks) -> Option<usize> {
+        let exchange = self.exchange.as_ref().filter(|exchange| exchange.has_room())?;
+        let LeavingBlock { tenant, id, name } = self.leaving.pop_front()?;
         let mut block = Vec::new();
         let outcome = read(&self.pipeline.blocking_lock().get_metadata().cache_engine, id, &mut block);
-        self.blocks.give_back(id);
+        blocks.give_back(id);
         let moved = block.len();
         match outcome {
             Ok(()) => exchange.store(&tenant, name, block),
@@ -95,32 +105,45 @@ impl EngineLoop {
     }
 
     /// Notes the blocks of a sequence that ends which are to be stored. To be called while the sequence still holds them.
-    pub(super) fn leave(&mut self, sequence: &Sequence) {
-        let (Some(exchange), Some(held)) = (self.exchange.clone().filter(|_| self.is_flat), &sequence.blocks) else {
+    pub fn leave(&mut self, sequence: &Sequence, blocks: &mut Blocks) {
+        let (Some(exchange), Some(held)) = (self.exchange.as_ref().filter(|_| self.is_flat), &sequence.blocks) else {
             return;
         };
         let computed = sequence.tokens.get(..sequence.computed).unwrap_or_default();
         for (place, name) in exchange.plan(&sequence.tenant, computed, sequence.reuse) {
             match held.ids().get(place).copied() {
-                Some(id) if self.leaving.0.len() < self.blocks.count() / LEAVING_SHARE => {
-                    self.blocks.take(id);
-                    self.leaving.0.push_back(LeavingBlock { tenant: sequence.tenant.clone(), id, name });
+                Some(id) if self.leaving.len() < blocks.count() / LEAVING_SHARE => {
+                    blocks.take(id);
+                    self.leaving.push_back(LeavingBlock { tenant: sequence.tenant.clone(), id, name });
                 }
                 _ => exchange.drop_planned(&name),
             }
         }
     }
 
-    /// Gives up blocks that wait to be stored, since a sequence needs room. Whether there were any.
-    pub(super) fn drop_leaving(&mut self) -> bool {
-        let dropped = std::mem::take(&mut self.leaving.0);
+    /// Gives up blocks that wait to be stored, since a sequence needs room. Returns whether there were any.
+    pub fn drop_leaving(&mut self, blocks: &mut Blocks) -> bool {
+        let dropped = std::mem::take(&mut self.leaving);
         for block in &dropped {
-            self.blocks.give_back(block.id);
+            blocks.give_back(block.id);
             if let Some(exchange) = &self.exchange {
                 exchange.drop_planned(&block.name);
             }
         }
         !dropped.is_empty()
+    }
+
+    /// Copies keys and values between blocks. Returns false if they cannot be copied.
+    pub fn copy(&self, copied: CopiedTokens) -> bool {
+        let pipeline = self.pipeline.blocking_lock();
+        let metadata = pipeline.get_metadata();
+        let Some(cache) = metadata.cache_engine.as_ref().filter(|_| self.is_flat) else { return false };
+        let copy = |(keys, values): &(Tensor, Tensor)| {
+            let (from, to) = (copied.from as usize, copied.to as usize);
+            copy_block(keys, values, keys.dim(1)?, from, to, copied.tokens)
+        };
+        let done = cache.get_kv_cache().iter().try_for_each(copy);
+        done.inspect_err(|error| tracing::warn!(%error, "a cached block cannot be copied")).is_ok()
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use self::{codec::Codec, rates::TransferRates};
-use super::{prefix_cache::CachedNames, source::ModelSource};
+use super::{model::source::ModelSource, prefix_cache::CachedNames};
 use crate::engine::{
     FetchedTokens,
     kv::{BLOCK, BlockName, KvEncoding, KvError, KvStore, Reuse},

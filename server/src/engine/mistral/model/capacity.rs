@@ -1,7 +1,9 @@
 //! How many sequences a model runs at once, and how much memory their keys and values may take.
 
-use super::{device::ComputeDevice, prefix_cache::BLOCK, source::ModelSource};
-use crate::engine::model::{KvType, ModelSettings};
+use crate::engine::{
+    kv::BLOCK,
+    model::{KvType, ModelSettings},
+};
 
 /// Sequences at once where nothing is configured.
 pub const DEFAULT_MAX_RUNNING: usize = 32;
@@ -61,11 +63,11 @@ impl CapacityShare {
         wanted.div_ceil(1 << 20).clamp(1, self.share_mb)
     }
 
-    /// Tokens whose keys and values there is room for, in whole blocks; `None` where that depends on a GPU's memory.
-    pub fn tokens(&self, source: &ModelSource, device: &ComputeDevice) -> Option<u64> {
-        let bytes = source.kv_bytes_per_token(self.kv_type).max(1);
-        let tokens = (self.kv_mb(source.info.context_length, bytes) << 20) / bytes;
-        device.is_cpu().then_some(tokens / BLOCK as u64 * BLOCK as u64)
+    /// Tokens whose keys and values there is room for on a CPU, in whole blocks.
+    pub fn tokens(&self, context_length: u32, bytes_per_token: u64) -> u64 {
+        let bytes = bytes_per_token.max(1);
+        let tokens = (self.kv_mb(context_length, bytes) << 20) / bytes;
+        tokens / BLOCK as u64 * BLOCK as u64
     }
 }
 

@@ -5,8 +5,8 @@ use mistralrs_core::{
     AutoDeviceMapParams, DeviceMapSetting, MemoryGpuConfig, ModelDType, PagedAttentionConfig, PagedCacheType,
 };
 
-use super::{capacity::CapacityShare, prefix_cache::BLOCK};
-use crate::engine::model::KvType;
+use super::capacity::CapacityShare;
+use crate::engine::{kv::BLOCK, model::KvType};
 
 /// Chosen once, when the process starts: the first GPU if the build knows of GPUs and the machine has one, else the CPU.
 #[derive(Debug, Clone)]

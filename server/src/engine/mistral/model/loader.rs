@@ -1,43 +1,17 @@
-//! Weights to a pipeline, and what all sequences of a model share.
+//! Weights to a pipeline.
 
 use std::sync::Arc;
 
-use mistralrs_core::{Pipeline, llguidance::toktrie::TokEnv};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 
-use super::source::ModelSource;
-use crate::engine::{
-    EngineError,
-    text::{constrained::Grammars, model::Tokens},
-};
+use super::source::{LoadedModel, ModelSource};
+use crate::engine::EngineError;
 
-/// What is the same for all sequences of a model.
-pub struct Shared {
-    pub tokens: Tokens,
-    /// The bytes of each token.
-    pub vocabulary: TokEnv,
-    pub grammars: Arc<Grammars>,
-    pub eos: Arc<[u32]>,
-}
-
-/// A loaded model.
-pub type Loading = Arc<Mutex<dyn Pipeline + Send + Sync>>;
-
-impl Shared {
-    /// Reads the tokenizer and the chat template from the model's files; mistral.rs's own reading of them is not used. Blocks
-    /// while the grammars' vocabulary is made.
-    ///
-    /// # Errors
-    /// `Load`, naming the file, if the tokenizer, the chat template or an end-of-sequence token is missing or not known.
-    pub fn new(source: &ModelSource) -> Result<Self, EngineError> {
-        let text = source.text()?;
-        let grammars = Arc::new(Grammars::new(&text.vocabulary)?);
-        Ok(Self { tokens: text.tokens, vocabulary: text.vocabulary, grammars, eos: text.eos.into() })
-    }
-}
-
-/// [`Source::load`] on a thread of its own: it blocks, and mistral.rs keeps what it loads in variables of the thread.
-pub async fn load(source: Arc<ModelSource>) -> Result<Loading, EngineError> {
+/// Runs [`ModelSource::load`] on a thread of its own: it blocks, and mistral.rs keeps what it loads in variables of the thread.
+///
+/// # Errors
+/// `Load` if mistral.rs refuses the model, or panics at it.
+pub async fn load(source: Arc<ModelSource>) -> Result<LoadedModel, EngineError> {
     let (sender, loaded) = oneshot::channel();
     let path = source.shown().to_owned();
     std::thread::Builder::new()

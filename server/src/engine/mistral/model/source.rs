@@ -8,7 +8,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{facts::Facts, gguf::Gguf, load::Loading, safetensors::WeightsFolder, served::ModelOrigin};
+use mistralrs_core::Pipeline;
+use tokio::sync::Mutex;
+
+use super::{facts::Facts, gguf::Gguf, origin::ModelOrigin, safetensors::WeightsFolder};
 use crate::{
     dialect,
     engine::{
@@ -22,6 +25,9 @@ use crate::{
 
 /// The default model is small and rambles at 1.
 const DEFAULT_MODEL_TEMPERATURE: f32 = 0.4;
+
+/// A model whose weights are in memory.
+pub type LoadedModel = Arc<Mutex<dyn Pipeline + Send + Sync>>;
 
 /// A checked model, ready to be loaded, again if need be.
 pub struct ModelSource {
@@ -99,7 +105,12 @@ impl ModelSource {
     /// Bounds the context by the memory for keys and values: what never fits is refused as too long.
     fn fit_context(&mut self) {
         let ModelOrigin { capacity, device, .. } = &self.origin;
-        let tokens = capacity.tokens(self, device).and_then(|tokens| u32::try_from(tokens).ok()).unwrap_or(u32::MAX);
+        if !device.is_cpu() {
+            // What the weights leave of a GPU's memory is known when they are loaded.
+            return;
+        }
+        let tokens = capacity.tokens(self.info.context_length, self.kv_bytes_per_token(capacity.kv_type));
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         let info = Arc::make_mut(&mut self.info);
         if tokens < info.context_length {
             tracing::warn!(
@@ -162,7 +173,7 @@ impl ModelSource {
     /// # Errors
     /// `Load` with mistral.rs's reason, or that the files are not those that were checked: what is loaded later must not be
     /// another model.
-    pub fn load(&self) -> Result<Loading, EngineError> {
+    pub fn load(&self) -> Result<LoadedModel, EngineError> {
         let failed = |reason: &dyn std::fmt::Display| {
             EngineError::load(format_args!("cannot load {} from {}: {reason}", self.info.id, self.shown().display()))
         };

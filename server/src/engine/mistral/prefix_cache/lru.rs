@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::BlockId;
+use super::names::BlockId;
 
 /// Blocks by tenant, each tenant's in the order of their last use.
 #[derive(Default)]

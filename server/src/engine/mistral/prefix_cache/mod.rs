@@ -7,38 +7,18 @@
 //! This module counts blocks and knows no tensors.
 
 mod lru;
+mod names;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
-
-use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
 
 use self::lru::Lru;
-use crate::engine::KvBlocks;
-pub use crate::engine::kv::{BLOCK, BlockName};
-
-/// The number of a block in the cache's tensors.
-pub type BlockId = u32;
-
-/// Full blocks by name. The engine's thread changes it; others look up what is cached.
-#[derive(Clone, Default)]
-pub struct CachedNames(Arc<Mutex<HashMap<BlockName, BlockId>>>);
-
-impl CachedNames {
-    /// Returns how many blocks of a chain are cached, counted from its first to the first that is missing.
-    pub fn count(&self, chain: impl IntoIterator<Item = BlockName>) -> usize {
-        let names = self.0.lock();
-        chain.into_iter().take_while(|name| names.contains_key(name)).count()
-    }
-
-    fn get(&self, name: &BlockName) -> Option<BlockId> {
-        self.0.lock().get(name).copied()
-    }
-}
+pub use self::names::{BlockId, CachedNames};
+use crate::engine::{
+    KvBlocks,
+    kv::{BLOCK, BlockName},
+};
 
 /// The blocks of one engine.
 pub struct Blocks {
@@ -110,7 +90,7 @@ impl SequenceBlocks {
 impl Blocks {
     /// No block holds anything; `named` is emptied.
     pub fn new(count: usize, named: CachedNames) -> Self {
-        named.0.lock().clear();
+        named.clear();
         let count = BlockId::try_from(count).unwrap_or(BlockId::MAX);
         Self {
             blocks: (0..count).map(|_| BlockState::default()).collect(),
@@ -213,14 +193,7 @@ impl Blocks {
             let Some(id) = held.ids.get(held.full).copied() else { return };
             let name = held.name.next(chunk);
             // Another sequence may have computed the same meanwhile; its block stays, and this one is freed at the end.
-            let is_new = match self.named.0.lock().entry(name) {
-                Entry::Vacant(place) => {
-                    place.insert(id);
-                    true
-                }
-                Entry::Occupied(_) => false,
-            };
-            if is_new {
+            if self.named.insert(name, id) {
                 self.keep(id, &held.tenant, held.name, Some(name), chunk);
             }
             held.full += 1;
@@ -290,7 +263,7 @@ impl Blocks {
     fn forget(&mut self, id: BlockId) {
         let Some(content) = self.blocks.get_mut(id as usize).and_then(|block| block.content.take()) else { return };
         if let Some(name) = content.name {
-            self.named.0.lock().remove(&name);
+            self.named.remove(&name);
         }
         if let Some(after) = self.after.get_mut(&content.before) {
             after.retain(|other| *other != id);

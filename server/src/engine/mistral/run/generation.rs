@@ -13,7 +13,7 @@ use crate::engine::{
     Delta, Finish, GenerateRequest,
     mistral::{
         batch::{Batch, Broken, Submission},
-        load::Shared,
+        model::shared::Shared,
     },
     text::constrained::Constraint,
 };

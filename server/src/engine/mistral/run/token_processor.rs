@@ -11,7 +11,7 @@ use crate::engine::{
     Delta, Finish, GenerateRequest, Logprobs, Sampler,
     decoder::Decoder,
     logprobs,
-    mistral::load::Shared,
+    mistral::model::shared::Shared,
     text::{
         constrained::{Constraint, Pushed},
         model::Detokenizer,

@@ -6,7 +6,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 
 use super::*;
 use crate::engine::{
-    mistral::{fixture, gguf::Gguf},
+    mistral::{fixture, model::gguf::Gguf},
     model::SamplingDefaults,
 };
 
