@@ -257,15 +257,27 @@ fn schemas(app: &App) -> Vec<Case<'_>> {
         let properties: Value = names.iter().map(|name| (name.clone(), json!({"type": "string"}))).collect();
         let deep = (0..width.min(100))
             .fold(json!({"type": "string"}), |inner, _| json!({"type": "object", "properties": {"a": inner}}));
-        let references: Value = (0..width)
-            .map(|n| (format!("d{n}"), json!({"anyOf": [{"$ref": format!("#/$defs/d{}", n + 1)}, {"$ref": format!("#/$defs/d{}", n + 1)}]})))
-            .collect();
+        let multiplied = |by: usize| -> Value {
+            let next = |n: usize| vec![json!({"$ref": format!("#/$defs/d{}", n + 1)}); by];
+            (0..width.min(1_000)).map(|n| (format!("d{n}"), json!({"anyOf": next(n)}))).collect()
+        };
         for (what, schema) in [
             ("properties", json!({"type": "object", "properties": properties, "required": names})),
             ("one of", json!({"oneOf": names.iter().map(|name| json!({"const": name})).collect::<Vec<_>>()})),
             ("enum", json!({"type": "string", "enum": names})),
             ("depth", deep),
-            ("references that double", json!({"$ref": "#/$defs/d0", "$defs": references})),
+            ("references that double", json!({"$ref": "#/$defs/d0", "$defs": multiplied(2)})),
+            (
+                "references that multiply",
+                json!({"properties": {"a": {}}, "allOf": [{"$ref": "#/$defs/d0"}], "$defs": multiplied(6)}),
+            ),
+            (
+                "properties in each of as many alternatives",
+                json!({
+                    "type": "object", "properties": properties,
+                    "anyOf": names.iter().map(|name| json!({"required": [name]})).collect::<Vec<_>>(),
+                }),
+            ),
             (
                 "lists",
                 json!({"type": "array", "minItems": width, "maxItems": width * 1000, "items": {"type": "integer"}}),

@@ -3,34 +3,87 @@
 //!
 //! Where a schema is a union or an intersection, the properties that any of its parts names are allowed in each part.
 
+use std::{cell::Cell, collections::HashSet};
+
 use serde_json::{Map, Value, json};
 
 /// Parts within parts of one schema.
 const MAX_DEPTH: usize = 16;
+/// Values that closing may read or add, for each value of the schema, and beside those: parts that refer to each other, and
+/// properties of many alternatives, multiply.
+const GROWTH: usize = 8;
+const GROWTH_BESIDE: usize = 4096;
 const DEFINITIONS: &str = "#/$defs/";
 
-/// Closes `root` and the `definitions` that it refers to, and puts them together.
+/// Closes `root` and the `definitions` that it refers to, and puts them together. Objects stay open if closing all of them
+/// would let the schema grow too far.
 pub fn close(root: Value, definitions: Map<String, Value>) -> Value {
-    let closer = Closer { definitions: &definitions };
-    let mut closed = closer.close(root, &[], 0);
-    if let Value::Object(members) = &mut closed
+    let values = size(&root) + definitions.values().map(size).sum::<usize>();
+    let closer = Closer { definitions: &definitions, left: Cell::new(GROWTH_BESIDE + GROWTH * values) };
+    let closed = closer.close(root.clone(), &Names::default(), 0);
+    let places = definitions
+        .iter()
+        .map(|(name, schema)| (name.clone(), closer.close(schema.clone(), &Names::default(), 0)))
+        .collect();
+    if closer.left.get() == 0 {
+        return joined(root, definitions);
+    }
+    joined(closed, places)
+}
+
+fn joined(mut root: Value, definitions: Map<String, Value>) -> Value {
+    if let Value::Object(members) = &mut root
         && !definitions.is_empty()
     {
-        let all = definitions.iter().map(|(name, schema)| (name.clone(), closer.close(schema.clone(), &[], 0)));
-        members.insert("$defs".into(), Value::Object(all.collect()));
+        members.insert("$defs".into(), Value::Object(definitions));
     }
-    closed
+    root
+}
+
+/// How many values a value has, itself included.
+fn size(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(all) => all.iter().map(size).sum(),
+        Value::Object(members) => members.values().map(size).sum(),
+        _ => 0,
+    }
+}
+
+/// Names of properties, each once, in the order in which they came.
+#[derive(Clone, Default)]
+struct Names {
+    all: Vec<String>,
+    known: HashSet<String>,
+}
+
+impl Extend<String> for Names {
+    fn extend<I: IntoIterator<Item = String>>(&mut self, more: I) {
+        for name in more {
+            if self.known.insert(name.clone()) {
+                self.all.push(name);
+            }
+        }
+    }
 }
 
 struct Closer<'d> {
     definitions: &'d Map<String, Value>,
+    /// Values that may still be read or added.
+    left: Cell<usize>,
 }
 
 impl Closer<'_> {
-    /// The schema of a place. `also`: names of properties that other parts of the schema of that place allow.
-    fn close(&self, schema: Value, also: &[String], depth: usize) -> Value {
+    /// Takes from what is left; returns `false`, now and later, if that is too little.
+    fn spend(&self, values: usize) -> bool {
+        let left = self.left.get().saturating_sub(values);
+        self.left.set(left);
+        left > 0
+    }
+
+    /// Closes the schema of a place. `also`: names of properties that other parts of the schema of that place allow.
+    fn close(&self, schema: Value, also: &Names, depth: usize) -> Value {
         let Value::Object(mut members) = schema else { return schema };
-        if depth > MAX_DEPTH {
+        if depth > MAX_DEPTH || !self.spend(1 + also.all.len()) {
             return Value::Object(members);
         }
         self.close_places(&mut members, depth);
@@ -42,7 +95,7 @@ impl Closer<'_> {
         let own = names(&members);
         if let Some(reference) = members.get("$ref").cloned() {
             // What is referred to closes itself, unless something is added to it here.
-            if own.is_empty() && also.is_empty() && !is_union && !is_intersection {
+            if own.all.is_empty() && also.all.is_empty() && !is_union && !is_intersection {
                 return Value::Object(members);
             }
             members.remove("$ref");
@@ -50,22 +103,22 @@ impl Closer<'_> {
             all.as_array_mut().into_iter().for_each(|all| all.insert(0, json!({"$ref": reference})));
         }
         let parts: Vec<Value> = members.get("allOf").and_then(Value::as_array).cloned().unwrap_or_default();
-        let mut allowed = also.to_vec();
-        extend(&mut allowed, own.clone());
+        let mut allowed = also.clone();
+        allowed.extend(own.all);
         match parts.as_slice() {
             // A reference in a wrapper, as some write it to add a description.
-            [one] if allowed.is_empty() && !is_union => {
-                members.insert("allOf".into(), json!([self.close(one.clone(), &[], depth + 1)]));
+            [one] if allowed.all.is_empty() && !is_union => {
+                members.insert("allOf".into(), json!([self.close(one.clone(), &Names::default(), depth + 1)]));
                 return Value::Object(members);
             }
-            parts => parts.iter().for_each(|part| extend(&mut allowed, self.all_names(part, 0))),
+            parts => parts.iter().for_each(|part| allowed.extend(self.all_names(part, 0).all)),
         }
         let explicit = members.contains_key("additionalProperties");
         let mut is_closed = explicit;
         if let Some(Value::Array(options)) = members.get_mut("anyOf") {
             for option in options.iter_mut() {
                 let given = std::mem::take(option);
-                let whole = if allowed.is_empty() { given } else { self.inlined(given, 0) };
+                let whole = if allowed.all.is_empty() { given } else { self.inlined(given, 0) };
                 *option = if explicit { whole } else { self.close(whole, &allowed, depth + 1) };
             }
             is_closed = true;
@@ -94,7 +147,7 @@ impl Closer<'_> {
     /// Closes the schemas of the values within a value.
     fn close_places(&self, members: &mut Map<String, Value>, depth: usize) {
         for (keyword, value) in members.iter_mut() {
-            let close = |schema: &mut Value| *schema = self.close(std::mem::take(schema), &[], depth + 1);
+            let close = |schema: &mut Value| *schema = self.close(std::mem::take(schema), &Names::default(), depth + 1);
             match (keyword.as_str(), value) {
                 ("properties" | "patternProperties", Value::Object(all)) => all.values_mut().for_each(close),
                 ("prefixItems", Value::Array(all)) => all.iter_mut().for_each(close),
@@ -111,7 +164,7 @@ impl Closer<'_> {
             _ => None,
         };
         match target {
-            Some(target) if depth < MAX_DEPTH => self.inlined(target.clone(), depth + 1),
+            Some(target) if depth < MAX_DEPTH && self.spend(size(target)) => self.inlined(target.clone(), depth + 1),
             _ => schema,
         }
     }
@@ -121,48 +174,43 @@ impl Closer<'_> {
     }
 
     /// The properties that any part of the schema names.
-    fn all_names(&self, schema: &Value, depth: usize) -> Vec<String> {
-        let Some(members) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return vec![] };
+    fn all_names(&self, schema: &Value, depth: usize) -> Names {
+        let Some(members) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return Names::default() };
         let mut all = names(members);
         let parts = ["anyOf", "allOf"].into_iter().filter_map(|keyword| members.get(keyword)?.as_array()).flatten();
         for part in parts.chain(members.get("$ref").and_then(|reference| self.target(reference))) {
-            extend(&mut all, self.all_names(part, depth + 1));
+            if !self.spend(1 + all.all.len()) {
+                break;
+            }
+            all.extend(self.all_names(part, depth + 1).all);
         }
         all
     }
 }
 
 /// The properties that a schema itself names.
-fn names(members: &Map<String, Value>) -> Vec<String> {
-    let mut names: Vec<String> =
-        members.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect();
+fn names(members: &Map<String, Value>) -> Names {
+    let mut names = Names::default();
+    names.extend(members.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned());
     let required = members.get("required").and_then(Value::as_array).into_iter().flatten();
-    extend(&mut names, required.filter_map(Value::as_str).map(str::to_owned).collect());
+    names.extend(required.filter_map(Value::as_str).map(str::to_owned));
     names
 }
 
-fn extend(all: &mut Vec<String>, more: Vec<String>) {
-    for name in more {
-        if !all.contains(&name) {
-            all.push(name);
-        }
-    }
-}
-
 /// Closes an object whose properties are known. One that names none, and one that must have more than it names, stay open.
-fn seal(members: &mut Map<String, Value>, allowed: &[String]) {
+fn seal(members: &mut Map<String, Value>, allowed: &Names) {
     let is_object = members.get("type").is_none_or(|kind| {
         *kind == "object" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "object"))
     });
-    let names_some = members.contains_key("properties") || !allowed.is_empty();
+    let names_some = members.contains_key("properties") || !allowed.all.is_empty();
     let least = members.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
-    if !is_object || !names_some || least > allowed.len() as u64 {
+    if !is_object || !names_some || least > allowed.all.len() as u64 {
         return;
     }
     let has_patterns = members.contains_key("patternProperties");
     let properties = members.entry("properties").or_insert_with(|| json!({}));
     if let Some(properties) = properties.as_object_mut().filter(|_| !has_patterns) {
-        for name in allowed {
+        for name in &allowed.all {
             properties.entry(name.clone()).or_insert(Value::Bool(true));
         }
     }

@@ -1,4 +1,6 @@
-//! Whether no value fits two schemas at once.
+//! Tells whether no value fits two schemas at once, in time that grows with their size and not with the number of pairs.
+
+use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -6,54 +8,92 @@ use super::keywords::TYPES;
 
 /// References that are followed one after the other.
 const MAX_REFERENCES: usize = 16;
+/// Alternatives that are compared in pairs.
+const MAX_PAIRED: usize = 64;
+/// Bytes of values, as JSON, that are compared: a few times what a schema may have.
+const MAX_COMPARED: usize = 1 << 20;
 
-/// Whether no value fits two of the schemas. `false` where that is not known.
+/// Returns whether no value fits two of the schemas; `false` if that is not known.
 pub fn all(root: &Value, schemas: &[Value]) -> bool {
-    schemas.iter().enumerate().all(|(at, first)| {
-        schemas.iter().skip(at + 1).all(|second| disjoint(resolved(root, first), resolved(root, second), root))
-    })
-}
-
-/// What a schema refers to, or itself.
-fn resolved<'s>(root: &'s Value, mut schema: &'s Value) -> &'s Value {
-    for _ in 0..MAX_REFERENCES {
-        let pointer = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
-        match pointer.and_then(|pointer| root.pointer(pointer)) {
-            Some(target) => schema = target,
-            None => break,
-        }
+    let mut comparison = Comparison { root, left: MAX_COMPARED };
+    let schemas: Vec<&Value> = schemas.iter().map(|schema| comparison.resolved(schema)).collect();
+    let lists: Vec<_> = schemas.iter().map(|schema| values(schema)).collect();
+    if lists.iter().all(Option::is_some) {
+        return comparison.are_distinct(lists.into_iter().flatten());
     }
-    schema
-}
-
-fn disjoint<'s>(first: &'s Value, second: &'s Value, root: &'s Value) -> bool {
-    if let (Some(first), Some(second)) = (values(first), values(second)) {
-        return first.iter().all(|value| !second.contains(value));
-    }
-    let (first_types, second_types) = (types(first), types(second));
-    if first_types.iter().all(|kind| !second_types.iter().any(|other| overlap(kind, other))) {
+    if comparison.has_discriminator(&schemas) {
         return true;
     }
-    if first_types != ["object"] || second_types != ["object"] {
-        return false;
-    }
-    // Objects that both must have a property, of which no value fits both.
-    let required = |schema: &Value| -> Vec<String> {
-        let names = schema.get("required").and_then(Value::as_array).into_iter().flatten();
-        names.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let also = required(second);
-    required(first).iter().filter(|name| also.contains(name)).any(|name| {
-        match (property(root, first, name), property(root, second, name)) {
-            (Some(first), Some(second)) => first.iter().all(|value| !second.contains(value)),
-            _ => false,
-        }
-    })
+    let types: Vec<_> = schemas.iter().map(|schema| types(schema)).collect();
+    schemas.len() <= MAX_PAIRED
+        && (0..schemas.len()).all(|at| {
+            (0..at).all(|other| {
+                let lists = [values(schemas[at]), values(schemas[other])];
+                are_disjoint(&types[at], &types[other])
+                    || comparison.has_discriminator(&[schemas[at], schemas[other]])
+                    || lists.iter().all(Option::is_some) && comparison.are_distinct(lists.into_iter().flatten())
+            })
+        })
 }
 
-/// The values that a property may have, where they are enumerated.
-fn property<'s>(root: &'s Value, schema: &'s Value, name: &str) -> Option<Vec<&'s Value>> {
-    values(resolved(root, schema.get("properties")?.get(name)?))
+struct Comparison<'s> {
+    root: &'s Value,
+    /// Bytes of values that may still be compared.
+    left: usize,
+}
+
+impl<'s> Comparison<'s> {
+    /// Returns whether all schemas are of objects that must have the same property, with other values in each.
+    fn has_discriminator(&mut self, schemas: &[&'s Value]) -> bool {
+        let Some(first) = schemas.first().filter(|_| schemas.iter().all(|schema| types(schema) == ["object"])) else {
+            return false;
+        };
+        let others: Vec<HashSet<&str>> = schemas.iter().skip(1).map(|schema| required(schema).collect()).collect();
+        required(first).filter(|name| others.iter().all(|names| names.contains(name))).any(|name| {
+            let list = |schema: &&'s Value| if self.left > 0 { self.property(schema, name) } else { None };
+            let lists: Option<Vec<_>> = schemas.iter().map(list).collect();
+            lists.is_some_and(|lists| self.are_distinct(lists.into_iter()))
+        })
+    }
+
+    /// Returns whether no value stands in two of the lists.
+    fn are_distinct(&mut self, lists: impl Iterator<Item = Vec<&'s Value>>) -> bool {
+        let mut seen = HashSet::new();
+        for list in lists {
+            let mut own = HashSet::new();
+            for value in list {
+                let text = value.to_string();
+                self.left = self.left.saturating_sub(text.len());
+                if self.left == 0 || seen.contains(&text) {
+                    return false;
+                }
+                own.insert(text);
+            }
+            seen.extend(own);
+        }
+        true
+    }
+
+    /// The values that a property may have, if they are enumerated.
+    fn property(&self, schema: &'s Value, name: &str) -> Option<Vec<&'s Value>> {
+        values(self.resolved(schema.get("properties")?.get(name)?))
+    }
+
+    /// The schema that a reference leads to; any other schema itself.
+    fn resolved(&self, mut schema: &'s Value) -> &'s Value {
+        for _ in 0..MAX_REFERENCES {
+            let pointer = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
+            match pointer.and_then(|pointer| self.root.pointer(pointer)) {
+                Some(target) => schema = target,
+                None => break,
+            }
+        }
+        schema
+    }
+}
+
+fn required(schema: &Value) -> impl Iterator<Item = &str> {
+    schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// The values of an enumeration.
@@ -65,15 +105,19 @@ fn values(schema: &Value) -> Option<Vec<&Value>> {
     }
 }
 
+/// The names of the types of a schema's values, each once.
 fn types(schema: &Value) -> Vec<&str> {
-    match schema.get("type") {
-        Some(Value::String(one)) => vec![one],
+    let mut names = match schema.get("type") {
+        Some(Value::String(one)) => vec![one.as_str()],
         Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
         _ => match values(schema) {
             Some(values) => values.into_iter().map(type_of).collect(),
             None => TYPES.to_vec(),
         },
-    }
+    };
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -87,7 +131,9 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn overlap(first: &str, second: &str) -> bool {
+/// Whether no value has a type of both.
+fn are_disjoint(first: &[&str], second: &[&str]) -> bool {
     let is_number = |kind: &str| kind == "integer" || kind == "number";
-    first == second || (is_number(first) && is_number(second))
+    let overlap = |first: &str, second: &str| first == second || (is_number(first) && is_number(second));
+    !first.iter().any(|kind| second.iter().any(|other| overlap(kind, other)))
 }

@@ -1,3 +1,5 @@
+use serde_json::Map;
+
 use super::*;
 
 fn held(schema: Value) -> Value {
@@ -208,4 +210,61 @@ fn a_loosened_schema_holds_to_less() {
             schema: json!({"type": "string", "minLength": 2, "pattern": "x"}),
         }]
     );
+}
+
+/// References to the next definition, `fan` of them in each of 16 definitions.
+fn fanned(keyword: &str, fan: usize) -> Map<String, Value> {
+    let mut definitions: Map<String, Value> = (0..15)
+        .map(|at| (format!("d{at}"), json!({(keyword): vec![json!({"$ref": format!("#/$defs/d{}", at + 1)}); fan]})))
+        .collect();
+    definitions.insert("d15".into(), json!({"type": "object", "properties": {"a": {}}}));
+    definitions
+}
+
+#[test]
+fn a_schema_grows_in_proportion_to_its_size() {
+    let names: Vec<String> = (0..2000).map(|at| format!("p{at}")).collect();
+    let properties: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({}))).collect();
+    let needs: Vec<Value> = names.iter().map(|name| json!({"required": [name]})).collect();
+    let spelled: Vec<Value> = (0..256)
+        .map(|at: u32| {
+            let letter = |bit: u32| if at >> bit & 1 == 0 { "%61" } else { "a" };
+            json!({"$ref": format!("#/$defs/{}", (0..8).map(letter).collect::<String>())})
+        })
+        .collect();
+    for schema in [
+        json!({"type": "object", "properties": properties, "anyOf": needs}),
+        json!({"properties": {"x": {}}, "allOf": [{"$ref": "#/$defs/d0"}], "$defs": fanned("anyOf", 10)}),
+        json!({"properties": {"x": {}}, "anyOf": [{"$ref": "#/$defs/d0"}], "$defs": fanned("anyOf", 10)}),
+        json!({"properties": {"x": {}}, "allOf": [{"$ref": "#/$defs/d0"}], "$defs": fanned("allOf", 10)}),
+        json!({"anyOf": spelled, "$defs": {"aaaaaaaa": {"type": "object", "properties": properties}}}),
+    ] {
+        let given = schema.to_string().len();
+        let grown = held(schema.clone()).to_string().len();
+        assert!(grown < 10 * given + 100_000, "{given} bytes became {grown}: {:.80}", schema.to_string());
+    }
+}
+
+#[test]
+fn thousands_of_alternatives_are_compared_in_no_time() {
+    let distinct: Vec<Value> = (0..5000).map(|at| json!({"const": at})).collect();
+    let tagged: Vec<Value> = (0..2000)
+        .map(|at| json!({"type": "object", "properties": {"kind": {"const": at}}, "required": ["kind"]}))
+        .collect();
+    for fine in [json!({"oneOf": distinct}), json!({"oneOf": tagged})] {
+        assert!(hold(&fine, &Loosened::default(), true).is_ok());
+    }
+    let mut twice = distinct;
+    twice.push(json!({"const": 7}));
+    assert!(hold(&json!({"oneOf": twice}), &Loosened::default(), true).is_err());
+    // Two lists of thousands of values, under thousands of names.
+    let names: Vec<String> = (0..2000).map(|at| format!("p{at}")).collect();
+    let option = |list: &str| {
+        let properties: Map<String, Value> =
+            names.iter().map(|name| (name.clone(), json!({"$ref": format!("#/$defs/{list}")}))).collect();
+        json!({"type": "object", "required": names, "properties": properties})
+    };
+    let list = |from: usize| json!({"enum": (from..from + 5000).map(|at| at.to_string()).collect::<Vec<_>>()});
+    let schema = json!({"oneOf": [option("a"), option("b")], "$defs": {"a": list(0), "b": list(4999)}});
+    assert!(hold(&schema, &Loosened::default(), true).is_err(), "that is not known");
 }

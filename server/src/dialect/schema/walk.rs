@@ -233,14 +233,15 @@ impl<'s> Walker<'s> {
     }
 
     fn reference(&mut self, value: &Value) -> Option<Value> {
-        let pointer = value.as_str()?.strip_prefix('#')?;
-        let target = self.root.pointer(&decoded(pointer))?;
+        // Decoded, so that one place has one name however it is spelled.
+        let pointer = decoded(value.as_str()?.strip_prefix('#')?);
+        let target = self.root.pointer(&pointer)?;
         let next = format!("d{}", self.names.len());
-        let name = match self.names.get(pointer) {
+        let name = match self.names.get(&pointer) {
             Some(name) => name.clone(),
             None => {
                 let place = pointer.trim_start_matches('/').replace('/', ".");
-                self.names.insert(pointer.to_owned(), next.clone());
+                self.names.insert(pointer, next.clone());
                 self.unread.push((next.clone(), target, place));
                 next
             }

@@ -24,7 +24,7 @@ impl Generations {
         history: Vec<InputItem>,
     ) -> Result<Header, WireError> {
         let draft = self.draft(header, &history)?;
-        // Off the connection's thread: rendering a long prompt takes milliseconds of computation.
+        // Off the connection's thread: reading a large schema and rendering a long prompt take milliseconds of computation.
         self.runtime.spawn_blocking(move || draft.fit(history)).await.map_err(panicked)?
     }
 
@@ -46,8 +46,6 @@ impl Generations {
             return Err(missing("input"));
         }
         check_outputs(history, &create.input)?;
-        // What is wrong with the request is told before anything is computed.
-        grammar(header)?;
         Ok(Draft {
             engine: self.engine.clone(),
             model: self.model(Some(&header.model))?,
@@ -74,6 +72,8 @@ struct Draft {
 impl Draft {
     /// The header with its prompt, and what the context leaves to the output.
     fn fit(self, history: Vec<InputItem>) -> Result<Header, WireError> {
+        // What is wrong with the request is told before its prompt is rendered.
+        grammar(&self.header)?;
         let (Header { create, .. }, context) = (&self.header, self.model.context_length);
         let turns = turns(history.into_iter().chain(create.input.iter().cloned()).collect());
         let droppable = match create.truncation {
@@ -115,6 +115,7 @@ impl Draft {
 
     /// The tokens of the prompt with nothing left out.
     fn count(self, history: Vec<InputItem>) -> Result<usize, WireError> {
+        grammar(&self.header)?;
         let create = &self.header.create;
         let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
         let tokens = self.tokenize(preamble.iter().chain(&history).chain(&create.input), None);
