@@ -20,10 +20,10 @@ const DEFINITIONS: &str = "#/$defs/";
 pub fn close(root: Value, definitions: Map<String, Value>) -> Value {
     let values = size(&root) + definitions.values().map(size).sum::<usize>();
     let closer = Closer { definitions: &definitions, left: Cell::new(GROWTH_BESIDE + GROWTH * values) };
-    let closed = closer.close(root.clone(), &Names::default(), 0);
+    let closed = closer.close(root.clone(), &PropertyNames::default(), 0);
     let places = definitions
         .iter()
-        .map(|(name, schema)| (name.clone(), closer.close(schema.clone(), &Names::default(), 0)))
+        .map(|(name, schema)| (name.clone(), closer.close(schema.clone(), &PropertyNames::default(), 0)))
         .collect();
     if closer.left.get() == 0 {
         return joined(root, definitions);
@@ -49,14 +49,14 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Names of properties, each once, in the order in which they came.
+/// PropertyNames of properties, each once, in the order in which they came.
 #[derive(Clone, Default)]
-struct Names {
+struct PropertyNames {
     all: Vec<String>,
     known: HashSet<String>,
 }
 
-impl Extend<String> for Names {
+impl Extend<String> for PropertyNames {
     fn extend<I: IntoIterator<Item = String>>(&mut self, more: I) {
         for name in more {
             if self.known.insert(name.clone()) {
@@ -81,7 +81,7 @@ impl Closer<'_> {
     }
 
     /// Closes the schema of a place. `also`: names of properties that other parts of the schema of that place allow.
-    fn close(&self, schema: Value, also: &Names, depth: usize) -> Value {
+    fn close(&self, schema: Value, also: &PropertyNames, depth: usize) -> Value {
         let Value::Object(mut members) = schema else { return schema };
         if depth > MAX_DEPTH || !self.spend(1 + also.all.len()) {
             return Value::Object(members);
@@ -108,7 +108,7 @@ impl Closer<'_> {
         match parts.as_slice() {
             // A reference in a wrapper, as some write it to add a description.
             [one] if allowed.all.is_empty() && !is_union => {
-                members.insert("allOf".into(), json!([self.close(one.clone(), &Names::default(), depth + 1)]));
+                members.insert("allOf".into(), json!([self.close(one.clone(), &PropertyNames::default(), depth + 1)]));
                 return Value::Object(members);
             }
             parts => parts.iter().for_each(|part| allowed.extend(self.all_names(part, 0).all)),
@@ -147,7 +147,8 @@ impl Closer<'_> {
     /// Closes the schemas of the values within a value.
     fn close_places(&self, members: &mut Map<String, Value>, depth: usize) {
         for (keyword, value) in members.iter_mut() {
-            let close = |schema: &mut Value| *schema = self.close(std::mem::take(schema), &Names::default(), depth + 1);
+            let close =
+                |schema: &mut Value| *schema = self.close(std::mem::take(schema), &PropertyNames::default(), depth + 1);
             match (keyword.as_str(), value) {
                 ("properties" | "patternProperties", Value::Object(all)) => all.values_mut().for_each(close),
                 ("prefixItems", Value::Array(all)) => all.iter_mut().for_each(close),
@@ -174,8 +175,8 @@ impl Closer<'_> {
     }
 
     /// The properties that any part of the schema names.
-    fn all_names(&self, schema: &Value, depth: usize) -> Names {
-        let Some(members) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return Names::default() };
+    fn all_names(&self, schema: &Value, depth: usize) -> PropertyNames {
+        let Some(members) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return PropertyNames::default() };
         let mut all = names(members);
         let parts = ["anyOf", "allOf"].into_iter().filter_map(|keyword| members.get(keyword)?.as_array()).flatten();
         for part in parts.chain(members.get("$ref").and_then(|reference| self.target(reference))) {
@@ -189,8 +190,8 @@ impl Closer<'_> {
 }
 
 /// The properties that a schema itself names.
-fn names(members: &Map<String, Value>) -> Names {
-    let mut names = Names::default();
+fn names(members: &Map<String, Value>) -> PropertyNames {
+    let mut names = PropertyNames::default();
     names.extend(members.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned());
     let required = members.get("required").and_then(Value::as_array).into_iter().flatten();
     names.extend(required.filter_map(Value::as_str).map(str::to_owned));
@@ -198,7 +199,7 @@ fn names(members: &Map<String, Value>) -> Names {
 }
 
 /// Closes an object whose properties are known. One that names none, and one that must have more than it names, stay open.
-fn seal(members: &mut Map<String, Value>, allowed: &Names) {
+fn seal(members: &mut Map<String, Value>, allowed: &PropertyNames) {
     let is_object = members.get("type").is_none_or(|kind| {
         *kind == "object" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "object"))
     });
