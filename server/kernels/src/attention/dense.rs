@@ -3,8 +3,11 @@
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
 
 use super::{
-    BLOCK, GROUP, GROUP_BLOCKS, Scores, fits,
-    panel::{Compute, Extent, Panel, Row, Scaling, Source, blocks_of, cost},
+    grouping::{BLOCK, GROUP, GROUP_BLOCKS},
+    head_size::fits,
+    panel::{Compute, Extent, Panel, Scaling, Source, blocks_of, cost},
+    row::Row,
+    scores::Scores,
     tensors::Heads,
     tile::{Group, Span},
 };

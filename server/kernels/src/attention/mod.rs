@@ -3,11 +3,35 @@
 //! A row, one query of one head, is computed alike in a prompt and alone: tokens in groups of 64 and parts of 256, counted
 //! from the sequence's first, with a running softmax over the groups of a part; the parts are joined in order. So its bits
 //! depend on its own query, keys and values only.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `grouping` | the sizes of blocks, groups and parts |
+//! | `head_size` | the head sizes that are supported |
+//! | `scores`, `cache` | what callers pass: the computation of scores, and the paged cache |
+//! | `tile` | attention of a tile of rows to one group |
+//! | `tensors` | access to the memory of candle's tensors |
+//! | `row` | one query and the tokens that it attends to |
+//! | `parts` | the join of the results of a sequence's parts |
+//! | `panel` | attention of a panel of rows to a range of tokens |
+//! | `dense` | attention over dense keys and values |
+//! | `runs` | the new tokens of a step, and its sizes |
+//! | `write` | new keys and values in the paged cache, and whole blocks of it |
+//! | `step` | the cut of a step into tasks |
+//! | `paged` | attention over the paged cache |
+//!
+//! Of these files, each imports only files above it.
 
+mod cache;
 mod dense;
+mod grouping;
+mod head_size;
 mod paged;
 mod panel;
 mod parts;
+mod row;
+mod runs;
+mod scores;
 mod step;
 mod tensors;
 mod tile;
@@ -16,59 +40,14 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use cache::Cache;
 use candle_core::{Result, Tensor};
+pub use grouping::BLOCK;
+pub use head_size::{MAX_HEAD_SIZE, fits};
+pub use scores::Scores;
 use step::Machine;
 
 use crate::isa;
-
-/// Tokens of a block of the paged cache.
-pub const BLOCK: usize = 16;
-
-/// Blocks of a group.
-const GROUP_BLOCKS: usize = 4;
-
-/// Tokens whose scores are computed together.
-const GROUP: usize = GROUP_BLOCKS * BLOCK;
-
-/// Tokens of a part. Parts of one sequence can be computed by different threads.
-const PART: usize = 4 * GROUP;
-
-/// The largest head size that is supported.
-pub const MAX_HEAD_SIZE: usize = 512;
-
-/// How the products of queries and keys become scores.
-#[derive(Debug, Clone, Copy)]
-pub struct Scores {
-    /// Factor of the products.
-    pub scale: f32,
-    /// `c` in `c * tanh(x / c)`, applied to a scaled product `x` before the mask.
-    pub softcap: Option<f32>,
-    /// A token attends to itself and the `window - 1` tokens before it.
-    pub window: Option<usize>,
-}
-
-/// Where one step's keys and values lie.
-#[derive(Debug, Clone, Copy)]
-pub struct Cache<'a> {
-    /// Pool of blocks x key heads x 16 x head size keys, f32, contiguous, of any shape whose first dimension is the blocks.
-    /// Within a block of a head: the first component of the 16 keys, then the second, and so on.
-    pub keys: &'a Tensor,
-    /// Pool of as many values. Within a block of a head: the first token's value, then the second's.
-    pub values: &'a Tensor,
-    /// The blocks of each run's sequence, u32 (runs, most blocks). What follows a sequence's last block is not read.
-    pub tables: &'a Tensor,
-    /// Tokens of each run's sequence up to the run's last row, u32 (runs).
-    pub lens: &'a Tensor,
-    /// Rows of each run, in order.
-    pub counts: &'a [usize],
-    /// The place of each row's key and value, i64, as many as there are rows: `16 * block + offset`.
-    pub slots: &'a Tensor,
-}
-
-/// Whether the functions of this module take heads of `size` components.
-pub fn fits(size: usize) -> bool {
-    size > 0 && size.is_multiple_of(BLOCK) && size <= MAX_HEAD_SIZE
-}
 
 /// Attention of `q` (b, h, n, d) to all of `k` and `v` (b, key heads, l, d), f32, with any strides whose last is 1.
 ///

@@ -3,8 +3,9 @@
 use std::{cell::Cell, ops::Range};
 
 use super::{
-    BLOCK, GROUP, GROUP_BLOCKS, PART,
+    grouping::{BLOCK, GROUP, GROUP_BLOCKS, PART},
     parts::{Joined, NOTHING, Partial, finish, join, record},
+    row::{Row, parts, span},
     tile::{Element, Group, ROWS, Running, Shape, Span, mix, score, soften},
 };
 use crate::elementwise::lanes::{Kernel, Lanes};
@@ -18,20 +19,6 @@ const READ: f64 = 0.3;
 /// Estimated nanoseconds of so many pairs of a query and a token that it attends to, and of so many tokens read.
 pub(super) fn cost(size: usize, pairs: usize, tokens: usize) -> f64 {
     size as f64 * (pairs as f64 * PRODUCT + tokens as f64 * READ)
-}
-
-/// One query.
-#[derive(Clone, Copy)]
-pub(super) struct Row {
-    /// `size` values.
-    pub query: *const f32,
-    /// Where the `size` results go.
-    pub result: *mut f32,
-    /// The tokens that it attends to: `from..to`.
-    pub from: usize,
-    pub to: usize,
-    /// Mask values by token, to be added to the scores; each token of `from..to` has one.
-    pub mask: Option<*const f32>,
 }
 
 /// Gives the groups of 64 tokens of one sequence, for one head.
@@ -69,13 +56,6 @@ pub(super) struct Panel<'a, S> {
     pub size: usize,
     pub scaling: Scaling,
     pub source: S,
-}
-
-/// The parts of a sequence that hold some token of `rows`.
-pub(super) fn parts(rows: &[Row]) -> Range<usize> {
-    let from = rows.iter().map(|row| row.from).min().unwrap_or(0);
-    let to = rows.iter().map(|row| row.to).max().unwrap_or(0);
-    from / PART..to.div_ceil(PART).max(from / PART)
 }
 
 /// What is computed of a panel.
@@ -192,19 +172,6 @@ impl Scratch {
 fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let count = rows.div_ceil(ROWS);
     (0..count).map(move |tile| tile * rows / count..(tile + 1) * rows / count)
-}
-
-/// The tokens that some of `rows` attends to in the group that begins with token `first`.
-#[inline(always)]
-fn span(rows: &[Row], first: usize) -> Option<Span> {
-    let mut span = Span { from: GROUP, to: 0 };
-    for row in rows {
-        let (from, to) = (row.from.max(first) - first, row.to.min(first + GROUP).saturating_sub(first));
-        if from < to {
-            span = Span { from: span.from.min(from), to: span.to.max(to) };
-        }
-    }
-    (span.from < span.to).then_some(span)
 }
 
 impl<S: Source> Panel<'_, S> {

@@ -1,6 +1,6 @@
 //! Joins the results of a sequence's parts, in order of position.
 
-use super::{BLOCK, panel::Row};
+use super::{grouping::BLOCK, row::Row};
 use crate::elementwise::{
     lanes::{Kernel, Lanes},
     math::power_of_two,

@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::{
-    BLOCK, GROUP_BLOCKS, PART, Scores,
-    paged::{Run, Sizes},
-    panel::{Compute, Extent, Panel, Row, Scaling, Source, blocks_of, cost, parts},
+    grouping::{BLOCK, GROUP_BLOCKS, PART},
+    panel::{Compute, Extent, Panel, Scaling, Source, blocks_of, cost},
     parts::{Join, record},
+    row::{Row, parts},
+    runs::{Run, Sizes},
+    scores::Scores,
     tensors::{Heads, Stored},
     tile::{Group, Span},
 };

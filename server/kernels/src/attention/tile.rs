@@ -7,7 +7,7 @@
 
 use half::f16;
 
-use super::{BLOCK, GROUP, GROUP_BLOCKS};
+use super::grouping::{BLOCK, GROUP, GROUP_BLOCKS};
 use crate::elementwise::{
     lanes::{Lanes, prefetch},
     math::{power_of_two, tanh},

@@ -4,8 +4,9 @@ use candle_core::{DType, Result, Tensor, bail};
 use half::f16;
 
 use super::{
-    BLOCK, MAX_HEAD_SIZE,
-    paged::{Run, Sizes},
+    grouping::BLOCK,
+    head_size::MAX_HEAD_SIZE,
+    runs::{Run, Sizes},
     tensors::{Heads, Stored, with_pools},
 };
 use crate::elementwise::rows::{Address, spread};

@@ -7,9 +7,36 @@
 use super::{
     activations::place,
     format::{Kind, Scales},
-    multiply::Call,
     tiles::{ROWS, unit_bytes},
 };
+
+/// What a kernel computes: some tiles times the rows of one panel.
+pub(crate) struct Call {
+    /// The first tile.
+    pub weights: *const u8,
+    pub tiles: usize,
+    pub tile_bytes: usize,
+    /// Blocks of 32 columns.
+    pub blocks: usize,
+    /// The panel.
+    pub panel: *const i32,
+    /// Words of a block of the panel, all rows together.
+    pub words: usize,
+    /// The output of the panel's first row and the first tile's first row.
+    pub out: *mut f32,
+    /// Outputs between two rows.
+    pub stride: usize,
+    /// Outputs of these tiles that exist; the last tile may be cut.
+    pub columns: usize,
+}
+
+/// Computes a call.
+///
+/// # Safety
+/// The machine has the kernel's instructions. `weights` is followed by `tiles` times `tile_bytes` bytes that were packed for
+/// the kernel's [`Kind`], `panel` by `blocks` times `words` words; the call has as many rows as the kernel was asked for with.
+/// The outputs can be written, and nobody else reads or writes them meanwhile.
+pub(crate) type Kernel = unsafe fn(&Call);
 
 /// Vectors of an instruction set. A vector holds LANES rows of a tile.
 ///
@@ -66,7 +93,7 @@ const FEW: usize = 4;
 /// Computes a call for M rows. P vectors of a tile are computed at once; P times the lanes divides 16.
 ///
 /// # Safety
-/// As [`super::multiply::Kernel`].
+/// As [`Kernel`].
 #[inline(always)]
 pub(crate) unsafe fn tiles<V: Vectors, K: Kind, const M: usize, const P: usize>(call: &Call) {
     let bytes = const { unit_bytes(K::SCALES, K::BITS) };
@@ -290,20 +317,20 @@ unsafe fn bits<V: Vectors>(plane: *const u8, group: usize, width: usize, to: usi
 macro_rules! kernels {
     ($vectors:ty, [$($features:literal)?], $($rows:literal: $parts:literal),*) => {
         /// The kernel for panels of `rows` rows.
-        pub(crate) fn kernel<K: crate::product::format::Kind>(rows: usize) -> crate::product::multiply::Kernel {
+        pub(crate) fn kernel<K: crate::product::format::Kind>(rows: usize) -> crate::product::kernel::Kernel {
             match rows {
                 $($rows => tiles::<K, $rows, $parts>,)*
                 _ => unreachable!("a panel has at most as many rows as there are kernels"),
             }
         }
 
-        /// See [`crate::product::multiply::Kernel`].
+        /// See [`crate::product::kernel::Kernel`].
         ///
         /// # Safety
         /// As there.
         $(#[target_feature(enable = $features)])?
         unsafe fn tiles<K: crate::product::format::Kind, const M: usize, const P: usize>(
-            call: &crate::product::multiply::Call,
+            call: &crate::product::kernel::Call,
         ) {
             // SAFETY: as the caller vouches; the instructions are those of the vectors.
             unsafe { crate::product::kernel::tiles::<$vectors, K, M, P>(call) };

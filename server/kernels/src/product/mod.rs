@@ -8,13 +8,21 @@
 //! | file | holds |
 //! |---|---|
 //! | `format` | the ggml types that can be packed |
-//! | `tiles`, `buffer` | the packed layout, and its memory |
-//! | `activations`, `quantise_avx2` | inputs in 8 bits |
-//! | `multiply` | how work is cut, and the choice of a kernel |
+//! | `buffer` | memory for packed weights |
+//! | `tiles` | the packed layout |
+//! | `activations` | the layout of inputs in 8 bits |
+//! | `quantise_portable`, `quantise_avx2` | the quantising of inputs, for each instruction set |
 //! | `kernel` | the computation of a tile, for all instruction sets |
 //! | `portable`, `avx512`, `avx2`, `neon` | the vectors of an instruction set |
+//! | `dispatch` | the choice of these functions by instruction set |
+//! | `executor` | the instruction set and the threads of a product |
+//! | `panels` | all quantised rows of a product |
+//! | `multiply` | how work is cut |
+//! | `tables` | the embedding tables with which weights share memory |
 //! | `storage` | candle's interface |
 //! | `rows` | single rows of a weight, for embedding tables |
+//!
+//! Of these files, each imports only files above it.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -22,51 +30,24 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod buffer;
+mod dispatch;
+mod executor;
 mod format;
 mod kernel;
 mod multiply;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panels;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod quantise_avx2;
+mod quantise_portable;
 mod rows;
 mod storage;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
 pub use rows::Rows;
 pub use storage::pack;
-
-use crate::{isa::Isa, team};
-
-/// Who computes: instructions that the machine has, and threads.
-#[derive(Clone, Copy)]
-pub(crate) struct Executor<'a> {
-    isa: Isa,
-    threads: usize,
-    run: &'a Run<'a>,
-}
-
-/// Calls its second argument once with each number below the first, and returns when all calls have returned: [`team::run`].
-pub(crate) type Run<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;
-
-impl Executor<'static> {
-    /// This process's instruction set and team.
-    pub(crate) fn current() -> Self {
-        Self { isa: crate::isa::current(), threads: team::size(), run: &team::run }
-    }
-}
-
-#[cfg(test)]
-impl<'a> Executor<'a> {
-    /// Work is cut for `threads` threads and computed by `run`.
-    ///
-    /// # Panics
-    /// If the machine lacks `isa`.
-    fn new(isa: Isa, threads: usize, run: &'a Run<'a>) -> Self {
-        assert!(Isa::available().contains(&isa), "{isa:?} on this machine");
-        Self { isa, threads, run }
-    }
-}

@@ -1,68 +1,19 @@
-//! Products of packed weights with quantised rows: how the work is cut, and which kernel computes it.
+//! Products of packed weights with quantised rows: how the work is cut.
 
 use super::{
-    Executor,
-    activations::{Panel, Panels},
-    format::{Kind, with_kind},
+    dispatch,
+    executor::Executor,
+    format::with_kind,
+    kernel::Call,
+    panels::{Panel, Panels},
     tiles::{BLOCK, Packed, ROWS},
 };
 use crate::isa::Isa;
-
-/// What a kernel computes: some tiles times the rows of one panel.
-pub(crate) struct Call {
-    /// The first tile.
-    pub weights: *const u8,
-    pub tiles: usize,
-    pub tile_bytes: usize,
-    /// Blocks of 32 columns.
-    pub blocks: usize,
-    /// The panel.
-    pub panel: *const i32,
-    /// Words of a block of the panel, all rows together.
-    pub words: usize,
-    /// The output of the panel's first row and the first tile's first row.
-    pub out: *mut f32,
-    /// Outputs between two rows.
-    pub stride: usize,
-    /// Outputs of these tiles that exist; the last tile may be cut.
-    pub columns: usize,
-}
-
-/// Computes a call.
-///
-/// # Safety
-/// The machine has the kernel's instructions. `weights` is followed by `tiles` times `tile_bytes` bytes that were packed for
-/// the kernel's [`Kind`], `panel` by `blocks` times `words` words; the call has as many rows as the kernel was asked for with.
-/// The outputs can be written, and nobody else reads or writes them meanwhile.
-pub(crate) type Kernel = unsafe fn(&Call);
 
 /// A product's weight and where its rows of `n` outputs begin.
 pub(crate) struct Job<'a> {
     pub weight: &'a Packed,
     pub out: *mut f32,
-}
-
-/// Most rows of a panel: as many as a kernel's registers hold.
-pub(crate) fn panel_rows(isa: Isa) -> usize {
-    match isa {
-        Isa::Avx512 => 8,
-        Isa::AvxVnni => 6,
-        Isa::Avx2 | Isa::Neon | Isa::Portable => 4,
-    }
-}
-
-fn kernel<K: Kind>(isa: Isa, rows: usize) -> Kernel {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => super::avx512::kernel::<K>(rows),
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => super::avx2::vnni::kernel::<K>(rows),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => super::avx2::kernel::<K>(rows),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => super::neon::kernel::<K>(rows),
-        _ => super::portable::kernel::<K>(rows),
-    }
 }
 
 /// Nanoseconds of one thread below which work is not cut further: a chunk more costs more than half a microsecond, as its
@@ -174,7 +125,7 @@ unsafe fn compute(job: &Job, first: usize, tiles: usize, panel: Panel, isa: Isa)
         stride: weight.n,
         columns: (weight.n - first * ROWS).min(tiles * ROWS),
     };
-    let kernel = with_kind!(weight.format, K => kernel::<K>(isa, panel.rows));
+    let kernel = with_kind!(weight.format, K => dispatch::kernel::<K>(isa, panel.rows));
     // SAFETY: the slices cover what the call names, the kernel is the one for the weight's format and the panel's rows, and
     // the caller vouches for the outputs and the instructions.
     unsafe { kernel(&call) };

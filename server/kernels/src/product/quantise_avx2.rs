@@ -52,7 +52,7 @@ impl Eight {
         let values: [&[f32; BLOCK]; LANES] =
             std::array::from_fn(|i| lane(i).first_chunk().expect("a lane has the values of a block"));
         let largest = transposed_max(values.map(|values| largest(values)));
-        // As `scale`, for eight blocks.
+        // As `quantise_portable::scale`, for eight blocks.
         let finite = _mm256_cmpgt_epi32(_mm256_set1_epi32(f32::INFINITY.to_bits().cast_signed()), largest);
         let largest = _mm256_castsi256_ps(largest);
         let tiny = _mm256_cmp_ps::<_CMP_LT_OQ>(largest, _mm256_set1_ps(TINY));

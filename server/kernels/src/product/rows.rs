@@ -1,9 +1,6 @@
 //! Single rows of a quantised weight: embedding tables.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, Weak},
-};
+use std::{borrow::Cow, sync::Arc};
 
 use candle_core::{
     CpuStorage, DType, Device, Result, Tensor, bail,
@@ -11,14 +8,11 @@ use candle_core::{
 };
 use parking_lot::Mutex;
 
-use super::{Executor, storage::packed, tiles::Packed};
+use super::{executor::Executor, storage::packed, tables, tiles::Packed};
 use crate::team;
 
 /// Rows that one thread dequantises at a time.
 const CHUNK: usize = 16;
-
-/// Packed tables. Many models use their embedding table as the weight of their last product too, and load it twice.
-static TABLES: Mutex<Vec<Weak<Packed>>> = Mutex::new(Vec::new());
 
 /// A table whose rows are dequantised when they are looked up, so that it takes the memory of a quantised weight.
 pub struct Rows {
@@ -45,8 +39,8 @@ impl Rows {
             bail!("rows of a table of {:?} on {:?} cannot be looked up", table.dtype(), table.device().location())
         }
         let shared = packed(table).or_else(|| {
-            let table = share(Packed::new(table, team::run)?);
-            TABLES.lock().push(Arc::downgrade(&table));
+            let table = tables::share(Packed::new(table, team::run)?);
+            tables::add(&table);
             Some(table)
         });
         let table = shared.map_or_else(|| Table::Plain(Arc::clone(table)), Table::Packed);
@@ -100,14 +94,4 @@ pub(crate) fn look_up(table: &Packed, ids: &[u32], values: &mut [f32], executor:
         let Some((ids, values)) = part else { return };
         ids.iter().zip(values.chunks_exact_mut(table.k)).for_each(|(id, values)| table.row(*id as usize, values));
     });
-}
-
-/// Returns a table with the same contents, if there is one, or else the weight.
-pub(crate) fn share(weight: Packed) -> Arc<Packed> {
-    let mut tables = TABLES.lock();
-    tables.retain(|table| table.strong_count() > 0);
-    let same = |table: &Arc<Packed>| {
-        (table.format, table.n, table.k) == (weight.format, weight.n, weight.k) && table.bytes() == weight.bytes()
-    };
-    tables.iter().filter_map(Weak::upgrade).find(same).unwrap_or_else(|| Arc::new(weight))
 }

@@ -14,11 +14,11 @@ use half::f16;
 use parking_lot::RwLock;
 
 use super::{
-    Executor,
-    activations::Panels,
+    executor::Executor,
     format::Scales,
     multiply::{Job, multiply},
-    rows::share,
+    panels::Panels,
+    tables::share,
     tiles::Packed,
 };
 use crate::team;

@@ -10,7 +10,8 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::{
-    Executor, Rows,
+    Rows,
+    executor::Executor,
     format::Format,
     pack,
     storage::{self, products},
