@@ -15,7 +15,6 @@ use moka::sync::Cache;
 
 use super::{Edge, api::ApiError, peer, reply::closing};
 use crate::{
-    access::Denied,
     settings::{AuthMode, Settings},
     wire::error::WireError,
 };
@@ -35,17 +34,6 @@ const SLOWEST: Duration = Duration::from_secs(2);
 pub struct Refusal {
     pub reason: &'static str,
     pub tenant: Option<String>,
-}
-
-impl Denied {
-    /// The metric's label.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Unknown => "key",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-        }
-    }
 }
 
 /// Which names the server has.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    generation::{Caller, Generations, clock::unix_seconds},
+    clock::unix_seconds,
+    generation::{Caller, Generations},
     random::random_hex,
     wire::{
         compaction::{Compacted, CompactionItem},

@@ -17,8 +17,9 @@ use std::{sync::Arc, time::SystemTime};
 use tracing::Instrument;
 
 use crate::{
+    clock::unix_seconds,
     engine::{ModelInfo, model::SamplingDefaults},
-    generation::{Generations, LimitedKey, clock::unix_seconds},
+    generation::{Generations, LimitedKey},
     random::{random_hex, random_seed},
     store::{Header, LOG_VERSION, OnDisconnect, Origin, TruncatedItems},
     telemetry::trace,
