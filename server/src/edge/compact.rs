@@ -10,7 +10,7 @@ use super::{
     headers,
     traced::Traced,
 };
-use crate::{generation::Caller, wire::compaction::parse_compact};
+use crate::{generation::Caller, wire::request::Create};
 
 pub async fn create(
     edge: web::Data<Edge>,
@@ -18,7 +18,7 @@ pub async fn create(
     Identified(identity): Identified,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    let create = parsed(body, parse_compact).await?;
+    let create = parsed(body, Create::to_compact).await?;
     let caller = Caller::without_resume(traced.origin()).with_key(limited_key(&identity));
     let compacted = edge.generations.compact(&identity.tenant, create, caller).await;
     let answer = compacted.map(|compacted| HttpResponse::Ok().json(compacted)).map_err(Into::into);

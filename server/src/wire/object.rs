@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::{compaction::CompactionItem, error::ErrorBody, input::InputRole, response::Usage};
+
 /// A page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}List")]
@@ -35,6 +37,20 @@ pub struct InputTokens {
     pub input_tokens: usize,
 }
 
+/// A conversation as the one item that it was summed up to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Compaction")]
+pub struct Compacted {
+    pub id: String,
+    /// `response.compaction`
+    #[schemars(extend("const" = "response.compaction"))]
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created_at: u64,
+    pub output: [CompactionItem; 1],
+    pub usage: Option<Usage>,
+}
+
 /// One version of a stored prompt. A request uses it by `prompt: {id, version, variables}`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "StoredPrompt")]
@@ -53,7 +69,7 @@ pub struct PromptObject {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PromptMessage {
-    pub role: super::input::InputRole,
+    pub role: InputRole,
     pub content: String,
 }
 
@@ -163,5 +179,5 @@ pub struct ModelOutline {
 /// The body of an answer that refuses.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorAnswer<'a> {
-    pub error: super::error::ErrorBody<'a>,
+    pub error: ErrorBody<'a>,
 }

@@ -7,12 +7,14 @@ use crate::{
     generation::{Caller, Generations},
     random::random_hex,
     wire::{
-        compaction::{Compacted, CompactionItem},
+        compaction::CompactionItem,
         error::WireError,
         format::TextConfig,
         input::{InputItem, InputRole},
+        object::Compacted,
+        output::OutputItem,
         request::Create,
-        response::{OutputItem, Response, Status},
+        response::{Response, Status},
     },
 };
 

@@ -11,9 +11,10 @@ use super::{
     shape::{self, Names},
 };
 use crate::wire::{
-    contract::rules::{bias, metadata_value, when},
+    contract::rules::{bias, when},
     error::WireError,
     format::GrammarFormat,
+    metadata::metadata_value,
     read::{read, unsupported},
     reasoning::Effort,
     request::{Create, StopBody, TierBody, Verbosity},

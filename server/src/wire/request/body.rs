@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use crate::wire::{
     cache::CacheBody,
-    contract::rules::{bias, given, metadata_value, not_together},
+    contract::rules::{bias, given, not_together},
     error::WireError,
     format::Format,
     input::{InputBody, something_said},
+    metadata::metadata_value,
     prompt::UseBody,
     reasoning::{Effort, Reasoning, Summary},
     response::{ServiceTier, Truncation},

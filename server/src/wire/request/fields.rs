@@ -18,7 +18,6 @@ use crate::{
 
 const MAX_STOP: usize = 16;
 const MAX_STOP_CHARS: usize = 256;
-const MAX_METADATA: usize = 16;
 const MAX_BIAS: usize = 300;
 /// OpenAI's bound.
 pub(super) const MAX_TOP_LOGPROBS: u8 = 20;
@@ -106,16 +105,6 @@ pub(super) fn parse_bias(bias: BTreeMap<String, f32>) -> Result<BTreeMap<u32, f3
         return Err(WireError::invalid("logit_bias", message));
     }
     Ok(bias)
-}
-
-pub fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
-    let too_long = |(key, value): (&String, &String)| key.chars().count() > 64 || value.chars().count() > 512;
-    if metadata.len() > MAX_METADATA || metadata.iter().any(too_long) {
-        let message =
-            format!("'metadata' may have {MAX_METADATA} pairs, keys of 64 characters and values of 512 characters.");
-        return Err(WireError::invalid("metadata", message));
-    }
-    Ok(metadata)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -16,6 +16,7 @@ use super::{
     error::WireError,
     format::{TextConfig, parse_format},
     input::{InputItem, InputMessage, ignored, parse_input},
+    metadata::check_metadata,
     prompt::PromptUse,
     read::{missing, read},
     reasoning::Reasoning,
@@ -25,7 +26,7 @@ use super::{
 
 use body::ReasoningBody;
 pub use body::{Body, ConversationBody, StopBody, TierBody, Verbosity};
-pub use fields::{INCLUDABLE, check_includable, check_metadata, parse_conversation};
+pub use fields::{INCLUDABLE, check_includable, parse_conversation};
 use fields::{first_names, parse_bias, parse_include, parse_seed, parse_stop, short};
 
 /// A validated `response.create`.
@@ -104,6 +105,20 @@ impl Create {
     /// Validates the fields beside `input`, which was read from elsewhere.
     pub fn with_input(fields: Value, input: Vec<InputItem>) -> Result<Self, WireError> {
         Self::new(read(fields)?, input)
+    }
+
+    /// Validates the body of `POST /v1/responses/compact`: that of a response, of which only what determines the prompt has a
+    /// meaning there.
+    ///
+    /// # Errors
+    /// `invalid_request`, as for a response.
+    pub fn to_compact(value: Value) -> Result<Self, WireError> {
+        let create = Self::from_value(value)?;
+        if create.conversation.is_some() {
+            let message = "A conversation cannot be compacted; send its items as 'input'.";
+            return Err(WireError::invalid("conversation", message));
+        }
+        Ok(create)
     }
 
     fn new(body: Body, input: Vec<InputItem>) -> Result<Self, WireError> {
