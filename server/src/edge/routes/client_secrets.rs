@@ -3,15 +3,10 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::{
-    Edge,
-    api::{Answer, OptionalJson},
-    auth::{Identified, refuse},
-    grants,
-};
 use crate::{
     access::client_secret::Pins,
     clock::unix_seconds,
+    edge::{body::OptionalJson, error::Answer, extract::Identified, grants, refusal::refuse, state::Edge},
     wire::{
         client_secret::{ClientSecret, NewSecret, SecretSession},
         error::WireError,

@@ -2,8 +2,8 @@
 
 use actix_web::{HttpResponse, web};
 
-use super::{Edge, api::Answer, auth::Identified, grants};
 use crate::{
+    edge::{error::Answer, extract::Identified, grants, state::Edge},
     engine::ModelInfo,
     wire::{
         error::WireError,

@@ -2,15 +2,19 @@
 
 use actix_web::{HttpResponse, web};
 
-use super::{
-    Edge,
-    api::{Answer, JsonBody, parsed},
-    auth::Identified,
-    grants::limited_key,
-    headers,
-    traced::Traced,
+use crate::{
+    edge::{
+        body::{JsonBody, parsed},
+        error::Answer,
+        extract::Identified,
+        grants::limited_key,
+        headers,
+        state::Edge,
+        traced::Traced,
+    },
+    generation::Caller,
+    wire::request::Create,
 };
-use crate::{generation::Caller, wire::request::Create};
 
 pub async fn create(
     edge: web::Data<Edge>,
