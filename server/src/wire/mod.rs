@@ -28,6 +28,7 @@ pub mod read;
 pub mod reasoning;
 pub mod request;
 pub mod response;
+pub mod sampling;
 pub mod steer;
 pub mod tools;
 pub mod values;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{compaction::CompactionItem, error::ErrorBody, input::InputRole, response::Usage};
+use super::{
+    compaction::CompactionItem, error::ErrorBody, input::InputRole, response::Usage, sampling::SamplingOptions,
+};
 
 /// A page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -99,18 +101,9 @@ pub struct ModelObject<'a> {
     pub quantisation: Option<&'a str>,
     /// LoRA adapters that are part of it.
     pub adapters: &'a [String],
-    pub sampling: ModelSampling,
+    /// What a request that says nothing is sampled with.
+    pub sampling: SamplingOptions,
     pub capabilities: Capabilities,
-}
-
-/// What a request that says nothing is sampled with.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ModelSampling {
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<u32>,
-    pub min_p: Option<f32>,
-    pub repetition_penalty: Option<f32>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -45,9 +45,13 @@ pub(super) fn in_range<T: Copy>(
     holds: impl Fn(T) -> bool,
 ) -> Result<(), WireError> {
     match value {
-        Some(value) if !holds(value) => Err(WireError::invalid(param, format!("'{param}' must be {range}."))),
+        Some(value) if !holds(value) => Err(out_of_range(param, range)),
         _ => Ok(()),
     }
+}
+
+pub(super) fn out_of_range(param: &str, range: &str) -> WireError {
+    WireError::invalid(param, format!("'{param}' must be {range}."))
 }
 
 pub(super) fn short(param: &str, value: Option<String>) -> Result<Option<String>, WireError> {
