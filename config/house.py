@@ -7,7 +7,7 @@ FILE_LINES, FUNCTION_LINES = 500, 100
 # Written by a script from the server's schema.
 GENERATED = {"client-ts/src/wire.ts"}
 # Lower rooms first. A room imports the rooms before it, never one after it.
-ROOMS = ["random", "limits", "model", "wire", "dialect", "engine", "metrics", "loading", "store", "render", "settings", "telemetry", "access",
+ROOMS = ["clock", "random", "limits", "model", "wire", "dialect", "engine", "metrics", "loading", "store", "render", "settings", "telemetry", "access",
          "generation", "cluster", "edge", "app"]
 
 problems = []

@@ -346,6 +346,7 @@ export interface Model {
   quantisation: string | null;
   /** LoRA adapters that are part of it. */
   adapters: readonly string[];
+  /** What a request that says nothing is sampled with. */
   sampling: ModelSampling;
   capabilities: ModelCapabilities;
 }
@@ -371,12 +372,14 @@ export interface ModelOutline {
   context_length: number;
 }
 
-/** What a request that says nothing is sampled with. */
+/** How tokens are picked, as far as it is set. What is absent is neutral: the model's own distribution. */
 export interface ModelSampling {
   temperature: number | null;
   top_p: number | null;
   top_k: number | null;
   min_p: number | null;
+  frequency_penalty?: number | null;
+  presence_penalty?: number | null;
   repetition_penalty: number | null;
 }
 

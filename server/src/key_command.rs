@@ -4,10 +4,8 @@ use std::{num::NonZeroU32, path::PathBuf};
 
 use anyhow::Context;
 use caudal_server::{
-    access::{
-        keys_file::{KeysFile, NewKey},
-        now,
-    },
+    access::keys_file::{KeysFile, NewKey},
+    clock::unix_seconds,
     settings::{KeyLimits, Scope},
 };
 use chrono::{DateTime, NaiveDate, Utc};
@@ -99,7 +97,7 @@ pub fn run(command: KeyCommand) -> anyhow::Result<()> {
         KeyCommand::Create { tenant, scopes, models, expires, limits, file } => {
             anyhow::ensure!(!tenant.trim().is_empty(), "--tenant must not be empty");
             let expires = expires.as_deref().map(moment).transpose()?;
-            anyhow::ensure!(expires.is_none_or(|at| at > now()), "--expires is in the past");
+            anyhow::ensure!(expires.is_none_or(|at| at > unix_seconds()), "--expires is in the past");
             let path = file.path()?;
             let mut keys = KeysFile::read_or_new(&path)?;
             let limits = KeyLimits::from(limits);
@@ -156,7 +154,7 @@ fn moment(text: &str) -> anyhow::Result<u64> {
         }
     };
     let count: u64 = text.get(..text.len() - 1).and_then(|count| count.parse().ok()).with_context(wrong)?;
-    count.checked_mul(unit).and_then(|seconds| now().checked_add(seconds)).with_context(wrong)
+    count.checked_mul(unit).and_then(|seconds| unix_seconds().checked_add(seconds)).with_context(wrong)
 }
 
 /// The limits that a key has, each after a tab.

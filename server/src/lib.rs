@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod app;
+pub mod clock;
 pub mod cluster;
 pub mod dialect;
 pub mod edge;

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::settings::{KeyLimits, Scope};
+use crate::{
+    clock::unix_seconds,
+    settings::{KeyLimits, Scope},
+};
 
 /// What every key begins with.
 const PREFIX: &str = "ck_";
@@ -136,7 +139,7 @@ impl KeysFile {
         let text = format!("{PREFIX}{id}_{}", hex::encode(secret));
         let hash = hashed(&salt, &text);
         let NewKey { tenant, scopes, models, expires, limits } = new;
-        let created = super::now();
+        let created = unix_seconds();
         self.keys.push(StoredKey { id, tenant, scopes, models, created, expires, limits, salt, hash });
         Ok(text)
     }

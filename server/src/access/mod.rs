@@ -19,7 +19,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
-use crate::settings::{Auth, AuthMode, KeyLimits, Scope};
+use crate::{
+    clock::unix_seconds,
+    settings::{Auth, AuthMode, KeyLimits, Scope},
+};
 use client_secret::Pins;
 use keys_file::{FileError, KeysFile, StoredKey};
 
@@ -48,12 +51,23 @@ pub struct Identity {
     pub limits: KeyLimits,
 }
 
-/// Why somebody is not let in. The text is for logs and a metric's label.
+/// Why somebody is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     Unknown,
     Expired,
     Revoked,
+}
+
+impl Denied {
+    /// The label of the metric that counts refusals.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unknown => "key",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// A key, in the form in which it is checked.
@@ -339,14 +353,9 @@ impl Access {
     }
 }
 
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 fn unexpired(identity: Identity) -> Result<Identity, (Denied, Option<String>)> {
     match identity.expires_at {
-        Some(at) if at <= now() => Err((Denied::Expired, Some(identity.tenant))),
+        Some(at) if at <= unix_seconds() => Err((Denied::Expired, Some(identity.tenant))),
         _ => Ok(identity),
     }
 }

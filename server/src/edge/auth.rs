@@ -1,35 +1,19 @@
-//! Who asks, and from where. Fails closed: a request without a valid key, from a web page of another origin, or for more than
-//! its key may do, reaches no handler.
+//! Who asks, and from where: checks the key and the origin of a request. Refuses a request without a valid key, from a web page
+//! of another origin, or for more than its key may do.
 
-use std::{
-    future::{Ready, ready},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use actix_web::{
-    FromRequest, HttpMessage, HttpRequest,
-    dev::Payload,
+    HttpMessage, HttpRequest,
     http::{Method, header},
-    web,
 };
-use futures::{FutureExt, future::LocalBoxFuture};
 
-use super::{Edge, api::ApiError, door::Refusal, grants, headers::EXPOSED, peer};
+use super::{peer, refusal::refuse};
 use crate::{
     access::{Access, Denied, Identity},
     settings::{Network, Scope, Settings},
     wire::{KEY_SUBPROTOCOL_PREFIX, error::WireError},
 };
-
-/// The authenticated tenant of a request, which may do what the request asks for.
-#[derive(Debug, Clone)]
-pub struct Tenant(pub String);
-
-/// As [`Tenant`], for handlers that create: they hold what they create to it.
-pub struct Identified(pub Arc<Identity>);
-
-/// A request that may use `/admin`.
-pub struct Admin;
 
 pub struct Authenticator {
     pub access: Arc<Access>,
@@ -60,7 +44,7 @@ impl Authenticator {
     }
 
     /// As [`Self::identify`]; a request is identified once, however many extractors ask.
-    fn identify_once(&self, request: &HttpRequest) -> Result<Arc<Identity>, WireError> {
+    pub fn identify_once(&self, request: &HttpRequest) -> Result<Arc<Identity>, WireError> {
         if let Some(identity) = request.extensions().get::<Arc<Identity>>() {
             return Ok(identity.clone());
         }
@@ -81,7 +65,8 @@ impl Authenticator {
         })
     }
 
-    fn admin(&self, request: &HttpRequest) -> Result<Admin, WireError> {
+    /// Checks that a request may use `/admin`.
+    pub fn check_admin(&self, request: &HttpRequest) -> Result<(), WireError> {
         self.check_origin(request)?;
         if !self.access.has_admin() {
             let message = "The admin routes are closed. Set auth.admin_key to open them.";
@@ -89,11 +74,11 @@ impl Authenticator {
         }
         let secret = bearer(request);
         if secret.is_some_and(|secret| self.access.is_admin_key(secret)) {
-            return Ok(Admin);
+            return Ok(());
         }
         let identity = self.known(request, secret, WireError::InvalidAdminKey)?;
         if self.access.has_keys() && identity.scopes.contains(&Scope::Admin) {
-            return Ok(Admin);
+            return Ok(());
         }
         // A tenant's key is no key here.
         Err(refuse(request, "admin", Some(identity.tenant), WireError::InvalidAdminKey))
@@ -113,31 +98,15 @@ impl Authenticator {
         Err(refuse(request, "origin", None, WireError::InsufficientPermissions(message.into())))
     }
 
-    fn allows(&self, origin: &str) -> bool {
+    /// Whether pages of `origin` may use the server.
+    pub fn allows(&self, origin: &str) -> bool {
         self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed == origin)
     }
-}
-
-/// Leaves the reason with the request, for the log.
-pub fn refuse(request: &HttpRequest, reason: &'static str, tenant: Option<String>, error: WireError) -> WireError {
-    request.extensions_mut().insert(Refusal { reason, tenant });
-    error
 }
 
 fn lacks(request: &HttpRequest, identity: &Identity, scope: Scope) -> WireError {
     let message = format!("This key has not the scope '{}'.", scope.name());
     refuse(request, "scope", Some(identity.tenant.clone()), WireError::InsufficientPermissions(message))
-}
-
-/// Answers the browsers of allowed origins what they ask before a request across origins.
-pub fn cors(edge: web::Data<Edge>) -> actix_cors::Cors {
-    actix_cors::Cors::default()
-        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| edge.auth.allows(origin)))
-        .allowed_methods(["GET", "HEAD", "POST", "DELETE"])
-        // SDKs send headers of their own, which grow with every version.
-        .allow_any_header()
-        .expose_headers(EXPOSED)
-        .max_age(3600)
 }
 
 fn bearer(request: &HttpRequest) -> Option<&str> {
@@ -148,50 +117,4 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
 fn subprotocol_key(request: &HttpRequest) -> Option<&str> {
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|v| v.to_str().ok());
     offered.flat_map(|v| v.split(',')).find_map(|p| p.trim().strip_prefix(KEY_SUBPROTOCOL_PREFIX))
-}
-
-impl FromRequest for Identified {
-    type Error = ApiError;
-    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let request = request.clone();
-        async move {
-            let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
-            let identity = edge.auth.identify_once(&request)?;
-            grants::check_route(edge, &identity, &request).await?;
-            Ok(Self(identity))
-        }
-        .boxed_local()
-    }
-}
-
-impl Tenant {
-    /// Who asks, before the extractors have run.
-    pub fn of(request: &HttpRequest) -> Result<Self, WireError> {
-        let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
-        edge.auth.identify_once(request).map(|identity| Self(identity.tenant.clone()))
-    }
-}
-
-impl FromRequest for Tenant {
-    type Error = ApiError;
-    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let identified = Identified::from_request(request, payload);
-        async move { Ok(Self(identified.await?.0.tenant.clone())) }.boxed_local()
-    }
-}
-
-impl FromRequest for Admin {
-    type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(match request.app_data::<web::Data<Edge>>() {
-            Some(edge) => edge.auth.admin(request).map_err(ApiError),
-            None => Err(ApiError(WireError::InvalidApiKey)),
-        })
-    }
 }

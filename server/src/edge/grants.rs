@@ -3,7 +3,7 @@
 
 use actix_web::{HttpRequest, http::Method};
 
-use super::{Edge, auth::refuse};
+use super::{refusal::refuse, state::Edge};
 use crate::{
     access::Identity,
     engine::ModelInfo,

@@ -5,27 +5,11 @@ use actix_web::{
     http::header::{HeaderName, HeaderValue},
 };
 
-use super::{Edge, api::Answer, grants::limited_key};
+use super::{error::Answer, grants::limited_key, state::Edge};
 use crate::{access::Identity, store::rates::Unit};
 
 /// Names what a request asked for and this server does not have.
 pub const IGNORED: HeaderName = HeaderName::from_static("x-caudal-ignored");
-
-/// Headers that pages of other origins may read.
-pub const EXPOSED: [&str; 12] = [
-    "etag",
-    "content-range",
-    "x-request-id",
-    "retry-after",
-    "retry-after-ms",
-    "x-caudal-ignored",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-tokens",
-];
 
 /// Adds what was ignored of the request, separated by commas.
 pub fn ignored(mut answer: HttpResponse, ignored: &[String]) -> HttpResponse {

@@ -4,7 +4,7 @@ use std::future::{Ready, ready};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 
-use super::api::ApiError;
+use super::error::ApiError;
 use crate::wire::{error::WireError, request::check_includable};
 
 /// The parameters that were sent, in order, decoded.

@@ -13,7 +13,7 @@ use actix_web::{
 };
 use tracing::Instrument;
 
-use super::api::ApiError;
+use super::error::{ApiError, closing};
 use crate::{random::random_hex, wire::error::WireError};
 
 /// Names a request in an answer; clients show it in their errors.
@@ -54,12 +54,6 @@ pub async fn finish(
 fn takes_no_upgrade(request: &ServiceRequest) -> bool {
     let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     request.method() != Method::GET && upgrade.to_ascii_lowercase().contains("websocket")
-}
-
-/// An answer after which the connection ends, since the rest of the request is not read.
-pub fn closing(mut response: HttpResponse) -> HttpResponse {
-    response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
-    response
 }
 
 fn dressed(

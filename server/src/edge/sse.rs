@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Edge, traced::Traced};
+use super::{state::Edge, traced::Traced};
 use crate::{
     access::{Denied, Identity},
     generation::Follow,

@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::HeaderMap};
 use opentelemetry::{Context, KeyValue, propagation::Extractor};
 
-use super::{api::ApiError, auth::Tenant};
+use super::{error::ApiError, extract::Tenant};
 use crate::{
     store::{Origin, Transport},
     telemetry::trace::{self, Span},

@@ -14,7 +14,12 @@ use actix_web::{
 use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::{api::ApiError, healthy, reply, v1};
+use super::{
+    error::ApiError,
+    reply,
+    resource::{get, resource},
+    routes::probes,
+};
 use crate::{engine::ModelStatus, settings::Settings, wire::error::WireError};
 
 /// When to ask again.
@@ -41,8 +46,8 @@ pub fn serve(
         App::new()
             .app_data(web::Data::new(progress.clone()))
             .wrap(from_fn(reply::finish))
-            .service(v1::resource("/healthz", [v1::get(healthy)]))
-            .service(v1::resource("/readyz", [v1::get(ready)]))
+            .service(resource("/healthz", [get(probes::healthy)]))
+            .service(resource("/readyz", [get(ready)]))
             .default_service(web::to(later))
     })
     .workers(1)

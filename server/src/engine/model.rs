@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, wire::sampling::SamplingOptions};
 
 /// One model as clients see it in `GET /v1/models`.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,7 @@ pub struct ModelInfo {
     /// The LoRA adapters in it.
     pub adapters: Vec<String>,
     /// What a request that says nothing is sampled with.
-    pub sampling: SamplingDefaults,
+    pub sampling: SamplingOptions,
     /// How it writes what is not plain text.
     pub dialect: Dialect,
     /// The file with all of it, if clients may fetch that file.
@@ -33,48 +33,6 @@ impl ModelInfo {
     /// Whether a request's `model` means this one.
     pub fn is_called(&self, name: &str) -> bool {
         self.id == name || self.aliases.iter().any(|alias| alias == name)
-    }
-}
-
-/// Sampling of requests that leave it open. What is absent here too is neutral: the model's own distribution.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SamplingDefaults {
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<u32>,
-    pub min_p: Option<f32>,
-    pub repetition_penalty: Option<f32>,
-}
-
-impl SamplingDefaults {
-    /// `self` where it says something, `other` elsewhere.
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            temperature: self.temperature.or(other.temperature),
-            top_p: self.top_p.or(other.top_p),
-            top_k: self.top_k.or(other.top_k),
-            min_p: self.min_p.or(other.min_p),
-            repetition_penalty: self.repetition_penalty.or(other.repetition_penalty),
-        }
-    }
-
-    /// The name of a field that is out of range, and the range.
-    pub fn wrong(&self) -> Option<(&'static str, &'static str)> {
-        let outside = |value: Option<f32>, holds: fn(f32) -> bool| value.is_some_and(|value| !holds(value));
-        if outside(self.temperature, |t| (0.0..=2.0).contains(&t)) {
-            Some(("temperature", "from 0 to 2"))
-        } else if outside(self.top_p, |p| p > 0.0 && p <= 1.0) {
-            Some(("top_p", "above 0 and at most 1"))
-        } else if self.top_k == Some(0) {
-            Some(("top_k", "at least 1"))
-        } else if outside(self.min_p, |p| (0.0..=1.0).contains(&p)) {
-            Some(("min_p", "from 0 to 1"))
-        } else if outside(self.repetition_penalty, |p| p > 0.0 && p <= 2.0) {
-            Some(("repetition_penalty", "above 0 and at most 2"))
-        } else {
-            None
-        }
     }
 }
 
@@ -107,7 +65,7 @@ pub struct ModelSettings {
     pub context_length: Option<u32>,
     /// In place of the engine's.
     pub kv_mb: Option<u64>,
-    pub sampling: SamplingDefaults,
+    pub sampling: SamplingOptions,
 }
 
 impl Serialize for ModelSettings {

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::sampling::SamplingOptions;
+
 /// How tokens are chosen. Every field is within the range that the request's validation allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
@@ -42,6 +44,23 @@ impl Default for Sampling {
             repetition_penalty: 1.0,
             logit_bias: BTreeMap::new(),
             seed: 0,
+        }
+    }
+}
+
+impl From<SamplingOptions> for Sampling {
+    /// The options, neutral where they are absent.
+    fn from(options: SamplingOptions) -> Self {
+        let neutral = Self::default();
+        Self {
+            temperature: options.temperature.unwrap_or(neutral.temperature),
+            top_p: options.top_p.unwrap_or(neutral.top_p),
+            top_k: options.top_k,
+            min_p: options.min_p.unwrap_or(neutral.min_p),
+            frequency_penalty: options.frequency_penalty.unwrap_or(neutral.frequency_penalty),
+            presence_penalty: options.presence_penalty.unwrap_or(neutral.presence_penalty),
+            repetition_penalty: options.repetition_penalty.unwrap_or(neutral.repetition_penalty),
+            ..neutral
         }
     }
 }

@@ -16,9 +16,11 @@ use super::{
     Prompt, ReloadError, Reloaded, TokenLogprob,
     decoder::{Decoder, TokenBytes},
     kv::BLOCK,
-    model::SamplingDefaults,
 };
-use crate::dialect::{Dialect, Tags};
+use crate::{
+    dialect::{Dialect, Tags},
+    wire::sampling::SamplingOptions,
+};
 
 /// `engine.scripted`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,7 +104,7 @@ impl Scripted {
             created: 0,
             quantisation: None,
             adapters: vec![],
-            sampling: SamplingDefaults::default(),
+            sampling: SamplingOptions::default(),
             dialect: Dialect { reasoning: settings.reasoning.then(thoughts), ..Dialect::default() },
             shared_file: Some(settings.file.clone()).filter(|file| !file.as_os_str().is_empty()),
         };

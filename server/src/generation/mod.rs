@@ -3,7 +3,6 @@
 
 pub mod admission;
 pub mod budget;
-mod clock;
 pub mod conversation;
 mod counts;
 pub mod create;

@@ -63,7 +63,7 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
         store: true,
         max_output_tokens: None,
         // The likeliest token is the same whatever the seed.
-        seed: header.create.seed.filter(|_| header.create.temperature != Some(0.0)),
+        seed: header.create.seed.filter(|_| header.create.sampling.temperature != Some(0.0)),
         service_tier: Default::default(),
         metadata: Default::default(),
         user: None,

@@ -6,7 +6,8 @@ use crate::wire::{
         ToolCallDelta,
     },
     event::Event,
-    response::{OutputItem, Response},
+    output::OutputItem,
+    response::Response,
 };
 
 /// Renders one response's events in order as the chunks of one choice.

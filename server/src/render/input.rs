@@ -7,7 +7,7 @@ use crate::{
     wire::{
         input::{InputItem, InputRole},
         item::ListedItem,
-        response::{FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText, SummaryText, Thought},
+        output::{FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText, SummaryText, Thought},
     },
 };
 

@@ -8,7 +8,7 @@ use crate::{
     wire::{
         event::Event,
         logprobs::Logprob,
-        response::{FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText, SummaryText, Thought},
+        output::{FunctionCall, ItemStatus, OutputItem, OutputMessage, OutputText, SummaryText, Thought},
     },
 };
 

@@ -1,6 +1,7 @@
 //! The response object by its header: what was asked for, and with what it is made.
 
 use crate::{
+    engine::Sampling,
     store::Header,
     wire::response::{ConversationId, Response, Status, TruncationDetails},
 };
@@ -8,6 +9,7 @@ use crate::{
 /// The response object without output.
 pub fn snapshot(header: &Header, status: Status) -> Response {
     let create = &header.create;
+    let sampling = Sampling::from(create.sampling);
     Response {
         id: header.id.clone(),
         object: "response",
@@ -30,10 +32,10 @@ pub fn snapshot(header: &Header, status: Status) -> Response {
             .map(|dropped_turns| TruncationDetails { dropped_turns }),
         parallel_tool_calls: create.parallel_tool_calls,
         text: create.text.clone(),
-        top_p: create.top_p.unwrap_or(1.0),
-        temperature: create.temperature.unwrap_or(1.0),
-        presence_penalty: create.presence_penalty,
-        frequency_penalty: create.frequency_penalty,
+        top_p: sampling.top_p,
+        temperature: sampling.temperature,
+        presence_penalty: sampling.presence_penalty,
+        frequency_penalty: sampling.frequency_penalty,
         top_logprobs: create.top_logprobs,
         reasoning: create.reasoning,
         usage: None,

@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{Secret, ServerSettings, SettingsError};
+use super::{problem::SettingsError, secret::Secret};
 
 /// A key or an admin key has at least this many characters.
 const SHORTEST_KEY: usize = 8;
@@ -27,6 +27,78 @@ pub struct Auth {
     pub keys_file: PathBuf,
     pub admin_key: Secret,
     pub token_secret: Secret,
+}
+
+impl Auth {
+    /// Checks who is let in where the server listens at `bind` and answers pages of `allowed_origins`.
+    ///
+    /// # Errors
+    /// What would be open by accident, or closed for everybody, with what to do.
+    pub(super) fn check(&self, bind: SocketAddr, allowed_origins: &[String]) -> Result<(), SettingsError> {
+        let wrong = |message: String| Err(SettingsError(message));
+        let has_keys = !self.keys.is_empty() || !self.keys_file.as_os_str().is_empty();
+        match self.mode {
+            AuthMode::Keys if !has_keys => {
+                return wrong("auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }, or set auth.keys_file and run `caudal key create`".into());
+            }
+            AuthMode::None | AuthMode::Open if has_keys => {
+                let (mode, key) = (name(self.mode), if self.keys.is_empty() { "auth.keys_file" } else { "auth.keys" });
+                return wrong(format!(
+                    "auth.mode is \"{mode}\", so nobody is asked for the keys of {key}; set auth.mode = \"keys\", or remove {key}"
+                ));
+            }
+            AuthMode::None if !bind.ip().to_canonical().is_loopback() => {
+                return wrong(format!(
+                    "server.bind: other machines can reach {bind}, and auth.mode is \"none\"; set auth.mode = \"keys\" with auth.keys_file or auth.keys, or auth.mode = \"open\" if everybody who reaches this address may use the server, or bind to 127.0.0.1"
+                ));
+            }
+            _ => {}
+        }
+        if self.mode == AuthMode::Keys && allowed_origins.iter().any(|origin| origin == "*") {
+            return wrong("server.allowed_origins: \"*\" lets every web page use the keys that its visitors have; with auth.mode = \"keys\" name the origins, as \"https://app.example\"".into());
+        }
+        self.check_keys()
+    }
+
+    fn check_keys(&self) -> Result<(), SettingsError> {
+        let wrong = |message: String| Err(SettingsError(message));
+        const MAKE_ONE: &str = "`openssl rand -base64 24` makes one";
+        let mut seen: HashMap<&str, &str> = HashMap::new();
+        for ApiKey { key, tenant, scopes, limits, .. } in &self.keys {
+            if let Err(what) = limits.check() {
+                return wrong(format!("auth.keys: of a key of tenant '{tenant}', limits.{what}"));
+            }
+            if key.expose().len() < SHORTEST_KEY || tenant.is_empty() {
+                return wrong(format!(
+                    "auth.keys: a key needs at least {SHORTEST_KEY} characters and a tenant; {MAKE_ONE}"
+                ));
+            }
+            if scopes.is_empty() {
+                return wrong(format!(
+                    "auth.keys: a key of tenant '{tenant}' has no scopes; give it create, read or admin"
+                ));
+            }
+            if let Some(other) = seen.insert(key.expose(), tenant) {
+                return wrong(format!(
+                    "auth.keys: tenants '{other}' and '{tenant}' have the same key; give each key once, and each tenant a key of its own"
+                ));
+            }
+        }
+        let admin = self.admin_key.expose();
+        if !admin.is_empty() && admin.len() < SHORTEST_KEY {
+            return wrong(format!("auth.admin_key needs at least {SHORTEST_KEY} characters; {MAKE_ONE}"));
+        }
+        if let Some(tenant) = seen.get(admin) {
+            return wrong(format!(
+                "auth.admin_key is also a key of tenant '{tenant}'; make another one, for example with `openssl rand -base64 24`"
+            ));
+        }
+        let secret = self.token_secret.expose();
+        if !secret.is_empty() && secret.len() < 32 {
+            return wrong("auth.token_secret needs at least 32 characters; `openssl rand -base64 32` makes one".into());
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,97 +216,6 @@ impl Serialize for Network {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
-}
-
-/// An address that may be `""`, for none.
-pub mod optional_address {
-    use super::{Deserialize, Deserializer, Error, Serializer, SocketAddr};
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        text.parse().map(Some).map_err(|_| D::Error::custom(format!("'{text}' is no address, such as 127.0.0.1:8081")))
-    }
-
-    pub fn serialize<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
-        match address {
-            Some(address) => serializer.collect_str(address),
-            None => serializer.serialize_str(""),
-        }
-    }
-}
-
-/// Checks who is let in, and where the server listens.
-///
-/// # Errors
-/// What would be open by accident, or closed for everybody, with what to do.
-pub fn check(server: &ServerSettings, auth: &Auth) -> Result<(), SettingsError> {
-    let wrong = |message: String| Err(SettingsError(message));
-    let has_keys = !auth.keys.is_empty() || !auth.keys_file.as_os_str().is_empty();
-    match auth.mode {
-        AuthMode::Keys if !has_keys => {
-            return wrong("auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }, or set auth.keys_file and run `caudal key create`".into());
-        }
-        AuthMode::None | AuthMode::Open if has_keys => {
-            let (mode, key) = (name(auth.mode), if auth.keys.is_empty() { "auth.keys_file" } else { "auth.keys" });
-            return wrong(format!(
-                "auth.mode is \"{mode}\", so nobody is asked for the keys of {key}; set auth.mode = \"keys\", or remove {key}"
-            ));
-        }
-        AuthMode::None if !server.bind.ip().to_canonical().is_loopback() => {
-            let bind = server.bind;
-            return wrong(format!(
-                "server.bind: other machines can reach {bind}, and auth.mode is \"none\"; set auth.mode = \"keys\" with auth.keys_file or auth.keys, or auth.mode = \"open\" if everybody who reaches this address may use the server, or bind to 127.0.0.1"
-            ));
-        }
-        _ => {}
-    }
-    if auth.mode == AuthMode::Keys && server.allowed_origins.iter().any(|origin| origin == "*") {
-        return wrong("server.allowed_origins: \"*\" lets every web page use the keys that its visitors have; with auth.mode = \"keys\" name the origins, as \"https://app.example\"".into());
-    }
-    check_keys(auth)
-}
-
-fn check_keys(auth: &Auth) -> Result<(), SettingsError> {
-    let wrong = |message: String| Err(SettingsError(message));
-    const MAKE_ONE: &str = "`openssl rand -base64 24` makes one";
-    let mut seen: HashMap<&str, &str> = HashMap::new();
-    for ApiKey { key, tenant, scopes, limits, .. } in &auth.keys {
-        if let Err(what) = limits.check() {
-            return wrong(format!("auth.keys: of a key of tenant '{tenant}', limits.{what}"));
-        }
-        if key.expose().len() < SHORTEST_KEY || tenant.is_empty() {
-            return wrong(format!(
-                "auth.keys: a key needs at least {SHORTEST_KEY} characters and a tenant; {MAKE_ONE}"
-            ));
-        }
-        if scopes.is_empty() {
-            return wrong(format!(
-                "auth.keys: a key of tenant '{tenant}' has no scopes; give it create, read or admin"
-            ));
-        }
-        if let Some(other) = seen.insert(key.expose(), tenant) {
-            return wrong(format!(
-                "auth.keys: tenants '{other}' and '{tenant}' have the same key; give each key once, and each tenant a key of its own"
-            ));
-        }
-    }
-    let admin = auth.admin_key.expose();
-    if !admin.is_empty() && admin.len() < SHORTEST_KEY {
-        return wrong(format!("auth.admin_key needs at least {SHORTEST_KEY} characters; {MAKE_ONE}"));
-    }
-    if let Some(tenant) = seen.get(admin) {
-        return wrong(format!(
-            "auth.admin_key is also a key of tenant '{tenant}'; make another one, for example with `openssl rand -base64 24`"
-        ));
-    }
-    let secret = auth.token_secret.expose();
-    if !secret.is_empty() && secret.len() < 32 {
-        return wrong("auth.token_secret needs at least 32 characters; `openssl rand -base64 32` makes one".into());
-    }
-    Ok(())
 }
 
 fn name(mode: AuthMode) -> &'static str {

@@ -2,9 +2,10 @@
 //! documents them and is what the defaults are read from, so that the two cannot differ.
 
 mod auth;
-mod place;
+mod optional_address;
 mod problem;
 mod secret;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +24,12 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use place::Given;
+use sources::{ENVIRONMENT, Given, key_of};
 
 pub use auth::{ApiKey, Auth, AuthMode, KeyLimits, Network, Scope};
+pub use problem::SettingsError;
 pub use secret::Secret;
+pub use sources::{DEFAULTS, Sources};
 
 use crate::{
     engine::{
@@ -40,9 +43,6 @@ use crate::{
         quota::{QuotaSetting, StorageQuotas},
     },
 };
-
-/// The documented defaults.
-pub const DEFAULTS: &str = include_str!("../../../config/caudal.toml");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +67,7 @@ pub struct Settings {
 pub struct ServerSettings {
     pub bind: SocketAddr,
     pub workers: usize,
-    #[serde(with = "auth::optional_address")]
+    #[serde(with = "optional_address")]
     pub admin_bind: Option<SocketAddr>,
     pub chat_dir: PathBuf,
     pub hosts: Vec<String>,
@@ -302,18 +302,6 @@ pub struct TelemetrySettings {
 /// Keys and values of a few hundred tokens of the smallest models, in MB.
 const LEAST_KV_MB: u64 = 16;
 
-/// What is wrong with the settings, naming the key and where it was set.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SettingsError(String);
-
-/// Where settings beside the defaults come from: files in order, the environment, then `key=value` overrides.
-#[derive(Debug, Default)]
-pub struct Sources {
-    pub files: Vec<PathBuf>,
-    pub overrides: Vec<String>,
-}
-
 impl Settings {
     pub fn load(sources: &Sources) -> Result<Self, SettingsError> {
         let mut figment = Figment::from(Toml::string(DEFAULTS));
@@ -333,7 +321,7 @@ impl Settings {
             figment = figment.merge(Toml::string(&text));
             given.files.push((file, text));
         }
-        figment = figment.merge(Env::prefixed(place::ENVIRONMENT).split("__"));
+        figment = figment.merge(Env::prefixed(ENVIRONMENT).split("__"));
         for assignment in &sources.overrides {
             figment = figment.merge(Toml::string(&to_toml(assignment)?));
         }
@@ -374,7 +362,7 @@ impl Settings {
     /// What types cannot say.
     fn check(&self) -> Result<(), SettingsError> {
         let wrong = |message: &str| Err(SettingsError(message.into()));
-        auth::check(&self.server, &self.auth)?;
+        self.auth.check(self.server.bind, &self.server.allowed_origins)?;
         if !(0.05..=1.0).contains(&self.engine.gpu_memory) {
             return wrong("engine.gpu_memory must be from 0.05 to 1");
         }
@@ -432,7 +420,7 @@ impl Settings {
 /// `a.b=value` as TOML; a value that is no TOML value is a string.
 fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     let (key, value) = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty()).ok_or_else(|| {
-        let key = problem::key_of(assignment);
+        let key = key_of(assignment);
         SettingsError(format!("--set {key}: expected key=value, such as server.bind=127.0.0.1:8080"))
     })?;
     let as_is = format!("{key} = {value}");
@@ -443,6 +431,6 @@ fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     let as_string = format!("{key} = {quoted}");
     match toml::from_str::<toml::Table>(&as_string) {
         Ok(_) => Ok(as_string),
-        Err(_) => Err(SettingsError(format!("--set: '{}' is not a key", problem::key_of(key.trim())))),
+        Err(_) => Err(SettingsError(format!("--set: '{}' is not a key", key_of(key.trim())))),
     }
 }

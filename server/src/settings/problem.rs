@@ -3,7 +3,7 @@
 
 use figment::error::{Actual, Kind};
 
-use super::place::{Given, shown};
+use super::sources::{DEFAULTS, Given, shown};
 
 /// Sections of which no value is printed.
 const SECRET: [&str; 3] = ["auth", "kv_store", "store"];
@@ -18,6 +18,11 @@ const GONE: [(&str, &str); 3] = [
 /// Settings whose type does not say what is expected.
 const EXPECTED: [(&str, &str); 2] = [("server.bind", ADDRESS), ("server.admin_bind", ADDRESS)];
 const ADDRESS: &str = "ADDRESS:PORT with an IP address, such as 127.0.0.1:9090";
+
+/// What is wrong with the settings, naming the key and where it was set.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub(super) String);
 
 /// The setting, what is wrong with it, and where it was set.
 pub fn describe(error: &figment::Error, given: &Given) -> String {
@@ -62,7 +67,7 @@ fn hint(parent: &[String], field: &str, known: &[&str]) -> String {
     let distance = |name: &str| strsim::damerau_levenshtein(name, field);
     let is_close =
         |name: &str| name.starts_with(field) || field.starts_with(name) || distance(name) <= (field.len() / 3).max(1);
-    let sections: toml::Table = toml::from_str(super::DEFAULTS).unwrap_or_default();
+    let sections: toml::Table = toml::from_str(DEFAULTS).unwrap_or_default();
     let mut sections = sections.iter().filter_map(|(name, section)| Some((name, section.as_table()?)));
     if let Some((section, _)) = sections.find(|(_, section)| section.contains_key(field)) {
         return format!("did you mean {section}.{field}?");
@@ -142,10 +147,4 @@ pub fn unreadable(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.lines().count().max(1);
     format!("line {line}: {}", error.message())
-}
-
-/// The part of an assignment that can be a key.
-pub fn key_of(assignment: &str) -> &str {
-    let end = assignment.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(assignment.len());
-    assignment.get(..end).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::model::SamplingDefaults;
+use crate::wire::sampling::SamplingOptions;
 
 fn set(overrides: &[&str]) -> Result<Settings, SettingsError> {
     Settings::load(&Sources { files: vec![], overrides: overrides.iter().map(|o| o.to_string()).collect() })
@@ -38,7 +38,7 @@ fn models_are_tables_or_paths() {
         aliases: vec!["c".into()],
         model: "o/b".into(),
         max_running: Some(2),
-        sampling: SamplingDefaults { temperature: Some(0.5), ..SamplingDefaults::default() },
+        sampling: SamplingOptions { temperature: Some(0.5), ..SamplingOptions::default() },
         ..ModelSettings::default()
     };
     let both = r#"["/a.gguf", {id="b", aliases=["c"], model="o/b", max_running=2, sampling={temperature=0.5}}]"#;

@@ -90,8 +90,8 @@ pub fn requested(header: &Header) -> Vec<KeyValue> {
     add("gen_ai.output.type", Some(output.into()));
     add("gen_ai.request.max_tokens", create.max_output_tokens.map(|most| integer(most.into())));
     add("gen_ai.request.seed", create.seed.map(integer));
-    add("gen_ai.request.temperature", create.temperature.map(|value| f64::from(value).into()));
-    add("gen_ai.request.top_p", create.top_p.map(|value| f64::from(value).into()));
+    add("gen_ai.request.temperature", create.sampling.temperature.map(|value| f64::from(value).into()));
+    add("gen_ai.request.top_p", create.sampling.top_p.map(|value| f64::from(value).into()));
     attributes
 }
 

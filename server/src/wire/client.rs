@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::{
     error::WireError,
-    lane,
-    read::{MAX_ID_CHARS, missing, read},
+    lane::{self, is_stream_id},
+    read::{missing, read},
     request::{ConversationBody, Create, parse_conversation},
     shorten,
     steer::{RefusedSteer, Steer, parse_steer},
@@ -117,11 +117,6 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
         "caudal:pong" => Ok(ClientEvent::Pong),
         other => Err(WireError::invalid("type", format!("Unknown type '{}'.", shorten(other)))),
     }
-}
-
-/// `[A-Za-z0-9_.-]{1,256}`.
-pub fn is_stream_id(id: &str) -> bool {
-    (1..=MAX_ID_CHARS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 #[cfg(test)]

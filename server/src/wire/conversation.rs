@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    contract::rules::metadata_value,
     error::WireError,
     input::{InputItem, ItemBody, parse_input},
+    metadata::{check_metadata, metadata_value},
     read::read,
-    request::check_metadata,
 };
 
 /// Items that one request may bring; OpenAI's bound.

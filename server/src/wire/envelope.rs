@@ -8,7 +8,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::client::is_stream_id;
+use super::lane::is_stream_id;
 
 /// What of a message decides where it goes.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::{
     logprobs::Logprob,
-    response::{OutputItem, OutputText, Response, Status, SummaryText},
+    output::{OutputItem, OutputText, SummaryText},
+    response::{Response, Status},
 };
 
 /// An event of a response, with its place in the order and what connections add.

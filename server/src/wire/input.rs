@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{
     compaction,
-    contract::rules::{given, metadata_value, when},
+    contract::rules::{given, when},
     error::WireError,
+    metadata::{check_metadata, metadata_value},
+    output::SummaryText,
     read::{FOREIGN, check_id, is_foreign, missing, read_field, type_of},
-    request::check_metadata,
-    response::SummaryText,
     shorten,
 };
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     input::{InputMessage, InputRole},
-    response::{ItemStatus, OutputItem},
+    output::{ItemStatus, OutputItem},
 };
 
 /// What a conversation holds: what was asked, what was answered, and what functions gave.

@@ -1,6 +1,12 @@
-//! The `stream_id` of a message that is not valid JSON, so that the error reaches the lane that waits for an answer.
+//! The `stream_id`, which names a lane: what it may be, and how it is found in a message that is not valid JSON, so that the error
+//! reaches the lane that waits for an answer.
 
-use super::client::is_stream_id;
+use super::read::MAX_ID_CHARS;
+
+/// `[A-Za-z0-9_.-]{1,256}`.
+pub fn is_stream_id(id: &str) -> bool {
+    (1..=MAX_ID_CHARS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
 
 /// Finds the value of the top-level member `stream_id`, as far as the text can be read.
 pub fn find(text: &str) -> Option<&str> {

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::{
+    compaction::CompactionItem, error::ErrorBody, input::InputRole, response::Usage, sampling::SamplingOptions,
+};
+
 /// A page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}List")]
@@ -35,6 +39,20 @@ pub struct InputTokens {
     pub input_tokens: usize,
 }
 
+/// A conversation as the one item that it was summed up to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Compaction")]
+pub struct Compacted {
+    pub id: String,
+    /// `response.compaction`
+    #[schemars(extend("const" = "response.compaction"))]
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created_at: u64,
+    pub output: [CompactionItem; 1],
+    pub usage: Option<Usage>,
+}
+
 /// One version of a stored prompt. A request uses it by `prompt: {id, version, variables}`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "StoredPrompt")]
@@ -53,7 +71,7 @@ pub struct PromptObject {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PromptMessage {
-    pub role: super::input::InputRole,
+    pub role: InputRole,
     pub content: String,
 }
 
@@ -83,18 +101,9 @@ pub struct ModelObject<'a> {
     pub quantisation: Option<&'a str>,
     /// LoRA adapters that are part of it.
     pub adapters: &'a [String],
-    pub sampling: ModelSampling,
+    /// What a request that says nothing is sampled with.
+    pub sampling: SamplingOptions,
     pub capabilities: Capabilities,
-}
-
-/// What a request that says nothing is sampled with.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ModelSampling {
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<u32>,
-    pub min_p: Option<f32>,
-    pub repetition_penalty: Option<f32>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -163,5 +172,5 @@ pub struct ModelOutline {
 /// The body of an answer that refuses.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorAnswer<'a> {
-    pub error: super::error::ErrorBody<'a>,
+    pub error: ErrorBody<'a>,
 }

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::regex,
-    Level, Loosened, Refused, Site, disjoint, join,
+    disjoint,
     keywords::{BOUNDS, Kind, TYPES, is_format, kind},
+    loosened::{Level, Loosened},
 };
 
 /// Schemas within schemas.
@@ -18,6 +19,24 @@ const FARTHEST: f64 = 1e18;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Where all that is referred to is put.
 const DEFINITIONS: &str = "#/$defs/";
+
+/// Why a schema is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Of the keyword within the schema, such as `properties.name.pattern`. Empty: the schema itself.
+    pub path: String,
+    pub reason: String,
+}
+
+/// Constraints of one place of a schema, as a schema of its own.
+#[derive(Debug, PartialEq)]
+pub struct Site {
+    /// Of the place. A keyword's path is this, a dot, and its name; the name alone where this is empty.
+    pub path: String,
+    /// In the order in which they are given up.
+    pub keywords: Vec<String>,
+    pub schema: Value,
+}
 
 /// Reads one schema.
 pub struct Walker<'s> {
@@ -273,6 +292,11 @@ impl<'s> Walker<'s> {
             self.sites.push(Site { path: path.to_owned(), keywords: found, schema: Value::Object(schema) });
         }
     }
+}
+
+/// `path` and a keyword, as one path.
+pub fn join(path: &str, keyword: &str) -> String {
+    if path.is_empty() { keyword.to_owned() } else { format!("{path}.{keyword}") }
 }
 
 /// A bound of a range that the compiler takes; none where all numbers that it leaves are too far from zero.

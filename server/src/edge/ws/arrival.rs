@@ -5,7 +5,7 @@ use std::sync::Arc;
 use opentelemetry::Context;
 
 use crate::{
-    edge::{Edge, api::beside, traced::Traced},
+    edge::{body::beside, state::Edge, traced::Traced},
     generation::budget::{Budget, BudgetShare},
     limits::{HELD_BY_CONNECTION, VALUE_BYTES},
     wire::{

@@ -1,6 +1,5 @@
-//! WebSockets: `guard` bounds what arrives, `connection` is the life of one, `arrival`
-//! what waits, `lanes` its requests in order, `outbox` what
-//! waits to be sent, `writer` the only code that touches the socket.
+//! WebSockets: `guard` bounds what arrives, `connection` is the life of one, `arrival` what waits, `lanes` its requests in order,
+//! `outbox` what waits to be sent, `writer` the only code that touches the socket.
 
 mod arrival;
 mod connection;
@@ -22,7 +21,7 @@ use connection::{Incoming, SocketClient};
 use futures::StreamExt;
 use guard::FrameGuard;
 
-use super::{Edge, api::ApiError, auth::Identified, peer, traced};
+use super::{error::ApiError, extract::Identified, peer, state::Edge, traced};
 use crate::{
     generation::budget::BudgetShare,
     limits::HELD_RETRY_MS,

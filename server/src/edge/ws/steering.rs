@@ -12,8 +12,9 @@ use crate::{
     random::random_hex,
     wire::{
         input::InputItem,
+        output::OutputItem,
         request::Create,
-        response::{OutputItem, Response},
+        response::Response,
         steer::{RequiredInput, Steer, SteerErrorCode},
     },
 };

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use crate::{
-    generation::{Caller, Generations, clock::unix_seconds},
+    clock::unix_seconds,
+    generation::{Caller, Generations},
     random::random_hex,
     wire::{
-        compaction::{Compacted, CompactionItem},
+        compaction::CompactionItem,
         error::WireError,
         format::TextConfig,
         input::{InputItem, InputRole},
+        object::Compacted,
+        output::OutputItem,
         request::Create,
-        response::{OutputItem, Response, Status},
+        response::{Response, Status},
     },
 };
 

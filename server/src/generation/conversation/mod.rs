@@ -7,7 +7,8 @@ mod turns;
 use futures::stream::BoxStream;
 
 use crate::{
-    generation::{Generations, clock::unix_seconds, store_error},
+    clock::unix_seconds,
+    generation::{Generations, store_error},
     random::random_hex,
     store::{
         StoreError,

@@ -9,7 +9,7 @@ use crate::{
     wire::{
         error::WireError,
         input::{InputCall, InputItem, InputRole},
-        response::OutputItem,
+        output::OutputItem,
     },
 };
 

@@ -17,8 +17,9 @@ use std::{sync::Arc, time::SystemTime};
 use tracing::Instrument;
 
 use crate::{
-    engine::{ModelInfo, model::SamplingDefaults},
-    generation::{Generations, LimitedKey, clock::unix_seconds},
+    clock::unix_seconds,
+    engine::ModelInfo,
+    generation::{Generations, LimitedKey},
     random::{random_hex, random_seed},
     store::{Header, LOG_VERSION, OnDisconnect, Origin, TruncatedItems},
     telemetry::trace,
@@ -142,7 +143,8 @@ impl Generations {
 
 /// The header of a response to be, without its prompt.
 fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) -> Header {
-    complete(&mut create, model.sampling);
+    // What the request leaves open the model's settings decide, once: the header says with what it was sampled.
+    create.sampling = create.sampling.completed(model.sampling);
     Header {
         version: LOG_VERSION,
         id: caller.new_response_id.clone(),
@@ -164,13 +166,4 @@ fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) 
         origin: caller.origin.clone(),
         key_quota: caller.key.as_ref().map(LimitedKey::quota),
     }
-}
-
-/// What the request leaves open the model's settings decide, once: the header says with what it was sampled.
-fn complete(create: &mut Create, defaults: SamplingDefaults) {
-    create.temperature = create.temperature.or(defaults.temperature);
-    create.top_p = create.top_p.or(defaults.top_p);
-    create.top_k = create.top_k.or(defaults.top_k);
-    create.min_p = create.min_p.or(defaults.min_p);
-    create.repetition_penalty = create.repetition_penalty.or(defaults.repetition_penalty);
 }

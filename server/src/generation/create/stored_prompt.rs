@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{prompt::prompt, request::request};
 use crate::{
-    generation::{Generations, clock::unix_seconds, store_error},
+    clock::unix_seconds,
+    generation::{Generations, store_error},
     store::{
         Header, LOG_VERSION, StoreError, TruncatedItems,
         prompts::{PromptError, StoredPrompt, Use, weight},

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{end_hooks::EndHooks, registry::RunGuard, timeline::Timeline};
 use crate::{
+    clock::unix_seconds,
     engine::{Delta, Finish, GenerateRequest},
-    generation::{budget::BudgetShare, clock::unix_seconds, create::request::request, offers::Offers},
+    generation::{budget::BudgetShare, create::request::request, offers::Offers},
     limits::MAX_TRIES,
     metrics::Metrics,
     store::{Entry, Header, Lease, Store, StoreError},

@@ -14,7 +14,8 @@ use crate::{
         error::WireError,
         event::Event,
         logprobs::{Logprob, TokenLogprob},
-        response::{IncompleteDetails, ItemStatus, OutputItem, Response, ResponseError, Status, Usage},
+        output::{ItemStatus, OutputItem},
+        response::{IncompleteDetails, Response, ResponseError, Status, Usage},
     },
 };
 

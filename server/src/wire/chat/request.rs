@@ -11,12 +11,14 @@ use super::{
     shape::{self, Names},
 };
 use crate::wire::{
-    contract::rules::{bias, metadata_value, when},
+    contract::rules::{bias, when},
     error::WireError,
     format::GrammarFormat,
+    metadata::metadata_value,
     read::{read, unsupported},
     reasoning::Effort,
     request::{Create, StopBody, TierBody, Verbosity},
+    sampling::SamplingOptions,
     tools::{AllowedToolsType, Function as FunctionType, Mode, OtherTool},
 };
 
@@ -34,6 +36,7 @@ pub struct ChatRequest {
     names: Names,
 }
 
+/// The body of `POST /v1/chat/completions`.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ChatCompletionParams", extend("allOf" = [alternatives_with_logprobs()]))]
 #[serde(deny_unknown_fields)]
@@ -49,12 +52,6 @@ pub struct Body {
     /// Choices, each a response of its own.
     #[schemars(range(min = 1, max = 8))]
     n: Option<u32>,
-    #[schemars(with = "Option<f32>", range(min = -2, max = 2))]
-    presence_penalty: Option<Value>,
-    #[schemars(with = "Option<f32>", range(min = -2, max = 2))]
-    frequency_penalty: Option<Value>,
-    #[schemars(with = "Option<f32>", extend("exclusiveMinimum" = 0, "maximum" = 2))]
-    repetition_penalty: Option<Value>,
     #[schemars(with = "Option<BTreeMap<String, f32>>", extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
     logit_bias: Option<Value>,
     logprobs: Option<bool>,
@@ -64,14 +61,10 @@ pub struct Body {
     response_format: Option<Value>,
     #[schemars(with = "Option<String>")]
     model: Option<Value>,
-    #[schemars(with = "Option<f32>", range(min = 0, max = 2))]
-    temperature: Option<Value>,
-    #[schemars(with = "Option<f32>", extend("exclusiveMinimum" = 0, "maximum" = 1))]
-    top_p: Option<Value>,
-    #[schemars(with = "Option<u32>", range(min = 1))]
-    top_k: Option<Value>,
-    #[schemars(with = "Option<f32>", range(min = 0, max = 1))]
-    min_p: Option<Value>,
+    // Read with the fields of the response.
+    #[serde(skip)]
+    #[schemars(!skip, flatten)]
+    _sampling: SamplingOptions,
     #[schemars(with = "Option<StopBody>")]
     stop: Option<Value>,
     #[schemars(with = "Option<i128>", extend("type" = ["integer", "null"], "minimum" = i64::MIN, "maximum" = u64::MAX))]
@@ -217,7 +210,8 @@ impl ChatRequest {
     ///
     /// # Errors
     /// `invalid_request`, with the field's name as it was sent.
-    pub fn from_value(value: Value) -> Result<Self, WireError> {
+    pub fn from_value(mut value: Value) -> Result<Self, WireError> {
+        let sampling = SamplingOptions::take(&mut value);
         let mut body: Body = read(value)?;
         body.refuse_unsupported()?;
         let choices = body.n.unwrap_or(1);
@@ -230,7 +224,7 @@ impl ChatRequest {
         let web_search = body.web_search_options.is_some();
         let (format, place) = body.response_format.take().map(shape::format).transpose()?.unzip();
         let names = Names { bound, format: place.unwrap_or("response_format") };
-        let fields = Value::Object(body.fields(format)?);
+        let fields = Value::Object(body.fields(format, sampling)?);
         let mut create = Create::with_input(fields, messages).map_err(|error| names.rename(error))?;
         if web_search {
             create.ignored.push("web_search_options".into());
@@ -269,16 +263,9 @@ impl Body {
     }
 
     /// The fields of a `response.create` that mean the same.
-    fn fields(self, format: Option<Value>) -> Result<Map<String, Value>, WireError> {
+    fn fields(self, format: Option<Value>, sampling: Map<String, Value>) -> Result<Map<String, Value>, WireError> {
         let fields = [
             ("model", self.model),
-            ("temperature", self.temperature),
-            ("top_p", self.top_p),
-            ("top_k", self.top_k),
-            ("min_p", self.min_p),
-            ("presence_penalty", self.presence_penalty),
-            ("frequency_penalty", self.frequency_penalty),
-            ("repetition_penalty", self.repetition_penalty),
             ("logit_bias", self.logit_bias),
             ("top_logprobs", self.top_logprobs),
             ("include", (self.logprobs == Some(true)).then(|| json!(["message.output_text.logprobs"]))),
@@ -297,7 +284,8 @@ impl Body {
             ("max_output_tokens", self.max_completion_tokens.or(self.max_tokens)),
             ("store", Some(Value::Bool(self.store.unwrap_or(false)))),
         ];
-        Ok(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+        let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Ok(sampling.into_iter().chain(fields).collect())
     }
 }
 

@@ -6,12 +6,11 @@ use super::{asyncapi::response_events, rules::given, schemas::Schemas};
 use crate::wire::{
     chat::{ChatBody, Chunk, Completion},
     client_secret::{ClientSecret, SecretBody},
-    compaction::Compacted,
     conversation::{AppendBody, ConversationObject, CreateBody, ForkBody, UpdateBody},
     item::ListedItem,
     object::{
-        Deleted, ErrorAnswer, InputTokens, List, ModelList, ModelObject, PromptCacheReport, PromptObject, Readiness,
-        ReloadReport,
+        Compacted, Deleted, ErrorAnswer, InputTokens, List, ModelList, ModelObject, PromptCacheReport, PromptObject,
+        Readiness, ReloadReport,
     },
     prompt::PutBody,
     request::{Body, INCLUDABLE},

@@ -17,11 +17,6 @@ pub fn when(name: &str, value: &Value, rule: &Value) -> Value {
     json!({"if": {"required": [name], "properties": {name: value}}, "then": rule})
 }
 
-/// Values of metadata.
-pub fn metadata_value() -> Value {
-    json!({"type": ["string", "null"], "maxLength": 512})
-}
-
 /// Values of `logit_bias`.
 pub fn bias() -> Value {
     json!({"type": ["number", "null"], "minimum": -100, "maximum": 100})

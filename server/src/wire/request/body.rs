@@ -8,17 +8,20 @@ use serde_json::{Value, json};
 
 use crate::wire::{
     cache::CacheBody,
-    contract::rules::{bias, given, metadata_value, not_together},
+    contract::rules::{bias, given, not_together},
     error::WireError,
     format::Format,
     input::{InputBody, something_said},
+    metadata::metadata_value,
     prompt::UseBody,
+    read::read,
     reasoning::{Effort, Reasoning, Summary},
     response::{ServiceTier, Truncation},
+    sampling::SamplingOptions,
     tools::{ToolBody, ToolChoice},
 };
 
-use super::fields::{INCLUDABLE, MAX_TOP_LOGPROBS, NamedConversation, in_range};
+use super::fields::{INCLUDABLE, MAX_TOP_LOGPROBS, NamedConversation, in_range, out_of_range};
 
 /// The body of `POST /v1/responses`, and of `response.create`.
 #[derive(Deserialize, JsonSchema)]
@@ -42,20 +45,10 @@ pub struct Body {
     pub(super) conversation: Option<Value>,
     /// Whether the server keeps the response for `GET /v1/responses/{id}` and `previous_response_id`. Default true.
     pub(super) store: Option<bool>,
-    #[schemars(range(min = 0, max = 2))]
-    pub(super) temperature: Option<f32>,
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
-    pub(super) top_p: Option<f32>,
-    #[schemars(range(min = 1))]
-    pub(super) top_k: Option<u32>,
-    #[schemars(range(min = 0, max = 1))]
-    pub(super) min_p: Option<f32>,
-    #[schemars(range(min = -2, max = 2))]
-    pub(super) frequency_penalty: Option<f32>,
-    #[schemars(range(min = -2, max = 2))]
-    pub(super) presence_penalty: Option<f32>,
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 2))]
-    pub(super) repetition_penalty: Option<f32>,
+    // Read apart from the rest, so that an error names the option.
+    #[serde(skip)]
+    #[schemars(!skip, flatten)]
+    pub(super) sampling: SamplingOptions,
     /// From token ids to what is added to their logits, -100 to 100.
     #[schemars(extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
     pub(super) logit_bias: Option<BTreeMap<String, f32>>,
@@ -215,6 +208,13 @@ impl ReasoningBody {
 }
 
 impl Body {
+    /// Reads the fields of a request.
+    pub(super) fn from_fields(mut fields: Value) -> Result<Self, WireError> {
+        let sampling = SamplingOptions::take(&mut fields);
+        let body: Self = read(fields)?;
+        Ok(Self { sampling: read(sampling.into())?, ..body })
+    }
+
     /// Returns whether a request without input has something to answer: what came before, a stored prompt, or
     /// the instructions that are to be computed ahead.
     pub(super) fn has_other_input(&self) -> bool {
@@ -225,13 +225,9 @@ impl Body {
     }
 
     pub(super) fn check_ranges(&self) -> Result<(), WireError> {
-        in_range("temperature", self.temperature, "from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
-        in_range("top_p", self.top_p, "above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?;
-        in_range("min_p", self.min_p, "from 0 to 1", |p| (0.0..=1.0).contains(&p))?;
-        in_range("frequency_penalty", self.frequency_penalty, "from -2 to 2", |p| (-2.0..=2.0).contains(&p))?;
-        in_range("presence_penalty", self.presence_penalty, "from -2 to 2", |p| (-2.0..=2.0).contains(&p))?;
-        in_range("repetition_penalty", self.repetition_penalty, "above 0 and at most 2", |p| p > 0.0 && p <= 2.0)?;
-        in_range("top_k", self.top_k, "at least 1", |k| k >= 1)?;
+        if let Some((name, range)) = self.sampling.out_of_range() {
+            return Err(out_of_range(name, range));
+        }
         in_range("top_logprobs", self.top_logprobs, "from 0 to 20", |n| n <= MAX_TOP_LOGPROBS)?;
         in_range("max_tool_calls", self.max_tool_calls, "at least 1", |n| n >= 1)?;
         in_range("max_output_tokens", self.max_output_tokens, "at least 1", |n| n >= 1)

@@ -18,7 +18,6 @@ use crate::{
 
 const MAX_STOP: usize = 16;
 const MAX_STOP_CHARS: usize = 256;
-const MAX_METADATA: usize = 16;
 const MAX_BIAS: usize = 300;
 /// OpenAI's bound.
 pub(super) const MAX_TOP_LOGPROBS: u8 = 20;
@@ -46,9 +45,13 @@ pub(super) fn in_range<T: Copy>(
     holds: impl Fn(T) -> bool,
 ) -> Result<(), WireError> {
     match value {
-        Some(value) if !holds(value) => Err(WireError::invalid(param, format!("'{param}' must be {range}."))),
+        Some(value) if !holds(value) => Err(out_of_range(param, range)),
         _ => Ok(()),
     }
+}
+
+pub(super) fn out_of_range(param: &str, range: &str) -> WireError {
+    WireError::invalid(param, format!("'{param}' must be {range}."))
 }
 
 pub(super) fn short(param: &str, value: Option<String>) -> Result<Option<String>, WireError> {
@@ -106,16 +109,6 @@ pub(super) fn parse_bias(bias: BTreeMap<String, f32>) -> Result<BTreeMap<u32, f3
         return Err(WireError::invalid("logit_bias", message));
     }
     Ok(bias)
-}
-
-pub fn check_metadata(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
-    let too_long = |(key, value): (&String, &String)| key.chars().count() > 64 || value.chars().count() > 512;
-    if metadata.len() > MAX_METADATA || metadata.iter().any(too_long) {
-        let message =
-            format!("'metadata' may have {MAX_METADATA} pairs, keys of 64 characters and values of 512 characters.");
-        return Err(WireError::invalid("metadata", message));
-    }
-    Ok(metadata)
 }
 
 #[derive(Deserialize, JsonSchema)]

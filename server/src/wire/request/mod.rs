@@ -16,16 +16,18 @@ use super::{
     error::WireError,
     format::{TextConfig, parse_format},
     input::{InputItem, InputMessage, ignored, parse_input},
+    metadata::check_metadata,
     prompt::PromptUse,
-    read::{missing, read},
+    read::missing,
     reasoning::Reasoning,
     response::{ServiceTier, Truncation},
+    sampling::SamplingOptions,
     tools::{FunctionTool, ToolChoice, Tools, parse_tool_choice, sort_tools},
 };
 
 use body::ReasoningBody;
 pub use body::{Body, ConversationBody, StopBody, TierBody, Verbosity};
-pub use fields::{INCLUDABLE, check_includable, check_metadata, parse_conversation};
+pub use fields::{INCLUDABLE, check_includable, parse_conversation};
 use fields::{first_names, parse_bias, parse_include, parse_seed, parse_stop, short};
 
 /// A validated `response.create`.
@@ -50,13 +52,8 @@ pub struct Create {
     #[serde(default)]
     pub background: bool,
     /// What is absent here, the model's settings decide.
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<u32>,
-    pub min_p: Option<f32>,
-    pub frequency_penalty: f32,
-    pub presence_penalty: f32,
-    pub repetition_penalty: Option<f32>,
+    #[serde(flatten)]
+    pub sampling: SamplingOptions,
     /// Token id → what is added to its logit.
     pub logit_bias: BTreeMap<u32, f32>,
     pub stop: Vec<String>,
@@ -93,7 +90,7 @@ impl Create {
     /// Validates the body of `POST /v1/responses`, which is also `response.create` without its `type`.
     pub fn from_value(mut value: Value) -> Result<Self, WireError> {
         let input = value.as_object_mut().and_then(|body| body.remove("input")).filter(|input| !input.is_null());
-        let body: Body = read(value)?;
+        let body = Body::from_fields(value)?;
         let input = input.map(parse_input).transpose()?.unwrap_or_default();
         if input.iter().all(|item| matches!(item, InputItem::Ignored(_))) && !body.has_other_input() {
             return Err(missing("input"));
@@ -103,7 +100,21 @@ impl Create {
 
     /// Validates the fields beside `input`, which was read from elsewhere.
     pub fn with_input(fields: Value, input: Vec<InputItem>) -> Result<Self, WireError> {
-        Self::new(read(fields)?, input)
+        Self::new(Body::from_fields(fields)?, input)
+    }
+
+    /// Validates the body of `POST /v1/responses/compact`: that of a response, of which only what determines the prompt has a
+    /// meaning there.
+    ///
+    /// # Errors
+    /// `invalid_request`, as for a response.
+    pub fn to_compact(value: Value) -> Result<Self, WireError> {
+        let create = Self::from_value(value)?;
+        if create.conversation.is_some() {
+            let message = "A conversation cannot be compacted; send its items as 'input'.";
+            return Err(WireError::invalid("conversation", message));
+        }
+        Ok(create)
     }
 
     fn new(body: Body, input: Vec<InputItem>) -> Result<Self, WireError> {
@@ -120,7 +131,7 @@ impl Create {
             return Err(WireError::invalid("background", "'background' needs 'store' to be true."));
         }
         let seed = body.seed.map(parse_seed).transpose()?;
-        let deterministic = seed.is_some() || body.temperature == Some(0.0);
+        let deterministic = seed.is_some() || body.sampling.temperature == Some(0.0);
         let cache = match body.cache {
             Some(_) if conversation.is_some() => {
                 return Err(WireError::invalid("cache", "'cache' does not go together with 'conversation'."));
@@ -140,13 +151,7 @@ impl Create {
             cache,
             store: body.store.unwrap_or(true),
             background: body.background.unwrap_or(false),
-            temperature: body.temperature,
-            top_p: body.top_p,
-            top_k: body.top_k,
-            min_p: body.min_p,
-            frequency_penalty: body.frequency_penalty.unwrap_or(0.0),
-            presence_penalty: body.presence_penalty.unwrap_or(0.0),
-            repetition_penalty: body.repetition_penalty,
+            sampling: body.sampling,
             logit_bias: parse_bias(body.logit_bias.unwrap_or_default())?,
             stop: parse_stop(body.stop)?,
             max_output_tokens: body.max_output_tokens,

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::wire::input::InputRole;
+use crate::wire::{input::InputRole, sampling::SamplingOptions};
 
 fn param_of(body: Value) -> String {
     match Create::from_value(body) {
@@ -110,4 +110,16 @@ fn items_of_other_tools_are_understood_or_ignored() {
         param_of(json!({"input": [{"type": "custom_tool_call", "call_id": "c", "name": "f"}]})),
         "input[0].input"
     );
+}
+
+/// A rolling deploy has replicas of both versions: each reads the logs of the other.
+#[test]
+fn sampling_options_stand_in_a_log_as_earlier_versions_wrote_them() {
+    let mut create = Create::from_value(json!({"input": "x", "temperature": 0.7, "top_k": 3})).unwrap();
+    create.sampling = create.sampling.completed(SamplingOptions { top_p: Some(0.9), ..SamplingOptions::default() });
+    let stored = serde_json::to_string(&create).unwrap();
+    let options = "\"temperature\":0.7,\"top_p\":0.9,\"top_k\":3,\"min_p\":null,\"frequency_penalty\":0.0,\
+                   \"presence_penalty\":0.0,\"repetition_penalty\":null,\"logit_bias\":{}";
+    assert!(stored.contains(options), "{stored}");
+    assert_eq!(serde_json::from_str::<Create>(&stored).unwrap(), create);
 }

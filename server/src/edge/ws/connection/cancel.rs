@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use actix_web::rt;
 use tracing::Instrument;
 
-use super::SocketConnection;
+use super::socket::SocketConnection;
 use crate::{
     edge::{grants, ws::outbox::Gone},
     settings::Scope,

@@ -1,14 +1,15 @@
 //! The life of one connection: reads client events, runs their jobs in lanes, keeps the heart beating, ends cleanly.
 
 mod cancel;
+mod jobs;
 mod notices;
 mod permissions;
 mod receive;
+mod socket;
 mod steer;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -16,9 +17,7 @@ use std::{
 
 use actix_web::{rt, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError, Session};
-use futures::{FutureExt, future::LocalBoxFuture};
 use opentelemetry::Context;
-use serde::Serialize;
 use tokio::{
     sync::Semaphore,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -26,57 +25,33 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    arrival::{Arrival, Arrivals},
+    arrival::Arrivals,
     guard::{Arriving, TOO_MUCH, Violation},
-    lanes::{Lane, LaneJob, Lanes, MAX_IN_FLIGHT, MAX_LANES},
-    outbox::{Closing, FrameBody, Gone, Outbox},
-    steering::{PendingSteer, Steering, successor},
+    lanes::{Lanes, MAX_IN_FLIGHT, MAX_LANES},
+    outbox::{FrameBody, Gone, Outbox},
+    steering::Steering,
     turns::{ConversationNotices, ConversationWatches},
     writer,
 };
 use crate::{
     access::{Denied, Identity},
-    edge::{Edge, Phase, grants},
-    generation::{Caller, CreatedResponse, Follow, budget::BudgetShare},
+    edge::state::{Edge, Phase},
+    generation::budget::BudgetShare,
     limits::HELD_RETRY_MS,
     random::random_hex,
-    store::OnDisconnect,
     wire::{
-        client::Target,
         close,
-        error::{ErrorEvent, WireError},
-        event::{ConnectionEvent, Event, Extension, Limits, Numbered},
-        request::Create,
-        response::Response,
-        steer::{SteerError, SteerErrorCode},
+        error::WireError,
+        event::{Extension, Limits},
     },
 };
+use cancel::MAX_CANCELS;
+use socket::SocketConnection;
 
 /// What arrives: messages and, when they have ended, the frame that ended them.
 pub struct Incoming {
     pub messages: AggregatedMessageStream,
     pub arriving: Rc<Arriving>,
-}
-
-/// What a connection's jobs share. They all run on the connection's task.
-struct SocketConnection {
-    id: String,
-    edge: web::Data<Edge>,
-    identity: Arc<Identity>,
-    tenant: String,
-    extensions: bool,
-    outbox: Outbox,
-    next: Cell<u64>,
-    /// Whether the client knows that the server drains.
-    told: Cell<bool>,
-    /// The generations that are followed now.
-    following: RefCell<HashSet<String>>,
-    /// The latest response of this connection with `store: false`, which only this connection may continue.
-    unstored: RefCell<Option<String>>,
-    turns: ConversationWatches,
-    arrivals: Arrivals,
-    steering: Steering,
-    cancels: Arc<Semaphore>,
 }
 
 /// Who is connected, and whether the client takes our extensions.
@@ -110,7 +85,7 @@ pub async fn run(edge: web::Data<Edge>, client: SocketClient, session: Session, 
         turns,
         arrivals: Arrivals::new(edge.settings.server.max_message_bytes, handshake),
         steering: Steering::default(),
-        cancels: Arc::new(Semaphore::new(cancel::MAX_CANCELS)),
+        cancels: Arc::new(Semaphore::new(MAX_CANCELS)),
     });
     let _connected = edge.generations.metrics.connected();
     let span = tracing::error_span!("connection", id = connection.id, tenant = connection.tenant);
@@ -213,12 +188,6 @@ impl SocketConnection {
         Ok(())
     }
 
-    /// Tells of an error of the connection, and counts it.
-    async fn refuse(&self, error: &WireError) -> Result<(), Gone> {
-        self.edge.generations.metrics.refused(error);
-        self.error(error, None).await
-    }
-
     async fn greet(&self) -> Result<(), Gone> {
         let settings = &self.edge.settings;
         let limits = Limits {
@@ -243,214 +212,6 @@ impl SocketConnection {
             self.extension(Extension::Draining { reconnect_after_ms: 1000 }).await?;
         }
         Ok(())
-    }
-
-    async fn push(self: &Rc<Self>, lanes: &mut Lanes, stream_id: Lane, job: LaneJob) -> Result<(), Gone> {
-        match lanes.push(stream_id.clone(), job, |lane, job| self.start(lane, job)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.edge.generations.metrics.refused(&error);
-                self.error(&error, stream_id.as_deref()).await
-            }
-        }
-    }
-
-    fn start(self: &Rc<Self>, lane: Lane, job: LaneJob) -> LocalBoxFuture<'static, Lane> {
-        let connection = self.clone();
-        async move {
-            let done = match job {
-                LaneJob::Create(arrival) => connection.create(arrival, lane.as_deref()).await,
-                LaneJob::Resume { target, starting_after } => {
-                    connection.resume(target, starting_after, lane.as_deref()).await
-                }
-            };
-            // `Gone`: the connection ends, and its loop knows.
-            let _ = done;
-            lane
-        }
-        .boxed_local()
-    }
-
-    /// What the end of this connection means to the generations that it follows: only the extensions have a resume.
-    fn on_disconnect(&self) -> OnDisconnect {
-        if self.extensions { OnDisconnect::Grace } else { OnDisconnect::Cancel }
-    }
-
-    /// Creates a response and follows it; then its successors, as long as input steers them.
-    async fn create(&self, mut arrival: Arrival, stream_id: Option<&str>) -> Result<(), Gone> {
-        let parsed = arrival.parse(&self.edge).await;
-        let held = parsed.and_then(|mut create| {
-            grants::hold(&self.edge, &self.identity, &mut create)?;
-            Ok(create)
-        });
-        let mut create = match held {
-            Ok(create) => create,
-            Err(error) => {
-                arrival.traced.span.fail(error.code().0);
-                return self.error(&error, stream_id).await;
-            }
-        };
-        // The inputs that the request commits.
-        let mut steers = self.steering.take(create.previous_response_id.as_deref());
-        let waited = steers.iter().flat_map(|pending| pending.items.iter().cloned());
-        create.input = waited.chain(std::mem::take(&mut create.input)).collect();
-        loop {
-            let Some(created) = self.begin(create.clone(), &arrival, stream_id, &steers).await? else { return Ok(()) };
-            let id = created.id;
-            self.steering.begin(&id, &create, stream_id);
-            let last = match self.edge.generations.follow(&self.tenant, &id, None, self.on_disconnect()).await {
-                Ok(follow) => self.pump(follow, stream_id).await,
-                Err(error) => self.error(&error, stream_id).await.map(|()| None),
-            };
-            let pending = self.steering.end(&id);
-            match self.continued(last?, &id, pending, stream_id).await? {
-                Some(pending) => {
-                    create = successor(&create, &id, &pending);
-                    steers = pending;
-                }
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Creates a response; its id, unless it is refused. `steers` are the inputs that it commits.
-    async fn begin(
-        &self,
-        create: Create,
-        arrival: &Arrival,
-        stream_id: Option<&str>,
-        steers: &[PendingSteer],
-    ) -> Result<Option<CreatedResponse>, Gone> {
-        let (store, previous) = (create.store, create.previous_response_id.clone());
-        let key = grants::limited_key(&self.identity);
-        let origin = arrival.traced.origin();
-        let caller = Caller::new(self.unstored.borrow().clone(), self.on_disconnect(), origin).with_key(key);
-        self.turns.follow(&caller.new_response_id);
-        let conversation = create.conversation.clone();
-        let created = match self.edge.generations.create(&self.tenant, create, caller).await {
-            Ok(created) => created,
-            Err(error) => {
-                arrival.traced.span.fail(error.code().0);
-                let previous = previous.unwrap_or_default();
-                for pending in steers {
-                    let error = SteerError::new(SteerErrorCode::SuccessorCreationFailed, error.to_string());
-                    self.steer_failed(&previous, Some(&pending.id), &pending.input, error, stream_id).await?;
-                }
-                if !previous.is_empty() {
-                    self.unstored.take();
-                }
-                return self.error(&error, stream_id).await.map(|()| None);
-            }
-        };
-        // Its `client_request_id` may have been used before, elsewhere.
-        if let Err(error) = grants::check_response(&self.edge, &self.identity, &created.id).await {
-            return self.error(&error, stream_id).await.map(|()| None);
-        }
-        if !store {
-            self.unstored.replace(Some(created.id.clone()));
-        }
-        self.turns.follow(&created.id);
-        if let Some(conversation) = conversation {
-            self.watch(&conversation).await;
-        }
-        Ok(Some(created))
-    }
-
-    async fn resume(&self, target: Target, starting_after: Option<u64>, stream_id: Option<&str>) -> Result<(), Gone> {
-        let response_id = match target {
-            Target::Response(id) => id,
-            Target::Conversation(id) => {
-                // Before it is looked at: the turn after it is told.
-                self.watch(&id).await;
-                match self.edge.generations.current(&self.tenant, &id).await {
-                    Ok(id) => id,
-                    Err(error) => return self.error(&error, stream_id).await,
-                }
-            }
-        };
-        let follow = self.edge.generations.follow(&self.tenant, &response_id, starting_after, self.on_disconnect());
-        let follow = match follow.await {
-            Ok(follow) => follow,
-            Err(error) => return self.error(&error, stream_id).await,
-        };
-        self.edge.generations.metrics.resumed.inc();
-        self.turns.follow(&response_id);
-        if let Some(conversation) = &follow.conversation {
-            self.watch(conversation).await;
-        }
-        let resumed = Extension::Resumed {
-            response_id: &response_id,
-            starting_after,
-            last_sequence_number: follow.start.last_sequence_number,
-            status: follow.start.status,
-            stream_id,
-        };
-        self.extension(resumed).await?;
-        self.pump(follow, stream_id).await.map(drop)
-    }
-
-    /// Sends a response's events until its last; the response as the last event has it.
-    async fn pump(&self, follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
-        let run = follow.run.clone();
-        self.following.borrow_mut().insert(run.clone());
-        let last = self.pump_all(follow, stream_id).await;
-        self.following.borrow_mut().remove(&run);
-        last
-    }
-
-    async fn pump_all(&self, mut follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
-        let (id, run, ignored) = (follow.id.clone(), follow.run.clone(), std::mem::take(&mut follow.ignored));
-        let (mut place, mut last) = (None, None);
-        loop {
-            let next = tokio::select! {
-                biased;
-                next = follow.next() => next,
-                told = notices::changed(&mut place), if place.is_some() => {
-                    match told {
-                        Some(told) => self.place(&id, told, stream_id).await?,
-                        None => place = None,
-                    }
-                    continue;
-                }
-            };
-            let (sequence_number, event) = match next {
-                None => return Ok(last),
-                Some(Ok(numbered)) => numbered,
-                Some(Err(error)) => return self.error(&error, stream_id).await.map(|()| None),
-            };
-            let response_id = self.extensions.then_some(id.as_str());
-            let warned = self.extensions && matches!(event, Event::Created { .. });
-            let warnings = if warned { &ignored[..] } else { &[] };
-            self.outbox.send(&Numbered { event: &event, sequence_number, response_id, stream_id, warnings }).await?;
-            let queued = self.extensions && matches!(event, Event::Queued { .. });
-            place = if queued { self.edge.generations.admission.place(&run) } else { None };
-            if let Event::Completed { response } | Event::Incomplete { response } | Event::Failed { response } = event {
-                last = Some(*response);
-            }
-        }
-    }
-
-    /// Sends a connection event to a client that asked for extensions.
-    async fn extension(&self, event: Extension<'_>) -> Result<(), Gone> {
-        if !self.extensions {
-            return Ok(());
-        }
-        self.own(event, None).await
-    }
-
-    /// Sends an event that is numbered by the connection's own counter.
-    async fn own(&self, event: impl Serialize, stream_id: Option<&str>) -> Result<(), Gone> {
-        let sequence_number = self.next.get();
-        self.next.set(sequence_number + 1);
-        self.outbox.send(&ConnectionEvent { event, sequence_number, stream_id }).await
-    }
-
-    async fn error(&self, error: &WireError, stream_id: Option<&str>) -> Result<(), Gone> {
-        self.outbox.send(&ErrorEvent::new(error, stream_id)).await
-    }
-
-    fn close(&self, code: u16, reason: &'static str) {
-        self.outbox.close(Closing { code, reason, flush: true });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::SocketConnection;
+use super::socket::SocketConnection;
 use crate::{edge::ws::outbox::Gone, generation::admission::QueuePlace, wire::event::Extension};
 
 impl SocketConnection {

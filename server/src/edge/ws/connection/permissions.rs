@@ -1,6 +1,6 @@
 //! What the key or the client secret of a connection lets it do.
 
-use super::SocketConnection;
+use super::socket::SocketConnection;
 use crate::{
     edge::grants,
     settings::Scope,

@@ -2,10 +2,10 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::SocketConnection;
+use super::socket::SocketConnection;
 use crate::{
     edge::{
-        api::beside,
+        body::beside,
         ws::{
             arrival::Size,
             lanes::{LaneJob, Lanes},

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::SocketConnection;
+use super::socket::SocketConnection;
 use crate::{
     edge::ws::{
         arrival::Size,

@@ -1,6 +1,6 @@
 //! What a model's files say about it, of whatever kind they are.
 
-use crate::engine::model::SamplingDefaults;
+use crate::wire::sampling::SamplingOptions;
 
 pub struct Facts {
     /// Tokens that prompt and output may take together.
@@ -14,6 +14,6 @@ pub struct Facts {
     /// The chat template.
     pub template: String,
     /// What the model's authors recommend.
-    pub sampling: SamplingDefaults,
+    pub sampling: SamplingOptions,
     pub adapters: Vec<String>,
 }

@@ -13,9 +13,9 @@ use candle_core::quantized::{
 use mistralrs_core::{AdapterPaths, GGUFLoaderBuilder, GGUFSpecificConfig, Loader, LocalModelPaths, ModelPaths};
 
 use super::facts::Facts;
-use crate::engine::{
-    model::{ModelSettings, SamplingDefaults},
-    text::model::gguf,
+use crate::{
+    engine::{model::ModelSettings, text::model::gguf},
+    wire::sampling::SamplingOptions,
 };
 
 /// Architectures the engine runs from GGUF.
@@ -258,17 +258,18 @@ fn context_length(content: &Content, architecture: &str, whole: u32) -> Result<u
 }
 
 /// What the model's authors recommend, where the file says it.
-fn sampling(content: &Content) -> SamplingDefaults {
+fn sampling(content: &Content) -> SamplingOptions {
     let number = |key: &str| {
         let value = content.metadata.get(&format!("general.sampling.{key}"))?;
         value.to_f32().ok().or_else(|| integer(value).map(|n| n as f32))
     };
-    SamplingDefaults {
+    SamplingOptions {
         temperature: number("temp"),
         top_p: number("top_p"),
         top_k: number("top_k").map(|k| k as u32).filter(|k| *k > 0),
         min_p: number("min_p"),
         repetition_penalty: number("penalty_repeat"),
+        ..SamplingOptions::default()
     }
 }
 

@@ -17,10 +17,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{device::ComputeDevice, facts::Facts};
-use crate::{
-    engine::model::{ModelSettings, SamplingDefaults},
-    model::hub,
-};
+use crate::{engine::model::ModelSettings, model::hub, wire::sampling::SamplingOptions};
 
 /// What the engine can quantise to and compute with on CPU.
 const CPU_TYPES: [&str; 10] = ["Q8_0", "Q6K", "Q5K", "Q5_1", "Q5_0", "Q4K", "Q4_1", "Q4_0", "Q3K", "Q2K"];
@@ -312,17 +309,18 @@ fn uqff(folder: &Path, settings: &ModelSettings) -> Result<Option<String>, Strin
 }
 
 /// What the model's authors recommend.
-fn sampling(folder: &Path) -> SamplingDefaults {
+fn sampling(folder: &Path) -> SamplingOptions {
     let Ok(config) = read_json::<Value>(&folder.join("generation_config.json")) else {
-        return SamplingDefaults::default();
+        return SamplingOptions::default();
     };
     let number = |key: &str| config.get(key).and_then(Value::as_f64).map(|value| value as f32);
-    SamplingDefaults {
+    SamplingOptions {
         temperature: number("temperature"),
         top_p: number("top_p"),
         top_k: config.get("top_k").and_then(Value::as_u64).and_then(|k| u32::try_from(k).ok()).filter(|k| *k > 0),
         min_p: number("min_p"),
         repetition_penalty: number("repetition_penalty"),
+        ..SamplingOptions::default()
     }
 }
 

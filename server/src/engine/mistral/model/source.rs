@@ -17,10 +17,11 @@ use crate::{
     engine::{
         EngineError, ModelInfo,
         kv::KvEncoding,
-        model::{KvType, ModelSettings, SamplingDefaults},
+        model::{KvType, ModelSettings},
         text::model::TextModel,
     },
     model::{self, hub},
+    wire::sampling::SamplingOptions,
 };
 
 /// The default model is small and rambles at 1.
@@ -61,7 +62,7 @@ impl ModelSource {
     pub fn open(origin: ModelOrigin) -> Result<Self, EngineError> {
         let ModelOrigin { index, settings, context_length, device, .. } = &origin;
         let wrong = |reason: String| EngineError::load(format_args!("engine.models[{index}]: {reason}"));
-        if let Some((field, range)) = settings.sampling.wrong() {
+        if let Some((field, range)) = settings.sampling.out_of_range() {
             return Err(wrong(format!("sampling.{field} must be {range}")));
         }
         let path = find(settings).map_err(wrong)?;
@@ -83,8 +84,8 @@ impl ModelSource {
         if settings.model.is_empty() {
             advised.temperature = Some(DEFAULT_MODEL_TEMPERATURE);
         }
-        if advised.wrong().is_some() {
-            advised = SamplingDefaults::default();
+        if advised.out_of_range().is_some() {
+            advised = SamplingOptions::default();
         }
         let info = ModelInfo {
             id: if settings.id.is_empty() { name(settings, &path) } else { settings.id.clone() },

@@ -5,9 +5,9 @@ use std::{fs, path::Path, time::Duration};
 use candle_core::quantized::gguf_file::{self, Value};
 
 use super::*;
-use crate::engine::{
-    mistral::{fixture, model::gguf::Gguf},
-    model::SamplingDefaults,
+use crate::{
+    engine::mistral::{fixture, model::gguf::Gguf},
+    wire::sampling::SamplingOptions,
 };
 
 const QUESTION: &str = "What is the capital of France? Answer in one short sentence.";
@@ -51,7 +51,7 @@ fn a_folder_answers_as_the_gguf_it_was_made_of() {
     assert!(same_beginning(&tokens, &whole) >= whole.len().min(6), "{tokens:?} {whole:?}");
     assert_eq!(info.quantisation.as_deref(), Some("F16"));
     assert_eq!(info.context_length, ENGINE.models()[0].context_length);
-    assert_eq!(info.sampling, SamplingDefaults { temperature: Some(0.6), ..SamplingDefaults::default() });
+    assert_eq!(info.sampling, SamplingOptions { temperature: Some(0.6), ..SamplingOptions::default() });
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn what_is_wrong_is_said_before_anything_is_loaded() {
     says(ModelSettings { isq: "Q8_0".into(), ..named(&gguf) }, &["isq", "GGUF"]);
     says(ModelSettings { lora: vec!["a/b".into()], ..named(&gguf) }, &["lora", "GGUF"]);
     says(ModelSettings { file: "y.gguf".into(), ..named(&gguf) }, &["file", "Hugging Face"]);
-    let hot = SamplingDefaults { temperature: Some(9.0), ..SamplingDefaults::default() };
+    let hot = SamplingOptions { temperature: Some(9.0), ..SamplingOptions::default() };
     says(ModelSettings { sampling: hot, ..named(&gguf) }, &["sampling.temperature", "from 0 to 2"]);
     let parts = temp.join("y-00001-of-00002.gguf");
     fs::copy(&gguf, &parts).unwrap();

@@ -3,14 +3,10 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::{
-    Edge,
-    api::{Answer, OptionalJson},
-    auth::{Identified, refuse},
-    grants,
-};
 use crate::{
-    access::{client_secret::Pins, now},
+    access::client_secret::Pins,
+    clock::unix_seconds,
+    edge::{body::OptionalJson, error::Answer, extract::Identified, grants, refusal::refuse, state::Edge},
     wire::{
         client_secret::{ClientSecret, NewSecret, SecretSession},
         error::WireError,
@@ -47,7 +43,7 @@ pub async fn create(
         let found = edge.generations.conversations.get(&identity.tenant, conversation).await;
         found.map_err(|error| crate::generation::conversation::conversation_error(error, conversation))?;
     }
-    let expires_at = identity.expires_at.map_or(u64::MAX, |at| at).min(now() + seconds);
+    let expires_at = identity.expires_at.map_or(u64::MAX, |at| at).min(unix_seconds() + seconds);
     let Some(value) = edge.auth.access.sign(&identity, pins.clone(), expires_at) else {
         return forbidden(
             "This key is too short to make client secrets. Set auth.token_secret, or use a key of `caudal key create`.",

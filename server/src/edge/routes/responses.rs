@@ -5,17 +5,18 @@ use std::sync::Arc;
 use actix_web::{HttpResponse, web};
 use serde_json::Value;
 
-use super::{
-    Edge,
-    api::{Answer, ApiError, JsonBody, parsed},
-    auth::{Identified, Tenant},
-    grants, headers, paging,
-    query::Query,
-    sse,
-    traced::Traced,
-};
 use crate::{
     access::Identity,
+    edge::{
+        body::{JsonBody, parsed},
+        error::{Answer, ApiError},
+        extract::{Identified, Tenant},
+        grants, headers, paging,
+        query::Query,
+        sse,
+        state::Edge,
+        traced::Traced,
+    },
     generation::{Caller, Follow},
     render,
     store::OnDisconnect,

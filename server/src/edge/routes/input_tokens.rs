@@ -2,13 +2,14 @@
 
 use actix_web::{HttpResponse, web};
 
-use super::{
-    Edge,
-    api::{Answer, JsonBody, parsed},
-    auth::Identified,
-    grants, headers,
-};
 use crate::{
+    edge::{
+        body::{JsonBody, parsed},
+        error::Answer,
+        extract::Identified,
+        grants, headers,
+        state::Edge,
+    },
     generation::Caller,
     store::Origin,
     wire::{object::InputTokens, request::Create},

@@ -1,11 +1,24 @@
-//! Where a setting was set: the line of a file, a variable of the environment, or `--set`. Names no value.
+//! Where settings come from: the documented defaults, files, the environment, `--set`. Finds the place that set a
+//! setting, and names no value.
 
-use std::{collections::HashMap, env, path::Path};
+use std::{
+    collections::HashMap,
+    env,
+    path::{Path, PathBuf},
+};
 
-use super::problem;
+/// The documented defaults.
+pub const DEFAULTS: &str = include_str!("../../../config/caudal.toml");
 
 /// What every variable of the environment with a setting begins with.
 pub const ENVIRONMENT: &str = "CAUDAL__";
+
+/// Where settings beside the defaults come from: files in order, the environment, then `key=value` overrides.
+#[derive(Debug, Default)]
+pub struct Sources {
+    pub files: Vec<PathBuf>,
+    pub overrides: Vec<String>,
+}
 
 /// What was given beside the defaults, the earliest first.
 #[derive(Default)]
@@ -22,7 +35,7 @@ impl Given<'_> {
             let names: Vec<String> = key.split('.').map(|name| name.trim().to_owned()).collect();
             path.starts_with(&names)
         };
-        if self.overrides.iter().any(|assignment| sets(problem::key_of(assignment))) {
+        if self.overrides.iter().any(|assignment| sets(key_of(assignment))) {
             return Some("--set".into());
         }
         let variables = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
@@ -36,6 +49,12 @@ impl Given<'_> {
         let mut files = self.files.iter().rev();
         files.find_map(|(file, text)| Some(format!("{}, line {}", file.display(), line_of(text, path)?)))
     }
+}
+
+/// The part of an assignment that can be a key.
+pub fn key_of(assignment: &str) -> &str {
+    let end = assignment.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(assignment.len());
+    assignment.get(..end).unwrap_or_default()
 }
 
 /// A setting as people write it: `engine.models[0].id`.

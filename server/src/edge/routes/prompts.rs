@@ -3,14 +3,15 @@
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::{
-    Edge,
-    api::{Answer, JsonBody, parsed},
-    auth::Tenant,
-    paging::{list, page},
-    query::Query,
-};
 use crate::{
+    edge::{
+        body::{JsonBody, parsed},
+        error::Answer,
+        extract::Tenant,
+        paging::{list, page},
+        query::Query,
+        state::Edge,
+    },
     generation::create::stored_prompt::prompt_error,
     store::prompts::StoredPrompt,
     wire::{

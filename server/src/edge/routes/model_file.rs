@@ -1,12 +1,6 @@
 //! `GET /v1/models/{id}/file`: the file of a model, for an engine in the browser. Refuses models that are not shared.
 
-use std::{
-    collections::HashMap,
-    io::SeekFrom,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{io::SeekFrom, path::Path};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -17,29 +11,23 @@ use actix_web::{
     },
     web,
 };
-use parking_lot::Mutex;
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
-    sync::OnceCell,
 };
 use tokio_util::io::ReaderStream;
 
-use super::{Edge, api::Answer, auth::Identified, grants, query::Query};
-use crate::{engine::ModelInfo, model, wire::error::WireError};
+use crate::{
+    edge::{error::Answer, extract::Identified, grants, query::Query, state::Edge},
+    engine::ModelInfo,
+    wire::error::WireError,
+};
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
 /// The caching of an address that names the file's sum: its content never changes. It is private because keys differ in what they
 /// may fetch.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
-
-/// A file's path, length and time of change.
-type FileVersion = (PathBuf, u64, Option<SystemTime>);
-
-/// SHA-256 of files, each computed once for each version of the file.
-#[derive(Default)]
-pub struct Sums(Mutex<HashMap<FileVersion, Arc<OnceCell<String>>>>);
 
 /// Answers the file, or the one range of it that is asked for. `?sha256=` asks for that file or none.
 pub async fn get(
@@ -90,20 +78,6 @@ pub async fn get(
     file.seek(SeekFrom::Start(from)).await.map_err(|error| unreadable(error.into()))?;
     let pieces = ReaderStream::with_capacity(file.take(to - from), PIECE);
     Ok(answer.content_type("application/octet-stream").body(SizedStream::new(to - from, pieces)))
-}
-
-impl Sums {
-    async fn of(&self, path: &Path, state: (u64, Option<SystemTime>)) -> anyhow::Result<String> {
-        let cell = {
-            let mut sums = self.0.lock();
-            // A file that was replaced is not asked for again.
-            sums.retain(|(known, bytes, modified), _| known != path || (*bytes, *modified) == state);
-            sums.entry((path.to_owned(), state.0, state.1)).or_default().clone()
-        };
-        let file = path.to_owned();
-        let sum = cell.get_or_try_init(|| async { tokio::task::spawn_blocking(move || model::sha256(&file)).await? });
-        sum.await.cloned()
-    }
 }
 
 enum Wanted {

@@ -1,65 +1,19 @@
-//! What HTTP handlers share: how errors are answered and how bodies are read.
+//! The bodies of requests: read within a deadline, decompressed, counted, parsed off the connection's thread where they are large.
 
 use std::{fmt::Display, io::Read, sync::Arc, time::Duration};
 
-use actix_web::{
-    FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
-    dev::Payload,
-    error::PayloadError,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, error::PayloadError, http::header, web};
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Edge, auth::Tenant, reply::closing};
+use super::{error::ApiError, extract::Tenant, state::Edge};
 use crate::{
     generation::{Generations, budget::BudgetShare},
     limits::{DECOMPRESSED_PIECE_BYTES, PARSED_BESIDE_BYTES, VALUE_BYTES},
     wire::{error::WireError, values::count_values},
 };
 
-/// An error as an HTTP answer: its status, `{error: {…}}`, `Retry-After` where a retry makes sense.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct ApiError(#[from] pub WireError);
-
-impl ResponseError for ApiError {
-    fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.0.code().1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status_code());
-        if let Some(ms) = self.0.retry_after_ms() {
-            response.insert_header((header::RETRY_AFTER, ms.div_ceil(1000).to_string()));
-            response.insert_header(("retry-after-ms", ms.to_string()));
-        }
-        match self.0 {
-            WireError::InvalidApiKey | WireError::InvalidAdminKey => {
-                response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"caudal\""));
-            }
-            WireError::UnsupportedEncoding => {
-                response.insert_header((header::ACCEPT_ENCODING, ENCODINGS));
-            }
-            WireError::UpgradeRequired(_) => {
-                response.insert_header((header::UPGRADE, "websocket"));
-                response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
-            }
-            _ => {}
-        }
-        let response = response.json(json!({"error": self.0.body()}));
-        // The rest of the body is not read.
-        let unread = matches!(self.0, WireError::BodyTimeout | WireError::MessageTooLarge { .. });
-        if unread { closing(response) } else { response }
-    }
-}
-
-pub type Answer = Result<HttpResponse, ApiError>;
-
-/// How bodies may be compressed.
-const ENCODINGS: &str = "gzip, zstd";
 /// The log of the largest window that a compressed body may need, in bytes: 8 MiB, zstd's own recommendation.
 const WINDOW_LOG: u32 = 23;
 

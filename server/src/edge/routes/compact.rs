@@ -2,15 +2,19 @@
 
 use actix_web::{HttpResponse, web};
 
-use super::{
-    Edge,
-    api::{Answer, JsonBody, parsed},
-    auth::Identified,
-    grants::limited_key,
-    headers,
-    traced::Traced,
+use crate::{
+    edge::{
+        body::{JsonBody, parsed},
+        error::Answer,
+        extract::Identified,
+        grants::limited_key,
+        headers,
+        state::Edge,
+        traced::Traced,
+    },
+    generation::Caller,
+    wire::request::Create,
 };
-use crate::{generation::Caller, wire::compaction::parse_compact};
 
 pub async fn create(
     edge: web::Data<Edge>,
@@ -18,7 +22,7 @@ pub async fn create(
     Identified(identity): Identified,
     JsonBody(body): JsonBody,
 ) -> Answer {
-    let create = parsed(body, parse_compact).await?;
+    let create = parsed(body, Create::to_compact).await?;
     let caller = Caller::without_resume(traced.origin()).with_key(limited_key(&identity));
     let compacted = edge.generations.compact(&identity.tenant, create, caller).await;
     let answer = compacted.map(|compacted| HttpResponse::Ok().json(compacted)).map_err(Into::into);

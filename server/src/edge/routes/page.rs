@@ -12,8 +12,10 @@ use actix_web::{
     web,
 };
 
-use super::v1;
-use crate::settings::ServerSettings;
+use crate::{
+    edge::resource::{not_allowed, unknown},
+    settings::ServerSettings,
+};
 
 /// The page's policy: it loads from this server and connects to it, and to no other. `'self'` holds for its WebSockets as well. The engine in
 /// the browser is WebAssembly, and begins its workers from text that it brings (`blob:`).
@@ -59,8 +61,8 @@ async fn file_or_unknown(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let (request, response) = next.call(request).await?.map_into_boxed_body().into_parts();
     let response = match response.status() {
-        StatusCode::METHOD_NOT_ALLOWED if request.path() == "/" => v1::not_allowed(&request, "GET, HEAD, OPTIONS"),
-        status if status.is_client_error() => v1::unknown(request.clone()).await,
+        StatusCode::METHOD_NOT_ALLOWED if request.path() == "/" => not_allowed(&request, "GET, HEAD, OPTIONS"),
+        status if status.is_client_error() => unknown(request.clone()).await,
         _ => response,
     };
     Ok(ServiceResponse::new(request, response))

@@ -2,12 +2,12 @@
 
 use actix_web::{HttpResponse, web};
 
-use super::{Edge, api::Answer, auth::Identified, grants};
 use crate::{
+    edge::{error::Answer, extract::Identified, grants, state::Edge},
     engine::ModelInfo,
     wire::{
         error::WireError,
-        object::{Capabilities, ModelList, ModelObject, ModelSampling},
+        object::{Capabilities, ModelList, ModelObject},
     },
 };
 
@@ -26,7 +26,6 @@ pub async fn one(edge: web::Data<Edge>, Identified(identity): Identified, name: 
 }
 
 fn object(model: &ModelInfo) -> ModelObject<'_> {
-    let sampling = model.sampling;
     ModelObject {
         id: &model.id,
         object: "model",
@@ -36,13 +35,7 @@ fn object(model: &ModelInfo) -> ModelObject<'_> {
         context_length: model.context_length,
         quantisation: model.quantisation.as_deref(),
         adapters: &model.adapters,
-        sampling: ModelSampling {
-            temperature: sampling.temperature,
-            top_p: sampling.top_p,
-            top_k: sampling.top_k,
-            min_p: sampling.min_p,
-            repetition_penalty: sampling.repetition_penalty,
-        },
+        sampling: model.sampling,
         capabilities: Capabilities {
             structured_output: true,
             logprobs: true,

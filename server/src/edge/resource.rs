@@ -1,4 +1,5 @@
-//! Every route, in one table. A path that is known answers other methods with 405 and `Allow`; HEAD is answered as GET.
+//! How a path is routed. A path that is known answers other methods with 405 and `Allow`; HEAD is answered as GET. A path that
+//! nobody knows is answered with what may be wrong with it.
 
 use actix_web::{
     HttpRequest, HttpResponse, Resource, Route,
@@ -6,62 +7,6 @@ use actix_web::{
     web,
 };
 use serde_json::json;
-
-use super::{
-    admin, auth, chat, client_secrets, compact, conversations, http, input_tokens, model_file, models, prompts, ws,
-};
-use crate::edge::Edge;
-
-/// The routes under `/v1`.
-pub fn routes(config: &mut web::ServiceConfig) {
-    config
-        .default_service(web::to(unknown))
-        .service(resource("/models", [get(models::list)]))
-        // This route comes before that of the ids, which may have slashes.
-        .service(resource("/models/{id:.+}/file", [get(model_file::get)]))
-        .service(resource("/models/{id:.+}", [get(models::one)]))
-        .service(resource("/responses", [get(ws::upgrade), post(http::create)]))
-        // Before the ids.
-        .service(resource("/responses/compact", [post(compact::create)]))
-        .service(resource("/responses/input_tokens", [post(input_tokens::count)]))
-        .service(resource("/responses/{id}", [get(http::retrieve), delete(http::delete)]))
-        .service(resource("/responses/{id}/cancel", [post(http::cancel)]))
-        .service(resource("/responses/{id}/input_items", [get(http::input_items)]))
-        .service(resource("/client_secrets", [post(client_secrets::create)]))
-        .service(resource("/chat/completions", [post(chat::create)]))
-        .service(resource("/conversations", [get(conversations::list_all), post(conversations::create)]))
-        .service(resource(
-            "/conversations/{id}",
-            [get(conversations::retrieve), post(conversations::update), delete(conversations::delete)],
-        ))
-        .service(resource("/conversations/{id}/fork", [post(conversations::fork)]))
-        .service(resource("/conversations/{id}/items", [get(conversations::items), post(conversations::append)]))
-        .service(resource(
-            "/conversations/{id}/items/{item}",
-            [get(conversations::item), delete(conversations::remove_item)],
-        ))
-        .service(resource("/prompts", [get(prompts::list_all), post(prompts::put)]))
-        .service(resource("/prompts/{id}", [get(prompts::retrieve), delete(prompts::delete)]));
-}
-
-/// The routes under `/admin`.
-pub fn admin_routes(config: &mut web::ServiceConfig) {
-    config
-        .default_service(web::to(unknown))
-        .service(resource("/models/{id:.+}/reload", [post(admin::reload)]))
-        .service(resource("/cache", [get(admin::cache)]))
-        .service(resource("/metrics", [get(admin::metrics)]));
-}
-
-/// `/admin` where it is served on an address of its own.
-pub fn no_routes(config: &mut web::ServiceConfig) {
-    config.default_service(web::to(unknown));
-}
-
-/// The scope of `/v1`, open to browsers of allowed origins.
-pub fn scope(edge: web::Data<Edge>) -> impl actix_web::dev::HttpServiceFactory {
-    web::scope("/v1").wrap(auth::cors(edge)).configure(routes)
-}
 
 /// A method and who answers it.
 pub type Handled = (Method, Route);
@@ -75,7 +20,7 @@ where
     (Method::GET, web::get().to(handler))
 }
 
-fn post<F, Args>(handler: F) -> Handled
+pub fn post<F, Args>(handler: F) -> Handled
 where
     F: actix_web::Handler<Args>,
     Args: actix_web::FromRequest + 'static,
@@ -84,7 +29,7 @@ where
     (Method::POST, web::post().to(handler))
 }
 
-fn delete<F, Args>(handler: F) -> Handled
+pub fn delete<F, Args>(handler: F) -> Handled
 where
     F: actix_web::Handler<Args>,
     Args: actix_web::FromRequest + 'static,

@@ -7,8 +7,8 @@ use actix_web::{HttpResponse, http::StatusCode, web};
 use futures::future::try_join_all;
 use serde_json::json;
 
-use super::{Edge, api::Answer, auth::Admin};
 use crate::{
+    edge::{error::Answer, extract::Admin, state::Edge},
     engine::{ModelInfo, ReloadError},
     generation::Counted,
     metrics::CONTENT_TYPE,

@@ -6,16 +6,18 @@ use actix_web::{HttpResponse, web};
 use futures::future::try_join_all;
 use serde_json::Value;
 
-use super::{
-    Edge,
-    api::{Answer, JsonBody, parsed},
-    auth::Identified,
-    grants, headers, http,
-    sse::{self, ChatStream},
-    traced::Traced,
-};
+use super::responses;
 use crate::{
     access::Identity,
+    edge::{
+        body::{JsonBody, parsed},
+        error::Answer,
+        extract::Identified,
+        grants, headers,
+        sse::{self, ChatStream},
+        state::Edge,
+        traced::Traced,
+    },
     generation::{Caller, Follow},
     render::chat,
     store::OnDisconnect,
@@ -43,7 +45,7 @@ async fn try_create(edge: &web::Data<Edge>, identity: &Arc<Identity>, body: Valu
         let first = edge.generations.retrieve(tenant, &first).await?;
         sse::chunks(edge, identity, ChatStream { follows, first, include_usage, traced })
     } else {
-        let responses = try_join_all(follows.into_iter().map(http::ended)).await?;
+        let responses = try_join_all(follows.into_iter().map(responses::ended)).await?;
         if responses.iter().any(|response| response.status == Status::Failed) {
             return Err(WireError::EngineFailed.into());
         }

@@ -1,0 +1,33 @@
+//! What browsers ask before a page of another origin may send a request.
+
+use actix_cors::Cors;
+use actix_web::web;
+
+use super::state::Edge;
+
+/// Headers that pages of other origins may read.
+pub const EXPOSED: [&str; 12] = [
+    "etag",
+    "content-range",
+    "x-request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-caudal-ignored",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
+/// Answers the browsers of allowed origins what they ask before a request across origins.
+pub fn cors(edge: web::Data<Edge>) -> Cors {
+    Cors::default()
+        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| edge.auth.allows(origin)))
+        .allowed_methods(["GET", "HEAD", "POST", "DELETE"])
+        // SDKs send headers of their own, which grow with every version.
+        .allow_any_header()
+        .expose_headers(EXPOSED)
+        .max_age(3600)
+}
