@@ -1,4 +1,4 @@
-/** Reads the JSON that an output was asked to be. Loaded when used. */
+/** Parses an output as the JSON that its request asked for. Loaded when used. */
 
 import { OutputFormatError } from "./errors.ts";
 import { outputText } from "./output-text.ts";

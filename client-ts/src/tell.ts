@@ -1,4 +1,6 @@
-/** Calls a listener of the caller. What the listener throws is reported as uncaught, and breaks nothing here. */
+/**
+ * Calls a listener of the caller. Reports an error that the listener throws as uncaught instead of throwing it here.
+ */
 export function tell<T>(listener: ((news: T) => void) | undefined, news: T): void {
   try {
     listener?.(news);
