@@ -71,7 +71,7 @@ test("answers a question and what comes through a pipe, and says so by its statu
   const empty = start(process.execPath, [CLI, "--url", url], {});
   empty.process.stdin?.end(" \n");
   expect(await empty.ended).toBe(1);
-  expect(empty.written).toBe("caudal-chat: The input is empty: there is nothing to ask.\n");
+  expect(empty.written).toBe("caudal-chat: The input is empty. Pass a prompt, or text through a pipe.\n");
 });
 
 test("ends the answer at Ctrl-C, and ends itself when nobody reads it", async () => {
@@ -112,7 +112,7 @@ describe("in a terminal", () => {
     const run = inTerminal(url);
     await run.until(/› /);
     run.type("one\ntwo");
-    await run.until(/An answer is on its way/);
+    await run.until(/An answer is still running/);
     await run.until(/A river does not ask/);
     run.type("/quit");
     expect(await run.ended).toBe(0);

@@ -51,7 +51,7 @@ export class Speaker {
     this.#emit("response.reasoning_summary_text.delta", { ...this.#at(item), summary_index: 0, delta });
   }
 
-  /** A call begins, where there is a name, or goes on. */
+  /** Begins a call if there is a name, else continues the open one. */
   call(call_id: string | undefined, name: string | undefined, delta: string): void {
     if (name) this.#close("completed");
     const item = this.#item("function_call", { call_id: call_id || newId("call"), name: name ?? "" });
@@ -59,7 +59,7 @@ export class Speaker {
     if (delta !== "") this.#emit("response.function_call_arguments.delta", { ...this.#at(item), delta });
   }
 
-  /** Ends the response. `reason` is why it is not complete. */
+  /** Ends the response. With `reason` it is incomplete. */
   end(usage: Usage | null, reason?: "max_output_tokens" | "cancelled"): ResponseObject {
     this.#close(reason ? "incomplete" : "completed");
     return this.#end(reason ? "incomplete" : "completed", { usage, incomplete_details: reason ? { reason } : null });
@@ -139,7 +139,7 @@ function itemOf(item: Open, status: "in_progress" | "completed" | "incomplete", 
   return { type: kind, id, status, ...fields } as OutputItem;
 }
 
-/** Every field of a response, as the server has them. */
+/** Builds a response with all fields that a response of the server has. */
 function responseOf(
   { id, params, createdAt, continues, droppedTurns }: Said,
   model: Manifest["model"],
