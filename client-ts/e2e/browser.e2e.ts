@@ -54,7 +54,7 @@ async function loaded(server: Server, options: BrowserContextOptions = {}, most 
   await page.waitForSelector('[data-state="connected"]');
   await openSettings(page);
   await page.getByLabel("Temperature").fill("0");
-  await page.getByLabel("Most tokens of an answer").fill(String(most));
+  await page.getByLabel("Maximum tokens of an answer").fill(String(most));
   await page.getByRole("button", { name: "Load", exact: true }).click();
   await page.getByRole("button", { name: "Unload" }).waitFor({ timeout: 60_000 });
   await closeSettings(page);
@@ -117,7 +117,7 @@ describe("the settings", () => {
     await page.waitForSelector('[data-state="connected"]');
     await openSettings(page);
     const local = page.locator(".local");
-    await local.getByText(/^scripted takes 99 MB to fetch and about \d+ MB of memory\./).waitFor();
+    await local.getByText(/^scripted is a download of 99 MB and needs about \d+ MB of memory\./).waitFor();
     expect(await violations(page)).toEqual([]);
     // Slow enough to be seen.
     await page.route("**/file*", async (route) => {
@@ -150,7 +150,7 @@ describe("the settings", () => {
     });
     await page.reload();
     await openSettings(page);
-    await page.getByText("O navegador está configurado para poupar dados.").waitFor();
+    await page.getByText("A poupança de dados do navegador está ligada.").waitFor();
     await page.getByText("Este dispositivo pode não ter memória suficiente.").waitFor();
     expect(await page.getByRole("button", { name: "Carregar mesmo assim" }).isVisible()).toBe(true);
     expect(await violations(page)).toEqual([]);
@@ -158,7 +158,7 @@ describe("the settings", () => {
     later(() => other.stop());
     const without = await open(other.url);
     await openSettings(without);
-    await without.getByText("This server does not give its model to browsers.").waitFor();
+    await without.getByText("This server does not share its model with browsers.").waitFor();
     expect(await without.locator(".local button").count()).toBe(0);
   });
 });
@@ -272,7 +272,7 @@ describe("without its server", () => {
     const server = await serve(real);
     const page = await loaded(server, {}, 60);
     await openSettings(page);
-    await page.getByLabel("Most tokens of an answer").fill("");
+    await page.getByLabel("Maximum tokens of an answer").fill("");
     await closeSettings(page);
     await ask(page, "Write a long story about a river, at least five hundred words.");
     await untilText(page, 100);
@@ -283,16 +283,14 @@ describe("without its server", () => {
     expect(await violationsOnBoth(page)).toEqual([]);
     const before = await shownText(page);
     await openSettings(page);
-    await page.getByLabel("Most tokens of an answer").fill("20");
+    await page.getByLabel("Maximum tokens of an answer").fill("20");
     await closeSettings(page);
     await button.click();
     await untilTurn(page, "done", "cut");
     const after = await shownText(page);
     expect(words(after).startsWith(words(before))).toBe(true);
     expect(words(after).length).toBeGreaterThan(words(before).length + 10);
-    expect(await page.textContent(lastTurn)).toContain(
-      "The server began this answer, and this browser went on with it.",
-    );
+    expect(await page.textContent(lastTurn)).toContain("The server began this answer, and this browser continued it.");
     expect(await violationsOnBoth(page)).toEqual([]);
     expect(conversation).toMatch(/^conv_/);
     const back = await restart(server, real);
@@ -312,14 +310,14 @@ test("a policy of this browser only never asks the server, and of the server onl
   const server = await serve();
   const page = await loaded(server, {}, 8);
   await openSettings(page);
-  await page.getByLabel("Where answers are made").selectOption("local");
+  await page.getByLabel("Where answers are generated").selectOption("local");
   await closeSettings(page);
   await ask(page, SEA);
   await untilTurn(page, "done", "cut");
   expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^In this browser/);
   await page.waitForURL(/#conv_/);
   await openSettings(page);
-  await page.getByLabel("Where answers are made").selectOption("server");
+  await page.getByLabel("Where answers are generated").selectOption("server");
   await closeSettings(page);
   await ask(page, "And now?");
   await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);

@@ -167,7 +167,7 @@ test("with a JSON schema in the settings every answer is JSON of that shape", as
   await page.getByRole("button", { name: "Settings" }).click();
   const field = page.getByLabel("JSON schema of answers");
   await field.fill("{ no JSON");
-  await page.getByText("This is no JSON object.").waitFor();
+  await page.getByText("This is not a JSON object.").waitFor();
   expect(await violations(page)).toEqual([]);
   const schema = {
     type: "object",

@@ -137,10 +137,10 @@ describe("the address", () => {
     const page = await open(`${url}#conv_gone`);
     await page.waitForURL((address) => address.hash === "");
     await page.waitForSelector('.welcome [role="alert"]');
-    expect(await page.textContent('.welcome [role="alert"]')).toBe("This conversation is not here any more.");
+    expect(await page.textContent('.welcome [role="alert"]')).toBe("This conversation no longer exists.");
     await ask(page, "one");
     await untilTurn(page, "done");
-    expect(await page.textContent("main")).not.toContain("not here any more");
+    expect(await page.textContent("main")).not.toContain("no longer exists");
     const id = (await page.getAttribute(lastTurn, "data-response-id")) ?? "";
     expect(words(await shownText(page))).toBe(words((await stored(url, id)).text));
   });

@@ -237,7 +237,7 @@ describe("messages", () => {
       mimeType: "image/png",
       buffer: Buffer.from([0x89, 0x50, 0, 0xff]),
     });
-    await page.getByText(/picture\.png is no text file/).waitFor();
+    await page.getByText(/picture\.png is not a text file/).waitFor();
     await say(page, "Read this.");
     const [item] = await itemsOf(url, conversationOf(page));
     expect(item?.content.map(({ text }) => text).join("")).toContain(
@@ -261,7 +261,7 @@ describe("settings", () => {
     await page.getByRole("button", { name: "Settings" }).click();
     await page.getByLabel("System prompt").fill("Be brief.");
     await page.getByLabel("Temperature").fill("0.7");
-    await page.getByLabel("Most tokens of an answer").fill("5");
+    await page.getByLabel("Maximum tokens of an answer").fill("5");
     expect(await violations(page)).toEqual([]);
     await page.getByLabel("Theme").selectOption("dark");
     await page.getByLabel("Language").selectOption("pt");

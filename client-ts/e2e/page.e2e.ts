@@ -49,7 +49,7 @@ async function fill(page: Page): Promise<void> {
       key: "c",
       status: "failed",
       answer: "",
-      problem: { message: "The server is busy just now.", canRetry: true },
+      problem: { message: "The server is busy.", canRetry: true },
     },
   ];
   await page.evaluate((saved) => localStorage.setItem("caudal.chat.v2", saved), JSON.stringify({ turns }));
@@ -290,7 +290,7 @@ describe("when things go wrong", () => {
     await page.press(message, "Enter");
     await page.locator(".question > p", { hasText: "three three" }).waitFor();
     await untilTurn(page, "done");
-    expect(await page.textContent(lastTurn)).toContain("was not given the oldest messages, for want of room (1)");
+    expect(await page.textContent(lastTurn)).toContain("did not fit into the model's context and were left out (1)");
   });
 
   test("a server with keys asks for one", async () => {

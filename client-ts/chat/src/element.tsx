@@ -1,8 +1,8 @@
 /**
- * `<caudal-chat url token conversation theme>`: the chat as an element of any page. Everything is in its shadow root, so neither
- * page's styles reach the other. `::part(page)`, `::part(composer)` and custom properties such as `--accent` change its looks.
+ * `<caudal-chat url token conversation theme>`: the chat as an element of any page. All of its content is in a shadow root, which
+ * separates the styles of both. `::part(page)`, `::part(composer)` and custom properties such as `--accent` style the element.
  *
- * Events, each bubbling out of the shadow root: `caudal-conversation` with `{ id }` when the conversation begins or changes,
+ * The events bubble out of the shadow root: `caudal-conversation` with `{ id }` when the conversation begins or changes,
  * `caudal-status` with `{ status, responseId }` when an answer begins and ends.
  */
 

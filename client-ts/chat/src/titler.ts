@@ -8,11 +8,11 @@ interface Said {
   model: string | undefined;
 }
 
-/** Has the model name conversations by their first answers, one after the other. Gives way to what the reader asks. */
+/** Lets the model name conversations after their first answers, one at a time. The user's requests go first. */
 export class Titler {
   readonly #client: () => CaudalClient;
   readonly #list: ChatList;
-  /** Conversations without a title, by id. */
+  /** The conversations that wait for a title, by id. */
   readonly #untitled = new Map<string, Said>();
   #work = new AbortController();
 
@@ -41,7 +41,7 @@ export class Titler {
         this.#untitled.delete(id);
       }
     } catch {
-      // The next answer is another occasion, unless the conversation is gone.
+      // The titles are tried again after the next answer, unless the conversation was deleted.
       if (!signal.aborted) this.#untitled.clear();
     }
   }

@@ -107,7 +107,7 @@ function contentPart(part: AnswerPart): ContentPart {
 function statusOf(turn: Turn): NonNullable<ThreadMessageLike["status"]> {
   if (isRunning(turn)) return { type: "running" };
   if (turn.status === "failed") {
-    return { type: "incomplete", reason: "error", error: turn.error?.message ?? "There is no answer to this." };
+    return { type: "incomplete", reason: "error", error: turn.error?.message ?? "There is no answer to this message." };
   }
   if (openCalls(turn).length > 0) return { type: "requires-action", reason: "tool-calls" };
   if (turn.endedBy === "completed") return { type: "complete", reason: "stop" };

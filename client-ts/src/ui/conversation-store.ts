@@ -376,7 +376,7 @@ export class ConversationStore {
 
 function failureOf(error: unknown): Error {
   if (error instanceof NotFoundError && error.code === "response_not_found") {
-    return new CaudalError("There is no answer to this.", { cause: error });
+    return new CaudalError("There is no answer to this message.", { cause: error });
   }
   return error as Error;
 }
