@@ -1,4 +1,7 @@
-/** What an answer is beside text: thoughts, calls, a place in line, a server without room. On a server that the test plays. */
+/**
+ * Tests the parts of an answer besides its text: reasoning, calls, the place in the queue, a server without room. The
+ * test plays the server.
+ */
 
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
@@ -12,7 +15,7 @@ async function serve(models?: Json[]): Promise<StandIn> {
   return server;
 }
 
-/** Asks, and gives the events of an answer that says this. */
+/** Asks a question. Returns the events of an answer with these outputs. */
 async function asking(server: StandIn, page: Page, outputs: Output[]): Promise<Json[]> {
   const create = server.next("response.create");
   await ask(page, "hello");

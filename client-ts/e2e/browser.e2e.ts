@@ -1,4 +1,4 @@
-/** The page with the engine in the browser: real text of the real model, with and without its server. */
+/** Tests the page with the engine in the browser, on the real model, with and without its server. */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,14 +25,14 @@ import {
 const PHONE: BrowserContextOptions = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 const SEA = "Write one sentence about the sea.";
 
-/** A server whose own text no model would write, and that shares the default model's file. */
+/** Starts a server that shares the default model's file and answers with a text that no model would write. */
 async function serve(settings: Record<string, string | number> = {}): Promise<Server> {
   const server = await chatServer({ ...scripted(40, 50), "engine.scripted.file": WEIGHTS, ...settings });
   later(() => server.stop());
   return server;
 }
 
-/** The same server again: the same address, and what it stored. */
+/** Starts the server again at the same address with the same settings. */
 function restart({ url }: Server, settings: Record<string, string | number> = {}): Promise<Server> {
   return serve({ "server.bind": new URL(url).host, ...settings });
 }
@@ -48,7 +48,10 @@ async function closeSettings(page: Page): Promise<void> {
   await page.getByRole("dialog").waitFor({ state: "detached" });
 }
 
-/** A page that has loaded the model, and whose files the worker has. Sampled at temperature 0, and briefly. */
+/**
+ * Opens a page, loads the model, and waits until the service worker has stored all files. Answers are short, at
+ * temperature 0.
+ */
 async function loaded(server: Server, options: BrowserContextOptions = {}, most = 24): Promise<Page> {
   const page = await open(server.url, options);
   await page.waitForSelector('[data-state="connected"]');
@@ -62,7 +65,7 @@ async function loaded(server: Server, options: BrowserContextOptions = {}, most 
   return page;
 }
 
-/** Waits until the worker has the files that the engine consists of, whole. */
+/** Waits until the service worker has stored the engine's files completely. */
 async function untilStored(page: Page): Promise<void> {
   const smallest = (): Promise<number> =>
     page.evaluate(async () => {
@@ -119,7 +122,7 @@ describe("the settings", () => {
     const local = page.locator(".local");
     await local.getByText(/^scripted is a download of 99 MB and needs about \d+ MB of memory\./).waitFor();
     expect(await violations(page)).toEqual([]);
-    // Slow enough to be seen.
+    // Slow enough for the progress to be visible.
     await page.route("**/file*", async (route) => {
       await new Promise((resolve) => setTimeout(resolve, 300));
       await route.continue();
@@ -167,7 +170,7 @@ describe("without its server", () => {
   test("a page that is reloaded answers by its own engine, and what was said joins once, in order, in two tabs", async () => {
     const server = await serve();
     const page = await loaded(server);
-    // The worker stores the files anew, as after a change of the page.
+    // The service worker stores the files again, as after an update of the page.
     await page.evaluate(() => caches.delete("caudal-page-1"));
     await page.reload();
     await untilStored(page);
@@ -267,7 +270,7 @@ describe("without its server", () => {
   test("an answer that the network cut is continued in this browser if the reader asks for it, and says so", async () => {
     const folder = await mkdtemp(join(tmpdir(), "caudal-page-"));
     later(() => rm(folder, { recursive: true, force: true }));
-    // The server's own model too, and a store that outlives the server.
+    // The server runs the same model, and its store survives a restart.
     const real = { "engine.kind": "mistralrs", "store.kind": "sqlite", "store.sqlite.path": join(folder, "caudal.db") };
     const server = await serve(real);
     const page = await loaded(server, {}, 60);

@@ -1,4 +1,4 @@
-/** The page on the real model. */
+/** Tests the page on the real model. */
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Server } from "../test/support/server.ts";
@@ -19,7 +19,7 @@ import {
 let server: Server;
 
 beforeAll(async () => {
-  // A small model may tell a story without end; this ends it, and still leaves time to reload in the middle.
+  // A small model may never end a story. The limit ends it, but leaves time to reload in the middle.
   server = await chatServer({
     "engine.kind": "mistralrs",
     "engine.max_running": 1,
@@ -36,7 +36,7 @@ describe("an answer", () => {
     const page = await open(server.url);
     await page.evaluate((selector) => {
       const lengths = new Set<number>();
-      // What a frame finds is what the frame before has painted.
+      // A frame sees the text that the frame before it painted.
       const look = (): void => {
         const turn = document.querySelector(selector);
         if (turn?.getAttribute("data-status") === "streaming")
@@ -72,7 +72,7 @@ describe("an answer", () => {
     expect(status).toBe("incomplete");
     expect(words(await shownText(page))).toBe(words(text));
 
-    // There is one slot: the next answer begins only if the first has given it back.
+    // The server runs one generation at a time: the next answer begins only if the first has released its permit.
     await ask(page, "Say hello.");
     await untilText(page, 1);
     expect(await page.isVisible("text=/in line/")).toBe(false);

@@ -1,4 +1,4 @@
-/** A conversation in several tabs: each shows the same, whoever asks. On the scripted engine. */
+/** Tests a conversation in several tabs, which all show the same turns. On the scripted engine. */
 
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
@@ -19,7 +19,7 @@ async function untilTurns(page: Page, count: number): Promise<void> {
   await page.waitForFunction((n) => document.querySelectorAll(".turn").length === n, count);
 }
 
-/** Another reader at the same address: another browser, that remembers nothing. */
+/** Opens the same address as another user: in another browser without stored state. */
 async function another(page: Page): Promise<Page> {
   await page.waitForURL(/#conv_/);
   return open(page.url());

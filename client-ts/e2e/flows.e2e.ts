@@ -1,4 +1,4 @@
-/** Tests what a reader does with conversations and messages, on the scripted engine, and what the page shows without a server. */
+/** Tests the user's actions on conversations and messages, on the scripted engine, and the page without a server. */
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -44,7 +44,7 @@ describe("the sidebar", () => {
     await say(page, "two");
     const rows = page.locator(".chats li");
     await page.waitForFunction(() => document.querySelectorAll(".chats li").length === 2);
-    // The model has named both.
+    // Waits until the model has named both.
     await page.waitForFunction(
       () => ![...document.querySelectorAll(".chats .chat")].some((row) => row.textContent === "New conversation"),
     );
@@ -289,7 +289,7 @@ describe("settings", () => {
     await page.getByLabel("Stored prompt").selectOption("Guide");
     await page.getByLabel("Value of visitor").fill("Ines");
     await page.keyboard.press("Escape");
-    // A value is missing, and the server says which.
+    // A value is missing, and the server names it.
     await ask(page, "Hello");
     await untilTurn(page, "failed");
     expect(await page.textContent(`${lastTurn} [role="alert"]`)).toContain("city");
@@ -373,10 +373,10 @@ test("<caudal-chat> answers in another page, says so by events, and keeps to its
   if (!existsSync(new URL("caudal-chat.js", DIST))) throw new Error("Run `npm run build:chat` first.");
   const page = await open(url);
   const example = await readFile(new URL("../examples/web-component/index.html", import.meta.url), "utf8");
-  // The example page, with this server's origin; its own script is the element's.
+  // The example page at this server's origin, with the element's script.
   await page.route(`${url}/example`, (route) => route.fulfill({ contentType: "text/html", body: example }));
   await page.goto(`${url}/example`);
-  // The chat page, which was open before, has made this conversation.
+  // Removes the conversation that the chat page created before.
   await page.evaluate(() => localStorage.clear());
   await page.locator('caudal-chat [data-state="connected"]').waitFor();
   await page.evaluate(() => {
@@ -406,7 +406,7 @@ test("the page begins with at most 150 KB of script", async () => {
   for (const path of scripts) {
     const script = await readFile(new URL(path, DIST));
     bytes += gzipSync(script).length;
-    // The name of the engine's lock: nothing of the engine comes with the page.
+    // The name of the engine's lock must not occur: the page loads no code of the engine.
     expect(script.includes("caudal-join"), path).toBe(false);
   }
   expect(bytes / 1024).toBeLessThanOrEqual(150);

@@ -13,7 +13,7 @@ beforeAll(async () => {
 
 afterAll(() => built?.remove());
 
-/** A server that shares the default model's file, and answers with a text that no model would. */
+/** Starts a server that shares the default model's file and answers with a text that no model would write. */
 async function sharing(settings: Record<string, string | number> = {}): Promise<Server> {
   const shared = { "server.chat_dir": built.folder, "engine.scripted.file": WEIGHTS };
   const server = await startServer({ ...scripted(40, 50), ...shared, ...settings });
@@ -27,7 +27,7 @@ async function loaded(server: Server): Promise<Page> {
   return page;
 }
 
-/** Waits for so much of the text of a handle that the page shows. */
+/** Waits until the text of a handle has this length on the page. */
 async function untilShown(page: Page, at: number, length: number): Promise<string> {
   const handle = await page.waitForFunction(
     ([at, length]) => {
@@ -331,7 +331,7 @@ test("a conversation that begins without a server is made there when it is back,
     }
   });
   await page.context().setOffline(false);
-  // The first request that brings items is answered with a broken connection after the server took it.
+  // The connection breaks after the server has handled the first request with items.
   let broken = false;
   await page.route("**/items", async (route) => {
     if (route.request().method() !== "POST" || broken) return route.fallback();
@@ -380,14 +380,14 @@ test("WebGPU computes where there is an adapter, and WebAssembly where there is 
   expect(text).toMatch(/^The sea is/);
 });
 
-/** A token, and how likely the engine found it and those beside it. */
+/** A token with its log-probability and those of its alternatives. */
 interface Chosen {
   token: string;
   logprob: number;
   top_logprobs: { token: string; logprob: number }[];
 }
 
-/** The largest gap at the token where the two engines part, between the log-probabilities of both tokens. */
+/** The largest difference of the log-probabilities of both tokens at the position where the engines diverge. */
 const NEAR = 0.5;
 
 test("the browser and the server begin with the same tokens, and part only where two are as likely", async () => {
@@ -405,7 +405,7 @@ test("the browser and the server begin with the same tokens, and part only where
     const at = one.findIndex(({ token }, at) => token !== other[at]?.token);
     console.log(`${input} ${at < 0 ? "The same 16 tokens." : `The same ${at} tokens.`}`);
     if (at < 0) continue;
-    // The server's kernels and llama.cpp's round the activations in different ways.
+    // The server's kernels and llama.cpp's round the activations differently.
     expect(at, input).toBeGreaterThan(3);
     for (const [mine, theirs] of [
       [one[at], other[at]],

@@ -1,4 +1,4 @@
-/** What does not depend on the model: layout, access, and bad networks. On the scripted engine. */
+/** Tests layout, accessibility and bad networks, on the scripted engine. */
 
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
@@ -34,7 +34,7 @@ async function serve(settings: Record<string, string | number>): Promise<Server>
   return server;
 }
 
-/** A conversation that has every kind of content. */
+/** Shows a conversation with every kind of content. */
 async function fill(page: Page): Promise<void> {
   const turn = {
     prompt: `Please ${"look at this. ".repeat(20)}`,
@@ -151,7 +151,7 @@ describe("access", () => {
     await page.keyboard.press("Enter");
     await page.waitForSelector(".welcome");
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("message");
-    // The idea that was picked is gone from the page; the focus is not.
+    // The chosen suggestion is removed from the page; the focus must not be lost.
     await page.focus(".welcome button");
     await page.keyboard.press("Enter");
     await untilText(page, 1);

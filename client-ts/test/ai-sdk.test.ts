@@ -1,4 +1,4 @@
-/** AI SDK's own Chat on the transport, against the real server: that of version 7 and that of version 6. */
+/** Tests AI SDK's own `Chat`, versions 7 and 6, on the transport against the real server. */
 
 import { Chat as Chat7 } from "@ai-sdk/react";
 import {
@@ -41,7 +41,7 @@ async function until(what: () => unknown): Promise<void> {
   }
 }
 
-/** What a conversation says, one line an item. */
+/** Returns a conversation as lines, one for each item. */
 async function said(client: CaudalClient, conversation: string): Promise<string[]> {
   const items: string[] = [];
   for await (const item of client.conversations.items.all(conversation, { order: "asc" })) {
@@ -57,7 +57,7 @@ test("fits AI SDK 6 and 7", () => {
   expect([seven, six]).toEqual([transport, transport]);
 });
 
-/** The members that both versions have. */
+/** The `Chat` classes of both versions, with the type of version 7. */
 const CHATS: [version: string, Chat: typeof Chat7][] = [
   ["AI SDK 7", Chat7],
   ["AI SDK 6", Chat6 as unknown as typeof Chat7],
@@ -216,7 +216,7 @@ describe.each(CHATS)("tools of %s", (_, Chat) => {
     const chat: Chat7<UIMessage> = new Chat({
       id: "mine",
       transport: transportOf(client, { tools: { weather: { parameters } } }),
-      // The engine would call for ever.
+      // The engine would call forever.
       sendAutomaticallyWhen: (state) => asked < 2 && lastAssistantMessageIsCompleteWithToolCalls(state),
       onToolCall: ({ toolCall }) => {
         asked++;

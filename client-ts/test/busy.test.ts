@@ -1,4 +1,4 @@
-/** A server that has no room just now. */
+/** Tests requests to a server that has no room. */
 
 import { describe, expect, test, vi } from "vitest";
 import { CancelledError, RateLimitError, type Retry, ServerError } from "../src/index.ts";

@@ -1,4 +1,4 @@
-/** The chat in a terminal, as it is packed, on the real server. */
+/** Tests the packed terminal chat on the real server. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -12,20 +12,20 @@ const CLI = new URL("../dist/node/cli.js", import.meta.url).pathname;
 
 interface Run {
   process: ChildProcess;
-  /** What has been written so far. */
+  /** The output so far. */
   readonly written: string;
   type(line: string): void;
   until(pattern: RegExp): Promise<void>;
   readonly ended: Promise<number | null>;
 }
 
-/** The text without the cursor, colours and moves. */
+/** Returns the text without the cursor, colours and cursor movements. */
 function shown(written: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: a terminal's
   return written.replace(/\x1b7▍\x1b8|\x1b7|\x1b\[[0-9;]*[A-Za-z]|\r/g, "");
 }
 
-/** The process that `script` runs. */
+/** Returns the id of the process that `script` runs. */
 async function inner(run: Run): Promise<number> {
   const children = await readFile(`/proc/${run.process.pid}/task/${run.process.pid}/children`, "utf8");
   const shell = Number(children.trim());
@@ -54,7 +54,7 @@ function start(command: string, args: string[], env: Record<string, string>): Ru
   };
 }
 
-/** In a terminal of its own. */
+/** Starts the chat in a pseudo-terminal. */
 const inTerminal = (url: string, options = ""): Run =>
   start("script", ["-qefc", `${process.execPath} ${CLI} ${options}`, "/dev/null"], { CAUDAL_URL: url });
 
@@ -141,7 +141,7 @@ describe("in a terminal", () => {
     proxy.cut();
     await new Promise((resolve) => setTimeout(resolve, 300));
     process.kill(pid, "SIGCONT");
-    // `script` has stopped with it.
+    // `script` has stopped, too.
     run.process.kill("SIGCONT");
     await run.until(/A river[\s\S]*\n› $/);
     expect(proxy.accepted).toBeGreaterThan(1);

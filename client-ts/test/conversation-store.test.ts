@@ -1,4 +1,4 @@
-/** What adapters show of a conversation, on the real server. */
+/** Tests the conversation store of the adapters on the real server. */
 
 import { createElement, StrictMode } from "react";
 import { renderToString } from "react-dom/server";
@@ -27,9 +27,9 @@ class Memory {
 
 interface Screen {
   store: ConversationStore;
-  /** Waits for the screen to be so. */
+  /** Waits until `what` returns a truthy value for the snapshot. */
   until(what: (shown: ConversationSnapshot) => unknown): Promise<ConversationSnapshot>;
-  /** The statuses that the last turn has had. */
+  /** The statuses that the last turn has had so far. */
   seen: string[];
   close(): void;
 }
@@ -40,7 +40,7 @@ function screen(url: string, id?: string, storage = new Memory(), client = clien
   let check = (): void => undefined;
   const unsubscribe = store.subscribe(() => {
     const status = store.getSnapshot().turns.at(-1)?.status;
-    // The status "thinking" is seen only if the model begins late enough.
+    // The status "thinking" appears only if the model begins late enough.
     if (status && status !== "thinking" && status !== seen.at(-1)) seen.push(status);
     check();
   });
@@ -99,7 +99,7 @@ describe("a conversation", () => {
     const other = clientOf(url, { token: "correct-horse" });
     const { id } = await other.conversations.create();
     let asked = 0;
-    // The items are read with the first. The connection, and the question why it failed, have wrong ones.
+    // The items are read with the first token. The connection, and the probe after its failure, get wrong ones.
     const token = (): string => (asked++ === 0 || asked > 3 ? "correct-horse" : "wrong-horse");
     const here = screen(url, id, undefined, clientOf(url, { token }));
     await here.until(({ status, error }) => status === "ready" && error);

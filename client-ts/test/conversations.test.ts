@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from "vitest";
 import { ConflictError, type ResponseHandle } from "../src/index.ts";
-// The clock of these tests does not move while a part of the client is loaded.
+// Loads the lazy part in advance, because the fake clock of these tests stands still during a load.
 import "../src/follow.ts";
 import { answering, type Json } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
@@ -10,7 +10,7 @@ const { net, connect, settle, text, lose } = offline();
 const turn = (response_id: string): Json => ({ type: "caudal:conversation.turn", conversation: "conv_1", response_id });
 const notFound = { code: "response_not_found", message: "Nothing runs.", type: "error", param: "conversation" };
 
-/** Follows `conv_1`, and collects what comes. */
+/** Follows `conv_1` and collects the turns. */
 async function following(signal?: AbortSignal): Promise<{ turns: ResponseHandle[]; left: Promise<void> }> {
   const turns: ResponseHandle[] = [];
   const client = connect();
@@ -90,7 +90,7 @@ describe("following a conversation", () => {
     net.last.accept();
     await settle();
     expect(net.last.sent).toEqual([{ type: "caudal:response.resume", conversation: "conv_1", stream_id: "lane-0" }]);
-    // It is known: the client wants no more of it.
+    // The response is known, so the client leaves it.
     net.last.receive(answering("resp_1", "lane-0", [])[0] ?? {});
     await settle();
     await lose();

@@ -1,4 +1,4 @@
-/** A server that leaves: what it runs is taken over by the next one before the old connection ends. */
+/** Tests a draining server: the next server takes over its responses before the old connection ends. */
 
 import { describe, expect, test, vi } from "vitest";
 import type { CaudalClient, ResponseHandle } from "../src/index.ts";
@@ -12,7 +12,7 @@ const at = (index: number): Record<string, unknown> => events[index] ?? {};
 const draining = { type: "caudal:server.draining", reconnect_after_ms: 500 };
 const resumed = { type: "caudal:response.resumed", response_id: "resp_1", stream_id: "lane-0" };
 
-/** A response whose first word is here, on a server that now drains. */
+/** Returns a response whose first word has arrived from a server that now drains. */
 async function drained(client: CaudalClient): Promise<{ handle: ResponseHandle; old: FakeSocket }> {
   const handle = client.responses.create({ input: "hello" });
   await settle();
@@ -24,7 +24,7 @@ async function drained(client: CaudalClient): Promise<{ handle: ResponseHandle; 
   return { handle, old };
 }
 
-/** The clock goes on to where the client connects anew: when the server said, and the bound of the jitter. */
+/** Advances the clock until the client reconnects: the time that the server named plus the bound of the jitter. */
 async function untilReconnect(): Promise<FakeSocket> {
   const before = net.sockets.length;
   await vi.advanceTimersByTimeAsync(599);

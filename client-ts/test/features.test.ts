@@ -1,4 +1,4 @@
-/** Thoughts, calls, structured output and log-probabilities from the real server; its engine says what it is told to. */
+/** Tests reasoning, calls, structured output and log-probabilities of the real server with the scripted engine. */
 
 import { describe, expect, test } from "vitest";
 import {
@@ -14,7 +14,7 @@ import { scripted } from "./support/server.ts";
 
 const { server, proxied, clientOf } = online();
 
-/** The engine says this once. */
+/** Settings with which the engine answers this text once. */
 function saying(text: string, tokensPerSecond = 0): Record<string, string | number> {
   return { ...scripted(text.trim().split(/\s+/).length, tokensPerSecond), "engine.scripted.text": text };
 }

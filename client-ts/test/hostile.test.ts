@@ -1,4 +1,4 @@
-/** Whatever a server or a caller does, every handle ends, with a typed error if need be. */
+/** Tests that every handle ends, with a typed error if necessary, whatever a server or a caller does. */
 
 import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
@@ -170,7 +170,7 @@ describe("every handle ends", () => {
           await vi.advanceTimersByTimeAsync(130_000);
           await outcomes[0];
           await outcomes[1];
-          // A resume of a response that the server goes on with need not have ended.
+          // A resumed response that the server continues need not have ended.
           client.close();
           for (const outcome of await Promise.all(outcomes)) {
             for (const each of outcome) {

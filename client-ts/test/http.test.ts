@@ -1,4 +1,4 @@
-/** Requests over HTTP: what a URL would not carry, answers that are none, tokens that end. */
+/** Tests requests over HTTP: ids that a URL cannot contain, invalid answers, tokens that expire. */
 
 import { describe, expect, test, vi } from "vitest";
 import { AuthenticationError, type CaudalClient, CaudalError, ConnectionError, InputError } from "../src/index.ts";
@@ -8,7 +8,7 @@ import { scripted } from "./support/server.ts";
 
 const { connect } = offline();
 
-/** Everything that takes an id, by its name. */
+/** Every method that takes an id, by its name. */
 const CALLS: Record<string, (client: CaudalClient, id: string) => Promise<unknown>> = {
   "responses.retrieve": ({ responses }, id) => responses.retrieve(id),
   "responses.cancel": ({ responses }, id) => responses.cancel(id),

@@ -1,4 +1,4 @@
-/** What the real server keeps: conversations and stored prompts. */
+/** Tests conversations and stored prompts on the real server. */
 
 import { describe, expect, test } from "vitest";
 import { CaudalError, type ConversationItem, NotFoundError, outputText, type ResponseHandle } from "../src/index.ts";

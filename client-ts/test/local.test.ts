@@ -1,4 +1,4 @@
-/** The engine in the browser, as far as it needs no browser: requests, events, the download, where a request runs. */
+/** Tests the parts of the local engine that need no browser: requests, events, the download, the router. */
 
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -113,7 +113,7 @@ test("the oldest turns are left out of a prompt that does not fit, and the last 
     { role: "developer", content: "In English." },
     { role: "user", content: "And now?" },
   ];
-  // A word is a token.
+  // Counts a word as a token.
   const count = async (items: readonly InputItem[]): Promise<number> =>
     items.flatMap((item) => ("role" in item ? String(item.content).trim().split(" ") : [])).length;
   const fit = await fitted(items, { truncation: "auto", max_output_tokens: 100 }, 1000, count);
@@ -165,7 +165,7 @@ test("thoughts, text and calls become the server's events", async () => {
   ]);
 });
 
-/** A folder of this test's own. */
+/** A folder in memory. */
 function memory(): Folder & { files: Map<string, Blob> } {
   const files = new Map<string, Blob>();
   return {

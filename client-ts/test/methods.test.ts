@@ -1,4 +1,4 @@
-/** What a chat does to an answer, on the real server: again, otherwise, steered, in the background, summed up, typed. */
+/** Tests regenerate, edit, steer, background, compact and schemas on the real server. */
 
 import { toStandardJsonSchema } from "@valibot/to-json-schema";
 import { type as ark } from "arktype";

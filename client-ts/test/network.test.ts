@@ -1,4 +1,4 @@
-/** Sleep, blocked WebSockets, tokens that end: what networks and machines do to a client. */
+/** Tests sleep, blocked WebSockets and tokens that expire. */
 
 import { createServer, type Server as HttpServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -20,7 +20,7 @@ import { scripted } from "./support/server.ts";
 describe("after a sleep", () => {
   const { net, connect, settle, text } = offline();
 
-  /** A page, as far as waking goes. */
+  /** Stubs the globals of a page that `onWake` uses. */
   function page(): { wake(type: string): void } {
     const scope = new EventTarget();
     vi.stubGlobal("addEventListener", scope.addEventListener.bind(scope));
@@ -126,7 +126,7 @@ describe("a token that ends", () => {
   });
 });
 
-/** A client of a platform that has no WebSocket. */
+/** Makes a client on a platform without WebSocket. */
 function withoutSocket(options: CaudalClientOptions): CaudalClient {
   vi.stubGlobal("WebSocket", undefined);
   const client = new CaudalClient(options);
@@ -169,7 +169,7 @@ describe("a token that ends in mid-stream", () => {
 describe("where no WebSocket passes", () => {
   const { server, clientOf, later } = online();
 
-  /** A proxy that answers upgrades as a company's firewall does. */
+  /** Starts a proxy that refuses upgrades as a company's firewall does. */
   async function firewall(target: string): Promise<{ url: string; cut(): void; upgrades: number }> {
     const open = new Set<IncomingMessage>();
     const state = { url: "", upgrades: 0, cut: () => open.forEach((answer) => void answer.destroy()) };

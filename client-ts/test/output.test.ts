@@ -1,4 +1,4 @@
-/** What a handle makes of the events: thoughts, calls of functions, JSON. */
+/** Tests the readers of a handle: reasoning, function calls, JSON. */
 
 import { describe, expect, test } from "vitest";
 import { OutputFormatError, ResponseFailedError, type ResponseHandle } from "../src/index.ts";
@@ -8,7 +8,7 @@ import { all } from "./support/online.ts";
 
 const { net, connect, settle, text } = offline();
 
-/** A handle on a response that says all of this at once. */
+/** Returns a handle of a response that receives all of these events at once. */
 async function answer(events: Json[]): Promise<ResponseHandle> {
   const handle = connect().responses.create({ input: "hello" });
   await settle();

@@ -1,4 +1,4 @@
-/** The package as npm packs it: what it holds, that it installs, and that its types are right for whoever uses them. */
+/** Tests the package as npm packs it: its files, its installation, and its types under each module resolution. */
 
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";

@@ -1,4 +1,4 @@
-/** Readers: slow ones, unread ones, ones that paint. */
+/** Tests readers: slow ones, responses without one, readers that wait for frames. */
 
 import { describe, expect, test, vi } from "vitest";
 import { eventsOf } from "./support/fake-socket.ts";

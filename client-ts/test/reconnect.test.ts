@@ -1,4 +1,4 @@
-/** The reconnecting state machine, where the real server cannot be made to misbehave. Time is the test's. */
+/** Tests the reconnecting state machine in situations that a real server cannot be brought into. With a fake clock. */
 
 import { describe, expect, test, vi } from "vitest";
 import { AuthenticationError, CancelledError, ConnectionError, DetachedError, ProtocolError } from "../src/index.ts";

@@ -1,4 +1,4 @@
-/** The client against the real server with the scripted engine, over a network that breaks where the test says. */
+/** Tests the client against the real server with the scripted engine, over a network that the test breaks. */
 
 import { describe, expect, test } from "vitest";
 import {
@@ -63,7 +63,7 @@ describe("a response", () => {
 describe("a broken connection", () => {
   test("is not seen: the events go on without gap or repeat", async () => {
     const proxy = await proxied(scripted(100, 400));
-    // The connection's own events are numbered too, but there are not that many.
+    // Events of the connection are numbered, too, but these numbers are higher than theirs.
     const cuts = [7, 30, 31, 80];
     proxy.onServerData = (data) => {
       const next = cuts[0];

@@ -1,4 +1,4 @@
-/** The loop of responses and the results of their calls. */
+/** Tests `runTools`. */
 
 import { describe, expect, test, vi } from "vitest";
 import {
@@ -18,7 +18,7 @@ const { net, connect, settle, lose } = offline();
 
 const call = (callId: string, name: string, args = "{}"): Output => ({ call: name, callId, arguments: args });
 
-/** Lets the server answer what was asked last. */
+/** Lets the server answer the last request. */
 async function say(responseId: string, outputs: Output[], ended?: Json): Promise<void> {
   for (const event of answering(responseId, "lane-0", outputs, ended)) net.last.receive(event);
   await settle();
