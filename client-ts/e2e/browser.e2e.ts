@@ -131,7 +131,7 @@ describe("the settings", () => {
     await local.getByText(/^\d+ MB of 99 MB, .+ (left|so far)$/).waitFor();
     expect(await violations(page)).toEqual([]);
     await local.getByRole("button", { name: "Cancel" }).click();
-    await local.getByText(/^scripted takes \d+ MB to fetch/).waitFor();
+    await local.getByText(/^scripted is a download of \d+ MB/).waitFor();
     await local.getByRole("button", { name: "Load", exact: true }).click();
     await local.getByText(/^scripted is loaded \(99 MB\)\. It runs on/).waitFor({ timeout: 60_000 });
     expect(await violations(page)).toEqual([]);
@@ -140,7 +140,7 @@ describe("the settings", () => {
     await local.getByText(/^scripted is stored in this browser \(99 MB\)/).waitFor();
     expect(await violations(page)).toEqual([]);
     await local.getByRole("button", { name: "Delete from this browser" }).click();
-    await local.getByText(/^scripted takes 99 MB to fetch/).waitFor();
+    await local.getByText(/^scripted is a download of 99 MB/).waitFor();
     expect(await page.evaluate(() => localStorage.getItem("caudal.local"))).toBe("deleted");
   });
 
