@@ -13,11 +13,11 @@ const DOWN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL, and a new process after [`DOWN`].
+    /// SIGKILL, and a new process after 3 s.
     Kill(usize),
-    /// SIGSTOP, and SIGCONT after [`DOWN`], when other replicas have taken over its streams.
+    /// SIGSTOP, and SIGCONT after 3 s, when other replicas have taken over its streams.
     Freeze(usize),
-    /// SIGTERM, and a new process after [`DOWN`], as in a deploy.
+    /// SIGTERM, and a new process after 3 s, as in a deploy.
     Replace(usize),
     /// Redis is killed and restarts from its file.
     RestartRedis,
