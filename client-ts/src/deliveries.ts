@@ -8,8 +8,8 @@ import { type Connection, type Ending, TOO_LARGE } from "./connection.ts";
 import { encode, isLongerThan, type Message } from "./encode.ts";
 import { type ApiError, apiError, ConnectionError, errorIn, numberOr } from "./errors.ts";
 import { isTerminal } from "./events.ts";
+import { notify } from "./notify.ts";
 import { Run } from "./run.ts";
-import { tell } from "./tell.ts";
 import { after, type Timer } from "./timer.ts";
 
 export interface DeliveryOptions {
@@ -151,9 +151,9 @@ export class Deliveries {
     const knew = run.responseId !== undefined;
     if (type === "caudal:response.queued") {
       const { position, estimated_wait_ms: wait } = message;
-      tell(news.onQueued, { position: numberOr(position, 0), estimatedWaitMs: numberOr(wait, undefined) });
+      notify(news.onQueued, { position: numberOr(position, 0), estimatedWaitMs: numberOr(wait, undefined) });
     }
-    if (type === "caudal:response.recovering") tell(news.onRecovering, undefined);
+    if (type === "caudal:response.recovering") notify(news.onRecovering, undefined);
     if (type === "caudal:response.resumed" && run.resumed(message) === "again") this.#open(lane);
     if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
     if (run.responseId !== undefined) this.#answered(lane);
@@ -332,7 +332,7 @@ export class Deliveries {
     const jitter = backoffDelay(delivery.refusals++, this.#options.reconnect);
     delivery.notBefore = Date.now() + (error.retryAfterMs ?? 0) + jitter;
     this.#waiting.push(delivery);
-    tell(delivery.run.news.onRetry, { error, attempt: delivery.refusals, retryAt: delivery.notBefore });
+    notify(delivery.run.news.onRetry, { error, attempt: delivery.refusals, retryAt: delivery.notBefore });
   }
 
   #sendCancel({ connection, delivery: { run } }: Lane): void {

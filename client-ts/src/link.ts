@@ -18,10 +18,10 @@ import {
 } from "./errors.ts";
 import type { Http } from "./http.ts";
 import { lazy } from "./lazy.ts";
+import { notify } from "./notify.ts";
 import type { Run } from "./run.ts";
 import type { WebSocketConstructor } from "./socket.ts";
 import { SocketConnection } from "./socket-connection.ts";
-import { tell } from "./tell.ts";
 import { after, type Timer } from "./timer.ts";
 import { onWake } from "./wake.ts";
 
@@ -320,7 +320,7 @@ export class Link {
     const state = isUnderWay && this.deliveries.carries ? MOVING : this.#phase;
     if (state === this.#state) return;
     this.#state = state;
-    for (const listener of [...this.#listeners]) tell(listener, state);
+    for (const listener of [...this.#listeners]) notify(listener, state);
   }
 }
 

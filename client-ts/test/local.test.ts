@@ -7,11 +7,11 @@ import { afterEach, expect, test } from "vitest";
 import { ResponseHandle } from "../src/handle.ts";
 import { CaudalClient, type InputItem, type Model, type ResponseCreateParams } from "../src/index.ts";
 import type { LocalEngine } from "../src/local/engine.ts";
+import { EventWriter } from "../src/local/event-writer.ts";
 import type { Folder } from "../src/local/folder.ts";
 import { type LocalUnsupportedError, Router } from "../src/local/index.ts";
 import { canContinue } from "../src/local/journal.ts";
 import { chatRequest } from "../src/local/request.ts";
-import { Speaker } from "../src/local/speaker.ts";
 import { fitted } from "../src/local/truncate.ts";
 import { Weights } from "../src/local/weights.ts";
 import { Run } from "../src/run.ts";
@@ -145,14 +145,14 @@ test("thoughts, text and calls become the server's events", async () => {
     createdAt: 1000,
     ...{ continues: undefined, droppedTurns: 0 },
   };
-  const speaker = new Speaker(run, said, MANIFEST);
-  speaker.thought("Hm.");
-  speaker.text("Yes");
-  speaker.text(", so:");
-  speaker.call("call_1", "f", "");
-  speaker.call(undefined, undefined, '{"a":');
-  speaker.call(undefined, undefined, "1}");
-  speaker.end(null);
+  const writer = new EventWriter(run, said, MANIFEST);
+  writer.reasoning("Hm.");
+  writer.text("Yes");
+  writer.text(", so:");
+  writer.call("call_1", "f", "");
+  writer.call(undefined, undefined, '{"a":');
+  writer.call(undefined, undefined, "1}");
+  writer.end(null);
   const numbers: number[] = [];
   for await (const event of handle) numbers.push(event.sequence_number);
   expect(numbers).toEqual(numbers.map((_, at) => at));

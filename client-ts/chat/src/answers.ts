@@ -236,7 +236,7 @@ export class Answers {
     if (isLocal(this.#chat.conversation)) await join();
     const { conversation } = this.#chat;
     if (conversation !== undefined && !isLocal(conversation)) {
-      if (insteadOf) await server.takeBack(conversation, this.#chat.indexOf(key));
+      if (insteadOf) await server.deleteLastTurn(conversation, this.#chat.indexOf(key));
       return;
     }
     const { from, at } = branch ?? { from: undefined, at: 0 };

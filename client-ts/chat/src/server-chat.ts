@@ -38,7 +38,7 @@ export class ServerChat {
   }
 
   /** Deletes the last turn if there are more than `turns` turns. */
-  async takeBack(conversation: string, turns: number): Promise<void> {
+  async deleteLastTurn(conversation: string, turns: number): Promise<void> {
     const items = await this.items(conversation);
     if (!items || turnsOf(items).length <= turns) return;
     const from = items.findLastIndex((item) => item.type === "message" && item.role === "user");

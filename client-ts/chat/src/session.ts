@@ -24,12 +24,12 @@ export class Session {
   #client: CaudalClient;
   readonly #server: URL;
   readonly #storage: ChatStorage;
-  readonly #news: { onChange(): void; onConnected(): void };
+  readonly #listener: { onChange(): void; onConnected(): void };
 
-  constructor(server: URL, storage: ChatStorage, news: { onChange(): void; onConnected(): void }) {
+  constructor(server: URL, storage: ChatStorage, listener: { onChange(): void; onConnected(): void }) {
     this.#server = server;
     this.#storage = storage;
-    this.#news = news;
+    this.#listener = listener;
     this.#client = this.#newClient();
   }
 
@@ -56,7 +56,7 @@ export class Session {
       if (connection.status !== "connected") return;
       this.#set({ needsToken: false, tokenRefused: false });
       void this.#learnModels(client);
-      this.#news.onConnected();
+      this.#listener.onConnected();
     });
     client.connect();
   }
@@ -102,6 +102,6 @@ export class Session {
 
   #set(change: Partial<SessionState>): void {
     this.#state = { ...this.#state, ...change };
-    this.#news.onChange();
+    this.#listener.onChange();
   }
 }

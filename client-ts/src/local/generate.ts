@@ -5,9 +5,9 @@ import type { ChatCompletionChunk, ChatCompletionUsage } from "@wllama/wllama/es
 import { CaudalError } from "../errors.ts";
 import type { InputItem, Logprob, ResponseCreateParams, ResponseObject, Usage } from "../index.ts";
 import type { Run } from "../run.ts";
+import { EventWriter } from "./event-writer.ts";
 import { itemsOf, type LocalRun } from "./journal.ts";
 import { type ChatRequest, chatRequest } from "./request.ts";
-import { Speaker } from "./speaker.ts";
 import { fitted } from "./truncate.ts";
 import type { Manifest } from "./weights.ts";
 
@@ -39,9 +39,9 @@ export async function answer({
   free,
 }: Task): Promise<ResponseObject> {
   const continues = record.continues ? record.replaces : undefined;
-  const speaker = new Speaker(run, { ...record, continues, droppedTurns }, manifest);
+  const writer = new EventWriter(run, { ...record, continues, droppedTurns }, manifest);
   let { text } = record;
-  if (text !== "") speaker.text(text);
+  if (text !== "") writer.text(text);
   let finish: string | null | undefined;
   let usage: ChatCompletionUsage | null | undefined;
   let error: unknown;
@@ -49,18 +49,18 @@ export async function answer({
     for await (const chunk of await stream(wllama, { ...request, abortSignal: cancel })) {
       usage = chunk.usage ?? usage;
       finish = chunk.choices[0]?.finish_reason ?? finish;
-      const said = speak(speaker, chunk);
-      if (said === "") continue;
-      text += said;
+      const piece = writeChunk(writer, chunk);
+      if (piece === "") continue;
+      text += piece;
       save(text);
     }
   } catch (thrown) {
     error = thrown ?? new Error("The engine in the browser failed without a message.");
   }
   free();
-  if (cancel.aborted && error) return speaker.end(usageOf(usage), "cancelled");
-  if (error) return speaker.fail(error instanceof Error ? error.message : String(error));
-  return speaker.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
+  if (cancel.aborted && error) return writer.end(usageOf(usage), "cancelled");
+  if (error) return writer.fail(error instanceof Error ? error.message : String(error));
+  return writer.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
 }
 
 /**
@@ -125,15 +125,14 @@ function stream(wllama: Wllama, request: ChatRequest): Promise<AsyncIterable<Cha
   return wllama.createChatCompletion({ ...request, stream: true });
 }
 
-/** Passes a chunk to the speaker. Returns the chunk's text. */
-function speak(speaker: Speaker, { choices }: ChatCompletionChunk): string {
+/** Passes a chunk to the writer. Returns the chunk's text. */
+function writeChunk(writer: EventWriter, { choices }: ChatCompletionChunk): string {
   const choice = choices[0];
   if (!choice) return "";
   const delta = choice.delta as typeof choice.delta & { reasoning_content?: string | null };
-  if (delta.reasoning_content) speaker.thought(delta.reasoning_content);
-  for (const { id, function: called } of delta.tool_calls ?? [])
-    speaker.call(id, called?.name, called?.arguments ?? "");
-  if (delta.content) speaker.text(delta.content, (choice.logprobs?.content ?? []) as unknown as Logprob[]);
+  if (delta.reasoning_content) writer.reasoning(delta.reasoning_content);
+  for (const { id, function: called } of delta.tool_calls ?? []) writer.call(id, called?.name, called?.arguments ?? "");
+  if (delta.content) writer.text(delta.content, (choice.logprobs?.content ?? []) as unknown as Logprob[]);
   return delta.content ?? "";
 }
 

@@ -63,7 +63,7 @@ async function joinOne(
   conversation: string,
   run: LocalRun,
 ): Promise<boolean> {
-  const items = [...itemsOf(run.params), ...(run.output as readonly InputItem[])].filter(isSaid);
+  const items = [...itemsOf(run.params), ...(run.output as readonly InputItem[])].filter(hasContent);
   const stored: ConversationItem[] = [];
   try {
     for await (const item of conversations.items.all(conversation)) stored.push(item);
@@ -90,7 +90,7 @@ async function joinOne(
   return true;
 }
 
-function isSaid(item: InputItem): boolean {
+function hasContent(item: InputItem): boolean {
   return !("role" in item) || item.content !== "";
 }
 

@@ -48,19 +48,19 @@ export class Router {
 
   /** Resolves when it is decided where the request runs, before its answer begins. */
   async create(params: ResponseCreateParams, options: LocalRunOptions = {}): Promise<Routed> {
-    if (this.policy === "local") return this.#here("policy", params, options);
-    if (this.policy === "server") return this.#there("policy", params, options);
-    if (this.#local.state.status !== "ready") return this.#there("default", params, options);
-    if (globalThis.navigator?.onLine === false) return this.#here("offline", params, options);
-    if (await this.#isLight(params, options)) return this.#here("light", params, options);
-    return this.#tryThere(params, options);
+    if (this.policy === "local") return this.#inBrowser("policy", params, options);
+    if (this.policy === "server") return this.#atServer("policy", params, options);
+    if (this.#local.state.status !== "ready") return this.#atServer("default", params, options);
+    if (globalThis.navigator?.onLine === false) return this.#inBrowser("offline", params, options);
+    if (await this.#isLight(params, options)) return this.#inBrowser("light", params, options);
+    return this.#tryServer(params, options);
   }
 
-  #here(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
+  #inBrowser(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
     return { where: "browser", reason, response: this.#local.create(params, options) };
   }
 
-  #there(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
+  #atServer(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
     return { where: "server", reason, response: this.#client.responses.create(params, options) };
   }
 
@@ -68,7 +68,7 @@ export class Router {
    * Sends the request to the server. If the server has no room or cannot be reached, cancels the request there and runs
    * it here.
    */
-  async #tryThere(params: ResponseCreateParams, options: LocalRunOptions): Promise<Routed> {
+  async #tryServer(params: ResponseCreateParams, options: LocalRunOptions): Promise<Routed> {
     let decide: (reason: RouteReason) => void = () => {};
     const verdict = new Promise<RouteReason>((resolve) => {
       decide = resolve;
@@ -97,7 +97,7 @@ export class Router {
     if (reason === "default") return { where: "server", reason, response };
     const replaces = response.responseId;
     void response.cancel();
-    return this.#here(reason, params, { ...options, ...(replaces !== undefined && { replaces }) });
+    return this.#inBrowser(reason, params, { ...options, ...(replaces !== undefined && { replaces }) });
   }
 
   async #isLight(params: ResponseCreateParams, options: LocalRunOptions): Promise<boolean> {

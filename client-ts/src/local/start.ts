@@ -13,7 +13,7 @@ export async function start(
   wasm: string | URL,
   { backend, threads, contextLength }: Device & { contextLength: number },
 ): Promise<Wllama> {
-  await assertThere(wasm);
+  await assertReachable(wasm);
   const quiet = (): void => {};
   const wllama = new Wllama(
     { default: new URL(wasm, location.href).href },
@@ -35,7 +35,7 @@ export async function start(
 }
 
 /** Rejects if the engine's code cannot be fetched, for which the package would wait forever. */
-async function assertThere(wasm: string | URL): Promise<void> {
+async function assertReachable(wasm: string | URL): Promise<void> {
   const answer = await fetch(wasm).catch((cause: unknown) => {
     throw new ConnectionError("A network error kept the engine's code from being fetched.", { cause });
   });

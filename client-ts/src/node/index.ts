@@ -55,7 +55,7 @@ export async function chat(args: readonly string[], terminal: Terminal): Promise
     process.once("SIGINT", stop);
     return await show(handle, terminal).finally(() => process.off("SIGINT", stop));
   } catch (error) {
-    return complain(error, terminal);
+    return reportError(error, terminal);
   } finally {
     client?.close();
   }
@@ -84,7 +84,7 @@ async function converse(client: CaudalClient, terminal: Terminal, params: TurnPa
   const answer = async (ask: () => Promise<ResponseHandle>): Promise<void> => {
     if (running) return void terminal.stderr.write("An answer is still running: /stop ends it.\n");
     running = ask();
-    await running.then((handle) => show(handle, terminal)).catch((error) => complain(error, terminal));
+    await running.then((handle) => show(handle, terminal)).catch((error) => reportError(error, terminal));
     running = undefined;
     prompt();
   };
@@ -136,7 +136,7 @@ async function show(handle: ResponseHandle, { stdout }: Terminal): Promise<numbe
 }
 
 /** Writes the error, unless the user caused it by a cancel. Returns the exit status. */
-function complain(error: unknown, { stderr }: Terminal): number {
+function reportError(error: unknown, { stderr }: Terminal): number {
   const isMine = error instanceof CancelledError || error instanceof ClientClosedError;
   if (!isMine) stderr.write(`caudal-chat: ${error instanceof Error ? error.message : String(error)}\n`);
   return 1;

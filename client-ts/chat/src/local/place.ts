@@ -43,7 +43,7 @@ export interface Placed {
 }
 
 /** The longest wait for the first state of the connection. */
-const FIRST_NEWS_MS = 4_000;
+const FIRST_STATE_MS = 4_000;
 
 export class Place {
   #state: PlaceState;
@@ -53,9 +53,9 @@ export class Place {
   #kept: Promise<void> | undefined;
   #engine: (Engine & { client: CaudalClient }) | undefined;
   #loading = new AbortController();
-  #heard: () => void = () => undefined;
-  readonly #news = new Promise<void>((resolve) => {
-    this.#heard = resolve;
+  #resolveFirstState: () => void = () => undefined;
+  readonly #firstState = new Promise<void>((resolve) => {
+    this.#resolveFirstState = resolve;
   });
 
   constructor(needs: PlaceNeeds) {
@@ -79,7 +79,7 @@ export class Place {
   connection({ status }: ConnectionState): void {
     if (status === "idle" || status === "connecting") return;
     this.#set({ isOffline: status === "waiting" || status === "failed" || status === "closed" });
-    this.#heard();
+    this.#resolveFirstState();
     // The files are stored once for each load of the page, because a newer page has other files.
     if (this.#state.isStored && !this.#state.isOffline) this.#keepFiles();
   }
@@ -90,7 +90,7 @@ export class Place {
     if (!this.exists || policy === "server") return false;
     if (policy === "local") return true;
     if (!this.#state.isStored) return false;
-    await Promise.race([this.#news, new Promise((resolve) => setTimeout(resolve, FIRST_NEWS_MS))]);
+    await Promise.race([this.#firstState, new Promise((resolve) => setTimeout(resolve, FIRST_STATE_MS))]);
     return this.#state.isOffline;
   }
 

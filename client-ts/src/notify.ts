@@ -1,7 +1,7 @@
 /**
  * Calls a listener of the caller. Reports an error that the listener throws as uncaught instead of throwing it here.
  */
-export function tell<T>(listener: ((news: T) => void) | undefined, news: T): void {
+export function notify<T>(listener: ((news: T) => void) | undefined, news: T): void {
   try {
     listener?.(news);
   } catch (error) {

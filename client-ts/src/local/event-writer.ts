@@ -15,7 +15,7 @@ interface Open {
   call: { call_id: string; name: string };
 }
 
-export interface Said {
+export interface WrittenResponse {
   id: string;
   params: ResponseCreateParams;
   createdAt: number;
@@ -24,16 +24,16 @@ export interface Said {
   droppedTurns: number;
 }
 
-export class Speaker {
+export class EventWriter {
   readonly #run: Run;
   readonly #output: OutputItem[] = [];
   #response: ResponseObject;
   #sequence = 0;
   #open: Open | undefined;
 
-  constructor(run: Run, said: Said, { model }: Manifest) {
+  constructor(run: Run, written: WrittenResponse, { model }: Manifest) {
     this.#run = run;
-    this.#response = responseOf(said, model);
+    this.#response = responseOf(written, model);
     this.#emit("response.created", { response: this.#response });
     this.#emit("response.in_progress", { response: this.#response });
   }
@@ -45,7 +45,7 @@ export class Speaker {
     this.#emit("response.output_text.delta", { ...this.#at(item), content_index: 0, delta, logprobs });
   }
 
-  thought(delta: string): void {
+  reasoning(delta: string): void {
     const item = this.#item("reasoning");
     item.text += delta;
     this.#emit("response.reasoning_summary_text.delta", { ...this.#at(item), summary_index: 0, delta });
@@ -141,7 +141,7 @@ function itemOf(item: Open, status: "in_progress" | "completed" | "incomplete", 
 
 /** Builds a response with all fields that a response of the server has. */
 function responseOf(
-  { id, params, createdAt, continues, droppedTurns }: Said,
+  { id, params, createdAt, continues, droppedTurns }: WrittenResponse,
   model: Manifest["model"],
 ): ResponseObject {
   const { temperature, top_p, presence_penalty, frequency_penalty } = samplingOf(params, model);
