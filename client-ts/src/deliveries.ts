@@ -405,5 +405,5 @@ function connectionLost(): ConnectionError {
 }
 
 function tooLarge(): ApiError {
-  return apiError(413, { code: "request_too_large", message: "The request is larger than the server takes." });
+  return apiError(413, { code: "request_too_large", message: "The request is larger than the server accepts." });
 }

@@ -106,14 +106,14 @@ export class Http {
     const value: unknown = await answer.json().catch((cause: unknown) => {
       if (!(cause instanceof SyntaxError)) unreachable(cause);
     });
-    if (!isRecord(value)) throw new ProtocolError("The server's answer is no JSON object.");
+    if (!isRecord(value)) throw new ProtocolError("The server's answer is not a JSON object.");
     return value as T;
   }
 }
 
 function unreachable(cause: unknown): never {
   if (cause instanceof CaudalError) throw cause;
-  throw new ConnectionError("A network error kept the server from being reached.", { cause });
+  throw new ConnectionError("The server cannot be reached: network error.", { cause });
 }
 
 /** Escapes a part of a path. Refuses an empty part and one of dots, which would name another path. */
@@ -123,12 +123,12 @@ function escaped(part: string): string {
   } catch {
     // An unpaired surrogate.
   }
-  throw new InputError(`This is no id: ${String(part)}`);
+  throw new InputError(`Invalid id: ${String(part)}`);
 }
 
 /** Parses the server's address and removes a trailing `/v1`. */
 function addressOf(url: string | URL): URL {
-  if (!URL.canParse(url)) throw new InputError(`\`url\` is no address: ${url}`);
+  if (!URL.canParse(url)) throw new InputError(`\`url\` is not a URL: ${url}`);
   const address = new URL(url);
   address.protocol = address.protocol.replace(/^ws/, "http");
   address.pathname = `${address.pathname.replace(/\/(v1\/?)?$/, "")}/`;

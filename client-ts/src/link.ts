@@ -166,7 +166,7 @@ export class Link {
       this.#connections.add(connection);
     } catch (cause) {
       if (cause instanceof ConnectionError) return this.#later();
-      this.#refuse(new ConnectionError("The address or the token is not one that a WebSocket takes.", { cause }));
+      this.#refuse(new ConnectionError("A WebSocket does not accept the address or the token.", { cause }));
     }
   }
 

@@ -137,7 +137,7 @@ export class Run {
   /** Counts an interruption; too many in a row fail the run. Returns whether the run has ended. */
   interrupted(): boolean {
     if (++this.#interruptions > INTERRUPTIONS_TOLERATED) {
-      this.fail(new ProtocolError("The server leaves out events again and again."));
+      this.fail(new ProtocolError("The server skips events repeatedly."));
     }
     return this.ended;
   }
@@ -188,7 +188,7 @@ export function requestId(params: ResponseCreateParams): ResponseCreateParams {
 }
 
 function noEvent(startingAfter: number): InputError {
-  return new InputError(`\`startingAfter\` is ${startingAfter}, which is the number of no event.`);
+  return new InputError(`\`startingAfter\` is ${startingAfter}: there is no such event.`);
 }
 
 function attempt(make: () => Run): Run {

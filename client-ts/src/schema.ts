@@ -44,7 +44,7 @@ export function jsonSchemaOf(schema: StandardJsonSchema): Record<string, unknown
     const { $schema: _, ...described } = schema["~standard"].jsonSchema.input({ target: "draft-2020-12" });
     return described;
   } catch (cause) {
-    throw new InputError("The schema cannot be had as JSON Schema.", { cause });
+    throw new InputError("The schema cannot be written as JSON Schema.", { cause });
   }
 }
 

@@ -130,7 +130,7 @@ export class SseConnection implements Connection {
       const { response, status, type } = event;
       if (type === "error" && status === 401 && this.#http.tokens.renews) {
         this.#http.tokens.expire();
-        throw new TypeError("network: the token has ended");
+        throw new TypeError("network: the token has expired");
       }
       responseId ??= (response as { id?: string } | undefined)?.id;
       ended ||= isTerminal(event) || type === "error";

@@ -18,7 +18,8 @@ export type SteerOutcome =
  * response does not run on this connection.
  */
 export function steer(carrier: Carrier | undefined, run: Run, input: Input): Promise<SteerOutcome> {
-  if (!carrier || run.ended) throw new SteerError("response_not_active", "The response does not run here.");
+  if (!carrier || run.ended)
+    throw new SteerError("response_not_active", "The response does not run on this connection.");
   const { connection, delivery, streamId } = carrier;
   const to = { type: "response.steer", previous_response_id: run.responseId, stream_id: streamId };
   const text = encode({ input }, to);

@@ -118,7 +118,7 @@ describe("json()", () => {
   });
 
   test.each([
-    ["an answer that is no JSON", "Lisbon, of course.", undefined, "invalid", /no JSON: Lisbon, of course\./],
+    ["an answer that is no JSON", "Lisbon, of course.", undefined, "invalid", /not JSON: Lisbon, of course\./],
     ["no answer", "", undefined, "invalid", /no text/],
     [
       "an answer that was cut off, though it parses",

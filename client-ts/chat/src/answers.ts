@@ -242,7 +242,7 @@ export class Answers {
     const { from, at } = branch ?? { from: undefined, at: 0 };
     const fork = from === undefined || isLocal(from) ? undefined : await server.fork(from, at);
     const id = fork ?? (await server.create(itemsOf(this.#chat.before(key))));
-    if (this.#chat.indexOf(key) < 0) throw new CancelledError("The reader began another chat.");
+    if (this.#chat.indexOf(key) < 0) throw new CancelledError("The user began another chat.");
     if (this.#isHandedOver(key)) return;
     this.#needs.onConversation(id, branch);
   }

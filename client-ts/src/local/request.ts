@@ -39,7 +39,8 @@ export function chatRequest(
   for (const field of UNSUPPORTED) if (params[field] != null) throw new LocalUnsupportedError(field);
   if (params.generate === false) throw new LocalUnsupportedError("generate");
   const messages = messagesOf(params, history);
-  if (messages.every(({ role }) => role === "system")) throw new LocalUnsupportedError("input", "there is none");
+  if (messages.every(({ role }) => role === "system"))
+    throw new LocalUnsupportedError("input", "it has no message or call");
   if (said !== "") messages.push({ role: "assistant", content: said });
   const logprobs = params.top_logprobs ?? (params.include?.includes("message.output_text.logprobs") ? 0 : undefined);
   return {

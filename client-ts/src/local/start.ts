@@ -37,7 +37,7 @@ export async function start(
 /** Rejects if the engine's code cannot be fetched, for which the package would wait forever. */
 async function assertReachable(wasm: string | URL): Promise<void> {
   const answer = await fetch(wasm).catch((cause: unknown) => {
-    throw new ConnectionError("A network error kept the engine's code from being fetched.", { cause });
+    throw new ConnectionError("The engine's code cannot be fetched: network error.", { cause });
   });
   await answer.body?.cancel();
   if (!answer.ok)

@@ -110,7 +110,7 @@ export class Weights {
 
   async #answer(asked: Promise<Response>): Promise<Response> {
     const answer = await asked.catch((cause: unknown) => {
-      throw new ConnectionError("A network error kept the model from being fetched.", { cause });
+      throw new ConnectionError("The model's file cannot be fetched: network error.", { cause });
     });
     if (answer.status !== 206) throw await httpError(answer);
     return answer;
