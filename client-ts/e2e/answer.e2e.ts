@@ -79,7 +79,7 @@ describe("a call", () => {
 });
 
 describe("waiting", () => {
-  test("tells the place in line and how long it may take", async () => {
+  test("shows the place in the queue and the estimated wait", async () => {
     const server = await serve();
     const page = await open(server.url);
     const events = await asking(server, page, [{ text: "Hello." }]);
@@ -125,7 +125,7 @@ describe("waiting", () => {
 });
 
 describe("the model", () => {
-  test("is chosen where there are several, and remembered", async () => {
+  test("is chosen if there are several, and remembered", async () => {
     const server = await serve([{ id: "small" }, { id: "large", sampling: { temperature: 0.6 } }]);
     const page = await open(server.url);
     const picker = page.getByRole("combobox", { name: "Model" });
@@ -139,7 +139,7 @@ describe("the model", () => {
     expect(await picker.inputValue()).toBe("large");
   });
 
-  test("is named where there is one", async () => {
+  test("is named if there is one", async () => {
     const server = await serve();
     const page = await open(server.url);
     await page.getByText("stand-in", { exact: true }).waitFor();

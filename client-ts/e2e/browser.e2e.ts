@@ -144,7 +144,7 @@ describe("the settings", () => {
     expect(await page.evaluate(() => localStorage.getItem("caudal.local"))).toBe("deleted");
   });
 
-  test("say what speaks against loading before it is loaded, and what a server does not share", async () => {
+  test("show the problems of a load before it starts, and that a server does not share its model", async () => {
     const server = await serve();
     const page = await open(server.url, { locale: "pt-PT" });
     await page.addInitScript(() => {
@@ -167,7 +167,7 @@ describe("the settings", () => {
 });
 
 describe("without its server", () => {
-  test("a page that is reloaded answers by its own engine, and what was said joins once, in order, in two tabs", async () => {
+  test("a reloaded page answers with its own engine, and the turns join once, in order, in two tabs", async () => {
     const server = await serve();
     const page = await loaded(server);
     // The service worker stores the files again, as after an update of the page.
@@ -219,7 +219,7 @@ describe("without its server", () => {
     expect(list.data).toHaveLength(1);
   });
 
-  test("an answer is written again as another version, which joins as a branch", async () => {
+  test("a regenerated answer is another version, which joins as a branch", async () => {
     const server = await serve();
     const page = await loaded(server, {}, 8);
     await server.stop();
@@ -237,7 +237,7 @@ describe("without its server", () => {
     expect(await page.locator(".chats li").count()).toBe(1);
   });
 
-  test("an answer that a reload cuts goes on from what it had", async () => {
+  test("an answer that a reload cuts continues from its text", async () => {
     const server = await serve();
     const page = await loaded(server, {}, 70);
     await server.stop();
@@ -267,7 +267,7 @@ describe("without its server", () => {
     expect(after.length).toBeGreaterThan(words(before).length + 20);
   });
 
-  test("an answer that the network cut is continued in this browser if the reader asks for it, and says so", async () => {
+  test("an answer that the network cut is continued in this browser on the user's request, and is marked", async () => {
     const folder = await mkdtemp(join(tmpdir(), "caudal-page-"));
     later(() => rm(folder, { recursive: true, force: true }));
     // The server runs the same model, and its store survives a restart.
@@ -309,7 +309,7 @@ describe("without its server", () => {
   });
 });
 
-test("a policy of this browser only never asks the server, and of the server only never asks this browser", async () => {
+test("the policy of this browser only never uses the server, and that of the server only never uses this browser", async () => {
   const server = await serve();
   const page = await loaded(server, {}, 8);
   await openSettings(page);

@@ -54,7 +54,7 @@ describe("an answer", () => {
     expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/TTFT \d.* tok\/s\d+ tokens$/);
   });
 
-  test("stops within half a second and frees its slot", async () => {
+  test("stops within half a second and releases its permit", async () => {
     const page = await open(server.url);
     await ask(page, "Write a long story about a river, at least two thousand words.");
     await untilText(page, 60);
@@ -148,7 +148,7 @@ test("the model names a conversation, and an edited question has an answer of it
   expect(await page.textContent(`${lastTurn} .question > p`)).toBe("What is a river? One sentence.");
 });
 
-test("an answer whose prompt the server has in its cache says so", async () => {
+test("an answer whose prompt was cached is marked", async () => {
   const page = await open(server.url);
   await page.waitForSelector('[data-state="connected"]');
   for (const isCached of [false, true]) {

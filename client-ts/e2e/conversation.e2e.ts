@@ -26,7 +26,7 @@ async function another(page: Page): Promise<Page> {
 }
 
 describe("a second tab", () => {
-  test("shows an answer while it is written, and all that was said before", async () => {
+  test("shows a running answer, and the turns before it", async () => {
     const { url } = await serve(scripted(150, 60));
     const first = await open(url);
     await ask(first, "one");
@@ -39,7 +39,7 @@ describe("a second tab", () => {
     expect((await texts(second))[0]?.startsWith(begun.trim())).toBe(true);
   });
 
-  test("shows the turns of the other as they begin, both ways", async () => {
+  test("shows the other tab's turns as they begin, in both directions", async () => {
     const { url } = await serve(scripted(120, 60));
     const first = await open(url);
     await ask(first, "one");
@@ -58,7 +58,7 @@ describe("a second tab", () => {
     expect(await texts(second)).toEqual(await texts(first));
   });
 
-  test("learns that the other has had an answer written again, as another version", async () => {
+  test("shows the other tab's regenerated answer as another version", async () => {
     const { url } = await serve(scripted(30, 0));
     const first = await open(url);
     for (const prompt of ["one", "two"]) {
@@ -79,7 +79,7 @@ describe("a second tab", () => {
     for (const page of [first, second]) expect(await prompts(page)).toEqual(["one", "two"]);
   });
 
-  test("can stop what the other has asked", async () => {
+  test("can stop the other tab's answer", async () => {
     const { url } = await serve(scripted(3000, 60));
     const first = await open(url);
     await ask(first, "one");
@@ -91,7 +91,7 @@ describe("a second tab", () => {
     expect(await texts(second)).toEqual(await texts(first));
   });
 
-  test("learns of what it missed while it had no network", async () => {
+  test("shows the turns that it missed without a network", async () => {
     const { url } = await serve(scripted(30, 0));
     const first = await open(url);
     await ask(first, "one");
@@ -132,7 +132,7 @@ describe("the address", () => {
     expect(await prompts(other)).toEqual(["one"]);
   });
 
-  test("of a conversation that is gone is an empty chat that says so", async () => {
+  test("of a deleted conversation shows an empty chat with a notice", async () => {
     const { url } = await serve(scripted(10, 0));
     const page = await open(`${url}#conv_gone`);
     await page.waitForURL((address) => address.hash === "");

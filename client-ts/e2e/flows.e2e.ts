@@ -94,7 +94,7 @@ describe("the sidebar", () => {
     expect(await rows.count()).toBe(2);
   });
 
-  test("is in step with another tab, and the back button goes back", async () => {
+  test("is in sync with another tab, and the back button works", async () => {
     const { url } = await serve();
     const page = await open(url);
     await say(page, "one");
@@ -252,7 +252,7 @@ describe("messages", () => {
 });
 
 describe("settings", () => {
-  test("hold for requests, and are remembered; Portuguese and dark are two of them", async () => {
+  test("apply to requests and are stored, including Portuguese and the dark theme", async () => {
     const { url } = await serve();
     const page = await open(url);
     const asked: string[] = [];
@@ -368,7 +368,7 @@ test("without its server the page opens with its last conversations", async () =
   expect(await page.locator(`${lastTurn} .prose`).textContent()).not.toBe("");
 });
 
-test("<caudal-chat> answers in another page, says so by events, and keeps to itself", async () => {
+test("<caudal-chat> answers in another page, sends events, and stays isolated", async () => {
   const { url } = await serve();
   if (!existsSync(new URL("caudal-chat.js", DIST))) throw new Error("Run `npm run build:chat` first.");
   const page = await open(url);
@@ -398,7 +398,7 @@ test("<caudal-chat> answers in another page, says so by events, and keeps to its
   expect(await violations(page)).toEqual([]);
 });
 
-test("the page begins with at most 150 KB of script", async () => {
+test("the page starts with at most 150 KB of script", async () => {
   const html = await readFile(new URL("index.html", DIST), "utf8");
   const scripts = [...html.matchAll(/(?:src|href)="\.\/(assets\/[^"]+\.js)"/g)].map(([, path]) => path ?? "");
   expect(scripts.length).toBeGreaterThan(0);

@@ -64,7 +64,7 @@ const CHATS: [version: string, Chat: typeof Chat7][] = [
 ];
 
 describe.each(CHATS)("useChat of %s", (_, Chat) => {
-  test("sends, streams, goes on in the same conversation, and shows it to whoever opens it later", async () => {
+  test("sends, streams, continues the conversation, and shows it to later readers", async () => {
     const client = clientOf((await server(scripted(30, 300))).url);
     const { id } = await client.conversations.create();
     const transport = transportOf(client);
@@ -168,7 +168,7 @@ describe.each(CHATS)("useChat of %s", (_, Chat) => {
     expect(await said(client, before)).toHaveLength(4);
   });
 
-  test("is told its place in the queue", async () => {
+  test("receives its place in the queue", async () => {
     const client = clientOf((await server({ ...scripted(5_000, 200), "engine.max_running": 1 })).url);
     const busy = client.responses.create({ input: "in the way" });
     await busy.id;
@@ -183,7 +183,7 @@ describe.each(CHATS)("useChat of %s", (_, Chat) => {
     expect(chat.lastMessage?.parts.map(({ type }) => type)).toEqual(["step-start", "text"]);
   });
 
-  test("is told that the network is gone", async () => {
+  test("receives a network error", async () => {
     const reconnect = { initialDelayMs: 5, maxDelayMs: 10, giveUpAfterMs: 100 };
     const client = clientOf("http://127.0.0.1:9", { reconnect });
     const outcomes: boolean[] = [];
@@ -196,7 +196,7 @@ describe.each(CHATS)("useChat of %s", (_, Chat) => {
     expect(outcomes).toEqual([true, true]);
   });
 
-  test("is told what goes wrong", async () => {
+  test("receives errors", async () => {
     const client = clientOf((await server(scripted(5, 0))).url);
     const chat = new Chat({ id: "mine", transport: transportOf(client, { params: { model: "none" } }) });
     await chat.sendMessage({ text: "one" });

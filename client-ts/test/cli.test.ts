@@ -58,7 +58,7 @@ function start(command: string, args: string[], env: Record<string, string>): Ru
 const inTerminal = (url: string, options = ""): Run =>
   start("script", ["-qefc", `${process.execPath} ${CLI} ${options}`, "/dev/null"], { CAUDAL_URL: url });
 
-test("answers a question and what comes through a pipe, and says so by its status", async () => {
+test("answers a question and piped input, with a matching exit status", async () => {
   const { url } = await server(scripted(10, 0));
   const run = start(process.execPath, [CLI, "Sum", "this", "up:"], { CAUDAL_URL: url });
   run.process.stdin?.end("a long text");
@@ -74,7 +74,7 @@ test("answers a question and what comes through a pipe, and says so by its statu
   expect(empty.written).toBe("caudal-chat: The input is empty. Pass a prompt, or text through a pipe.\n");
 });
 
-test("ends the answer at Ctrl-C, and ends itself when nobody reads it", async () => {
+test("stops the answer at Ctrl-C, and exits when its output is closed", async () => {
   const { url } = await server(scripted(3_000, 100));
   const run = start(process.execPath, [CLI, "hello"], { CAUDAL_URL: url });
   run.process.stdin?.end();
@@ -107,7 +107,7 @@ describe("in a terminal", () => {
     expect((items as { data: unknown[] }).data).toHaveLength(2);
   });
 
-  test("takes one question at a time, leaves in mid-answer, and goes on with the conversation", async () => {
+  test("takes one question at a time, quits during an answer, and continues the conversation", async () => {
     const { url } = await server(scripted(300, 100));
     const run = inTerminal(url);
     await run.until(/› /);

@@ -74,7 +74,7 @@ const streams = (shown: ConversationSnapshot): boolean => textOf(last(shown)?.pa
 const texts = ({ turns }: ConversationSnapshot): string[] => turns.map(({ parts }) => textOf(parts as AnswerPart[]));
 
 describe("a conversation", () => {
-  test("begins with the first message, streams, and is the same for whoever opens it later", async () => {
+  test("begins with the first message, streams, and is the same for later readers", async () => {
     const { url } = await server(scripted(60, 300));
     const here = screen(url);
     expect(here.store.getSnapshot()).toMatchObject({ status: "ready", turns: [], isRunning: false });
@@ -93,7 +93,7 @@ describe("a conversation", () => {
     ]);
   });
 
-  test("that the server refuses to follow says so, and is followed again once the server takes the client", async () => {
+  test("that the server refuses to follow reports it, and is followed again once the server accepts the client", async () => {
     const keys = '[{ key = "correct-horse", tenant = "t" }]';
     const { url } = await server({ ...scripted(5, 0), "auth.mode": "keys", "auth.keys": keys });
     const other = clientOf(url, { token: "correct-horse" });
@@ -175,7 +175,7 @@ describe("a conversation", () => {
     expect(here.store.getSnapshot().turns).toHaveLength(2);
   });
 
-  test("says that it recovers while the network is gone, and goes on", async () => {
+  test("is recovering while the network is gone, and goes on", async () => {
     const proxy = await proxied(scripted(150, 100));
     const here = screen(proxy.url);
     here.store.send("one");
@@ -224,7 +224,7 @@ describe("a conversation", () => {
     expect(here.store.getSnapshot().turns).toHaveLength(30);
   });
 
-  test("that is not there fails, and so does a question that is refused", async () => {
+  test("that does not exist fails, and so does a refused question", async () => {
     const { url } = await server(scripted(3, 0));
     const gone = await screen(url, "conv_none").until(({ status }) => status === "failed");
     expect(gone.error?.name).toBe("NotFoundError");

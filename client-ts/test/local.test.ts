@@ -76,7 +76,7 @@ test("calls, their outputs and tools are told as chat completions tell them", ()
   expect(canContinue({ input, tools })).toBe(false);
 });
 
-test("what the engine does not have is refused by name", () => {
+test("unsupported fields are refused by name", () => {
   const refused: [ResponseCreateParams, string][] = [
     [{ input: "x", prompt: { id: "p" } }, "prompt"],
     [{ input: "x", previous_response_id: "resp_1" }, "previous_response_id"],
@@ -177,7 +177,7 @@ function memory(): Folder & { files: Map<string, Blob> } {
   };
 }
 
-test("a download that broke goes on with the parts that are missing, and another file begins anew", async () => {
+test("a broken download continues with the missing parts, and another file starts again", async () => {
   const dir = await mkdtemp(join(tmpdir(), "caudal-weights-"));
   cleanups.push(() => rm(dir, { recursive: true }));
   const file = join(dir, "m.gguf");
@@ -211,13 +211,13 @@ test("a download that broke goes on with the parts that are missing, and another
   expect([...folder.files.keys()]).toEqual(["manifest.json", `${replaced.sha256}-0`]);
 });
 
-test("a server that does not share its model says so", async () => {
+test("a server that does not share its model is an error", async () => {
   const { client } = await serve(scripted(1, 0));
   const asked = new Weights(client, undefined, undefined).asked();
   await expect(asked).rejects.toMatchObject({ name: "AuthenticationError", code: "insufficient_permissions" });
 });
 
-test("a request that the server refuses for want of room runs here", async () => {
+test("a request that the server refuses for lack of room runs in the browser", async () => {
   const { client } = await serve({ ...scripted(1000, 20), "engine.max_running": 1, "admission.queue": 1 });
   const asked: ResponseCreateParams[] = [];
   const local = {

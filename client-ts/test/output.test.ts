@@ -67,7 +67,7 @@ test("a call is there before its arguments are", async () => {
   expect((await final)?.arguments).toBe('{"city":"Lisbon"}');
 });
 
-test("a handle that resumed behind a call's deltas has it whole", async () => {
+test("a handle that resumed after a call's deltas has the whole call", async () => {
   const events = answering("resp_1", "lane-0", [weather("call_a", "Lisbon")]);
   const done = events.findIndex((event) => event["type"] === "response.output_item.done");
   const handle = connect().responses.resume("resp_1", { startingAfter: done - 1 });
@@ -88,7 +88,7 @@ test("a failure ends every reader with it, but not the events", async () => {
   expect((await all(handle)).at(-1)?.type).toBe("response.failed");
 });
 
-test("what a newer server adds is passed on and breaks nothing", async () => {
+test("events of a newer server are passed on", async () => {
   const events = numbered("resp_1", "lane-0", [
     { type: "response.created", response: { id: "resp_1", output: [] } },
     { type: "response.hologram.delta", delta: "~" },
