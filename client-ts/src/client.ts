@@ -9,7 +9,7 @@ import type { WebSocketConstructor } from "./socket.ts";
 import { type TokenSource, Tokens } from "./tokens.ts";
 
 export interface CaudalClientOptions {
-  /** Address of the server, `https://host` or `http://host:8080`; a path in front of `/v1` is kept. */
+  /** The address of the server: `https://host` or `http://host:8080`, with a path if the server is behind one. */
   url: string | URL;
   /**
    * A bearer token, or a function that fetches one for each connection and each HTTP request. If the function returns a

@@ -317,7 +317,7 @@ export class Deliveries {
     const waited = Date.now() + (error.retryAfterMs ?? 0) - delivery.waitingSince;
     const inTime = passing && waited < reconnect.giveUpAfterMs && run.canReopen;
     const invited = error.retryAfterMs !== undefined && delivery.refusals < maxRetries;
-    // The server keeps nothing of a create that it refuses.
+    // The server stores nothing of a create that it refuses.
     delivery.sent = false;
     this.#leave(lane);
     if (this.#lanesOf(delivery).length > 0) delivery.stays = true;

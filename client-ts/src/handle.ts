@@ -26,7 +26,7 @@ export type SteerResult =
  * @internal
  */
 export interface RunSource {
-  /** Stops a run. "unsent": nobody has begun the run, so no event will end it. */
+  /** Stops a run. "unsent": the run has not begun, so no event will end it. */
   cancel(run: Run): "sent" | "unsent";
   /** Returns the connection that takes input for the run, if there is one. */
   carrier(run: Run): Carrier | undefined;

@@ -1,5 +1,5 @@
 /**
- * A connection over HTTP and server-sent events, for networks that block WebSockets. It takes and gives the same
+ * A connection over HTTP and server-sent events, for networks that block WebSockets. It sends and emits the same
  * messages as a socket. Stored responses are created in the background, so that a lost stream does not cancel them.
  */
 

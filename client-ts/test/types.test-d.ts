@@ -103,5 +103,5 @@ expectTypeOf(
 ).toEqualTypeOf<ToolRun>();
 // @ts-expect-error the check and the function disagree
 export const torn: Tool<City> = { parse: () => ({ town: "x" }), execute: ({ city }) => city };
-// @ts-expect-error nobody has said what the arguments are
+// @ts-expect-error the arguments have no type
 runTools(client, { tools: { f: { execute: ({ city }) => city } } });

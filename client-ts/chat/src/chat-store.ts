@@ -349,7 +349,7 @@ export class ChatStore {
         void this.list.refresh();
       }
     } catch {
-      // The connection's state tells the reader.
+      // The page shows the state of the connection.
     }
   }
 
@@ -367,7 +367,7 @@ export class ChatStore {
       this.#chat.set({ turns: merged(turnsOf(items), this.#chat.turns, settled) });
       this.#chat.save();
     } catch {
-      // The connection's state tells the reader.
+      // The page shows the state of the connection.
     }
   }
 
