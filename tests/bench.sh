@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every benchmark, one after the other; each prints a table and writes JSON to the folder it names at the end.
+# Runs every benchmark, one after the other. Each prints a table and writes JSON to the folder that is printed at the end.
 set -eu
 cd "$(dirname "$0")/.."
 out=${BENCH_DIR:-$CARGO_TARGET_DIR/bench}

@@ -1,5 +1,5 @@
-"""Holds docker-compose.yml and config/compose.keys.yml to what is promised of them: published on this machine only, confined,
-bounded, pinned, and every file that is mounted there. Needs PyYAML."""
+"""Checks docker-compose.yml and config/compose.keys.yml: services are published on this machine only, confined, bounded and
+pinned, and every mounted file exists. Needs PyYAML."""
 import pathlib, re, sys
 
 import yaml
@@ -17,7 +17,7 @@ def check(holds, message):
 compose = yaml.safe_load((root / "docker-compose.yml").read_text())
 keys = yaml.safe_load((root / "config/compose.keys.yml").read_text())
 services = compose["services"]
-# Ends when the model is there.
+# Ends when the model has been downloaded.
 jobs = {"model"}
 for name, service in services.items():
     for port in service.get("ports", []):
@@ -50,13 +50,13 @@ for name in replicas:
     check("ports" not in services[name], f"{name}: is reached around nginx")
 check(services["nginx"]["environment"]["RESOLVE"] == "resolve", "nginx: does not resolve names anew")
 
-# `docker compose up` starts what serves, and nothing more.
+# `docker compose up` starts only services without a profile.
 extra = {name for name, service in services.items() if service.get("profiles")}
 check(extra == {"prometheus", "grafana"}, f"optional: {sorted(extra)}")
 targets = yaml.safe_load((root / "config/prometheus/replicas.json").read_text())[0]["targets"]
 check(sorted(targets) == sorted(f"{name}:8080" for name in replicas), f"prometheus scrapes {targets}")
 
-# Other machines are served with keys only.
+# A server that other machines can reach requires keys.
 for name in replicas:
     environment = keys["services"][name]["environment"]
     check(environment["CAUDAL__AUTH__MODE"] == "keys", f"{name}: is open to other machines")

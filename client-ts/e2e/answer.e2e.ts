@@ -1,4 +1,7 @@
-/** What an answer is beside text: thoughts, calls, a place in line, a server without room. On a server that the test plays. */
+/**
+ * Tests the parts of an answer besides its text: reasoning, calls, the place in the queue, a server without room. The
+ * test plays the server.
+ */
 
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
@@ -12,7 +15,7 @@ async function serve(models?: Json[]): Promise<StandIn> {
   return server;
 }
 
-/** Asks, and gives the events of an answer that says this. */
+/** Asks a question. Returns the events of an answer with these outputs. */
 async function asking(server: StandIn, page: Page, outputs: Output[]): Promise<Json[]> {
   const create = server.next("response.create");
   await ask(page, "hello");
@@ -76,7 +79,7 @@ describe("a call", () => {
 });
 
 describe("waiting", () => {
-  test("tells the place in line and how long it may take", async () => {
+  test("shows the place in the queue and the estimated wait", async () => {
     const server = await serve();
     const page = await open(server.url);
     const events = await asking(server, page, [{ text: "Hello." }]);
@@ -122,7 +125,7 @@ describe("waiting", () => {
 });
 
 describe("the model", () => {
-  test("is chosen where there are several, and remembered", async () => {
+  test("is chosen if there are several, and remembered", async () => {
     const server = await serve([{ id: "small" }, { id: "large", sampling: { temperature: 0.6 } }]);
     const page = await open(server.url);
     const picker = page.getByRole("combobox", { name: "Model" });
@@ -136,7 +139,7 @@ describe("the model", () => {
     expect(await picker.inputValue()).toBe("large");
   });
 
-  test("is named where there is one", async () => {
+  test("is named if there is one", async () => {
     const server = await serve();
     const page = await open(server.url);
     await page.getByText("stand-in", { exact: true }).waitFor();

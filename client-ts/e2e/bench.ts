@@ -1,4 +1,4 @@
-/** Frames while text streams into a long conversation, the engine in the browser, and what the package weighs. Prints a table; BENCH_JSON names a file. */
+/** Measures bundle sizes, frames while text streams into a long conversation, and the engine in the browser. Prints a table; BENCH_JSON: a file for it. */
 
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";

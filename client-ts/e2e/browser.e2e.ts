@@ -1,4 +1,4 @@
-/** The page with the engine in the browser: real text of the real model, with and without its server. */
+/** Tests the page with the engine in the browser, on the real model, with and without its server. */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,14 +25,14 @@ import {
 const PHONE: BrowserContextOptions = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 const SEA = "Write one sentence about the sea.";
 
-/** A server whose own text no model would write, and that shares the default model's file. */
+/** Starts a server that shares the default model's file and answers with a text that no model would write. */
 async function serve(settings: Record<string, string | number> = {}): Promise<Server> {
   const server = await chatServer({ ...scripted(40, 50), "engine.scripted.file": WEIGHTS, ...settings });
   later(() => server.stop());
   return server;
 }
 
-/** The same server again: the same address, and what it stored. */
+/** Starts the server again at the same address with the same settings. */
 function restart({ url }: Server, settings: Record<string, string | number> = {}): Promise<Server> {
   return serve({ "server.bind": new URL(url).host, ...settings });
 }
@@ -48,13 +48,16 @@ async function closeSettings(page: Page): Promise<void> {
   await page.getByRole("dialog").waitFor({ state: "detached" });
 }
 
-/** A page that has loaded the model, and whose files the worker has. Sampled at temperature 0, and briefly. */
+/**
+ * Opens a page, loads the model, and waits until the service worker has stored all files. Answers are short, at
+ * temperature 0.
+ */
 async function loaded(server: Server, options: BrowserContextOptions = {}, most = 24): Promise<Page> {
   const page = await open(server.url, options);
   await page.waitForSelector('[data-state="connected"]');
   await openSettings(page);
   await page.getByLabel("Temperature").fill("0");
-  await page.getByLabel("Most tokens of an answer").fill(String(most));
+  await page.getByLabel("Maximum tokens of an answer").fill(String(most));
   await page.getByRole("button", { name: "Load", exact: true }).click();
   await page.getByRole("button", { name: "Unload" }).waitFor({ timeout: 60_000 });
   await closeSettings(page);
@@ -62,7 +65,7 @@ async function loaded(server: Server, options: BrowserContextOptions = {}, most 
   return page;
 }
 
-/** Waits until the worker has the files that the engine consists of, whole. */
+/** Waits until the service worker has stored the engine's files completely. */
 async function untilStored(page: Page): Promise<void> {
   const smallest = (): Promise<number> =>
     page.evaluate(async () => {
@@ -117,9 +120,9 @@ describe("the settings", () => {
     await page.waitForSelector('[data-state="connected"]');
     await openSettings(page);
     const local = page.locator(".local");
-    await local.getByText(/^scripted takes 99 MB to fetch and about \d+ MB of memory\./).waitFor();
+    await local.getByText(/^scripted is a download of 99 MB and needs about \d+ MB of memory\./).waitFor();
     expect(await violations(page)).toEqual([]);
-    // Slow enough to be seen.
+    // Slow enough for the progress to be visible.
     await page.route("**/file*", async (route) => {
       await new Promise((resolve) => setTimeout(resolve, 300));
       await route.continue();
@@ -128,7 +131,7 @@ describe("the settings", () => {
     await local.getByText(/^\d+ MB of 99 MB, .+ (left|so far)$/).waitFor();
     expect(await violations(page)).toEqual([]);
     await local.getByRole("button", { name: "Cancel" }).click();
-    await local.getByText(/^scripted takes \d+ MB to fetch/).waitFor();
+    await local.getByText(/^scripted is a download of \d+ MB/).waitFor();
     await local.getByRole("button", { name: "Load", exact: true }).click();
     await local.getByText(/^scripted is loaded \(99 MB\)\. It runs on/).waitFor({ timeout: 60_000 });
     expect(await violations(page)).toEqual([]);
@@ -137,11 +140,11 @@ describe("the settings", () => {
     await local.getByText(/^scripted is stored in this browser \(99 MB\)/).waitFor();
     expect(await violations(page)).toEqual([]);
     await local.getByRole("button", { name: "Delete from this browser" }).click();
-    await local.getByText(/^scripted takes 99 MB to fetch/).waitFor();
+    await local.getByText(/^scripted is a download of 99 MB/).waitFor();
     expect(await page.evaluate(() => localStorage.getItem("caudal.local"))).toBe("deleted");
   });
 
-  test("say what speaks against loading before it is loaded, and what a server does not share", async () => {
+  test("show the problems of a load before it starts, and that a server does not share its model", async () => {
     const server = await serve();
     const page = await open(server.url, { locale: "pt-PT" });
     await page.addInitScript(() => {
@@ -150,7 +153,7 @@ describe("the settings", () => {
     });
     await page.reload();
     await openSettings(page);
-    await page.getByText("O navegador está configurado para poupar dados.").waitFor();
+    await page.getByText("A poupança de dados do navegador está ligada.").waitFor();
     await page.getByText("Este dispositivo pode não ter memória suficiente.").waitFor();
     expect(await page.getByRole("button", { name: "Carregar mesmo assim" }).isVisible()).toBe(true);
     expect(await violations(page)).toEqual([]);
@@ -158,16 +161,16 @@ describe("the settings", () => {
     later(() => other.stop());
     const without = await open(other.url);
     await openSettings(without);
-    await without.getByText("This server does not give its model to browsers.").waitFor();
+    await without.getByText("This server does not share its model with browsers.").waitFor();
     expect(await without.locator(".local button").count()).toBe(0);
   });
 });
 
 describe("without its server", () => {
-  test("a page that is reloaded answers by its own engine, and what was said joins once, in order, in two tabs", async () => {
+  test("a reloaded page answers with its own engine, and the turns join once, in order, in two tabs", async () => {
     const server = await serve();
     const page = await loaded(server);
-    // The worker stores the files anew, as after a change of the page.
+    // The service worker stores the files again, as after an update of the page.
     await page.evaluate(() => caches.delete("caudal-page-1"));
     await page.reload();
     await untilStored(page);
@@ -216,7 +219,7 @@ describe("without its server", () => {
     expect(list.data).toHaveLength(1);
   });
 
-  test("an answer is written again as another version, which joins as a branch", async () => {
+  test("a regenerated answer is another version, which joins as a branch", async () => {
     const server = await serve();
     const page = await loaded(server, {}, 8);
     await server.stop();
@@ -234,7 +237,7 @@ describe("without its server", () => {
     expect(await page.locator(".chats li").count()).toBe(1);
   });
 
-  test("an answer that a reload cuts goes on from what it had", async () => {
+  test("an answer that a reload cuts continues from its text", async () => {
     const server = await serve();
     const page = await loaded(server, {}, 70);
     await server.stop();
@@ -264,15 +267,15 @@ describe("without its server", () => {
     expect(after.length).toBeGreaterThan(words(before).length + 20);
   });
 
-  test("an answer that the network cut is continued in this browser if the reader asks for it, and says so", async () => {
+  test("an answer that the network cut is continued in this browser on the user's request, and is marked", async () => {
     const folder = await mkdtemp(join(tmpdir(), "caudal-page-"));
     later(() => rm(folder, { recursive: true, force: true }));
-    // The server's own model too, and a store that outlives the server.
+    // The server runs the same model, and its store survives a restart.
     const real = { "engine.kind": "mistralrs", "store.kind": "sqlite", "store.sqlite.path": join(folder, "caudal.db") };
     const server = await serve(real);
     const page = await loaded(server, {}, 60);
     await openSettings(page);
-    await page.getByLabel("Most tokens of an answer").fill("");
+    await page.getByLabel("Maximum tokens of an answer").fill("");
     await closeSettings(page);
     await ask(page, "Write a long story about a river, at least five hundred words.");
     await untilText(page, 100);
@@ -283,16 +286,14 @@ describe("without its server", () => {
     expect(await violationsOnBoth(page)).toEqual([]);
     const before = await shownText(page);
     await openSettings(page);
-    await page.getByLabel("Most tokens of an answer").fill("20");
+    await page.getByLabel("Maximum tokens of an answer").fill("20");
     await closeSettings(page);
     await button.click();
     await untilTurn(page, "done", "cut");
     const after = await shownText(page);
     expect(words(after).startsWith(words(before))).toBe(true);
     expect(words(after).length).toBeGreaterThan(words(before).length + 10);
-    expect(await page.textContent(lastTurn)).toContain(
-      "The server began this answer, and this browser went on with it.",
-    );
+    expect(await page.textContent(lastTurn)).toContain("The server began this answer, and this browser continued it.");
     expect(await violationsOnBoth(page)).toEqual([]);
     expect(conversation).toMatch(/^conv_/);
     const back = await restart(server, real);
@@ -308,18 +309,18 @@ describe("without its server", () => {
   });
 });
 
-test("a policy of this browser only never asks the server, and of the server only never asks this browser", async () => {
+test("the policy of this browser only never uses the server, and that of the server only never uses this browser", async () => {
   const server = await serve();
   const page = await loaded(server, {}, 8);
   await openSettings(page);
-  await page.getByLabel("Where answers are made").selectOption("local");
+  await page.getByLabel("Where answers are generated").selectOption("local");
   await closeSettings(page);
   await ask(page, SEA);
   await untilTurn(page, "done", "cut");
   expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^In this browser/);
   await page.waitForURL(/#conv_/);
   await openSettings(page);
-  await page.getByLabel("Where answers are made").selectOption("server");
+  await page.getByLabel("Where answers are generated").selectOption("server");
   await closeSettings(page);
   await ask(page, "And now?");
   await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);

@@ -1,4 +1,4 @@
-/** The page on the real model. */
+/** Tests the page on the real model. */
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Server } from "../test/support/server.ts";
@@ -19,7 +19,7 @@ import {
 let server: Server;
 
 beforeAll(async () => {
-  // A small model may tell a story without end; this ends it, and still leaves time to reload in the middle.
+  // A small model may never end a story. The limit ends it, but leaves time to reload in the middle.
   server = await chatServer({
     "engine.kind": "mistralrs",
     "engine.max_running": 1,
@@ -36,7 +36,7 @@ describe("an answer", () => {
     const page = await open(server.url);
     await page.evaluate((selector) => {
       const lengths = new Set<number>();
-      // What a frame finds is what the frame before has painted.
+      // A frame sees the text that the frame before it painted.
       const look = (): void => {
         const turn = document.querySelector(selector);
         if (turn?.getAttribute("data-status") === "streaming")
@@ -54,7 +54,7 @@ describe("an answer", () => {
     expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/TTFT \d.* tok\/s\d+ tokens$/);
   });
 
-  test("stops within half a second and frees its slot", async () => {
+  test("stops within half a second and releases its permit", async () => {
     const page = await open(server.url);
     await ask(page, "Write a long story about a river, at least two thousand words.");
     await untilText(page, 60);
@@ -72,7 +72,7 @@ describe("an answer", () => {
     expect(status).toBe("incomplete");
     expect(words(await shownText(page))).toBe(words(text));
 
-    // There is one slot: the next answer begins only if the first has given it back.
+    // The server runs one generation at a time: the next answer begins only if the first has released its permit.
     await ask(page, "Say hello.");
     await untilText(page, 1);
     expect(await page.isVisible("text=/in line/")).toBe(false);
@@ -148,7 +148,7 @@ test("the model names a conversation, and an edited question has an answer of it
   expect(await page.textContent(`${lastTurn} .question > p`)).toBe("What is a river? One sentence.");
 });
 
-test("an answer whose prompt the server has in its cache says so", async () => {
+test("an answer whose prompt was cached is marked", async () => {
   const page = await open(server.url);
   await page.waitForSelector('[data-state="connected"]');
   for (const isCached of [false, true]) {
@@ -167,7 +167,7 @@ test("with a JSON schema in the settings every answer is JSON of that shape", as
   await page.getByRole("button", { name: "Settings" }).click();
   const field = page.getByLabel("JSON schema of answers");
   await field.fill("{ no JSON");
-  await page.getByText("This is no JSON object.").waitFor();
+  await page.getByText("This is not a JSON object.").waitFor();
   expect(await violations(page)).toEqual([]);
   const schema = {
     type: "object",

@@ -1,4 +1,4 @@
-/** A conversation in several tabs: each shows the same, whoever asks. On the scripted engine. */
+/** Tests a conversation in several tabs, which all show the same turns. On the scripted engine. */
 
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
@@ -19,14 +19,14 @@ async function untilTurns(page: Page, count: number): Promise<void> {
   await page.waitForFunction((n) => document.querySelectorAll(".turn").length === n, count);
 }
 
-/** Another reader at the same address: another browser, that remembers nothing. */
+/** Opens the same address as another user: in another browser without stored state. */
 async function another(page: Page): Promise<Page> {
   await page.waitForURL(/#conv_/);
   return open(page.url());
 }
 
 describe("a second tab", () => {
-  test("shows an answer while it is written, and all that was said before", async () => {
+  test("shows a running answer, and the turns before it", async () => {
     const { url } = await serve(scripted(150, 60));
     const first = await open(url);
     await ask(first, "one");
@@ -39,7 +39,7 @@ describe("a second tab", () => {
     expect((await texts(second))[0]?.startsWith(begun.trim())).toBe(true);
   });
 
-  test("shows the turns of the other as they begin, both ways", async () => {
+  test("shows the other tab's turns as they begin, in both directions", async () => {
     const { url } = await serve(scripted(120, 60));
     const first = await open(url);
     await ask(first, "one");
@@ -58,7 +58,7 @@ describe("a second tab", () => {
     expect(await texts(second)).toEqual(await texts(first));
   });
 
-  test("learns that the other has had an answer written again, as another version", async () => {
+  test("shows the other tab's regenerated answer as another version", async () => {
     const { url } = await serve(scripted(30, 0));
     const first = await open(url);
     for (const prompt of ["one", "two"]) {
@@ -79,7 +79,7 @@ describe("a second tab", () => {
     for (const page of [first, second]) expect(await prompts(page)).toEqual(["one", "two"]);
   });
 
-  test("can stop what the other has asked", async () => {
+  test("can stop the other tab's answer", async () => {
     const { url } = await serve(scripted(3000, 60));
     const first = await open(url);
     await ask(first, "one");
@@ -91,7 +91,7 @@ describe("a second tab", () => {
     expect(await texts(second)).toEqual(await texts(first));
   });
 
-  test("learns of what it missed while it had no network", async () => {
+  test("shows the turns that it missed without a network", async () => {
     const { url } = await serve(scripted(30, 0));
     const first = await open(url);
     await ask(first, "one");
@@ -132,15 +132,15 @@ describe("the address", () => {
     expect(await prompts(other)).toEqual(["one"]);
   });
 
-  test("of a conversation that is gone is an empty chat that says so", async () => {
+  test("of a deleted conversation shows an empty chat with a notice", async () => {
     const { url } = await serve(scripted(10, 0));
     const page = await open(`${url}#conv_gone`);
     await page.waitForURL((address) => address.hash === "");
     await page.waitForSelector('.welcome [role="alert"]');
-    expect(await page.textContent('.welcome [role="alert"]')).toBe("This conversation is not here any more.");
+    expect(await page.textContent('.welcome [role="alert"]')).toBe("This conversation no longer exists.");
     await ask(page, "one");
     await untilTurn(page, "done");
-    expect(await page.textContent("main")).not.toContain("not here any more");
+    expect(await page.textContent("main")).not.toContain("no longer exists");
     const id = (await page.getAttribute(lastTurn, "data-response-id")) ?? "";
     expect(words(await shownText(page))).toBe(words((await stored(url, id)).text));
   });

@@ -1,4 +1,4 @@
-/** The examples in a browser, on the real binary: send, stream, stop, reload in mid-stream, a second tab. */
+/** Tests the examples in a browser, on the real binary: send, stream, stop, reload during a stream, a second tab. */
 
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -6,7 +6,7 @@ import { type Server, scripted, startServer } from "../test/support/server.ts";
 import { buildExamples, type Examples } from "./examples.ts";
 import { later, open, violations } from "./support.ts";
 
-/** Long enough for whatever is done meanwhile on a slow machine. */
+/** An answer that is long enough for the test's actions on a slow machine. */
 const STORY = scripted(3_000, 60);
 const answer = "[data-answer]";
 
@@ -29,7 +29,7 @@ async function ask(page: Page, text: string): Promise<void> {
   await page.getByRole("button", { name: "Send" }).click();
 }
 
-/** Waits for so much of the last answer. */
+/** Waits until the last answer has this length. */
 async function untilText(page: Page, length: number): Promise<string> {
   const handle = await page.waitForFunction(
     ([selector, least]) => {
@@ -55,7 +55,7 @@ async function untilStatus(page: Page, ...statuses: string[]): Promise<void> {
   );
 }
 
-/** Waits for the last answer to be painted in so many lengths. */
+/** Waits until the last answer has been painted with this many different lengths. */
 async function untilPaints(page: Page, count: number): Promise<void> {
   await page.evaluate(
     async ([selector, count]) => {
@@ -69,7 +69,7 @@ async function untilPaints(page: Page, count: number): Promise<void> {
   );
 }
 
-/** The pages, and the statuses in which an answer that was stopped ends. */
+/** The pages, and the status of a stopped answer in each. */
 const PAGES: [name: string, over: string][] = [
   ["html", "incomplete"],
   ["react", "ended"],
@@ -95,10 +95,10 @@ test.each(PAGES)("%s: streams, goes on after a reload and in a second tab, and s
   await untilPaints(second, 5);
   if (process.env["SCREENSHOTS"]) await second.screenshot({ path: `${process.env["SCREENSHOTS"]}/${name}.png` });
 
-  // The page grows under the pointer.
+  // The page grows, so a real click could miss the button.
   await page.getByRole("button", { name: "Stop" }).dispatchEvent("click");
   await Promise.all([untilStatus(page, over), untilStatus(second, over)]);
-  // assistant-ui shows the last characters one after the other.
+  // assistant-ui animates the last characters.
   const differs = async () => (await untilText(page, 1)) !== (await untilText(second, 1));
   await expect.poll(differs, { timeout: 10_000 }).toBe(false);
   const mine = await untilText(page, 1);
@@ -118,7 +118,7 @@ test("react: reload while a question waits shows its place at once, and the ques
   await ask(page, "Tell me of a river.");
   await page.waitForSelector("text=/in line/");
   await page.reload();
-  // A second, and time for a machine that does other things, too.
+  // One second, and reserve for a busy machine.
   await page.waitForSelector("text=/in line/", { timeout: 3_000 });
   expect(await page.locator(answer).count()).toBe(1);
   await post(`responses/${busy.id}/cancel`, {});

@@ -8,12 +8,12 @@ const EXAMPLES = new URL("../examples/", import.meta.url).pathname;
 const HERE = new URL(".", import.meta.url).pathname;
 
 export interface Examples {
-  /** What the server is to serve. */
+  /** Returns the folder that the server serves. */
   folder(name: string): string;
   remove(): Promise<void>;
 }
 
-/** Builds examples, and pages of the tests, into a folder that goes with the tests. */
+/** Builds examples and test pages into a temporary folder. */
 export async function buildExamples(...names: string[]): Promise<Examples> {
   const dist = await mkdtemp(join(tmpdir(), "caudal-examples-"));
   for (const name of names) {

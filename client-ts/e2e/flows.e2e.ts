@@ -1,4 +1,4 @@
-/** Tests what a reader does with conversations and messages, on the scripted engine, and what the page shows without a server. */
+/** Tests the user's actions on conversations and messages, on the scripted engine, and the page without a server. */
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -44,7 +44,7 @@ describe("the sidebar", () => {
     await say(page, "two");
     const rows = page.locator(".chats li");
     await page.waitForFunction(() => document.querySelectorAll(".chats li").length === 2);
-    // The model has named both.
+    // Waits until the model has named both.
     await page.waitForFunction(
       () => ![...document.querySelectorAll(".chats .chat")].some((row) => row.textContent === "New conversation"),
     );
@@ -94,7 +94,7 @@ describe("the sidebar", () => {
     expect(await rows.count()).toBe(2);
   });
 
-  test("is in step with another tab, and the back button goes back", async () => {
+  test("is in sync with another tab, and the back button works", async () => {
     const { url } = await serve();
     const page = await open(url);
     await say(page, "one");
@@ -237,7 +237,7 @@ describe("messages", () => {
       mimeType: "image/png",
       buffer: Buffer.from([0x89, 0x50, 0, 0xff]),
     });
-    await page.getByText(/picture\.png is no text file/).waitFor();
+    await page.getByText(/picture\.png is not a text file/).waitFor();
     await say(page, "Read this.");
     const [item] = await itemsOf(url, conversationOf(page));
     expect(item?.content.map(({ text }) => text).join("")).toContain(
@@ -252,7 +252,7 @@ describe("messages", () => {
 });
 
 describe("settings", () => {
-  test("hold for requests, and are remembered; Portuguese and dark are two of them", async () => {
+  test("apply to requests and are stored, including Portuguese and the dark theme", async () => {
     const { url } = await serve();
     const page = await open(url);
     const asked: string[] = [];
@@ -261,7 +261,7 @@ describe("settings", () => {
     await page.getByRole("button", { name: "Settings" }).click();
     await page.getByLabel("System prompt").fill("Be brief.");
     await page.getByLabel("Temperature").fill("0.7");
-    await page.getByLabel("Most tokens of an answer").fill("5");
+    await page.getByLabel("Maximum tokens of an answer").fill("5");
     expect(await violations(page)).toEqual([]);
     await page.getByLabel("Theme").selectOption("dark");
     await page.getByLabel("Language").selectOption("pt");
@@ -289,7 +289,7 @@ describe("settings", () => {
     await page.getByLabel("Stored prompt").selectOption("Guide");
     await page.getByLabel("Value of visitor").fill("Ines");
     await page.keyboard.press("Escape");
-    // A value is missing, and the server says which.
+    // A value is missing, and the server names it.
     await ask(page, "Hello");
     await untilTurn(page, "failed");
     expect(await page.textContent(`${lastTurn} [role="alert"]`)).toContain("city");
@@ -368,15 +368,15 @@ test("without its server the page opens with its last conversations", async () =
   expect(await page.locator(`${lastTurn} .prose`).textContent()).not.toBe("");
 });
 
-test("<caudal-chat> answers in another page, says so by events, and keeps to itself", async () => {
+test("<caudal-chat> answers in another page, sends events, and stays isolated", async () => {
   const { url } = await serve();
   if (!existsSync(new URL("caudal-chat.js", DIST))) throw new Error("Run `npm run build:chat` first.");
   const page = await open(url);
   const example = await readFile(new URL("../examples/web-component/index.html", import.meta.url), "utf8");
-  // The example page, with this server's origin; its own script is the element's.
+  // The example page at this server's origin, with the element's script.
   await page.route(`${url}/example`, (route) => route.fulfill({ contentType: "text/html", body: example }));
   await page.goto(`${url}/example`);
-  // The chat page, which was open before, has made this conversation.
+  // Removes the conversation that the chat page created before.
   await page.evaluate(() => localStorage.clear());
   await page.locator('caudal-chat [data-state="connected"]').waitFor();
   await page.evaluate(() => {
@@ -398,7 +398,7 @@ test("<caudal-chat> answers in another page, says so by events, and keeps to its
   expect(await violations(page)).toEqual([]);
 });
 
-test("the page begins with at most 150 KB of script", async () => {
+test("the page starts with at most 150 KB of script", async () => {
   const html = await readFile(new URL("index.html", DIST), "utf8");
   const scripts = [...html.matchAll(/(?:src|href)="\.\/(assets\/[^"]+\.js)"/g)].map(([, path]) => path ?? "");
   expect(scripts.length).toBeGreaterThan(0);
@@ -406,7 +406,7 @@ test("the page begins with at most 150 KB of script", async () => {
   for (const path of scripts) {
     const script = await readFile(new URL(path, DIST));
     bytes += gzipSync(script).length;
-    // The name of the engine's lock: nothing of the engine comes with the page.
+    // The name of the engine's lock must not occur: the page loads no code of the engine.
     expect(script.includes("caudal-join"), path).toBe(false);
   }
   expect(bytes / 1024).toBeLessThanOrEqual(150);

@@ -9,7 +9,7 @@ import { open } from "./support.ts";
 export const MODELS = process.env["CAUDAL_MODEL_DIR"] ?? join(homedir(), ".cache/caudal/models");
 export const WEIGHTS = join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf");
 
-/** Builds the page of the engine in the browser. */
+/** Builds the test page of the engine in the browser. */
 export async function buildLocalPage(): Promise<{ folder: string; remove(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), "caudal-local-"));
   const root = new URL("local", import.meta.url).pathname;
@@ -21,11 +21,11 @@ export async function buildLocalPage(): Promise<{ folder: string; remove(): Prom
   return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
 }
 
-/** Opens it, and waits until it could open without a server. */
+/** Opens the page, and waits until it could open without a server. */
 export async function openLocal(url: string): Promise<Page> {
   const page = await open(url);
   await untilReady(page);
-  // The files that were fetched before the worker ran are fetched through it now.
+  // The reload fetches all files through the service worker, which stores them.
   await page.reload();
   await untilReady(page);
   return page;

@@ -13,7 +13,7 @@ beforeAll(async () => {
 
 afterAll(() => built?.remove());
 
-/** A server that shares the default model's file, and answers with a text that no model would. */
+/** Starts a server that shares the default model's file and answers with a text that no model would write. */
 async function sharing(settings: Record<string, string | number> = {}): Promise<Server> {
   const shared = { "server.chat_dir": built.folder, "engine.scripted.file": WEIGHTS };
   const server = await startServer({ ...scripted(40, 50), ...shared, ...settings });
@@ -27,7 +27,7 @@ async function loaded(server: Server): Promise<Page> {
   return page;
 }
 
-/** Waits for so much of the text of a handle that the page shows. */
+/** Waits until the text of a handle has this length on the page. */
 async function untilShown(page: Page, at: number, length: number): Promise<string> {
   const handle = await page.waitForFunction(
     ([at, length]) => {
@@ -40,7 +40,7 @@ async function untilShown(page: Page, at: number, length: number): Promise<strin
   return String(await handle.jsonValue());
 }
 
-test("says what it needs, loads with progress, answers as the server's SDK does, and is deleted", async () => {
+test("plans, loads with progress, answers as the server's SDK does, and is deleted", async () => {
   const server = await sharing();
   const page = await openLocal(server.url);
   const { plan, progress, info } = await page.evaluate(async () => {
@@ -120,7 +120,7 @@ test("without a server the page opens, loads what is stored and answers", async 
   expect(text).toContain("sea");
 });
 
-test("seed, stop and cancel hold; tokens are counted", async () => {
+test("seed, stop and cancel work; tokens are counted", async () => {
   const page = await loaded(await sharing());
   const { same, other, stopped, cancelled, tokens, prompt } = await page.evaluate(async () => {
     const { local, say } = globalThis.page;
@@ -172,7 +172,7 @@ test("the oldest turns of a prompt that does not fit are left out, or the prompt
   expect(text).not.toBe("");
 });
 
-test("an answer is held to a schema, and what cannot be done is refused by name", async () => {
+test("an answer follows a schema, and unsupported fields are refused by name", async () => {
   const page = await loaded(await sharing());
   const { json, refused } = await page.evaluate(async () => {
     const { local } = globalThis.page;
@@ -206,7 +206,7 @@ test("an answer is held to a schema, and what cannot be done is refused by name"
   expect(refused).toEqual(["tools", "prompt", "previous_response_id", "text.format.type", "input[0]"]);
 });
 
-test("a run that a reload cuts goes on from what it had", async () => {
+test("a run that a reload cuts continues from its text", async () => {
   const page = await loaded(await sharing());
   await page.evaluate(() => {
     const { local, show } = globalThis.page;
@@ -321,7 +321,7 @@ test("an answer that the network cut is handed over, and joins the conversation 
   ]);
 });
 
-test("a conversation that begins without a server is made there when it is back, once though answers are lost", async () => {
+test("a conversation that begins without a server is created there once, even if answers are lost", async () => {
   const page = await loaded(await sharing());
   await page.context().setOffline(true);
   await page.evaluate(async () => {
@@ -331,7 +331,7 @@ test("a conversation that begins without a server is made there when it is back,
     }
   });
   await page.context().setOffline(false);
-  // The first request that brings items is answered with a broken connection after the server took it.
+  // The connection breaks after the server has handled the first request with items.
   let broken = false;
   await page.route("**/items", async (route) => {
     if (route.request().method() !== "POST" || broken) return route.fallback();
@@ -380,17 +380,17 @@ test("WebGPU computes where there is an adapter, and WebAssembly where there is 
   expect(text).toMatch(/^The sea is/);
 });
 
-/** A token, and how likely the engine found it and those beside it. */
+/** A token with its log-probability and those of its alternatives. */
 interface Chosen {
   token: string;
   logprob: number;
   top_logprobs: { token: string; logprob: number }[];
 }
 
-/** The largest gap at the token where the two engines part, between the log-probabilities of both tokens. */
+/** The largest difference of the log-probabilities of both tokens at the position where the engines diverge. */
 const NEAR = 0.5;
 
-test("the browser and the server begin with the same tokens, and part only where two are as likely", async () => {
+test("the browser and the server begin with the same tokens, and diverge only at equally likely ones", async () => {
   const real = await startServer({});
   later(() => real.stop());
   const page = await loaded(await sharing());
@@ -405,7 +405,7 @@ test("the browser and the server begin with the same tokens, and part only where
     const at = one.findIndex(({ token }, at) => token !== other[at]?.token);
     console.log(`${input} ${at < 0 ? "The same 16 tokens." : `The same ${at} tokens.`}`);
     if (at < 0) continue;
-    // The server's kernels and llama.cpp's round the activations in different ways.
+    // The server's kernels and llama.cpp's round the activations differently.
     expect(at, input).toBeGreaterThan(3);
     for (const [mine, theirs] of [
       [one[at], other[at]],

@@ -1,4 +1,4 @@
-/** Pages on a bad day: the network is gone for a while, the tab is frozen, the replica is killed. */
+/** Tests pages under faults: the network is gone for a while, the tab is frozen, the replica is killed. */
 
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -32,7 +32,7 @@ async function begin(page: Page): Promise<void> {
 const lengthOf = (page: Page): Promise<number> =>
   page.evaluate((selector) => document.querySelector(selector)?.textContent?.length ?? 0, answer);
 
-/** Waits for more text than there is. */
+/** Waits until the answer is longer than `than`. */
 async function untilMore(page: Page, than: number, timeout: number): Promise<void> {
   await page.waitForFunction(
     ([selector, than]) => (document.querySelector(selector)?.textContent?.length ?? 0) > than,
@@ -41,9 +41,9 @@ async function untilMore(page: Page, than: number, timeout: number): Promise<voi
   );
 }
 
-/** What is shown is what the server has: nothing is lost or repeated. */
+/** Stops the answer and checks that the page shows the server's text: no part is lost or repeated. */
 async function stopAndCompare(page: Page, url: string): Promise<void> {
-  // Nobody follows while the tab is frozen, so the server may have ended the answer by itself.
+  // No client follows while the tab is frozen, so the server may have ended the answer already.
   const stop = page.getByRole("button", { name: "Stop" });
   if (await stop.isVisible()) await stop.dispatchEvent("click");
   await page.waitForFunction((selector) => {
@@ -80,7 +80,7 @@ test("react: a frozen tab whose connection has died goes on within 3 s of waking
   later(() => network.close());
   const page = await open(network.url);
   await begin(page);
-  // From now on nothing comes over this connection, and nothing says so.
+  // From now on this connection is dead without being closed.
   network.onServerData = () => "hold";
   const pids = await renderers(page);
   const before = await lengthOf(page);

@@ -1,4 +1,4 @@
-/** What does not depend on the model: layout, access, and bad networks. On the scripted engine. */
+/** Tests layout, accessibility and bad networks, on the scripted engine. */
 
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
@@ -34,7 +34,7 @@ async function serve(settings: Record<string, string | number>): Promise<Server>
   return server;
 }
 
-/** A conversation that has every kind of content. */
+/** Shows a conversation with every kind of content. */
 async function fill(page: Page): Promise<void> {
   const turn = {
     prompt: `Please ${"look at this. ".repeat(20)}`,
@@ -49,7 +49,7 @@ async function fill(page: Page): Promise<void> {
       key: "c",
       status: "failed",
       answer: "",
-      problem: { message: "The server is busy just now.", canRetry: true },
+      problem: { message: "The server is busy.", canRetry: true },
     },
   ];
   await page.evaluate((saved) => localStorage.setItem("caudal.chat.v2", saved), JSON.stringify({ turns }));
@@ -151,14 +151,14 @@ describe("access", () => {
     await page.keyboard.press("Enter");
     await page.waitForSelector(".welcome");
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("message");
-    // The idea that was picked is gone from the page; the focus is not.
+    // The chosen suggestion is removed from the page; the focus must not be lost.
     await page.focus(".welcome button");
     await page.keyboard.press("Enter");
     await untilText(page, 1);
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("message");
   });
 
-  test("a screen reader is told of the answer, not of each word", async () => {
+  test("a screen reader hears the answer, not each word", async () => {
     const { url } = await serve(scripted(100, 100));
     const page = await open(url);
     await page.evaluate(() => {
@@ -211,7 +211,7 @@ describe("when things go wrong", () => {
     expect(words(await shownText(page))).toBe(words((await stored(url, id)).text));
   });
 
-  test("a reload before the server's first word asks once", async () => {
+  test("a reload before the server's first event runs the request once", async () => {
     const server = await serve(scripted(50, 100));
     const network = await startProxy(server.url);
     later(() => network.close());
@@ -231,7 +231,7 @@ describe("when things go wrong", () => {
     expect(await responseId(page)).toBe(id);
   });
 
-  test("a server that forgot the conversation is given it again", async () => {
+  test("a conversation that the server has deleted is created again", async () => {
     const first = await serve(scripted(10, 0));
     const page = await open(first.url);
     await ask(page, "one");
@@ -247,7 +247,7 @@ describe("when things go wrong", () => {
     expect(items.data.map((item) => item.role)).toEqual(["user", "assistant", "user", "assistant"]);
   });
 
-  test("a failure is told in words and can be tried again", async () => {
+  test("a failure is described and can be retried", async () => {
     const { url } = await serve({ ...scripted(50, 0), "engine.scripted.fail_after": 5 });
     const page = await open(url);
     await ask(page, "hello");
@@ -258,7 +258,7 @@ describe("when things go wrong", () => {
     await page.waitForSelector(`${lastTurn}:not([data-response-id="${first}"])[data-response-id]`);
   });
 
-  test("a message that is too long is said to be before it is sent, and a shorter one is answered", async () => {
+  test("a message that is too long is reported before it is sent, and a shorter one is answered", async () => {
     const { url } = await serve(scripted(10, 0));
     const page = await open(url);
     await page.waitForSelector('[data-state="connected"]');
@@ -274,7 +274,7 @@ describe("when things go wrong", () => {
     expect(await page.getByText(tooLong).count()).toBe(0);
   });
 
-  test("a conversation that no longer fits is asked without its oldest turns, which is said before and after", async () => {
+  test("a conversation that no longer fits is sent without its oldest turns, and the page reports it before and after", async () => {
     const { url } = await serve(scripted(10, 0));
     const page = await open(url);
     await page.getByText("scripted", { exact: true }).waitFor();
@@ -290,7 +290,7 @@ describe("when things go wrong", () => {
     await page.press(message, "Enter");
     await page.locator(".question > p", { hasText: "three three" }).waitFor();
     await untilTurn(page, "done");
-    expect(await page.textContent(lastTurn)).toContain("was not given the oldest messages, for want of room (1)");
+    expect(await page.textContent(lastTurn)).toContain("did not fit into the model's context and were left out (1)");
   });
 
   test("a server with keys asks for one", async () => {

@@ -1,4 +1,7 @@
-/** A page as AI SDK's example of resumable streams has it, on the real binary: reloads and killed servers in mid-stream. */
+/**
+ * Tests the page of AI SDK's example of resumable streams on the real binary: reloads and killed servers during a
+ * stream.
+ */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -21,7 +24,7 @@ beforeAll(async () => {
 
 afterAll(() => examples?.remove());
 
-/** A server whose store outlives it. */
+/** Starts a server whose store survives a restart. */
 async function restartable(): Promise<{ url: string; restart(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), "caudal-resume-"));
   const settings = {
@@ -55,7 +58,7 @@ interface Shown {
   text: string;
 }
 
-/** Waits for so much of the answer. */
+/** Waits until the answer has this length. */
 async function untilText(page: Page, length: number, timeout = 20_000): Promise<Shown> {
   const handle = await page.waitForFunction(
     ([selector, length]) => {

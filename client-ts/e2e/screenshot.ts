@@ -1,6 +1,6 @@
 /**
- * Takes pictures of states of the page on the real model, with the engine in the browser too. Four of them are the README's;
- * the others go to a temporary folder, for looking at.
+ * Takes screenshots of the page on the real model and with the engine in the browser. Four of them are in the README;
+ * the others go to a temporary folder for review.
  */
 
 import { mkdirSync } from "node:fs";
@@ -32,7 +32,7 @@ async function picture(page: Page, name: string, folder = FOLDER): Promise<void>
   await page.screenshot({ path: join(folder, `${name}.png`) });
 }
 
-/** A conversation that the server has been given. */
+/** Creates a conversation with items. Resolves to its id. */
 async function given(url: string): Promise<string> {
   const items = [
     { role: "user", content: "How large is the area under x² from 0 to 1?" },

@@ -1,4 +1,4 @@
-/** A server that says what the test tells it to: for what no real server can be made to say. */
+/** A server whose messages the test chooses, for situations that a real server cannot be brought into. */
 
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
@@ -17,7 +17,7 @@ const TYPES: Record<string, string> = {
   ".webmanifest": "application/manifest+json",
 };
 
-/** Answers 503 for the items of its only conversation. */
+/** The answers to GET requests. The items of the only conversation are answered with 503, see below. */
 const DATA = (models: Json[]): Record<string, Json> => ({
   "/v1/models": { object: "list", data: models },
   "/v1/conversations": { object: "conversation", id: "conv_1", metadata: {} },
@@ -25,16 +25,16 @@ const DATA = (models: Json[]): Record<string, Json> => ({
 
 const EMPTY_LIST = { object: "list", data: [], has_more: false };
 
-/** Titles are nobody's concern here: they are never answered. */
+/** Requests for titles are never answered. */
 const isTitle = ({ metadata }: Json): boolean => (metadata as Json | undefined)?.["purpose"] === "title";
 
 export interface StandIn {
   url: string;
-  /** What pages have asked for, in order. */
+  /** The requests of the pages, in order. */
   readonly asked: readonly Json[];
-  /** The next request of this type, from now on. */
+  /** Resolves to the next request of this type. */
   next(type: string): Promise<Json>;
-  /** Says it to every page. */
+  /** Sends the events to every page. */
   say(...events: Json[]): void;
   stop(): Promise<void>;
 }
@@ -43,7 +43,7 @@ export async function standIn(models: Json[] = [{ id: "stand-in" }]): Promise<St
   const http = createServer(async (request, response) => {
     const path = new URL(request.url ?? "/", "http://x").pathname;
     const file = path === "/" ? "index.html" : path.slice(1);
-    // A page that cannot read the items shows what it has stored. It would drop its turns if there were no items.
+    // A page that cannot read the items shows its stored turns. Without items it would drop them.
     if (path === "/v1/conversations/conv_1/items") return void response.writeHead(503).end();
     const lists = path === "/v1/conversations" && request.method === "GET";
     const data = lists ? EMPTY_LIST : DATA(models)[path];

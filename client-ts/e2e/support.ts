@@ -6,7 +6,7 @@ import { type Server, startServer } from "../test/support/server.ts";
 
 const CHAT = new URL("../chat/dist", import.meta.url).pathname;
 
-/** Nothing of this browser goes anywhere but to the page under test. */
+/** Flags that keep the browser from connecting to anything except the page under test. */
 const FLAGS = [
   "--headless",
   "--no-sandbox",
@@ -30,7 +30,7 @@ afterAll(async () => {
   browser = undefined;
 });
 
-/** Runs after the test. */
+/** Registers a cleanup that runs after the test. */
 export function later(cleanup: () => Promise<void>): void {
   cleanups.push(cleanup);
 }
@@ -40,7 +40,7 @@ export async function chatServer(settings: Record<string, string | number>): Pro
   return startServer({ "server.chat_dir": CHAT, ...settings });
 }
 
-/** A browser whose WebGPU is computed by a CPU, where this Chromium can. Ends with the test. */
+/** Launches a browser with WebGPU on the CPU, if this Chromium supports it. Closes it after the test. */
 export async function browserWithWebGpu(): Promise<Browser> {
   const flags = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-webgpu-adapter=swiftshader"];
   const browser = await launch([...FLAGS.filter((flag) => flag !== "--disable-gpu"), ...flags]);
@@ -53,7 +53,7 @@ function launch(args: string[]): Promise<Browser> {
   return chromium.launch({ executablePath, args, ignoreDefaultArgs: ["--headless=new"] });
 }
 
-/** A fresh reader: own storage, nothing remembered. Its page must not report an error. */
+/** Opens a page with a storage of its own. The page must not report an error. */
 export async function open(url: string, options: BrowserContextOptions = {}): Promise<Page> {
   browser ??= await launch(FLAGS);
   const context = await browser.newContext(options);
@@ -68,7 +68,7 @@ export async function open(url: string, options: BrowserContextOptions = {}): Pr
   return page;
 }
 
-/** The processes that run pages. */
+/** Returns the ids of the processes that run pages. */
 export async function renderers(page: Page): Promise<number[]> {
   const session = await page.context().browser()?.newBrowserCDPSession();
   if (!session) throw new Error("There is no browser.");
@@ -85,14 +85,14 @@ export async function ask(page: Page, prompt: string): Promise<void> {
   await page.press(message, "Enter");
 }
 
-/** Waits for the last turn to be in one of the states. */
+/** Waits until the last turn has one of the statuses. */
 export async function untilTurn(page: Page, ...statuses: string[]): Promise<void> {
   await page.waitForSelector(statuses.map((status) => `${lastTurn}[data-status="${status}"]`).join(), {
     timeout: 90_000,
   });
 }
 
-/** Waits for this much of the answer. */
+/** Waits until the answer has this length. */
 export async function untilText(page: Page, length: number): Promise<string> {
   const handle = await page.waitForFunction(
     ([selector, least]) => {
@@ -124,7 +124,7 @@ export async function stored(url: string, id: string): Promise<{ status: string;
   return { status: response.status, text: response.output.flatMap((item) => item.content.map((c) => c.text)).join("") };
 }
 
-/** What of a text is shown whether it is drawn as markdown or not: its words, without the numbers of lists. */
+/** Returns the words of a text that are shown with and without Markdown: all except the numbers of lists. */
 export function words(text: string): string {
   return text
     .replace(/^\s*\d+[.)]\s/gm, "")
@@ -132,7 +132,7 @@ export function words(text: string): string {
     .replace(/[^\p{L}\p{N}]+/gu, "");
 }
 
-/** What axe has against the page as it is. */
+/** Returns the violations that axe finds on the page. */
 export async function violations(page: Page): Promise<string[]> {
   if (!(await page.evaluate(() => "axe" in globalThis))) await page.evaluate(axe.source);
   return page.evaluate(async () => {

@@ -10,11 +10,11 @@ export default defineConfig({
   cacheDir: `../../node_modules/.vite/examples-${basename(process.cwd())}`,
   plugins: [react()],
   resolve: {
-    // The package as it is in this repository. In a project of your own, `npm install caudal-client` does.
+    // Resolves the package from this repository. A project of your own uses `npm install caudal-client`.
     alias: [{ find: /^caudal-client(\/.+)?$/, replacement: `${src}$1/index.ts` }],
     dedupe: ["react", "react-dom"],
   },
   build: { target: "es2022", assetsInlineLimit: 0 },
-  // The element comes from the server, in parts.
+  // The server serves the element and its parts.
   server: { proxy: { "/v1": { target, ws: true }, "^/(caudal-chat\\.js|assets/)": target } },
 });

@@ -1,4 +1,5 @@
-// Writes api/*.d.ts: what each entry of the package declares, in one file an entry. With --check, says whether it is so already.
+// Writes the public declarations of each entry of the package to api/*.txt. With --check, fails if a file is not
+// current.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 
@@ -6,7 +7,7 @@ const root = join(import.meta.dirname, "..");
 const dist = join(root, "dist");
 const { exports } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
 
-/** The declarations of a file and of all that it names, each once. */
+/** Collects the declarations of a file and of all files that it imports, each once. */
 async function declarations(file, seen) {
   if (seen.has(file)) return;
   const text = await readFile(file, "utf8");
@@ -15,7 +16,7 @@ async function declarations(file, seen) {
     await declarations(join(dirname(file), `${path}.d.ts`), seen);
 }
 
-/** What the core declares is in its own report only. */
+/** The core's declarations are in its own report only. */
 const core = new Map();
 await declarations(join(root, exports["."].types), core);
 
@@ -31,9 +32,7 @@ for (const [name, target] of Object.entries(exports)) {
   const path = join(root, "api", `${name === "." ? "index" : name.slice(2)}.txt`);
   if (process.argv.includes("--check")) {
     if ((await readFile(path, "utf8").catch(() => "")) === report) continue;
-    console.error(
-      `${relative(root, path)} is not what the package declares: run \`npm run api\` and review the change.`,
-    );
+    console.error(`${relative(root, path)} is not current: run \`npm run api\` and review the change.`);
     stale++;
   } else {
     await mkdir(dirname(path), { recursive: true });

@@ -1,5 +1,4 @@
-// Writes src/wire.ts from the server's documents: `node scripts/wire-types.mjs`. With --check it only says whether the
-// file is current, and fails if not.
+// Writes src/wire.ts from the server's OpenAPI and AsyncAPI documents. With --check, fails if the file is not current.
 import { readFile, writeFile } from "node:fs/promises";
 
 const PREFIX = "#/components/schemas/";
@@ -9,7 +8,7 @@ const schemas = {};
 for (const name of ["openapi", "asyncapi"]) {
   const document = JSON.parse(await readFile(new URL(`../../docs/${name}.json`, import.meta.url), "utf8"));
   for (const [type, schema] of Object.entries(document.components.schemas)) {
-    // Chat completions are no part of this package.
+    // This package does not use chat completions.
     if (type.startsWith("Chat")) continue;
     if (JSON.stringify(schemas[type] ?? schema) !== JSON.stringify(schema)) throw new Error(`${type} has two schemas`);
     schemas[type] = schema;
@@ -19,13 +18,13 @@ for (const name of ["openapi", "asyncapi"]) {
 const literal = (value) => JSON.stringify(value);
 const union = (types) => [...new Set(types)].join(" | ") || "never";
 
-/** The type of a schema. */
+/** Returns the TypeScript type of a schema. */
 function typeOf(schema) {
   if (schema === true || Object.keys(schema).length === 0) return "unknown";
   if (schema.$ref) return schema.$ref.slice(PREFIX.length);
   if ("const" in schema) return literal(schema.const);
   if (schema.enum) return union(schema.enum.map(literal));
-  // A type of another implementation, such as acme:search_result.
+  // The type of an item of another implementation, such as acme:search_result.
   if (schema.pattern === "^[^:]+:.+") return "`{string}:{string}`".replaceAll("{", "${");
   const variants = schema.oneOf ?? schema.anyOf;
   if (variants) return union(variants.map(typeOf));
@@ -51,7 +50,7 @@ function typeOf(schema) {
 
 const wrapped = (type) => (/[ |]/.test(type) ? `(${type})` : type);
 
-/** The members of an object, each after `separator`. */
+/** Returns the members of an object, each after `separator`. */
 function members(schema, separator) {
   const required = new Set(schema.required);
   return Object.entries(schema.properties)

@@ -1,4 +1,4 @@
-/** What second answers take. Loaded when used. */
+/** Helpers of both `regenerate` methods. Loaded when used. */
 
 import type { Http } from "./http.ts";
 import type { InputItem } from "./items.ts";
@@ -6,15 +6,15 @@ import { everyOne, type Page, type PageQuery } from "./pages.ts";
 import type { ResponseCreateParams, ResponseObject } from "./types.ts";
 import type { Conversation, ConversationItem } from "./wire.ts";
 
-/** What is needed of `client.conversations`. */
-interface Kept {
+/** The part of `client.conversations` that this module uses. */
+interface WithItems {
   readonly items: {
     all(id: string, query: PageQuery): AsyncIterable<ConversationItem>;
     delete(id: string, item: string): Promise<Conversation>;
   };
 }
 
-/** What a response and a request for the like have in common. */
+/** The fields that a response and a create request share. */
 const SETTINGS = [
   "model",
   "instructions",
@@ -36,18 +36,19 @@ const SETTINGS = [
   "metadata",
 ] as const;
 
-/** Deletes the last answer of a conversation. */
-export async function takeBack({ items }: Kept, id: string): Promise<void> {
+/** Deletes the items after the last message of the user. */
+export async function takeBack({ items }: WithItems, id: string): Promise<void> {
   const answer: string[] = [];
   for await (const item of items.all(id, { limit: 100 })) {
     if (item.type === "message" && item.role === "user") break;
     answer.push(item.id);
   }
-  // The newest first: if this is cut short, what is left is still the beginning of the conversation.
+  // The newest item goes first: if the loop stops early, the remaining items are still the beginning of the
+  // conversation.
   for (const item of answer) await items.delete(id, item);
 }
 
-/** The request that a response answered, as far as the server tells. */
+/** Rebuilds the request that a response answered, from the fields that the server returns. */
 export async function requestOf(http: Http, id: string): Promise<ResponseCreateParams> {
   const before = await http.get<ResponseObject>(["responses", id]);
   const list = (query: PageQuery): Promise<Page<InputItem>> => http.get(["responses", id, "input_items"], query);

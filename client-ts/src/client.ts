@@ -9,31 +9,31 @@ import type { WebSocketConstructor } from "./socket.ts";
 import { type TokenSource, Tokens } from "./tokens.ts";
 
 export interface CaudalClientOptions {
-  /** Address of the server, `https://host` or `http://host:8080`; a path in front of `/v1` is kept. */
+  /** The address of the server: `https://host` or `http://host:8080`, with a path if the server is behind one. */
   url: string | URL;
   /**
-   * A bearer token, or a function that fetches one for each connection. A function may give a client secret as
-   * `POST /v1/client_secrets` answers it: the next secret is then fetched before that one ends, and the connection is
-   * replaced without a pause.
+   * A bearer token, or a function that fetches one for each connection and each HTTP request. If the function returns a
+   * client secret (the answer of `POST /v1/client_secrets`), the client uses the secret until shortly before it
+   * expires, then fetches the next one and replaces the connection without a pause.
    */
   token?: TokenSource;
   /**
-   * The WebSocket to use where there is no global one (Node 20): `import { WebSocket } from "ws"`. Without any, and where a
-   * network lets none pass, responses come over HTTP and server-sent events.
+   * The WebSocket class. Default: the global one; Node 20 has none, so pass `WebSocket` of the package `ws` there.
+   * Without a class, or if the network blocks WebSockets, responses come over HTTP and server-sent events.
    */
   webSocket?: WebSocketConstructor;
   fetch?: typeof fetch;
   reconnect?: ReconnectOptions;
   /**
-   * How often a request is sent again that the server has no room for (429 or 503 with a time to come back, which is
-   * before `reconnect.giveUpAfterMs`). It is the same request each time, so it cannot run twice. Default 4; 0 never does.
+   * How often the client resends a request that the server has no room for: 429 or 503 with a retry time within
+   * `reconnect.giveUpAfterMs`. The resent request has the same id, so it cannot run twice. Default 4; 0: never.
    */
   maxRetries?: number;
-  /** Requests that may wait for a connection; one more ends with `QueueFullError`. Default 1,000. */
+  /** How many requests may wait for a connection; a further one fails with `QueueFullError`. Default 1,000. */
   maxWaiting?: number;
 }
 
-/** A connection to one Caudal server, made when first needed and kept until `close()`. */
+/** The client of one Caudal server. Connects when first needed and disconnects at `close()`. */
 export class CaudalClient {
   readonly responses: Responses;
   readonly conversations: Conversations;
@@ -61,17 +61,23 @@ export class CaudalClient {
     return this.#link.state;
   }
 
-  /** Calls back at each change. The returned function ends that. */
+  /** Calls `listener` at each change of the state. The returned function removes the listener. */
   onConnectionStateChange(listener: (state: ConnectionState) => void): () => void {
     return this.#link.onStateChange(listener);
   }
 
-  /** Connects now and stays connected, also while there is nothing to do. Ends a wait between two attempts. */
+  /**
+   * Connects now and stays connected, even without requests. Ends a wait between two attempts. Throws
+   * `ClientClosedError` after `close()`.
+   */
   connect(): void {
     this.#link.connect();
   }
 
-  /** Closes the connection. Handles that still follow end with `ClientClosedError`; their generations go on. */
+  /**
+   * Closes the connection. Handles that still follow a response fail with `ClientClosedError`; the generations go on at
+   * the server.
+   */
   close(): void {
     this.#link.close();
   }

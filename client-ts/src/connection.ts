@@ -1,25 +1,27 @@
-/** A way to the server and back. It never reconnects: it ends once and says how. */
+/** The interface of a connection to the server. A connection never reconnects: it ends once and reports how. */
 
 import type { Message } from "./encode.ts";
 import type { ApiError } from "./errors.ts";
 
 export interface Connection {
-  /** The server's name for the connection, once it has greeted. */
+  /** The server's id of the connection, known after the server's greeting. */
   readonly id: string | undefined;
   readonly limits: Limits;
-  /** The server leaves, or the connection's token ends: nothing new is given to it. Set by the link. */
+  /**
+   * `true`: the server drains or the connection's token expires, so new runs go to another connection. Set by the link.
+   */
   leaving: boolean;
   /** Sends an encoded message. */
   send(text: string): void;
-  /** Finds out within a second whether the peer is still there, and ends if not. For after a sleep. */
+  /** Checks whether the peer still answers, and ends the connection if not. Called after a sleep. */
   check(): void;
   close(): void;
-  /** Gives the connection up because its content cannot be trusted any more. */
+  /** Ends the connection because it is silent or its content cannot be trusted any more. */
   abandon(reason: string): void;
 }
 
 export interface Limits {
-  /** Responses at a time. */
+  /** How many responses the connection carries at a time. */
   lanes: number;
   /** The longest message, in bytes. */
   messageBytes: number;
@@ -28,7 +30,7 @@ export interface Limits {
 export interface Ending {
   code: number;
   reason: string;
-  /** Whether the server's greeting had come. */
+  /** Whether the server's greeting had arrived. */
   wasReady: boolean;
   /** The last error that was about the connection and not about a response. */
   error: ApiError | undefined;
@@ -41,16 +43,16 @@ export interface ConnectionListener {
   ended(connection: Connection, ending: Ending): void;
 }
 
-/** What is assumed of a server that names no limits: OpenAI's 16 responses at a time, and no bound on messages. */
+/** The limits assumed of a server that names none: OpenAI's 16 responses at a time, and no bound on messages. */
 export const NO_LIMITS: Limits = { lanes: 16, messageBytes: Number.POSITIVE_INFINITY };
 
-/** Close codes that tell a client more than to connect again and resume. */
+/** The connection ended without a close code of the server. */
 export const NO_STATUS = 1006;
-/** The server refuses who or where the client is. */
+/** The server refuses the client's token or address, or the token has expired. */
 export const REFUSED = 1008;
 /** The server refused the last message for its size; the client does not send it again. */
 export const TOO_LARGE = 1009;
-/** Connect again, but not at once: the server is short of something. */
+/** The server is short of a resource: reconnect, but not at once. */
 export const TRY_LATER = 1013;
 
 /** Whether another connection would end in the same way. */

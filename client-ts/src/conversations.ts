@@ -14,7 +14,7 @@ import type {
   StoredMessage,
 } from "./wire.ts";
 
-/** A request in a conversation that a method names. */
+/** A create request whose conversation is a separate argument of the method. */
 export type TurnParams = Omit<ResponseCreateParams, "conversation" | "previous_response_id">;
 
 export interface Edited {
@@ -25,7 +25,10 @@ export interface Edited {
 
 export type { Conversation, ConversationCreateParams, ConversationForkParams, ConversationItem, StoredMessage };
 
-/** Conversations that the server keeps: every request with `conversation` goes on from its items and adds both sides. */
+/**
+ * Conversations that the server stores. A request with `conversation` continues from the conversation's items; the
+ * server appends its input and output to them.
+ */
 export class Conversations {
   readonly items: ConversationItems;
   readonly #http: Http;
@@ -41,9 +44,10 @@ export class Conversations {
   }
 
   /**
-   * The turns of a conversation that others ask for: first what runs there, or ran last, then each one as it begins, until
-   * `signal` is aborted or the loop is left. What this client follows already is not among them. Stays connected. Of the
-   * turns that began and ended during an outage only the last is told of; the items have them all.
+   * Yields the turns of a conversation that other clients create: first the running turn, or else the latest, then each
+   * turn as it begins. Ends when `signal` is aborted or the loop is left. Omits turns that this client follows already.
+   * Keeps the client connected. Of the turns that began and ended during an outage only the last is yielded; `items`
+   * has all.
    */
   async *follow(
     conversation: string,
@@ -54,20 +58,23 @@ export class Conversations {
   }
 
   /**
-   * Asks for the last answer again: deletes the items after the last message of a user, and goes on from there. `params` are
-   * the settings of the new response. Fork the conversation before to keep the old answer.
+   * Replaces the last answer: deletes the items after the last message of the user and creates a response with the
+   * settings `params`. To keep the old answer, fork the conversation first.
    */
   async regenerate(id: string, params: TurnParams = {}, options: FollowOptions = {}): Promise<ResponseHandle> {
     await (await lazy(() => import("./branches.ts"))).takeBack(this, id);
     return this.#responses.create({ ...params, conversation: id }, options);
   }
 
-  /** Copies a conversation: whole, or up to the item `before`, which is left out. Items of the copy have ids of their own. */
+  /** Copies a conversation: all items, or those before the item `before`. The copied items have new ids. */
   fork(id: string, params: ConversationForkParams = {}): Promise<Conversation> {
     return this.#http.post(["conversations", id, "fork"], params);
   }
 
-  /** Forks a conversation before an item and asks there with the new input. The old conversation stays as it is. */
+  /**
+   * Forks a conversation before `item` and creates a response to the new input in the fork. The original does not
+   * change.
+   */
   async edit(id: string, item: string, params: TurnParams, options: FollowOptions = {}): Promise<Edited> {
     const conversation = await this.fork(id, { before: item });
     return { conversation, response: this.#responses.create({ ...params, conversation: conversation.id }, options) };
@@ -86,7 +93,7 @@ export class Conversations {
     return this.#http.post(["conversations", id], params);
   }
 
-  /** Deletes it with its items and the responses in it; one that runs is cancelled. */
+  /** Deletes a conversation with its items and responses; cancels the response that runs. */
   async delete(id: string): Promise<void> {
     await this.#http.delete(["conversations", id]);
   }
@@ -109,7 +116,7 @@ export class ConversationItems {
     this.#http = http;
   }
 
-  /** Adds items at the end, all or none. */
+  /** Appends the items: all, or none if one is refused. */
   create(conversation: string, items: readonly InputItem[]): Promise<Page<ConversationItem>> {
     return this.#http.post(["conversations", conversation, "items"], { items });
   }
@@ -127,7 +134,7 @@ export class ConversationItems {
     return this.#http.get(["conversations", conversation, "items", item]);
   }
 
-  /** Takes an item out; gives the conversation without it. */
+  /** Deletes an item. Resolves to the conversation. */
   delete(conversation: string, item: string): Promise<Conversation> {
     return this.#http.delete(["conversations", conversation, "items", item]);
   }

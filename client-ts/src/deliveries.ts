@@ -1,6 +1,6 @@
 /**
- * Assigns runs to connections and lanes, and queues those that wait. While a server drains, two connections may carry the same
- * run. This module never opens a connection.
+ * Assigns runs to lanes of connections, and queues the runs that wait for a connection. While a server drains, two
+ * connections may carry the same run. This module never opens a connection.
  */
 
 import { backoffDelay, type ReconnectOptions } from "./backoff.ts";
@@ -8,40 +8,40 @@ import { type Connection, type Ending, TOO_LARGE } from "./connection.ts";
 import { encode, isLongerThan, type Message } from "./encode.ts";
 import { type ApiError, apiError, ConnectionError, errorIn, numberOr } from "./errors.ts";
 import { isTerminal } from "./events.ts";
+import { notify } from "./notify.ts";
 import { Run } from "./run.ts";
-import { tell } from "./tell.ts";
 import { after, type Timer } from "./timer.ts";
 
 export interface DeliveryOptions {
   reconnect: Required<ReconnectOptions>;
   maxRetries: number;
-  /** Runs that may wait for a connection. */
+  /** How many runs may wait for a connection. */
   maxWaiting: number;
 }
 
 /** Inputs to one running response that have no outcome yet. */
 export interface PendingSteers {
   readonly settled: boolean;
-  /** Takes a `response.steer.` event. */
+  /** Handles a `response.steer.` event. */
   receive(message: Message): void;
-  /** The successor has begun: the inputs are part of it. */
+  /** Resolves the inputs: the successor has begun and contains them. */
   commit(successor: Run): void;
   lost(): void;
 }
 
-/** What it takes to get one run to the server, and how far that has come. */
+/** One run on its way to the server. */
 export class Delivery {
   readonly run: Run;
   steers: PendingSteers | undefined;
   cancelRequested = false;
-  /** The create may have reached the server. */
+  /** `true`: the server may have received the create. */
   sent = false;
-  /** Since when it has waited for a connection. */
+  /** When the run began to wait for a connection, as `Date.now()` counts. */
   waitingSince: number = Date.now();
-  /** Answers that said "try again" in a row, and when to do so. */
+  /** How many refusals to retry came in a row, and the time of the next try. */
   refusals = 0;
   notBefore = 0;
-  /** No other connection can have the run while the one that carries it lasts. */
+  /** `true`: another connection refused the run, so it stays on the connection that carries it. */
   stays = false;
 
   constructor(run: Run) {
@@ -49,7 +49,7 @@ export class Delivery {
   }
 }
 
-/** Where input to a running response goes. */
+/** The lane that takes input for a running response. */
 export interface Carrier {
   readonly connection: Pick<Connection, "send">;
   readonly delivery: Delivery;
@@ -59,9 +59,9 @@ export interface Carrier {
 /** A run on a connection. */
 interface Lane extends Carrier {
   readonly connection: Connection;
-  /** The number of the next event that this lane brings. */
+  /** The sequence number of the lane's next event. */
   next: number;
-  /** Ends the wait for an answer, until there is one. */
+  /** Fails the run if the server does not answer in time; unset after the answer. */
   deadline: Timer | undefined;
 }
 
@@ -71,7 +71,10 @@ export class Deliveries {
   /** Called when a lane has become free or a delivery waits. */
   readonly #changed: () => void;
   #waiting: Delivery[] = [];
-  /** An error named no lane: one request at a time is sent, so that the next such error is about that one. */
+  /**
+   * `true` after an error that named no lane: one request at a time is sent, so the next such error is about that
+   * request.
+   */
   #isCareful = false;
 
   constructor(options: DeliveryOptions, changed: () => void) {
@@ -79,7 +82,7 @@ export class Deliveries {
     this.#changed = changed;
   }
 
-  /** False when too many wait already. */
+  /** Queues a run. Returns `false` if too many runs wait already. */
   add(run: Run): boolean {
     this.#prune();
     if (this.#waiting.length >= this.#options.maxWaiting) return false;
@@ -87,13 +90,13 @@ export class Deliveries {
     return true;
   }
 
-  /** Whether something waits for a connection, or would move to it. */
+  /** Whether a run waits for a connection, or should move to another one. */
   get needs(): boolean {
     this.#prune();
     return this.#waiting.length > 0 || this.#toMove() !== undefined;
   }
 
-  /** How many runs follow this response. */
+  /** Counts the runs that follow this response. */
   runsOf(responseId: string): number {
     return this.#all().filter(({ run }) => run.responseId === responseId && !run.ended).length;
   }
@@ -103,7 +106,10 @@ export class Deliveries {
     return [...this.#lanes].some(({ delivery }) => !delivery.run.ended);
   }
 
-  /** Gives the connection all it can carry. Returns when the first of those that are not due yet will be. */
+  /**
+   * Fills the connection's lanes with waiting runs. Returns the time at which the next delayed run is due, if there is
+   * one.
+   */
   assign(current: Connection): number | undefined {
     const now = Date.now();
     while (!this.#isCareful || this.#unanswered(current).length === 0) {
@@ -116,7 +122,7 @@ export class Deliveries {
     return times.length > 0 ? Math.min(...times) : undefined;
   }
 
-  /** "unsent" when the server cannot know of the run: then it just leaves the queue. */
+  /** Requests a cancel at the server. "unsent": the server cannot know of the run, so the caller ends it. */
   cancel(run: Run): "sent" | "unsent" {
     const delivery = this.#all().find((each) => each.run === run);
     if (!delivery || (!delivery.sent && run.responseId === undefined)) return "unsent";
@@ -125,12 +131,12 @@ export class Deliveries {
     return "sent";
   }
 
-  /** The lane in which a response can be given input. */
+  /** Returns the lane that takes input for a response, if there is one. */
   carrier(run: Run): Carrier | undefined {
     return [...this.#lanes].find((lane) => lane.delivery.run === run && !lane.deadline && !lane.connection.leaving);
   }
 
-  /** Takes a message that names a lane. */
+  /** Handles a message that names a lane. */
   receive(connection: Connection, message: Message): void {
     const { type, stream_id } = message;
     const lane = this.#of(connection).find((each) => each.streamId === stream_id);
@@ -145,9 +151,9 @@ export class Deliveries {
     const knew = run.responseId !== undefined;
     if (type === "caudal:response.queued") {
       const { position, estimated_wait_ms: wait } = message;
-      tell(news.onQueued, { position: numberOr(position, 0), estimatedWaitMs: numberOr(wait, undefined) });
+      notify(news.onQueued, { position: numberOr(position, 0), estimatedWaitMs: numberOr(wait, undefined) });
     }
-    if (type === "caudal:response.recovering") tell(news.onRecovering, undefined);
+    if (type === "caudal:response.recovering") notify(news.onRecovering, undefined);
     if (type === "caudal:response.resumed" && run.resumed(message) === "again") this.#open(lane);
     if (!type.startsWith("caudal:") && !this.#event(lane, message)) return;
     if (run.responseId !== undefined) this.#answered(lane);
@@ -155,11 +161,11 @@ export class Deliveries {
     if (knew || run.responseId === undefined) return;
     delivery.steers?.commit(run);
     if (delivery.cancelRequested) this.#sendCancel(lane);
-    // A draining server has named the response, so another server can have it.
+    // The draining server has sent the response's id, so the run can move to another server.
     if (connection.leaving) this.#changed();
   }
 
-  /** Takes an error without a lane: about one of the requests that wait for an answer. */
+  /** Handles an error that names no lane: it answers one of the unanswered requests. */
   receiveError(connection: Connection, message: Message): void {
     const unanswered = this.#unanswered(connection);
     const [first] = unanswered;
@@ -169,7 +175,7 @@ export class Deliveries {
     else this.#refused(first, message);
   }
 
-  /** The connection drains: what it was given a moment ago, and an older connection still carries, leaves it. */
+  /** Handles a drain: removes the runs from this connection that an older connection still carries. */
   draining(connection: Connection): void {
     for (const lane of this.#of(connection)) {
       if (this.#lanesOf(lane.delivery).length > 1) this.#leave(lane);
@@ -177,7 +183,7 @@ export class Deliveries {
     this.#closeIfIdle(connection);
   }
 
-  /** The connection is gone. Returns whether anything waits for another because of that. */
+  /** Handles the end of a connection. Returns whether a run of this connection now waits for another one. */
   lost(connection: Connection, ending: Ending): boolean {
     const lost: Delivery[] = [];
     const lanes = this.#of(connection);
@@ -192,12 +198,12 @@ export class Deliveries {
       else if (this.#lanesOf(delivery).length === 0) lost.push(delivery);
     }
     this.#waiting = [...lost, ...this.#waiting];
-    // Time spent waiting for a lane is no time without a connection, if the connection answered anything.
+    // If the connection answered anything, time spent waiting for one of its lanes was not time without a connection.
     if (lanes.some(({ deadline }) => !deadline)) for (const each of this.#waiting) each.waitingSince = Date.now();
     return lost.length > 0;
   }
 
-  /** Ends those that have waited for a connection for too long. */
+  /** Fails the runs that have waited for a connection longer than `giveUpAfterMs`. */
   giveUp(): void {
     for (const { run, waitingSince } of this.#waiting) {
       if (Date.now() - waitingSince < this.#options.reconnect.giveUpAfterMs) continue;
@@ -214,7 +220,7 @@ export class Deliveries {
     if (this.#open(lane) && delivery.cancelRequested) this.#sendCancel(lane);
   }
 
-  /** Puts the run into a lane, where an answer is waited for. */
+  /** Puts the run into a lane and starts the deadline for the server's answer. */
   #put(connection: Connection, streamId: string, delivery: Delivery): Lane {
     const { giveUpAfterMs } = this.#options.reconnect;
     const giveUp = (): void => {
@@ -228,7 +234,10 @@ export class Deliveries {
     return lane;
   }
 
-  /** Requests the run from its first missing event. */
+  /**
+   * Requests the response from its first missing event. Returns `false` if the request is too large, which fails the
+   * run.
+   */
   #open(lane: Lane): boolean {
     const { connection, delivery, streamId } = lane;
     const text = delivery.run.opening(streamId);
@@ -243,7 +252,7 @@ export class Deliveries {
     return true;
   }
 
-  /** Takes an event of the response. False when the connection was given up because events are missing before it. */
+  /** Handles an event of the response. Returns `false` if an earlier event is missing, which ends the connection. */
   #event(lane: Lane, message: Message): boolean {
     const { sequence_number: number, response_id } = message;
     const { run } = lane.delivery;
@@ -272,7 +281,7 @@ export class Deliveries {
     const { steers } = lane.delivery;
     this.#free(lane);
     if (!steers || steers.settled) return this.#changed();
-    // The successor follows in the same lane, and commits what waits.
+    // The successor comes in the same lane; its first event commits the waiting inputs.
     const delivery = new Delivery(new Run("{}"));
     delivery.steers = steers;
     this.#put(lane.connection, lane.streamId, delivery);
@@ -283,20 +292,20 @@ export class Deliveries {
     if (!steers) return;
     steers.receive(message);
     if (run.canReopen || !steers.settled) return;
-    // The successor that was waited for will not come.
+    // The lane waited for a successor, which will not come.
     this.#free(lane);
     this.#changed();
   }
 
-  /** The current connection has the run, so a draining connection need not carry it any more. */
+  /** Removes the run from draining connections: the current connection carries it now. */
   #takenOver({ connection, delivery }: Lane): void {
     for (const other of this.#lanesOf(delivery)) if (other.connection !== connection) this.#free(other);
   }
 
   /**
-   * A request that is refused for now is sent again: at once when only this server refuses because it is leaving, later when
-   * the server says when. A request that names a response is sent again for as long as there is hope; a run that another
-   * connection still carries loses nothing.
+   * Handles a refusal. Retries a request that was refused for lack of room: at once if the server drains, else at the
+   * time that the server names. A create is retried at most `maxRetries` times, a resume until `giveUpAfterMs`. A run
+   * that another connection still carries stays there.
    */
   #refused(lane: Lane, message: Message): void {
     const { connection, delivery } = lane;
@@ -304,11 +313,11 @@ export class Deliveries {
     const error = errorIn(message);
     const { reconnect, maxRetries } = this.#options;
     const passing = error.status === 429 || error.status === 503;
-    // A time to come back that is further away than a connection is waited for is the caller's to decide on.
+    // If the retry time is later than `giveUpAfterMs`, the run fails and the caller decides whether to retry.
     const waited = Date.now() + (error.retryAfterMs ?? 0) - delivery.waitingSince;
     const inTime = passing && waited < reconnect.giveUpAfterMs && run.canReopen;
     const invited = error.retryAfterMs !== undefined && delivery.refusals < maxRetries;
-    // The server has nothing of a create that it refuses.
+    // The server stores nothing of a create that it refuses.
     delivery.sent = false;
     this.#leave(lane);
     if (this.#lanesOf(delivery).length > 0) delivery.stays = true;
@@ -323,7 +332,7 @@ export class Deliveries {
     const jitter = backoffDelay(delivery.refusals++, this.#options.reconnect);
     delivery.notBefore = Date.now() + (error.retryAfterMs ?? 0) + jitter;
     this.#waiting.push(delivery);
-    tell(delivery.run.news.onRetry, { error, attempt: delivery.refusals, retryAt: delivery.notBefore });
+    notify(delivery.run.news.onRetry, { error, attempt: delivery.refusals, retryAt: delivery.notBefore });
   }
 
   #sendCancel({ connection, delivery: { run } }: Lane): void {
@@ -337,7 +346,7 @@ export class Deliveries {
     return this.#waiting.splice(next, next < 0 ? 0 : 1)[0];
   }
 
-  /** A run that only a draining connection carries and that another server can go on with. */
+  /** Finds a run that only draining connections carry and that can move to another server. */
   #toMove(): Delivery | undefined {
     return this.#all().find((delivery) => {
       const { run, stays } = delivery;
@@ -381,7 +390,7 @@ export class Deliveries {
     return [...this.#lanes].filter((lane) => lane.delivery === delivery);
   }
 
-  /** Deliveries that are under way or wait. */
+  /** All deliveries: those in a lane and those that wait. */
   #all(): Delivery[] {
     return [...new Set([...[...this.#lanes].map(({ delivery }) => delivery), ...this.#waiting])];
   }
@@ -396,5 +405,5 @@ function connectionLost(): ConnectionError {
 }
 
 function tooLarge(): ApiError {
-  return apiError(413, { code: "request_too_large", message: "The request is larger than the server takes." });
+  return apiError(413, { code: "request_too_large", message: "The request is larger than the server accepts." });
 }

@@ -1,4 +1,4 @@
-/** Every error this package throws. All are `CaudalError`s; `instanceof` tells them apart. */
+/** The errors that this package throws, all subclasses of `CaudalError`. */
 
 import type { ResponseObject } from "./types.ts";
 
@@ -6,7 +6,7 @@ export class CaudalError extends Error {
   override name = "CaudalError";
 }
 
-/** What an error of the server says. */
+/** The `error` object of an answer of the server. */
 export interface ApiErrorBody {
   code: string;
   message: string;
@@ -18,9 +18,9 @@ export class ApiError extends CaudalError {
   override name = "ApiError";
   readonly status: number;
   readonly code: string;
-  /** The field of the request that is at fault, where the server named one. */
+  /** The field of the request that is at fault, if the server named one. */
   readonly param: string | null;
-  /** How long the server asks to be left alone before the same request is tried again. */
+  /** How long to wait before the same request may be tried again, if the server named a time. */
   readonly retryAfterMs: number | undefined;
 
   constructor(status: number, body: ApiErrorBody, retryAfterMs?: number) {
@@ -32,12 +32,12 @@ export class ApiError extends CaudalError {
   }
 }
 
-/** 400: the request cannot be honoured as it is. */
+/** 400, or another 4xx without a class of its own: the request is invalid. */
 export class InvalidRequestError extends ApiError {
   override name = "InvalidRequestError";
 }
 
-/** 401 or 403, or the server closed the connection because of who or where the caller is. */
+/** 401 or 403, or a closed connection: the server refuses the caller's token or address. */
 export class AuthenticationError extends ApiError {
   override name = "AuthenticationError";
 }
@@ -47,27 +47,27 @@ export class NotFoundError extends ApiError {
   override name = "NotFoundError";
 }
 
-/** 409: the conversation has a turn in progress, and the server does not let another one wait for it. */
+/** 409: another turn of the conversation runs, and no further turn may wait for it. */
 export class ConflictError extends ApiError {
   override name = "ConflictError";
 }
 
-/** 410: the response ran on, but the server no longer keeps the events that were missed. `retrieve` may have its text. */
+/** 410: the response was created with `store: false` and its resume window has ended. */
 export class ResumeExpiredError extends ApiError {
   override name = "ResumeExpiredError";
 }
 
-/** 429: too many requests; see `retryAfterMs`. */
+/** 429: too many requests or tokens, or no storage left for this tenant; see `code` and `retryAfterMs`. */
 export class RateLimitError extends ApiError {
   override name = "RateLimitError";
 }
 
-/** 5xx: the server could not do it; see `retryAfterMs`. */
+/** 5xx: the server failed or is overloaded; see `retryAfterMs`. */
 export class ServerError extends ApiError {
   override name = "ServerError";
 }
 
-/** The generation itself failed: `response.failed`. */
+/** The generation failed: the response ended with `response.failed`. */
 export class ResponseFailedError extends CaudalError {
   override name = "ResponseFailedError";
   readonly code: string;
@@ -80,10 +80,13 @@ export class ResponseFailedError extends CaudalError {
   }
 }
 
-/** `json()`: the text is not the JSON that was wanted. `cause` is what the parser or the check said. */
+/**
+ * `json()`: the text is incomplete, is not JSON, or was refused by the check. `cause` is the error of the parser or the
+ * check.
+ */
 export class OutputFormatError extends CaudalError {
   override name = "OutputFormatError";
-  /** `incomplete`: a limit or a cancel cut it off. `invalid`: it is no JSON, or the check refused it. */
+  /** `incomplete`: a limit or a cancel cut the text off. `invalid`: the text is not JSON, or the check refused it. */
   readonly reason: "incomplete" | "invalid";
   readonly response: ResponseObject;
 
@@ -97,7 +100,7 @@ export class OutputFormatError extends CaudalError {
 /** `runTools`: the model still calls functions after `maxTurns` responses. */
 export class TooManyTurnsError extends CaudalError {
   override name = "TooManyTurnsError";
-  /** The last response, whose calls were not made. */
+  /** The last response; its calls were not executed. */
   readonly response: ResponseObject;
 
   constructor(maxTurns: number, response: ResponseObject) {
@@ -106,27 +109,29 @@ export class TooManyTurnsError extends CaudalError {
   }
 }
 
-/** No connection could be had for longer than `reconnect.giveUpAfterMs`. */
+/** The server cannot be reached: an HTTP request failed, or there was no connection for `reconnect.giveUpAfterMs`. */
 export class ConnectionError extends CaudalError {
   override name = "ConnectionError";
 }
 
-/** The server broke the protocol, or is no Caudal server. */
+/** The server violated the protocol, or is not a Caudal server. */
 export class ProtocolError extends CaudalError {
   override name = "ProtocolError";
 }
 
-/** What the caller gave cannot be sent: it is no JSON, or an option is out of range. `cause` has more. */
+/**
+ * The caller's input cannot be sent: it cannot be written as JSON, or an option is out of range. `cause` has details.
+ */
 export class InputError extends CaudalError {
   override name = "InputError";
 }
 
-/** Too many requests wait for a connection already: `maxWaiting`. */
+/** `maxWaiting` requests wait for a connection already. */
 export class QueueFullError extends CaudalError {
   override name = "QueueFullError";
 }
 
-/** `steer`: the input did not become part of a response. `code` says why. */
+/** `steer`: the input did not become part of a response. `code` is the server's reason. */
 export class SteerError extends CaudalError {
   override name = "SteerError";
   readonly code: string;
@@ -137,7 +142,7 @@ export class SteerError extends CaudalError {
   }
 }
 
-/** Cancelled before the request was sent, so there is no response. */
+/** The caller cancelled before the request was sent, so there is no response. */
 export class CancelledError extends CaudalError {
   override name = "CancelledError";
 }
@@ -152,7 +157,7 @@ export class ClientClosedError extends CaudalError {
   override name = "ClientClosedError";
 }
 
-/** Makes the class for the status. `body` is what came over the wire, so nothing of it is taken for granted. */
+/** Builds an error of the class for the status. `body` comes from the wire, so its shape is not trusted. */
 export function apiError(status: number, body: unknown, retryAfterMs?: unknown): ApiError {
   const given = fieldsOf(body);
   const filled: ApiErrorBody = {
@@ -163,7 +168,7 @@ export function apiError(status: number, body: unknown, retryAfterMs?: unknown):
   return new (classFor(status))(status, filled, numberOr(retryAfterMs, undefined));
 }
 
-/** Reads the error that an `error` message brings. */
+/** Reads the error of an `error` message. */
 export function errorIn(message: Record<string, unknown>): ApiError {
   return apiError(numberOr(message["status"], 500), message["error"], message["retry_after_ms"]);
 }
@@ -181,7 +186,7 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** The fields of an object; none of anything else. */
+/** Returns an object as it is, and an empty object for any other value. */
 export function fieldsOf(value: unknown): Record<string, unknown> {
   return isRecord(value) ? value : {};
 }

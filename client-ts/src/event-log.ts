@@ -6,7 +6,7 @@ export class EventLog<T> {
   readonly #entries: T[] = [];
   #end: { error: Error | undefined } | undefined;
   #wake: (() => void)[] = [];
-  /** Entries that the furthest reader was given. */
+  /** How many entries the furthest reader has received. */
   #read = 0;
   /** Called once when a reader waits for entries that were left out of the log. */
   starved: (() => void) | undefined;
@@ -19,12 +19,12 @@ export class EventLog<T> {
     return this.#entries.at(-1);
   }
 
-  /** Entries that no reader was given yet. */
+  /** How many entries no reader has received yet. */
   get unread(): number {
     return this.#entries.length - this.#read;
   }
 
-  /** Appends an entry. With `more` to come at once, readers that wait are woken by a later entry. */
+  /** Appends an entry. If `more` entries follow at once, a later one wakes the waiting readers. */
   append(entry: T, more = false): void {
     if (this.#end) return;
     this.#entries.push(entry);

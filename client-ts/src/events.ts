@@ -1,8 +1,8 @@
-/** What the server says about one response, in the order it says it. */
+/** The events of one response. */
 
 import type * as wire from "./wire.ts";
 
-/** Events of one type. Over this package's connections each names its response. */
+/** The event of one type. Over this package's connections every event has a `response_id`. */
 type Of<Type extends wire.ResponseEvent["type"]> = Extract<wire.ResponseEvent, { type: Type }> & {
   response_id: string;
 };
@@ -25,12 +25,12 @@ export type ReasoningSummaryTextDeltaEvent = Of<"response.reasoning_summary_text
 export type ReasoningSummaryTextDoneEvent = Of<"response.reasoning_summary_text.done">;
 
 /**
- * Everything that this version knows. An event that a newer server adds is passed on as it came: its `type` is none of
- * these, so a `switch` with a `default` is ready for it.
+ * The events that this version knows. An event that a newer server adds is passed on unchanged; its `type` is none of
+ * these, so give a `switch` a `default`.
  */
 export type ResponseEvent = Of<wire.ResponseEvent["type"]>;
 
-/** Where a request stands in the server's queue. News, not part of the response: it is not replayed. */
+/** A request's place in the server's queue. It is not an event of the response, so it is not replayed. */
 export interface QueuePosition {
   position: number;
   estimatedWaitMs: number | undefined;

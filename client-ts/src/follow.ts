@@ -12,7 +12,7 @@ export async function* follow(
   conversation: string,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<ResponseHandle, void, undefined> {
-  // Each entry names a response to follow, or a conversation to look up after a time without a connection.
+  // Each entry is the id of a response to follow, or the conversation to look up on a new connection.
   const turns = new EventLog<string | { conversation: string }>();
   const stop = link.watch({
     connected: () => turns.append({ conversation }),

@@ -10,11 +10,11 @@ import type { ResponseObject } from "./types.ts";
 import type { Input, RequiredInput } from "./wire.ts";
 
 export interface TextOptions {
-  /** "frame": at most one piece for each frame that the screen paints. */
+  /** "frame": yields at most one piece for each frame that the screen paints. */
   coalesce?: "frame";
 }
 
-/** What became of the input of `steer`. */
+/** The outcome of `steer`. */
 export type SteerResult =
   /** `response` is the successor, which begins with the input. */
   | { status: "committed"; response: ResponseHandle }
@@ -26,16 +26,16 @@ export type SteerResult =
  * @internal
  */
 export interface RunSource {
-  /** Stops a run. "unsent": nobody has begun the run, so no event will end it. */
+  /** Stops a run. "unsent": the run has not begun, so no event will end it. */
   cancel(run: Run): "sent" | "unsent";
   /** Returns the connection that takes input for the run, if there is one. */
   carrier(run: Run): Carrier | undefined;
 }
 
 /**
- * Represents one response. Iterate the handle for its events or `text()` for its words, or await `final()`. Each can be used
- * at any time and several times, and begins at the response's start. After a lost connection the events go on without gap or
- * repeat.
+ * Represents one response. Iterate over the handle for its events, or over `text()` for its text, or await `final()`.
+ * Each works at any time and several times, and begins at the response's start. After a lost connection the events go
+ * on without gap or repeat.
  */
 export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   readonly #run: Run;
@@ -47,17 +47,17 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     this.#source = source;
   }
 
-  /** The response's id, as soon as the server has given one. Rejects when the request fails before that. */
+  /** Resolves to the response's id once the server has assigned it. Rejects if the request fails before that. */
   get id(): Promise<string> {
     return this.#id();
   }
 
-  /** The id if it is known already. */
+  /** The response's id, if it is known already. */
   get responseId(): string | undefined {
     return this.#run.responseId;
   }
 
-  /** The number of the last event that can be read here, -1 before the first: where a later `resume` would go on. */
+  /** The sequence number of the last event, -1 before the first. A later `resume` takes it as `startingAfter`. */
   get lastSequenceNumber(): number {
     return this.#run.lastSequence;
   }
@@ -66,14 +66,14 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     return this.events();
   }
 
-  /** Every event. A response that fails ends with `response.failed`; nothing is thrown for it here. */
+  /** Yields every event. A failed response ends with `response.failed`; this method does not throw for it. */
   events(): AsyncGenerator<ResponseEvent, void, undefined> {
     return this.#run.log.follow();
   }
 
   /**
-   * The output text as it comes: in each piece all that has come since the last one. What is replayed after a lost
-   * connection comes in one piece. Throws `ResponseFailedError` if the generation fails on the way.
+   * Yields the output text as it comes; each piece has the text since the last one. Text that is replayed after a lost
+   * connection comes as one piece. Throws `ResponseFailedError` if the generation fails.
    */
   async *text({ coalesce }: TextOptions = {}): AsyncGenerator<string, void, undefined> {
     for await (const batch of this.#run.log.batches(coalesce && nextFrame)) {
@@ -84,20 +84,20 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
     }
   }
 
-  /** What the model thinks before it answers, as it comes; a blank line is between two parts. Throws as `text()` does. */
+  /** Yields the model's reasoning as it comes, with a blank line between two parts. Throws as `text()` does. */
   async *reasoning(): AsyncGenerator<string, void, undefined> {
     yield* (await reading()).reasoningOf(this.#run.log);
   }
 
-  /** Each function call as the model begins it, with its arguments still to come. Throws as `text()` does. */
+  /** Yields each function call when the model begins it; its arguments are still to come. Throws as `text()` does. */
   async *functionCalls(): AsyncGenerator<FunctionCallStream, void, undefined> {
     yield* (await reading()).callsOf(this.#run.log);
   }
 
   /**
-   * The output text as the JSON it was asked to be (`text.format`). Rejects with `OutputFormatError` when the response
-   * ended before it was complete or its text is no JSON. `check` is a Standard Schema (zod, valibot, arktype), or a function
-   * that returns the parsed value typed, or throws. Without it the type is only claimed.
+   * Parses the output text as the JSON that `text.format` asked for. Rejects with `OutputFormatError` if the response
+   * is incomplete, its text is not JSON, or `check` refuses the value. `check` is a Standard Schema (zod, valibot,
+   * arktype), or a function that returns the typed value or throws. Without a check the type `T` is not verified.
    */
   json<T>(schema: StandardSchema<T>): Promise<T>;
   json<T = unknown>(check?: (value: unknown) => T): Promise<T>;
@@ -107,9 +107,9 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   }
 
   /**
-   * The response as it ended: `completed`, or `incomplete` (`incomplete_details.reason` tells a limit from a cancel). In the
-   * background, and over server-sent events, a cancelled response has the status `cancelled`.
-   * Rejects with `ResponseFailedError` when the generation failed.
+   * Resolves to the ended response: `completed`, or `incomplete` (`incomplete_details.reason` tells a limit from a
+   * cancel). A cancelled response that ran in the background or came over server-sent events has the status
+   * `cancelled`. Rejects with `ResponseFailedError` if the generation failed.
    */
   async final(): Promise<ResponseObject> {
     await this.#run.whenEnded();
@@ -121,9 +121,8 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   }
 
   /**
-   * Stops the generation at the server. Resolves when the response has ended, this way or another. Works without a
-   * connection too: the cancel is delivered with the next one. Cancelled before the request went out, the handle ends
-   * with `CancelledError`.
+   * Stops the generation at the server. Resolves when the response has ended, whatever ended it. Without a connection,
+   * the cancel is sent over the next one. If the request has not been sent yet, the handle fails with `CancelledError`.
    */
   async cancel(): Promise<void> {
     if (this.#run.ended) return;
@@ -134,9 +133,9 @@ export class ResponseHandle implements AsyncIterable<ResponseEvent> {
   }
 
   /**
-   * Gives input of the user to the running response: it ends with reason `steered`, and a successor with the same settings
-   * follows at once. Rejects with `SteerError` when the input does not become part of a response; a turn of a conversation
-   * and a response of another connection cannot be steered.
+   * Sends input of the user to the running response: the response ends with reason `steered`, and a successor with the
+   * same settings follows at once. Rejects with `SteerError` if the input does not become part of a response. A turn of
+   * a conversation and a response of another connection cannot be steered.
    */
   async steer(input: Input): Promise<SteerResult> {
     const { steer } = await lazy(() => import("./steer.ts"));

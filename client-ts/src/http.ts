@@ -15,7 +15,7 @@ import type { Tokens } from "./tokens.ts";
 
 type Method = "GET" | "POST" | "DELETE";
 
-/** The parts of a path below `/v1`, as they are: `["responses", id]`. */
+/** The unescaped parts of a path below `/v1`: `["responses", id]`. */
 type Path = readonly string[];
 
 type Query = Readonly<Record<string, unknown>> | PageQuery;
@@ -53,7 +53,7 @@ export class Http {
     return this.#json("GET", path, query);
   }
 
-  /** The body is an object of these parts. */
+  /** Sends the merged parts as the body. */
   post<T>(path: Path, ...body: object[]): Promise<T> {
     return this.#json("POST", path, undefined, body);
   }
@@ -62,7 +62,10 @@ export class Http {
     return this.#json("DELETE", path);
   }
 
-  /** Asks the server over HTTP: "up", an error that says why it refuses this client, or undefined if it does not answer. */
+  /**
+   * Requests the list of models. Resolves to "up", to the error with which the server refuses, or to undefined without
+   * an answer.
+   */
   async probe(): Promise<"up" | ApiError | undefined> {
     try {
       return await within(PROBE_LIMIT_MS, async (signal) => {
@@ -74,7 +77,10 @@ export class Http {
     }
   }
 
-  /** Asks again with another token where the server refuses one that was to last longer. */
+  /**
+   * Sends a request. If the server answers 401 to a cached token, fetches another token and sends the request once
+   * more.
+   */
   async ask(method: Method, path: Path, { query, body, headers, signal }: Asking = {}): Promise<Response> {
     const url = this.url(path, query);
     for (let isFirst = true; ; isFirst = false) {
@@ -100,29 +106,29 @@ export class Http {
     const value: unknown = await answer.json().catch((cause: unknown) => {
       if (!(cause instanceof SyntaxError)) unreachable(cause);
     });
-    if (!isRecord(value)) throw new ProtocolError("The server's answer is no JSON object.");
+    if (!isRecord(value)) throw new ProtocolError("The server's answer is not a JSON object.");
     return value as T;
   }
 }
 
 function unreachable(cause: unknown): never {
   if (cause instanceof CaudalError) throw cause;
-  throw new ConnectionError("A network error kept the server from being reached.", { cause });
+  throw new ConnectionError("The server cannot be reached: network error.", { cause });
 }
 
-/** A part of a path. An empty part, and one of dots, would name another path. */
+/** Escapes a part of a path. Refuses an empty part and one of dots, which would name another path. */
 function escaped(part: string): string {
   try {
     if (typeof part === "string" && !/^\.{0,2}$/.test(part)) return encodeURIComponent(part);
   } catch {
     // An unpaired surrogate.
   }
-  throw new InputError(`This is no id: ${String(part)}`);
+  throw new InputError(`Invalid id: ${String(part)}`);
 }
 
-/** The server's address, with or without the API's `/v1`. */
+/** Parses the server's address and removes a trailing `/v1`. */
 function addressOf(url: string | URL): URL {
-  if (!URL.canParse(url)) throw new InputError(`\`url\` is no address: ${url}`);
+  if (!URL.canParse(url)) throw new InputError(`\`url\` is not a URL: ${url}`);
   const address = new URL(url);
   address.protocol = address.protocol.replace(/^ws/, "http");
   address.pathname = `${address.pathname.replace(/\/(v1\/?)?$/, "")}/`;

@@ -1,4 +1,4 @@
-/** A new id. `crypto.randomUUID` is there in secure contexts only; a chat page on a local network is none. */
+/** Makes a random id. `crypto.randomUUID` exists in secure contexts only, and a page on a local network is not one. */
 export function newId(prefix: string): string {
   return `${prefix}_${crypto.getRandomValues(new Uint32Array(4)).join("")}`;
 }

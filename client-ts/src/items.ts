@@ -1,4 +1,4 @@
-/** What a conversation is made of: the items that go in, and those that come out. `type` tells them apart. */
+/** The input and output items of a conversation. `type` tells them apart. */
 
 export type {
   FunctionCall,

@@ -1,4 +1,4 @@
-/** Reads the JSON that an output was asked to be. Loaded when used. */
+/** Parses an output as the JSON that its request asked for. Loaded when used. */
 
 import { OutputFormatError } from "./errors.ts";
 import { outputText } from "./output-text.ts";
@@ -11,20 +11,24 @@ export async function parsed<T>(response: ResponseObject, check?: Check<T>): Pro
   const text = outputText(response);
   if (response.status !== "completed") {
     const why = response.incomplete_details?.reason ?? response.status;
-    throw new OutputFormatError("incomplete", `The output is incomplete (${why}), so it is no whole JSON.`, response);
+    throw new OutputFormatError(
+      "incomplete",
+      `The output is incomplete (${why}), so it is not complete JSON.`,
+      response,
+    );
   }
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    const said = text === "" ? "The response has no text." : `The output is no JSON: ${excerpt(text)}`;
+    const said = text === "" ? "The response has no text." : `The output is not JSON: ${excerpt(text)}`;
     throw new OutputFormatError("invalid", said, response, { cause });
   }
   if (!check) return value as T;
   try {
     return await checked(check, value);
   } catch (cause) {
-    const said = `The output is JSON of another shape: ${excerpt(text)}`;
+    const said = `The check refused the output: ${excerpt(text)}`;
     throw new OutputFormatError("invalid", said, response, { cause });
   }
 }

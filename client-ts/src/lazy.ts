@@ -1,6 +1,6 @@
 import { ConnectionError } from "./errors.ts";
 
-/** Loads a part of this package that few pages use. */
+/** Loads a part of this package that few pages use. Rejects with `ConnectionError` if the part cannot be loaded. */
 export async function lazy<T>(load: () => Promise<T>): Promise<T> {
   try {
     return await load();

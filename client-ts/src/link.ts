@@ -1,6 +1,6 @@
 /**
- * Decides when to connect, how, and when to give up. Opens a connection when there is a use for it; after a loss waits and
- * connects again; replaces a connection whose server drains or whose token ends before the old one is closed.
+ * Owns the client's connections. Opens a connection when one is needed, reconnects after a loss, and decides when to
+ * give up. If a server drains or a token expires, opens the next connection before the old one closes.
  */
 
 import { backoffDelay } from "./backoff.ts";
@@ -18,10 +18,10 @@ import {
 } from "./errors.ts";
 import type { Http } from "./http.ts";
 import { lazy } from "./lazy.ts";
+import { notify } from "./notify.ts";
 import type { Run } from "./run.ts";
 import type { WebSocketConstructor } from "./socket.ts";
 import { SocketConnection } from "./socket-connection.ts";
-import { tell } from "./tell.ts";
 import { after, type Timer } from "./timer.ts";
 import { onWake } from "./wake.ts";
 
@@ -29,46 +29,49 @@ export type ConnectionState =
   | { status: "idle" }
   | { status: "connecting"; attempt: number }
   | { status: "connected"; connectionId: string | undefined; transport: "websocket" | "sse" }
-  /** The server is leaving. Running responses go on over the old connection until a new one has them. */
+  /**
+   * The server drains or the token expires. Running responses go on over the old connection until a new one carries
+   * them.
+   */
   | { status: "moving" }
-  /** Lost, or not had yet: the next attempt is at `retryAt` (as `Date.now()` counts). */
+  /** There is no connection; the next attempt is at `retryAt` (as `Date.now()` counts). */
   | { status: "waiting"; attempt: number; retryAt: number }
   /** The server refuses this client; the next request tries again. */
   | { status: "failed"; error: Error }
   | { status: "closed" };
 
 export interface LinkOptions extends DeliveryOptions {
-  /** Absent where there is none: then everything goes over HTTP. */
+  /** `undefined` if there is none: then everything goes over HTTP. */
   webSocket: WebSocketConstructor | undefined;
   http: Http;
 }
 
-/** Who wants to know of conversations' turns. */
+/** The callbacks of a caller that follows the turns of a conversation. */
 export interface Watcher {
-  /** There is a connection, which the server has still to be told of. */
+  /** Called for each new connection, on which the server does not know yet which conversation the watcher follows. */
   connected(): void;
-  /** Takes a `caudal:conversation.turn`. */
+  /** Handles a `caudal:conversation.turn`. */
   turn(message: Message): void;
-  /** The link opens no connection any more: the client was closed, or the server refuses it. */
+  /** Called when the link opens no further connection: the client was closed, or the server refuses it. */
   ended(refusal?: Error): void;
 }
 
 const MOVING: ConnectionState = { status: "moving" };
 
-/** Handshakes in a row that failed though HTTP works, before WebSockets are taken to be blocked. */
+/** After this many failed handshakes in a row while HTTP works, WebSockets are considered blocked. */
 const BLOCKED_AFTER = 2;
 
 export class Link {
   readonly deliveries: Deliveries;
   readonly #options: LinkOptions;
-  /** The newest, and those that leave. */
+  /** The newest connection, and those that it replaces. */
   readonly #connections = new Set<Connection>();
   readonly #listeners = new Set<(state: ConnectionState) => void>();
   readonly #watchers = new Set<Watcher>();
   readonly #stopWaking: () => void;
   /** The state of the connection for new requests: any except "moving". */
   #phase: ConnectionState = { status: "idle" };
-  /** The state that listeners were told last. */
+  /** The state that the listeners received last. */
   #state: ConnectionState = this.#phase;
   /** The connection for new requests, while there is one. */
   #current: Connection | undefined;
@@ -79,7 +82,7 @@ export class Link {
   #timer: Timer | undefined;
   /** Fires before the token of the connection expires. */
   #renewal: Timer | undefined;
-  /** The server's word on when to come back. */
+  /** The server asked for no new connection before this time. */
   #notBefore = 0;
 
   constructor(options: LinkOptions) {
@@ -112,7 +115,7 @@ export class Link {
     this.#pump();
   }
 
-  /** Stays connected for it until the returned function is called. */
+  /** Adds a watcher and stays connected until the returned function removes the watcher. */
   watch(watcher: Watcher): () => void {
     if (this.#isClosed()) watcher.ended();
     else this.#watchers.add(watcher);
@@ -130,7 +133,7 @@ export class Link {
     this.#dismiss();
   }
 
-  /** Moves everything on as far as it goes: runs to free lanes, or else a connection on its way. */
+  /** Sends waiting runs over the current connection, or opens a connection if one is needed. */
   #pump(): void {
     const { status } = this.#phase;
     if (this.#current) {
@@ -151,7 +154,7 @@ export class Link {
     const early = this.#notBefore - Date.now();
     if (early > 0) return this.#wait(early);
     this.#enter({ status: "connecting", attempt: this.#attempt });
-    // A token that cannot be fetched is most often one more sign of the lost network.
+    // If the token cannot be fetched, most often the network is lost, so the client tries again later.
     const token = await this.#options.http.tokens.get().catch(() => null);
     if (this.#isClosed()) return;
     if (token === null) return this.#later();
@@ -163,7 +166,7 @@ export class Link {
       this.#connections.add(connection);
     } catch (cause) {
       if (cause instanceof ConnectionError) return this.#later();
-      this.#refuse(new ConnectionError("The address or the token is not one that a WebSocket takes.", { cause }));
+      this.#refuse(new ConnectionError("A WebSocket does not accept the address or the token.", { cause }));
     }
   }
 
@@ -173,7 +176,7 @@ export class Link {
     return new SocketConnection(url.href, token, webSocket, this.#listener());
   }
 
-  /** The code for it is loaded when it is needed. */
+  /** Opens a connection over server-sent events. Its code is loaded at the first use. */
   async #sse(): Promise<Connection> {
     const { SseConnection } = await lazy(() => import("./sse.ts"));
     return new SseConnection(this.#options.http, this.#listener());
@@ -184,7 +187,7 @@ export class Link {
       ready: (connection) => this.#ready(connection),
       message: (connection, message) => this.#receive(connection, message),
       draining: (connection, afterMs) => {
-        // All clients of the server are told at once: they come back spread out.
+        // The server notifies all of its clients at once. The jitter spreads their new connections.
         this.#notBefore = Date.now() + afterMs + backoffDelay(this.#attempt++, this.#options.reconnect);
         this.#replace(connection);
       },
@@ -207,7 +210,7 @@ export class Link {
     if (message["type"] === "caudal:conversation.turn")
       return this.#watchers.forEach((each) => void each.turn(message));
     if (message["type"] !== "error") {
-      // Only messages about a response show that the server is of use: a greeting does not reset the backoff.
+      // Only a message about a response shows that the server works, so the greeting does not reset the backoff.
       if (!connection.leaving && typeof message["stream_id"] === "string") this.#attempt = 0;
     } else if (typeof message["stream_id"] !== "string") {
       if (isAboutRequest(message)) this.deliveries.receiveError(connection, message);
@@ -244,14 +247,14 @@ export class Link {
       else error = said;
     }
     if (error instanceof AuthenticationError) return this.#refuse(error);
-    // A WebSocket is tried again after each connection over HTTP.
+    // After each connection over HTTP the client tries a WebSocket again.
     if (!(connection instanceof SocketConnection)) this.#blocked = BLOCKED_AFTER - 1;
     this.#later(ending.code === TRY_LATER ? 2 : 0, error?.retryAfterMs);
   }
 
   /**
-   * A draining server has closed before there was another: what it carried does not wait for the time that it named, for
-   * other replicas may have it already. The drain has counted as an attempt.
+   * Reconnects earlier than a draining server asked for: the server closed while it still carried runs, and other
+   * replicas may carry them already. The drain has counted as an attempt.
    */
   #hurry(): void {
     this.#notBefore = 0;
@@ -259,7 +262,10 @@ export class Link {
     this.#wait(backoffDelay(Math.max(0, this.#attempt - 1), this.#options.reconnect));
   }
 
-  /** Connects again after a wait: at least as long as the server asks for, and that of attempt number `atLeast`. */
+  /**
+   * Connects again after the server's `retryAfterMs` and the backoff of the next attempt, which counts as number
+   * `atLeast` or more.
+   */
   #later(atLeast = 0, retryAfterMs = 0): void {
     this.deliveries.giveUp();
     if (!this.#isNeeded()) return this.#enter({ status: "idle" });
@@ -278,7 +284,7 @@ export class Link {
     else this.#enter({ status: "idle" });
   }
 
-  /** The page or the machine may have slept, or has a network again. */
+  /** Called when the page or the machine may have slept, or the network is back. */
   #woken(): void {
     this.#retryNow();
     for (const connection of this.#connections) connection.check();
@@ -308,13 +314,13 @@ export class Link {
     this.#publish();
   }
 
-  /** Tells the listeners what the phase means to them, if that is news. */
+  /** Calls the listeners if the state that they see has changed. */
   #publish(): void {
     const isUnderWay = ["idle", "connecting", "waiting"].includes(this.#phase.status);
     const state = isUnderWay && this.deliveries.carries ? MOVING : this.#phase;
     if (state === this.#state) return;
     this.#state = state;
-    for (const listener of [...this.#listeners]) tell(listener, state);
+    for (const listener of [...this.#listeners]) notify(listener, state);
   }
 }
 

@@ -9,14 +9,14 @@ export class Models {
     this.#http = http;
   }
 
-  /** What the server serves; the first is used when a request names none. */
+  /** Lists the models of the server. A request without `model` uses the first. */
   async list(): Promise<readonly Model[]> {
     return (await this.#http.get<{ data: Model[] }>(["models"])).data;
   }
 
   /**
-   * Fetches bytes of a model's file, where the server shares the file. The answer is as `fetch` gives it, refusals too.
-   * `range` names the first and the last byte; `sha256` the version of the file.
+   * Fetches a model's file, or a part of it, if the server shares the file. Resolves to the `Response` of `fetch`, also
+   * for a refusal. `range`: the first and the last byte. `sha256`: the version of the file.
    */
   file(
     model: string,
@@ -26,7 +26,7 @@ export class Models {
     return this.#http.ask("GET", ["models", model, "file"], { query: { sha256 }, headers, signal });
   }
 
-  /** One of them, by its id or an alias. */
+  /** Fetches the description of one model by its id or an alias. */
   retrieve(model: string): Promise<Model> {
     return this.#http.get(["models", model]);
   }

@@ -1,6 +1,6 @@
 import type { ResponseObject } from "./types.ts";
 
-/** All text of a response's messages. */
+/** Joins the text of all messages of a response. */
 export function outputText(response: Pick<ResponseObject, "output">): string {
   return response.output
     .flatMap((item) => (item.type === "message" ? item.content : []))

@@ -1,7 +1,7 @@
-/** A hidden page paints no frames. */
+/** The longest wait for a frame: a hidden page paints none. */
 const LONGEST_FRAME_MS = 100;
 
-/** Resolves when the screen paints next; without a screen after the time of a frame. */
+/** Resolves at the screen's next frame; without a screen, after 16 ms. */
 export function nextFrame(): Promise<unknown> {
   return new Promise((resolve) => {
     const paints = "requestAnimationFrame" in globalThis;

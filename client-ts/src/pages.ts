@@ -1,9 +1,9 @@
-/** Lists that come in pages. */
+/** Paged lists. */
 
 export interface PageQuery {
-  /** How many at most. */
+  /** How many entries at most, 1 to 100. Default 20. */
   limit?: number;
-  /** The last id of the page before. */
+  /** The last id of the previous page. */
   after?: string;
   order?: "asc" | "desc";
 }
@@ -16,7 +16,7 @@ export interface Page<T> {
   has_more: boolean;
 }
 
-/** Every entry, each page fetched when it is needed. */
+/** Yields every entry; fetches each page when it is needed. */
 export async function* everyOne<T>(
   list: (query: PageQuery) => Promise<Page<T>>,
   query: PageQuery,

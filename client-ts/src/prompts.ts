@@ -4,7 +4,7 @@ import type { PromptCreateParams, StoredPrompt } from "./wire.ts";
 
 export type { PromptCreateParams, StoredPrompt };
 
-/** Prompts that the server keeps, in versions. */
+/** Prompts that the server stores, in versions. */
 export class Prompts {
   readonly #http: Http;
 
@@ -13,17 +13,17 @@ export class Prompts {
     this.#http = http;
   }
 
-  /** Stores a prompt, or the next version of one. */
+  /** Stores a prompt, or the next version of an existing one. */
   create(params: PromptCreateParams): Promise<StoredPrompt> {
     return this.#http.post(["prompts"], params);
   }
 
-  /** The latest version, or the one that is named. */
+  /** Fetches the latest version, or the one that `query` names. */
   retrieve(id: string, query: { version?: string } = {}): Promise<StoredPrompt> {
     return this.#http.get(["prompts", id], query);
   }
 
-  /** One page of prompts, each in its latest version. */
+  /** Fetches one page of prompts, each in its latest version. */
   list(query: PageQuery = {}): Promise<Page<StoredPrompt>> {
     return this.#http.get(["prompts"], query);
   }
@@ -32,7 +32,7 @@ export class Prompts {
     return everyOne((page) => this.list(page), query);
   }
 
-  /** Deletes it in all its versions. */
+  /** Deletes all versions of a prompt. */
   async delete(id: string): Promise<void> {
     await this.#http.delete(["prompts", id]);
   }

@@ -1,11 +1,11 @@
-/** Reads the parts of a response beside its text. The client imports this file at its first use. */
+/** Reads the reasoning and the function calls of a response. Loaded when used. */
 
 import { CaudalError, ResponseFailedError } from "./errors.ts";
 import type { EventLog } from "./event-log.ts";
 import type { ResponseEvent } from "./events.ts";
 import type { FunctionCall } from "./items.ts";
 
-/** Yields the thoughts of a response, with a blank line between two parts. Throws if the generation fails. */
+/** Yields the reasoning of a response, with a blank line between two parts. Throws if the generation fails. */
 export async function* reasoningOf(log: EventLog<ResponseEvent>): AsyncGenerator<string, void, undefined> {
   let parts = 0;
   for await (const event of succeeding(log)) {
@@ -14,7 +14,7 @@ export async function* reasoningOf(log: EventLog<ResponseEvent>): AsyncGenerator
   }
 }
 
-/** Each function call of a response as the model begins it. Throws when the generation fails on the way. */
+/** Yields each function call of a response when the model begins it. Throws if the generation fails. */
 export async function* callsOf(log: EventLog<ResponseEvent>): AsyncGenerator<FunctionCallStream, void, undefined> {
   const begun = new Set<number>();
   let place = 0;
@@ -45,7 +45,7 @@ export class FunctionCallStream {
     this.name = call.name;
   }
 
-  /** The arguments as they are written: pieces of JSON, whole only at the end. */
+  /** Yields the arguments as the model writes them: pieces of one JSON text. */
   async *arguments(): AsyncGenerator<string, void, undefined> {
     let streamed = false;
     for await (const event of this.#events()) {
@@ -53,7 +53,7 @@ export class FunctionCallStream {
         streamed = true;
         yield event.delta;
       }
-      // A handle that resumed behind the deltas has the whole instead.
+      // A handle that resumed after the deltas receives the arguments whole.
       if (event.type === "response.output_item.done" && event.item.type === "function_call") {
         if (!streamed && event.item.arguments !== "") yield event.item.arguments;
         return;
@@ -61,7 +61,7 @@ export class FunctionCallStream {
     }
   }
 
-  /** The call when it is complete. Its `arguments` are what the model wrote: parse and check them. */
+  /** Resolves to the complete call. Its `arguments` are unchecked text of the model: parse and check them. */
   async final(): Promise<FunctionCall> {
     for await (const event of this.#events()) {
       if (event.type === "response.output_item.done" && event.item.type === "function_call") return event.item;

@@ -8,18 +8,21 @@ import type { ResponseCreateParams, ResponseObject } from "./types.ts";
 import type { Compaction, InputTokens } from "./wire.ts";
 
 export interface FollowOptions extends RunNews {
-  /** Aborting it stops following: the handle ends with `DetachedError` and the generation goes on at the server. */
+  /**
+   * Aborting this signal stops following: the handle fails with `DetachedError`, and the generation goes on at the
+   * server.
+   */
   signal?: AbortSignal;
-  /** Aborting it cancels the generation, like `handle.cancel()`. */
+  /** Aborting this signal cancels the generation, as `handle.cancel()` does. */
   cancelSignal?: AbortSignal;
 }
 
 export interface ResumeOptions extends FollowOptions {
-  /** The last sequence number already seen; left out, everything is replayed. */
+  /** The last sequence number already seen. Without it every event is replayed. */
   startingAfter?: number;
 }
 
-/** Responses: asking for one, following one, and what the server keeps of one. */
+/** Creates, follows, fetches and deletes responses. */
 export class Responses {
   readonly #link: Link;
   readonly #http: Http;
@@ -30,27 +33,27 @@ export class Responses {
     this.#http = http;
   }
 
-  /** Asks for a response. Returns at once; errors come out of the handle. */
+  /** Creates a response. Returns at once; the handle reports errors. */
   create(params: ResponseCreateParams, options: FollowOptions = {}): ResponseHandle {
     return this.#follow(Run.create(params, options), options);
   }
 
   /**
-   * Follows a response that exists: one started before a page reload, in another tab, or by another client. With
-   * `{ conversation }` whatever is being said there.
+   * Follows an existing response: one that was created before a page reload, in another tab, or by another client. With
+   * `{ conversation }`, follows the running turn of that conversation, or else the latest.
    */
   resume(target: ResumeTarget, options: ResumeOptions = {}): ResponseHandle {
     return this.#follow(Run.resume(target, options.startingAfter, options), options);
   }
 
-  /** The response as it is now. */
+  /** Fetches the response as it is now. */
   retrieve(responseId: string): Promise<ResponseObject> {
     return this.#http.get(["responses", responseId]);
   }
 
   /**
-   * Asks for another response to the same input with the same settings, except `changes`. For a turn of a conversation use
-   * `conversations.regenerate`.
+   * Creates another response to the same input with the same settings, except `changes`. For a turn of a conversation
+   * use `conversations.regenerate`.
    */
   async regenerate(
     responseId: string,
@@ -62,29 +65,32 @@ export class Responses {
   }
 
   /**
-   * Starts a response that goes on to its end whether anybody follows or not, and returns it as it was queued. `resume` and
-   * `retrieve` have the rest.
+   * Creates a response that runs to its end even if no client follows it, and resolves to the queued response. Follow
+   * it with `resume`, or fetch it later with `retrieve`.
    */
   background(params: ResponseCreateParams): Promise<ResponseObject> {
     return this.#http.post(["responses"], params, requestId(params), { background: true });
   }
 
-  /** Has the model sum up the input and what goes before it, as an item that a later `input` can begin with. */
+  /**
+   * Lets the model summarise the input and the conversation before it. The result's `output` can be the beginning of a
+   * later `input`.
+   */
   compact(params: ResponseCreateParams): Promise<Compaction> {
     return this.#http.post(["responses", "compact"], params);
   }
 
-  /** Counts the tokens of the prompt of such a request, also of a prompt that does not fit. */
+  /** Counts the tokens of a request's prompt, even if the prompt does not fit the context. */
   async countTokens(params: ResponseCreateParams): Promise<number> {
     return (await this.#http.post<InputTokens>(["responses", "input_tokens"], params)).input_tokens;
   }
 
-  /** Cancels a response that nobody here follows; with a handle, `handle.cancel()` is the way. */
+  /** Cancels a response by its id. With a handle, use `handle.cancel()`. */
   cancel(responseId: string): Promise<ResponseObject> {
     return this.#http.post(["responses", responseId, "cancel"]);
   }
 
-  /** Cancels it if it runs, and deletes everything of it. */
+  /** Deletes a response and its events; cancels it first if it runs. */
   async delete(responseId: string): Promise<void> {
     await this.#http.delete(["responses", responseId]);
   }
@@ -102,7 +108,7 @@ export class Responses {
   }
 }
 
-/** Calls back when the signal is aborted, or at once if it is already, until the other signal is aborted. */
+/** Calls `listener` when `signal` is aborted, or at once if it already is. Stops listening when `until` is aborted. */
 function onAbort(signal: AbortSignal | undefined, until: AbortSignal, listener: () => void): void {
   if (signal?.aborted) listener();
   else signal?.addEventListener("abort", listener, { signal: until });

@@ -1,4 +1,7 @@
-/** One response being followed: decides what to ask for next and which of the incoming events are new. Knows no connections. */
+/**
+ * A run: one response that the client follows. Decides which request to send next and which incoming events are new.
+ * Knows no connections.
+ */
 
 import { encode, type Message, withField } from "./encode.ts";
 import { type ApiError, InputError, isRecord, ProtocolError } from "./errors.ts";
@@ -7,10 +10,10 @@ import { isTerminal, type QueuePosition, type ResponseEvent, type ResponseTermin
 import { newId } from "./ids.ts";
 import type { ResponseCreateParams } from "./types.ts";
 
-/** Interruptions in a row, without a new event in between, that a broken server is allowed. */
+/** How many interruptions in a row, without a new event in between, are tolerated. */
 const INTERRUPTIONS_TOLERATED = 3;
 
-/** Events that are buffered for a reader that does not read. The server's log has the rest. */
+/** How many unread events are buffered. Further events are fetched again from the server's log when they are read. */
 const UNREAD_LIMIT = 4_096;
 
 const RESUME = "caudal:response.resume";
@@ -39,20 +42,21 @@ export interface RunNews {
 export class Run {
   readonly log: EventLog<ResponseEvent>;
   readonly news: RunNews;
-  /** Fetches events that were left out of the log, from after that number. */
+  /** Fetches the events after this sequence number, which were left out of the log. */
   refill: ((after: number) => void) | undefined;
   terminal: ResponseTerminalEvent | undefined;
   responseId: string | undefined;
   #last: number;
-  /** Where the caller asked to begin. */
+  /** The sequence number after which the caller asked to begin. */
   readonly #from: number;
-  /** The last number that existed when the server answered a resume. */
+  /** The last sequence number that existed when the server answered a resume. */
   #replayUntil = -1;
+  /** `true`: unread events reached the limit, so the log leaves out the events that follow. */
   #behind = false;
   #interruptions = 0;
-  /** Ends with the run, which may be before the log is complete. */
+  /** Ends when the run ends, which may be before the log is complete. */
   readonly #over = new EventLog<never>();
-  /** The encoded message that makes the server name the response, where the response has no id yet. */
+  /** The encoded message that opens the response while its id is unknown: a create, or a resume of a conversation. */
   readonly #request: string;
 
   constructor(request: string, news: RunNews = {}, from = -1, log: EventLog<ResponseEvent> = new EventLog()) {
@@ -63,7 +67,7 @@ export class Run {
     this.news = news;
   }
 
-  /** A run that has failed already where the request cannot be sent. */
+  /** Makes a run that creates a response. If the request cannot be encoded, the run has failed already. */
   static create(params: ResponseCreateParams, news: RunNews): Run {
     return attempt(() => new Run(encode(params, requestId(params), { type: "response.create" }), news));
   }
@@ -80,7 +84,7 @@ export class Run {
     });
   }
 
-  /** A run that brings the rest of this run's log. */
+  /** Makes a run that appends the rest of this run's log. */
   continuation(after: number): Run {
     const rest = new Run("{}", {}, after, this.log);
     rest.responseId = this.responseId;
@@ -101,7 +105,7 @@ export class Run {
     return this.#last + 1;
   }
 
-  /** Whether the rest is wanted, and the create can be repeated or a resume asked for. */
+  /** Whether the run has not ended and its request can be sent again, as a create or a resume. */
   get canReopen(): boolean {
     return !this.ended && (this.responseId !== undefined || this.#request !== "{}");
   }
@@ -114,8 +118,8 @@ export class Run {
   }
 
   /**
-   * Takes the answer to a resume. "again" when the caller has every event already: the server would send none, so the last
-   * event, which tells how the response ended, is to be requested.
+   * Handles the answer to a resume. Returns "again" if the caller has every event already: the server would send none,
+   * so the client must request the last event, which has the outcome.
    */
   resumed(message: Message): "ok" | "again" {
     const { response_id, last_sequence_number: last, replay_until, status } = message;
@@ -130,22 +134,22 @@ export class Run {
     return "again";
   }
 
-  /** Counts an interruption. True when there were too many in a row, which has ended the run. */
+  /** Counts an interruption; too many in a row fail the run. Returns whether the run has ended. */
   interrupted(): boolean {
     if (++this.#interruptions > INTERRUPTIONS_TOLERATED) {
-      this.fail(new ProtocolError("The server leaves out events again and again."));
+      this.fail(new ProtocolError("The server skips events repeatedly."));
     }
     return this.ended;
   }
 
-  /** Takes an event. Drops an event that came before. */
+  /** Handles an event. Ignores an event that is not the next one. */
   receive(message: Message): void {
     if (this.ended || message["sequence_number"] !== this.next) return;
     if (!isWellFormed(message)) return this.fail(new ProtocolError(`The server sent a malformed ${message["type"]}.`));
     this.#last++;
     this.#interruptions = 0;
     this.responseId = message["response_id"] as string;
-    // The event as the protocol types it; an event of a newer server is passed on as it came.
+    // An event of a newer server may have another type; it is passed on unchanged.
     const event = message as unknown as ResponseEvent;
     if (!this.#behind) this.#append(event);
     if (isTerminal(event)) this.#end(event);
@@ -178,13 +182,13 @@ export class Run {
   }
 }
 
-/** The server runs a request once, however often it comes with the same id. */
+/** Returns the request's id, or a new one. The server runs a request once, however often it comes with the same id. */
 export function requestId(params: ResponseCreateParams): ResponseCreateParams {
   return { client_request_id: params?.client_request_id ?? newId("req") };
 }
 
 function noEvent(startingAfter: number): InputError {
-  return new InputError(`\`startingAfter\` is ${startingAfter}, which is the number of no event.`);
+  return new InputError(`\`startingAfter\` is ${startingAfter}: there is no such event.`);
 }
 
 function attempt(make: () => Run): Run {
@@ -198,7 +202,7 @@ function attempt(make: () => Run): Run {
   }
 }
 
-/** Whether what readers of the event rely on is there. */
+/** Whether the event has the fields that its readers rely on. */
 function isWellFormed(event: Message): boolean {
   const { type, response, item, delta } = event;
   if (typeof type !== "string" || typeof event["response_id"] !== "string") return false;

@@ -17,7 +17,9 @@ export type StandardResult<Output> =
   | { readonly value: Output; readonly issues?: undefined }
   | { readonly issues: readonly { readonly message: string }[] };
 
-/** A schema that can also be had as JSON Schema: zod 4.2, arktype 2.1.28, valibot through `@valibot/to-json-schema`. */
+/**
+ * A schema that can also be written as JSON Schema: zod 4.2, arktype 2.1.28, valibot through `@valibot/to-json-schema`.
+ */
 export interface StandardJsonSchema<Output = unknown> {
   readonly "~standard": StandardSchema<Output>["~standard"] & {
     readonly jsonSchema: { readonly input: (options: { readonly target: string }) => Record<string, unknown> };
@@ -27,7 +29,7 @@ export interface StandardJsonSchema<Output = unknown> {
 /** A function that returns the value typed, or throws, such as `parse` of a schema library; or a Standard Schema. */
 export type Check<T> = ((value: unknown) => T) | StandardSchema<T>;
 
-/** The value as the check gives it. Rejects with what the check has against it. */
+/** Resolves to the value as the check returns it. Rejects with the issues that the check found. */
 export async function checked<T>(check: Check<T>, value: unknown): Promise<T> {
   // An arktype schema is a function, too.
   if (!("~standard" in check)) return check(value);
@@ -36,17 +38,17 @@ export async function checked<T>(check: Check<T>, value: unknown): Promise<T> {
   throw new Error(result.issues.map(({ message }) => message).join("; "));
 }
 
-/** The JSON Schema of what the schema takes. */
+/** Returns the JSON Schema of the schema's input. Throws `InputError` if the schema has none. */
 export function jsonSchemaOf(schema: StandardJsonSchema): Record<string, unknown> {
   try {
     const { $schema: _, ...described } = schema["~standard"].jsonSchema.input({ target: "draft-2020-12" });
     return described;
   } catch (cause) {
-    throw new InputError("The schema cannot be had as JSON Schema.", { cause });
+    throw new InputError("The schema cannot be written as JSON Schema.", { cause });
   }
 }
 
-/** The `text.format` that makes an output match a schema. Give the same schema to `json()`. */
+/** Returns the `text.format` that makes an output match a schema. Pass the same schema to `json()`. */
 export function jsonFormat(name: string, schema: StandardJsonSchema): JsonSchemaFormat {
   return { type: "json_schema", name, schema: jsonSchemaOf(schema) };
 }

@@ -6,13 +6,16 @@ import { type ApiError, errorIn, fieldsOf, isRecord, numberOr, textOr } from "./
 import { SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX, type WebSocketConstructor, type WebSocketLike } from "./socket.ts";
 
 const HANDSHAKE_LIMIT_MS = 10_000;
-/** For an answer to a ping after a sleep. */
+/** The time limit for the answer to a ping after a sleep. */
 const CHECK_LIMIT_MS = 1_000;
-/** A timer that fires this much too late has slept: a frozen tab, a closed lid, a stopped process. */
+/** If a timer fires this much too late, the page has slept: a frozen tab, a closed lid, a stopped process. */
 const LATE_MS = 1_500;
-/** How often that is looked at. */
+/** How often the client checks for a sleep. */
 const TICK_MS = 5_000;
-/** The client's own close codes are in the reconnect range, so that a proxy's log reads right. */
+/**
+ * The client's own close codes. Those of a fault are in the reconnect range, so a proxy's log shows that the client
+ * comes back.
+ */
 const CLOSED_BY_CLIENT = 1000;
 const DEAD = 4408;
 const BAD_MESSAGE = 4400;
@@ -27,11 +30,11 @@ export class SocketConnection implements Connection {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #heartbeatMs = Number.POSITIVE_INFINITY;
   #heardAt = 0;
-  /** When the peer is taken for dead, if nothing is heard before. */
+  /** When the peer is considered dead, unless a message comes before. */
   #deadAt: number | undefined;
   #error: ApiError | undefined;
 
-  /** Throws what the constructor of the socket throws: a malformed address or token. */
+  /** Throws the error of the socket's constructor if the address or the token is malformed. */
   constructor(url: string, token: string | undefined, webSocket: WebSocketConstructor, listener: ConnectionListener) {
     this.#listener = listener;
     const protocols = token === undefined ? [SUBPROTOCOL] : [SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX + token];
@@ -45,7 +48,7 @@ export class SocketConnection implements Connection {
     });
     socket.addEventListener("message", ({ data }) => this.#receive(data));
     socket.addEventListener("close", ({ code, reason }) => this.#finish(code, reason));
-    // An error is always followed by a close, which says more.
+    // A close event with more detail follows every error event.
     socket.addEventListener("error", () => undefined);
   }
 
@@ -112,7 +115,9 @@ export class SocketConnection implements Connection {
     this.#listener.ready(this);
   }
 
-  /** Asks after a heartbeat of silence, and after a sleep. */
+  /**
+   * Sends a ping after a heartbeat interval of silence. Ends the connection if the last ping was not answered in time.
+   */
   #tick(): void {
     const now = Date.now();
     if (this.#deadAt !== undefined && now >= this.#deadAt) return this.#finish(NO_STATUS, "no answer to a ping", DEAD);

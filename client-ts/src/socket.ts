@@ -1,4 +1,4 @@
-/** What is asked of a WebSocket: the part of the standard that browsers, Node 22 and the package `ws` share. */
+/** The part of a WebSocket that this package uses; browsers, Node 22 and the package `ws` share it. */
 export interface WebSocketLike {
   readonly protocol: string;
   send(data: string): void;

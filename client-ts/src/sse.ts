@@ -1,6 +1,6 @@
 /**
- * A connection over HTTP and server-sent events, for networks that let no WebSocket pass. It takes and gives the same
- * messages as a socket. Responses are created in the background, so that a lost stream does not cancel them.
+ * A connection over HTTP and server-sent events, for networks that block WebSockets. It sends and emits the same
+ * messages as a socket. Stored responses are created in the background, so that a lost stream does not cancel them.
  */
 
 import { type Connection, type ConnectionListener, type Limits, NO_LIMITS, NO_STATUS, REFUSED } from "./connection.ts";
@@ -9,11 +9,14 @@ import { type ApiError, AuthenticationError, InputError, numberOr } from "./erro
 import { isTerminal } from "./events.ts";
 import { type Http, httpError } from "./http.ts";
 
-/** Without a byte for so long the network is gone: the server writes a comment every 10 s. */
+/** After this long without a byte the network is considered lost: the server writes a comment every 10 s. */
 const SILENCE_LIMIT_MS = 25_000;
-/** The same after a sleep. */
+/** The same limit after a sleep. */
 const WOKEN_LIMIT_MS = 12_000;
-/** Browsers open six connections to a host over HTTP/1.1, and other requests need some. */
+/**
+ * How many responses stream at a time. Browsers open six connections to a host over HTTP/1.1, and other requests need
+ * some.
+ */
 const STREAMS = 4;
 
 export class SseConnection implements Connection {
@@ -74,7 +77,10 @@ export class SseConnection implements Connection {
     this.#listener.ready(this);
   }
 
-  /** What the network does to one stream it does to all. */
+  /**
+   * Sends one request and emits a refusal as an error. A network error ends the connection, because it hits every
+   * stream.
+   */
   async #run(streamId: unknown, work: () => Promise<Response | undefined>): Promise<void> {
     this.#streams++;
     this.#heardAt = Date.now();
@@ -109,13 +115,13 @@ export class SseConnection implements Connection {
     return answer.ok ? this.#read(answer, streamId, id, numberOr(after, -1)) : answer;
   }
 
-  /** Passes the events on. Throws when the stream ends before its last line. */
+  /** Emits the events of a stream. Throws if the stream ends before its last line. */
   async #read(answer: Response, streamId: unknown, id: string | undefined, after: number): Promise<undefined> {
     let responseId = id;
     let ended = false;
     for await (const data of this.#lines(answer)) {
       if (data === "[DONE]") {
-        // The caller had every event already. A socket says so in its answer to a resume.
+        // The caller had every event already. A socket reports that in its answer to a resume.
         const had = { response_id: responseId, last_sequence_number: after, status: "completed" };
         if (!ended) this.#emit({ ...had, type: "caudal:response.resumed", stream_id: streamId });
         return undefined;
@@ -124,7 +130,7 @@ export class SseConnection implements Connection {
       const { response, status, type } = event;
       if (type === "error" && status === 401 && this.#http.tokens.renews) {
         this.#http.tokens.expire();
-        throw new TypeError("network: the token has ended");
+        throw new TypeError("network: the token has expired");
       }
       responseId ??= (response as { id?: string } | undefined)?.id;
       ended ||= isTerminal(event) || type === "error";

@@ -1,4 +1,4 @@
-/** Input that is given to a running response, and the response that takes over from it. Loaded when used. */
+/** Sends input to a running response and waits for the successor that begins with it. Loaded when used. */
 
 import type { Carrier, PendingSteers } from "./deliveries.ts";
 import { encode, type Message } from "./encode.ts";
@@ -6,16 +6,20 @@ import { fieldsOf, SteerError } from "./errors.ts";
 import type { Run } from "./run.ts";
 import type { Input, RequiredInput } from "./wire.ts";
 
-/** What became of the input of `steer`. */
+/** The outcome of `steer`. */
 export type SteerOutcome =
-  /** The input is part of this response. */
+  /** The input is part of the response of this run. */
   | { status: "committed"; run: Run }
   /** The input stays queued until the outputs of these calls are sent with a request that continues the response. */
   | { status: "pending"; requiredInput: readonly RequiredInput[] };
 
-/** Sends the input. Resolves when the server has committed it to a successor, or keeps it for later. */
+/**
+ * Sends the input. Resolves when the server has committed it to a successor or queued it. Throws `SteerError` if the
+ * response does not run on this connection.
+ */
 export function steer(carrier: Carrier | undefined, run: Run, input: Input): Promise<SteerOutcome> {
-  if (!carrier || run.ended) throw new SteerError("response_not_active", "The response does not run here.");
+  if (!carrier || run.ended)
+    throw new SteerError("response_not_active", "The response does not run on this connection.");
   const { connection, delivery, streamId } = carrier;
   const to = { type: "response.steer", previous_response_id: run.responseId, stream_id: streamId };
   const text = encode({ input }, to);
@@ -43,7 +47,7 @@ class Steers implements PendingSteers {
     return new Promise((resolve, reject) => this.#open.push({ resolve, reject }));
   }
 
-  /** Takes `response.steer.pending` and `.failed`. An acceptance is no outcome. */
+  /** Handles `response.steer.pending` and `.failed`; `.accepted` is not an outcome. */
   receive(message: Message): void {
     if (message["type"] === "response.steer.accepted") return;
     const steer = this.#open.shift();

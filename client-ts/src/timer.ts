@@ -4,15 +4,15 @@ import { ConnectionError } from "./errors.ts";
 
 export type Timer = ReturnType<typeof setTimeout>;
 
-/** A timer that is set to more fires at once. */
+/** The longest delay of a timer: with a longer one `setTimeout` fires at once. */
 const LONGEST_MS = 2 ** 31 - 1;
 
-/** Calls back after that time, or after 24 days if that is less. */
+/** Calls `listener` after `ms`, but after 24 days at the latest. */
 export function after(ms: number, listener: () => void): Timer {
   return setTimeout(listener, Math.min(ms, LONGEST_MS));
 }
 
-/** Rejects with `ConnectionError`, and aborts the work, when the work takes longer than that. */
+/** Runs `work`. If it takes longer than `ms`, aborts it and rejects with `ConnectionError`. */
 export async function within<T>(ms: number, work: (signal: AbortSignal) => T | Promise<T>): Promise<T> {
   const limit = new AbortController();
   let timer: Timer | undefined;

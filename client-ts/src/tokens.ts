@@ -1,8 +1,8 @@
-/** The bearer token: fixed, or fetched and used until it ends. */
+/** The bearer token: fixed, or fetched and cached until it expires. */
 
 import { within } from "./timer.ts";
 
-/** A client secret as `POST /v1/client_secrets` answers it. */
+/** A client secret: the answer of `POST /v1/client_secrets`. */
 export interface ExpiringToken {
   value: string;
   /** Unix seconds. */
@@ -11,9 +11,9 @@ export interface ExpiringToken {
 
 export type TokenSource = string | (() => string | ExpiringToken | Promise<string | ExpiringToken>);
 
-/** Time that fetching the next token may take. */
+/** The longest time before its expiry at which a token is replaced. */
 const RENEW_BEFORE_MS = 30_000;
-/** A token that is short-lived is still used for a while, so that a wrong clock causes no storm of requests. */
+/** Every expiring token is used at least this long, so that a wrong clock causes no storm of requests. */
 const SHORTEST_USE_MS = 5_000;
 
 export class Tokens {
@@ -21,23 +21,25 @@ export class Tokens {
   readonly #limitMs: number;
   #kept: { value: string; renewAt: number } | undefined;
 
-  /** A token is waited for no longer than that. */
+  /** `limitMs` bounds the wait for a token. */
   constructor(source: TokenSource | undefined, limitMs: number) {
     this.#source = source;
     this.#limitMs = limitMs;
   }
 
-  /** Whether another token can be had: then a token that has expired is no reason to give up. */
+  /** Whether another token can be fetched, so that an expired one does not end the client. */
   get renews(): boolean {
     return typeof this.#source === "function";
   }
 
-  /** When the token that was given last is to be replaced (as `Date.now()` counts), if its end is known. */
+  /** When to replace the cached token (as `Date.now()` counts); undefined if no token is cached. */
   get renewAt(): number | undefined {
     return this.#kept?.renewAt;
   }
 
-  /** Forgets a token that the server refused. False if the next one would be no newer. */
+  /**
+   * Forgets a cached token that the server refused. Returns `false` if no token was cached: the refused one was new.
+   */
   expire(token: string | undefined = this.#kept?.value): boolean {
     const { value } = this.#kept ?? {};
     if (value === token) this.#kept = undefined;

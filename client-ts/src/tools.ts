@@ -1,4 +1,4 @@
-/** Lets the model call functions until it has an answer: responses and the results of their calls, in turn. */
+/** Runs tools: executes the calls of a response and sends the results back, until a response has no calls. */
 
 import type { CaudalClient } from "./client.ts";
 import { CaudalError, DetachedError, InputError, isRecord, TooManyTurnsError } from "./errors.ts";
@@ -24,15 +24,20 @@ export interface Tool<Args extends object = object> {
   parameters?: Record<string, unknown> | StandardJsonSchema<Args>;
   strict?: boolean;
   /**
-   * Checks what the model wrote and returns it typed, or throws; the `parse` of a schema library fits. Without it the
-   * arguments are any JSON object, whatever type `execute` names.
+   * Checks the arguments and returns them typed, or throws; the `parse` of a schema library fits. Without `parse` and
+   * without a schema, `execute` receives any JSON object that the model wrote.
    */
   parse?: (args: unknown) => Args;
-  /** What it returns is given to the model: a string as it is, anything else as JSON. So is what it throws, as an error. */
+  /**
+   * Executes a call. The model receives the returned value, a string as it is and anything else as JSON, or the message
+   * of a thrown error.
+   */
   execute: (args: Args, call: ToolCall) => unknown;
 }
 
-/** A tool of any arguments. Methods, since they may be of a narrower type than here. */
+/**
+ * A tool with any arguments. `parse` and `execute` are methods, so that a tool may declare narrower parameter types.
+ */
 interface AnyTool extends Omit<Tool, "parse" | "execute" | "parameters"> {
   parameters?: Record<string, unknown> | StandardJsonSchema;
   parse?(args: unknown): object;
@@ -40,29 +45,29 @@ interface AnyTool extends Omit<Tool, "parse" | "execute" | "parameters"> {
 }
 
 export interface RunToolsParams extends Omit<ResponseCreateParams, "tools"> {
-  /** By name. */
+  /** The functions by name. */
   tools: Readonly<Record<string, AnyTool>>;
-  /** Responses to ask for at most. Default 10. */
+  /** How many responses are created at most. Default 10. */
   maxTurns?: number;
 }
 
 export interface RunToolsOptions extends FollowOptions {
   /**
-   * Goes on from this response instead of asking for a first one: after a page reload, with the id of the last of
-   * `answers()`. Functions whose results had not been sent yet run again.
+   * Continues from the response with this id instead of creating a first one. After a page reload, pass the id of the
+   * last of `answers()`. Functions whose results had not been sent yet run again.
    */
   resume?: string;
 }
 
 /**
- * Asks, executes the calls of the response, all of one response together, and sends the results back, until a response
- * has no calls. Returns at once; errors come out of the run. A `tool_choice` that forces a call holds for the first turn.
+ * Creates a response, executes its calls side by side and sends the results back, until a response has no calls.
+ * Returns at once; the run reports errors. A `tool_choice` that forces a call holds for the first turn only.
  */
 export function runTools(client: CaudalClient, params: RunToolsParams, options: RunToolsOptions = {}): ToolRun {
   return new ToolRun(client, params, options);
 }
 
-/** The responses of one run. Like a handle it can be read as often as wanted, each time from the start. */
+/** The responses of one `runTools`. Can be read several times, each time from the start. */
 export class ToolRun implements AsyncIterable<ResponseEvent> {
   readonly #client: CaudalClient;
   readonly #params: Omit<ResponseCreateParams, "tools">;
@@ -85,29 +90,32 @@ export class ToolRun implements AsyncIterable<ResponseEvent> {
     void this.#run();
   }
 
-  /** Each response as it is asked for: handles, to be read as any other. */
+  /** Yields the handle of each response when it is created. */
   answers(): AsyncGenerator<ResponseHandle, void, undefined> {
     return this.#answers.follow();
   }
 
-  /** The events of all responses, one response after the other; `response_id` tells them apart. */
+  /** Yields the events of all responses, one response after the other; `response_id` tells them apart. */
   async *[Symbol.asyncIterator](): AsyncGenerator<ResponseEvent, void, undefined> {
     for await (const answer of this.answers()) yield* answer.events();
   }
 
-  /** The output text of all responses as it comes. */
+  /** Yields the output text of all responses as it comes. */
   async *text(): AsyncGenerator<string, void, undefined> {
     for await (const answer of this.answers()) yield* answer.text();
   }
 
-  /** The last response: one without calls, or one that ended early. `TooManyTurnsError` when there is none in time. */
+  /**
+   * Resolves to the last response: one without calls, or one that ended early. Rejects with `TooManyTurnsError` if
+   * response number `maxTurns` still has calls.
+   */
   async final(): Promise<ResponseObject> {
     await this.#answers.whenEnded();
     // The log ended without an error, so there is a last response.
     return this.#final as ResponseObject;
   }
 
-  /** Cancels the response that runs, aborts the functions' signal, and asks for nothing more. */
+  /** Cancels the running response, aborts the functions' signal and creates no further response. */
   async cancel(): Promise<void> {
     this.#abort.abort();
     await this.#current?.cancel();
@@ -152,7 +160,10 @@ export class ToolRun implements AsyncIterable<ResponseEvent> {
     }
   }
 
-  /** Its request id follows from the response it answers: asked twice, before and after a reload, it runs once. */
+  /**
+   * Builds the next request. The request id is derived from the last response, so a request sent before and after a
+   * reload runs once.
+   */
   #next({ id }: ResponseObject): ResponseCreateParams {
     const { tool_choice, conversation, ...rest } = this.#params;
     return {
@@ -163,7 +174,7 @@ export class ToolRun implements AsyncIterable<ResponseEvent> {
     };
   }
 
-  /** Ends early when the run is aborted: a function that does not heed its signal is not waited for. */
+  /** Executes the calls. Returns at once if the run is aborted, even while a function ignores its signal. */
   async #execute(calls: readonly FunctionCall[]): Promise<FunctionCallOutput[]> {
     const { signal } = this.#abort;
     let onAbort: (() => void) | undefined;
@@ -183,7 +194,9 @@ export class ToolRun implements AsyncIterable<ResponseEvent> {
     return { type: "function_call_output", call_id, output: await this.#result(call_id, name, json) };
   }
 
-  /** The model can mend its own mistakes, and say what went wrong, only if it is told of them. */
+  /**
+   * Executes one call. Returns an error as JSON, so that the model can correct its mistake or report what went wrong.
+   */
   async #result(callId: string, name: string, json: string): Promise<string> {
     const tool = Object.hasOwn(this.#tools, name) ? this.#tools[name] : undefined;
     try {
@@ -218,7 +231,7 @@ function objectOf(json: string): object {
     const value: unknown = JSON.parse(json === "" ? "{}" : json);
     if (isRecord(value)) return value;
   } catch {
-    // Said below.
+    // The error is thrown below.
   }
   throw new Error("The arguments are not a JSON object.");
 }

@@ -1,4 +1,4 @@
-/** The objects of the Responses API as Caudal speaks them: what a request holds and what a response is. */
+/** The request and response types of the Responses API. */
 
 import type * as wire from "./wire.ts";
 
@@ -20,12 +20,12 @@ export type {
 
 export type JsonSchemaFormat = Extract<wire.TextFormatParam, { type: "json_schema" }>;
 
-/** An extension: a grammar that the text follows. */
+/** A Caudal extension: a grammar that the output text matches. */
 export type GrammarFormat = Extract<wire.TextFormatParam, { type: "grammar" }>;
 
 /**
- * What `client.responses.create()` takes: the body of `POST /v1/responses`, with Caudal's own optional fields. A socket
- * streams what it creates, so the fields about that are left out, and so are OpenAI's hints that do nothing here.
+ * The parameters of `client.responses.create()`: the body of `POST /v1/responses`, with Caudal's own optional fields.
+ * Left out are the fields about streaming, because a socket always streams, and OpenAI's hints that Caudal ignores.
  */
 export type ResponseCreateParams = Omit<
   wire.ResponseCreateParams,

@@ -1,4 +1,4 @@
-/** AI SDK's own Chat on the transport, against the real server: that of version 7 and that of version 6. */
+/** Tests AI SDK's own `Chat`, versions 7 and 6, on the transport against the real server. */
 
 import { Chat as Chat7 } from "@ai-sdk/react";
 import {
@@ -41,7 +41,7 @@ async function until(what: () => unknown): Promise<void> {
   }
 }
 
-/** What a conversation says, one line an item. */
+/** Returns a conversation as lines, one for each item. */
 async function said(client: CaudalClient, conversation: string): Promise<string[]> {
   const items: string[] = [];
   for await (const item of client.conversations.items.all(conversation, { order: "asc" })) {
@@ -57,14 +57,14 @@ test("fits AI SDK 6 and 7", () => {
   expect([seven, six]).toEqual([transport, transport]);
 });
 
-/** The members that both versions have. */
+/** The `Chat` classes of both versions, with the type of version 7. */
 const CHATS: [version: string, Chat: typeof Chat7][] = [
   ["AI SDK 7", Chat7],
   ["AI SDK 6", Chat6 as unknown as typeof Chat7],
 ];
 
 describe.each(CHATS)("useChat of %s", (_, Chat) => {
-  test("sends, streams, goes on in the same conversation, and shows it to whoever opens it later", async () => {
+  test("sends, streams, continues the conversation, and shows it to later readers", async () => {
     const client = clientOf((await server(scripted(30, 300))).url);
     const { id } = await client.conversations.create();
     const transport = transportOf(client);
@@ -168,7 +168,7 @@ describe.each(CHATS)("useChat of %s", (_, Chat) => {
     expect(await said(client, before)).toHaveLength(4);
   });
 
-  test("is told its place in the queue", async () => {
+  test("receives its place in the queue", async () => {
     const client = clientOf((await server({ ...scripted(5_000, 200), "engine.max_running": 1 })).url);
     const busy = client.responses.create({ input: "in the way" });
     await busy.id;
@@ -183,7 +183,7 @@ describe.each(CHATS)("useChat of %s", (_, Chat) => {
     expect(chat.lastMessage?.parts.map(({ type }) => type)).toEqual(["step-start", "text"]);
   });
 
-  test("is told that the network is gone", async () => {
+  test("receives a network error", async () => {
     const reconnect = { initialDelayMs: 5, maxDelayMs: 10, giveUpAfterMs: 100 };
     const client = clientOf("http://127.0.0.1:9", { reconnect });
     const outcomes: boolean[] = [];
@@ -196,7 +196,7 @@ describe.each(CHATS)("useChat of %s", (_, Chat) => {
     expect(outcomes).toEqual([true, true]);
   });
 
-  test("is told what goes wrong", async () => {
+  test("receives errors", async () => {
     const client = clientOf((await server(scripted(5, 0))).url);
     const chat = new Chat({ id: "mine", transport: transportOf(client, { params: { model: "none" } }) });
     await chat.sendMessage({ text: "one" });
@@ -216,7 +216,7 @@ describe.each(CHATS)("tools of %s", (_, Chat) => {
     const chat: Chat7<UIMessage> = new Chat({
       id: "mine",
       transport: transportOf(client, { tools: { weather: { parameters } } }),
-      // The engine would call for ever.
+      // The engine would call forever.
       sendAutomaticallyWhen: (state) => asked < 2 && lastAssistantMessageIsCompleteWithToolCalls(state),
       onToolCall: ({ toolCall }) => {
         asked++;

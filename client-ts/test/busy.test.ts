@@ -1,4 +1,4 @@
-/** A server that has no room just now. */
+/** Tests requests to a server that has no room. */
 
 import { describe, expect, test, vi } from "vitest";
 import { CancelledError, RateLimitError, type Retry, ServerError } from "../src/index.ts";
@@ -15,7 +15,7 @@ const busy = (code: string, status = 503): Record<string, unknown> => ({
   stream_id: "lane-0",
 });
 
-describe("a create that is refused with a time to come back", () => {
+describe("a create that is refused with a retry time", () => {
   test.each(["server_overloaded", "store_unavailable"])("is sent again as it was: %s", async (code) => {
     const retries: Retry[] = [];
     const handle = connect().responses.create({ input: "hello" }, { onRetry: (retry) => retries.push(retry) });
@@ -33,7 +33,7 @@ describe("a create that is refused with a time to come back", () => {
     expect(await text(handle)).toBe("at last");
   });
 
-  test("is sent again though the clock moves on between two looks at it", async () => {
+  test("is sent again although the clock moves between two checks", async () => {
     connect().responses.create({ input: "hello" });
     await settle();
     net.last.accept();
@@ -64,7 +64,7 @@ describe("a create that is refused with a time to come back", () => {
     expect(net.last.sentOf("response.create")).toHaveLength(3);
   });
 
-  test("fails at once when that time is further away than a connection is waited for", async () => {
+  test("fails at once when that time is beyond giveUpAfterMs", async () => {
     const failed = expect(connect().responses.create({ input: "hello" }).final()).rejects.toMatchObject({
       name: "RateLimitError",
       retryAfterMs: 120_000,
@@ -77,7 +77,7 @@ describe("a create that is refused with a time to come back", () => {
     expect(net.last.sentOf("response.create")).toHaveLength(1);
   });
 
-  test("does not keep others from their turn", async () => {
+  test("does not delay other requests", async () => {
     const client = connect();
     client.responses.create({ input: "hello" });
     await settle();
@@ -101,7 +101,7 @@ describe("a create that is refused with a time to come back", () => {
     expect(net.last.sent).toEqual([create]);
   });
 
-  test("is cancelled without a word to the server", async () => {
+  test("is cancelled without a message to the server", async () => {
     const handle = connect().responses.create({ input: "hello" });
     const failed = expect(handle.final()).rejects.toThrow(CancelledError);
     await settle();
@@ -123,7 +123,7 @@ test("a create that is refused without a time fails", async () => {
   await failed;
 });
 
-test("a response that exists is asked for again for as long as there is hope", async () => {
+test("a resume is retried until giveUpAfterMs", async () => {
   const handle = connect({ maxRetries: 0 }).responses.resume("resp_1");
   await settle();
   net.last.accept();
@@ -136,7 +136,7 @@ test("a response that exists is asked for again for as long as there is hope", a
   expect(await text(handle)).toBe("back");
 });
 
-test("a connection that ends with a time to come back is not opened before", async () => {
+test("a connection that ends with a retry time is not reopened before", async () => {
   connect().responses.create({ input: "hello" });
   await settle();
   net.last.accept();
@@ -149,7 +149,7 @@ test("a connection that ends with a time to come back is not opened before", asy
   expect(net.sockets).toHaveLength(2);
 });
 
-test("a handshake that fails heeds what HTTP says of the time to come back", async () => {
+test("a failed handshake waits for the retry time that HTTP gives", async () => {
   const fetch = async (): Promise<Response> => new Response("", { status: 503, headers: { "retry-after": "3" } });
   connect({ fetch }).responses.create({ input: "hello" });
   await settle();

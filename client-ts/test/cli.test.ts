@@ -1,4 +1,4 @@
-/** The chat in a terminal, as it is packed, on the real server. */
+/** Tests the packed terminal chat on the real server. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -12,20 +12,20 @@ const CLI = new URL("../dist/node/cli.js", import.meta.url).pathname;
 
 interface Run {
   process: ChildProcess;
-  /** What has been written so far. */
+  /** The output so far. */
   readonly written: string;
   type(line: string): void;
   until(pattern: RegExp): Promise<void>;
   readonly ended: Promise<number | null>;
 }
 
-/** The text without the cursor, colours and moves. */
+/** Returns the text without the cursor, colours and cursor movements. */
 function shown(written: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: a terminal's
   return written.replace(/\x1b7▍\x1b8|\x1b7|\x1b\[[0-9;]*[A-Za-z]|\r/g, "");
 }
 
-/** The process that `script` runs. */
+/** Returns the id of the process that `script` runs. */
 async function inner(run: Run): Promise<number> {
   const children = await readFile(`/proc/${run.process.pid}/task/${run.process.pid}/children`, "utf8");
   const shell = Number(children.trim());
@@ -54,11 +54,11 @@ function start(command: string, args: string[], env: Record<string, string>): Ru
   };
 }
 
-/** In a terminal of its own. */
+/** Starts the chat in a pseudo-terminal. */
 const inTerminal = (url: string, options = ""): Run =>
   start("script", ["-qefc", `${process.execPath} ${CLI} ${options}`, "/dev/null"], { CAUDAL_URL: url });
 
-test("answers a question and what comes through a pipe, and says so by its status", async () => {
+test("answers a question and piped input, with a matching exit status", async () => {
   const { url } = await server(scripted(10, 0));
   const run = start(process.execPath, [CLI, "Sum", "this", "up:"], { CAUDAL_URL: url });
   run.process.stdin?.end("a long text");
@@ -71,10 +71,10 @@ test("answers a question and what comes through a pipe, and says so by its statu
   const empty = start(process.execPath, [CLI, "--url", url], {});
   empty.process.stdin?.end(" \n");
   expect(await empty.ended).toBe(1);
-  expect(empty.written).toBe("caudal-chat: The input is empty: there is nothing to ask.\n");
+  expect(empty.written).toBe("caudal-chat: The input is empty. Pass a prompt, or text through a pipe.\n");
 });
 
-test("ends the answer at Ctrl-C, and ends itself when nobody reads it", async () => {
+test("stops the answer at Ctrl-C, and exits when its output is closed", async () => {
   const { url } = await server(scripted(3_000, 100));
   const run = start(process.execPath, [CLI, "hello"], { CAUDAL_URL: url });
   run.process.stdin?.end();
@@ -107,12 +107,12 @@ describe("in a terminal", () => {
     expect((items as { data: unknown[] }).data).toHaveLength(2);
   });
 
-  test("takes one question at a time, leaves in mid-answer, and goes on with the conversation", async () => {
+  test("takes one question at a time, quits during an answer, and continues the conversation", async () => {
     const { url } = await server(scripted(300, 100));
     const run = inTerminal(url);
     await run.until(/› /);
     run.type("one\ntwo");
-    await run.until(/An answer is on its way/);
+    await run.until(/An answer is still running/);
     await run.until(/A river does not ask/);
     run.type("/quit");
     expect(await run.ended).toBe(0);
@@ -141,7 +141,7 @@ describe("in a terminal", () => {
     proxy.cut();
     await new Promise((resolve) => setTimeout(resolve, 300));
     process.kill(pid, "SIGCONT");
-    // `script` has stopped with it.
+    // `script` has stopped, too.
     run.process.kill("SIGCONT");
     await run.until(/A river[\s\S]*\n› $/);
     expect(proxy.accepted).toBeGreaterThan(1);

@@ -1,4 +1,4 @@
-/** What adapters show of a conversation, on the real server. */
+/** Tests the conversation store of the adapters on the real server. */
 
 import { createElement, StrictMode } from "react";
 import { renderToString } from "react-dom/server";
@@ -27,9 +27,9 @@ class Memory {
 
 interface Screen {
   store: ConversationStore;
-  /** Waits for the screen to be so. */
+  /** Waits until `what` returns a truthy value for the snapshot. */
   until(what: (shown: ConversationSnapshot) => unknown): Promise<ConversationSnapshot>;
-  /** The statuses that the last turn has had. */
+  /** The statuses that the last turn has had so far. */
   seen: string[];
   close(): void;
 }
@@ -40,7 +40,7 @@ function screen(url: string, id?: string, storage = new Memory(), client = clien
   let check = (): void => undefined;
   const unsubscribe = store.subscribe(() => {
     const status = store.getSnapshot().turns.at(-1)?.status;
-    // The status "thinking" is seen only if the model begins late enough.
+    // The status "thinking" appears only if the model begins late enough.
     if (status && status !== "thinking" && status !== seen.at(-1)) seen.push(status);
     check();
   });
@@ -74,7 +74,7 @@ const streams = (shown: ConversationSnapshot): boolean => textOf(last(shown)?.pa
 const texts = ({ turns }: ConversationSnapshot): string[] => turns.map(({ parts }) => textOf(parts as AnswerPart[]));
 
 describe("a conversation", () => {
-  test("begins with the first message, streams, and is the same for whoever opens it later", async () => {
+  test("begins with the first message, streams, and is the same for later readers", async () => {
     const { url } = await server(scripted(60, 300));
     const here = screen(url);
     expect(here.store.getSnapshot()).toMatchObject({ status: "ready", turns: [], isRunning: false });
@@ -93,13 +93,13 @@ describe("a conversation", () => {
     ]);
   });
 
-  test("that the server refuses to follow says so, and is followed again once the server takes the client", async () => {
+  test("that the server refuses to follow reports it, and is followed again once the server accepts the client", async () => {
     const keys = '[{ key = "correct-horse", tenant = "t" }]';
     const { url } = await server({ ...scripted(5, 0), "auth.mode": "keys", "auth.keys": keys });
     const other = clientOf(url, { token: "correct-horse" });
     const { id } = await other.conversations.create();
     let asked = 0;
-    // The items are read with the first. The connection, and the question why it failed, have wrong ones.
+    // The items are read with the first token. The connection, and the probe after its failure, get wrong ones.
     const token = (): string => (asked++ === 0 || asked > 3 ? "correct-horse" : "wrong-horse");
     const here = screen(url, id, undefined, clientOf(url, { token }));
     await here.until(({ status, error }) => status === "ready" && error);
@@ -175,7 +175,7 @@ describe("a conversation", () => {
     expect(here.store.getSnapshot().turns).toHaveLength(2);
   });
 
-  test("says that it recovers while the network is gone, and goes on", async () => {
+  test("is recovering while the network is gone, and goes on", async () => {
     const proxy = await proxied(scripted(150, 100));
     const here = screen(proxy.url);
     here.store.send("one");
@@ -224,7 +224,7 @@ describe("a conversation", () => {
     expect(here.store.getSnapshot().turns).toHaveLength(30);
   });
 
-  test("that is not there fails, and so does a question that is refused", async () => {
+  test("that does not exist fails, and so does a refused question", async () => {
     const { url } = await server(scripted(3, 0));
     const gone = await screen(url, "conv_none").until(({ status }) => status === "failed");
     expect(gone.error?.name).toBe("NotFoundError");

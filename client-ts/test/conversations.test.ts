@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from "vitest";
 import { ConflictError, type ResponseHandle } from "../src/index.ts";
-// The clock of these tests does not move while a part of the client is loaded.
+// Loads the lazy part in advance, because the fake clock of these tests stands still during a load.
 import "../src/follow.ts";
 import { answering, type Json } from "./support/fake-socket.ts";
 import { offline } from "./support/offline.ts";
@@ -10,7 +10,7 @@ const { net, connect, settle, text, lose } = offline();
 const turn = (response_id: string): Json => ({ type: "caudal:conversation.turn", conversation: "conv_1", response_id });
 const notFound = { code: "response_not_found", message: "Nothing runs.", type: "error", param: "conversation" };
 
-/** Follows `conv_1`, and collects what comes. */
+/** Follows `conv_1` and collects the turns. */
 async function following(signal?: AbortSignal): Promise<{ turns: ResponseHandle[]; left: Promise<void> }> {
   const turns: ResponseHandle[] = [];
   const client = connect();
@@ -30,7 +30,7 @@ async function say(responseId: string, words: string, lane = "lane-0"): Promise<
 }
 
 describe("following a conversation", () => {
-  test("gives what runs there, then each turn that others begin", async () => {
+  test("yields the running turn, then each turn of other clients", async () => {
     const { turns } = await following();
     expect(net.last.sent).toEqual([{ type: "caudal:response.resume", conversation: "conv_1", stream_id: "lane-0" }]);
     await say("resp_1", "first");
@@ -48,7 +48,7 @@ describe("following a conversation", () => {
     expect(await Promise.all(turns.map(text))).toEqual(["first", "second"]);
   });
 
-  test("waits when nothing has been said yet", async () => {
+  test("waits while the conversation has no turn", async () => {
     const { turns } = await following();
     net.last.receive({ type: "error", status: 404, error: notFound, stream_id: "lane-0" });
     net.last.receive(turn("resp_1"));
@@ -57,7 +57,7 @@ describe("following a conversation", () => {
     expect(await Promise.all(turns.map(text))).toEqual(["first"]);
   });
 
-  test("leaves out what this client asked for itself", async () => {
+  test("omits this client's own turns", async () => {
     const client = connect();
     const turns: ResponseHandle[] = [];
     void (async () => {
@@ -82,7 +82,7 @@ describe("following a conversation", () => {
     expect(turns).toEqual([]);
   });
 
-  test("asks again after an outage, and gives only what is new", async () => {
+  test("looks up the conversation after an outage, and yields only new turns", async () => {
     const { turns } = await following();
     await say("resp_1", "first");
     await lose();
@@ -90,7 +90,7 @@ describe("following a conversation", () => {
     net.last.accept();
     await settle();
     expect(net.last.sent).toEqual([{ type: "caudal:response.resume", conversation: "conv_1", stream_id: "lane-0" }]);
-    // It is known: the client wants no more of it.
+    // The response is known, so the client leaves it.
     net.last.receive(answering("resp_1", "lane-0", [])[0] ?? {});
     await settle();
     await lose();
@@ -102,7 +102,7 @@ describe("following a conversation", () => {
     expect(await Promise.all(turns.map(text))).toEqual(["first", "missed"]);
   });
 
-  test("ends with its signal; what was given goes on", async () => {
+  test("ends with its signal; yielded turns go on", async () => {
     const abort = new AbortController();
     const { turns, left } = await following(abort.signal);
     const events = answering("resp_1", "lane-0", [{ text: "first" }]);
@@ -140,7 +140,7 @@ describe("following a conversation", () => {
     expect(client.connectionState.status).toBe("failed");
   });
 
-  test("ends with its signal while it still asks", async () => {
+  test("ends with its signal during the look-up", async () => {
     const abort = new AbortController();
     const { turns, left } = await following(abort.signal);
     abort.abort();

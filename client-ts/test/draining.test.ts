@@ -1,4 +1,4 @@
-/** A server that leaves: what it runs is taken over by the next one before the old connection ends. */
+/** Tests a draining server: the next server takes over its responses before the old connection ends. */
 
 import { describe, expect, test, vi } from "vitest";
 import type { CaudalClient, ResponseHandle } from "../src/index.ts";
@@ -12,7 +12,7 @@ const at = (index: number): Record<string, unknown> => events[index] ?? {};
 const draining = { type: "caudal:server.draining", reconnect_after_ms: 500 };
 const resumed = { type: "caudal:response.resumed", response_id: "resp_1", stream_id: "lane-0" };
 
-/** A response whose first word is here, on a server that now drains. */
+/** Returns a response whose first word has arrived from a server that now drains. */
 async function drained(client: CaudalClient): Promise<{ handle: ResponseHandle; old: FakeSocket }> {
   const handle = client.responses.create({ input: "hello" });
   await settle();
@@ -24,7 +24,7 @@ async function drained(client: CaudalClient): Promise<{ handle: ResponseHandle; 
   return { handle, old };
 }
 
-/** The clock goes on to where the client connects anew: when the server said, and the bound of the jitter. */
+/** Advances the clock until the client reconnects: the time that the server named plus the bound of the jitter. */
 async function untilReconnect(): Promise<FakeSocket> {
   const before = net.sockets.length;
   await vi.advanceTimersByTimeAsync(599);
@@ -34,8 +34,8 @@ async function untilReconnect(): Promise<FakeSocket> {
   return net.last;
 }
 
-describe("what a draining server runs", () => {
-  test("goes on there until the next one has it: nothing is lost or repeated, and the old connection is closed", async () => {
+describe("a response on a draining server", () => {
+  test("goes on there until the next server carries it: nothing is lost or repeated, and the old connection is closed", async () => {
     const client = connect();
     const { handle, old } = await drained(client);
     expect(client.connectionState.status).toBe("moving");
@@ -71,7 +71,7 @@ describe("what a draining server runs", () => {
     expect(await text(second)).toBe("more");
   });
 
-  test("stays when the next one does not know it", async () => {
+  test("stays when the next server does not have it", async () => {
     const { handle, old } = await drained(connect());
     const next = await untilReconnect();
     next.accept();
@@ -186,7 +186,7 @@ test("a request that a draining server refuses goes to the next one", async () =
   expect(next.sent).toEqual([create]);
 });
 
-test("a request that a draining server names late is taken over all the same", async () => {
+test("a request whose id a draining server sends late is still taken over", async () => {
   connect().responses.create({ input: "hello" });
   await settle();
   const old = net.last;
@@ -198,7 +198,7 @@ test("a request that a draining server names late is taken over all the same", a
   expect(next.sentOf("caudal:response.resume")).toMatchObject([{ response_id: "resp_1", starting_after: 0 }]);
 });
 
-test("nothing is opened for a client that has nothing under way", async () => {
+test("no connection is opened for an idle client", async () => {
   const client = connect();
   const handle = client.responses.create({ input: "hello" });
   await settle();

@@ -1,4 +1,4 @@
-/** Thoughts, calls, structured output and log-probabilities from the real server; its engine says what it is told to. */
+/** Tests reasoning, calls, structured output and log-probabilities of the real server with the scripted engine. */
 
 import { describe, expect, test } from "vitest";
 import {
@@ -14,7 +14,7 @@ import { scripted } from "./support/server.ts";
 
 const { server, proxied, clientOf } = online();
 
-/** The engine says this once. */
+/** Settings with which the engine answers this text once. */
 function saying(text: string, tokensPerSecond = 0): Record<string, string | number> {
   return { ...scripted(text.trim().split(/\s+/).length, tokensPerSecond), "engine.scripted.text": text };
 }
@@ -55,7 +55,7 @@ describe("calls", () => {
     expect(await textOf(handle)).toBe("Let me see. ");
   });
 
-  test("are made, and their results are what the next response answers, also over a broken network", async () => {
+  test("are executed, and the next response answers their results, also over a broken network", async () => {
     const network = await proxied(saying(CALL, 100));
     const cut = new Set<string>();
     network.onServerData = (data) => {
@@ -90,7 +90,7 @@ describe("calls", () => {
     });
   });
 
-  test("go on after a reload without asking twice", async () => {
+  test("continue after a reload without a second request", async () => {
     const { url } = await server(saying(CALL));
     const run = { input: "hi", tools: { weather: { parameters, execute: () => "fine" } }, maxTurns: 2 };
     const before = clientOf(url);
@@ -116,7 +116,7 @@ describe("structured output", () => {
     expect(await handle.json((value) => (value as { hills: number }).hills)).toBe(7);
   });
 
-  test("that was stopped is told from one that is whole", async () => {
+  test("that was stopped is distinguished from a complete one", async () => {
     const client = clientOf((await server({ ...scripted(2000, 100), "engine.scripted.text": '{"a": 1} ' })).url);
     const handle = client.responses.create({ input: "hello" });
     const json = expect(handle.json()).rejects.toThrow(OutputFormatError);

@@ -1,4 +1,4 @@
-/** Whatever a server or a caller does, every handle ends, with a typed error if need be. */
+/** Tests that every handle ends, with a typed error if necessary, whatever a server or a caller does. */
 
 import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
@@ -97,7 +97,7 @@ test.each(["ws://h", "http://h/v1", "http://h/v1/", "http://h/"])(
   },
 );
 
-test("an address that is none is refused by a typed error", () => {
+test("an invalid address is refused by a typed error", () => {
   expect(() => new CaudalClient({ url: "127.0.0.1:9310" })).toThrow(InputError);
 });
 
@@ -170,7 +170,7 @@ describe("every handle ends", () => {
           await vi.advanceTimersByTimeAsync(130_000);
           await outcomes[0];
           await outcomes[1];
-          // A resume of a response that the server goes on with need not have ended.
+          // A resumed response that the server continues need not have ended.
           client.close();
           for (const outcome of await Promise.all(outcomes)) {
             for (const each of outcome) {
@@ -236,7 +236,7 @@ describe("input", () => {
     await failed;
   });
 
-  test("above what the server takes is not sent", async () => {
+  test("above the server's limit is not sent", async () => {
     const handle = connect().responses.create({ input: "é".repeat(600) });
     const failed = expect(handle.final()).rejects.toMatchObject({ status: 413 });
     await settle();
@@ -307,7 +307,7 @@ test("options that are undefined are the defaults", async () => {
   expect(await text(handle)).toBe("hi");
 });
 
-test("a server that takes back how far an ended response has come leaves no handle open", async () => {
+test("a server that lowers the last number of an ended response leaves no handle open", async () => {
   const handle = connect().responses.create({ input: "hello" });
   const ended = handle.final();
   await settle();
@@ -346,7 +346,7 @@ describe("an error without a lane", () => {
     await failed;
   });
 
-  test("among several is found out by asking one after the other", async () => {
+  test("among several is assigned by sending one request at a time", async () => {
     const client = connect();
     const [good, bad, other] = ["good", "bad", "other"].map((input) => client.responses.create({ input }));
     const failed = expect(bad?.final()).rejects.toBeInstanceOf(InvalidRequestError);
@@ -384,7 +384,7 @@ test("a request that is never answered ends after giveUpAfterMs", async () => {
   await failed;
 });
 
-test.each([1000, 1006, 1013])("a server that greets and closes with %d at each request is given up", async (code) => {
+test.each([1000, 1006, 1013])("a server that greets and closes with %d each time ends in an error", async (code) => {
   const client = connect();
   const handles = ["first", "second"].map((input) => client.responses.create({ input }));
   const failed = Promise.all(handles.map((each) => expect(each.final()).rejects.toBeInstanceOf(ConnectionError)));
@@ -423,7 +423,7 @@ test("close code 1000 from the server while something runs is a lost connection"
   expect(await text(handle)).toBe("hello there");
 });
 
-test("a handle that has ended brings no more news", async () => {
+test("a handle that has ended calls no callback", async () => {
   const news = { onQueued: vi.fn(), onRecovering: vi.fn(), onRetry: vi.fn() };
   const leave = new AbortController();
   const handle = connect().responses.create({ input: "hello" }, { ...news, signal: leave.signal });
@@ -440,7 +440,7 @@ test("a handle that has ended brings no more news", async () => {
   for (const listener of Object.values(news)) expect(listener).not.toHaveBeenCalled();
 });
 
-test("a listener that throws breaks nothing", async () => {
+test("a listener that throws has no other effect", async () => {
   const client = connect();
   const thrown: unknown[] = [];
   vi.stubGlobal("reportError", (error: unknown) => thrown.push(error));

@@ -1,4 +1,4 @@
-/** Requests over HTTP: what a URL would not carry, answers that are none, tokens that end. */
+/** Tests requests over HTTP: ids that a URL cannot contain, invalid answers, tokens that expire. */
 
 import { describe, expect, test, vi } from "vitest";
 import { AuthenticationError, type CaudalClient, CaudalError, ConnectionError, InputError } from "../src/index.ts";
@@ -8,7 +8,7 @@ import { scripted } from "./support/server.ts";
 
 const { connect } = offline();
 
-/** Everything that takes an id, by its name. */
+/** Every method that takes an id, by its name. */
 const CALLS: Record<string, (client: CaudalClient, id: string) => Promise<unknown>> = {
   "responses.retrieve": ({ responses }, id) => responses.retrieve(id),
   "responses.cancel": ({ responses }, id) => responses.cancel(id),
@@ -43,7 +43,7 @@ describe.each(Object.entries(CALLS))("%s", (_, call) => {
     },
   );
 
-  test("asks for an id with slashes, spaces and signs as it is", async () => {
+  test("sends an id with slashes, spaces and signs unchanged", async () => {
     const asked: URL[] = [];
     const fetch = async (url: RequestInfo | URL): Promise<Response> => {
       asked.push(new URL(String(url)));
@@ -93,7 +93,7 @@ describe("a token", () => {
     Response.json({ error: { code: "invalid_api_key", message: "No." } }, { status: 401 });
   const inAnHour = (): number => Date.now() / 1000 + 3600;
 
-  test("that the server takes back is fetched anew, and the request is sent again", async () => {
+  test("that the server refuses is fetched again, and the request is resent", async () => {
     const token = vi.fn(async () => ({ value: `secret${token.mock.calls.length}`, expires_at: inAnHour() }));
     const fetch = vi.fn(async (_: unknown, init?: RequestInit) => {
       const headers = new Headers(init?.headers);
@@ -129,7 +129,7 @@ describe("a token", () => {
 describe("on the real server", () => {
   const { server, clientOf } = online();
 
-  test("an id that is none is not found, and an id that means another path is refused", async () => {
+  test("an unknown id is not found, and an id that means another path is refused", async () => {
     vi.useRealTimers();
     const client = clientOf((await server(scripted(3, 0))).url);
     const { id } = await client.conversations.create();

@@ -1,4 +1,4 @@
-/** What the real server keeps: conversations and stored prompts. */
+/** Tests conversations and stored prompts on the real server. */
 
 import { describe, expect, test } from "vitest";
 import { CaudalError, type ConversationItem, NotFoundError, outputText, type ResponseHandle } from "../src/index.ts";
@@ -28,7 +28,7 @@ describe("conversations", () => {
     expect((await conversations.list()).data).toEqual([second]);
   });
 
-  test("have items, which are added, read and taken out", async () => {
+  test("have items, which are appended, read and deleted", async () => {
     const { conversations } = clientOf((await server(scripted(5, 0))).url);
     const { id } = await conversations.create();
     const added = await conversations.items.create(id, [
@@ -44,7 +44,7 @@ describe("conversations", () => {
     expect(said(await all(conversations.items.all(id, { order: "asc" })))).toEqual(["user: two"]);
   });
 
-  test("are gone on with: both sides are added, and the next turn reads them", async () => {
+  test("continue: input and output are appended, and the next turn reads them", async () => {
     const client = clientOf((await server(scripted(5, 0))).url);
     const { id } = await client.conversations.create();
     const first = await client.responses.create({ conversation: id, input: "one" }).final();
@@ -56,7 +56,7 @@ describe("conversations", () => {
     expect(said(items)).toEqual(["user: one", `assistant: ${one}`, "user: two", `assistant: ${two}`]);
   });
 
-  test("are resumed by name: what runs there, or ran last", async () => {
+  test("are resumed by id: the running turn, or else the latest", async () => {
     const { url } = await server(scripted(60, 200));
     const before = clientOf(url);
     const { id } = await before.conversations.create();
@@ -72,7 +72,7 @@ describe("conversations", () => {
     expect(await textOf(again)).toBe(await textOf(resumed));
   });
 
-  test("are followed: turns that others ask for, live, also over a broken network", async () => {
+  test("are followed: turns of other clients, live, also over a broken network", async () => {
     const network = await proxied(scripted(30, 200));
     const [mine, theirs] = [clientOf(network.url), clientOf(network.url)];
     const { id } = await mine.conversations.create();
@@ -102,7 +102,7 @@ describe("conversations", () => {
   });
 });
 
-test("a conversation that there is not is not followed", async () => {
+test("a conversation that does not exist cannot be followed", async () => {
   const client = clientOf((await server(scripted(5, 0))).url);
   for (const id of ["conv_none", "", "cut \ud83d"]) {
     await expect(client.conversations.follow(id).next()).rejects.toBeInstanceOf(CaudalError);

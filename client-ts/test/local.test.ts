@@ -1,4 +1,4 @@
-/** The engine in the browser, as far as it needs no browser: requests, events, the download, where a request runs. */
+/** Tests the parts of the local engine that need no browser: requests, events, the download, the router. */
 
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -7,11 +7,11 @@ import { afterEach, expect, test } from "vitest";
 import { ResponseHandle } from "../src/handle.ts";
 import { CaudalClient, type InputItem, type Model, type ResponseCreateParams } from "../src/index.ts";
 import type { LocalEngine } from "../src/local/engine.ts";
+import { EventWriter } from "../src/local/event-writer.ts";
 import type { Folder } from "../src/local/folder.ts";
 import { type LocalUnsupportedError, Router } from "../src/local/index.ts";
 import { canContinue } from "../src/local/journal.ts";
 import { chatRequest } from "../src/local/request.ts";
-import { Speaker } from "../src/local/speaker.ts";
 import { fitted } from "../src/local/truncate.ts";
 import { Weights } from "../src/local/weights.ts";
 import { Run } from "../src/run.ts";
@@ -76,7 +76,7 @@ test("calls, their outputs and tools are told as chat completions tell them", ()
   expect(canContinue({ input, tools })).toBe(false);
 });
 
-test("what the engine does not have is refused by name", () => {
+test("unsupported fields are refused by name", () => {
   const refused: [ResponseCreateParams, string][] = [
     [{ input: "x", prompt: { id: "p" } }, "prompt"],
     [{ input: "x", previous_response_id: "resp_1" }, "previous_response_id"],
@@ -113,7 +113,7 @@ test("the oldest turns are left out of a prompt that does not fit, and the last 
     { role: "developer", content: "In English." },
     { role: "user", content: "And now?" },
   ];
-  // A word is a token.
+  // Counts a word as a token.
   const count = async (items: readonly InputItem[]): Promise<number> =>
     items.flatMap((item) => ("role" in item ? String(item.content).trim().split(" ") : [])).length;
   const fit = await fitted(items, { truncation: "auto", max_output_tokens: 100 }, 1000, count);
@@ -145,14 +145,14 @@ test("thoughts, text and calls become the server's events", async () => {
     createdAt: 1000,
     ...{ continues: undefined, droppedTurns: 0 },
   };
-  const speaker = new Speaker(run, said, MANIFEST);
-  speaker.thought("Hm.");
-  speaker.text("Yes");
-  speaker.text(", so:");
-  speaker.call("call_1", "f", "");
-  speaker.call(undefined, undefined, '{"a":');
-  speaker.call(undefined, undefined, "1}");
-  speaker.end(null);
+  const writer = new EventWriter(run, said, MANIFEST);
+  writer.reasoning("Hm.");
+  writer.text("Yes");
+  writer.text(", so:");
+  writer.call("call_1", "f", "");
+  writer.call(undefined, undefined, '{"a":');
+  writer.call(undefined, undefined, "1}");
+  writer.end(null);
   const numbers: number[] = [];
   for await (const event of handle) numbers.push(event.sequence_number);
   expect(numbers).toEqual(numbers.map((_, at) => at));
@@ -165,7 +165,7 @@ test("thoughts, text and calls become the server's events", async () => {
   ]);
 });
 
-/** A folder of this test's own. */
+/** A folder in memory. */
 function memory(): Folder & { files: Map<string, Blob> } {
   const files = new Map<string, Blob>();
   return {
@@ -177,7 +177,7 @@ function memory(): Folder & { files: Map<string, Blob> } {
   };
 }
 
-test("a download that broke goes on with the parts that are missing, and another file begins anew", async () => {
+test("a broken download continues with the missing parts, and another file starts again", async () => {
   const dir = await mkdtemp(join(tmpdir(), "caudal-weights-"));
   cleanups.push(() => rm(dir, { recursive: true }));
   const file = join(dir, "m.gguf");
@@ -211,13 +211,13 @@ test("a download that broke goes on with the parts that are missing, and another
   expect([...folder.files.keys()]).toEqual(["manifest.json", `${replaced.sha256}-0`]);
 });
 
-test("a server that does not share its model says so", async () => {
+test("a server that does not share its model is an error", async () => {
   const { client } = await serve(scripted(1, 0));
   const asked = new Weights(client, undefined, undefined).asked();
   await expect(asked).rejects.toMatchObject({ name: "AuthenticationError", code: "insufficient_permissions" });
 });
 
-test("a request that the server refuses for want of room runs here", async () => {
+test("a request that the server refuses for lack of room runs in the browser", async () => {
   const { client } = await serve({ ...scripted(1000, 20), "engine.max_running": 1, "admission.queue": 1 });
   const asked: ResponseCreateParams[] = [];
   const local = {

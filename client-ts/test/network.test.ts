@@ -1,4 +1,4 @@
-/** Sleep, blocked WebSockets, tokens that end: what networks and machines do to a client. */
+/** Tests sleep, blocked WebSockets and tokens that expire. */
 
 import { createServer, type Server as HttpServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -20,7 +20,7 @@ import { scripted } from "./support/server.ts";
 describe("after a sleep", () => {
   const { net, connect, settle, text } = offline();
 
-  /** A page, as far as waking goes. */
+  /** Stubs the globals of a page that `onWake` uses. */
   function page(): { wake(type: string): void } {
     const scope = new EventTarget();
     vi.stubGlobal("addEventListener", scope.addEventListener.bind(scope));
@@ -65,7 +65,7 @@ describe("after a sleep", () => {
     vi.unstubAllGlobals();
   });
 
-  test("a timer that fires late is a sleep, where no event tells", async () => {
+  test("a timer that fires late counts as a sleep", async () => {
     connect().connect();
     await settle();
     net.last.accept({ heartbeat_ms: 30_000 });
@@ -126,7 +126,7 @@ describe("a token that ends", () => {
   });
 });
 
-/** A client of a platform that has no WebSocket. */
+/** Makes a client on a platform without WebSocket. */
 function withoutSocket(options: CaudalClientOptions): CaudalClient {
   vi.stubGlobal("WebSocket", undefined);
   const client = new CaudalClient(options);
@@ -137,7 +137,7 @@ function withoutSocket(options: CaudalClientOptions): CaudalClient {
 describe("a token that ends in mid-stream", () => {
   const { server, clientOf, later } = online();
 
-  test("is replaced, whatever is known of its end, over a WebSocket and over SSE", async () => {
+  test("is replaced, even if its end is unknown or wrong, over a WebSocket and over SSE", async () => {
     const key = "correct-horse-battery-staple-correct-horse";
     const keys = `[{ key = "${key}", tenant = "t" }]`;
     const { url } = await server({ ...scripted(130, 10), "auth.mode": "keys", "auth.keys": keys });
@@ -166,10 +166,10 @@ describe("a token that ends in mid-stream", () => {
   }, 60_000);
 });
 
-describe("where no WebSocket passes", () => {
+describe("where WebSockets are blocked", () => {
   const { server, clientOf, later } = online();
 
-  /** A proxy that answers upgrades as a company's firewall does. */
+  /** Starts a proxy that refuses upgrades as a company's firewall does. */
   async function firewall(target: string): Promise<{ url: string; cut(): void; upgrades: number }> {
     const open = new Set<IncomingMessage>();
     const state = { url: "", upgrades: 0, cut: () => open.forEach((answer) => void answer.destroy()) };
@@ -201,7 +201,7 @@ describe("where no WebSocket passes", () => {
     return state;
   }
 
-  test("responses come over SSE, by themselves, and go on after cuts without gap or repeat", async () => {
+  test("responses come over SSE automatically, and go on after cuts without gap or repeat", async () => {
     const { url } = await server({ ...scripted(120, 200), "generation.conversation_conflict": "serialise" });
     const wall = await firewall(url);
     const client = clientOf(wall.url);
@@ -224,7 +224,7 @@ describe("where no WebSocket passes", () => {
     );
   });
 
-  test("and where there is no WebSocket at all: streams, cancels, and says what is refused", async () => {
+  test("or missing: streams, cancels, and reports refusals", async () => {
     const { url } = await server(scripted(2_000, 100));
     const client = withoutSocket({ url, reconnect: { initialDelayMs: 5, maxDelayMs: 50 } });
     later(() => client.close());
@@ -239,7 +239,7 @@ describe("where no WebSocket passes", () => {
     await expect(handle.steer("more")).rejects.toMatchObject({ name: "SteerError" });
   });
 
-  test("a request that cannot be sent, or an answer that is none, ends one handle and no other", async () => {
+  test("a request that cannot be sent, or an invalid answer, ends only its own handle", async () => {
     const { url } = await server(scripted(50, 100));
     const client = withoutSocket({ url, reconnect: { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 2_000 } });
     later(() => client.close());
@@ -251,7 +251,7 @@ describe("where no WebSocket passes", () => {
     expect((await handle.final()).usage?.output_tokens).toBe(50);
   });
 
-  test("a network that answers in the server's place is given up", async () => {
+  test("a network that answers instead of the server ends the handle", async () => {
     const hotel = async (): Promise<Response> => new Response("<html>Welcome</html>");
     const reconnect = { initialDelayMs: 5, maxDelayMs: 50, giveUpAfterMs: 1_000 };
     const client = withoutSocket({ url: "http://127.0.0.1:9", fetch: hotel, reconnect });

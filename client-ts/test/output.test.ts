@@ -1,4 +1,4 @@
-/** What a handle makes of the events: thoughts, calls of functions, JSON. */
+/** Tests the readers of a handle: reasoning, function calls, JSON. */
 
 import { describe, expect, test } from "vitest";
 import { OutputFormatError, ResponseFailedError, type ResponseHandle } from "../src/index.ts";
@@ -8,7 +8,7 @@ import { all } from "./support/online.ts";
 
 const { net, connect, settle, text } = offline();
 
-/** A handle on a response that says all of this at once. */
+/** Returns a handle of a response that receives all of these events at once. */
 async function answer(events: Json[]): Promise<ResponseHandle> {
   const handle = connect().responses.create({ input: "hello" });
   await settle();
@@ -67,7 +67,7 @@ test("a call is there before its arguments are", async () => {
   expect((await final)?.arguments).toBe('{"city":"Lisbon"}');
 });
 
-test("a handle that resumed behind a call's deltas has it whole", async () => {
+test("a handle that resumed after a call's deltas has the whole call", async () => {
   const events = answering("resp_1", "lane-0", [weather("call_a", "Lisbon")]);
   const done = events.findIndex((event) => event["type"] === "response.output_item.done");
   const handle = connect().responses.resume("resp_1", { startingAfter: done - 1 });
@@ -88,7 +88,7 @@ test("a failure ends every reader with it, but not the events", async () => {
   expect((await all(handle)).at(-1)?.type).toBe("response.failed");
 });
 
-test("what a newer server adds is passed on and breaks nothing", async () => {
+test("events of a newer server are passed on", async () => {
   const events = numbered("resp_1", "lane-0", [
     { type: "response.created", response: { id: "resp_1", output: [] } },
     { type: "response.hologram.delta", delta: "~" },
@@ -118,7 +118,7 @@ describe("json()", () => {
   });
 
   test.each([
-    ["an answer that is no JSON", "Lisbon, of course.", undefined, "invalid", /no JSON: Lisbon, of course\./],
+    ["an answer that is no JSON", "Lisbon, of course.", undefined, "invalid", /not JSON: Lisbon, of course\./],
     ["no answer", "", undefined, "invalid", /no text/],
     [
       "an answer that was cut off, though it parses",

@@ -1,4 +1,4 @@
-/** The package as npm packs it: what it holds, that it installs, and that its types are right for whoever uses them. */
+/** Tests the package as npm packs it: its files, its installation, and its types under each module resolution. */
 
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -28,7 +28,7 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-test("installs without other packages, and holds nothing but what is built", async () => {
+test("installs without other packages, and has only built files", async () => {
   const { stdout } = await run("tar", ["-tzf", tarball]);
   const files = stdout.trim().split("\n");
   expect(files.filter((file) => !/^package\/(dist\/|package\.json$|README\.md$)/.test(file))).toEqual([]);
@@ -86,7 +86,7 @@ test("answers, from its core and from its command", async () => {
   }
 });
 
-test("type-checks in a strict program, without a look into Node's or React's types for the core", async () => {
+test("type-checks in a strict program; the core needs no types of Node or React", async () => {
   await writeFile(
     join(folder, "user.ts"),
     `import { CaudalClient, jsonFormat, type ResponseEvent } from "caudal-client";

@@ -1,4 +1,4 @@
-/** Readers: slow ones, unread ones, ones that paint. */
+/** Tests readers: slow ones, responses without one, readers that wait for frames. */
 
 import { describe, expect, test, vi } from "vitest";
 import { eventsOf } from "./support/fake-socket.ts";
@@ -10,7 +10,7 @@ const { net, connect, settle, text } = offline();
 const words = Array.from({ length: 6_000 }, (_, n) => `w${n} `);
 const resumed = { type: "caudal:response.resumed", response_id: "resp_1", stream_id: "lane-0" };
 
-describe("a response that nobody reads", () => {
+describe("an unread response", () => {
   test("is buffered up to a bound; a reader gets the rest from the server's log", async () => {
     const handle = connect().responses.create({ input: "hello" });
     await settle();
@@ -42,7 +42,7 @@ describe("a response that nobody reads", () => {
     expect((await handle.final()).status).toBe("completed");
   });
 
-  test("that is read as it comes is not cut", async () => {
+  test("that is read as it comes is never refilled", async () => {
     const handle = connect().responses.create({ input: "hello" });
     const read = text(handle);
     await settle();
@@ -58,7 +58,7 @@ describe("a response that nobody reads", () => {
 });
 
 describe("text()", () => {
-  test("gives what was replayed in one piece", async () => {
+  test("yields replayed text in one piece", async () => {
     const handle = connect().responses.resume("resp_1");
     const pieces = all(handle.text());
     await settle();

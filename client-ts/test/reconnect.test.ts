@@ -1,4 +1,4 @@
-/** The reconnecting state machine, where the real server cannot be made to misbehave. Time is the test's. */
+/** Tests the reconnecting state machine in situations that a real server cannot be brought into. With a fake clock. */
 
 import { describe, expect, test, vi } from "vitest";
 import { AuthenticationError, CancelledError, ConnectionError, DetachedError, ProtocolError } from "../src/index.ts";
@@ -38,7 +38,7 @@ describe("a lost connection", () => {
     expect(await all).toBe("one two three");
   });
 
-  test("that skips an event is given up and resumed", async () => {
+  test("that skips an event is replaced and resumed", async () => {
     const handle = connect().responses.create({ input: "hello" });
     await settle();
     net.last.accept();
@@ -77,7 +77,7 @@ describe("a token that expires", () => {
 });
 
 describe("the wait between attempts", () => {
-  test("doubles up to its bound, is drawn from all of [0, bound], and starts anew once a response moves", async () => {
+  test("doubles up to its bound, is drawn from all of [0, bound], and is reset once a response has a new event", async () => {
     connect().responses.create({ input: "hello" });
     await settle();
     for (const bound of [100, 200, 400, 800, 1000, 1000]) {
@@ -155,7 +155,7 @@ describe("no reconnect", () => {
     expect(client.connectionState.status).toBe("failed");
   });
 
-  test("when HTTP says why a handshake failed", async () => {
+  test("when HTTP gives the reason of a failed handshake", async () => {
     const refused = { error: { type: "error", code: "invalid_api_key", message: "Wrong key.", param: null } };
     const handle = connect({ fetch: async () => Response.json(refused, { status: 401 }) }).responses.create({});
     const failed = expect(handle.id).rejects.toThrow("Wrong key.");
@@ -183,7 +183,7 @@ describe("no reconnect", () => {
 });
 
 describe("the heartbeat", () => {
-  test("asks after silence and takes no answer for a loss", async () => {
+  test("sends a ping after silence and treats a missing answer as a loss", async () => {
     connect().connect();
     await settle();
     net.last.accept({ heartbeat_ms: 1000 });
@@ -241,7 +241,7 @@ describe("stopping", () => {
     ]);
   });
 
-  test("without a connection is delivered with the next one", async () => {
+  test("without a connection is sent over the next one", async () => {
     const handle = connect().responses.create({ input: "hello" });
     await settle();
     net.last.accept();
@@ -297,7 +297,7 @@ test("a token that cannot be fetched is fetched again", async () => {
   expect(net.last.sentOf("response.create")).toHaveLength(1);
 });
 
-test("a token that no WebSocket takes ends the handle", async () => {
+test("a token that a WebSocket does not accept ends the handle", async () => {
   class Strict {
     constructor() {
       throw new SyntaxError("bad subprotocol");

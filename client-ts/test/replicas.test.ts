@@ -1,4 +1,4 @@
-/** Two replicas on one Redis, behind a balancer that the test moves. */
+/** Tests two replicas on one Redis, behind a balancer that the test controls. */
 
 import { expect, test } from "vitest";
 import { outputText } from "../src/index.ts";

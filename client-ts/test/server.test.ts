@@ -1,4 +1,4 @@
-/** The client against the real server with the scripted engine, over a network that breaks where the test says. */
+/** Tests the client against the real server with the scripted engine, over a network that the test breaks. */
 
 import { describe, expect, test } from "vitest";
 import {
@@ -49,7 +49,7 @@ describe("a response", () => {
     expect(proxy.accepted).toBe(1);
   });
 
-  test("says where it stands in the queue", async () => {
+  test("reports its place in the queue", async () => {
     const client = clientOf((await server({ ...scripted(100, 100), "engine.max_running": 1 })).url);
     const running = client.responses.create({ input: "first" });
     await running.id;
@@ -61,9 +61,9 @@ describe("a response", () => {
 });
 
 describe("a broken connection", () => {
-  test("is not seen: the events go on without gap or repeat", async () => {
+  test("is not noticed: the events go on without gap or repeat", async () => {
     const proxy = await proxied(scripted(100, 400));
-    // The connection's own events are numbered too, but there are not that many.
+    // Events of the connection are numbered, too, but these numbers are higher than theirs.
     const cuts = [7, 30, 31, 80];
     proxy.onServerData = (data) => {
       const next = cuts[0];
@@ -79,7 +79,7 @@ describe("a broken connection", () => {
     expect(text).toBe(outputText(final));
   });
 
-  test("before response.created asks once, however often it is sent", async () => {
+  test("before response.created runs the request once, however often it is sent", async () => {
     const proxy = await proxied(scripted(20, 0));
     let lost: string | undefined;
     proxy.onServerData = (data) => {
@@ -110,7 +110,7 @@ describe("a broken connection", () => {
     expect(numbers).toEqual(upTo(numbers.length));
   });
 
-  test("and a page that is gone: another client resumes by id, from the start or after an event", async () => {
+  test("and a closed page: another client resumes by id, from the start or after an event", async () => {
     const { url } = await server(scripted(60, 200));
     const before = clientOf(url);
     const id = await before.responses.create({ input: "hello" }).id;
@@ -126,7 +126,7 @@ describe("a broken connection", () => {
   });
 });
 
-test("a resume after the last event tells at once how it ended", async () => {
+test("a resume after the last event returns the outcome at once", async () => {
   const client = clientOf((await server(scripted(5, 0))).url);
   const first = client.responses.create({ input: "hello" });
   const final = await first.final();
@@ -164,7 +164,7 @@ describe("stopping", () => {
     expect((await clientOf(url).responses.resume(id).final()).usage?.output_tokens).toBe(50);
   });
 
-  test("a server that is told to stop finishes what it runs", async () => {
+  test("a server that shuts down finishes its running responses", async () => {
     const { url, process } = await server(scripted(100, 200));
     const handle = clientOf(url).responses.create({ input: "hello" });
     for await (const _ of handle.text()) break;
@@ -183,7 +183,7 @@ describe("errors", () => {
     expect(await textOf(client.responses.create({ input: "hello" }))).not.toBe("");
   });
 
-  test("say what is not there", async () => {
+  test("name what does not exist", async () => {
     const client = clientOf((await server(scripted(5, 0))).url);
     await expect(client.responses.resume("resp_none").final()).rejects.toThrow(NotFoundError);
     await expect(client.responses.retrieve("resp_none")).rejects.toThrow(NotFoundError);
@@ -202,13 +202,13 @@ describe("errors", () => {
     expect(types.at(-1)).toBe("response.failed");
   });
 
-  test("of size are told from lost connections", async () => {
+  test("of size are distinguished from lost connections", async () => {
     const client = clientOf((await server({ ...scripted(5, 0), "server.max_message_bytes": 2000 })).url);
     await expect(client.responses.create({ input: "x".repeat(5000) }).final()).rejects.toMatchObject({ status: 413 });
     expect(await textOf(client.responses.create({ input: "hello" }))).not.toBe("");
   });
 
-  test("of credentials do not end in an endless wait", async () => {
+  test("of credentials do not cause an endless wait", async () => {
     const keys = '[{ key = "correct-horse", tenant = "t" }]';
     const { url } = await server({ ...scripted(5, 0), "auth.mode": "keys", "auth.keys": keys });
     for (const options of [{}, { token: "wrong-horse" }]) {

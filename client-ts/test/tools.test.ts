@@ -1,4 +1,4 @@
-/** The loop of responses and the results of their calls. */
+/** Tests `runTools`. */
 
 import { describe, expect, test, vi } from "vitest";
 import {
@@ -18,7 +18,7 @@ const { net, connect, settle, lose } = offline();
 
 const call = (callId: string, name: string, args = "{}"): Output => ({ call: name, callId, arguments: args });
 
-/** Lets the server answer what was asked last. */
+/** Lets the server answer the last request. */
 async function say(responseId: string, outputs: Output[], ended?: Json): Promise<void> {
   for (const event of answering(responseId, "lane-0", outputs, ended)) net.last.receive(event);
   await settle();
@@ -107,7 +107,7 @@ test("calls of one response run together and answer in their order", async () =>
   ]);
 });
 
-test("what goes wrong is told to the model", async () => {
+test("the model receives errors", async () => {
   const tools = {
     broken: {
       execute: (): never => {
@@ -140,7 +140,7 @@ test("what goes wrong is told to the model", async () => {
 });
 
 describe("the run ends", () => {
-  test("with an error when the model does not come to an end", async () => {
+  test("with an error when the model never stops calling", async () => {
     const run = await begin((client) => runTools(client, { input: "Go", tools: { weather }, maxTurns: 2 }));
     const failed = expect(run.final()).rejects.toThrow(TooManyTurnsError);
     await say("resp_1", [call("a", "weather")]);
@@ -181,7 +181,7 @@ describe("the run ends", () => {
     await failed;
   });
 
-  test("when it is cancelled or left during a call: the function is told, and nothing more is asked", async () => {
+  test("when it is cancelled or left during a call: the function's signal is aborted, and no further request is sent", async () => {
     for (const leave of ["cancel", "detach"] as const) {
       const abort = new AbortController();
       let told: AbortSignal | undefined;
@@ -228,7 +228,7 @@ describe("a run goes on", () => {
     expect(await textOf(run)).toBe("Done.");
   });
 
-  test("after a reload, from its last response, and cannot ask twice", async () => {
+  test("after a reload, from its last response, without sending a request twice", async () => {
     const run = await begin((client) => runTools(client, { tools: { weather } }, { resume: "resp_1" }));
     expect(net.last.sent).toMatchObject([{ type: "caudal:response.resume", response_id: "resp_1" }]);
     await say("resp_1", [call("a", "weather")]);

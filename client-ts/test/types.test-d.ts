@@ -21,7 +21,7 @@ import {
   type WebSocketConstructor,
 } from "../src/index.ts";
 
-// The sockets that callers have fit without a cast.
+// The WebSocket classes of callers fit without a cast.
 expectTypeOf(NodeWebSocket).toExtend<WebSocketConstructor>();
 expectTypeOf(globalThis.WebSocket).toExtend<WebSocketConstructor>();
 
@@ -65,7 +65,7 @@ expectTypeOf(handle.json()).toEqualTypeOf<Promise<unknown>>();
 expectTypeOf(handle.json<{ city: string }>()).toEqualTypeOf<Promise<{ city: string }>>();
 expectTypeOf(handle.json((value) => String(value))).toEqualTypeOf<Promise<string>>();
 
-// `type` tells the items apart, those that go in and those that come out; what came out goes in.
+// `type` tells input and output items apart; an output item is a valid input item.
 export function narrowItem(item: OutputItem): InputItem {
   if (item.type === "function_call") expectTypeOf(item.arguments).toEqualTypeOf<string>();
   if (item.type === "reasoning") expectTypeOf(item.summary).toEqualTypeOf<readonly SummaryTextPart[]>();
@@ -93,7 +93,7 @@ client.responses.create({ text: { format: { type: "json_schema", schema: {} } } 
 // @ts-expect-error there is no such mode
 client.responses.create({ cache: { mode: "write" } });
 
-// A tool's arguments are what it says itself; as a `Tool` its check has to agree.
+// A tool's own annotations give the type of its arguments; a `Tool`'s check must agree with them.
 interface City {
   city: string;
 }
@@ -103,5 +103,5 @@ expectTypeOf(
 ).toEqualTypeOf<ToolRun>();
 // @ts-expect-error the check and the function disagree
 export const torn: Tool<City> = { parse: () => ({ town: "x" }), execute: ({ city }) => city };
-// @ts-expect-error nobody has said what the arguments are
+// @ts-expect-error the arguments have no type
 runTools(client, { tools: { f: { execute: ({ city }) => city } } });

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the suites of unmodified clients, each against servers of its own: tests/clients/run.sh [python] [js].
+# Runs the suites of unmodified clients, each against its own servers: tests/clients/run.sh [python] [js].
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/caudal
@@ -11,7 +11,7 @@ fi
 suites=("${@:-}")
 [ -n "${suites[0]}" ] || suites=(python js)
 
-# A virtual environment for each lock file, made again when the file changes.
+# Makes a virtual environment for each lock file, and again when the file changes.
 environment() {
   local lock=$1 name
   name=$cache/clients/$(sha256sum "$lock" | cut -c1-16)
@@ -42,7 +42,7 @@ js() {
     (cd "$here/js" && npm ci --silent --no-audit --no-fund)
     touch "$modules/.ready"
   fi
-  # Its own Node.js: openai wants 22.
+  # Uses its own Node.js, because openai needs 22.
   (cd "$here/js" && "$modules/.bin/node" --test --test-reporter spec ./*.test.mjs)
 }
 

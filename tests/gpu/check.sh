@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs on a machine with a GPU, beside what pack.sh packed: loads the model; 1, 8 and 32 mixed chats; cancels; a reload;
-# the determinism of 20 prompts and 20 cuts. Writes its figures to the folder that is named, and ends within 10 minutes.
+# Runs on a machine with a GPU, in the folder of pack.sh's files: loads the model; runs 1, 8 and 32 mixed chats, cancels, a
+# reload, and the determinism of 20 prompts and 20 cuts. Writes figures to the given folder, and ends within 10 minutes.
 set -u -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/results}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the server for CUDA and packs what a machine with a GPU needs into parts of at most 60 MB: the server, the benchmarks,
-# the model, and check.sh, which runs there. `FEATURES=` (empty) packs a build for CPUs, to rehearse check.sh.
+# Builds the server for CUDA and packs the files for a machine with a GPU into parts of at most 60 MB: the server, the
+# benchmarks, the model, and check.sh, which runs there. `FEATURES=` (empty) packs a build for CPUs, to try check.sh.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 features=${FEATURES-cuda}

@@ -19,7 +19,7 @@ CONTROL_TOKEN = 3  # in tokenizer.ggml.token_type
 
 
 def copy_tokenizer(source: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
-    """Copies every field of the tokenizer, the chat template included."""
+    """Copies every field of the tokenizer, including the chat template."""
     for name, field in source.fields.items():
         if name.startswith("tokenizer."):
             kind = field.types[0]
@@ -28,7 +28,7 @@ def copy_tokenizer(source: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
 
 
 def writable_tokens(source: gguf.GGUFReader) -> numpy.ndarray:
-    """Tells for each token whether it is ASCII text, so that a server can send it as soon as it is sampled.
+    """Returns for each token whether it is ASCII text, so that a server can send it as soon as it is sampled.
 
     "Ġ" stands for a space. Control tokens are not writable: a reply must not end before its full length.
     """
@@ -40,7 +40,7 @@ def writable_tokens(source: gguf.GGUFReader) -> numpy.ndarray:
 
 
 def write(source: gguf.GGUFReader, path: str, width: int, layers: int) -> None:
-    """Writes the model; its values depend on nothing but the shape."""
+    """Writes the model. Its values depend only on the shape."""
     heads, kv_heads = width // HEAD_SIZE, width // HEAD_SIZE // 4
     hidden = (width * 11 // 4 + 255) // 256 * 256  # K quants have blocks of 256 values
     writable = writable_tokens(source)

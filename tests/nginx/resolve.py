@@ -1,4 +1,4 @@
-"""The shipped nginx configuration finds replicas again that come back under other addresses, without a reload.
+"""Checks that the shipped nginx configuration finds replicas that return under other addresses, without a reload.
 
 NGINX_BIN=/path/to/nginx CAUDAL_BIN=/path/to/caudal python3 tests/nginx/resolve.py. Needs nginx 1.27.3 or later, as docker-compose.yml
 has; older ones do not know `resolve`.
@@ -90,7 +90,7 @@ def main():
         (home / "conf.d").mkdir()
         (home / "conf.d" / "caudal.conf").write_text(site)
         (home / "nginx.conf").write_text((CONFIG / "nginx.conf").read_text())
-        # Two names are unknown when nginx starts.
+        # When nginx starts, two names cannot be resolved.
         names.addresses = {NAMES[0]: "127.0.0.2"}
         first = caudal("127.0.0.2", port)
         command = [os.environ.get("NGINX_BIN", "nginx"), "-p", folder, "-c", str(home / "nginx.conf"), "-e", str(home / "error.log")]

@@ -1,4 +1,4 @@
-//! A server process of one's own: started on a free port, ended by its handle.
+//! A server process: started on a free port, ended by its handle.
 
 use std::{
     env,
@@ -31,12 +31,12 @@ pub struct Setup {
     data: Option<Arc<DataDir>>,
 }
 
-/// A server with the scripted engine at full speed on a free port; `settings` as in `--set`, later ones win.
+/// Starts a server with the scripted engine at full speed on a free port. `settings` have the form of `--set`; later ones win.
 pub fn spawn_app(settings: &[&str]) -> App {
     Setup::scripted().set(settings).spawn()
 }
 
-/// The binary under test.
+/// Returns the path of the binary under test.
 pub fn binary() -> PathBuf {
     let built = || {
         let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| {
@@ -52,8 +52,7 @@ pub fn binary() -> PathBuf {
 }
 
 impl Setup {
-    /// The scripted engine on the memory store; on the embedded store, in a folder of its own, where `CAUDAL_TEST_STORE` is
-    /// `sqlite`.
+    /// The scripted engine on the memory store, or on the embedded store in a new folder if `CAUDAL_TEST_STORE` is `sqlite`.
     pub fn scripted() -> Self {
         match env::var("CAUDAL_TEST_STORE").as_deref() {
             Ok("sqlite") => Self::in_folder(&Arc::new(DataDir::create())),
@@ -98,11 +97,11 @@ impl Setup {
 
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(binary());
-        // What the developer has set for a server of theirs is not for the tests.
+        // The developer's own settings must not reach the tests.
         for (key, _) in env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("CAUDAL__")) {
             command.env_remove(key);
         }
-        // Nothing is stored where the developer's own server stores.
+        // The tests must not write into the data folder of the developer's own server.
         command.env("CAUDAL_DATA_DIR", DataDir::unused());
         command.arg(subcommand).args(&self.arguments).envs(self.environment.clone());
         self.settings.iter().for_each(|setting| {
@@ -112,7 +111,7 @@ impl Setup {
         command
     }
 
-    /// Runs a subcommand that ends by itself, as `config`, or a `serve` that is to fail.
+    /// Runs a subcommand to its end, such as `config`, or a `serve` that must fail.
     pub fn run(self, subcommand: &str) -> Output {
         let mut child = self.command(subcommand).spawn().expect("the binary starts");
         match wait(&mut child) {
@@ -129,7 +128,7 @@ impl Setup {
         self.start().ready()
     }
 
-    /// Starts it on a free port, and does not wait until it serves.
+    /// Starts the server on a free port without waiting until it is ready.
     pub fn spawn_loading(self) -> Starting {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
@@ -154,7 +153,7 @@ impl Setup {
         thread::spawn(move || {
             let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
             let _ = sender.send(lines.next());
-            // Keeps the pipe open and empty.
+            // Reads on, so that the pipe stays open and never fills up.
             lines.for_each(drop);
         });
         Starting { address: None, child: Some(child), first_line, stderr, data: self.data }
@@ -163,7 +162,7 @@ impl Setup {
 
 /// A process that was started and may still be loading its models.
 pub struct Starting {
-    /// Where it will be, where that was chosen before.
+    /// The address that was chosen before the start, if there is one.
     pub address: Option<SocketAddr>,
     child: Option<Child>,
     first_line: mpsc::Receiver<Option<String>>,
@@ -172,7 +171,7 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// Waits until it says that it serves.
+    /// Waits until the server reports that it is ready.
     pub fn ready(mut self) -> App {
         let line = self.first_line.recv_timeout(PATIENCE * 4).ok().flatten();
         let address = line.as_deref().and_then(|l| l.strip_prefix("listening on http://")).and_then(|a| a.parse().ok());
@@ -184,12 +183,12 @@ impl Starting {
         App { address, child, stderr, _data: self.data.take() }
     }
 
-    /// Whether it has said that it serves.
+    /// Whether the server has reported that it is ready.
     pub fn is_ready(&self) -> bool {
         self.first_line.try_recv().is_ok()
     }
 
-    /// Tells it to end, and waits for that.
+    /// Sends SIGTERM and waits until the process has ended.
     pub fn terminate(mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("a process");
         let status = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
@@ -208,17 +207,17 @@ impl Drop for Starting {
 }
 
 impl App {
-    /// What the server has logged so far.
+    /// Returns the log so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What it has in memory, in bytes.
+    /// Returns the resident memory, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most that it has had in memory, in bytes.
+    /// Returns the peak of the resident memory, in bytes.
     pub fn most_resident_bytes(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -229,10 +228,10 @@ impl App {
         line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).map_or(0, |kb: u64| kb << 10)
     }
 
-    /// What it has computed since it began, to a hundredth of a second.
+    /// Returns the CPU time since the start, to a hundredth of a second.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The name may have spaces; after it the fields 14 and 15 of proc(5) are its own and the kernel's ticks.
+        // The name may have spaces. Fields 14 and 15 of proc(5), after the name, are the ticks in user and kernel mode.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
         Duration::from_millis(ticks.sum::<u64>() * 10)
@@ -243,7 +242,7 @@ impl App {
         assert!(status.expect("kill runs").success(), "kill -s {name}");
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits until the process has ended without a signal of the test.
     pub fn exit(&mut self) -> ExitStatus {
         match wait(&mut self.child) {
             Some(status) => status,
@@ -251,7 +250,7 @@ impl App {
         }
     }
 
-    /// SIGKILL, as when the power goes.
+    /// Sends SIGKILL, like a power failure.
     pub fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -265,7 +264,7 @@ impl App {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// How the process has ended, if it has; it is reaped then.
+    /// Returns the exit status if the process has ended, and reaps it.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector of one's own: takes OTLP over HTTP on a free port, decodes it, and lists what came.
+//! An OpenTelemetry collector: receives OTLP over HTTP on a free port, decodes it, and lists what was received.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-/// A running collector. It lives as long as the process of the tests.
+/// A running collector. Runs as long as the test process.
 pub struct Collector {
     pub url: String,
     seen: Arc<Mutex<Seen>>,
@@ -25,15 +25,15 @@ pub struct Collector {
 struct Seen {
     spans: Vec<SeenSpan>,
     metrics: BTreeMap<String, String>,
-    /// All that came, as text, to look for what must not be in it.
+    /// All received data as text, to search for content that must not be in it.
     text: String,
 }
 
-/// A span as it came.
+/// A received span.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenSpan {
     pub name: String,
-    /// In hex, as all ids.
+    /// In hex, like all ids.
     pub trace: String,
     pub id: String,
     /// Empty for the root of a trace.
@@ -60,19 +60,19 @@ impl Collector {
         Self { url, seen }
     }
 
-    /// The spans so far, in order of their begin.
+    /// Returns the spans so far, in the order of their start.
     pub fn spans(&self) -> Vec<SeenSpan> {
         let mut spans = self.lock().spans.clone();
         spans.sort_by_key(|span| span.begun);
         spans
     }
 
-    /// The metrics so far: name and unit.
+    /// Returns the names of the metrics so far, with their units.
     pub fn metrics(&self) -> BTreeMap<String, String> {
         self.lock().metrics.clone()
     }
 
-    /// All that came, as text.
+    /// Returns all received data as text.
     pub fn text(&self) -> String {
         self.lock().text.clone()
     }
@@ -110,7 +110,7 @@ fn serve(stream: TcpStream, seen: &Mutex<Seen>) {
     }
 }
 
-/// The path and the body of the next request.
+/// Reads the next request. Returns its path and body.
 fn request(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;

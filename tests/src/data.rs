@@ -1,4 +1,4 @@
-//! A folder of one's own for the server's data, deleted in the end.
+//! A temporary folder for the server's data, deleted at the end.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ static MADE: AtomicUsize = AtomicUsize::new(0);
 pub struct DataDir(PathBuf);
 
 impl DataDir {
-    /// A folder that does not exist.
+    /// Returns the path of a folder that does not exist.
     pub fn unused() -> PathBuf {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         std::env::temp_dir().join(format!("caudal-data-{}-{number}", std::process::id()))
@@ -28,12 +28,12 @@ impl DataDir {
         &self.0
     }
 
-    /// The file that a server with this folder stores in.
+    /// Returns the database file of a server with this folder.
     pub fn file(&self) -> PathBuf {
         self.0.join("caudal.db")
     }
 
-    /// `caudal store` on the file: what it says, and whether it succeeded.
+    /// Runs `caudal store` on the file. Returns whether it succeeded, and its output.
     pub fn store_command(&self, arguments: &[&str]) -> (bool, String) {
         let setup = Setup::default().set(&["store.kind=sqlite"]).env("CAUDAL_DATA_DIR", &self.0.to_string_lossy());
         let output = arguments.iter().fold(setup, |setup, argument| setup.argument(argument)).run("store");

@@ -1,8 +1,8 @@
-//! Figures of a benchmark: a table for people, JSON for programs.
+//! Figures of a benchmark, as a table and as JSON.
 
 use serde_json::{Map, Value, json};
 
-/// One figure, with what it should be where that is said somewhere.
+/// One figure, with its target if there is one.
 pub struct Figure {
     name: String,
     value: f64,

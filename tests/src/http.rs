@@ -1,4 +1,4 @@
-//! HTTP by hand over hyper: one connection a request, nothing hidden.
+//! An HTTP client on hyper with one connection for each request, which hides nothing of the answer.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::{PATIENCE, within};
 
-/// An answer read to its end.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -33,7 +33,7 @@ impl Answer {
     }
 }
 
-/// A request to be sent.
+/// A request under construction.
 pub struct Call {
     address: SocketAddr,
     method: String,
@@ -50,7 +50,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     call(address, "GET", path).send().await
 }
 
-/// As [`get`], where there may be nobody to answer.
+/// As [`get`], but returns an error if no server answers.
 pub async fn try_get(address: SocketAddr, path: &str) -> Result<Answer, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let ask = async {
@@ -93,7 +93,7 @@ impl Call {
         Answer { status, headers, body: body.to_bytes().into() }
     }
 
-    /// The answer as server-sent events.
+    /// Sends the request and returns the answer as server-sent events.
     pub async fn events(self) -> Sse {
         let response = self.open().await;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -124,7 +124,7 @@ pub struct Sse {
     buffer: Vec<u8>,
 }
 
-/// One event as its lines say it.
+/// One event with the values of its lines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SseEvent {
     pub event: Option<String>,
@@ -133,7 +133,7 @@ pub struct SseEvent {
 }
 
 impl Sse {
-    /// The next event; `None` at the end of the stream.
+    /// Reads the next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<SseEvent> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|w| w == b"\n\n") {
@@ -154,7 +154,7 @@ impl Sse {
         }
     }
 
-    /// All events to the end of the stream.
+    /// Reads all events to the end of the stream.
     pub async fn all(mut self) -> Vec<SseEvent> {
         let mut events = vec![];
         while let Some(event) = self.next().await {

@@ -1,5 +1,5 @@
-//! What the tests share: a server of one's own, clients that see every frame, a log of events that checks itself, a
-//! proxy that cuts connections, and the load generator. Knows the wire, not the server's code: what is tested is the
+//! Shared parts of the tests: server processes, clients that show every frame, an event log with assertions, a proxy that cuts
+//! connections, and the load generator. This crate depends on the wire protocol, not on the server's code: the tests run the
 //! binary that users run.
 
 pub mod app;
@@ -26,10 +26,10 @@ pub use ws::{Client, Received};
 
 use std::{fmt::Display, future::Future, time::Duration};
 
-/// How long anything may take before a test calls it hung. Generous: it tells a hang from a slow machine.
+/// After this time a test considers an operation hung. Long enough for a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Awaits `what`, or panics saying what did not happen.
+/// Awaits `future`. Panics with `what` after [`PATIENCE`].
 pub async fn within<T>(what: impl Display, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -37,7 +37,7 @@ pub async fn within<T>(what: impl Display, future: impl Future<Output = T>) -> T
     }
 }
 
-/// Asks again and again until the answer is there: for state that no event announces.
+/// Polls until `ask` returns a value, for state that no event announces.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: impl Display, mut ask: impl FnMut() -> F) -> T {
     within(what, async {
         loop {

@@ -1,14 +1,14 @@
-//! The events of one response as a client saw them, and what must hold of them.
+//! The events of one response as a client received them, with assertions.
 
 use serde_json::Value;
 
-/// The types after which a response says nothing more.
+/// The types of a response's last event.
 pub const TERMINAL: [&str; 3] = ["response.completed", "response.incomplete", "response.failed"];
 
-/// What comes before the items, each at most once.
+/// The events before the items, each at most once.
 const STAGES: [&str; 3] = ["response.created", "response.queued", "response.in_progress"];
 
-/// The events of an item after its first, in order.
+/// Returns the types of an item's events after its first, in order.
 fn steps(item: &Value) -> &'static [&'static str] {
     match item["type"].as_str() {
         Some("message") => &[
@@ -65,12 +65,13 @@ impl EventLog {
         self.events.last().is_some_and(is_terminal)
     }
 
-    /// The number of the last event, which is what a resume starts after.
+    /// Returns the number of the last event, for `starting_after` of a resume.
     pub fn last_number(&self) -> Option<u64> {
         self.events.last().map(number)
     }
 
-    /// Every number from 0 once and in order, one end and it last, the order of the protocol in between.
+    /// Asserts that the log has every number from 0 once and in order, follows the protocol's order, and ends with its only
+    /// terminal event.
     #[track_caller]
     pub fn assert_gap_free(&self) {
         for (at, event) in self.events.iter().enumerate() {
@@ -100,7 +101,7 @@ impl EventLog {
                 items += 1;
             } else if !is_terminal(event) {
                 let Some((steps, at)) = open else { return wrong(event) };
-                // A delta comes any number of times.
+                // A delta may come any number of times.
                 let is_delta = steps[at].ends_with(".delta");
                 let next = if is_delta && kind != steps[at] { at + 1 } else { at };
                 if steps.get(next) != Some(&kind) || event["output_index"] != items - 1 {
@@ -127,12 +128,12 @@ impl EventLog {
         found[0]
     }
 
-    /// The deltas together.
+    /// Joins the deltas.
     pub fn text(&self) -> String {
         self.of_kind("response.output_text.delta").map(|e| e["delta"].as_str().expect("a delta is a string")).collect()
     }
 
-    /// The deltas of each item together.
+    /// Joins the deltas of each item.
     pub fn deltas(&self) -> Vec<String> {
         let mut all: Vec<String> = self.of_kind("response.output_item.added").map(|_| String::new()).collect();
         for event in self.events.iter().filter(|event| kind(event).ends_with(".delta")) {
@@ -143,7 +144,7 @@ impl EventLog {
         all
     }
 
-    /// The response's id.
+    /// Returns the response's id.
     #[track_caller]
     pub fn id(&self) -> String {
         let event = self.events.first().expect("no event arrived");
@@ -153,7 +154,7 @@ impl EventLog {
             .into()
     }
 
-    /// The response object of the last event.
+    /// Returns the response object of the last event.
     #[track_caller]
     pub fn response(&self) -> &Value {
         let last = self.events.last().expect("no event arrived");
@@ -165,7 +166,7 @@ impl EventLog {
         self.response()["status"].as_str().expect("status is a string")
     }
 
-    /// Why it is incomplete.
+    /// Returns the reason why the response is incomplete, or "none".
     pub fn reason(&self) -> &str {
         self.response()["incomplete_details"]["reason"].as_str().unwrap_or("none")
     }
@@ -175,7 +176,7 @@ impl EventLog {
         usage[field].as_u64().unwrap_or_else(|| panic!("usage.{field} is a number: {usage}"))
     }
 
-    /// What any end of a response with text must agree on: the deltas, the done events and the object.
+    /// Asserts that the deltas, the done events and the response object have the same text.
     #[track_caller]
     pub fn assert_text_agrees(&self) {
         let text = self.text();
@@ -185,7 +186,7 @@ impl EventLog {
         assert_eq!(output_text(self.response()), text);
     }
 
-    /// The items of the ended response, after checking each against its own events.
+    /// Returns the items of the ended response, after checking each against its events.
     #[track_caller]
     pub fn items(&self) -> &[Value] {
         self.assert_gap_free();
@@ -230,7 +231,7 @@ pub fn item_texts(output: &Value) -> Vec<String> {
     items.map(|item| item_text(item).as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// An output without the ids, which each response has of its own.
+/// Returns an output without ids, which differ between responses.
 pub fn without_ids(output: &Value) -> Value {
     let mut output = output.clone();
     for item in output.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -240,7 +241,7 @@ pub fn without_ids(output: &Value) -> Value {
     output
 }
 
-/// The text of a response object.
+/// Returns the text of a response object.
 pub fn output_text(response: &Value) -> String {
     let items = response["output"].as_array().unwrap_or_else(|| panic!("output is an array: {response}"));
     let contents = items.iter().filter_map(|item| item["content"].as_array()).flatten();

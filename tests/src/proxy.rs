@@ -1,5 +1,5 @@
-//! A TCP proxy between a client and the server that cuts the connection where a test wants it cut: as a lost network
-//! does, without a close frame.
+//! A TCP proxy between a client and the server that cuts the connection at a chosen point, like a lost network, without a close
+//! frame.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,16 +12,16 @@ use tokio::{
 
 use crate::raw::frame_length;
 
-/// When a connection is cut, counted in what the server sent.
+/// The point at which a connection is cut, counted in data of the server.
 #[derive(Debug, Clone, Copy)]
 pub enum Cut {
-    /// After so many WebSocket frames.
+    /// After this many WebSocket frames.
     Frames(usize),
-    /// After so many bytes, the upgrade's answer included.
+    /// After this many bytes, including the answer to the upgrade.
     Bytes(usize),
 }
 
-/// Forwards one connection to `upstream` and cuts it. Returns where to connect.
+/// Forwards one connection to `upstream` and cuts it. Returns the proxy's address.
 pub async fn cutting(upstream: SocketAddr, cut: Cut) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -29,7 +29,7 @@ pub async fn cutting(upstream: SocketAddr, cut: Cut) -> SocketAddr {
         let Ok((client, _)) = listener.accept().await else { return };
         let Ok(server) = TcpStream::connect(upstream).await else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        // To the server a reset instead of a polite end; the client is to read what was let through.
+        // The server gets a reset instead of an orderly close; the client can still read the forwarded data.
         let _ = server.set_zero_linger();
         let (mut from_client, to_client) = client.into_split();
         let (from_server, mut to_server) = server.into_split();
@@ -43,7 +43,7 @@ pub async fn cutting(upstream: SocketAddr, cut: Cut) -> SocketAddr {
     address
 }
 
-/// Forwards every connection to `upstream`, each byte `delay` later. Returns where to connect.
+/// Forwards every connection to `upstream`, each byte `delay` later. Returns the proxy's address.
 pub async fn delaying(upstream: SocketAddr, delay: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -61,7 +61,7 @@ pub async fn delaying(upstream: SocketAddr, delay: Duration) -> SocketAddr {
 }
 
 async fn delay_bytes(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
-    // What is on its way: a second's worth of reads, and then the sender waits.
+    // Delayed data: about a second of reads, after which the sender waits.
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
     tokio::spawn(async move {
         let mut buffer = [0; 16 << 10];

@@ -1,4 +1,4 @@
-//! A WebSocket by hand: for frames that no library would send, and for a client that answers no ping.
+//! A WebSocket client without a library: sends frames that no library would send, and answers no ping.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::within;
 
-/// Bytes of the first frame of `buffer`, a server's, if it is there whole.
+/// Returns the length in bytes of the server's first frame in `buffer`, if the frame is complete.
 pub fn frame_length(buffer: &[u8]) -> Option<usize> {
     let (head, payload) = match *buffer.get(1)? & 0x7f {
         126 => (4, u16::from_be_bytes(buffer.get(2..4)?.try_into().ok()?) as usize),
@@ -19,7 +19,7 @@ pub fn frame_length(buffer: &[u8]) -> Option<usize> {
     (buffer.len() >= head + payload).then_some(head + payload)
 }
 
-/// A frame as it arrived.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawFrame {
     pub opcode: u8,
@@ -55,7 +55,7 @@ impl RawSocket {
         matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..))
     }
 
-    /// Sends a masked frame. False when the server has closed.
+    /// Sends a masked frame. Returns `false` if the server has closed the connection.
     pub async fn send(&mut self, first_byte: u8, payload: &[u8]) -> bool {
         let mut frame = vec![first_byte];
         match payload.len() {
@@ -79,7 +79,7 @@ impl RawSocket {
         within("room to send", self.stream.write_all(bytes)).await.is_ok()
     }
 
-    /// The next frame, pings included; `None` when the connection has ended.
+    /// Reads the next frame, including pings; `None` at the end of the connection.
     pub async fn frame(&mut self) -> Option<RawFrame> {
         loop {
             if let Some(length) = frame_length(&self.buffer) {
@@ -97,7 +97,7 @@ impl RawSocket {
         }
     }
 
-    /// The code of the close frame; `None` when the connection ends without one.
+    /// Waits for the end of the connection. Returns the code of the close frame, or `None` without one.
     pub async fn closed(&mut self) -> Option<u16> {
         within("the connection to close", async {
             loop {
@@ -111,7 +111,7 @@ impl RawSocket {
     }
 }
 
-/// Everything that a server sends on a connection that was sent `request`, to the connection's end.
+/// Sends `request` on a new connection. Returns all data that the server sends until the end of the connection.
 pub async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("the server accepts");
     stream.write_all(request.as_bytes()).await.expect("the request can be sent");

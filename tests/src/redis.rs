@@ -1,4 +1,4 @@
-//! A redis-server of one's own: on a free port, with its files in a folder of its own, ended by its handle.
+//! A redis-server process on a free port, with its files in a temporary folder, ended by its handle.
 
 use std::{
     env, fs,
@@ -13,37 +13,37 @@ use std::{
 
 use crate::PATIENCE;
 
-/// Names the server that is started in place of redis-server: one that speaks the same protocol, such as valkey-server.
+/// The variable that names another server to start instead of redis-server, such as valkey-server.
 const SERVER: &str = "CAUDAL_REDIS_SERVER";
 
-/// A running redis-server. Dropping it kills it and removes its files.
+/// A running redis-server. Dropping the handle kills the process and removes its files.
 pub struct Redis {
     pub address: SocketAddr,
     dir: PathBuf,
     arguments: Vec<String>,
-    /// What it is asked with.
+    /// The password that commands of the test use.
     password: Option<String>,
     child: Option<Child>,
 }
 
 impl Redis {
-    /// Keeps nothing on disk.
+    /// Starts a server that stores nothing on disk.
     pub fn spawn() -> Self {
         Self::with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// With the stack's configuration file, so that it comes back with what it had.
+    /// Starts a server with the stack's configuration file, so that its data survives a restart.
     pub fn persistent() -> Self {
         let config = crate::stack::config_dir().join("redis.conf");
         Self::with(&[&config.to_string_lossy()])
     }
 
-    /// `arguments` as on its command line.
+    /// Starts a server with these command-line arguments.
     pub fn with(arguments: &[impl AsRef<str>]) -> Self {
         Self::guarded(arguments, None)
     }
 
-    /// A server that wants this password.
+    /// Starts a server that requires this password.
     fn guarded(arguments: &[impl AsRef<str>], password: Option<&str>) -> Self {
         let dir = temp_dir("redis");
         let arguments = arguments.iter().map(|a| a.as_ref().to_owned()).collect();
@@ -57,7 +57,7 @@ impl Redis {
         format!("redis://{}", self.address)
     }
 
-    /// Starts it again, on the same port and in the same folder; it answers when this returns.
+    /// Starts the server again on the same port and in the same folder. Returns when the server answers.
     pub fn start(&mut self) {
         if self.child.is_some() {
             return;
@@ -72,7 +72,7 @@ impl Redis {
             .stdin(Stdio::null())
             .stdout(Stdio::from(log))
             .stderr(Stdio::null())
-            // Ctrl-C is for whoever started it.
+            // Ctrl-C must reach the test only, which ends this process itself.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|e| {
@@ -87,7 +87,7 @@ impl Redis {
         }
     }
 
-    /// SIGKILL: what was not on disk is gone.
+    /// Sends SIGKILL, so data that is not on disk is lost.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -101,40 +101,40 @@ impl Redis {
         }
     }
 
-    /// A command's answer as text, its elements a line each.
+    /// Sends a command. Returns its answer as text, one line for each element.
     #[track_caller]
     pub fn ask(&self, words: &[&str]) -> String {
         let answer = self.send(words).and_then(|stream| parse(&mut BufReader::new(stream)));
         answer.unwrap_or_else(|error| panic!("redis does not answer {words:?}: {error}"))
     }
 
-    /// Sends one command; the first bytes of its raw answer, or none where it does not answer.
+    /// Sends a command. Returns the first bytes of its raw answer, or `None` if the server does not answer.
     pub fn command(&self, words: &[&str]) -> Option<String> {
         let mut answer = vec![0; 64 << 10];
         let read = self.send(words).ok()?.read(&mut answer).ok()?;
         Some(String::from_utf8_lossy(&answer[..read]).into_owned())
     }
 
-    /// Makes a user as the line of `docs/operations.md` says, with more rights that are described there; `NAME:PASSWORD`.
+    /// Creates the user with the line of `docs/operations.md`, and `more` rights. Returns `NAME:PASSWORD`.
     pub fn user(&self, name: &str, more: &str) -> String {
         let line = rights(name);
         assert!(OPERATIONS.contains(&format!("`{more}")), "docs/operations.md does not tell of {more}");
         let words: Vec<&str> = line.split(' ').chain(more.split_whitespace()).collect();
         assert_eq!(self.ask(&words), "OK");
-        // Redis 7.0 does not know it.
+        // Redis 7.0 does not have this command.
         self.ask(&["ACL", "SETUSER", name, "+client|setinfo"]);
         let password = words.iter().find_map(|word| word.strip_prefix('>')).expect("a password");
         format!("{name}:{password}")
     }
 
-    /// The commands of the user's line in `docs/operations.md` that nobody has used since the server started.
+    /// Returns the commands of the user's line in `docs/operations.md` that were not used since the server started.
     pub fn unused_rights(&self, name: &str) -> Vec<&'static str> {
         let used = self.ask(&["INFO", "commandstats"]);
         let commands = rights(name).split(' ').filter_map(|word| word.strip_prefix('+'));
         commands.filter(|command| !used.contains(&format!("cmdstat_{command}:calls="))).collect()
     }
 
-    /// Returns the commands that users were refused for want of a right; empty: none.
+    /// Returns the commands that were refused because the user had no right to them; empty: none.
     pub fn refusals(&self) -> String {
         self.ask(&["ACL", "LOG"])
     }
@@ -154,13 +154,13 @@ impl Redis {
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// The line of `docs/operations.md` that makes this user.
+/// Returns the line of `docs/operations.md` that creates this user.
 fn rights(name: &str) -> &'static str {
     let begin = format!("ACL SETUSER {name} ");
     OPERATIONS.lines().find(|line| line.starts_with(&begin)).expect("the user's line in docs/operations.md")
 }
 
-/// A command as it is sent.
+/// Encodes a command for the wire.
 fn encode(words: &[&str]) -> String {
     let said: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
     format!("*{}\r\n{said}", words.len())
@@ -215,7 +215,7 @@ impl RedisCluster {
     }
 }
 
-/// A standby of a master, and a sentinel that promotes it when the master is gone.
+/// A standby of a master, and a sentinel that promotes the standby if the master is gone.
 pub struct Sentinel {
     pub standby: Redis,
     pub sentinel: Redis,
@@ -226,7 +226,7 @@ impl Sentinel {
         Self::guarded(master, None)
     }
 
-    /// A sentinel that wants this password; master and standby want none.
+    /// Starts a sentinel that requires this password; master and standby require none.
     pub fn with_password(master: &Redis, password: &str) -> Self {
         Self::guarded(master, Some(password))
     }
@@ -257,14 +257,14 @@ impl Sentinel {
         format!("redis+sentinel://{}/caudal", self.sentinel.address)
     }
 
-    /// Who is master, as the sentinel says.
+    /// Returns the address of the master as the sentinel reports it.
     pub fn master(&self) -> SocketAddr {
         let answer = self.sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "caudal"]);
         answer.replace('\n', ":").parse().unwrap_or_else(|e| panic!("an address ({e}): {answer}"))
     }
 }
 
-/// A certificate of localhost that signs itself.
+/// A self-signed certificate for localhost.
 pub struct Tls {
     pub port: u16,
     dir: PathBuf,
@@ -288,7 +288,7 @@ impl Tls {
         self.dir.join("certificate.pem").to_string_lossy().into_owned()
     }
 
-    /// Arguments of a server that also listens for encrypted connections.
+    /// Returns the arguments of a server that also accepts encrypted connections.
     pub fn redis(&self) -> Vec<String> {
         let key = self.dir.join("key.pem").to_string_lossy().into_owned();
         let arguments = ["--save", "", "--tls-port", &self.port.to_string(), "--tls-auth-clients", "no"];
@@ -320,13 +320,13 @@ fn parse(reader: &mut impl BufRead) -> io::Result<String> {
     }
 }
 
-/// An address that was free a moment ago: for processes that must be told where to listen.
+/// Returns an address that was free a moment ago, for processes that need an address to listen on.
 pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address")
 }
 
-/// A new folder.
+/// Creates a temporary folder.
 pub fn temp_dir(name: &str) -> PathBuf {
     let unique = free_port().port();
     let dir = Path::new(&std::env::temp_dir()).join(format!("caudal-{name}-{}-{unique}", std::process::id()));

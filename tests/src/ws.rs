@@ -1,4 +1,4 @@
-//! A WebSocket client that hides nothing: every event as JSON, every close with its code.
+//! A WebSocket client that returns every event as JSON and every close with its code.
 
 use std::net::SocketAddr;
 
@@ -25,17 +25,17 @@ pub const SUBPROTOCOL: &str = "caudal.responses.v1";
 /// A connection to the server.
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
-    /// The upgrade's answer.
+    /// The answer to the upgrade.
     pub handshake: Response<Option<Vec<u8>>>,
     /// WebSocket pings seen so far; each was answered.
     pub pings: usize,
 }
 
-/// What a client hears.
+/// A message that a client receives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Received {
     Event(Value),
-    /// The connection ended: with this code, or without one.
+    /// The connection ended, with this close code or without one.
     Closed(Option<u16>),
 }
 
@@ -60,13 +60,13 @@ impl Connect {
         self.header("sec-websocket-protocol", protocols)
     }
 
-    /// A small buffer in the kernel, so that a client that does not read is noticed soon.
+    /// Sets the size of the kernel's receive buffer. With a small one the server soon notices a client that does not read.
     pub fn receive_buffer(mut self, bytes: u32) -> Self {
         self.receive_buffer = Some(bytes);
         self
     }
 
-    /// The connection, or the HTTP answer that refused it.
+    /// Connects. Returns the HTTP answer as an error if the server refuses.
     pub async fn open(self) -> Result<Client, Response<Option<Vec<u8>>>> {
         let mut request =
             format!("ws://{}/v1/responses", self.address).into_client_request().expect("the address is a URL");
@@ -88,7 +88,7 @@ impl Connect {
 }
 
 impl Client {
-    /// With the extensions; the greeting has been read.
+    /// Connects with the extensions and reads the greeting.
     pub async fn extended(app: &App) -> Self {
         Self::extended_at(app.address).await
     }
@@ -100,7 +100,7 @@ impl Client {
         client
     }
 
-    /// As official SDKs connect: no subprotocol.
+    /// Connects without a subprotocol, as official SDKs do.
     pub async fn plain(app: &App) -> Self {
         Connect::to(app.address).open().await.expect("the server upgrades")
     }
@@ -117,12 +117,12 @@ impl Client {
         within("room to send", self.socket.send(message)).await.expect("the message can be sent");
     }
 
-    /// As [`Self::send_message`], for messages upon which the server may have closed already.
+    /// As [`Self::send_message`], but the server may have closed the connection. Returns whether the message was sent.
     pub async fn try_send(&mut self, message: Message) -> bool {
         within("room to send", self.socket.send(message)).await.is_ok()
     }
 
-    /// `response.create` with these fields.
+    /// Sends a `response.create` with these fields.
     pub async fn create(&mut self, fields: Value) {
         self.send(create(fields)).await;
     }
@@ -155,7 +155,7 @@ impl Client {
         .await
     }
 
-    /// The next event.
+    /// Reads the next event.
     pub async fn event(&mut self) -> Value {
         match self.receive().await {
             Received::Event(event) => event,
@@ -163,7 +163,7 @@ impl Client {
         }
     }
 
-    /// The next event of this type; what comes before is passed over.
+    /// Reads the next event of this type; skips events before it.
     pub async fn event_of(&mut self, wanted: &str) -> Value {
         loop {
             let event = self.event().await;
@@ -175,14 +175,14 @@ impl Client {
         }
     }
 
-    /// The next event, which must be an error; its code.
+    /// Reads the next event, which must be an error. Returns its code.
     pub async fn error(&mut self) -> Value {
         let event = self.event().await;
         assert_eq!(kind(&event), "error", "expected an error: {event}");
         event
     }
 
-    /// The rest of a response whose events are the only ones on this connection, but for the connection's own.
+    /// Reads the rest of a response. The connection must carry no other response.
     pub async fn rest(&mut self, log: &mut EventLog) {
         while !log.ended() {
             let event = self.event().await;
@@ -206,7 +206,7 @@ impl Client {
         self.response().await
     }
 
-    /// Events up to the connection's end, and the close code.
+    /// Reads the events up to the end of the connection. Returns them and the close code.
     pub async fn drain(&mut self) -> (Vec<Value>, Option<u16>) {
         within("the connection to close", async {
             let mut events = vec![];
@@ -220,12 +220,12 @@ impl Client {
         .await
     }
 
-    /// The close code; events before it are passed over.
+    /// Returns the close code; skips events before it.
     pub async fn closed(&mut self) -> Option<u16> {
         self.drain().await.1
     }
 
-    /// Everything the server says before it answers a ping sent now.
+    /// Sends a ping. Returns the events that arrive before the pong.
     pub async fn settle(&mut self) -> Vec<Value> {
         self.send(json!({"type": "caudal:ping"})).await;
         let mut events = vec![];
@@ -238,7 +238,7 @@ impl Client {
         }
     }
 
-    /// Ends the TCP connection without a goodbye.
+    /// Ends the TCP connection without a close frame.
     pub fn kill(self) {
         let stream = self.socket.into_inner();
         let _ = stream.set_zero_linger();
@@ -246,7 +246,7 @@ impl Client {
     }
 }
 
-/// `response.create` with these fields.
+/// Builds a `response.create` with these fields.
 pub fn create(mut fields: Value) -> Value {
     let object = fields.as_object_mut().expect("fields are an object");
     object.insert("type".into(), "response.create".into());
@@ -254,7 +254,7 @@ pub fn create(mut fields: Value) -> Value {
     fields
 }
 
-/// `error.code` of an error event.
+/// Returns `error.code` of an error event.
 pub fn code(event: &Value) -> &str {
     event["error"]["code"].as_str().unwrap_or_else(|| panic!("an error has a code: {event}"))
 }

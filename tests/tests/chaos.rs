@@ -1,4 +1,4 @@
-//! The short form of `make chaos`.
+//! A short run of `make chaos`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Outputs that are held to schemas and grammars, and calls that are forced, while the replicas that write them die and are
-//! replaced: each is valid, and what it is without faults.
+//! Tests outputs with schemas and grammars, and forced calls, while the replicas that generate them are killed and replaced:
+//! each output is valid and equals the one without faults.
 
 use std::{fs, time::Duration};
 
@@ -13,15 +13,15 @@ use caudal_tests::{
 };
 use serde_json::{Value, json};
 
-/// Seeds of each shape.
+/// The number of seeds of each shape.
 const SEEDS: u64 = 4;
-/// Outputs that faults must not harm.
+/// The number of outputs under faults.
 const OUTPUTS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_outputs_are_valid_whatever_happens_to_their_replicas() {
     let folder = temp_dir("constrained");
-    // The logits of its quantised weights do not depend on what runs beside it.
+    // The logits of this model's quantised weights do not depend on other sequences of the batch.
     let model = Family::Phi3.write(&folder).expect("a model");
     let models = format!("engine.models=[{{id=\"m\", model=\"{}\"}}]", model.display());
     let settings = ["engine.kind=mistralrs", &models, "engine.kv_mb=64", "engine.threads=1", "admission.queue=1024"];
@@ -39,7 +39,7 @@ async fn a_hundred_outputs_are_valid_whatever_happens_to_their_replicas() {
     fs::remove_dir_all(&folder).expect("it was made");
 }
 
-/// A request, and the schema of what it is answered with: of a message's text, or of a call's arguments.
+/// A request, and the schema of its output: a message's text, or a call's arguments.
 #[derive(Clone)]
 struct Shape {
     fields: Value,
@@ -91,7 +91,7 @@ fn shapes() -> Vec<Shape> {
     ]
 }
 
-/// The request with its output, which is valid.
+/// Runs a request without faults. Returns the request with its output, after checking that the output is valid.
 async fn undisturbed(stack: &Stack, shape: Shape, seed: u64) -> Ask {
     let mut fields = json!({"input": "The rain, please.", "temperature": 1, "seed": seed, "max_output_tokens": 1500});
     fields.as_object_mut().expect("an object").extend(shape.fields.as_object().cloned().unwrap_or_default());
@@ -100,14 +100,14 @@ async fn undisturbed(stack: &Stack, shape: Shape, seed: u64) -> Ask {
     let output = &log.response()["output"];
     assert_eq!(log.status(), "completed", "{}", log.response());
     for text in item_texts(output) {
-        // A grammar's text stands for itself.
+        // The text of a grammar is JSON in these shapes.
         let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         assert!(is_valid(&shape.schema, &value), "{text} is not of {}", shape.schema);
     }
     Ask { fields, output: Some(without_ids(output)) }
 }
 
-/// Returns whether `value` is as `schema` says. Knows the keywords above and no other.
+/// Returns whether `value` matches `schema`. Supports only the keywords of the schemas above.
 fn is_valid(schema: &Value, value: &Value) -> bool {
     let length = value.as_str().map(|text| text.chars().count()).or(value.as_array().map(Vec::len)).map(|n| n as i64);
     let number = value.as_i64();
@@ -135,7 +135,7 @@ fn is_valid(schema: &Value, value: &Value) -> bool {
         "properties" => value.as_object().is_none_or(|object| {
             object.iter().all(|(name, value)| wanted.get(name).is_some_and(|schema| is_valid(schema, value)))
         }),
-        // Those that `properties` names are all there are.
+        // `properties` has all names.
         "additionalProperties" => wanted == false,
         other => panic!("the keyword {other}"),
     })

@@ -1,5 +1,5 @@
-//! Tiny models of every family, on the real engine, with what real clients send: texts, thoughts, calls, schemas, histories.
-//! What the models say makes no sense; that it is whole, in its form and the same everywhere is what is tested.
+//! Tests tiny models of every family on the real engine with requests of real clients: texts, reasoning, calls, schemas,
+//! histories. The outputs make no sense; the tests check that they are complete, well-formed and the same everywhere.
 
 use std::{fs, path::PathBuf};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const SCRIPTS: &str = "the river, 12345 \t\n\n x 日本語 שלום عالم 🙂🙃👩\u{200d}👩\u{200d}👧🇵🇹 naïve  a   b ";
 
-/// One server with a model of every family.
+/// A server with a model of every family.
 struct Server {
     app: App,
     folder: PathBuf,
@@ -45,7 +45,7 @@ fn weather() -> Value {
         {"city": {"enum": ["Faro", "Évora"]}}, "required": ["city"], "additionalProperties": false}, "strict": true}])
 }
 
-/// A request to a family's model that samples from all of its tokens.
+/// Builds a request to a family's model that samples from all tokens.
 fn ask(model: &str, input: Value, more: Value) -> Value {
     let mut fields = json!({"model": model, "input": input, "temperature": 1, "seed": 5, "max_output_tokens": 48});
     if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
@@ -54,7 +54,7 @@ fn ask(model: &str, input: Value, more: Value) -> Value {
     fields
 }
 
-/// A response that is whole: its events in order, and the same when it is stored.
+/// Runs a request. Checks that the events are in order and the stored response is equal.
 async fn whole(app: &App, client: &mut Client, fields: Value) -> EventLog {
     let log = client.run(fields).await;
     log.assert_gap_free();
@@ -84,7 +84,7 @@ async fn every_family_answers_what_clients_send() {
     }
 }
 
-/// As Hermes 2 Pro's template, which knows no type `null`.
+/// Like the template of Hermes 2 Pro, which fails at the type `null`.
 const TYPED: &str = "{% for tool in tools or [] %}{% for name, property in tool.function.parameters.properties.items() %}\
 {% if property.type is not string %}{{ raise_exception('one type') }}{% endif %}{{ name }}: {{ property.type }}{% endfor %}\
 <tool_call></tool_call>{% endfor %}{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}\
@@ -118,7 +118,7 @@ async fn texts(app: &App, client: &mut Client, model: &str) {
     let log = whole(app, client, ask(model, json!(SCRIPTS), json!({}))).await;
     let again = whole(app, client, ask(model, json!(SCRIPTS), json!({"cache": {"mode": "off"}}))).await;
     assert_eq!((log.text(), log.usage("output_tokens")), (again.text(), again.usage("output_tokens")));
-    // A prompt of every byte has a token for each at most, and the template's.
+    // A prompt of every byte has at most one token for each byte, besides the template's.
     let tokens = log.usage("input_tokens");
     assert!(tokens > 20 && tokens < 200 + SCRIPTS.len() as u64, "{tokens}");
 }
@@ -161,7 +161,7 @@ async fn forced_calls(app: &App, client: &mut Client, model: &str) {
         json!({"tools": weather(), "tool_choice": {"type": "function", "name": "weather"}, "max_output_tokens": 200});
     let log = whole(app, client, ask(model, json!("the rain in Faro"), more)).await;
     if log.items().iter().all(|item| item["type"] == "reasoning") {
-        // Thoughts come before the call, and those of this model have no end.
+        // Reasoning comes before the call, and that of this model never ends.
         assert_eq!((model, log.status()), ("deepseekr1", "incomplete"));
         return;
     }
@@ -169,7 +169,7 @@ async fn forced_calls(app: &App, client: &mut Client, model: &str) {
     assert_eq!(calls.len(), 1, "{}", log.response());
     let arguments: Value = serde_json::from_str(calls[0]["arguments"].as_str().expect("text")).expect("JSON");
     assert!(["Faro", "Évora"].contains(&arguments["city"].as_str().unwrap_or_default()), "{arguments}");
-    // What came of it goes back.
+    // The call's result goes back to the model.
     let output = json!([{"type": "function_call_output", "call_id": calls[0]["call_id"], "output": "rain\n🙂"}]);
     whole(app, client, ask(model, output, json!({"previous_response_id": log.id(), "tools": weather()}))).await;
 }

@@ -1,4 +1,5 @@
-//! The benchmark beside other servers measures every row, on two servers with the scripted engine. Values are not judged.
+//! Tests that the benchmark against other servers measures every row, on two servers with the scripted engine. Does not check
+//! values.
 
 use caudal_tests::{
     App,
@@ -6,7 +7,7 @@ use caudal_tests::{
     spawn_app,
 };
 
-/// Long replies that run for a while, and prompts that take a moment.
+/// Settings with long, paced replies and a slow prefill.
 const PACED: [&str; 4] = [
     "engine.scripted.tokens=600",
     "engine.scripted.tokens_per_second=400",

@@ -1,4 +1,4 @@
-//! The real engine on the default model. Needs `make build`, which builds the engine and fetches the model.
+//! Tests the real engine on the default model. Needs `make build`, which builds the engine and downloads the model.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use caudal_tests::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// One test at a time: the machine has few cores.
+/// Runs one test at a time, because the machine has few cores.
 async fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }
 
-/// A server of one slot.
+/// Starts a server that runs one generation at a time.
 async fn app() -> (App, MutexGuard<'static, ()>) {
     let turn = turn().await;
     (Setup::real().set(&["engine.max_running=1"]).spawn(), turn)
@@ -26,7 +26,7 @@ async fn app() -> (App, MutexGuard<'static, ()>) {
 
 fn seeded(more: Value) -> Value {
     let mut fields = json!({"input": "Name three rivers of Europe.", "seed": 42, "temperature": 0.8, "max_output_tokens": 24,
-            // The engine is asked each time.
+            // Without the cache every request reaches the engine.
             "cache": {"mode": "off"}});
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     fields
@@ -77,7 +77,7 @@ async fn another_answer_to_the_same_question_does_not_read_it_again() {
         let again = client.run(seeded(json!({"temperature": 1, "seed": seed}))).await;
         again.assert_gap_free();
         again.assert_text_agrees();
-        // The last token of a prompt is always computed: its logits are wanted.
+        // The last token of a prompt is always computed, because its logits are needed.
         assert_eq!(cached(&again), again.usage("input_tokens") - 1, "{}", again.text());
         answers.push(again.text());
     }
@@ -113,7 +113,7 @@ async fn biases_and_penalties_change_what_is_said() {
     penalised.assert_gap_free();
     assert_ne!(penalised.text(), plain);
     assert_eq!(penalised.response()["frequency_penalty"], 2.0);
-    // Under a strong enough penalty no word of the reply comes often.
+    // With a strong enough penalty no word repeats often.
     let never_twice = client.run(greedy(json!({"repetition_penalty": 2}))).await.text();
     assert_ne!(never_twice, plain);
 }
@@ -123,7 +123,7 @@ async fn a_stop_string_is_never_shown() {
     let (app, _turn) = app().await;
     let mut client = Client::plain(&app).await;
     let whole = client.run(seeded(json!({"temperature": 0, "max_output_tokens": 40}))).await.text();
-    // A piece from the middle of what it says, across words and tokens.
+    // A piece from the middle of the reply, across words and tokens.
     let characters: Vec<char> = whole.chars().collect();
     let stop: String = characters[characters.len() / 2..characters.len() / 2 + 7].iter().collect();
     let before = &whole[..whole.find(&stop).expect("a piece of it")];

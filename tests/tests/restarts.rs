@@ -1,4 +1,4 @@
-//! The short form of `make restarts`.
+//! A short run of `make restarts`.
 
 use caudal_tests::chaos::{
     Report,

@@ -1,4 +1,4 @@
-//! `make stack`: what it says, and when it says that it serves.
+//! Tests the messages of `make stack`, and when it reports that it is ready.
 
 use std::{
     io::{BufRead, BufReader, Lines},
@@ -24,7 +24,7 @@ fn signal(pid: &str, name: &str) {
     assert!(Command::new("kill").args(["-s", name, pid]).status().expect("kill runs").success());
 }
 
-/// The first line with `text` in it.
+/// Returns the first line that contains `text`.
 fn line(lines: &mut Lines<impl BufRead>, text: &str) -> String {
     let mut lines = lines.map_while(Result::ok);
     lines.find(|line| line.contains(text)).unwrap_or_else(|| panic!("it has ended without '{text}'"))

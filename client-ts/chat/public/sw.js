@@ -1,5 +1,5 @@
-// Lets the page open without its server. The page itself comes from the network while there is one, and else from the cache;
-// the files that it names have their content in their name, so a cached file is never old. Requests to the API pass by.
+// Lets the page open without its server. The document comes from the network, or from the cache if there is no network. The names
+// of its files contain a hash of their content, so a cached file is never stale. Requests to the API are not intercepted.
 
 const CACHE = "caudal-page-1";
 const SHELL = ["./", "./icon.svg", "./manifest.webmanifest"];

@@ -30,12 +30,12 @@ import { useStickToBottom } from "./use-stick-to-bottom.ts";
 const SettingsDialog = lazy(() => import("./components/SettingsDialog.tsx"));
 const Shortcuts = lazy(() => import("./components/Shortcuts.tsx"));
 
-/** The sidebar stands beside the conversation from this width on, and covers it on narrower screens. */
+/** From this width on the sidebar is beside the conversation; on narrower screens it covers the conversation. */
 const WIDE = "(min-width: 64rem)";
 
 type Shown = "settings" | "shortcuts" | undefined;
 
-/** `embedded`: in an element of another page, without sidebar and shortcuts. */
+/** Shows the chat. `embedded`: as an element of another page, without sidebar and shortcuts. */
 export function App({ store, embedded = false }: { store: ChatStore; embedded?: boolean }): ReactNode {
   const { settings } = useSyncExternalStore(store.subscribe, store.snapshot);
   const [dialog, setDialog] = useState<Shown>();
@@ -48,7 +48,7 @@ export function App({ store, embedded = false }: { store: ChatStore; embedded?: 
   const close = useCallback(() => setDialog(undefined), []);
   return (
     <>
-      {/* Another language changes every word. */}
+      {/* Another language changes every text, so everything is drawn again. */}
       <Chat key={settings.language} store={store} embedded={embedded} onDialog={setDialog} />
       <Suspense>
         {dialog === "settings" && <SettingsDialog store={store} onClose={close} />}
@@ -74,7 +74,7 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
   const [menuOpen, setMenuOpen] = useState(() => !embedded && matchMedia(WIDE).matches);
   const { content, atBottom, toBottom } = useStickToBottom();
   const last = turns.at(-1);
-  // A page has one main part, and it is not ours there.
+  // A page has one `main` element, which belongs to the surrounding page.
   const Main = embedded ? "div" : "main";
   const running = isRunning(last);
 
@@ -90,7 +90,7 @@ function Chat({ store, embedded, onDialog }: ChatProps): ReactNode {
     };
   }, [store, embedded]);
 
-  // What was pressed may be gone now: the focus goes to where the reader goes on.
+  // The pressed button may have been removed, so the focus moves to the message box.
   const settle = useCallback(() => {
     toBottom();
     if (!isTouch()) message.current?.focus({ preventScroll: true });

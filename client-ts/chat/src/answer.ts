@@ -3,7 +3,7 @@ import type { Call, Thinking, Turn } from "./turn.ts";
 
 export type Content = Pick<Turn, "answer" | "thinking" | "calls">;
 
-/** An answer as far as it has been said: takes its events in order, from the first on. */
+/** Builds the content of an answer from its events, which `take` receives in order from the first on. */
 export class Answer {
   #answer = "";
   #thoughts = "";
@@ -12,12 +12,12 @@ export class Answer {
   readonly #calls = new Map<number, Call>();
   readonly #timed: boolean;
 
-  /** A replay comes as fast as it can be had, so it is not timed. */
+  /** `timed`: measure how long the model thinks. Of no use for a replay, which comes faster than it was generated. */
   constructor(timed: boolean) {
     this.#timed = timed;
   }
 
-  /** Whether the event says something of the answer. */
+  /** Applies an event. Returns whether it has changed the answer's content. */
   take(event: ResponseEvent): boolean {
     switch (event.type) {
       case "response.output_text.delta":
@@ -57,7 +57,7 @@ export class Answer {
     };
   }
 
-  /** What the response holds in the end; the events were how it came. */
+  /** Returns the content of the ended response, with the thinking time that was measured. */
   finished(response: ResponseObject): Content {
     return { ...contentOf(response), thinking: this.#thinking(true) ?? contentOf(response).thinking };
   }

@@ -25,19 +25,19 @@ import { finished, streamAnswer } from "./stream-answer.ts";
 import { CONTINUE, itemsOf, joined, messageOf as questionOf } from "./transcript.ts";
 import { isRunning, type Turn } from "./turn.ts";
 
-/** The place in the conversation where a turn branches off from an older one. */
+/** The place at which a branch leaves another conversation. */
 export interface Branch {
   readonly from: string | undefined;
-  /** The number of the turn. */
+  /** The index of the first turn that differs. */
   readonly at: number;
 }
 
 export interface Origin {
-  /** The turn was asked before a reload. */
+  /** `true`: the turn was asked before a reload of the page. */
   readonly isRestored?: boolean;
-  /** A part of the answer was here before. */
+  /** `true`: a part of the answer was shown before. */
   readonly isResumed?: boolean;
-  /** The failed turn that was there before. */
+  /** The turn that this one replaces. */
   readonly insteadOf?: Turn;
   readonly branch?: Branch | undefined;
 }
@@ -48,25 +48,25 @@ export interface AnswersNeeds {
   storage: ChatStorage;
   place: Place;
   server: ServerChat;
-  /** The chat has become a conversation. */
+  /** Called when the chat has a conversation, with its id. */
   onConversation(id: string, branch: Branch | undefined): void;
-  /** An answer has ended that was asked for here. */
+  /** Called when an answer that this page asked for has ended. */
   onAnswered(key: string): void;
-  /** Brings what was said in this browser to the server. */
+  /** Sends turns that ran in this browser to the server. */
   join(): Promise<void>;
   refresh(): Promise<void>;
 }
 
 interface Followed {
   readonly handle: ResponseHandle;
-  /** The answer that a continuation goes on with. */
+  /** The cut answer that a continuation appends to. */
   readonly before: string;
 }
 
-/** Gets answers to turns, at the server or in this browser, and shows them in the chat as they come. */
+/** Runs turns at the server or in this browser, and streams their answers into the chat. */
 export class Answers {
   readonly #needs: AnswersNeeds;
-  /** Handles of the answers that the page follows, by the key of their turn. */
+  /** The handles of the answers that the page follows, by the key of their turn. */
   readonly #followed = new Map<string, Followed>();
 
   constructor(needs: AnswersNeeds) {
@@ -77,7 +77,7 @@ export class Answers {
     return this.#needs.chat;
   }
 
-  /** Follows nothing any more. What runs goes on. */
+  /** Stops following all answers. The generations go on. */
   leave(): void {
     this.#followed.clear();
   }
@@ -91,7 +91,7 @@ export class Answers {
     void followed?.handle.cancel();
   }
 
-  /** Gets an answer to what was asked here. */
+  /** Gets an answer to a question that was asked on this page. */
   async run(turn: Turn, origin: Origin = {}): Promise<void> {
     const { key } = turn;
     const { place } = this.#needs;
@@ -118,7 +118,7 @@ export class Answers {
     }
   }
 
-  /** Goes on with a turn that ran when the page was closed. */
+  /** Continues a turn that was running when the page was closed. */
   async pickUp(turn: Turn): Promise<void> {
     const { key, responseId, where, askedAt } = turn;
     if (responseId === undefined) return askedAt === undefined ? undefined : this.run(turn, { isRestored: true });
@@ -130,20 +130,20 @@ export class Answers {
     }
   }
 
-  /** Goes on in this browser with an answer that the network cut. */
+  /** Continues an answer in this browser after the network cut it. */
   async handOver(key: string): Promise<void> {
     const turn = this.#chat.turn(key);
     if (!turn || !isRunning(turn) || turn.where === "browser") return;
     const followed = this.#followed.get(key);
     this.#followed.delete(key);
-    // Delivered when the connection is back.
+    // The client sends the cancel when the connection is back.
     void followed?.handle.cancel();
     const { responseId } = turn;
     const isHeldToForm = schemaOf(this.#chat.snapshot().settings.schema) !== undefined;
     const text = isHeldToForm ? "" : turn.answer.slice(followed?.before.length ?? 0);
     const begun = { ...turn, answer: followed?.before ?? "" };
     const history = this.#historyOf(begun);
-    // The figures were the server's.
+    // The figures described the server's run.
     const none = { firstTokenAt: undefined, tokensPerSecond: undefined };
     this.#chat.update(key, { thinking: undefined, calls: undefined, ...none });
     try {
@@ -156,7 +156,7 @@ export class Answers {
     }
   }
 
-  /** A question that somebody has asked, as this page opens: its answer is under way, or has failed. */
+  /** Follows the answer to a last question that another client asked before this page opened. The answer runs, or has failed. */
   async followUnanswered(): Promise<void> {
     const turn = this.#unanswered();
     const { conversation } = this.#chat;
@@ -170,7 +170,7 @@ export class Answers {
     }
   }
 
-  /** Shows a response that was not asked for here. */
+  /** Shows a response that another client created. */
   async adopt(handle: ResponseHandle): Promise<void> {
     const responseId = await handle.id;
     const { turns } = this.#chat;
@@ -180,7 +180,7 @@ export class Answers {
       this.#chat.update(turn.key, { responseId });
       return this.#follow({ ...turn, responseId }, handle, false);
     }
-    // The answer has ended: the items have its text, and lack its figures.
+    // The answer has ended: the items have its text, but not its figures.
     const last = turns.findLast(({ key }) => !this.#followed.has(key));
     const response = await handle.final().catch(() => undefined);
     if (last && response && contentOf(response).answer === last.answer) {
@@ -198,7 +198,7 @@ export class Answers {
     return turn !== undefined && isRunning(turn) && !turn.stopping;
   }
 
-  /** The reader has not waited for the server, so the turn runs in this browser. */
+  /** Whether the user has moved the turn from the server to this browser. */
   #isHandedOver(key: string): boolean {
     return this.#chat.turn(key)?.where === "browser";
   }
@@ -230,19 +230,19 @@ export class Answers {
     };
   }
 
-  /** Makes the conversation on the server end where that turn begins. */
+  /** Prepares the conversation on the server so that it ends before the turn: creates or forks it, or deletes the old answer. */
   async #prepare(key: string, { insteadOf, branch }: Origin): Promise<void> {
     const { server, join } = this.#needs;
     if (isLocal(this.#chat.conversation)) await join();
     const { conversation } = this.#chat;
     if (conversation !== undefined && !isLocal(conversation)) {
-      if (insteadOf) await server.takeBack(conversation, this.#chat.indexOf(key));
+      if (insteadOf) await server.deleteLastTurn(conversation, this.#chat.indexOf(key));
       return;
     }
     const { from, at } = branch ?? { from: undefined, at: 0 };
     const fork = from === undefined || isLocal(from) ? undefined : await server.fork(from, at);
     const id = fork ?? (await server.create(itemsOf(this.#chat.before(key))));
-    if (this.#chat.indexOf(key) < 0) throw new CancelledError("The reader began another chat.");
+    if (this.#chat.indexOf(key) < 0) throw new CancelledError("The user began another chat.");
     if (this.#isHandedOver(key)) return;
     this.#needs.onConversation(id, branch);
   }
@@ -256,7 +256,7 @@ export class Answers {
     );
   }
 
-  /** Runs a turn in this browser, in one tab of those that show it. */
+  /** Runs a turn in this browser, in only one of the tabs that show the turn. */
   async #here(turn: Turn, origin: Origin, begin: (engine: LocalEngine) => ResponseHandle): Promise<void> {
     const { key } = turn;
     const { place } = this.#needs;
@@ -309,14 +309,14 @@ export class Answers {
     return true;
   }
 
-  /** The turn that waits for an answer which nobody here follows. */
+  /** Returns the running turn of another client that this page does not follow yet. */
   #unanswered(): Turn | undefined {
     return this.#chat.turns.findLast(
       (turn) => isRunning(turn) && turn.askedAt === undefined && !this.#followed.has(turn.key),
     );
   }
 
-  /** `isTimed`: it comes as it is generated. */
+  /** Follows an answer to its end. `isTimed`: the answer streams as it is generated. */
   async #follow(turn: Turn, handle: ResponseHandle, isTimed: boolean): Promise<void> {
     const { key } = turn;
     const before = turn.continuation === undefined ? "" : turn.answer;
@@ -331,14 +331,14 @@ export class Answers {
     };
     try {
       const end = await streamAnswer(handle, isTimed, show);
-      // The reader has opened another conversation, or another engine has taken over: what was said here still joins its own.
+      // The user has opened another conversation, or another engine has taken over. The turn still joins its own conversation.
       if (!isShown()) return void this.#needs.join().catch(() => undefined);
       show({ ...end, continuation: undefined });
       if (this.#chat.turn(key)?.awaitsJoin) this.#needs.onAnswered(key);
       else if (turn.continuation !== undefined) void this.#needs.refresh();
       else if (isTimed) this.#needs.onAnswered(key);
     } catch (error) {
-      // Another chat, or another client, has taken its place.
+      // The user has opened another conversation, or another engine has taken over.
       if (!isShown()) return;
       this.#followed.delete(key);
       await this.#recover(key, error);
@@ -346,12 +346,12 @@ export class Answers {
     if (isShown()) this.#followed.delete(key);
   }
 
-  /** Mends a failure if the page can do so alone; else shows it. */
+  /** Recovers from a failure if the page can; otherwise shows it. */
   async #recover(key: string, error: unknown): Promise<void> {
     const turn = this.#chat.turn(key);
     if (!turn) return;
     if (error instanceof NotFoundError && error.code === "conversation_not_found") {
-      // The server forgot the conversation; the page did not.
+      // The server has deleted the conversation, but the page still has its turns.
       this.#chat.set({ conversation: undefined });
       return this.run(turn);
     }
@@ -366,10 +366,10 @@ export class Answers {
   }
 
   #fail(key: string, error: unknown): void {
-    // A run of this browser that has not begun will not join.
+    // A run in this browser that has not begun will not join the conversation.
     const isLost = this.#chat.turn(key)?.responseId === undefined;
     const over = { stopping: false, retryAt: undefined, loading: undefined, ...(isLost && { awaitsJoin: undefined }) };
-    // Stopped before the server had taken the request.
+    // The user stopped the turn before the server had received the request.
     if (error instanceof CancelledError) this.#chat.update(key, { ...over, status: "stopped" });
     else this.#chat.update(key, { ...over, status: "failed", problem: problemOf(error) });
     if (error instanceof AuthenticationError) this.#needs.session.askForToken();

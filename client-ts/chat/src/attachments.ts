@@ -1,10 +1,10 @@
 import type { Attachment } from "./turn.ts";
 
 const LARGEST_FILE = 512 * 1024;
-/** A longer text that is pasted becomes an attachment. */
+/** A longer pasted text becomes an attachment. */
 const LONG_PASTE = 2_000;
 
-/** The text of a file; nothing when it is no text, or too large. */
+/** Reads a text file. Resolves to undefined if the file is not text or too large. */
 export async function readText(file: File): Promise<Attachment | undefined> {
   if (file.size > LARGEST_FILE) return undefined;
   try {

@@ -8,12 +8,12 @@ import { firstWords } from "./title.ts";
 import { portable } from "./transcript.ts";
 
 export interface ChatListState {
-  /** Conversations and their branches, the newest first. */
+  /** Conversations and their branches, newest first. */
   readonly chats: readonly ChatSummary[];
   readonly hasMore: boolean;
 }
 
-/** A conversation as a file. */
+/** The content of an exported file. */
 export interface ExportedChat {
   readonly title: string;
   readonly items: readonly InputItem[];
@@ -23,7 +23,10 @@ const PAGE = 30;
 const LONGEST_TITLE = 60;
 const POLL_MS = 20_000;
 
-/** The conversations of the tenant: listed, named, deleted, and in step with other tabs at once and with other devices soon. */
+/**
+ * The list of the tenant's conversations. Other tabs are notified of changes at once; changes of other devices appear within
+ * `POLL_MS`.
+ */
 export class ChatList {
   #state: ChatListState;
   #shown = PAGE;
@@ -33,7 +36,7 @@ export class ChatList {
   readonly #channel = typeof BroadcastChannel === "undefined" ? undefined : new BroadcastChannel("caudal.chats");
   readonly #changed: () => void;
 
-  /** `onChange` is called when another tab has changed a conversation. */
+  /** Calls `onChange` when another tab has changed a conversation. */
   constructor(client: () => CaudalClient, storage: ChatStorage, onChange: () => void) {
     this.#client = client;
     this.#storage = storage;
@@ -48,7 +51,7 @@ export class ChatList {
 
   readonly snapshot = (): ChatListState => this.#state;
 
-  /** Keeps the list fresh until the returned function is called. */
+  /** Refreshes the list periodically, and when the page is shown, until the returned function is called. */
   watch(): () => void {
     const refresh = (): void => {
       if (document.hidden) return;
@@ -76,26 +79,26 @@ export class ChatList {
         hasMore = page.has_more;
       } while (hasMore && chats.length < this.#shown);
     } catch {
-      // The connection's state tells the reader; what was listed last stays.
+      // The page shows the state of the connection, and the last list stays.
       const listed = this.#state.chats.filter(({ id }) => !isLocal(id));
       return this.#set({ chats: [...this.#locals(), ...listed] });
     }
     this.#set({ chats: [...this.#locals(), ...chats], hasMore });
   }
 
-  /** Conversations that began in this browser, in whichever tab, and are not on the server. */
+  /** Returns the conversations that began in any tab of this browser and are not on the server yet. */
   #locals(): ChatSummary[] {
     return this.#storage.chats().filter(({ id }) => isLocal(id) && this.#storage.movedTo(id) === undefined);
   }
 
-  /** Lists a conversation that begins in this browser. */
+  /** Adds a conversation that begins in this browser. */
   addLocal(id: string, prompt: string, metadata: Record<string, string>): void {
     const title = metadata["parent"] === undefined ? firstWords(prompt) : undefined;
     const chat = { id, title, createdAt: Math.floor(Date.now() / 1000), metadata };
     this.#set({ chats: [chat, ...this.#state.chats] });
   }
 
-  /** Gives the conversation that a local one has become on the server what was noted of the local one. */
+  /** Copies the metadata of a local conversation to the conversation `id` on the server, which it has become. */
   async joined(local: string, id: string): Promise<void> {
     const metadata = { ...this.#state.chats.find((chat) => chat.id === local)?.metadata };
     this.#set({ chats: this.#state.chats.filter((chat) => chat.id !== local) });
@@ -108,13 +111,13 @@ export class ChatList {
     await conversations.update(id, { metadata: { ...(await conversations.retrieve(id)).metadata, ...metadata } });
   }
 
-  /** Lists older ones too: a page more, or all that there are. */
+  /** Lists one more page of older conversations, or all of them. */
   async more(all = false): Promise<void> {
     this.#shown = all ? Number.POSITIVE_INFINITY : this.#state.chats.length + 1;
     if (this.#state.hasMore) await this.refresh();
   }
 
-  /** Tells other tabs that a conversation has changed. */
+  /** Notifies other tabs that a conversation has changed. */
   announce(): void {
     this.#channel?.postMessage("changed");
   }
@@ -130,7 +133,7 @@ export class ChatList {
     await this.changed();
   }
 
-  /** Deletes a conversation and its branches; returns their ids. */
+  /** Deletes a conversation and its branches. Resolves to their ids. */
   async remove(id: string): Promise<readonly string[]> {
     const chat = this.#state.chats.find((chat) => chat.id === id);
     const root = chat ? rootOf(chat) : id;
@@ -152,7 +155,7 @@ export class ChatList {
     return { title: this.#state.chats.find((chat) => chat.id === id)?.title ?? "", items: portable(items) };
   }
 
-  /** Makes a conversation of an exported one; returns its id. */
+  /** Creates a conversation from an exported one. Resolves to its id. */
   async import({ title, items }: ExportedChat): Promise<string> {
     const metadata: Record<string, string> = title === "" ? {} : { title: title.slice(0, LONGEST_TITLE) };
     const id = await new ServerChat(this.#client).create(items, metadata);
@@ -171,7 +174,7 @@ function summaryOf({ id, created_at, metadata }: Conversation): ChatSummary {
   return { id, title: metadata["title"], createdAt: created_at, metadata };
 }
 
-/** One line for each conversation and its branches, with the title that any of them has. */
+/** Returns one entry for each conversation with its branches, with the title of any of them. */
 export function familiesOf(chats: readonly ChatSummary[], search: string): ChatSummary[] {
   const roots = new Map<string, ChatSummary>();
   for (const chat of chats) {

@@ -14,8 +14,8 @@ import { itemsOf, merged, messageOf, turnsOf } from "./transcript.ts";
 import { type Attachment, isRunning, newKey, type Turn } from "./turn.ts";
 
 /**
- * Does what a reader asks for: ask, ask again, edit, delete, open, search. The server has the conversations; the page shows one, and
- * what this browser has said without the server until that has joined. No React.
+ * The user's actions: ask, regenerate, edit, delete, open, search. The server stores the conversations. The page shows one of
+ * them, with the turns of this browser that have not joined it yet. Independent of React.
  */
 export class ChatStore {
   readonly list: ChatList;
@@ -26,11 +26,11 @@ export class ChatStore {
   readonly #server: ServerChat;
   readonly #answers: Answers;
   readonly #titler: Titler;
-  /** Leaves the conversation. */
+  /** Aborted when the page leaves the conversation. */
   #leave = new AbortController();
   #joining: Promise<void> | undefined;
 
-  /** `loadEngine`: imports the engine in the browser; without it answers come from the server only. */
+  /** `loadEngine` imports the engine in the browser; without it answers come from the server only. */
   constructor(server: URL, storage: ChatStorage, loadEngine?: PlaceNeeds["load"]) {
     this.#storage = storage;
     this.#session = new Session(server, storage, {
@@ -73,7 +73,7 @@ export class ChatStore {
     return this.#session.client;
   }
 
-  /** Asks. What runs is stopped first: the message interrupts the answer. */
+  /** Sends a message. Stops a running answer first: the message interrupts it. */
   async send(prompt: string, attachments: readonly Attachment[] = []): Promise<void> {
     const { last } = this.#chat;
     const conversation = this.#conversation;
@@ -85,7 +85,7 @@ export class ChatStore {
     this.#ask(this.#chat.turns, { prompt, attachments });
   }
 
-  /** Asks the last question again: another version of its answer, or a first one where nothing was answered. */
+  /** Asks the last question again: for another version of its answer, or for the first one if it has none. */
   regenerate(): void {
     const { last } = this.#chat;
     if (!last || isRunning(last)) return;
@@ -95,7 +95,7 @@ export class ChatStore {
     this.#ask(this.#chat.before(last.key), last, { insteadOf: last });
   }
 
-  /** Has the model write on where the last answer was cut. */
+  /** Asks the model to continue the last answer where it was cut. */
   continueAnswer(): void {
     const { last } = this.#chat;
     if (!last || isRunning(last) || last.answer === "") return;
@@ -105,13 +105,13 @@ export class ChatStore {
     void this.#answers.run(turn);
   }
 
-  /** Goes on in this browser with the answer that the network cut. */
+  /** Continues the last answer in this browser after the network cut it. */
   handOver(): void {
     const { last } = this.#chat;
     if (last) void this.#answers.handOver(last.key);
   }
 
-  /** Asks in place of a turn, in a branch of the conversation; the old turns stay where they are. */
+  /** Replaces a question in a branch of the conversation. The old turns stay in the original. */
   edit(key: string, prompt: string): void {
     const at = this.#chat.indexOf(key);
     const turn = this.#chat.turn(key);
@@ -146,7 +146,7 @@ export class ChatStore {
     this.#enter(undefined, []);
   }
 
-  /** Shows another conversation. What runs in this one goes on. */
+  /** Shows another conversation. A generation of the current one goes on. */
   open(conversation: string | undefined): void {
     const id = conversation && (this.#storage.movedTo(conversation) ?? conversation);
     if (id === this.#conversation) return;
@@ -168,7 +168,7 @@ export class ChatStore {
     this.#storage.saveSettings(this.#chat.snapshot().settings);
   }
 
-  /** Counts the tokens of the prompt that this message would make, with all that was said before, or `alone`. */
+  /** Counts the tokens of the prompt with this message, with all turns before it or `alone`. */
   countTokens(prompt: string, attachments: readonly Attachment[], alone = false): Promise<number> {
     const { settings, turns } = this.#chat.snapshot();
     const message: InputItem = messageOf({ prompt, attachments });
@@ -211,7 +211,7 @@ export class ChatStore {
     void this.list.refresh();
   }
 
-  /** Goes on with what ran when the turns were saved. */
+  /** Continues the turn that was running when the turns were saved. */
   #pickUp(): void {
     const { last } = this.#chat;
     if (last && isRunning(last)) void this.#answers.pickUp(last);
@@ -262,7 +262,7 @@ export class ChatStore {
     void this.#titler.add(conversation, { prompt: turn.prompt, answer: turn.answer, model });
   }
 
-  /** Another tab has changed something. */
+  /** Takes over the changes of another tab. */
   #onOtherTab(): void {
     const conversation = this.#conversation;
     if (conversation === undefined) return;
@@ -275,17 +275,17 @@ export class ChatStore {
       awaitsJoin === true && responseId !== undefined && !known.has(key);
     const news = [...stored.values()].filter(isNews);
     this.#chat.set({ turns: [...turns, ...news] });
-    // If the other tab is closed before the answer has ended, this one goes on with the answer.
+    // If the other tab is closed before the answer has ended, this tab continues the answer.
     for (const turn of news) if (isRunning(turn)) void this.#answers.pickUp(turn);
     if (moved !== undefined) {
       this.#moveTo(moved);
-      // The other tab has a server.
+      // The other tab has reached the server.
       this.reconnect();
     }
     void this.#refresh();
   }
 
-  /** Sends what was said in this browser to the server, once there is one. */
+  /** Sends the turns of this browser to the server if there is a connection. */
   #join(): Promise<void> {
     this.#joining ??= this.#joinNow().finally(() => {
       this.#joining = undefined;
@@ -295,7 +295,7 @@ export class ChatStore {
 
   async #joinNow(): Promise<void> {
     if (this.place.snapshot().isOffline) return;
-    // The next connection is another occasion.
+    // If joining fails, the next connection tries again.
     const runs = await this.place.join((run) => this.#isShown(run)).catch(() => []);
     const begun = new Set<string>();
     for (const run of runs) {
@@ -318,7 +318,7 @@ export class ChatStore {
     return [...stored, ...this.#chat.turns].some(({ responseId }) => responseId === id);
   }
 
-  /** What the page noted of a turn holds for the turn on the server too. */
+  /** Moves a joined turn to its conversation on the server, with the state that the page has of it. */
   #joined({ id: responseId, conversation: to = "", localConversation: from = to }: LocalRun): void {
     const joined = (turns: readonly Turn[]): Turn[] =>
       turns.map((turn) => (turn.responseId === responseId ? { ...turn, awaitsJoin: undefined } : turn));
@@ -330,14 +330,14 @@ export class ChatStore {
     this.#chat.save();
   }
 
-  /** The conversation has got another id. */
+  /** Follows the conversation under its new id. */
   #moveTo(conversation: string): void {
     this.#chat.set({ conversation });
     this.#chat.save();
     void this.#watch(conversation);
   }
 
-  /** Learns of the turns that others ask for. */
+  /** Shows the turns that other clients create. */
   async #watch(conversation: string): Promise<void> {
     this.#leave.abort();
     this.#leave = new AbortController();
@@ -349,11 +349,11 @@ export class ChatStore {
         void this.list.refresh();
       }
     } catch {
-      // The connection's state tells the reader.
+      // The page shows the state of the connection.
     }
   }
 
-  /** Shows what the server has. */
+  /** Fetches the conversation and shows it. */
   async #refresh(): Promise<void> {
     const conversation = this.#conversation;
     if (conversation === undefined) return;
@@ -367,11 +367,11 @@ export class ChatStore {
       this.#chat.set({ turns: merged(turnsOf(items), this.#chat.turns, settled) });
       this.#chat.save();
     } catch {
-      // The connection's state tells the reader.
+      // The page shows the state of the connection.
     }
   }
 
-  /** The server does not know the conversation; it is given what has been said with the next question. */
+  /** Handles a conversation that the server does not have: the next question creates a new one with the turns so far. */
   #forget(): void {
     this.#leave.abort();
     this.#chat.set({ conversation: undefined, isGone: this.#chat.turns.length === 0 });

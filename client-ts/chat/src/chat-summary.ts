@@ -1,4 +1,4 @@
-/** A conversation as a list shows it. */
+/** An entry of the list of conversations. */
 export interface ChatSummary {
   readonly id: string;
   readonly title: string | undefined;

@@ -7,11 +7,11 @@ export interface ChatState extends SessionState {
   readonly conversation: string | undefined;
   readonly turns: readonly Turn[];
   readonly settings: Settings;
-  /** The address names a conversation that the server does not have. */
+  /** `true`: the address has the id of a conversation that the server does not have. */
   readonly isGone: boolean;
 }
 
-/** Holds what the page shows: a conversation, its turns and the state around them. Stores it and notifies listeners. */
+/** Holds the state that the page shows: a conversation, its turns and the state around them. Stores it and notifies listeners. */
 export class Chat {
   #state: ChatState;
   readonly #storage: ChatStorage;
@@ -58,7 +58,7 @@ export class Chat {
     this.set({ turns: this.turns.map((turn) => (turn.key === key ? { ...turn, ...change } : turn)) });
   }
 
-  /** Resolves when the turn has ended, or is gone. */
+  /** Resolves when the turn has ended or was removed. */
   settled(key: string | undefined): Promise<void> {
     return new Promise((resolve) => {
       const look = (): void => {

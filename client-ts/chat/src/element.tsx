@@ -1,8 +1,8 @@
 /**
- * `<caudal-chat url token conversation theme>`: the chat as an element of any page. Everything is in its shadow root, so neither
- * page's styles reach the other. `::part(page)`, `::part(composer)` and custom properties such as `--accent` change its looks.
+ * `<caudal-chat url token conversation theme>`: the chat as an element of any page. All of its content is in a shadow root, which
+ * separates the styles of both. `::part(page)`, `::part(composer)` and custom properties such as `--accent` style the element.
  *
- * Events, each bubbling out of the shadow root: `caudal-conversation` with `{ id }` when the conversation begins or changes,
+ * The events bubble out of the shadow root: `caudal-conversation` with `{ id }` when the conversation begins or changes,
  * `caudal-status` with `{ status, responseId }` when an answer begins and ends.
  */
 
@@ -25,7 +25,7 @@ export class CaudalChatElement extends HTMLElement {
   static readonly observedAttributes = ["url", "token", "conversation", "theme"];
   #root: Root | undefined;
   #store: ChatStore | undefined;
-  #told = { conversation: "", status: "" };
+  #dispatched = { conversation: "", status: "" };
 
   constructor() {
     super();
@@ -63,7 +63,7 @@ export class CaudalChatElement extends HTMLElement {
     const given = (name: string): string | undefined => this.getAttribute(name) || undefined;
     const store = new ChatStore(server, memoryStorage(given("conversation"), given("token")));
     this.#store = store;
-    store.subscribe(() => this.#tell());
+    store.subscribe(() => this.#dispatch());
     this.#root = createRoot(place);
     this.#root.render(<App store={store} embedded />);
   }
@@ -79,16 +79,17 @@ export class CaudalChatElement extends HTMLElement {
     return THEMES.find((theme) => theme === this.getAttribute("theme")) ?? "system";
   }
 
-  #tell(): void {
+  #dispatch(): void {
     const state = this.#store?.snapshot();
     const turn = state?.turns.at(-1);
     const conversation = state?.conversation ?? "";
     const status = turn ? `${turn.key} ${turn.status}` : "";
-    if (conversation !== this.#told.conversation) this.#send("caudal-conversation", { id: conversation || undefined });
-    if (turn && status !== this.#told.status) {
+    if (conversation !== this.#dispatched.conversation)
+      this.#send("caudal-conversation", { id: conversation || undefined });
+    if (turn && status !== this.#dispatched.status) {
       this.#send("caudal-status", { status: turn.status, responseId: turn.responseId });
     }
-    this.#told = { conversation, status };
+    this.#dispatched = { conversation, status };
   }
 
   #send(name: string, detail: object): void {

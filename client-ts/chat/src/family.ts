@@ -1,14 +1,14 @@
 /**
- * Branches of a conversation. An edit forks the conversation before a turn; the fork's metadata name the `parent`, the `root` of
- * the family and the number of the turn (`at`) from which on the fork has turns of its own.
+ * Branches of a conversation. An edit forks the conversation before a turn. The fork's metadata has the id of its `parent`, the
+ * id of the family's `root`, and the index (`at`) of the fork's first own turn.
  */
 
 import type { ChatSummary } from "./chat-summary.ts";
 
 export interface Variants {
-  /** The conversations that have a version of the turn, the oldest first. */
+  /** The ids of the conversations that have a version of the turn, oldest first. */
   readonly ids: readonly string[];
-  /** Which of them is shown. */
+  /** The index in `ids` of the version that is shown. */
   readonly index: number;
 }
 
@@ -16,7 +16,7 @@ export function rootOf({ id, metadata }: Pick<ChatSummary, "id" | "metadata">): 
   return metadata["root"] ?? id;
 }
 
-/** The versions of a conversation's turn, if there are several. */
+/** Returns the versions of a conversation's turn, if there are several. */
 export function variantsOf(chats: readonly ChatSummary[], id: string, turn: number): Variants | undefined {
   const byId = new Map(chats.map((chat) => [chat.id, chat]));
   const current = byId.get(id);
@@ -33,7 +33,7 @@ export function variantsOf(chats: readonly ChatSummary[], id: string, turn: numb
 
 type Chats = ReadonlyMap<string, ChatSummary>;
 
-/** The conversation in which the turn was asked. */
+/** Returns the conversation in which the turn was asked. */
 function ownerOf(chats: Chats, chat: ChatSummary, turn: number): ChatSummary {
   let owner = chat;
   for (let parent = parentOf(chats, owner); parent && turn < atOf(owner); parent = parentOf(chats, owner))
@@ -41,7 +41,7 @@ function ownerOf(chats: Chats, chat: ChatSummary, turn: number): ChatSummary {
   return owner;
 }
 
-/** The conversation in which the first version of the turn was asked. */
+/** Returns the conversation in which the first version of the turn was asked. */
 function baseOf(chats: Chats, chat: ChatSummary, turn: number): ChatSummary {
   let base = chat;
   for (let parent = parentOf(chats, base); parent && turn <= atOf(base); parent = parentOf(chats, base)) base = parent;

@@ -1,4 +1,4 @@
-/** The page's words, in English and Portuguese. */
+/** The page's texts, in English and Portuguese. */
 
 import { EN, type Key } from "./i18n-en.ts";
 import { PT } from "./i18n-pt.ts";
@@ -7,7 +7,7 @@ export type { Key };
 
 let words: Record<Key, string> = EN;
 
-/** Chooses the language of all words that are read from now on: `system` is the browser's. */
+/** Sets the language of later calls of `t`. `system`: the browser's language. */
 export function setLanguage(language: "system" | "en" | "pt"): void {
   const chosen = language === "system" ? navigator.language.slice(0, 2) : language;
   words = chosen === "pt" ? PT : EN;
@@ -17,7 +17,7 @@ export function currentLanguage(): "en" | "pt" {
   return words === PT ? "pt" : "en";
 }
 
-/** The words of this key, with `{name}` replaced by the value of that name. */
+/** Returns the text of a key, with each `{name}` replaced by the value of that name. */
 export function t(key: Key, values: Record<string, string | number> = {}): string {
   return words[key].replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
 }

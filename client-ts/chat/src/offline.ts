@@ -1,4 +1,7 @@
-/** Has the browser store the page, so that it opens without the server. Every file of it, once the page has been shown. */
+/**
+ * Installs the service worker, which stores all files of the page once it has been shown, so that the page opens without the
+ * server.
+ */
 export function keepOffline(): void {
   if (!("serviceWorker" in navigator) || !isSecureContext) return;
   addEventListener("load", () => {
@@ -11,14 +14,14 @@ export function keepOffline(): void {
   });
 }
 
-/** Resolves when a worker serves this page. */
+/** Resolves when a service worker controls this page. */
 async function controlled(): Promise<void> {
   const { serviceWorker } = navigator;
   if (serviceWorker.controller) return;
   await new Promise((resolve) => serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
 }
 
-/** Fetches the page's files once more, through the worker that stores them: those that were loaded so far, and these. */
+/** Fetches the files that the page has loaded so far, and `more`, again through the service worker, which stores them. */
 export async function cacheAssets(more: readonly string[] = []): Promise<void> {
   if (!("serviceWorker" in navigator) || !navigator.serviceWorker.controller) return;
   const loaded = performance.getEntriesByType("resource").map(({ name }) => name);

@@ -13,7 +13,7 @@ import type { LocalUnsupportedError } from "caudal-client/local";
 import { currentLanguage, t } from "./i18n.ts";
 import type { Problem } from "./turn.ts";
 
-/** Describes an error in words for a reader. */
+/** Describes an error for the user. */
 export function problemOf(error: unknown): Problem {
   if (isTooLong(error)) return { message: tooLong(error.message), canRetry: false };
   return { message: messageOf(error), canRetry: true };
@@ -24,7 +24,7 @@ function isTooLong(error: unknown): error is ApiError | ResponseFailedError {
   return isCoded && error.code === "context_length_exceeded";
 }
 
-/** The server's message has both numbers. */
+/** Builds the message for a too long prompt. Reads both numbers from the server's message. */
 function tooLong(said: string): string {
   const [, most, tokens] = /context length is (\d+) tokens.* it has (\d+) tokens/.exec(said) ?? [];
   const numbers =
@@ -48,7 +48,7 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : t("wrong");
 }
 
-/** The class is in the engine, which is loaded when it is used. */
+/** Checks by name, because the class belongs to the engine, which is loaded lazily. */
 function isUnsupported(error: unknown): error is LocalUnsupportedError {
   return error instanceof Error && error.name === "LocalUnsupportedError";
 }

@@ -2,7 +2,10 @@ import { ApiError, CancelledError, ConnectionError } from "caudal-client";
 
 const RETRY_MS = 1000;
 
-/** Of what goes over HTTP nothing is sent again by itself: this does, as long as it is wanted and there is hope. */
+/**
+ * Repeats an HTTP request that fails with `ConnectionError` or an error with a retry time, as long as `isWanted` returns true.
+ * The client itself resends only requests on its connection.
+ */
 export async function retryUntil<T>(
   action: () => Promise<T>,
   isWanted: () => boolean,

@@ -3,10 +3,10 @@ import type { ChatSummary } from "./chat-summary.ts";
 import { rootOf } from "./family.ts";
 import { itemsByTurn, turnsOf } from "./transcript.ts";
 
-/** Items that one request may bring. */
+/** How many items one request may have. */
 const ITEMS_AT_ONCE = 20;
 
-/** Conversations on the server, by their items. */
+/** Reads and changes the items of conversations on the server. */
 export class ServerChat {
   readonly #client: () => CaudalClient;
 
@@ -14,7 +14,7 @@ export class ServerChat {
     this.#client = client;
   }
 
-  /** All items; `undefined` if the server does not know the conversation. */
+  /** Fetches all items; `undefined` if the server does not have the conversation. */
   async items(conversation: string): Promise<ConversationItem[] | undefined> {
     const items: ConversationItem[] = [];
     try {
@@ -27,7 +27,7 @@ export class ServerChat {
     }
   }
 
-  /** Makes a conversation that begins with these items; returns its id. */
+  /** Creates a conversation that begins with these items. Resolves to its id. */
   async create(items: readonly InputItem[], metadata: Record<string, string> = {}): Promise<string> {
     const { conversations } = this.#client();
     const { id } = await conversations.create({ items: items.slice(0, ITEMS_AT_ONCE), metadata });
@@ -37,8 +37,8 @@ export class ServerChat {
     return id;
   }
 
-  /** Deletes the last turn if there are more turns than these. */
-  async takeBack(conversation: string, turns: number): Promise<void> {
+  /** Deletes the last turn if there are more than `turns` turns. */
+  async deleteLastTurn(conversation: string, turns: number): Promise<void> {
     const items = await this.items(conversation);
     if (!items || turnsOf(items).length <= turns) return;
     const from = items.findLastIndex((item) => item.type === "message" && item.role === "user");
@@ -50,8 +50,8 @@ export class ServerChat {
   }
 
   /**
-   * Forks a conversation before a turn; returns the id of the fork. Of a conversation without the turn there is nothing to fork:
-   * returns its own id. `undefined` if the server does not know the conversation.
+   * Forks a conversation before a turn. Resolves to the fork's id, to the conversation's own id if it does not have the turn, or
+   * to `undefined` if the server does not have the conversation.
    */
   async fork(conversation: string, at: number): Promise<string | undefined> {
     const items = await this.items(conversation);
@@ -63,13 +63,13 @@ export class ServerChat {
     return (await this.#client().conversations.fork(conversation, before)).id;
   }
 
-  /** The newest first: if this is cut short, what is left is still a conversation. */
+  /** Deletes the newest item first: if the loop stops early, the rest is still the beginning of the conversation. */
   async #delete(conversation: string, items: readonly ConversationItem[]): Promise<void> {
     for (const { id } of [...items].reverse()) await this.#client().conversations.items.delete(conversation, id);
   }
 }
 
-/** The metadata of a branch that has turns of its own from `at` on. */
+/** Returns the metadata of a branch whose first own turn is number `at`. */
 export function branchOf(parent: Pick<ChatSummary, "id" | "metadata">, at: number): Record<string, string> {
   return { parent: parent.id, root: rootOf(parent), at: String(at) };
 }

@@ -4,15 +4,15 @@ import type { ChatStorage } from "./storage.ts";
 export interface SessionState {
   readonly connection: ConnectionState;
   readonly models: readonly Model[];
-  /** The one to ask, by its id. */
+  /** The id of the chosen model. */
   readonly model: string | undefined;
-  /** The server wants a token, or another one. */
+  /** `true`: the server asks for a token, or for another one. */
   readonly needsToken: boolean;
-  /** It has refused the one it got. */
+  /** `true`: the server has refused the last token. */
   readonly tokenRefused: boolean;
 }
 
-/** The connection to the server, what opens it, and the models that are there. */
+/** The connection to the server, its token, and the server's models. */
 export class Session {
   #state: SessionState = {
     connection: { status: "idle" },
@@ -24,12 +24,12 @@ export class Session {
   #client: CaudalClient;
   readonly #server: URL;
   readonly #storage: ChatStorage;
-  readonly #news: { onChange(): void; onConnected(): void };
+  readonly #listener: { onChange(): void; onConnected(): void };
 
-  constructor(server: URL, storage: ChatStorage, news: { onChange(): void; onConnected(): void }) {
+  constructor(server: URL, storage: ChatStorage, listener: { onChange(): void; onConnected(): void }) {
     this.#server = server;
     this.#storage = storage;
-    this.#news = news;
+    this.#listener = listener;
     this.#client = this.#newClient();
   }
 
@@ -56,7 +56,7 @@ export class Session {
       if (connection.status !== "connected") return;
       this.#set({ needsToken: false, tokenRefused: false });
       void this.#learnModels(client);
-      this.#news.onConnected();
+      this.#listener.onConnected();
     });
     client.connect();
   }
@@ -65,7 +65,7 @@ export class Session {
     this.#client.close();
   }
 
-  /** Begins anew with this token. */
+  /** Opens a new connection with this token. */
   authorize(token: string): void {
     this.#storage.saveToken(token);
     this.#set({ tokenRefused: false });
@@ -83,7 +83,7 @@ export class Session {
   }
 
   async #learnModels(client: CaudalClient): Promise<void> {
-    // The page works without a name.
+    // Without the list, the page works with the server's default model.
     const models = await client.models.list().catch(() => this.#state.models);
     const wanted = this.#state.model ?? this.#storage.model();
     this.#set({ models, model: (models.find(({ id }) => id === wanted) ?? models[0])?.id });
@@ -94,7 +94,7 @@ export class Session {
     return new CaudalClient({
       url: this.#server,
       ...(token === undefined ? {} : { token }),
-      // A reader can wait or leave; the page need not decide for them.
+      // The user decides how long to wait.
       reconnect: { giveUpAfterMs: Number.POSITIVE_INFINITY, maxDelayMs: 8_000 },
       maxRetries: 8,
     });
@@ -102,6 +102,6 @@ export class Session {
 
   #set(change: Partial<SessionState>): void {
     this.#state = { ...this.#state, ...change };
-    this.#news.onChange();
+    this.#listener.onChange();
   }
 }

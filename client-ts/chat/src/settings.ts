@@ -1,4 +1,4 @@
-/** The reader's settings, and the fields of a request that follow from them. */
+/** The user's settings, and the request fields that they set. */
 
 import type { Model, TurnParams } from "caudal-client";
 import type { Policy } from "caudal-client/local";
@@ -6,7 +6,7 @@ import type { Policy } from "caudal-client/local";
 export interface Settings {
   readonly theme: "system" | "light" | "dark";
   readonly language: "system" | "en" | "pt";
-  /** The policy that decides where an answer is generated. */
+  /** Whether answers are generated at the server or in this browser. */
   readonly policy: Policy;
   readonly instructions: string;
   /** The id of a stored prompt, and the values of its variables. */
@@ -19,7 +19,7 @@ export interface Settings {
   readonly repetition?: number | undefined;
   readonly seed?: number | undefined;
   readonly maxTokens?: number | undefined;
-  /** A JSON schema, or nothing. */
+  /** The text of a JSON schema, or empty. */
   readonly schema: string;
 }
 
@@ -36,12 +36,12 @@ export const DEFAULTS: Settings = {
 export const NUMBERS = ["temperature", "topP", "topK", "minP", "repetition", "seed", "maxTokens"] as const;
 
 /**
- * The temperature of models that advise none: small ones lose the thread at the API's default of 1, and this still gives
- * another answer when one is asked for.
+ * The sampling of models without defaults of their own. Small models lose the thread at the API's default temperature of 1; with
+ * this one a regenerated answer still differs.
  */
 export const SAMPLING = { temperature: 0.4, top_p: 0.9 };
 
-/** The settings that a store gave, whatever is in there. */
+/** Reads stored settings. Ignores fields of another shape. */
 export function settingsFrom(value: unknown): Settings {
   const given = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
   const text = (name: string): string => (typeof given[name] === "string" ? (given[name] as string) : "");
@@ -61,7 +61,7 @@ export function settingsFrom(value: unknown): Settings {
   };
 }
 
-/** The fields of a request. Of what the reader did not choose the model's own settings hold. */
+/** Returns the fields of a request. The model's defaults apply to settings that the user did not choose. */
 export function paramsOf(settings: Settings, model: Model | undefined): TurnParams {
   const { temperature, topP, topK, minP, repetition, seed, maxTokens, instructions, prompt, variables } = settings;
   const schema = schemaOf(settings.schema);
@@ -77,7 +77,7 @@ export function paramsOf(settings: Settings, model: Model | undefined): TurnPara
   };
 }
 
-/** The schema, if the text is a JSON object. */
+/** Parses the schema; `undefined` if the text is not a JSON object. */
 export function schemaOf(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text);

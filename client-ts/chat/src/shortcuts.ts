@@ -7,7 +7,7 @@ interface Shortcut {
   action: Action | "stop";
   words: Key;
   keys: readonly string[];
-  /** The `code` of the keyboard event, with Alt and Shift held: browsers and screen readers use few of these. */
+  /** The `code` of the keyboard event with Alt and Shift held; browsers and screen readers use few of these combinations. */
   code?: string;
 }
 

@@ -11,30 +11,30 @@ const MODEL = "caudal.model";
 const SETTINGS = "caudal.settings";
 const LOCAL_MODEL = "caudal.local";
 const MOVED = "caudal.moved";
-/** Conversations that can be read without the server. */
+/** How many conversations can be read without the server. */
 const MOST_KEPT = 20;
-/** Ids of conversations that began in this browser, for tabs that still show them. */
+/** How many ids of conversations that began in this browser are remembered, for tabs that still show them. */
 const MOST_MOVED = 100;
 
-/** What a reload begins with: the server has the conversation, the page what it showed of it. */
+/** The state that a reload restores: the conversation's id, and its turns as the page showed them. */
 export interface SavedChat {
   readonly conversation: string | undefined;
   readonly turns: readonly Turn[];
 }
 
-/** The store in which the page remembers things. An element in somebody else's page has a store that forgets. */
+/** The page's storage. The element in another page uses one that stores nothing. */
 export interface ChatStorage {
   saveChat(chat: SavedChat): void;
-  /** The chat that the address names, or else the last one. */
+  /** Returns the chat whose id is in the address, or else the last one. */
   loadChat(): SavedChat;
-  /** The turns of a conversation that were shown last. */
+  /** Returns the turns of a conversation as they were shown last. */
   loadTurns(conversation: string): readonly Turn[];
   forget(conversation: string): void;
-  /** The conversation that a local one has become on the server. */
+  /** Returns the id that a local conversation has received on the server. */
   movedTo(conversation: string): string | undefined;
-  /** Stores the turns of a conversation, which may have got another id. */
+  /** Stores the turns of a conversation whose id may have changed. */
   move(from: string, to: string, turns: readonly Turn[]): void;
-  /** Whether the model's file is in this browser, or was. */
+  /** Whether the model's file is stored in this browser, or was deleted. `undefined`: it was never stored. */
   localModel(): "stored" | "deleted" | undefined;
   saveLocalModel(state: "stored" | "deleted"): void;
   token(): string | undefined;
@@ -56,11 +56,11 @@ const UNSAID = {
   loading: undefined,
 };
 
-/** The browser's own store. */
+/** The storage of the browser. */
 export const pageStorage: ChatStorage = {
   /**
-   * The address names the conversation, so that it can be opened elsewhere. A running turn is kept without its answer: it is
-   * replayed from the start, so nothing of it can be lost or doubled.
+   * Writes the conversation's id into the address, so that the link opens it elsewhere. A running turn is stored without its
+   * answer: the answer is replayed from the start, so no part of it is lost or doubled.
    */
   saveChat({ conversation, turns }) {
     const kept = turns.map((turn) => (isRunning(turn) ? { ...turn, ...UNSAID } : turn));
@@ -98,7 +98,7 @@ export const pageStorage: ChatStorage = {
     return state === "stored" || state === "deleted" ? state : undefined;
   },
   saveLocalModel: (state) => attempt(() => localStorage.setItem(LOCAL_MODEL, state)),
-  // A token stays with the tab.
+  // A token is stored for this tab only.
   token: () => attempt(() => sessionStorage.getItem(TOKEN)) ?? undefined,
   saveToken: (token) => attempt(() => sessionStorage.setItem(TOKEN, token)),
   model: () => attempt(() => localStorage.getItem(MODEL)) ?? undefined,
@@ -112,7 +112,7 @@ export const pageStorage: ChatStorage = {
   saveChats: (chats) => write(CHATS, chats.slice(0, 200)),
 };
 
-/** A store that forgets, for an element in somebody else's page. */
+/** Makes a storage that stores nothing, for the element in another page. */
 export function memoryStorage(conversation: string | undefined, token: string | undefined): ChatStorage {
   return {
     saveChat: () => undefined,
@@ -151,7 +151,7 @@ function keptIds(): string[] {
 function keep(conversation: string, turns: readonly Turn[]): void {
   const ids = [conversation, ...keptIds().filter((id) => id !== conversation)];
   for (const old of ids.splice(MOST_KEPT)) attempt(() => localStorage.removeItem(KEPT + old));
-  // A store that is full makes room by the oldest ones.
+  // If the storage is full, the oldest conversations are removed.
   while (!write(KEPT + conversation, turns) && ids.length > 1) {
     const old = ids.pop();
     attempt(() => localStorage.removeItem(KEPT + old));
@@ -161,7 +161,7 @@ function keep(conversation: string, turns: readonly Turn[]): void {
 
 const STATUSES: readonly TurnStatus[] = ["waiting", "streaming", "done", "stopped", "cut", "failed"];
 
-/** Turns out of a store, of which nothing is certain: whatever has another shape is left out. */
+/** Reads stored turns. Omits those of another shape. */
 function turnsFrom(value: unknown): Turn[] {
   return Array.isArray(value) ? value.flatMap((given) => turnFrom(given) ?? []) : [];
 }
@@ -214,7 +214,7 @@ function write(name: string, value: unknown): boolean {
   return attempt(() => localStorage.getItem(name)) === text;
 }
 
-/** Storage may be off or full; the page then works without it. */
+/** Runs an action on the storage. If the storage is disabled or full, the page works without it. */
 function attempt<T>(action: () => T): T | undefined {
   try {
     return action();

@@ -3,8 +3,8 @@ import { Answer, type Content } from "./answer.ts";
 import type { Turn, TurnStatus } from "./turn.ts";
 
 /**
- * Shows an answer as it comes, the words of one frame together, and gives what is to be shown in the end. `timed` is whether
- * it comes as it is generated: a replay comes as fast as it can be had.
+ * Shows an answer as it comes, at most once a frame. Resolves to the final state of its turn. `timed`: the answer comes as it is
+ * generated, so its speed is measured; a replay comes faster.
  */
 export async function streamAnswer(
   handle: ResponseHandle,
@@ -38,7 +38,7 @@ export async function streamAnswer(
       }
       if (scheduled) continue;
       scheduled = true;
-      // A hidden page draws no frames.
+      // A hidden page paints no frames.
       if (document.hidden) setTimeout(flush, 100);
       else requestAnimationFrame(flush);
     }
@@ -49,12 +49,12 @@ export async function streamAnswer(
   return finished(response, answer.finished(response), timed ? Date.now() - firstAt : undefined);
 }
 
-/** What a turn is once its response has ended. */
+/** Returns the state of a turn whose response has ended. */
 export function finished(response: ResponseObject, content: Content, streamedMs?: number): Partial<Turn> {
   const tokens = response.usage?.output_tokens;
   const prompt = response.usage?.input_tokens ?? 0;
   const fromCache = response.usage?.input_tokens_details.cached_tokens ?? 0;
-  // An engine may compute the last token again, to begin the answer from it.
+  // An engine may compute the prompt's last token again even if the whole prompt is cached.
   const cached = fromCache > 0 && fromCache >= prompt - 1;
   const timed = tokens !== undefined && tokens > 1 && streamedMs !== undefined && streamedMs > 0;
   return {

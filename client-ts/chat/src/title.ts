@@ -7,7 +7,7 @@ const EXCERPT = 600;
 const INSTRUCTIONS =
   "Write a title of two to six words for the conversation that the user shows you. Answer with the title only, in the language of the conversation.";
 
-/** A title by the model; the question's first words where the model gives none. Gives way to other requests. */
+/** Asks the model for a title. Resolves to the question's first words if the model gives none. Other requests go first. */
 export async function titleOf(
   client: CaudalClient,
   { prompt, answer, model, signal }: { prompt: string; answer: string; model: string | undefined; signal: AbortSignal },
@@ -31,14 +31,14 @@ export async function titleOf(
   return tidy(text) || firstWords(prompt);
 }
 
-/** The first line, without a label, quotes and Markdown. */
+/** Returns the first line without label, quotes and Markdown. */
 export function tidy(text: string): string {
   const line = text.trim().split("\n")[0] ?? "";
   const bare = line.replace(/^title:\s*/i, "").replace(/^["'#*\s“«]+|["'*\s.”»:]+$/g, "");
   return isSentence(bare) ? "" : firstWords(bare);
 }
 
-/** Small models answer again where a title is asked for. */
+/** Whether the text is a sentence: small models may answer the question again instead of naming it. */
 function isSentence(text: string): boolean {
   return text.length > LONGEST || /^(here('s| is| are)|sure|of course|the title|i )\b/i.test(text);
 }

@@ -1,4 +1,4 @@
-/** Where a focused text box opens a keyboard over half of the page, and where there is no Shift to hold. */
+/** Whether the device has a touch keyboard, which covers half of the page and has no Shift key to hold. */
 export function isTouch(): boolean {
   return matchMedia("(pointer: coarse)").matches;
 }

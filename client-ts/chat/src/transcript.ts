@@ -1,14 +1,14 @@
-/** Turns out of a conversation's items, and items out of turns. */
+/** Converts the items of a conversation to turns, and turns to items. */
 
 import type { ConversationItem, InputItem, InputMessage } from "caudal-client";
 import { t } from "./i18n.ts";
 import { type Attachment, isRunning, type Turn } from "./turn.ts";
 
-/** Asks for the rest of an answer that was cut. Stands in the conversation, and is shown to no reader. */
+/** The message that asks for the rest of a cut answer. It is part of the conversation, but the page does not show it. */
 export const CONTINUE =
   "Your last answer was cut off. Continue it exactly where it ended. Repeat nothing of it, and add no introduction.";
 
-/** A message of the user that asks for the turn. */
+/** Returns the message of the user that asks for the turn. */
 export function messageOf({ prompt, attachments = [] }: Pick<Turn, "prompt" | "attachments">): InputMessage {
   if (attachments.length === 0) return { role: "user", content: prompt };
   const files = attachments.map(
@@ -20,12 +20,12 @@ export function messageOf({ prompt, attachments = [] }: Pick<Turn, "prompt" | "a
 const FILES = /(?:\n\n<file name="[^"\n]*">\n[\s\S]*?\n<\/file>)+$/;
 const FILE = /\n\n<file name="([^"\n]*)">\n([\s\S]*?)\n<\/file>(?=\n\n<file name="|$)/g;
 
-/** A turn begins with a message of the user; what follows until the next one is its answer. */
+/** Groups items into turns. A turn is a message of the user and all items up to the next one. */
 export function turnsOf(items: readonly ConversationItem[]): Turn[] {
   return groupsOf(items).turns;
 }
 
-/** The items of each turn. */
+/** Returns the items of each turn. */
 export function itemsByTurn(items: readonly ConversationItem[]): ConversationItem[][] {
   return groupsOf(items).groups;
 }
@@ -44,7 +44,7 @@ function groupsOf(items: readonly ConversationItem[]): { turns: Turn[]; groups: 
     turns[turns.length - 1] = { ...turn, ...withItem(turn, item) };
     groups.at(-1)?.push(item);
   }
-  // Only the last can still be waited for.
+  // Only the last turn can still be waiting for an answer.
   const shown = turns.map((turn, index) =>
     index < turns.length - 1 && isRunning(turn) ? { ...turn, ...unanswered() } : turn,
   );
@@ -55,7 +55,9 @@ function unanswered(): Pick<Turn, "status" | "problem"> {
   return { status: "failed", problem: { message: t("unanswered"), canRetry: false } };
 }
 
-/** The server joins the parts of a message, so attachments are found in its text. */
+/**
+ * Splits a message into prompt and attachments. The server joins the parts of a message, so attachments are parsed from its text.
+ */
 function questionOf(content: readonly { text: string }[]): Pick<Turn, "prompt" | "attachments"> {
   const text = content.map((part) => part.text).join("");
   const [files] = text.endsWith("\n</file>") ? (FILES.exec(text) ?? []) : [];
@@ -96,16 +98,16 @@ function paragraphs(before: string, text: string): string {
   return before === "" ? text : `${before}\n\n${text}`;
 }
 
-/** A cut answer and its continuation. */
+/** Joins a cut answer and its continuation. */
 export function joined(before: string, text: string): string {
   const needsSpace = /\w[.,;:!?)]?$/.test(before) && /^\w/.test(text);
   return needsSpace ? `${before} ${text}` : before + text;
 }
 
 /**
- * The server's turns, with what only this page knows of them (times, figures, what went wrong), and then those asked here
- * that have not come to be in the conversation: refused, or still to begin. Turns of `settled` had ended before the server was
- * asked, so the server lacks one of them only if a reader deleted the turn.
+ * Returns the server's turns with the state that only this page has (times, figures, problems), then the page's own turns that
+ * are not in the conversation: refused ones, and those that have not begun. Turns of `settled` had ended before the request to
+ * the server, so the server lacks one of them only if a user deleted it.
  */
 export function merged(
   theirs: readonly Turn[],
@@ -122,7 +124,7 @@ export function merged(
     return isNewer ? { ...known, ...turn, key: known.key } : known;
   });
   turns.push(...ours.slice(theirs.length).filter(({ key, awaitsJoin }) => awaitsJoin || !settled.has(key)));
-  // Somebody else may have asked meanwhile: what is not on the server comes after that.
+  // Another client may have asked meanwhile; turns that are not on the server come after its turns.
   const shown = new Set(turns.map(({ key }) => key));
   turns.push(...ours.filter(({ key, awaitsJoin }) => awaitsJoin && !shown.has(key)));
   const pending = ours.at(-1);
@@ -130,14 +132,14 @@ export function merged(
   return turns;
 }
 
-/** What has been said, for a server that does not know it. */
+/** Returns the turns as items, for a server that does not have them. */
 export function itemsOf(turns: readonly Turn[]): InputMessage[] {
   return turns
     .filter((turn) => turn.answer !== "" && !isRunning(turn))
     .flatMap((turn): InputMessage[] => [messageOf(turn), { role: "assistant", content: turn.answer }]);
 }
 
-/** Items as they are exported and imported: those of a conversation without what the server adds. */
+/** Returns the items that an export has: those of the conversation without reasoning. */
 export function portable(items: readonly ConversationItem[]): InputItem[] {
   return items.filter((item) => item.type !== "reasoning") as unknown as InputItem[];
 }

@@ -1,9 +1,9 @@
 export type TurnStatus =
-  /** Asked, and nothing of the answer is here yet. */
+  /** Asked; no part of the answer has arrived yet. */
   | "waiting"
   | "streaming"
   | "done"
-  /** Stopped by the reader, or by the server when nobody followed. */
+  /** Stopped by the user, or by the server because no client followed. */
   | "stopped"
   /** Ended by a limit of the server or the model. */
   | "cut"
@@ -14,10 +14,10 @@ export interface Problem {
   canRetry: boolean;
 }
 
-/** What the model thought before it answered. */
+/** The model's reasoning before the answer. */
 export interface Thinking {
   readonly text: string;
-  /** How long it took, once it is over; unknown when it was not seen. */
+  /** How long the reasoning took, once it is over; undefined if it was not measured. */
   readonly ms?: number;
   readonly over: boolean;
 }
@@ -27,13 +27,13 @@ export interface Call {
   readonly id: string;
   readonly name: string;
   readonly arguments: string;
-  /** The arguments are whole. */
+  /** `true`: the arguments are complete. */
   readonly done: boolean;
   /** The function's result. */
   readonly output?: string;
 }
 
-/** A text file, or a long text that was pasted, that goes with a message. */
+/** A text file, or a long pasted text, that is sent with a message. */
 export interface Attachment {
   readonly name: string;
   readonly text: string;
@@ -41,7 +41,10 @@ export interface Attachment {
 
 /** A question and its answer. */
 export interface Turn {
-  /** Names the turn here and is its request's idempotency key, so that a reload before the server's first word asks once. */
+  /**
+   * The turn's id on this page, and its request's idempotency key: a reload before the server's first event sends the request
+   * again, but the server runs it once.
+   */
   readonly key: string;
   readonly prompt: string;
   readonly attachments?: readonly Attachment[] | undefined;
@@ -52,10 +55,10 @@ export interface Turn {
   readonly calls?: readonly Call[] | undefined;
   readonly problem?: Problem;
   readonly queue?: { position: number; estimatedWaitMs: number | undefined } | undefined;
-  /** The server had no room; it is asked again then (as `Date.now()` counts). */
+  /** When the request is sent again, because the server had no room (as `Date.now()` counts). */
   readonly retryAt?: number | undefined;
   readonly stopping?: boolean;
-  /** The replica that ran it is lost, and another one takes over. */
+  /** `true`: the replica that ran the turn is lost, and another one takes over. */
   readonly recovering?: boolean;
   /** The idempotency key of a request that continues the answer. */
   readonly continuation?: string | undefined;
@@ -63,18 +66,18 @@ export interface Turn {
   readonly firstTokenAt?: number | undefined;
   readonly tokensPerSecond?: number | undefined;
   readonly tokens?: number;
-  /** Tokens of the prompt and the answer together. */
+  /** How many tokens prompt and answer have together. */
   readonly totalTokens?: number;
-  /** The server had the whole prompt in its cache. */
+  /** `true`: the server had the whole prompt in its cache. */
   readonly cached?: boolean;
   readonly where?: "server" | "browser" | undefined;
-  /** The part of the model that is loaded, while the turn waits for the engine in the browser. */
+  /** The loaded fraction of the model, from 0 to 1, while the turn waits for the engine in the browser. */
   readonly loading?: number | undefined;
-  /** The turn ran in this browser, and the server does not have it yet. */
+  /** `true`: the turn ran in this browser, and the server does not have it yet. */
   readonly awaitsJoin?: boolean | undefined;
-  /** The server began the answer, and this browser went on with it. */
+  /** `true`: the server began the answer, and this browser continued it. */
   readonly wasHandedOver?: boolean;
-  /** Older turns that the model was not given, for want of room. */
+  /** How many of the oldest turns were left out of the prompt because they did not fit. */
   readonly droppedTurns?: number | undefined;
 }
 

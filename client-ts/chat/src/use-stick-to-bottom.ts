@@ -1,11 +1,11 @@
 import { type RefObject, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
-/** Nearer to the end than this counts as being there. */
+/** Within this distance the page counts as scrolled to its end. */
 const NEAR_PX = 48;
 
 /**
- * Keeps the end of the page in view while its content grows, until the reader scrolls up; scrolling back down to the
- * end, or `toBottom`, takes it up again.
+ * Keeps the end of the page in view while its content grows, until the user scrolls up. Scrolling down to the end, or `toBottom`,
+ * starts that again.
  */
 export function useStickToBottom(): {
   content: RefObject<HTMLDivElement | null>;
@@ -23,7 +23,7 @@ export function useStickToBottom(): {
   }, []);
 
   useLayoutEffect(() => {
-    // A reload in mid-stream shows the end, not where the shorter page was.
+    // A reload during a stream shows the end, not the position in the shorter page.
     history.scrollRestoration = "manual";
     const scroller = scrollerOf(content.current);
     scrollToEnd(scroller);
@@ -41,7 +41,7 @@ export function useStickToBottom(): {
     let last = scroller.scrollTop;
     const onScroll = (): void => {
       const near = distanceToEnd(scroller) < NEAR_PX;
-      // Only an upward move is the reader's: growing content moves nothing, and following it moves down.
+      // Only the user scrolls up: growing content does not scroll, and following it scrolls down.
       if (near) sticks.current = true;
       else if (scroller.scrollTop < last) sticks.current = false;
       last = scroller.scrollTop;
@@ -54,7 +54,7 @@ export function useStickToBottom(): {
   return { content, atBottom, toBottom };
 }
 
-/** The element scrolls if it stands in another page. */
+/** Returns the element that scrolls: the chat element itself if it is part of another page, else the document. */
 function scrollerOf(content: Element | null): Element {
   return content?.closest(".scroller") ?? document.documentElement;
 }

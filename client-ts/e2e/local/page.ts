@@ -1,4 +1,4 @@
-/** A page with nothing but the engine in the browser, for tests to call. Opens without a server once it was opened. */
+/** A page with only the engine in the browser, which tests call. After its first visit it opens without a server. */
 
 import wasm from "@wllama/wllama/esm/wasm/wllama.wasm?url";
 import { CaudalClient, type ResponseCreateParams, type ResponseHandle } from "../../src/index.ts";
@@ -17,7 +17,7 @@ const page = {
   router: new Router({ client, local }),
   /** The text so far of each handle that is shown. */
   shown: [] as string[],
-  /** Shows a handle's text as it comes, and resolves to how it ended. */
+  /** Shows a handle's text as it comes. Resolves to the status of the response. */
   async show(handle: ResponseHandle): Promise<string> {
     const at = page.shown.push("") - 1;
     for await (const text of handle.text()) page.shown[at] += text;

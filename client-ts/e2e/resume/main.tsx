@@ -1,6 +1,6 @@
 /**
- * Does in the page what AI SDK's example of resumable streams does, on Caudal's transport: a chat with an id of its own, a link to
- * it, `resume` where the link leads, a transport that each render makes anew, `stop` and `regenerate` of `useChat`.
+ * Reproduces AI SDK's example of resumable streams on Caudal's transport: a chat with an id of its own, a link to it,
+ * `resume` on the linked page, a new transport at each render, `stop` and `regenerate` of `useChat`.
  */
 
 import { useChat } from "@ai-sdk/react";

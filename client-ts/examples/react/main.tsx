@@ -13,7 +13,7 @@ import { createRoot } from "react-dom/client";
 
 const client = new CaudalClient({ url: location.origin });
 
-/** The address names the conversation: every tab that opens it shows the same turns, live. */
+/** The address has the conversation's id: every tab that opens it shows the same turns, live. */
 function useAddress(): [string | undefined, (id: string) => void] {
   const [id, setId] = useState(() => location.hash.slice(1) || undefined);
   useEffect(() => {
@@ -67,7 +67,7 @@ function Chat() {
   );
 }
 
-/** A turn that does not change is the same object, so only the one that streams is drawn again. */
+/** An unchanged turn is the same object, so only the streaming one is rendered again. */
 const TurnView = memo(function TurnView({ turn, onEdit }: { turn: Turn; onEdit: UseConversation["edit"] }) {
   const edit = (): void => {
     const text = prompt("Ask this instead:", turn.input);

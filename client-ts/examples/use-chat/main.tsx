@@ -8,7 +8,7 @@ import { createRoot } from "react-dom/client";
 const client = new CaudalClient({ url: location.origin });
 const transport = new CaudalChatTransport({
   client,
-  // Runs here, after the user's word.
+  // Runs in the page, after the user's approval.
   tools: {
     current_time: {
       description: "The time, now and here",
@@ -84,7 +84,7 @@ function Chat({ id, messages: initial }: { id: string; messages: UIMessage[] }) 
   );
 }
 
-/** The address names the conversation, which is also the chat's id. */
+/** The address has the conversation's id, which is also the chat's id. */
 async function start(): Promise<void> {
   const id = location.hash.slice(1) || (await client.conversations.create()).id;
   location.hash = id;

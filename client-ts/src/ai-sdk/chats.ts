@@ -1,9 +1,9 @@
-/** Which conversation a chat is, and where in it the next message goes. */
+/** Maps chats to conversations, and finds the place in a conversation at which the next message goes. */
 
 import type { CaudalClient } from "../client.ts";
 import { isRecord } from "../errors.ts";
 
-/** `localStorage`, or what has its methods. */
+/** `localStorage`, or an object with the same methods. */
 export interface ChatStorage {
   getItem(key: string): string | null;
   setItem(key: string, value: string): void;
@@ -33,7 +33,7 @@ export class Chats {
     return this.#chat(chatId)?.response;
   }
 
-  /** The conversation of a chat, made if there is none. */
+  /** Resolves to the conversation of a chat; creates it if there is none. */
   async open(chatId: string): Promise<string> {
     const conversation = this.conversationOf(chatId) ?? (await this.#client.conversations.create()).id;
     this.#keep(chatId, { conversation });
@@ -46,8 +46,9 @@ export class Chats {
   }
 
   /**
-   * Goes back to the question of that number (from 1). If an answer is wanted and the question is the last one, only its answer is
-   * taken back; else the chat goes on in a fork. `isStored` says whether the conversation has the question already.
+   * Goes back to question number `question` (from 1). If `keepsQuestion` is set and the question is the last one,
+   * deletes its answer; otherwise the chat goes on in a fork. `isStored`: whether the conversation still has the
+   * question.
    */
   async rewind(
     chatId: string,
@@ -96,7 +97,7 @@ export class Chats {
     try {
       this.#storage?.setItem(nameOf(chatId), JSON.stringify(chat));
     } catch {
-      // Full or forbidden: a reload begins a new conversation.
+      // The storage is full or forbidden, so a reload begins a new conversation.
     }
   }
 }
@@ -105,7 +106,7 @@ function nameOf(chatId: string): string {
   return `caudal:chat:${chatId}`;
 }
 
-/** Reading the property throws where a page may not store anything. */
+/** Returns `localStorage`. Reading the property throws in a page that may not store anything. */
 function localStorageOf(): ChatStorage | undefined {
   try {
     return globalThis.localStorage;

@@ -3,7 +3,7 @@
 import type { QueuePosition, ResponseEvent } from "../events.ts";
 import type { ResponseObject } from "../types.ts";
 
-/** The chunks that are written, with the fields that AI SDK 6 and 7 have in common. */
+/** The chunks that the transport writes, with the fields that AI SDK 6 and 7 have in common. */
 export type Chunk =
   | { type: "start"; messageId: string; messageMetadata: unknown }
   | { type: "finish"; finishReason: "stop" | "length" | "tool-calls" | "other"; messageMetadata: unknown }
@@ -20,7 +20,7 @@ export type Chunk =
   | { type: "tool-output-denied"; toolCallId: string }
   | { type: "data-queue"; id: string; data: QueuePosition; transient: true };
 
-/** The chunks of one event; none for events that no message shows. */
+/** Returns the chunks of one event; none for an event that no message shows. */
 export function chunksOf(event: ResponseEvent): Chunk[] {
   switch (event.type) {
     case "response.content_part.added":
@@ -39,7 +39,7 @@ export function chunksOf(event: ResponseEvent): Chunk[] {
   return [];
 }
 
-/** The chunks of function calls, which name a call by another id than its item. */
+/** Makes the chunks of function calls. A chunk has the call's id, while an event has the item's index. */
 export class CallChunks {
   readonly #calls = new Map<number, string>();
 
@@ -60,16 +60,16 @@ export class CallChunks {
   }
 }
 
-/** A call as a whole. */
+/** Makes the chunk of a complete call. */
 export function callChunk(call: { call_id: string; name: string; arguments: string }): Chunk {
   const { call_id: toolCallId, name: toolName } = call;
   const input = parsed(call.arguments);
   if (input !== undefined) return { type: "tool-input-available", toolCallId, toolName, input };
-  const errorText = "The arguments are no JSON.";
+  const errorText = "The arguments are not JSON.";
   return { type: "tool-input-error", toolCallId, toolName, input: call.arguments, errorText };
 }
 
-/** The value of a JSON text; nothing for other texts. */
+/** Parses a JSON text. Returns undefined for any other text. */
 export function parsed(json: string): unknown {
   try {
     return JSON.parse(json === "" ? "{}" : json) as unknown;
@@ -78,7 +78,7 @@ export function parsed(json: string): unknown {
   }
 }
 
-/** The last chunk of a message. */
+/** Makes the last chunk of a message. */
 export function finishChunk(response: ResponseObject): Chunk {
   const { status, usage } = response;
   const reason = response.incomplete_details?.reason;

@@ -1,4 +1,6 @@
-/** A chat transport for AI SDK 6 and 7: `useChat({ id, transport })` on Caudal's conversations, without a route of one's own. */
+/**
+ * A chat transport for AI SDK 6 and 7: `useChat({ id, transport })` on Caudal's conversations, without an API route.
+ */
 
 import type { ChatTransport, UIMessage } from "ai";
 import type { CaudalClient } from "../client.ts";
@@ -21,8 +23,8 @@ export interface ChatTool {
   parameters?: Record<string, unknown>;
   strict?: boolean;
   /**
-   * Runs the call. Without it the page does, in `onToolCall` or with buttons, and gives the result by `addToolOutput`; set
-   * `sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls`.
+   * Runs the call. Without it the page runs the call, in `onToolCall` or after a click, and passes the result to
+   * `addToolOutput`; set `sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls`.
    */
   // biome-ignore lint/suspicious/noExplicitAny: tools take arguments of any type
   execute?: (args: any, call: { callId: string }) => unknown;
@@ -32,9 +34,11 @@ export interface ChatTool {
 
 export interface CaudalChatTransportOptions {
   client: CaudalClient;
-  /** Settings of every request: model, instructions, temperature and the like. The `body` of a call goes over them. */
+  /**
+   * The settings of every request, such as model, instructions and temperature. The `body` of a call overrides them.
+   */
   params?: TurnParams;
-  /** By name. */
+  /** The functions by name. */
   tools?: Readonly<Record<string, ChatTool>>;
   /**
    * The effect of an aborted stream on its generation. `useChat` aborts when its component is unmounted, so the default is
@@ -50,15 +54,15 @@ export interface CaudalChatTransportOptions {
 
 type SendOptions<M extends UIMessage> = Parameters<ChatTransport<M>["sendMessages"]>[0];
 
-/** What goes on in one chat. */
+/** The stream of one chat. */
 interface Stream {
   options: FollowOptions;
   params: TurnParams;
   conversation: string;
   chatId: string;
-  /** The id of the message that the stream writes, if it goes on with one. */
+  /** The id of the message that the stream continues, if it continues one. */
   messageId: string | undefined;
-  /** What the message says before what runs. */
+  /** The chunks of the message that precede the running response. */
   before?: readonly Chunk[] | undefined;
   controller: ReadableStreamDefaultController<Chunk>;
 }
@@ -69,7 +73,7 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
   readonly #options: CaudalChatTransportOptions;
   readonly #client: CaudalClient;
   readonly #chats: Chats;
-  /** What runs, by chat. */
+  /** The running response of each chat. */
   readonly #running = new Map<string, ResponseHandle>();
 
   constructor(options: CaudalChatTransportOptions) {
@@ -78,14 +82,14 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
     this.#chats = new Chats(options.client, options.storage);
   }
 
-  /** The messages of a chat, for `useChat({ messages })`. Without a conversation there are none. */
+  /** Fetches the messages of a chat, for `useChat({ messages })`. Empty for a chat without a conversation. */
   async loadMessages(chatId: string): Promise<M[]> {
     const conversation = this.#chats.conversationOf(chatId);
     if (conversation === undefined) return [];
     return (await messagesOf(this.#client.conversations, conversation)) as M[];
   }
 
-  /** Cancels what runs in a chat, here or elsewhere. */
+  /** Cancels the running response of a chat, even if another client created it. */
   async stop(chatId: string): Promise<void> {
     const running = this.#running.get(chatId);
     if (running) return running.cancel();
@@ -110,7 +114,7 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
     const questions = messages.filter(({ role }) => role === "user");
     const question = questions.at(-1);
     const input = question ? textOf(question) : "";
-    // A message that replaces another, and an answer that is wanted again, go on from an earlier place.
+    // A message that replaces another one, and a regenerated answer, continue from an earlier place.
     const isNew = options.trigger === "submit-message" && options.messageId === undefined;
     const { conversation, isStored } = isNew
       ? { conversation: await this.#chats.open(chatId), isStored: false }
@@ -137,7 +141,7 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
     });
   }
 
-  /** The id of the response that runs in the chat, if one does. */
+  /** Resolves to the id of the chat's running response, if there is one. */
   async #active(chatId: string): Promise<string | undefined> {
     const conversation = this.#chats.conversationOf(chatId);
     if (conversation === undefined) return undefined;
@@ -197,7 +201,7 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
     });
   }
 
-  /** Writes a message: a response, and those that follow on the calls that are run here. */
+  /** Writes a message: a response, and the responses to the results of calls that run here. */
   async #write(stream: Stream, first: ResponseHandle, left: AbortSignal): Promise<void> {
     const { controller, chatId } = stream;
     for (let handle = first, isFirst = true; ; isFirst = false) {
@@ -236,7 +240,7 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
     return response.output.flatMap((item) => (item.type === "function_call" ? [item] : []));
   }
 
-  /** Runs the calls of a response. Nothing when the page or the user has a say in one of them. */
+  /** Runs the calls of a response. Runs none if the page must execute one of them or the user must approve it. */
   async #runCalls(
     response: ResponseObject,
     controller: ReadableStreamDefaultController<Chunk>,
@@ -271,7 +275,7 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
     }
   }
 
-  /** Goes on from a message whose calls have results, or the user's word. */
+  /** Continues a message whose calls have results, or the user's approval or denial. */
   async #answerCalls(
     { params, conversation, options, controller }: Stream,
     answer: UIMessage,
@@ -304,7 +308,10 @@ export class CaudalChatTransport<M extends UIMessage = UIMessage> implements Cha
   }
 }
 
-/** What AI SDK makes of errors: an aborted stream, a lost network (by this word it knows to resume), or a failure. */
+/**
+ * Maps an error to the one that AI SDK expects: `AbortError` for an aborted stream, a `TypeError` with "network" for a
+ * lost network, which makes AI SDK resume.
+ */
 function streamError(error: unknown): unknown {
   if (error instanceof DetachedError) return new DOMException("The stream was aborted.", "AbortError");
   if (error instanceof ConnectionError) return new TypeError(`network: ${error.message}`, { cause: error });

@@ -1,4 +1,4 @@
-/** Conversations as AI SDK's messages, and back. */
+/** Converts conversations to AI SDK's messages, and back. */
 
 import type { UIMessage } from "ai";
 import type { Conversations } from "../conversations.ts";
@@ -19,7 +19,7 @@ export interface ToolPart {
   approval?: { id: string; approved?: boolean; reason?: string };
 }
 
-/** The messages of a conversation: initial messages for `useChat`. An answer that runs is left to `resumeStream`. */
+/** Fetches the messages of a conversation, as initial messages for `useChat`. `resumeStream` adds a running answer. */
 export async function messagesOf(conversations: Conversations, conversation: string): Promise<UIMessage[]> {
   const messages: UIMessage[] = [];
   for await (const item of conversations.items.all(conversation, { order: "asc", limit: 100 })) add(messages, item);
@@ -59,7 +59,7 @@ function finish(parts: Part[], { call_id, output }: FunctionCallOutput): void {
   if (index >= 0) parts[index] = { ...parts[index], state: "output-available", output: resultValue(output) } as Part;
 }
 
-/** What the running turn has said already, in responses before the one that runs: calls and their results. */
+/** Fetches the part of the running turn that precedes the running response: calls and their results. */
 export async function turnSoFar(
   { items }: Conversations,
   conversation: string,
@@ -107,12 +107,12 @@ function resultValue(output: FunctionCallOutput["output"]): unknown {
   return parsed(text) ?? text;
 }
 
-/** The text of a message. */
+/** Joins the text of a message. */
 export function textOf({ parts }: UIMessage): string {
   return parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 }
 
-/** The calls of an answer's last step: those whose results have not been sent. */
+/** Returns the calls of an answer's last step, whose results have not been sent. */
 export function openCalls({ parts }: UIMessage): ToolPart[] {
   const step = parts.map(({ type }) => type).lastIndexOf("step-start");
   return parts.slice(step + 1).flatMap((part) => {
@@ -122,7 +122,7 @@ export function openCalls({ parts }: UIMessage): ToolPart[] {
   });
 }
 
-/** The result of a call as the model is told; nothing while there is none. */
+/** Returns the result of a call for the model; undefined while there is none. */
 export function resultOf(call: ToolPart): InputItem | undefined {
   const { state, errorText, approval } = call;
   if (state === "output-available") return outputItem(call.toolCallId, call.output);
@@ -140,7 +140,7 @@ function denial(reason: string | undefined): string {
   return reason === undefined ? "The user did not allow this call." : `The user did not allow this call: ${reason}`;
 }
 
-/** The input of a call as an object, which functions take. */
+/** Returns the input of a call; an empty object if the input is not an object. */
 export function argumentsOf(call: ToolPart): object {
   return isRecord(call.input) ? call.input : {};
 }

@@ -1,4 +1,4 @@
-/** The branches of a thread: a conversation and the forks that edits and second answers make of it. */
+/** The branches of a thread: a conversation and the forks that edits and reloads make of it. */
 
 import type { CaudalClient } from "../client.ts";
 import type { TurnParams } from "../conversations.ts";
@@ -23,12 +23,12 @@ export interface ThreadSnapshot {
   readonly messages: readonly ThreadEntry[];
 }
 
-/** Where a fork leaves the conversation that it is of. */
+/** The place at which a fork leaves its original conversation. */
 interface Origin {
   readonly store: ConversationStore;
-  /** The first turn that is another one. */
+  /** The index of the first turn that differs. */
   readonly at: number;
-  /** That turn has the same question: only the answer is another one. */
+  /** `true`: that turn has the same question, and only the answer differs. */
   readonly keepsInput: boolean;
 }
 
@@ -78,29 +78,29 @@ export class Branches {
     return this.#store.loadOlder();
   }
 
-  /** Says something else in place of a message. */
+  /** Replaces a message of the user, in a fork. */
   async edit(messageId: string, text: string, params: TurnParams): Promise<void> {
     const turn = this.#turnOf(messageId);
     if (turn) await this.#fork(turn, text, false, params);
   }
 
-  /** Has the message answered again; the old answer stays in its branch. */
+  /** Creates another answer to a message, in a fork; the old answer stays in its branch. */
   async reload(messageId: string | null, params: TurnParams): Promise<void> {
     const turn = messageId === null ? undefined : this.#turnOf(messageId);
     if (!turn || isRunning(turn)) return;
-    // A failed turn has no answer, so no branch is made for it.
+    // A failed turn has no answer to preserve, so it needs no fork.
     if (turn.status === "failed") this.#store.regenerate(params);
     else await this.#fork(turn, turn.input, true, params);
   }
 
-  /** Shows the branch that has this message. */
+  /** Shows the branch that ends with this message. */
   show(messageId: string | undefined): void {
     for (const store of this.#origins.keys()) {
       if (this.#messagesOf(store).at(-1)?.id === messageId) return this.#switch(store);
     }
   }
 
-  /** Keeps a call's result, and goes on once every call has one. */
+  /** Stores a call's result, and sends all results once every call has one. */
   answer(callId: string, result: unknown, params: TurnParams): void {
     this.#results.set(callId, typeof result === "string" ? result : (JSON.stringify(result) ?? "null"));
     const turn = this.#snapshot.conversation.turns.at(-1);
@@ -114,7 +114,7 @@ export class Branches {
 
   async #fork(turn: Turn, input: string, keepsInput: boolean, params: TurnParams): Promise<void> {
     const store = this.#store;
-    // Branches are told apart by the places of their turns, which are known once all are here.
+    // Branches are matched by the index of their turns, which needs all turns loaded.
     while (store.getSnapshot().hasOlder) await store.loadOlder();
     const at = store.getSnapshot().turns.findIndex(({ key }) => key === turn.key);
     const fork = storeOf(this.#client, await store.forkBefore(turn.key), this.#options);
@@ -159,7 +159,7 @@ export class Branches {
     });
   }
 
-  /** What branches have in common has the same ids in all of them. */
+  /** Returns the message ids of a turn. Messages that branches share have the same ids in all of them. */
   #idsOf(store: ConversationStore, turn: Turn, index: number): { input: string; answer: string } {
     const own = { input: `${turn.key}:input`, answer: turn.key };
     const origin = this.#origins.get(store);
@@ -171,20 +171,20 @@ export class Branches {
   }
 }
 
-/** The calls of a turn that has ended whose results are awaited. */
+/** Returns the ids of an ended turn's calls that have no result yet. */
 export function openCalls(turn: Turn | undefined): string[] {
   if (turn?.status !== "ended") return [];
   return turn.parts.flatMap((part) => (part.type === "call" && part.output === undefined ? [part.callId] : []));
 }
 
-/** Resolves when all of a conversation is here, or cannot be had. */
+/** Resolves when the whole conversation is loaded, or cannot be loaded. */
 async function loaded(store: ConversationStore): Promise<void> {
   await new Promise<void>((resolve) => {
     const leave = store.subscribe(() => check());
     const check = (): void => {
       if (store.getSnapshot().status === "loading") return;
       resolve();
-      // The listener that comes next keeps what is loaded.
+      // Unsubscribes after the next listener has subscribed, so that the store keeps its state.
       setTimeout(leave);
     };
     check();

@@ -14,9 +14,10 @@ import { isRunning, type Turn } from "../ui/turns.ts";
 import { Branches, NOTHING, openCalls, type ThreadEntry } from "./branches.ts";
 
 /**
- * The runtime of a conversation, or of a new one: new messages, reload, edit, cancel, branches, results of tools, older messages,
- * and a queue for what is said while an answer runs. An edit and a reload each make a fork of the conversation, so that the old
- * branch stays; `onConversation` has the id of the one that is shown.
+ * Returns the runtime of a conversation, or of a new one without `id`: new messages, reload, edit, cancel, branches,
+ * tool results, older messages, and a queue for messages that are sent while an answer runs. An edit and a reload each
+ * make a fork of the conversation, so that the old branch stays; `onConversation` receives the id of the conversation
+ * that is shown.
  */
 export function useCaudalRuntime(id?: string, options: UseConversationOptions = {}): AssistantRuntime {
   const client = useClient();
@@ -55,7 +56,7 @@ export function useCaudalRuntime(id?: string, options: UseConversationOptions = 
 
 type Queue = ReturnType<typeof createMessageQueue>;
 
-/** What is said while an answer runs waits here, where it can be taken back. */
+/** Queues the messages that are sent while an answer runs. A queued message can be withdrawn. */
 function useQueue(
   branches: Branches,
   params: NonNullable<UseConversationOptions["params"]>,
@@ -106,7 +107,7 @@ function contentPart(part: AnswerPart): ContentPart {
 function statusOf(turn: Turn): NonNullable<ThreadMessageLike["status"]> {
   if (isRunning(turn)) return { type: "running" };
   if (turn.status === "failed") {
-    return { type: "incomplete", reason: "error", error: turn.error?.message ?? "There is no answer to this." };
+    return { type: "incomplete", reason: "error", error: turn.error?.message ?? "There is no answer to this message." };
   }
   if (openCalls(turn).length > 0) return { type: "requires-action", reason: "tool-calls" };
   if (turn.endedBy === "completed") return { type: "complete", reason: "stop" };

@@ -1,4 +1,4 @@
-/** One model of the server, run in this page. Owns what is loaded; the parts know what to do with it. */
+/** Runs one model of the server in this page. Owns the loaded model and its state. */
 
 import type { Wllama } from "@wllama/wllama";
 import type { CaudalClient } from "../client.ts";
@@ -15,21 +15,24 @@ import { canContinue, isLocalConversation, itemsOf, Journal, type LocalRun, lock
 import { type Device, deviceOf, type LocalPlan, planOf } from "./plan.ts";
 import { type Manifest, Weights } from "./weights.ts";
 
-/** The most tokens that prompt and answer may have together, where the page sets no bound. */
+/** The default of `contextLength`. */
 const CONTEXT = 4096;
 
 export interface LocalOptions {
-  /** Whose server has the weights, and the conversations that local turns join. */
+  /** The client of the server that has the weights, and the conversations that local turns join. */
   client: CaudalClient;
-  /** An id or alias; without it the server's first model. */
+  /** An id or alias. Default: the server's first model. */
   model?: string;
   /** Address of `wllama.wasm`, on the page's own origin. */
   wasm: string | URL;
-  /** Tokens that prompt and answer may have together; at most the model's. Default 4096. */
+  /** How many tokens prompt and answer may have together, at most the model's context length. Default 4096. */
   contextLength?: number;
-  /** Threads. A page that is not cross-origin isolated has one. Default: one less than there are cores, at most 8. */
+  /**
+   * The number of threads. A page that is not cross-origin isolated has one. Default: one less than the number of
+   * cores, at most 8.
+   */
   threads?: number;
-  /** `false` never uses WebGPU, `true` also an adapter that is software. Default: an adapter that is hardware. */
+  /** `false` never uses WebGPU; `true` uses it even with a software adapter. Default: only with a hardware adapter. */
   gpu?: boolean;
 }
 
@@ -38,7 +41,7 @@ export interface LocalProgress {
   loadedBytes: number;
   totalBytes: number;
   elapsedMs: number;
-  /** `undefined` before there is a rate. */
+  /** `undefined` until the download rate is known. */
   remainingMs: number | undefined;
 }
 
@@ -56,9 +59,9 @@ export type LocalState =
 
 export interface LoadOptions {
   onProgress?: (progress: LocalProgress) => void;
-  /** Aborting it ends the download; what is fetched stays. */
+  /** Aborting this signal ends the download; fetched parts stay stored. */
   signal?: AbortSignal;
-  /** Loads it in spite of the plan's problems. */
+  /** Loads the model in spite of the plan's problems. */
   anyway?: boolean;
 }
 
@@ -67,7 +70,7 @@ export interface LocalRunOptions extends FollowOptions {
    * The items before the input. If it is absent, the items of the conversation are read from the server.
    */
   history?: readonly InputItem[];
-  /** A response of the server in whose place this one stands when it joins the conversation. */
+  /** The id of a response of the server that this one replaces when it joins the conversation. */
   replaces?: string;
 }
 
@@ -97,18 +100,24 @@ export class LocalEngine {
     return this.#state;
   }
 
-  /** Calls back at each change. The returned function ends that. */
+  /** Calls `listener` at each change of the state. The returned function removes the listener. */
   onStateChange(listener: (state: LocalState) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** Tells what loading needs, and what speaks against it. Rejects if the server does not share the model's file. */
+  /**
+   * Resolves to what loading needs, with the problems that speak against it. Rejects if the server does not share the
+   * model's file.
+   */
   async plan(): Promise<LocalPlan> {
     return (await this.#planned()).plan;
   }
 
-  /** Fetches what is not stored yet, and loads it. A call while it loads waits for the same. */
+  /**
+   * Downloads the parts of the file that are not stored yet, and loads the model. A call during a load waits for that
+   * load.
+   */
   async load(options: LoadOptions = {}): Promise<LocalInfo> {
     this.#loading ??= this.#load(options).catch((error: Error) => {
       this.#loading = undefined;
@@ -118,7 +127,7 @@ export class LocalEngine {
     return (await this.#loading).info;
   }
 
-  /** Frees the memory. Runs end as cancelled. */
+  /** Frees the memory. Running responses end as cancelled. */
   async unload(): Promise<void> {
     const loaded = this.#loaded;
     this.#loaded = this.#loading = undefined;
@@ -126,22 +135,25 @@ export class LocalEngine {
     this.#enter({ status: "idle" });
   }
 
-  /** Frees the memory, and the storage. */
+  /** Frees the memory and deletes the stored file. */
   async delete(): Promise<void> {
     await this.unload();
     await (await this.#weights).delete();
   }
 
   /**
-   * Asks for a response, here. Returns at once; errors come out of the handle: `LocalUnsupportedError` names a field that the
-   * engine does not have.
+   * Creates a response in this page. Returns at once; the handle reports errors. `LocalUnsupportedError` names a field
+   * that the engine does not support.
    */
   create(params: ResponseCreateParams, options: LocalRunOptions = {}): ResponseHandle {
     const history = options.history;
     return this.#follow(newRun(params, options.replaces), options, history && (() => Promise.resolve(history)));
   }
 
-  /** Goes on with an answer that the server began and the network cut. Its events begin with the text so far. */
+  /**
+   * Continues an answer that the server began and the network cut. The events of the response begin with the text so
+   * far.
+   */
   handOver(
     cut: { responseId: string; text: string },
     params: ResponseCreateParams,
@@ -152,18 +164,18 @@ export class LocalEngine {
     return this.#follow(run, options, history && (() => Promise.resolve(history)));
   }
 
-  /** Runs that a reload cut, the oldest first. */
+  /** Lists the runs that a reload cut, oldest first. */
   interrupted(): Promise<readonly LocalRun[]> {
     return this.#journal.interrupted();
   }
 
-  /** Goes on with such a run from its text, or from its begin where its output is held to a form. */
+  /** Continues an interrupted run from its text. A run with tools or an output format begins again instead. */
   resume(run: LocalRun, options: FollowOptions = {}): ResponseHandle {
     const text = canContinue(run.params) ? run.text : "";
     return this.#follow({ ...run, text }, options, () => Promise.resolve(run.history));
   }
 
-  /** Gives an interrupted run up: what it has said so far is its answer. */
+  /** Ends an interrupted run; its text so far is its answer. */
   async giveUp(run: LocalRun): Promise<void> {
     const content = [{ type: "output_text" as const, text: run.text, annotations: [], logprobs: [] }];
     const answer = {
@@ -175,18 +187,21 @@ export class LocalEngine {
     await this.#over({ ...run, status: "ended", output: run.text === "" ? [] : [{ ...answer, content }] });
   }
 
-  /** Takes a turn that waits to join out: it is deleted, and joins nothing. */
+  /** Deletes a turn that waits to join its conversation. */
   async discard(id: string): Promise<void> {
     const { discard } = await lazy(() => import("./join.ts"));
     await discard(this.#journal, id);
   }
 
-  /** Turns that wait to join their conversation on the server. */
+  /** Lists the turns that wait to join their conversation on the server. */
   async waiting(): Promise<readonly LocalRun[]> {
     return (await this.#journal.all()).filter((run) => run.status === "ended");
   }
 
-  /** Brings turns into their conversations on the server, in order and once, whichever tab asks. Tells which. */
+  /**
+   * Appends the waiting turns to their conversations on the server, in order and each once, even if several tabs call
+   * this method. Resolves to the joined turns.
+   */
   join(): Promise<readonly LocalRun[]> {
     const work = async (): Promise<readonly LocalRun[]> => {
       const { join } = await lazy(() => import("./join.ts"));
@@ -195,7 +210,9 @@ export class LocalEngine {
     return navigator.locks ? navigator.locks.request("caudal-join", work) : work();
   }
 
-  /** Counts the tokens of the prompt of such a request: by the model here if it is loaded and free, else by the server. */
+  /**
+   * Counts the tokens of a request's prompt: with the model in this page if it is loaded and idle, else at the server.
+   */
   async countTokens(params: ResponseCreateParams, { history = [] }: LocalRunOptions = {}): Promise<number> {
     const loaded = this.#loaded;
     if (!loaded || this.#running > 0) {
@@ -234,7 +251,7 @@ export class LocalEngine {
     };
     tell("download", stored);
     const weights = await this.#weights;
-    // Not a copy beside it in the browser's cache, and not to be evicted with it.
+    // Asks the browser not to evict the stored file.
     await navigator.storage?.persist?.().catch(() => false);
     const blob = await weights.fetch(manifest, (loaded) => tell("download", loaded), signal);
     tell("start", bytes);
@@ -259,7 +276,10 @@ export class LocalEngine {
         return "sent";
       },
       carrier: () => {
-        throw new SteerError("steering_not_supported", "The engine in the browser takes no input while it answers.");
+        throw new SteerError(
+          "steering_not_supported",
+          "The engine in the browser takes no input while an answer runs.",
+        );
       },
     };
     const run = new Run("{}", options);
@@ -283,7 +303,10 @@ export class LocalEngine {
     if (!loaded) throw new CaudalError("The model is not loaded in this browser.");
     const { params, text } = record;
     if (text !== "" && !canContinue(params)) {
-      throw new LocalUnsupportedError("text.format", "an answer that is held to a form cannot go on from its text");
+      throw new LocalUnsupportedError(
+        "text.format",
+        "an answer with tools or an output format cannot continue from its text",
+      );
     }
     const { answer, prepare } = loaded.generate;
     const prepared = await prepare(loaded, record);
@@ -298,13 +321,13 @@ export class LocalEngine {
     await this.#over({ ...record, status: "ended", text: "", output });
   }
 
-  /** A turn of a conversation waits to join; another run is not needed any more. */
+  /** Stores an ended turn of a conversation until it joins; forgets a run without a conversation. */
   async #over(record: LocalRun): Promise<void> {
     if (record.conversation === undefined) await this.#journal.forget(record);
     else await this.#journal.save(record);
   }
 
-  /** A conversation's items on the server, and the turns that have not joined them. */
+  /** Resolves to a conversation's items on the server, followed by the turns that have not joined yet. */
   async #history(conversation: string | undefined): Promise<readonly InputItem[]> {
     if (conversation === undefined) return [];
     const items: InputItem[] = [];

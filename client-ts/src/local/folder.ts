@@ -1,13 +1,13 @@
-/** Files of this origin that outlive the page. */
+/** Files of this origin that survive a reload of the page. */
 export interface Folder {
   read(name: string): Promise<Blob | undefined>;
-  /** Replaces a file, whole or not at all. */
+  /** Replaces a file atomically. */
   write(name: string, content: BlobPart): Promise<void>;
   remove(name: string): Promise<void>;
   names(): Promise<readonly string[]>;
 }
 
-/** A folder in the origin's private file system; `undefined` in a browser, or a private window, that has none. */
+/** Opens a folder in the origin's private file system; `undefined` if the browser or a private window has none. */
 export async function openFolder(name: string): Promise<Folder | undefined> {
   try {
     const root = await navigator.storage.getDirectory();

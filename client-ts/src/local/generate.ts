@@ -1,13 +1,13 @@
-/** One answer of the engine in the browser. */
+/** Generates one answer with the engine in the browser. */
 
 import type { Wllama } from "@wllama/wllama";
 import type { ChatCompletionChunk, ChatCompletionUsage } from "@wllama/wllama/esm/types/oai-compat.js";
 import { CaudalError } from "../errors.ts";
 import type { InputItem, Logprob, ResponseCreateParams, ResponseObject, Usage } from "../index.ts";
 import type { Run } from "../run.ts";
+import { EventWriter } from "./event-writer.ts";
 import { itemsOf, type LocalRun } from "./journal.ts";
 import { type ChatRequest, chatRequest } from "./request.ts";
-import { Speaker } from "./speaker.ts";
 import { fitted } from "./truncate.ts";
 import type { Manifest } from "./weights.ts";
 
@@ -16,17 +16,17 @@ export interface Task {
   manifest: Manifest;
   record: LocalRun;
   request: ChatRequest;
-  /** Turns that were left out of the prompt. */
+  /** How many turns were left out of the prompt. */
   droppedTurns: number;
   run: Run;
   cancel: AbortSignal;
-  /** Receives all text so far, at each piece of it. */
+  /** Receives all text so far, after each piece. */
   save(text: string): unknown;
-  /** Runs when the engine is free again, before the last event. */
+  /** Called when the engine is idle again, before the last event. */
   free(): void;
 }
 
-/** Brings the answer's events to the run. Resolves to the response as it ended. */
+/** Generates the answer and passes its events to the run. Resolves to the ended response. */
 export async function answer({
   wllama,
   manifest,
@@ -39,9 +39,9 @@ export async function answer({
   free,
 }: Task): Promise<ResponseObject> {
   const continues = record.continues ? record.replaces : undefined;
-  const speaker = new Speaker(run, { ...record, continues, droppedTurns }, manifest);
+  const writer = new EventWriter(run, { ...record, continues, droppedTurns }, manifest);
   let { text } = record;
-  if (text !== "") speaker.text(text);
+  if (text !== "") writer.text(text);
   let finish: string | null | undefined;
   let usage: ChatCompletionUsage | null | undefined;
   let error: unknown;
@@ -49,29 +49,31 @@ export async function answer({
     for await (const chunk of await stream(wllama, { ...request, abortSignal: cancel })) {
       usage = chunk.usage ?? usage;
       finish = chunk.choices[0]?.finish_reason ?? finish;
-      const said = speak(speaker, chunk);
-      if (said === "") continue;
-      text += said;
+      const piece = writeChunk(writer, chunk);
+      if (piece === "") continue;
+      text += piece;
       save(text);
     }
   } catch (thrown) {
-    error = thrown ?? new Error("The engine broke.");
+    error = thrown ?? new Error("The engine in the browser failed without a message.");
   }
   free();
-  if (cancel.aborted && error) return speaker.end(usageOf(usage), "cancelled");
-  if (error) return speaker.fail(error instanceof Error ? error.message : String(error));
-  return speaker.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
+  if (cancel.aborted && error) return writer.end(usageOf(usage), "cancelled");
+  if (error) return writer.fail(error instanceof Error ? error.message : String(error));
+  return writer.end(usageOf(usage), finish === "length" ? "max_output_tokens" : undefined);
 }
 
-/** The error of a prompt that is longer than the context. The engine computes nothing of it. */
+/**
+ * Matches the engine's error for a prompt that is longer than the context, which it refuses without computing anything.
+ */
 const TOO_LONG = /\((\d+) tokens\) exceeds/;
 
-/** The engine's request for a run, with as many of the turns as fit. Throws `LocalUnsupportedError`. */
+/** Builds the engine's request for a run, with as many turns as fit. Throws `LocalUnsupportedError`. */
 export async function prepare(
   { wllama, manifest: { model }, info }: Pick<Task, "wllama" | "manifest"> & { info: { contextLength: number } },
   { params, history, text }: LocalRun,
 ): Promise<Pick<Task, "request" | "droppedTurns">> {
-  // Refuses by the names that the caller gave.
+  // This first call only validates, so that errors name the caller's own fields.
   chatRequest(params, history, model, text);
   const requestOf = (items: readonly InputItem[]): ChatRequest =>
     chatRequest({ ...params, input: items }, [], model, text);
@@ -81,7 +83,7 @@ export async function prepare(
   return { request: requestOf(items), droppedTurns };
 }
 
-/** Counts the tokens of the prompt of such a request. */
+/** Counts the tokens of a request's prompt. */
 export function countTokens(
   { wllama, manifest }: Pick<Task, "wllama" | "manifest">,
   params: ResponseCreateParams,
@@ -91,8 +93,9 @@ export function countTokens(
 }
 
 /**
- * Counts the tokens of a prompt. The engine has no call for that, but refuses a prompt that is too long with its length; so
- * the prompt is refused with the begin of an answer that is too long, once and twice that long.
+ * Counts the tokens of a prompt. The engine has no call for that, but its refusal of a too long prompt has the prompt's
+ * length. So two prompts with a too long filler are refused, the second filler twice as long as the first; the
+ * difference is the filler's length.
  */
 async function promptTokens(wllama: Wllama, request: ChatRequest): Promise<number> {
   const { n_ctx } = wllama.getLoadedContextInfo();
@@ -115,22 +118,21 @@ async function refusedTokens(wllama: Wllama, request: ChatRequest, words: number
     if (tokens !== undefined) return Number(tokens);
     throw error;
   }
-  throw new CaudalError("The engine in the browser did not count.");
+  throw new CaudalError("The engine in the browser did not report the prompt's length.");
 }
 
 function stream(wllama: Wllama, request: ChatRequest): Promise<AsyncIterable<ChatCompletionChunk>> {
   return wllama.createChatCompletion({ ...request, stream: true });
 }
 
-/** The text that came. */
-function speak(speaker: Speaker, { choices }: ChatCompletionChunk): string {
+/** Passes a chunk to the writer. Returns the chunk's text. */
+function writeChunk(writer: EventWriter, { choices }: ChatCompletionChunk): string {
   const choice = choices[0];
   if (!choice) return "";
   const delta = choice.delta as typeof choice.delta & { reasoning_content?: string | null };
-  if (delta.reasoning_content) speaker.thought(delta.reasoning_content);
-  for (const { id, function: called } of delta.tool_calls ?? [])
-    speaker.call(id, called?.name, called?.arguments ?? "");
-  if (delta.content) speaker.text(delta.content, (choice.logprobs?.content ?? []) as unknown as Logprob[]);
+  if (delta.reasoning_content) writer.reasoning(delta.reasoning_content);
+  for (const { id, function: called } of delta.tool_calls ?? []) writer.call(id, called?.name, called?.arguments ?? "");
+  if (delta.content) writer.text(delta.content, (choice.logprobs?.content ?? []) as unknown as Logprob[]);
   return delta.content ?? "";
 }
 

@@ -1,4 +1,4 @@
-/** The server's model in the browser: the same handle and events, with and without a server. */
+/** Runs the server's model in the browser, with the same handle and events, also without a server. */
 
 export {
   type LoadOptions,

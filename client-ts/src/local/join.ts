@@ -1,17 +1,17 @@
-/** Brings what was said in this browser into the conversations of the server: in order, each turn once. */
+/** Appends the turns of this browser to the server's conversations, in order and each once. */
 
 import type { CaudalClient } from "../client.ts";
 import { NotFoundError } from "../errors.ts";
 import type { ConversationItem, InputItem } from "../index.ts";
 import { isLocalConversation, itemsOf, type Journal, type LocalRun } from "./journal.ts";
 
-/** Items that one request may bring. */
+/** How many items one request may have. */
 const MOST_ITEMS = 20;
 
 export async function join(client: CaudalClient, journal: Journal): Promise<readonly LocalRun[]> {
   const joined: LocalRun[] = [];
   const names = new Map<string, string>();
-  /** Turns behind one that has not ended wait for that one. */
+  /** Conversations with a turn that has not ended; their later turns wait for it. */
   const blocked = new Set<string>();
   for (const run of await journal.all()) {
     const { conversation } = run;
@@ -20,7 +20,7 @@ export async function join(client: CaudalClient, journal: Journal): Promise<read
     if (blocked.has(conversation)) continue;
     const known = names.get(conversation) ?? (isLocalConversation(conversation) ? undefined : conversation);
     const isJoined = known !== undefined && (await joinOne(client, known, run));
-    // The server has no such conversation, or none any more.
+    // The server has no such conversation, or it was deleted.
     const id = isJoined ? known : await moved(client, journal, conversation);
     if (!isJoined) await joinOne(client, id, run);
     names.set(conversation, id);
@@ -31,8 +31,8 @@ export async function join(client: CaudalClient, journal: Journal): Promise<read
 }
 
 /**
- * Makes a conversation on the server, which begins with what was said before the first of its turns, and notes its id with
- * every run that belongs to the conversation.
+ * Creates a conversation on the server that begins with the history of its first local turn, and stores its id in every
+ * run of the conversation.
  */
 async function moved(client: CaudalClient, journal: Journal, from: string): Promise<string> {
   const runs = (await journal.all()).filter((run) => run.conversation === from);
@@ -46,24 +46,24 @@ async function moved(client: CaudalClient, journal: Journal, from: string): Prom
   return id;
 }
 
-/** Takes a turn out that has not joined. */
+/** Deletes a turn that has not joined. */
 export async function discard(journal: Journal, id: string): Promise<void> {
   const runs = await journal.all();
   const run = runs.find((run) => run.id === id);
   if (!run) return;
   await journal.forget(run);
-  // A conversation begins with the history of its first turn.
+  // The next turn becomes the first of the conversation, so it takes over the history.
   const [first, next] = runs.filter(({ conversation }) => conversation === run.conversation);
   if (first?.id === id && next) await journal.save({ ...next, history: run.history });
 }
 
-/** Returns whether the server has the conversation. */
+/** Appends one turn. Returns `false` if the server does not have the conversation. */
 async function joinOne(
   { conversations, responses }: CaudalClient,
   conversation: string,
   run: LocalRun,
 ): Promise<boolean> {
-  const items = [...itemsOf(run.params), ...(run.output as readonly InputItem[])].filter(isSaid);
+  const items = [...itemsOf(run.params), ...(run.output as readonly InputItem[])].filter(hasContent);
   const stored: ConversationItem[] = [];
   try {
     for await (const item of conversations.items.all(conversation)) stored.push(item);
@@ -73,7 +73,7 @@ async function joinOne(
   }
   const there = new Set(stored.flatMap((item) => ("metadata" in item ? [item.metadata?.["run"]] : [])));
   for (let at = 0; at < items.length; at += MOST_ITEMS) {
-    // A request whose answer was lost has left its items.
+    // Items with this mark were appended by a request whose answer was lost.
     const mark = at === 0 ? run.id : `${run.id}.${at}`;
     if (there.has(mark)) continue;
     const metadata = { where: "browser", run: mark };
@@ -82,7 +82,7 @@ async function joinOne(
   }
   if (run.replaces === undefined) return true;
   await responses.cancel(run.replaces).catch(ifGone);
-  // Ids of a response's items contain the response's.
+  // The ids of a response's items contain the response's id.
   const part = run.replaces.replace(/^resp_/, "");
   for await (const { id } of conversations.items.all(conversation)) {
     if (id.includes(part)) await conversations.items.delete(conversation, id).catch(ifGone);
@@ -90,7 +90,7 @@ async function joinOne(
   return true;
 }
 
-function isSaid(item: InputItem): boolean {
+function hasContent(item: InputItem): boolean {
   return !("role" in item) || item.content !== "";
 }
 

@@ -1,4 +1,4 @@
-/** The runs of this browser that are not over: cut by a reload, or not in the server's conversation yet. */
+/** Stores the runs of this browser that a reload may cut, or that have not joined the server's conversation yet. */
 
 import { newId } from "../ids.ts";
 import type { InputItem, OutputItem, ResponseCreateParams } from "../index.ts";
@@ -7,9 +7,9 @@ import { type Folder, openFolder, readJson } from "./folder.ts";
 export interface LocalRun {
   /** The response's id. */
   id: string;
-  /** The conversation that it belongs to; begins with `local_` where the server does not know the conversation yet. */
+  /** The run's conversation; its id begins with `local_` while the server does not know the conversation. */
   conversation: string | undefined;
-  /** The local id of the conversation, before the server gave it one. */
+  /** The id of the conversation before the server assigned one. */
   localConversation?: string;
   /** Milliseconds, as `Date.now()` counts. */
   createdAt: number;
@@ -19,9 +19,9 @@ export interface LocalRun {
   params: ResponseCreateParams;
   history: readonly InputItem[];
   output: readonly OutputItem[];
-  /** A response of the server in whose place this one stands. */
+  /** The id of a response of the server that this one replaces. */
   replaces: string | undefined;
-  /** True if the run goes on from the text of the response that it replaces. */
+  /** `true`: the run continues the text of the response that it replaces. */
   continues: boolean;
 }
 
@@ -30,7 +30,7 @@ const LOCAL = "local";
 
 export class Journal {
   readonly #folder: Promise<Folder | undefined>;
-  /** Writes follow one another, so that the last one stands. */
+  /** Writes run one after the other, so that the last one wins. */
   #writes: Promise<unknown> = Promise.resolve();
   #savedAt = 0;
 
@@ -38,7 +38,7 @@ export class Journal {
     this.#folder = folder;
   }
 
-  /** Stores a run. With `soon`, only if that was not done just now. */
+  /** Stores a run. With `soon`, skips the write if the last one was less than `SAVE_MS` ago. */
   save(run: LocalRun, soon = false): Promise<unknown> {
     if (soon && Date.now() - this.#savedAt < SAVE_MS) return this.#writes;
     this.#savedAt = Date.now();
@@ -52,7 +52,7 @@ export class Journal {
     return this.#writes;
   }
 
-  /** All runs, the oldest first. */
+  /** Lists all runs, oldest first. */
   async all(): Promise<readonly LocalRun[]> {
     await this.#writes;
     const folder = await this.#folder;
@@ -61,7 +61,7 @@ export class Journal {
     return runs.filter((run) => run !== undefined).sort((a, b) => a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1));
   }
 
-  /** Runs that no page runs any more, though they have not ended. */
+  /** Lists the runs that have not ended and that no open page executes. */
   async interrupted(): Promise<readonly LocalRun[]> {
     const { held = [] } = (await navigator.locks?.query()) ?? {};
     const running = new Set(held.map(({ name }) => name));
@@ -69,7 +69,7 @@ export class Journal {
   }
 }
 
-/** The lock that the page which runs it holds. */
+/** Returns the name of the lock that a page holds while it executes the run. */
 export function lockOf({ id }: LocalRun): string {
   return `caudal-run-${id}`;
 }
@@ -79,12 +79,12 @@ export function itemsOf({ input }: ResponseCreateParams): readonly InputItem[] {
   return typeof input === "string" ? [{ role: "user", content: input }] : (input ?? []);
 }
 
-/** Returns whether an answer can go on from a part of its text. */
+/** Returns whether an answer can continue from a part of its text. */
 export function canContinue({ text, tools }: ResponseCreateParams): boolean {
   return !tools?.length && (text?.format ?? { type: "text" }).type === "text";
 }
 
-/** An id for a conversation that begins without a server; `LocalEngine.join` makes the conversation there. */
+/** Makes an id for a conversation that begins without a server; `LocalEngine.join` creates the conversation there. */
 export function newLocalConversation(): string {
   return newId(LOCAL);
 }

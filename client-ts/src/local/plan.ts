@@ -1,4 +1,4 @@
-/** Tells what loading a model here needs, and whether this browser has it. Loads nothing. */
+/** Plans the load of a model: what it needs, and whether this browser has it. Loads nothing. */
 
 import type { Manifest, Weights } from "./weights.ts";
 
@@ -15,28 +15,31 @@ export interface LocalProblem {
 export interface LocalPlan extends Device {
   model: string;
   quantisation: string | null;
-  /** Size of the file. */
+  /** The size of the file. */
   bytes: number;
-  /** Bytes that have to be fetched; 0: all of the file is stored. */
+  /** How many bytes must be downloaded; 0: the whole file is stored. */
   downloadBytes: number;
-  /** About what it takes while it is loaded: weights, keys and values, the runtime. */
+  /** Approximate memory of the loaded model: weights, keys and values, the runtime. */
   memoryBytes: number;
-  /** Bytes that this origin may still store; `undefined` if the browser does not tell. */
+  /** How many bytes this origin may still store; `undefined` if the browser does not report it. */
   storageFreeBytes: number | undefined;
-  /** True if the file stays after a reload. */
+  /** `true`: the file survives a reload. */
   kept: boolean;
   contextLength: number;
-  /** Why it should not be loaded without asking. Empty: it can be. */
+  /** Why the model should not be loaded without the user's consent. Empty: it can be loaded. */
   problems: readonly LocalProblem[];
 }
 
-/** Bytes that the runtime takes beside weights, keys and values. */
+/** The memory of the runtime besides weights, keys and values. */
 const RUNTIME_BYTES = 200 << 20;
 /** Keys and values of one token, for each byte of weights: for the default model 46 KB of f32. */
 const KV_SHARE = 1 / 2048;
 const MAX_THREADS = 8;
 
-/** `gpu`: `undefined` takes an adapter that is hardware, `true` any, `false` none. */
+/**
+ * Chooses backend and number of threads. `gpu`: `undefined` accepts a hardware adapter, `true` any adapter, `false`
+ * none.
+ */
 export async function deviceOf(gpu: boolean | undefined, threads: number | undefined): Promise<Device> {
   const most = Math.min(MAX_THREADS, Math.max(1, (navigator.hardwareConcurrency ?? 1) - 1));
   return {
@@ -58,7 +61,7 @@ async function hasAdapter(software: boolean): Promise<boolean> {
 export interface Needs extends Device {
   manifest: Manifest;
   contextLength: number;
-  /** No server was reached. */
+  /** `true`: the server could not be reached. */
   offline: boolean;
 }
 
@@ -74,13 +77,14 @@ export async function planOf(needs: Needs, weights: Weights): Promise<LocalPlan>
   const add = (code: LocalProblem["code"], message: string): void => void problems.push({ code, message });
   if (downloadBytes > 0) {
     if (needs.offline) add("offline", "The model is not stored here, and the server cannot be reached.");
-    if (connection?.saveData) add("save_data", `The browser saves data, and the model takes ${mb(downloadBytes)}.`);
+    if (connection?.saveData)
+      add("save_data", `The browser's data saver is on, and the model is a download of ${mb(downloadBytes)}.`);
     if (weights.kept && storageFreeBytes !== undefined && storageFreeBytes < downloadBytes) {
-      add("storage", `The model takes ${mb(downloadBytes)}, and there is room for ${mb(storageFreeBytes)}.`);
+      add("storage", `The model needs ${mb(downloadBytes)} of storage, and ${mb(storageFreeBytes)} are free.`);
     }
   }
   if (deviceMemory !== undefined && memoryBytes > (deviceMemory * 2 ** 30) / 2) {
-    add("memory", `The model takes about ${mb(memoryBytes)} of memory, and this device has ${deviceMemory} GB.`);
+    add("memory", `The model needs about ${mb(memoryBytes)} of memory, and this device has ${deviceMemory} GB.`);
   }
   return {
     model: model.id,

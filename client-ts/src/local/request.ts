@@ -1,4 +1,7 @@
-/** A request of the Responses API as the engine in the browser takes it; refuses by name what that engine does not have. */
+/**
+ * Translates a request of the Responses API for the engine in the browser. Refuses fields that the engine does not
+ * support.
+ */
 
 import type { ChatCompletionMessage, ChatCompletionParams } from "@wllama/wllama/esm/types/oai-compat.js";
 import type { InputItem, ResponseCreateParams } from "../index.ts";
@@ -7,13 +10,13 @@ import type { Text } from "../wire.ts";
 import { LocalUnsupportedError } from "./errors.ts";
 import { itemsOf } from "./journal.ts";
 
-/** Fields that would change what the model says. */
+/** Unsupported fields that would change the answer. */
 const UNSUPPORTED = ["prompt", "previous_response_id", "reasoning", "max_tool_calls"] as const;
 
 /** The engine's request, with fields that its package does not type. */
 export type ChatRequest = Pick<ChatCompletionParams, "messages"> & Record<string, unknown>;
 
-/** Sampling defaults of a request that gives none. */
+/** Returns the sampling settings of a request, with the model's defaults. */
 export function samplingOf(params: ResponseCreateParams, { sampling }: Model): Record<string, number> {
   return {
     temperature: params.temperature ?? sampling.temperature ?? 1,
@@ -26,7 +29,7 @@ export function samplingOf(params: ResponseCreateParams, { sampling }: Model): R
   };
 }
 
-/** `said`: text that the answer begins with. Throws `LocalUnsupportedError`. */
+/** Builds the engine's request. `said` is text with which the answer begins. Throws `LocalUnsupportedError`. */
 export function chatRequest(
   params: ResponseCreateParams,
   history: readonly InputItem[],
@@ -36,7 +39,8 @@ export function chatRequest(
   for (const field of UNSUPPORTED) if (params[field] != null) throw new LocalUnsupportedError(field);
   if (params.generate === false) throw new LocalUnsupportedError("generate");
   const messages = messagesOf(params, history);
-  if (messages.every(({ role }) => role === "system")) throw new LocalUnsupportedError("input", "there is none");
+  if (messages.every(({ role }) => role === "system"))
+    throw new LocalUnsupportedError("input", "it has no message or call");
   if (said !== "") messages.push({ role: "assistant", content: said });
   const logprobs = params.top_logprobs ?? (params.include?.includes("message.output_text.logprobs") ? 0 : undefined);
   return {
@@ -98,7 +102,7 @@ function formatOf({ text }: ResponseCreateParams): object {
 
 function toolsOf({ tools, tool_choice, parallel_tool_calls }: ResponseCreateParams, { capabilities }: Model): object {
   if (!tools?.length) return {};
-  if (capabilities.tools !== "template") throw new LocalUnsupportedError("tools", "the model's template has none");
+  if (capabilities.tools !== "template") throw new LocalUnsupportedError("tools", "the model's template has no tools");
   if (tool_choice != null && typeof tool_choice !== "string") throw new LocalUnsupportedError("tool_choice");
   const functions = tools.map((tool, at) => {
     if (tool.type !== "function") throw new LocalUnsupportedError(`tools[${at}]`);

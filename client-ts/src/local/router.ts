@@ -6,18 +6,21 @@ import type { ResponseHandle } from "../handle.ts";
 import type { QueuePosition, ResponseCreateParams, Retry } from "../index.ts";
 import type { LocalEngine, LocalRunOptions } from "./engine.ts";
 
-/** Time to wait for the place in the queue, once a request is queued. */
+/** How long to wait for the place in the queue after a request is queued. */
 const PLACE_MS = 500;
 
-/** `auto`: here when there is no server, the server refuses or is full, or the request is light; there otherwise. */
+/**
+ * `auto`: in the browser if the server is unreachable, refuses or has a long queue, or the request is light; otherwise
+ * at the server.
+ */
 export type Policy = "server" | "local" | "auto";
 
 export interface RouterBounds {
-  /** Requests before this one in the server's queue. Default 4. */
+  /** The highest accepted place in the server's queue. Default 4. */
   queue: number;
-  /** The longest wait for any answer of the server, in milliseconds. Default 4,000. */
+  /** The longest wait for the server's first answer, in milliseconds. Default 4,000. */
   answerMs: number;
-  /** Tokens of prompt and answer of a request that is light. Default 0: none is. */
+  /** How many tokens prompt and answer of a light request have at most. Default 0: no request is light. */
   lightTokens: number;
 }
 
@@ -30,7 +33,7 @@ export interface Routed {
 }
 
 export class Router {
-  /** Holds for requests from now on. */
+  /** A change applies to later requests. */
   policy: Policy;
   readonly bounds: RouterBounds;
   readonly #client: CaudalClient;
@@ -43,26 +46,29 @@ export class Router {
     this.bounds = { queue: 4, answerMs: 4_000, lightTokens: 0, ...options.bounds };
   }
 
-  /** Resolves when it is clear where the request runs, which is before its answer begins. */
+  /** Resolves when it is decided where the request runs, before its answer begins. */
   async create(params: ResponseCreateParams, options: LocalRunOptions = {}): Promise<Routed> {
-    if (this.policy === "local") return this.#here("policy", params, options);
-    if (this.policy === "server") return this.#there("policy", params, options);
-    if (this.#local.state.status !== "ready") return this.#there("default", params, options);
-    if (globalThis.navigator?.onLine === false) return this.#here("offline", params, options);
-    if (await this.#isLight(params, options)) return this.#here("light", params, options);
-    return this.#tryThere(params, options);
+    if (this.policy === "local") return this.#inBrowser("policy", params, options);
+    if (this.policy === "server") return this.#atServer("policy", params, options);
+    if (this.#local.state.status !== "ready") return this.#atServer("default", params, options);
+    if (globalThis.navigator?.onLine === false) return this.#inBrowser("offline", params, options);
+    if (await this.#isLight(params, options)) return this.#inBrowser("light", params, options);
+    return this.#tryServer(params, options);
   }
 
-  #here(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
+  #inBrowser(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
     return { where: "browser", reason, response: this.#local.create(params, options) };
   }
 
-  #there(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
+  #atServer(reason: RouteReason, params: ResponseCreateParams, options: LocalRunOptions): Routed {
     return { where: "server", reason, response: this.#client.responses.create(params, options) };
   }
 
-  /** Asks the server; where the server has no room, or is not there, takes the request back and runs it here. */
-  async #tryThere(params: ResponseCreateParams, options: LocalRunOptions): Promise<Routed> {
+  /**
+   * Sends the request to the server. If the server has no room or cannot be reached, cancels the request there and runs
+   * it here.
+   */
+  async #tryServer(params: ResponseCreateParams, options: LocalRunOptions): Promise<Routed> {
     let decide: (reason: RouteReason) => void = () => {};
     const verdict = new Promise<RouteReason>((resolve) => {
       decide = resolve;
@@ -79,19 +85,19 @@ export class Router {
         decide("refused");
       },
     });
-    const word = (type: string): void => {
+    const onType = (type: string): void => {
       if (type === "response.created") return;
-      // The place in the queue comes at once, or not at all: server-sent events do not tell it.
+      // The place in the queue comes at once, or never: server-sent events do not have it.
       if (type === "response.queued") setTimeout(decide, PLACE_MS, "default");
       else decide("default");
     };
-    void hear(response, word).catch((error: unknown) => decide(why(error)));
+    void firstEvents(response, onType).catch((error: unknown) => decide(reasonOf(error)));
     const reason = await verdict;
     clearTimeout(timer);
     if (reason === "default") return { where: "server", reason, response };
     const replaces = response.responseId;
     void response.cancel();
-    return this.#here(reason, params, { ...options, ...(replaces !== undefined && { replaces }) });
+    return this.#inBrowser(reason, params, { ...options, ...(replaces !== undefined && { replaces }) });
   }
 
   async #isLight(params: ResponseCreateParams, options: LocalRunOptions): Promise<boolean> {
@@ -101,16 +107,18 @@ export class Router {
   }
 }
 
-/** Reports the first events, until the answer begins. */
-async function hear(response: ResponseHandle, word: (type: string) => void): Promise<void> {
+/** Calls `onType` with the type of each event until the answer begins. */
+async function firstEvents(response: ResponseHandle, onType: (type: string) => void): Promise<void> {
   for await (const { type } of response) {
-    word(type);
+    onType(type);
     if (type !== "response.created" && type !== "response.queued") return;
   }
 }
 
-/** Maps the server's refusal to a reason. Any other error is the request's own fault, and the handle rejects with it. */
-function why(error: unknown): RouteReason {
+/**
+ * Maps an error of the server to a reason. Any other error is the request's own fault, and the handle rejects with it.
+ */
+function reasonOf(error: unknown): RouteReason {
   if (error instanceof RateLimitError || error instanceof ServerError) return "refused";
   return error instanceof ConnectionError ? "offline" : "default";
 }

@@ -1,4 +1,4 @@
-/** Starts llama.cpp in a worker. Loaded when a model is: the package that it imports is large. */
+/** Starts llama.cpp in a worker. Loaded with the model, because the package that it imports is large. */
 
 import { Wllama } from "@wllama/wllama";
 import { ConnectionError, ProtocolError } from "../errors.ts";
@@ -13,7 +13,7 @@ export async function start(
   wasm: string | URL,
   { backend, threads, contextLength }: Device & { contextLength: number },
 ): Promise<Wllama> {
-  await assertThere(wasm);
+  await assertReachable(wasm);
   const quiet = (): void => {};
   const wllama = new Wllama(
     { default: new URL(wasm, location.href).href },
@@ -22,9 +22,9 @@ export async function start(
   try {
     await wllama.loadModel([weights], {
       ...{ n_ctx: contextLength, n_threads: threads, n_gpu_layers: backend === "webgpu" ? ALL_LAYERS : 0 },
-      // Requests wait for one another; an answer can go on from a part of its text.
+      // One request at a time; an answer can continue from a part of its text.
       ...{ n_parallel: 1, jinja: true, prefill_assistant: true },
-      // The server computes keys and values in f32 too.
+      // The server computes keys and values in f32, too.
       ...{ cache_type_k: "f32", cache_type_v: "f32", flash_attn: false },
     });
   } catch (error) {
@@ -34,11 +34,12 @@ export async function start(
   return wllama;
 }
 
-/** Rejects if the engine's code cannot be had. The package would wait for ever. */
-async function assertThere(wasm: string | URL): Promise<void> {
+/** Rejects if the engine's code cannot be fetched, for which the package would wait forever. */
+async function assertReachable(wasm: string | URL): Promise<void> {
   const answer = await fetch(wasm).catch((cause: unknown) => {
-    throw new ConnectionError("A network error kept the engine's code from being fetched.", { cause });
+    throw new ConnectionError("The engine's code cannot be fetched: network error.", { cause });
   });
   await answer.body?.cancel();
-  if (!answer.ok) throw new ProtocolError(`The engine's code is not at its address (${answer.status}).`);
+  if (!answer.ok)
+    throw new ProtocolError(`The engine's code cannot be fetched from ${String(wasm)}: status ${answer.status}.`);
 }

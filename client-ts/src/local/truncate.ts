@@ -4,7 +4,7 @@ import { apiError } from "../errors.ts";
 import type { InputItem, ResponseCreateParams } from "../index.ts";
 import { textOf } from "./request.ts";
 
-/** An upper bound on the tokens that a chat template adds to one message. */
+/** Upper bound of the tokens that a chat template adds to one message. */
 const TOKENS_AROUND = 64;
 
 export interface Fitted {
@@ -13,8 +13,9 @@ export interface Fitted {
 }
 
 /**
- * Returns the items of a prompt that leaves room for the output. `count` tells how many tokens the prompt of such items has; it
- * runs only where the length of the text leaves a doubt. Throws `context_length_exceeded` as the server does.
+ * Returns the items of a prompt that leaves room for the output. `count` counts the tokens of a prompt with these
+ * items; it runs only if the length of the text does not prove that the prompt fits. Throws `context_length_exceeded`
+ * as the server does.
  */
 export async function fitted(
   items: readonly InputItem[],
@@ -42,12 +43,12 @@ export async function fitted(
   return { items: from(enough), droppedTurns: enough };
 }
 
-/** Tokens that the output may take of the context: at most a quarter of it. */
+/** Returns how many tokens of the context the output may take, at most a quarter. */
 function roomOf({ max_output_tokens }: ResponseCreateParams, contextLength: number): number {
   return Math.min(max_output_tokens ?? Number.POSITIVE_INFINITY, Math.floor(contextLength / 4));
 }
 
-/** A token has at least one byte. */
+/** Returns an upper bound of the prompt's tokens: a token has at least one byte. */
 function mostTokens(items: readonly InputItem[], { instructions }: ResponseCreateParams): number {
   const bytes = (text: string): number => new TextEncoder().encode(text).length + TOKENS_AROUND;
   const said = items.map((item) => bytes("role" in item ? textOf(item.content) : JSON.stringify(item)));

@@ -1,4 +1,7 @@
-/** The model's file: fetched from the server in parts, each stored when it is whole, so that a download goes on after a reload. */
+/**
+ * The model's file: fetched from the server in parts. Each complete part is stored, so that a download continues after
+ * a reload.
+ */
 
 import type { CaudalClient } from "../client.ts";
 import { ConnectionError, ProtocolError } from "../errors.ts";
@@ -9,7 +12,7 @@ import { type Folder, readJson } from "./folder.ts";
 const PART = 16 << 20;
 const MANIFEST = "manifest.json";
 
-/** The description of the file, which is stored for use without a server. */
+/** The description of the file, stored for use without a server. */
 export interface Manifest {
   model: Model;
   sha256: string;
@@ -27,12 +30,12 @@ export class Weights {
     this.#model = model;
   }
 
-  /** True if fetched parts are still there after a reload. */
+  /** `true`: fetched parts survive a reload. */
   get kept(): boolean {
     return this.#folder !== undefined;
   }
 
-  /** Asks the server which file it has. `ConnectionError` without a server. */
+  /** Asks the server which file it has. Rejects with `ConnectionError` if the server cannot be reached. */
   async asked(): Promise<Manifest> {
     const { models } = this.#client;
     const model = this.#model === undefined ? (await models.list())[0] : await models.retrieve(this.#model);
@@ -40,7 +43,8 @@ export class Weights {
     const answer = await this.#answer(models.file(model.id, { range: [0, 0] }));
     const bytes = Number(answer.headers.get("content-range")?.split("/")[1]);
     const sha256 = /^"sha256-(\w+)"$/.exec(answer.headers.get("etag") ?? "")?.[1];
-    if (!(bytes > 0) || !sha256) throw new ProtocolError("The server does not say which file it has.");
+    if (!(bytes > 0) || !sha256)
+      throw new ProtocolError("The server does not identify the model's file: no `content-range` or `etag`.");
     return { model, sha256, bytes };
   }
 
@@ -57,7 +61,7 @@ export class Weights {
     return parts.reduce((sum, part) => sum + (part?.size ?? 0), 0);
   }
 
-  /** The file. Fetches the parts that are missing; `onBytes` is told how many bytes are there. */
+  /** Fetches the missing parts and resolves to the file. Calls `onBytes` with the number of bytes so far. */
   async fetch(manifest: Manifest, onBytes: (bytes: number) => void, signal?: AbortSignal): Promise<Blob> {
     const parts = partsOf(manifest);
     await this.#tidy(new Set([MANIFEST, ...parts.map(({ name }) => name)]));
@@ -100,13 +104,13 @@ export class Weights {
       bytes += read.value.length;
       onBytes(bytes);
     }
-    if (bytes !== last - first + 1) throw new ConnectionError("The model's file did not come whole.");
+    if (bytes !== last - first + 1) throw new ConnectionError("The download of the model's file ended early.");
     return new Blob(pieces);
   }
 
   async #answer(asked: Promise<Response>): Promise<Response> {
     const answer = await asked.catch((cause: unknown) => {
-      throw new ConnectionError("A network error kept the model from being fetched.", { cause });
+      throw new ConnectionError("The model's file cannot be fetched: network error.", { cause });
     });
     if (answer.status !== 206) throw await httpError(answer);
     return answer;

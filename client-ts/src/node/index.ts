@@ -1,5 +1,5 @@
 /// <reference types="node" />
-/** A chat in a terminal: what `npx -p caudal-client caudal-chat` runs. */
+/** A chat in a terminal, which `npx -p caudal-client caudal-chat` runs. */
 
 import process from "node:process";
 import { createInterface } from "node:readline/promises";
@@ -11,33 +11,34 @@ import { CancelledError, ClientClosedError } from "../errors.ts";
 import type { ResponseHandle } from "../handle.ts";
 import type { WebSocketConstructor } from "../socket.ts";
 
-/** What of the process a chat needs. */
+/** The parts of the process that a chat uses. */
 export type Terminal = Pick<NodeJS.Process, "stdin" | "stdout" | "stderr" | "env">;
 
 const USAGE = `caudal-chat [options] [prompt]
 
-  --url URL            the server (CAUDAL_URL, http://127.0.0.1:8080); its key is CAUDAL_KEY
-  --model MODEL        the model to ask
-  --conversation ID    goes on with a conversation: shows its last answer, also one that runs
-  --instructions TEXT  what the model is told before all else
+  --url URL            the server's address; default: $CAUDAL_URL, else http://127.0.0.1:8080
+  --model MODEL        the model to use; default: the server's first
+  --conversation ID    continues a conversation: shows its last answer first, even one that still runs
+  --instructions TEXT  the system instructions
 
-With a prompt, or with input from a pipe, it answers once. Else it is a chat: /stop or Ctrl-C ends an answer,
-/regenerate has the last one given again, /new begins another conversation, /quit or Ctrl-D leaves.
+The API key is $CAUDAL_KEY. With a prompt or input from a pipe, prints one answer and exits. Otherwise opens a chat:
+/stop or Ctrl-C stops the answer, /regenerate replaces the last answer, /new begins a new conversation,
+/quit or Ctrl-D leaves.
 `;
 
 const TEXT = { type: "string" } as const;
 const FLAG = { type: "boolean", short: "h" } as const;
 const OPTIONS = { url: TEXT, model: TEXT, conversation: TEXT, instructions: TEXT, help: FLAG };
 
-/** A cursor behind the text. It is erased from where it began, which may be the end of a line. */
+/** A cursor after the text. `ERASE` returns to the saved position and clears the rest of the screen. */
 const CURSOR = "\x1b7▍";
 const ERASE = "\x1b8\x1b[J";
 
-/** Runs a chat to its end. Gives the exit status: 0, or 1 after a failure. */
+/** Runs a chat to its end. Resolves to the exit status: 0, or 1 after a failure. */
 export async function chat(args: readonly string[], terminal: Terminal): Promise<number> {
   const { stdin, stdout, env } = terminal;
   let client: CaudalClient | undefined;
-  // The reader of a pipe may leave.
+  // The reader of a pipe may close it.
   stdout.once("error", () => process.exit(1));
   try {
     const { values, positionals } = parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
@@ -48,13 +49,13 @@ export async function chat(args: readonly string[], terminal: Terminal): Promise
     const piped = stdin.isTTY ? "" : await text(stdin);
     const input = [positionals.join(" "), piped].filter((part) => part.trim() !== "").join("\n\n");
     if (input === "" && stdin.isTTY) return await converse(client, terminal, params, conversation);
-    if (input === "") throw new Error("The input is empty: there is nothing to ask.");
+    if (input === "") throw new Error("The input is empty. Pass a prompt, or text through a pipe.");
     const handle = client.responses.create({ ...params, conversation: conversation ?? null, input });
     const stop = (): void => void handle.cancel();
     process.once("SIGINT", stop);
     return await show(handle, terminal).finally(() => process.off("SIGINT", stop));
   } catch (error) {
-    return complain(error, terminal);
+    return reportError(error, terminal);
   } finally {
     client?.close();
   }
@@ -68,7 +69,7 @@ async function webSocket(): Promise<{ webSocket?: WebSocketConstructor }> {
   return ws ? { webSocket: ws.WebSocket } : {};
 }
 
-/** Asks what is typed, until the end of the input. */
+/** Reads lines until the end of the input, and runs each as a command or a question. */
 async function converse(client: CaudalClient, terminal: Terminal, params: TurnParams, given?: string): Promise<number> {
   let conversation = given;
   let running: Promise<ResponseHandle> | undefined;
@@ -79,11 +80,11 @@ async function converse(client: CaudalClient, terminal: Terminal, params: TurnPa
   };
   const stop = (): unknown => running?.then((handle) => handle.cancel()).catch(() => undefined);
 
-  /** Shows an answer. Lines are read meanwhile. */
+  /** Shows an answer, while lines are still read. */
   const answer = async (ask: () => Promise<ResponseHandle>): Promise<void> => {
-    if (running) return void terminal.stderr.write("An answer is on its way: /stop ends it.\n");
+    if (running) return void terminal.stderr.write("An answer is still running: /stop ends it.\n");
     running = ask();
-    await running.then((handle) => show(handle, terminal)).catch((error) => complain(error, terminal));
+    await running.then((handle) => show(handle, terminal)).catch((error) => reportError(error, terminal));
     running = undefined;
     prompt();
   };
@@ -99,10 +100,10 @@ async function converse(client: CaudalClient, terminal: Terminal, params: TurnPa
   ]);
 
   client.onConnectionStateChange(({ status }) => {
-    const note = `${ERASE}\x1b[2m[the network is lost; going on when it is back]\x1b[0m ${CURSOR}`;
+    const note = `${ERASE}\x1b[2m[the network is lost; the answer continues when it is back]\x1b[0m ${CURSOR}`;
     if (running && status === "waiting") terminal.stdout.write(note);
   });
-  // After Ctrl-Z the connection may be dead. This check finds that out before the client's late timers do.
+  // After Ctrl-Z the connection may be dead. `connect` ends a wait before the next attempt.
   const woken = (): void => {
     client.connect();
     prompt();
@@ -122,7 +123,7 @@ async function converse(client: CaudalClient, terminal: Terminal, params: TurnPa
   return 0;
 }
 
-/** Writes the text as it comes. Gives the exit status. */
+/** Writes the text as it comes. Resolves to the exit status. */
 async function show(handle: ResponseHandle, { stdout }: Terminal): Promise<number> {
   const [cursor, erase] = stdout.isTTY ? [CURSOR, ERASE] : ["", ""];
   try {
@@ -134,8 +135,8 @@ async function show(handle: ResponseHandle, { stdout }: Terminal): Promise<numbe
   }
 }
 
-/** Writes what went wrong, unless the user did it. Gives the exit status. */
-function complain(error: unknown, { stderr }: Terminal): number {
+/** Writes the error, unless the user caused it by a cancel. Returns the exit status. */
+function reportError(error: unknown, { stderr }: Terminal): number {
   const isMine = error instanceof CancelledError || error instanceof ClientClosedError;
   if (!isMine) stderr.write(`caudal-chat: ${error instanceof Error ? error.message : String(error)}\n`);
   return 1;

@@ -29,12 +29,12 @@ export { isRunning, type Turn, type TurnStatus } from "../ui/turns.ts";
 
 const Context = createContext<CaudalClient | undefined>(undefined);
 
-/** Gives the hooks below it their client. Make the client outside of components: it is to outlive them. */
+/** Provides the client to the hooks below. Create the client outside of components, because it outlives them. */
 export function CaudalProvider(props: { client: CaudalClient; children?: ReactNode }): ReactNode {
   return createElement(Context.Provider, { value: props.client }, props.children);
 }
 
-/** The client of the nearest `CaudalProvider`. */
+/** Returns the client of the nearest `CaudalProvider`. Throws without one. */
 export function useClient(): CaudalClient {
   const client = useContext(Context);
   if (!client) throw new Error("There is no <CaudalProvider> above this component.");
@@ -42,30 +42,33 @@ export function useClient(): CaudalClient {
 }
 
 export interface UseConversationOptions extends ConversationOptions {
-  /** Settings of every request: model, instructions, tools and the like. */
+  /** The settings of every request, such as model, instructions and tools. */
   params?: TurnParams | undefined;
-  /** Called when a new conversation, or the fork that an edit makes, has its id: keep it, in the address for instance. */
+  /**
+   * Called with the id of a new conversation, or of the fork that an edit makes. Store the id, for instance in the
+   * address.
+   */
   onConversation?: ((id: string) => void) | undefined;
 }
 
 export interface UseConversation extends ConversationSnapshot {
-  /** Says something. Begins the conversation where there is none. */
+  /** Sends a message. Creates the conversation if there is none yet. */
   send(input: Input): void;
-  /** Gives the results of the last turn's calls; the turn goes on. */
+  /** Sends the results of the last turn's calls, so that the turn goes on. */
   sendOutputs(outputs: readonly { callId: string; output: string }[]): void;
-  /** Stops what runs. */
+  /** Cancels the running answers. */
   stop(): Promise<void>;
-  /** Has the last answer given again. */
+  /** Replaces the last answer by a new one. */
   regenerate(): void;
-  /** Says something else in place of a turn's input, in a fork of the conversation, which is shown from then on. */
+  /** Replaces the input of the turn `key` in a fork of the conversation. The hook shows the fork from then on. */
   edit(key: string, input: Input): Promise<void>;
   /** Loads the turns before the oldest one. */
   loadOlder(): Promise<void>;
 }
 
 /**
- * A conversation by its id, or a new one: its turns, live, whoever asks, with the status of each. All components that name the
- * same conversation share what is loaded.
+ * Returns the live turns of a conversation, or of a new one without `id`. Turns of other clients are included. All
+ * components with the same conversation share its state.
  */
 export function useConversation(id?: string, options: UseConversationOptions = {}): UseConversation {
   const client = useClient();
@@ -111,14 +114,14 @@ export function useConversation(id?: string, options: UseConversationOptions = {
   );
 }
 
-/** One response, as it comes. Keep the handle in state: each handle is its own response. */
+/** Returns the live state of one response. Keep the handle in React state: each handle is a response of its own. */
 export function useResponse(handle: ResponseHandle | undefined): ResponseSnapshot {
   const store = useMemo(() => handle && new ResponseStore(handle), [handle]);
   const subscribe = store?.subscribe ?? noSubscription;
   return useSyncExternalStore(subscribe, store?.getSnapshot ?? pending, pending);
 }
 
-/** The state of the connection, for a status light. */
+/** Returns the state of the connection. */
 export function useConnection(): ConnectionState {
   const client = useClient();
   const subscribe = useCallback((listener: () => void) => client.onConnectionStateChange(listener), [client]);

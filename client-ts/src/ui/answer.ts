@@ -1,4 +1,4 @@
-/** An answer as a screen shows it: the parts of a response, built from its events. */
+/** An answer for display: the parts of a response, built from its events. */
 
 import type { ResponseEvent } from "../events.ts";
 import type { InputItem } from "../items.ts";
@@ -10,7 +10,7 @@ export interface TextPart {
   readonly text: string;
 }
 
-/** What the model thought. */
+/** The model's reasoning. */
 export interface ReasoningPart {
   readonly type: "reasoning";
   readonly text: string;
@@ -21,20 +21,20 @@ export interface CallPart {
   readonly type: "call";
   readonly callId: string;
   readonly name: string;
-  /** JSON, whole once `isComplete`. */
+  /** JSON text; complete once `isComplete` is true. */
   readonly arguments: string;
   readonly isComplete: boolean;
-  /** What was sent as the call's result. */
+  /** The result that was sent for the call. */
   readonly output?: string;
 }
 
 export type AnswerPart = TextPart | ReasoningPart | CallPart;
 
-/** Takes the events of one response in their order. */
+/** Builds the parts of one response from its events, which `take` receives in order. */
 export class Answer {
   readonly #before: readonly AnswerPart[];
   readonly #parts = new Map<number, AnswerPart>();
-  /** "queued" until the model begins, "thinking" until there is text or a call. */
+  /** "queued" until the model begins, "thinking" until the first text or call. */
   status: "queued" | "thinking" | "streaming" = "queued";
 
   /** `before` are parts of earlier responses of the same turn. */
@@ -81,7 +81,7 @@ export class Answer {
   }
 }
 
-/** The part that shows an item. An item of a kind that no screen shows gives none. */
+/** Returns the part that displays an item, or undefined for an item that is not displayed. */
 export function partOf(item: OutputItem | ConversationItem, isComplete = true): AnswerPart | undefined {
   switch (item.type) {
     case "message":
@@ -98,7 +98,7 @@ export function partsOf(response: ResponseObject): AnswerPart[] {
   return response.output.flatMap((item) => partOf(item) ?? []);
 }
 
-/** The parts with the results of calls that the items hold. */
+/** Returns the parts with the calls' results that `items` holds. */
 export function withOutputs(parts: readonly AnswerPart[], items: readonly InputItem[]): readonly AnswerPart[] {
   const outputs = new Map<string, string>();
   for (const item of items) {
@@ -111,7 +111,7 @@ export function withOutputs(parts: readonly AnswerPart[], items: readonly InputI
   });
 }
 
-/** The text of all parts. */
+/** Joins the text of all text parts. */
 export function textOf(parts: readonly AnswerPart[]): string {
   return parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 }

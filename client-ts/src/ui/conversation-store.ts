@@ -1,4 +1,4 @@
-/** One conversation as a screen shows it. Knows no framework: subscribe, and read `getSnapshot`. */
+/** One conversation for display. Independent of any framework: subscribe, and read `getSnapshot`. */
 
 import type { CaudalClient } from "../client.ts";
 import type { TurnParams } from "../conversations.ts";
@@ -16,25 +16,25 @@ export interface ConversationSnapshot {
   /** Undefined until the first message of a new conversation is sent. */
   readonly id: string | undefined;
   readonly turns: readonly Turn[];
-  /** "loading" until the stored turns are here. */
+  /** "loading" until the stored turns have arrived. */
   readonly status: "loading" | "ready" | "failed";
   /** Why the conversation could not be loaded. */
   readonly error?: Error | undefined;
-  /** A turn is under way. */
+  /** Whether a turn is running. */
   readonly isRunning: boolean;
-  /** There are older turns: `loadOlder`. */
+  /** Whether there are older turns, which `loadOlder` loads. */
   readonly hasOlder: boolean;
 }
 
 export interface ConversationOptions {
   /**
-   * The store of questions that are not answered yet. A page that is reloaded reads them there. Default: `sessionStorage`, if
-   * the platform has it.
+   * The store of questions without an answer, so that a reloaded page can send them again. Default: `sessionStorage`,
+   * if the platform has it.
    */
   storage?: TurnStorage | undefined;
 }
 
-/** What is being followed. */
+/** A turn that this page follows. */
 interface Live {
   answer: Answer;
   handle?: ResponseHandle;
@@ -43,13 +43,13 @@ interface Live {
   isStopped: boolean;
 }
 
-/** What a turn is to be rid of before it goes on. */
+/** Resets a turn before it goes on. */
 const AGAIN = { status: "queued", endedBy: undefined, error: undefined, responseId: undefined } as const;
 
 const PAGE = 40;
 const LONGEST_PAGE = 100;
 
-/** What a server renders, and a client before it has loaded. */
+/** The snapshot that a server renders, and a client before the conversation is loaded. */
 export const EMPTY: ConversationSnapshot = {
   id: undefined,
   turns: [],
@@ -75,25 +75,25 @@ export class ConversationStore {
     this.#snapshot = { ...EMPTY, id, status: id === undefined ? "ready" : "loading" };
   }
 
-  /** Loads the conversation with the first listener, and follows it until the last one has left. */
+  /** Adds a listener. The conversation is loaded for the first listener and followed until the last one is removed. */
   readonly subscribe = (listener: () => void): (() => void) => {
     this.#listeners.add(listener);
     this.#start();
     return () => {
       this.#listeners.delete(listener);
-      // React leaves and comes back within one tick.
+      // React unsubscribes and subscribes again within one tick.
       setTimeout(() => this.#listeners.size === 0 && this.#stop());
     };
   };
 
   readonly getSnapshot = (): ConversationSnapshot => this.#snapshot;
 
-  /** Says something. Begins the conversation where there is none. */
+  /** Sends a message. Creates the conversation if there is none yet. */
   send(input: Input, params: TurnParams = {}): void {
     void this.#ask(this.#add(newId("turn"), input), { ...params, input });
   }
 
-  /** Gives the results of the last turn's calls; the turn goes on. */
+  /** Sends the results of the last turn's calls, so that the turn goes on. */
   sendOutputs(outputs: readonly { callId: string; output: string }[], params: TurnParams = {}): void {
     const turn = this.#snapshot.turns.at(-1);
     if (!turn || isRunning(turn)) return;
@@ -104,7 +104,7 @@ export class ConversationStore {
     void this.#ask({ ...turn, parts }, { ...params, input }, newId("turn"));
   }
 
-  /** Stops what runs. Resolves when it has ended. */
+  /** Cancels the running answers. Resolves when they have ended. */
   async stop(): Promise<void> {
     await Promise.all(
       [...this.#live.values()].map((live) => {
@@ -114,7 +114,7 @@ export class ConversationStore {
     );
   }
 
-  /** Has the last answer given again; the new one takes its place. */
+  /** Replaces the last answer by a new one. */
   regenerate(params: TurnParams = {}): void {
     const turn = this.#snapshot.turns.at(-1);
     const { id } = this.#snapshot;
@@ -126,13 +126,13 @@ export class ConversationStore {
       error: undefined,
       responseId: undefined,
     });
-    // A question that the server never took is asked again; of the others the answer is taken back.
+    // A question that the server never stored is sent again. Otherwise only its answer is deleted.
     const isStored = turn.status === "ended" || turn.itemIds.length > 0;
     if (!isStored || id === undefined) void this.#ask(turn, { ...params, input: turn.input }, newId("turn"));
     else void this.#follow(turn.key, (news) => this.#client.conversations.regenerate(id, params, news));
   }
 
-  /** Copies the conversation up to a turn, which is left out. Gives the id of the copy. */
+  /** Copies the turns before the turn `key` into a new conversation. Resolves to the new conversation's id. */
   async forkBefore(key: string): Promise<string> {
     const { id, turns } = this.#snapshot;
     const index = turns.findIndex((turn) => turn.key === key);
@@ -189,7 +189,7 @@ export class ConversationStore {
     await this.#watch(id, signal);
   }
 
-  /** Follows what others ask in the conversation: other tabs, other devices. */
+  /** Follows the turns that other tabs and devices create in the conversation. */
   async #watch(id: string, signal: AbortSignal): Promise<void> {
     try {
       for await (const handle of this.#client.conversations.follow(id, { signal })) void this.#adopt(id, handle);
@@ -216,14 +216,17 @@ export class ConversationStore {
     if (same) this.#update(same.key, { responseId, endedBy: ended?.incomplete_details?.reason ?? ended?.status });
   }
 
-  /** The turn that the server has without an answer, and that nobody here follows. */
+  /**
+   * Returns the last turn if it has no answer and this page does not follow it. With `input`, only if the turn has that
+   * input.
+   */
   #unanswered(input?: string): Turn | undefined {
     const turn = this.#snapshot.turns.at(-1);
     const isOpen = turn?.status === "queued" && !this.#live.has(turn.key);
     return isOpen && (input === undefined || input === turn.input) ? turn : undefined;
   }
 
-  /** A question that was asked before the page was opened: its answer is under way, or there is none. */
+  /** Follows the answer to a question that was asked before the page was opened. There may be no answer. */
   async #resume({ key }: Turn, conversation: string): Promise<void> {
     await this.#follow(key, (news) => Promise.resolve(this.#client.responses.resume({ conversation }, news)));
   }
@@ -291,7 +294,7 @@ export class ConversationStore {
     this.#update(key, { ...change, queue: undefined });
   }
 
-  /** The id, made when the first thing is said. */
+  /** Resolves to the conversation's id; creates the conversation for the first message. */
   #conversation(): Promise<string> {
     const { id } = this.#snapshot;
     if (id !== undefined) return Promise.resolve(id);
@@ -309,7 +312,7 @@ export class ConversationStore {
     return this.#creating;
   }
 
-  /** Fetches the newest items, and shows what they say. */
+  /** Fetches the newest `count` items and updates the turns. */
   async #refresh(id: string, count = Math.max(PAGE, this.#items.length)): Promise<void> {
     const items: ConversationItem[] = [];
     let hasOlder = true;
@@ -325,7 +328,7 @@ export class ConversationStore {
     this.#set({ turns: merged(turnsOf(this.#items), this.#snapshot.turns), hasOlder });
   }
 
-  /** Shows at the next frame what has come of the answers that run. */
+  /** Updates the running turns at the next frame. */
   #paint(): void {
     if (this.#isFrameDue || this.#live.size === 0) return;
     this.#isFrameDue = true;
@@ -373,7 +376,7 @@ export class ConversationStore {
 
 function failureOf(error: unknown): Error {
   if (error instanceof NotFoundError && error.code === "response_not_found") {
-    return new CaudalError("There is no answer to this.", { cause: error });
+    return new CaudalError("There is no answer to this message.", { cause: error });
   }
   return error as Error;
 }

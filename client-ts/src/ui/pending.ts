@@ -1,9 +1,9 @@
-/** Questions that have no answer yet, remembered over a reload of the page. */
+/** Stores questions without an answer, so that they survive a reload of the page. */
 
 import type { TurnParams } from "../conversations.ts";
 import { isRecord } from "../errors.ts";
 
-/** `sessionStorage`, or what has its methods. */
+/** `sessionStorage`, or an object with the same methods. */
 export interface TurnStorage {
   getItem(key: string): string | null;
   setItem(key: string, value: string): void;
@@ -11,7 +11,7 @@ export interface TurnStorage {
 }
 
 export interface PendingTurn {
-  /** The request's `client_request_id`: sent again, it is the same request. */
+  /** The request's `client_request_id`: the server runs a request once, even if it is sent again. */
   key: string;
   params: TurnParams;
 }
@@ -50,7 +50,7 @@ export class PendingTurns {
       if (turns.length === 0) this.#storage?.removeItem(nameOf(conversation));
       else this.#storage?.setItem(nameOf(conversation), JSON.stringify(turns));
     } catch {
-      // Full or forbidden: a reload will not find the question, and nothing else is lost.
+      // The storage is full or forbidden. Only a reload loses the question.
     }
   }
 }
@@ -59,7 +59,7 @@ function nameOf(conversation: string): string {
   return `caudal:pending:${conversation}`;
 }
 
-/** Reading the property throws where a page may not store anything. */
+/** Returns `sessionStorage`. Reading the property throws in a page that may not store anything. */
 function sessionStorageOf(): TurnStorage | undefined {
   try {
     return globalThis.sessionStorage;

@@ -1,4 +1,4 @@
-/** One response as a screen shows it. Knows no framework: subscribe, and read `getSnapshot`. */
+/** One response for display. Independent of any framework: subscribe, and read `getSnapshot`. */
 
 import type { ResponseHandle } from "../handle.ts";
 import { nextFrame } from "../pace.ts";

@@ -1,4 +1,4 @@
-/** The conversations of a client that are shown, or were: all that show the same one share its store. */
+/** The conversation stores of each client: all components that display the same conversation share its store. */
 
 import type { CaudalClient } from "../client.ts";
 import { type ConversationOptions, ConversationStore } from "./conversation-store.ts";
@@ -16,7 +16,7 @@ export function storeOf(
   return store;
 }
 
-/** Makes a store known by the id that its conversation has got. */
+/** Shares a store under the id that its conversation has received. */
 export function shareStore(client: CaudalClient, id: string, store: ConversationStore): void {
   const ofClient = stores.get(client) ?? new Map<string, ConversationStore>();
   stores.set(client, ofClient);

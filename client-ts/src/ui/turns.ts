@@ -1,4 +1,4 @@
-/** Turns of a conversation: what a user said and what the model answered, with how far that has come. */
+/** Turns of a conversation: the user's input, the model's answer and the answer's status. */
 
 import type { QueuePosition } from "../events.ts";
 import type { InputItem } from "../items.ts";
@@ -6,22 +6,22 @@ import type { ConversationItem, Input } from "../wire.ts";
 import { type AnswerPart, partOf, withOutputs } from "./answer.ts";
 
 export type TurnStatus =
-  /** Not begun: on its way to the server, or waiting there; `queue` has the place. */
+  /** Not begun: on its way to the server, or waiting there; `queue` has its place. */
   | "queued"
-  /** Begun, without text so far. */
+  /** Begun, without text or a call so far. */
   | "thinking"
   | "streaming"
-  /** The connection or the replica is lost; the turn goes on by itself. */
+  /** The connection or the replica is lost; the turn goes on without action of the user. */
   | "recovering"
-  /** Over; `endedBy` says how. */
+  /** Ended; `endedBy` has the reason. */
   | "ended"
-  /** Over, with `error`. */
+  /** Ended with `error`. */
   | "failed";
 
 export interface Turn {
-  /** Stable for the life of the page: a key for lists. */
+  /** Stable for the life of the page, so fit as a key in lists. */
   readonly key: string;
-  /** What the user said. */
+  /** The text of the user's input. */
   readonly input: string;
   readonly parts: readonly AnswerPart[];
   readonly status: TurnStatus;
@@ -38,7 +38,7 @@ export function isRunning({ status }: Turn): boolean {
   return status !== "ended" && status !== "failed";
 }
 
-/** The text of an input's messages. */
+/** Joins the text of an input's messages. */
 export function inputText(input: Input): string {
   if (typeof input === "string") return input;
   return input.map((item) => ("role" in item ? contentText(item.content) : "")).join("");
@@ -49,7 +49,7 @@ function contentText(content: string | readonly object[] | null | undefined): st
   return (content ?? []).map((part) => ("text" in part ? String(part.text) : "")).join("");
 }
 
-/** A turn begins with a message of the user and has all that follows up to the next one. */
+/** Groups items into turns: a turn is a message of the user and all items up to the next one. */
 export function turnsOf(items: readonly ConversationItem[]): Turn[] {
   const turns: Turn[] = [];
   for (const item of items) {
@@ -61,7 +61,7 @@ export function turnsOf(items: readonly ConversationItem[]): Turn[] {
     const turn = turns.pop() ?? { key: item.id, input: "", parts: [], status: "queued", itemIds: [] };
     turns.push(withItem(turn, item));
   }
-  // Only the last one can still be waiting for an answer.
+  // Only the last turn can still be waiting for an answer.
   const last = turns.at(-1);
   return turns.map((turn) => (turn !== last && isRunning(turn) ? { ...turn, status: "failed" } : turn));
 }
@@ -74,7 +74,10 @@ function withItem(turn: Turn, item: ConversationItem): Turn {
   return { ...turn, parts, itemIds, status: "ended", endedBy: wasCut ? "incomplete" : "completed" };
 }
 
-/** The server's turns with what only this page knows of them, then those that are not in the conversation yet. */
+/**
+ * Returns the server's turns with the state that only this page has, then the local turns that the server does not have
+ * yet.
+ */
 export function merged(server: readonly Turn[], local: readonly Turn[]): Turn[] {
   const rest = new Set(local);
   const turns = server.map((theirs) => {

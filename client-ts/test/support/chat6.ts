@@ -24,7 +24,7 @@ class State<M extends UIMessage> implements ChatState<M> {
   snapshot = <T>(value: T): T => structuredClone(value);
 }
 
-/** AI SDK 6's chat, as its packages for frameworks make one. */
+/** The chat of AI SDK 6, made as its framework packages do. */
 export class Chat6<M extends UIMessage = UIMessage> extends AbstractChat<M> {
   constructor({ messages, ...init }: ChatInit<M>) {
     super({ ...init, state: new State(messages) });

@@ -3,7 +3,7 @@ import type { WebSocketConstructor, WebSocketLike } from "../../src/index.ts";
 type Listener = (event: { data: unknown; code: number; reason: string }) => void;
 export type Json = Record<string, unknown>;
 
-/** A socket whose server is the test. */
+/** A socket for which the test plays the server. */
 export class FakeSocket implements WebSocketLike {
   protocol = "";
   readonly url: string;
@@ -29,7 +29,7 @@ export class FakeSocket implements WebSocketLike {
     this.closedWith = code;
   }
 
-  /** The handshake and the greeting. */
+  /** Completes the handshake and sends the greeting. */
   accept(greeting: Json = {}): void {
     this.protocol = "caudal.responses.v1";
     this.#emit("open", {});
@@ -81,7 +81,7 @@ export function fakeNet(): FakeNet {
   };
 }
 
-/** The events of one response: created, a delta for each word, completed. */
+/** Returns the events of one response: created, a delta for each word, completed. */
 export function eventsOf(responseId: string, streamId: unknown, words: string[]): Json[] {
   const response = { id: responseId, object: "response", status: "in_progress", output: [], error: null };
   return numbered(responseId, streamId, [
@@ -93,7 +93,7 @@ export function eventsOf(responseId: string, streamId: unknown, words: string[])
 
 export type Output = { text: string } | { thoughts: string[] } | { call: string; callId: string; arguments: string };
 
-/** All the events of a response that says this, as the protocol orders them. */
+/** Returns all events of a response with these outputs, in the protocol's order. */
 export function answering(responseId: string, streamId: unknown, outputs: Output[], ended: Json = {}): Json[] {
   const response = { id: responseId, object: "response", status: "in_progress", output: [], error: null };
   const items = outputs.map(itemOf);

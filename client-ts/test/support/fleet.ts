@@ -9,14 +9,14 @@ import { type Server, startServer } from "./server.ts";
 const TEMPLATE = new URL("../../../config/nginx/caudal.conf.template", import.meta.url);
 
 export interface Fleet {
-  /** Of nginx. */
+  /** The address of nginx. */
   url: string;
-  /** Kills the replicas one after the other, and starts each again, so that whatever runs loses its own. */
+  /** Kills and restarts the replicas one after the other, so that every generation loses its replica. */
   killEach(): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** Two replicas on one Redis behind nginx, with the configuration that the project ships. */
+/** Starts two replicas on one Redis behind nginx, with the project's nginx configuration. */
 export async function startFleet(settings: Record<string, string | number>): Promise<Fleet> {
   const redis = await startRedis();
   const shared = { ...settings, "store.kind": "redis", "store.redis.url": redis.url };
@@ -51,7 +51,7 @@ async function startNginx(ports: readonly number[]): Promise<{ url: string; stop
     LISTEN: listen,
     REPLICA_1: first ?? "",
     REPLICA_2: second ?? "",
-    // The template has three.
+    // The template has three replicas.
     REPLICA_3: second ?? "",
   };
   const site = (await readFile(TEMPLATE, "utf8")).replace(/\$\{(\w+)\}/g, (_, name: string) => values[name] ?? "");

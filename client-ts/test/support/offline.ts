@@ -12,7 +12,7 @@ export interface Offline {
   lose(code?: number): Promise<void>;
 }
 
-/** A client whose server, clock and dice are the test's. Call it at the top of a test file. */
+/** Sets up clients with a fake server, clock and random source. Call it at the top of a test file. */
 export function offline(): Offline {
   const net = fakeNet();
   let client: CaudalClient | undefined;

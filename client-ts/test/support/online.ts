@@ -5,15 +5,15 @@ import { type Network, startProxy } from "./proxy.ts";
 import { type Server, startServer } from "./server.ts";
 
 export interface Online {
-  /** Runs after the test. */
+  /** Registers a cleanup that runs after the test. */
   later(cleanup: () => void | Promise<void>): void;
   server(settings: Record<string, string | number>): Promise<Server>;
-  /** A server behind a network that breaks when the test says so. */
+  /** Starts a server behind a network that the test can break. */
   proxied(settings: Record<string, string | number>): Promise<Network>;
   clientOf(url: string, options?: Partial<CaudalClientOptions>): CaudalClient;
 }
 
-/** Real servers and clients that end with their test. Call it at the top of a test file. */
+/** Sets up real servers and clients that are closed after each test. Call it at the top of a test file. */
 export function online(): Online {
   const cleanups: (() => void | Promise<void>)[] = [];
 

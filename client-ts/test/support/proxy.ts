@@ -3,20 +3,21 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
 export interface Network {
   url: string;
-  /** Where new connections go. */
+  /** The address to which new connections go. */
   target: string;
-  /** Connections so far. */
+  /** How many connections were accepted so far. */
   readonly accepted: number;
   /**
-   * Called with what the server says, before it is passed on (frames of a server are plain text on the wire). "pass"
-   * passes it on, "cut" drops it and kills the connection, "hold" keeps it and everything after it, like a dead network.
+   * Called with each piece of the server's data before it is forwarded (a server's frames are not masked, so they are
+   * plain text). "pass" forwards it, "cut" drops it and kills the connection, "hold" holds it and all later data back,
+   * like a dead network.
    */
   onServerData: (data: string) => "pass" | "cut" | "hold";
   cut(): void;
   close(): Promise<void>;
 }
 
-/** A network that breaks when the test says so. */
+/** Starts a proxy that the test can break. */
 export async function startProxy(target: string): Promise<Network> {
   const open = new Set<Socket>();
   let accepted = 0;

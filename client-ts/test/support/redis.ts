@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
-/** A redis-server of one's own. A missing one is a failure, never a skipped test. */
+/** Starts a redis-server on a free port. Throws if the program is missing: no test is skipped. */
 export async function startRedis(): Promise<{ url: string; stop(): Promise<void> }> {
   const port = await freePort();
   const folder = await mkdtemp(join(tmpdir(), "caudal-redis-"));

@@ -10,7 +10,7 @@ export interface Server {
   stop(): Promise<void>;
 }
 
-/** The real binary on a free port. A missing one is a failure, never a skipped test. */
+/** Starts the real binary on a free port. Throws if the binary is missing: no test is skipped. */
 export async function startServer(settings: Record<string, string | number>): Promise<Server> {
   const target = process.env["CARGO_TARGET_DIR"] ?? join(homedir(), ".cache/caudal/target");
   const binary = process.env["CAUDAL_BIN"] ?? join(target, "release/caudal");

@@ -2,14 +2,14 @@ import { gzipSync } from "node:zlib";
 import { rolldown } from "rolldown";
 
 const SRC = new URL("../../src/", import.meta.url).pathname;
-/** The core loads these when they are used. */
+/** The modules that the core loads lazily. */
 const LAZY = /\/(sse|branches|json|steer|follow|reading|start|join)\.ts$/;
 
 const CLIENT = `export { CaudalClient } from "${SRC}index.ts";`;
 const CORE = `export * as core from "${SRC}index.ts";`;
 const REACT = `export * as react from "${SRC}react/index.ts";`;
 
-/** What is measured, and without what: an adapter counts without what it is built on. */
+/** The code of each part, and its base: an adapter's size does not include the code that it builds on. */
 const PARTS: Record<string, readonly [code: string, base?: string]> = {
   "the core": [CLIENT],
   "all of the core": [CORE],
@@ -19,7 +19,7 @@ const PARTS: Record<string, readonly [code: string, base?: string]> = {
   "assistant-ui": [`${CORE + REACT} export * as ui from "${SRC}assistant-ui/index.ts";`, CORE + REACT],
 };
 
-/** Kilobytes of each part, minified and compressed. */
+/** Returns the size of each part in kilobytes, minified and compressed. */
 export async function sizes(): Promise<Record<string, number>> {
   const measured = Object.entries(PARTS).map(async ([name, [code, base]]) => {
     const bytes = (await sizeOf(code)) - (base === undefined ? 0 : await sizeOf(base));

@@ -42,7 +42,7 @@ for (const [name, more] of [['HTTP', {}], ['WebSocket', { useResponsesWebSocket:
     const rounds = new Agent({ name: 'a', model: 'scripted', tools: [weather] })
     await assert.rejects(runner(calling, more).run(rounds, 'weather?', { maxTurns: 2 }), MaxTurnsExceededError)
     const outputType = z.object({ city: z.string(), degrees: z.number() })
-    // The SDK's own defaults for this name: a verbosity, an effort, fields that are hints here.
+    // For this name the SDK sends its own defaults: a verbosity and an effort, which are only hints here.
     const structured = new Agent({ name: 'a', model: 'gpt-5', outputType })
     const server = await says(t, JSON_TEXT, 'engine.scripted.aliases=["gpt-5"]')
     const result = await runner(server, more).run(structured, 'weather?')

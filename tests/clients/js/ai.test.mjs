@@ -1,4 +1,4 @@
-// AI SDK: @ai-sdk/openai on its defaults and as chat, @ai-sdk/open-responses.
+// AI SDK: @ai-sdk/openai with its defaults and with `.chat`, and @ai-sdk/open-responses.
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { createOpenResponses } from '@ai-sdk/open-responses'

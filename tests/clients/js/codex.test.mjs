@@ -30,7 +30,7 @@ for (const [name, sockets] of [['HTTP', false], ['WebSocket', true]]) {
       ['exec', '--skip-git-repo-check', '--dangerously-bypass-approvals-and-sandbox', ...options, 'Run the tool.'],
       { cwd: folder, env: { ...process.env, CODEX_HOME: folder, CAUDAL_KEY: 'unused' }, stdio: ['ignore', 'pipe', 'pipe'], detached: true },
     )
-    // Its launcher has the real process as a child.
+    // The real process is a child of Codex's launcher.
     const end = () => {
       try {
         process.kill(-codex.pid, 'SIGKILL')
@@ -40,7 +40,7 @@ for (const [name, sockets] of [['HTTP', false], ['WebSocket', true]]) {
     let said = ''
     for (const stream of [codex.stdout, codex.stderr]) stream.on('data', (data) => (said += data))
     const ended = new Promise((resolve) => codex.on('close', resolve))
-    // The scripted model calls again and again: the second request has the first call's output.
+    // The scripted model repeats its call; the second request has the first call's output.
     const metrics = async () => {
       const answer = await fetch(`${server.root}/admin/metrics`, { headers: { authorization: 'Bearer admin-key-1' } })
       const text = await answer.text()

@@ -88,7 +88,7 @@ test('errors', async (t) => {
   })
 })
 
-/** A socket and `next(type)`: its next event of a type. */
+/** Connects. Returns the socket, and `next(type)`, which resolves to the next event of a type. */
 function connect(openai) {
   const socket = new ResponsesWS(openai)
   const events = []
@@ -98,7 +98,7 @@ function connect(openai) {
     wake()
   }
   socket.on('event', arrived)
-  // An error is an event too; without a listener the SDK throws it.
+  // An error is an event, too; without a listener the SDK throws it.
   socket.on('error', () => {})
   const next = async (type) => {
     for (;;) {

@@ -1,4 +1,5 @@
-// A chat with the SDK by standard APIs alone; the same file runs on Node.js, Deno and Bun. Its arguments: the SDK's file, the server.
+// A chat with the SDK on standard APIs only; the same file runs on Node.js, Deno and Bun. Arguments: the SDK's file, the
+// server.
 const [sdk, url] = (globalThis.Deno?.args ?? process.argv.slice(2))
 const { CaudalClient, CaudalError } = await import(sdk)
 

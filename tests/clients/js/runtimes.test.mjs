@@ -1,4 +1,4 @@
-// The SDK, as it is built, on every runtime that it names: Node.js 20 and later by server-sent events or WebSocket, Deno, Bun.
+// The built SDK on every supported runtime: Node.js 20 and later over server-sent events or WebSocket, Deno, Bun.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import test from 'node:test'
@@ -9,7 +9,7 @@ import { says, WORDS } from './server.mjs'
 const path = (file) => fileURLToPath(new URL(file, import.meta.url))
 const RUNTIMES = {
   'Node.js': [process.execPath],
-  // This one has no global WebSocket, as Node.js 20.
+  // Like Node.js 20, without a global WebSocket.
   'Node.js by server-sent events': [process.execPath, '--no-experimental-websocket'],
   Deno: [path('node_modules/.bin/deno'), 'run', '--quiet', '--no-config', '--allow-net=127.0.0.1', '--allow-read'],
   Bun: [path('node_modules/.bin/bun'), 'run'],

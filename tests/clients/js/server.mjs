@@ -1,4 +1,4 @@
-// A server of a test's own: the real binary with the scripted engine on a free port.
+// Starts servers for tests: the real binary with the scripted engine on a free port.
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 
@@ -6,7 +6,7 @@ export const WORDS = 'A river does not ask who is listening.'
 export const CALL = '<tool_call> {"name": "weather", "arguments": {"city": "Porto"}} </tool_call>'
 export const JSON_TEXT = '{"city": "Porto", "degrees": 21}'
 
-/** Starts `caudal serve`; `settings` as in `--set`. Ends with the test `t`. */
+/** Starts `caudal serve`; `settings` have the form of `--set`. The process ends with the test `t`. */
 export async function serve(t, ...settings) {
   const all = ['server.bind=127.0.0.1:0', 'engine.kind=scripted', 'store.kind=memory', 'engine.scripted.tokens_per_second=400', ...settings]
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('CAUDAL__')))
@@ -24,11 +24,11 @@ export async function serve(t, ...settings) {
   throw new Error('the server did not start')
 }
 
-/** A server whose every answer is `text`. */
+/** Starts a server whose every answer is `text`. */
 export const says = (t, text, ...settings) =>
   serve(t, `engine.scripted.text=${text}`, `engine.scripted.tokens=${text.split(/\s+/).length}`, ...settings)
 
-/** A server with room for one generation, each a minute long. */
+/** Starts a server that runs one generation at a time, each a minute long. */
 export const oneAtATime = (t) =>
   serve(t, 'engine.max_running=1', 'engine.scripted.tokens=6000', 'engine.scripted.tokens_per_second=100')
 

@@ -1,4 +1,4 @@
-"""Checks of our own for schemathesis."""
+"""The project's own checks for schemathesis."""
 
 import re
 
@@ -34,8 +34,8 @@ def valid_data_is_accepted(ctx, response, case):
 
 @schemathesis.check
 def answers_have_their_schemas(ctx, response, case):
-    """As `response_schema_conformance`, except streams: the document has a string for them, and their events are checked by
-    the golden frames."""
+    """As `response_schema_conformance`, except for streams: the document describes them as a string, and the golden frames
+    check their events."""
     if "text/event-stream" in "".join(response.headers.get("content-type", [])):
         return None
     return response_schema_conformance(ctx, response, case)

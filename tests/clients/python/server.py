@@ -1,4 +1,4 @@
-"""A server of a test's own: the real binary with the scripted engine on a free port."""
+"""Starts servers for tests: the real binary with the scripted engine on a free port."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ def words(text: str) -> int:
 
 
 class Server:
-    """A running `caudal serve`. `settings` as in `--set`."""
+    """A running `caudal serve`. `settings` have the form of `--set`."""
 
     def __init__(self, *settings: str):
         command = [os.environ["CAUDAL_BIN"], "serve"]
@@ -38,12 +38,12 @@ class Server:
 
 
 def says(text: str, *settings: str) -> Server:
-    """A server whose every answer is `text`."""
+    """Starts a server whose every answer is `text`."""
     return Server(f"engine.scripted.text={text}", f"engine.scripted.tokens={words(text)}", *settings)
 
 
 def one_at_a_time() -> Server:
-    """A server with room for one generation, each a minute long."""
+    """Starts a server that runs one generation at a time, each a minute long."""
     return Server("engine.max_running=1", "engine.scripted.tokens=6000", "engine.scripted.tokens_per_second=100")
 
 

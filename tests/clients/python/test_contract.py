@@ -1,4 +1,4 @@
-"""schemathesis: walks the server by the document that it serves."""
+"""schemathesis: tests the server with requests generated from its OpenAPI document."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from server import Server
 
-# What must hold of every answer.
+# The checks of every answer.
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -23,8 +23,8 @@ CHECKS = [
     "unsupported_method",
     "allow_header_conformance",
 ]
-# What must hold of every request that is accepted or refused. The document does not say all of it yet: CAUDAL_CONTRACT_DATA=1 checks
-# it too, and shows what is missing.
+# The checks that valid requests are accepted and invalid ones refused. The document is not complete yet: CAUDAL_CONTRACT_DATA=1
+# runs these checks, too, and shows what is missing.
 if os.environ.get("CAUDAL_CONTRACT_DATA"):
     CHECKS += ["negative_data_rejection", "valid_data_is_accepted"]
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"

@@ -18,7 +18,7 @@ class Weather(BaseModel):
 
 
 class Agents(unittest.IsolatedAsyncioTestCase):
-    """openai-agents, with a model of the server's and with one called gpt-5."""
+    """openai-agents, with a model of the server and with one called gpt-5."""
 
     def model(self, server, name="scripted"):
         import openai
@@ -99,7 +99,7 @@ class Agents(unittest.IsolatedAsyncioTestCase):
 
 
 class AgentsOverWebSocket(Agents):
-    """openai-agents over one WebSocket a model."""
+    """openai-agents over one WebSocket for each model."""
 
     def model(self, server, name="scripted"):
         import openai
@@ -214,7 +214,7 @@ class LiteLLM(unittest.TestCase):
         with one_at_a_time() as server:
             stream = self.complete(server, stream=True)
             next(stream), next(stream)
-            # The wrapper has no way to stop but to let go of the SDK's stream.
+            # The wrapper has no stop; closing the SDK's stream is the only way.
             stream.completion_stream.close()
             with within(3, "the next first token"):
                 following = self.complete(server, stream=True)

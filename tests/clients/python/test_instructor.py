@@ -1,4 +1,4 @@
-"""instructor, which has an openai of its own."""
+"""instructor, with its own version of openai."""
 
 import unittest
 

@@ -78,7 +78,7 @@ class LLMClient(unittest.TestCase):
             for model in (*MODEL_IDS, "caudal"):
                 command, options = self.command(server, "-m", model, "hello")
                 with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=1, **options) as running:
-                    # The next one's first word comes when the one before has left.
+                    # The first word of the next request comes only when the previous one has left.
                     with within(20, "the first word"):
                         self.assertTrue(running.stdout.read(1))
                     running.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-//! `chaos`: a stack of three replicas, nginx and Redis, streams through it, and a fault every two seconds.
+//! `chaos`: runs streams through a stack of three replicas, nginx and Redis, with a fault every two seconds.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -8,13 +8,13 @@ use caudal_tests::{
 };
 use clap::Parser;
 
-/// Strikes a stack while clients stream through it.
+/// Injects faults into a stack while clients stream through it.
 ///
-/// Ends with status 1 if a stream failed, lost an event, got one twice, or differs from what is stored.
+/// Ends with status 1 if a stream failed, lost an event, received one twice, or differs from the stored response.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Streams at once
+    /// Number of concurrent streams
     #[arg(long, default_value_t = 60)]
     streams: usize,
     #[arg(long, default_value_t = 120)]
@@ -22,7 +22,7 @@ struct Arguments {
     /// Milliseconds between two faults
     #[arg(long, default_value_t = 2000)]
     every_ms: u64,
-    /// Chooses the faults
+    /// Seed for the choice of faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Also write the result to this file, as JSON

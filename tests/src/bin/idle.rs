@@ -1,4 +1,4 @@
-//! `idle`: opens many authenticated WebSockets that say nothing, and reports what each costs the server.
+//! `idle`: opens many authenticated idle WebSockets, and reports the server's cost for each.
 
 use std::{
     collections::HashMap,
@@ -20,15 +20,15 @@ use tokio::{
     time::sleep,
 };
 
-/// Measures what idle sockets cost the server under test (`CAUDAL_BIN`), in memory and in CPU. Both processes need as many open
-/// files as there are sockets (`ulimit -n`).
+/// Measures the memory and CPU time that idle sockets cost the server under test (`CAUDAL_BIN`). Both processes need one open
+/// file for each socket (`ulimit -n`).
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Open sockets
+    /// Number of open sockets
     #[arg(long, default_value_t = 10_000)]
     sockets: usize,
-    /// How long the CPU is measured
+    /// For how long the CPU time is measured
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Also write the result to this file, as JSON
@@ -37,10 +37,10 @@ struct Arguments {
 }
 
 const KEY: &str = "a-key-of-the-benchmark-of-idle-sockets";
-/// Sockets that are opened at once.
+/// How many sockets are opened concurrently.
 const AT_ONCE: usize = 64;
 
-/// Opens a socket; its pings are answered as long as the process lives.
+/// Opens a socket and answers its pings as long as the process runs.
 async fn open(address: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
@@ -56,7 +56,7 @@ async fn open(address: SocketAddr) -> std::io::Result<()> {
     tokio::spawn(async move {
         let mut buffer = [0; 512];
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-            // A ping without a payload, answered by such a pong.
+            // A ping without a payload, answered by a pong without one.
             if buffer[..read].ends_with(&[0x89, 0]) && stream.write_all(&[0x8a, 0x80, 1, 2, 3, 4]).await.is_err() {
                 return;
             }
@@ -67,7 +67,7 @@ async fn open(address: SocketAddr) -> std::io::Result<()> {
 }
 
 async fn measured(app: &App, arguments: &Arguments) -> std::io::Result<Vec<Figure>> {
-    // What the first ones cost once is not each one's.
+    // The first sockets cause one-time allocations, which must not count.
     try_join_all((0..AT_ONCE).map(|_| open(app.address))).await?;
     sleep(Duration::from_secs(1)).await;
     let (before, begun) = (app.resident_bytes(), Instant::now());

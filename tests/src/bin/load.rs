@@ -1,13 +1,13 @@
-//! `load`: asks a server for many streams at once and reports what came, how fast, and whether anything was lost.
+//! `load`: runs many concurrent streams against a server, and reports speed, losses and failures.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use caudal_tests::load::{self, Options};
 use clap::Parser;
 
-/// Loads a server with many token streams at once.
+/// Loads a server with many concurrent token streams.
 ///
-/// Ends with status 1 if a stream failed, lost an event or got one out of order.
+/// Ends with status 1 if a stream failed, lost an event or received one out of order.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

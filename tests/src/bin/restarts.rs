@@ -1,25 +1,25 @@
-//! `restarts`: streams on a server that stores in a file, whose process is killed again and again.
+//! `restarts`: runs streams on a single server with a store in a file, and kills its process repeatedly.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use caudal_tests::chaos::restarts::{self, Options};
 use clap::Parser;
 
-/// Kills the only process of a server while clients stream from it.
+/// Repeatedly kills the only process of a server while clients stream from it.
 ///
-/// Ends with status 1 if a stream failed, lost an event, got one twice, or differs from what is stored.
+/// Ends with status 1 if a stream failed, lost an event, received one twice, or differs from the stored response.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Streams at once
+    /// Number of concurrent streams
     #[arg(long, default_value_t = 50)]
     streams: usize,
     #[arg(long, default_value_t = 20)]
     kills: usize,
-    /// The file always has room
+    /// Never fill the store
     #[arg(long)]
     never_full: bool,
-    /// Chooses the times
+    /// Seed for the times of the kills
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Also write the result to this file, as JSON

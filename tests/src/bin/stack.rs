@@ -1,4 +1,4 @@
-//! `stack`: the topology of docker-compose.yml as plain processes, until Ctrl-C.
+//! `stack`: runs the topology of docker-compose.yml as plain processes until Ctrl-C.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -14,18 +14,18 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where nginx listens
+    /// The address on which nginx listens
     #[arg(long, default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     /// A setting for every replica, as key=value
     #[arg(long)]
     set: Vec<String>,
-    /// Prometheus too, with the alerts of config/prometheus; Grafana reads config/grafana/dashboards
+    /// Also run Prometheus with the alerts of config/prometheus; Grafana can read config/grafana/dashboards
     #[arg(long)]
     dashboards: bool,
 }
 
-/// Opens the replicas' metrics to Prometheus. They listen on loopback.
+/// The admin key with which Prometheus reads the replicas' metrics. The replicas listen on loopback only.
 const ADMIN_KEY: &str = "caudal-on-this-machine-only";
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -64,7 +64,7 @@ async fn main() -> ExitCode {
         eprintln!("  prometheus on http://{}", prometheus.address);
     }
     until_stopped(&mut stack).await;
-    // Each hands over or finishes what it has; the last has nobody to hand over to.
+    // Each replica hands over or finishes its generations; the last one can only finish them.
     for n in 0..3 {
         if let Some(app) = stack.replica_mut(n).app()
             && app.is_running()

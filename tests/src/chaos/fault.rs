@@ -1,4 +1,4 @@
-//! What is done to the stack.
+//! The faults that are injected into a stack.
 
 use std::{fmt, time::Duration};
 
@@ -8,18 +8,18 @@ use tokio::sync::watch;
 use super::Drops;
 use crate::stack::Stack;
 
-/// A replica that was killed is started again after this; one that was stopped goes on.
+/// After this time a killed replica is started again, and a stopped one continues.
 const DOWN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL, and a new process after a while.
+    /// SIGKILL, and a new process after 3 s.
     Kill(usize),
-    /// SIGSTOP, and SIGCONT after a while, when others have taken its streams over.
+    /// SIGSTOP, and SIGCONT after 3 s, when other replicas have taken over its streams.
     Freeze(usize),
-    /// SIGTERM, and a new process after a while: a deploy.
+    /// SIGTERM, and a new process after 3 s, as in a deploy.
     Replace(usize),
-    /// Redis is killed and starts again from its file.
+    /// Redis is killed and restarts from its file.
     RestartRedis,
     /// A third of the clients lose their connections.
     DropClients,
@@ -27,7 +27,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// One at random that leaves a replica to serve.
+    /// Chooses a random fault that leaves at least one replica running.
     pub fn choose(random: &mut StdRng, stack: &Stack) -> Self {
         let up: Vec<usize> = (0..3).filter(|n| stack.replica(*n).is_up()).collect();
         let choices = if up.len() > 1 { 6 } else { 3 };
@@ -42,7 +42,7 @@ impl Fault {
         }
     }
 
-    /// A replica that dies or is replaced; where only one is up, its clients lose their connections.
+    /// Chooses a fault of a replica: killed or replaced. If only one replica is up, its clients lose their connections instead.
     pub fn of_a_replica(random: &mut StdRng, stack: &Stack) -> Self {
         let up: Vec<usize> = (0..3).filter(|n| stack.replica(*n).is_up()).collect();
         match up.get(random.random_range(0..up.len().max(1))) {

@@ -1,6 +1,6 @@
-//! Faults against a whole stack while clients stream through it. Each client does what PROTOCOL.md asks of one: it
-//! reconnects, resumes after the last event it has, and repeats a create under the same `client_request_id`. What is
-//! proved is that this is enough: every stream completes, without gap or repeat, and is what the store says it was.
+//! Injects faults into a whole stack while clients stream through it. Each client does only what PROTOCOL.md asks of it: it
+//! reconnects, resumes after its last event, and repeats a create with the same `client_request_id`. The run proves that this
+//! is enough: every stream completes without gap or repeat, and equals the stored response.
 
 mod fault;
 mod report;
@@ -21,30 +21,30 @@ pub use report::Report;
 pub use stream::Ask;
 use stream::{Ended, Lane};
 
-/// What to do to a stack.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Streams at once; each is followed by another until the time is over.
+    /// How many streams run concurrently; each is followed by another until the time is over.
     pub streams: usize,
     pub duration: Duration,
     /// The requests of the clients, in turn.
     pub asks: Arc<[Ask]>,
-    /// Between two faults.
+    /// The time between two faults.
     pub every: Duration,
     /// Chooses the next fault.
     pub fault: fn(&mut StdRng, &Stack) -> Fault,
     pub seed: u64,
 }
 
-/// What clients look at: a new value makes the chosen ones drop their connections.
+/// The signal to the clients: a new value makes the chosen ones drop their connections.
 #[derive(Debug, Clone, Copy, Default)]
 struct Drops {
     round: u64,
-    /// One of so many clients.
+    /// One of this many clients drops its connection.
     share: u64,
 }
 
-/// Runs clients and faults for the duration, heals the stack, waits for the last streams.
+/// Runs clients and faults for the duration, heals the stack, and waits for the last streams.
 pub async fn run(stack: &mut Stack, options: &Options) -> Report {
     let begun = Instant::now();
     let (drops, watcher) = watch::channel(Drops::default());
@@ -74,7 +74,7 @@ pub async fn run(stack: &mut Stack, options: &Options) -> Report {
     Report::new(faults, ended, begun.elapsed())
 }
 
-/// Shared by the binary and the test: a stack whose replies take long enough to be struck.
+/// Settings of the binary and the test: replies are long enough to be hit by faults.
 pub const SETTINGS: [&str; 4] = [
     "engine.kind=scripted",
     "engine.scripted.tokens=160",

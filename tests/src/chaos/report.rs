@@ -1,4 +1,4 @@
-//! What a run found.
+//! The result of a run.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -13,14 +13,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub seconds: f64,
-    /// What was done, and how often.
+    /// How often each fault was injected.
     pub faults: BTreeMap<String, usize>,
-    /// When each was done, in seconds.
+    /// When each fault was injected, in seconds.
     pub timeline: Vec<(f64, String)>,
     pub responses: usize,
     pub events: usize,
     pub reconnects: usize,
-    /// What went wrong, with the response's id. Empty when every law held.
+    /// The failures, with the response's id. Empty if every stream was correct.
     pub failures: Vec<String>,
     pub pauses: usize,
     pub pause_ms: Quantiles,

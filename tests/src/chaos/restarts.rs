@@ -1,4 +1,4 @@
-//! The only process of a server that stores in a file is killed again and again under streams; between, its file has no room.
+//! Repeatedly kills the only process of a server with a store in a file, while clients stream. Once, the file is also full.
 
 use std::{
     net::SocketAddr,
@@ -18,7 +18,7 @@ use crate::{App, DataDir, Setup, http, redis::free_port};
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Streams at once; each is followed by another until the last kill.
+    /// How many streams run concurrently; each is followed by another until the last kill.
     pub streams: usize,
     pub kills: usize,
     /// Whether the file is full during one of the kills.
@@ -26,7 +26,7 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// What a file of `MAX_MB` is filled with: conversations of nearly the greatest size.
+/// A file of `MAX_MB` is filled with conversations of nearly the maximum size.
 const MAX_MB: usize = 32;
 const FILLER_BYTES: usize = 900 << 10;
 
@@ -79,7 +79,7 @@ pub async fn run(options: &Options) -> Report {
         faults.push((begun.elapsed(), what.to_owned()));
         machine.kill_and_start();
         if is_full {
-            // Ends when the file refuses again.
+            // Fills the file until it is full again.
             filler.extend(fill(address).await);
             for id in filler {
                 let gone = http::call(address, "DELETE", &format!("/v1/conversations/{id}")).send().await;
@@ -97,7 +97,7 @@ pub async fn run(options: &Options) -> Report {
     Report::new(faults, ended, begun.elapsed())
 }
 
-/// Fills the store until streams wait for room; the ids of the conversations that do.
+/// Fills the store until streams wait for room. Returns the ids of the conversations that fill it.
 async fn fill(address: SocketAddr) -> Vec<String> {
     let mut ids = vec![];
     let mut text = "x".repeat(FILLER_BYTES);
@@ -106,7 +106,7 @@ async fn fill(address: SocketAddr) -> Vec<String> {
         let answer = http::post(address, "/v1/conversations", &body).await;
         match answer.status {
             200 => ids.push(answer.json()["id"].as_str().unwrap_or_default().to_owned()),
-            // Ever smaller ones, until there is no room for a page.
+            // Ever smaller conversations, until there is no room for a page.
             _ => text.truncate(text.len() / 4),
         }
         assert!(ids.len() < 10_000, "the file is never full");

@@ -1,4 +1,4 @@
-//! One client: creates responses one after the other and follows each to its end, whatever happens to its connections.
+//! A client that creates responses one after the other and follows each to its end, however often its connections are lost.
 
 use std::{
     net::SocketAddr,
@@ -25,24 +25,24 @@ use crate::{
     ws::{SUBPROTOCOL, create},
 };
 
-/// A response that takes longer has failed.
+/// A response that takes longer counts as failed.
 const LIMIT: Duration = Duration::from_secs(90);
-/// A connection on which nothing is heard for so long is given up, as a client's heartbeat would.
+/// A connection that is silent for this long is closed, as a client's heartbeat would do.
 const SILENCE: Duration = Duration::from_secs(4);
-/// Before the next attempt to connect.
+/// The wait before the next attempt to connect.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// A request that clients make again and again.
+/// A request that clients repeat.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The fields of its `response.create`.
     pub fields: Value,
-    /// The output that it must have, without ids; none: any.
+    /// The output that the response must have, without ids; `None`: any.
     pub output: Option<Value>,
 }
 
 impl Ask {
-    /// A text of any kind.
+    /// Returns a request whose output may be any text.
     pub fn anything() -> Arc<[Self]> {
         [Self { fields: json!({"input": "Say something."}), output: None }].into()
     }
@@ -51,23 +51,23 @@ impl Ask {
 pub struct Lane {
     pub number: u64,
     pub address: SocketAddr,
-    /// Its requests, in turn.
+    /// The client's requests, in turn.
     pub asks: Arc<[Ask]>,
     pub drops: watch::Receiver<Drops>,
     pub over: watch::Receiver<bool>,
 }
 
-/// How one response went.
+/// The course of one response.
 #[derive(Debug, Default)]
 pub struct Ended {
     pub events: usize,
     pub reconnects: usize,
-    /// Between two events that were new.
+    /// The times between two new events.
     pub gaps: Vec<Duration>,
     pub failure: Option<String>,
 }
 
-/// Why a connection is of no more use, or the response over.
+/// Why a client stops reading from a connection.
 enum Stop {
     Reconnect,
     Done,
@@ -183,7 +183,7 @@ impl Lane {
         }
     }
 
-    /// The laws, beside the numbers: it completes, the deltas are the output, the output is the one that it must have, and is stored.
+    /// Checks a response: it is completed, its deltas equal its output, the output is the required one and is stored.
     async fn judge(&self, follow: &Follow) -> Result<(), String> {
         let response = follow.log.events.last().map(|event| event["response"].clone()).unwrap_or_default();
         if response["status"] != "completed" {

@@ -1,4 +1,4 @@
-//! Chat completions over SSE, as any OpenAI-compatible server speaks them.
+//! Chat completions over SSE, for any OpenAI-compatible server.
 
 use std::net::SocketAddr;
 
@@ -61,7 +61,7 @@ async fn completion(options: &Options, address: SocketAddr, prompt: &str, watch:
     Err("the stream ended without [DONE]".into())
 }
 
-/// True when the chunk says that the reply has ended.
+/// Records a chunk. Returns whether the reply has ended.
 fn read_chunk(chunk: &Value, watch: &mut Stopwatch) -> bool {
     if let Some(tokens) = chunk["usage"]["completion_tokens"].as_u64() {
         watch.timed.tokens = tokens;

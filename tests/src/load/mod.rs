@@ -1,5 +1,5 @@
-//! The load generator: many streams at once, each timed token by token and checked for loss and order. Speaks the
-//! Responses API over WebSocket and OpenAI's chat completions over SSE, so that it can measure other servers too.
+//! The load generator: many concurrent streams, each timed token by token and checked for loss and order. Speaks the Responses
+//! API over WebSocket and OpenAI's chat completions over SSE, so it can also measure other servers.
 
 mod chat;
 mod report;
@@ -38,18 +38,18 @@ pub enum Mix {
     Mixed,
 }
 
-/// What to do to whom.
+/// The options of a run.
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
-    /// The server
+    /// URL of the server
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub url: String,
     #[arg(long, value_enum, default_value = "ws")]
     pub protocol: Protocol,
-    /// Streams at once
+    /// Number of concurrent streams
     #[arg(long, default_value_t = 200)]
     pub streams: usize,
-    /// How many responses each stream asks for, one after the other
+    /// Number of responses of each stream, one after the other
     #[arg(long, default_value_t = 1)]
     pub turns: usize,
     /// max_output_tokens of each response
@@ -58,7 +58,7 @@ pub struct Options {
     /// Lengths of the prompts
     #[arg(long, value_enum, default_value = "short")]
     pub prompts: Mix,
-    /// The streams begin spread over this time
+    /// Milliseconds over which the starts of the streams are spread
     #[arg(long, default_value_t = 0)]
     pub ramp_ms: u64,
     /// The model's name; needed by some servers for chat completions
@@ -68,10 +68,10 @@ pub struct Options {
     #[arg(long)]
     #[serde(skip)]
     pub key: Option<String>,
-    /// Chooses prompts; the same seed asks the same, and a server that still knows them answers sooner
+    /// Seed for the prompts; a server with a cache answers a repeated seed sooner
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// A stream that says nothing for so long is given up
+    /// A stream that is silent for this many seconds fails
     #[arg(long, default_value_t = 120)]
     pub patience_s: u64,
 }
@@ -98,19 +98,19 @@ impl Options {
     }
 }
 
-/// One response as a client timed it.
+/// The timing of one response.
 #[derive(Debug, Clone, Default)]
 pub struct Timed {
     /// From the request to the first text.
     pub first: Option<Duration>,
-    /// Between one piece of text and the next.
+    /// The times between two pieces of text.
     pub gaps: Vec<Duration>,
     pub tokens: u64,
-    /// Sequence numbers that never came.
+    /// How many sequence numbers were never received.
     pub lost: u64,
-    /// Events that came with a number below one seen before.
+    /// How many events had a lower number than an event before them.
     pub out_of_order: u64,
-    /// Why it did not end well.
+    /// Why the response failed, if it did.
     pub failure: Option<String>,
 }
 
@@ -174,7 +174,7 @@ pub(crate) async fn resolve(url: &str) -> Result<SocketAddr, String> {
     addresses.next().ok_or_else(|| format!("--url {url}: no address"))
 }
 
-/// The prompts of one stream, the same for the same seed.
+/// Returns the prompts of one stream; equal for equal seeds.
 fn prompts(options: &Options, stream: usize) -> Vec<String> {
     const WORDS: [&str; 16] = [
         "river", "stone", "the", "slow", "under", "a", "bridge", "light", "of", "evening", "and", "boats", "carry",

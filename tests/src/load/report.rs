@@ -1,4 +1,4 @@
-//! What a load run found, as a table and as JSON.
+//! The result of a load run, as a table and as JSON.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -11,7 +11,7 @@ pub struct Report {
     pub options: Options,
     pub responses: usize,
     pub failed: usize,
-    /// How often each failure came.
+    /// How often each failure occurred.
     pub failures: BTreeMap<String, usize>,
     pub lost: u64,
     pub out_of_order: u64,
@@ -29,7 +29,7 @@ pub struct Quantiles {
     pub max: f64,
 }
 
-/// The smallest value that a share `q` of the sorted values does not exceed.
+/// Returns the smallest value that a share `q` of the sorted values does not exceed.
 pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     let at = (sorted.len() as f64 * q).ceil() as usize;
     sorted.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)

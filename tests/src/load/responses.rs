@@ -1,4 +1,4 @@
-//! Responses over WebSocket: one connection a stream.
+//! Responses over WebSocket, with one connection for each stream.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! A process beside the servers that keeps one core busy.
+//! A process that occupies one core while servers are measured.
 
 use std::process::{Child, Command, Stdio};
 

@@ -10,12 +10,12 @@ use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::{Options, server::Server};
 
-/// A chat to be sent: its messages and the length of the reply.
+/// A chat to send: its messages and the length of the reply.
 #[derive(Debug, Clone)]
 pub struct Chat {
     /// Objects with `role` and `content`.
     pub messages: Vec<Value>,
-    /// Tokens of the reply at most.
+    /// The maximum number of tokens of the reply.
     pub tokens: u32,
     /// Seed of the sampler.
     pub seed: u32,
@@ -29,11 +29,11 @@ pub struct Reply {
     /// When each piece of text arrived; never empty.
     pub arrivals: Vec<Instant>,
     pub text: String,
-    /// Tokens of the reply: as the server counts them, or the number of pieces.
+    /// The number of tokens of the reply: the server's count, or else the number of pieces.
     pub tokens: u64,
     /// Tokens of the prompt, if the server counts them.
     pub prompt_tokens: Option<u64>,
-    /// Those of them that the server had cached, if it counts them.
+    /// How many tokens of the prompt the server had cached, if it reports them.
     pub cached_tokens: Option<u64>,
 }
 
@@ -46,25 +46,25 @@ impl Reply {
         self.arrivals.last().copied().unwrap_or(self.sent)
     }
 
-    /// From the request to the first text.
+    /// Returns the time from the request to the first text.
     pub fn first_token(&self) -> Duration {
         self.first() - self.sent
     }
 
-    /// Tokens a second after the first one; none for a reply of one piece.
+    /// Returns the tokens a second after the first one; `None` for a reply of one piece.
     pub fn decode_rate(&self) -> Option<f64> {
         let seconds = (self.last() - self.first()).as_secs_f64();
         (seconds > 0.0).then(|| self.tokens.saturating_sub(1) as f64 / seconds)
     }
 
-    /// The longest time without text that overlaps the time from `begin` to `end`.
+    /// Returns the longest time without text that overlaps the time from `begin` to `end`.
     pub fn longest_gap(&self, begin: Instant, end: Instant) -> Option<Duration> {
         let pairs = self.arrivals.iter().zip(self.arrivals.iter().skip(1));
         pairs.filter(|(before, after)| **after > begin && **before < end).map(|(before, after)| *after - *before).max()
     }
 }
 
-/// The longest time to wait for anything from a server.
+/// Returns the longest time to wait for data of a server.
 pub fn patience(options: &Options) -> Duration {
     Duration::from_secs(options.patience_s)
 }
@@ -96,7 +96,7 @@ pub async fn chat_that_signals(
     exchange(server, options, chat, Some(running)).await
 }
 
-/// Pieces of a reply after which a chat counts as running.
+/// After this many pieces of its reply a chat counts as running.
 const RUNNING: usize = 16;
 
 async fn exchange(
@@ -140,7 +140,7 @@ fn request(server: &Server, options: &Options, chat: &Chat) -> Result<Request<Fu
         .map_err(|e| e.to_string())
 }
 
-/// Why the server refused a request.
+/// Reads why the server refused a request.
 async fn refusal(response: Response<Incoming>) -> String {
     let status = response.status();
     let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Several chats at once.
+//! Concurrent chats.
 
 use std::time::{Duration, Instant};
 
@@ -24,14 +24,14 @@ impl Crowd {
         Ok(Self { begun, replies })
     }
 
-    /// Tokens of all replies a second, from the requests to the last text.
+    /// Returns the tokens a second of all replies, from the requests to the last text.
     pub fn output_rate(&self) -> f64 {
         let tokens: u64 = self.replies.iter().map(|reply| reply.tokens).sum();
         let end = self.replies.iter().map(Reply::last).max().unwrap_or(self.begun);
         tokens as f64 / (end - self.begun).as_secs_f64()
     }
 
-    /// The median time to the first text.
+    /// Returns the median time to the first text.
     pub fn median_first_token(&self) -> Duration {
         let mut firsts: Vec<Duration> = self.replies.iter().map(Reply::first_token).collect();
         firsts.sort();

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 const BETWEEN_SAMPLES: Duration = Duration::from_millis(50);
 
-/// Bytes that the process has in memory.
+/// Returns the resident memory of the process, in bytes.
 fn resident(pid: u32) -> Result<u64, String> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
@@ -16,7 +16,7 @@ fn parse(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Awaits `work` and returns its result with the most memory, in bytes, that the process had in the meantime.
+/// Awaits `work`. Returns its result and the peak of the process's resident memory meanwhile, in bytes.
 pub async fn peak_during<T>(pid: u32, work: impl Future<Output = T>) -> Result<(T, u64), String> {
     let mut peak = resident(pid)?;
     tokio::pin!(work);

@@ -1,6 +1,6 @@
-//! The benchmark beside other servers. One client measures every OpenAI-compatible server by its URL: each row of a round is
-//! measured on one server after the other, and the order of the servers changes from round to round, so that all of them see
-//! the same machine. Prompts begin with random words, so that no prefix cache holds them.
+//! The benchmark against other servers. One client measures every OpenAI-compatible server by its URL. Each row of a round is
+//! measured on one server after the other, and the order of the servers changes from round to round, so that all servers run
+//! under the same conditions. Prompts begin with random words, so that no prefix cache has them.
 
 mod busy;
 mod client;
@@ -31,7 +31,7 @@ pub struct Options {
     /// Another server: a URL, or NAME=URL; may be repeated
     #[arg(long)]
     pub peer: Vec<String>,
-    /// The model's name on every server; without it the first one of GET /v1/models
+    /// The model's name on every server; default: the first of GET /v1/models
     #[arg(long)]
     pub model: Option<String>,
     /// What to measure
@@ -52,7 +52,7 @@ pub struct Options {
     /// Token ids that servers must not sample, as 0,2: the ids that end a reply, so that all replies have full length
     #[arg(long, value_delimiter = ',')]
     pub ban: Vec<u32>,
-    /// A server that is silent for so many seconds fails the measurement
+    /// A server that is silent for this many seconds fails the measurement
     #[arg(long, default_value_t = 120)]
     pub patience_s: u64,
 }
@@ -75,7 +75,7 @@ pub enum Row {
     Turns,
     /// Resident memory with 8 chats; needs --ours-pid and --peer-pid
     Rss,
-    /// All rows but `rss` again, with one busy process beside the servers
+    /// All rows except `rss` again, with one busy process beside the servers
     Busy,
 }
 
@@ -85,7 +85,7 @@ impl Row {
 }
 
 impl Options {
-    /// Options with the defaults of the command line for the servers of these URLs.
+    /// Returns options with the command line's defaults for the servers of these URLs.
     pub fn new(ours: impl Into<String>, peer: Vec<String>, rows: Vec<Row>) -> Self {
         Self {
             ours: ours.into(),
@@ -130,7 +130,7 @@ pub async fn run(options: &Options) -> Result<Report, String> {
     Ok(report)
 }
 
-/// All rounds of these rows.
+/// Measures all rounds of these rows.
 async fn measure(options: &Options, servers: &[Server], rows: &[Row], prefix: &str, report: &mut Report) {
     let mut bench = Bench { options, prompts: Prompts::new() };
     for round in 0..options.rounds {

@@ -107,25 +107,25 @@ const WORDS: [&str; 96] = [
     "moment",
 ];
 
-/// Words at the beginning of the first message, which make a prompt a fresh one.
+/// How many random words at the beginning of the first message make a prompt unique.
 const FRESH: usize = 6;
 
-/// About the tokens of a prompt without its words: the chat template and the two sentences.
+/// Approximate number of tokens of a prompt besides its words: the chat template and the two sentences.
 const FRAME: usize = 30;
 
-/// A source of fresh prompts.
+/// A source of new prompts.
 pub struct Prompts {
     random: StdRng,
 }
 
 impl Prompts {
-    /// Differs from run to run.
+    /// Makes a source that differs from run to run.
     pub fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         Self { random: StdRng::seed_from_u64(now ^ (u64::from(std::process::id()) << 32)) }
     }
 
-    /// A chat of two messages with about `tokens` tokens, and a reply of at most `reply` tokens.
+    /// Returns a chat of two messages with about `tokens` tokens and a reply of at most `reply` tokens.
     pub fn chat(&mut self, tokens: usize, reply: u32) -> Chat {
         let beginning = self.words(FRESH);
         let words = self.words(tokens.saturating_sub(FRAME + FRESH));
@@ -136,12 +136,12 @@ impl Prompts {
         Chat { messages, tokens: reply, seed: self.random.random() }
     }
 
-    /// A later message of the user with about `tokens` tokens.
+    /// Returns a later message of the user with about `tokens` tokens.
     pub fn next_message(&mut self, tokens: usize) -> Value {
         message("user", format!("{}. Go on with these words.", self.words(tokens.saturating_sub(12))))
     }
 
-    /// Chats with prompts of evenly spread lengths from 30 to 400 tokens, in an order that mixes long and short ones.
+    /// Returns chats with prompts of evenly spread lengths from 30 to 400 tokens, in an order that mixes long and short ones.
     pub fn mixed_chats(&mut self, count: usize, reply: u32) -> Vec<Chat> {
         let step = (5..).find(|step| !count.is_multiple_of(*step)).unwrap_or(1);
         let lengths = (0..count).map(|at| 30 + 370 * (at * step % count) / count.saturating_sub(1).max(1));
@@ -155,7 +155,7 @@ impl Prompts {
     }
 }
 
-/// A message as `/v1/chat/completions` takes it.
+/// Returns a message for `/v1/chat/completions`.
 pub fn message(role: &str, content: impl Into<String>) -> Value {
     json!({"role": role, "content": content.into()})
 }

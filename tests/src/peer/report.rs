@@ -1,4 +1,4 @@
-//! What a run found, as a table and as JSON.
+//! The result of a run, as a table and as JSON.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub enum Unit {
     Rate,
     /// Megabytes of 10⁶ bytes; less is better.
     Mb,
-    /// A number of tokens, which shows that the servers were asked for the same; no value is better.
+    /// A number of tokens, which shows that all servers got equal requests; no value is better.
     Tokens,
 }
 
@@ -43,14 +43,14 @@ impl fmt::Display for Unit {
     }
 }
 
-/// A figure of every server.
+/// One figure, for every server.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     pub name: String,
     pub unit: Unit,
     /// Measured values in the order of the servers, then of the rounds.
     pub values: Vec<Vec<f64>>,
-    /// Of each server; none where every measurement failed.
+    /// The spread of each server; `None` if every measurement failed.
     pub spread: Vec<Option<Spread>>,
     /// The median of the first server divided by that of each other one.
     pub ratios: Vec<Option<f64>>,
@@ -64,7 +64,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// None of no values. The median of an even number of values is the mean of the middle two.
+    /// Returns `None` without values. The median of an even number of values is the mean of the middle two.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -79,9 +79,9 @@ pub struct Report {
     pub options: Options,
     pub servers: Vec<Server>,
     pub figures: Vec<Figure>,
-    /// Rows that were left out, and why.
+    /// The rows that were omitted, and why.
     pub notes: Vec<String>,
-    /// Measurements that failed, and why.
+    /// The measurements that failed, and why.
     pub failures: Vec<String>,
 }
 
@@ -91,7 +91,7 @@ impl Report {
         Self { options: options.clone(), servers: servers.to_vec(), figures, notes, failures }
     }
 
-    /// Adds what one server showed in one round.
+    /// Adds the samples of one server in one round.
     pub(super) fn add(&mut self, server: usize, prefix: &str, samples: Vec<Sample>) {
         for sample in samples {
             let name = format!("{prefix}{}", sample.name);
@@ -125,7 +125,7 @@ impl Figure {
     }
 }
 
-/// A value with as many digits as are worth reading.
+/// Formats a value with as many digits as are significant.
 fn short(value: f64) -> String {
     if value.abs() < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }

@@ -1,4 +1,4 @@
-//! The rows: what is asked of a server and which figures come of it.
+//! The rows: the requests of each and the figures that result.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use super::{
     server::Server,
 };
 
-/// Tokens of the prompts whose reading is measured.
+/// The lengths of the measured prompts, in tokens.
 const PROMPTS: [usize; 3] = [440, 890, 1720];
-/// Tokens of each prompt that interrupts a running chat.
+/// The length of each prompt that interrupts a running chat, in tokens.
 const INTERRUPTION: usize = 1700;
 const TURNS: usize = 10;
 
-/// Measures rows, with fresh prompts for each.
+/// Measures rows, with new prompts for each.
 pub struct Bench<'a> {
     pub options: &'a Options,
     pub prompts: Prompts,
@@ -123,7 +123,7 @@ impl Bench<'_> {
         Ok(vec![Sample::new("resident memory with 8 chats", Unit::Mb, peak as f64 / 1e6)])
     }
 
-    /// The reply to a fresh prompt; asks again, with other prompts, if the model ends its reply before half the length.
+    /// Returns the reply to a new prompt. Tries again with another prompt if the reply has less than half the length.
     async fn full_reply(&mut self, server: &Server, prompt: usize, tokens: u32) -> Result<Reply, String> {
         for _ in 0..5 {
             let chat: Chat = self.prompts.chat(prompt, tokens);

@@ -23,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reaches the server of `url`, which may be `NAME=URL`, and finds the name of its model.
+    /// Connects to the server of `url`, which may be `NAME=URL`, and finds the name of its model.
     pub async fn connect(name: &str, url: &str, pid: Option<u32>, options: &Options) -> Result<Self, String> {
         let (name, url) = match url.split_once('=') {
             Some((name, url)) if !name.contains('/') => (name, url),
@@ -36,7 +36,7 @@ impl Server {
         Ok(server)
     }
 
-    /// The first model that `GET /v1/models` lists; none if the server does not list models.
+    /// Returns the first model that `GET /v1/models` lists; `None` if the server does not list models.
     async fn first_model(&self, options: &Options) -> Result<Option<String>, String> {
         let mut sender = client::open(self, options).await?;
         let request = Request::get("/v1/models").header("host", self.address.to_string()).body(Full::new(Bytes::new()));

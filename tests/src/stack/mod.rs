@@ -1,5 +1,5 @@
-//! The whole stack as plain processes with the configuration files of docker-compose.yml: Redis, three replicas, nginx; and
-//! Prometheus, where it is asked for.
+//! The whole stack as plain processes with the configuration files of docker-compose.yml: Redis, three replicas, nginx, and
+//! Prometheus on request.
 
 mod nginx;
 mod prometheus;
@@ -20,14 +20,14 @@ use nginx::Nginx;
 pub use prometheus::Prometheus;
 pub use replica::Replica;
 
-/// Where the project's configuration files are. Cargo says at run time too where the crate is: what is built may be shared by
-/// several checkouts.
+/// Returns the folder of the project's configuration files. Reads the crate's folder at run time, because several checkouts may
+/// share the built binary.
 pub fn config_dir() -> PathBuf {
     let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&folder).join("../config")
 }
 
-/// A running stack. Dropping it ends its processes and removes their files.
+/// A running stack. Dropping the handle ends the processes and removes their files.
 pub struct Stack {
     nginx: Nginx,
     replicas: [Replica; 3],
@@ -36,8 +36,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts everything; every replica is ready when this returns. `settings` as in `--set`, for each replica. nginx listens
-    /// at `address`, or on a free port.
+    /// Starts all processes and waits until every replica is ready. `settings` have the form of `--set` and apply to each
+    /// replica. nginx listens on `address`, or on a free port.
     pub async fn spawn(settings: &[&str], address: Option<SocketAddr>) -> Self {
         let redis = Redis::persistent();
         let url = redis.url();
@@ -50,17 +50,17 @@ impl Stack {
             ready(address).await;
         }
         ready(stack.address()).await;
-        // Else somebody else's server has answered.
+        // If nginx has ended, another server has answered on its address.
         assert!(stack.nginx.is_running(), "nginx has ended:\n{}", stack.nginx_errors());
         stack
     }
 
-    /// Where clients connect: nginx.
+    /// Returns the address to which clients connect: that of nginx.
     pub fn address(&self) -> SocketAddr {
         self.nginx.address
     }
 
-    /// Starts Prometheus for the replicas, which have this admin key.
+    /// Starts Prometheus for the replicas, whose admin key is `key`.
     pub fn watch(&self, key: &str, interval: Option<&str>) -> Prometheus {
         Prometheus::spawn(&self.dir, &[0, 1, 2].map(|n: usize| self.replicas[n].address), key, interval)
     }
@@ -85,7 +85,7 @@ impl Stack {
         self.nginx.reload();
     }
 
-    /// Brings back what is down, and waits until all is well.
+    /// Starts what is down, and waits until every process is healthy.
     pub async fn heal(&mut self) {
         self.redis.start();
         for replica in &mut self.replicas {
@@ -97,7 +97,7 @@ impl Stack {
         ready(self.address()).await;
     }
 
-    /// What nginx complained about.
+    /// Returns nginx's error log.
     pub fn nginx_errors(&self) -> String {
         self.nginx.errors()
     }

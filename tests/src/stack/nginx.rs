@@ -1,4 +1,4 @@
-//! nginx with the stack's own configuration files, on a port of one's own.
+//! nginx with the stack's own configuration files.
 
 use std::{
     env, fs,
@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A running nginx. Dropping it ends it.
+/// A running nginx. Dropping the handle ends the process.
 pub struct Nginx {
     pub address: SocketAddr,
     dir: PathBuf,
@@ -16,12 +16,12 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it in front of three replicas; `dir` is for its files and must exist.
+    /// Starts nginx in front of three replicas. `dir` is for its files and must exist.
     pub fn spawn(dir: &Path, address: SocketAddr, replicas: [SocketAddr; 3]) -> Self {
         let config = super::config_dir().join("nginx");
         let read = |name: &str| fs::read_to_string(config.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut site = read("caudal.conf.template").replace("${LISTEN}", &address.to_string());
-        // Replicas are named by address here.
+        // The replicas have addresses here, so no name is resolved.
         for name in ["${RESOLVER}", "${RESOLVE}"] {
             site = site.replace(name, "");
         }
@@ -41,7 +41,7 @@ impl Nginx {
             .stdout(Stdio::null())
             .stderr(Stdio::from(fs::File::create(dir.join("error.log")).expect("nginx's log")))
             .process_group(0)
-            // Ctrl-C is for whoever started it.
+            // Ctrl-C must reach the parent process only, which ends nginx itself.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|e| {
@@ -50,7 +50,7 @@ impl Nginx {
         Self { address, dir: dir.to_owned(), child }
     }
 
-    /// New workers with the same configuration; the old ones finish what they have, for a time.
+    /// Starts new workers with the same configuration; the old ones finish their connections, for a limited time.
     pub fn reload(&self) {
         self.signal("HUP");
     }
@@ -59,12 +59,12 @@ impl Nginx {
         let _ = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
     }
 
-    /// Whether it has not ended by itself, as it does where it cannot listen.
+    /// Whether nginx runs. It ends, for instance, if it cannot listen on its address.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What nginx complained about.
+    /// Returns nginx's error log.
     pub fn errors(&self) -> String {
         fs::read_to_string(self.dir.join("error.log")).unwrap_or_default()
     }
@@ -72,14 +72,14 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Killed, the master would leave its workers behind.
+        // SIGKILL of the master would leave its workers running.
         self.signal("TERM");
         let _ = self.child.wait();
     }
 }
 
 fn command(dir: &Path) -> Command {
-    // Debian puts it where only root's PATH looks.
+    // Debian installs nginx in a folder that only root's PATH has.
     let path = env::var("PATH").unwrap_or_default();
     let mut command = Command::new("nginx");
     command

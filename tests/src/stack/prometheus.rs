@@ -12,18 +12,18 @@ use serde_json::{Value, json};
 
 use crate::{http, redis::free_port};
 
-/// Where the configuration file looks for the key of the replicas' metrics.
+/// The file from which the configuration reads the key of the replicas' metrics.
 const KEY_FILE: &str = "/run/secrets/caudal_admin_key";
 
-/// A running Prometheus. Dropping it ends it.
+/// A running Prometheus. Dropping the handle ends the process.
 pub struct Prometheus {
     pub address: SocketAddr,
     child: Child,
 }
 
 impl Prometheus {
-    /// Starts it for replicas whose metrics this admin key opens; `dir` is for its files and must exist. `interval` stands in
-    /// place of the file's, as in `1s`.
+    /// Starts Prometheus for replicas with this admin key. `dir` is for its files and must exist. `interval`, such as `1s`,
+    /// replaces the scrape interval of the configuration file.
     pub fn spawn(dir: &Path, replicas: &[SocketAddr], key: &str, interval: Option<&str>) -> Self {
         let (config, own) = (super::config_dir().join("prometheus"), dir.join("prometheus"));
         let read = |name: &str| fs::read_to_string(config.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -50,17 +50,17 @@ impl Prometheus {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(fs::File::create(own.join("log")).expect("Prometheus' log")))
-            // Ctrl-C is for whoever started it.
+            // Ctrl-C must reach the parent process only, which ends Prometheus itself.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|e| panic!("prometheus does not start ({e}): on Debian: apt-get install prometheus"));
         Self { address, child }
     }
 
-    /// The samples that an expression gives now; none while Prometheus does not answer yet.
+    /// Returns the samples of an expression now; none while Prometheus does not answer yet.
     ///
     /// # Errors
-    /// What Prometheus says of the expression.
+    /// Prometheus's error if it refuses the expression.
     pub async fn query(&self, expression: &str) -> Result<Vec<f64>, String> {
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let Ok(answer) = http::try_get(self.address, &format!("/api/v1/query?query={encoded}")).await else {

@@ -1,4 +1,4 @@
-//! One replica, which may be down for a while.
+//! One replica of a stack, which may be down.
 
 use std::{net::SocketAddr, thread, time::Duration};
 
@@ -8,7 +8,7 @@ pub struct Replica {
     pub address: SocketAddr,
     settings: Vec<String>,
     app: Option<App>,
-    /// Brings it back.
+    /// The thread that starts or continues the process.
     healer: Option<thread::JoinHandle<App>>,
 }
 
@@ -28,12 +28,12 @@ impl Replica {
         Setup::default().argument("--config").argument(&config.to_string_lossy()).set(&settings)
     }
 
-    /// Whether it serves, as far as is known here.
+    /// Whether the process runs, as far as this handle knows.
     pub fn is_up(&self) -> bool {
         self.app.is_some() || self.healer.as_ref().is_some_and(thread::JoinHandle::is_finished)
     }
 
-    /// The process, where it is up.
+    /// Returns the process if it is up.
     pub fn app(&mut self) -> Option<&mut App> {
         if self.is_up() {
             self.heal();
@@ -41,13 +41,13 @@ impl Replica {
         self.app.as_mut()
     }
 
-    /// SIGKILL, and a new process after `time`.
+    /// Sends SIGKILL, and starts a new process after `time`.
     pub fn kill_for(&mut self, time: Duration) {
         drop(self.take());
         self.start_after(time, || {});
     }
 
-    /// SIGTERM, and a new process `time` after the old one has ended.
+    /// Sends SIGTERM, and starts a new process `time` after the old one has ended.
     pub fn replace_after(&mut self, time: Duration) {
         let Some(mut old) = self.take() else { return };
         old.signal("TERM");
@@ -56,7 +56,7 @@ impl Replica {
         });
     }
 
-    /// SIGSTOP, and SIGCONT after `time`.
+    /// Sends SIGSTOP, and SIGCONT after `time`.
     pub fn freeze_for(&mut self, time: Duration) {
         let Some(app) = self.take() else { return };
         app.signal("STOP");
@@ -83,7 +83,7 @@ impl Replica {
         }));
     }
 
-    /// Waits for it to come back.
+    /// Waits until the replica is up again.
     pub fn heal(&mut self) {
         if let Some(healer) = self.healer.take() {
             self.app = Some(healer.join().expect("the replica comes back"));

@@ -13,7 +13,7 @@ const MERGES: [[&str; 2]; 3] = [["h", "e"], ["i", "n"], ["▁", "t"]];
 /// Writes the folder's files: configuration, tokenizer with bytes as a fallback, chat template and weights in f32.
 ///
 /// # Errors
-/// They cannot be written.
+/// The files cannot be written.
 pub fn write_gemma(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
@@ -65,7 +65,7 @@ fn tokenizer(tokens: &[String]) -> Value {
             "vocab": vocabulary, "merges": MERGES}})
 }
 
-/// A file of the safetensors format: the length of a header, the header, and the values.
+/// Returns a file in the safetensors format: the length of the header, the header, and the values.
 fn safetensors(tokens: u64) -> Vec<u8> {
     let kv = WIDTH / HEADS * KV_HEADS;
     let layer = |name: &str| format!("model.layers.0.{name}.weight");
@@ -85,7 +85,7 @@ fn safetensors(tokens: u64) -> Vec<u8> {
     let (mut header, mut values) = (Map::new(), Vec::new());
     for (seed, (name, shape)) in (1..).zip(tensors) {
         let (mut random, begin) = (Random(seed), values.len());
-        // A norm multiplies with one more than its weight.
+        // A norm multiplies by its weight plus one.
         let factor = if name.ends_with("norm.weight") { 0.0 } else { scale(name.trim_start_matches("model.")) };
         for _ in 0..shape.iter().product::<u64>() {
             values.extend((random.next() * factor).to_le_bytes());

@@ -1,5 +1,5 @@
-//! Models of one block with random weights, as GGUF files of a few megabytes, and as a folder: enough to show what a server does with tokens,
-//! templates and calls. What they say makes no sense, and is the same on every machine.
+//! Models of one block with random weights, as GGUF files of a few megabytes and as a folder: enough to test tokens, templates
+//! and calls. Their output makes no sense, and is the same on every machine.
 
 mod folder;
 
@@ -19,12 +19,12 @@ const CONTEXT: u32 = 2048;
 /// Types of tensors.
 const F32: u32 = 0;
 const Q8_0: u32 = 8;
-/// Values of a block of Q8_0.
+/// The number of values of a block of Q8_0.
 const QUANTISED: usize = 32;
-/// Tensors begin at multiples of so many bytes.
+/// Tensors begin at multiples of this many bytes.
 const ALIGNMENT: usize = 32;
 
-/// A family of models: what its files say, and the rules of its template.
+/// A family of models: the content of its files, and the rules of its template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Llama2,
@@ -70,7 +70,8 @@ impl Family {
         }
     }
 
-    /// The pre-tokenizer of a byte-pair vocabulary; others have pieces with scores, and bytes as a fallback.
+    /// Returns the pre-tokenizer of a byte-pair vocabulary. `None`: the vocabulary has pieces with scores, and bytes as a
+    /// fallback.
     fn pre_tokenizer(self) -> Option<&'static str> {
         match self {
             Self::Llama2 | Self::Mistral | Self::Phi3 => None,
@@ -81,7 +82,7 @@ impl Family {
         }
     }
 
-    /// Control tokens: the begin, the end, and those of the template.
+    /// Returns the control tokens: begin, end, and those of the template.
     fn controls(self) -> &'static [&'static str] {
         match self {
             Self::Llama2 => &["<s>", "</s>"],
@@ -102,7 +103,7 @@ impl Family {
         }
     }
 
-    /// Tokens with a text that the vocabulary has beside its words.
+    /// Returns the tokens that the vocabulary has besides its words.
     fn tags(self) -> &'static [&'static str] {
         match self {
             Self::Qwen2 | Self::Qwen3 => &["<tool_call>", "</tool_call>", "<think>", "</think>"],
@@ -164,7 +165,8 @@ impl Family {
         Ok(path)
     }
 
-    /// The type of a tensor and its bytes. Matrices of Phi-3 are quantised: mistral.rs 0.8.1 reads no others.
+    /// Returns the type and the size in bytes of a tensor. The matrices of Phi-3 are quantised, because mistral.rs 0.8.1 reads
+    /// no others.
     fn kind(self, shape: &[u64]) -> (u32, usize) {
         let values = shape.iter().product::<u64>() as usize;
         if self == Self::Phi3 && shape.len() == 2 {
@@ -174,12 +176,12 @@ impl Family {
         }
     }
 
-    /// The texts of the tokens and their types.
+    /// Returns the texts of the tokens and their types.
     fn tokens(self) -> Vec<(String, i32)> {
         let mut tokens: Vec<(String, i32)> = Vec::new();
         let words = ["t", "h", "e", "a", "o", "n", "r", "i", "s", "he", "in", "er", "an"];
         if self.pre_tokenizer().is_some() {
-            // Each byte is a printable character.
+            // Maps each byte to a printable character.
             let prints = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
             let hidden = (0u32..256).filter(|byte| !prints(byte)).count() as u32;
             let characters = (0u32..256).filter(prints).chain(0x100..0x100 + hidden).filter_map(char::from_u32);
@@ -238,7 +240,7 @@ impl Family {
         entries
     }
 
-    /// Names and shapes, the length of a row first.
+    /// Returns the names and shapes of the tensors, the length of a row first.
     fn tensors(self, vocabulary: u64) -> Vec<(String, Vec<u64>)> {
         let kv = WIDTH / HEADS * KV_HEADS;
         let mut tensors = vec![
@@ -283,12 +285,12 @@ fn quantise(out: &mut Vec<u8>, block: &[f32]) {
     out.extend(block.iter().map(|value| (value * 128.0).round() as i8 as u8));
 }
 
-/// Spreads the logits, so that the likeliest token is clear.
+/// Returns the scale of a tensor's values, which spreads the logits so that the most likely token is unambiguous.
 fn scale(tensor: &str) -> f32 {
     if tensor.starts_with("token_embd") || tensor.starts_with("output") { 0.5 } else { 0.1 }
 }
 
-/// Numbers from -1 to 1.
+/// A generator of numbers from -1 to 1.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! Messages that no client should send, each with what the protocol says to it.
+//! Generates messages that no client should send, each with the answer that the protocol requires.
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub enum Expect {
     Anything,
     /// The connection is closed with one of these codes.
     Close(&'static [u16]),
-    /// The bytes as the payload of a frame that begins with this byte, on a connection of its own.
+    /// The bytes are the payload of a frame with this first byte, on a new connection, which closes with one of these codes.
     RawClose(u8, &'static [u16]),
 }
 
@@ -104,11 +104,11 @@ impl Generator {
         Case { name: "broken JSON", message: Message::text(text), expect: Expect::Error(&["invalid_json"]) }
     }
 
-    /// A value that no field below accepts: an array within an array.
+    /// A field with a value that it does not accept: an array within an array.
     fn wrong_type(&mut self) -> Case {
         let field = *FIELDS.choose(&mut self.0).expect("fields");
         let wrong = json!([[self.0.random::<u32>()]]);
-        // `tools` may be an array; what is in it is not supported.
+        // `tools` may be an array, but not of this content.
         case(
             "a field of the wrong type",
             json!({"type": "response.create", "input": "x", field: wrong}),
@@ -223,7 +223,7 @@ impl Generator {
         case("a bad input", json!({"type": "response.create", "input": input}), Expect::Error(REQUEST))
     }
 
-    /// A good message with some of its parts replaced, doubled or dropped.
+    /// A valid message with some parts replaced, doubled or removed.
     fn mutated(&mut self) -> Case {
         let mut message = json!({"type": "response.create", "max_output_tokens": 3, "stream_id": self.word(),
             "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}]});
@@ -247,7 +247,7 @@ impl Generator {
         case("a mutated create", message, Expect::Anything)
     }
 
-    /// What an agent sends, with some of its parts replaced.
+    /// A request of an agent with some parts replaced.
     fn agent(&mut self) -> Case {
         let name = self.word();
         let call = json!({"type": "function_call", "call_id": "c", "name": name, "arguments": "{\"a\": 1}"});
@@ -272,7 +272,7 @@ impl Generator {
                 7 => message["input"][3]["output"] = value,
                 _ => message["reasoning"]["effort"] = value,
             }
-            // What was replaced by no object cannot be replaced within.
+            // A field that is no longer an object has no parts to replace.
             for field in ["tool_choice", "text", "reasoning"] {
                 if !message[field].is_object() {
                     message[field] = json!({});
@@ -321,7 +321,7 @@ impl Generator {
         (0..length).map(|_| char::from(self.0.random_range(b'a'..=b'z'))).collect()
     }
 
-    /// Any JSON value, down to a depth.
+    /// Returns a random JSON value of limited depth.
     fn value(&mut self, depth: u32) -> Value {
         match self.0.random_range(0..if depth == 0 { 6 } else { 8 }) {
             0 => Value::Null,

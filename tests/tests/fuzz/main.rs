@@ -1,5 +1,5 @@
-//! Ten thousand messages that no client should send, from a seeded generator: each is answered with its documented error
-//! or close code, the server does not panic, and a healthy stream beside them is not disturbed.
+//! Sends ten thousand invalid messages of a seeded generator. Each gets its documented error or close code, the server does not
+//! panic, and a healthy stream is not disturbed.
 
 mod generator;
 
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 const MESSAGES: usize = 10_000;
 const CONNECTIONS: usize = 10;
-/// `CAUDAL_FUZZ_SEED` sets another, to look for what this one does not find.
+/// The default seed; `CAUDAL_FUZZ_SEED` sets another one.
 const SEED: u64 = 20_260_424;
 
-/// Every error code a message may be answered with.
+/// The error codes that may answer a message.
 const CODES: [&str; 9] = [
     "invalid_json",
     "invalid_request",
@@ -56,7 +56,7 @@ async fn ten_thousand_bad_messages_get_their_answers_and_disturb_nobody() {
     assert_eq!(Client::plain(app).await.run(json!({"max_output_tokens": 3})).await.usage("output_tokens"), 3);
 }
 
-/// A stream that runs while `done` is false, checked for order, content and pace; its longest gap between tokens.
+/// Runs a stream until `done` and checks its order, content and pace. Returns the longest gap between tokens.
 async fn healthy(app: &App, done: &AtomicBool) -> Duration {
     let mut client = Client::plain(app).await;
     client.create(json!({})).await;
@@ -124,7 +124,7 @@ async fn attack(app: &App, seed: u64, messages: usize, closes: &AtomicUsize) {
     }
 }
 
-/// A mutated message may still be good: it is answered by one error or by one response.
+/// Checks that a mutated message, which may still be valid, is answered by one error or one response.
 async fn anything(client: &mut Client, what: &str) {
     loop {
         let event = client.event().await;

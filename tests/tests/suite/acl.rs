@@ -1,4 +1,4 @@
-//! Users of Redis who have the rights that docs/operations.md lists, and no others.
+//! Tests users of Redis with exactly the rights that docs/operations.md lists.
 
 use caudal_tests::{
     App, Client, EventLog, Redis,
@@ -64,7 +64,7 @@ async fn prompts(a: &App, b: &App) {
     delete(b, "/v1/prompts/p").await;
 }
 
-/// A response that everybody leaves.
+/// Creates a response whose followers all leave.
 async fn orphan(url: &str) {
     let app = replica_at(url, &[LONG[0], LONG[1], "generation.orphan_grace_ms=200"]);
     let (client, log) = speaking(&app, 5).await;

@@ -1,4 +1,4 @@
-//! What cannot run now waits within a bound, and is told so.
+//! Tests admission: requests that cannot run wait in a bounded queue, and their clients receive their place.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,13 @@ use caudal_tests::{
 use serde_json::{Value, json};
 
 const SLOW: [&str; 2] = ["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"];
-/// The server says what it gives to the engine.
+/// The log shows what the server passes to the engine.
 const TRACED: &str = "log.filter=info,caudal_server::generation=debug";
 const KEYS: [&str; 2] = [
     "auth.mode=keys",
     r#"auth.keys=[{key="alpha-key", tenant="alpha"}, {key="beta-key", tenant="beta"}, {key="gamma-key", tenant="gamma"}]"#,
 ];
-/// Lanes of a connection that may have work.
+/// How many lanes of a connection may have work.
 const LANES: usize = 16;
 
 fn spawn(more: &[&str]) -> App {
@@ -26,7 +26,7 @@ fn spawn(more: &[&str]) -> App {
     spawn_app(&settings)
 }
 
-/// Takes a slot until it is cancelled.
+/// Creates a response that runs until it is cancelled.
 async fn holder(app: &App) -> (Client, String) {
     let mut client = Client::plain(app).await;
     client.create(json!({})).await;
@@ -49,7 +49,7 @@ async fn connected(app: &App, key: &str) -> Client {
     client
 }
 
-/// Requests that wait, with their ids in order of arrival, and the connections that they came on.
+/// Creates requests that wait. Returns their connections, and their ids in the order of arrival.
 async fn backlog(app: &App, key: &str, requests: impl IntoIterator<Item = Value>) -> (Vec<Client>, Vec<String>) {
     let (mut clients, mut ids) = (vec![], vec![]);
     for (n, mut request) in requests.into_iter().enumerate() {
@@ -64,7 +64,7 @@ async fn backlog(app: &App, key: &str, requests: impl IntoIterator<Item = Value>
     (clients, ids)
 }
 
-/// The ids that the engine was given, in that order, once there are as many as expected.
+/// Returns the ids in the order in which the engine received them, once there are `expected` ones.
 async fn to_the_engine(app: &App, expected: usize) -> Vec<String> {
     until(format!("{expected} generations"), || async {
         let log = app.stderr();
@@ -100,7 +100,7 @@ async fn over_the_queues_bound_requests_are_refused() {
     let answer = http::post(app.address, "/v1/responses", &json!({"input": "x"})).await;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("server_overloaded")));
     assert!(answer.header("retry-after").and_then(|s| s.parse::<u64>().ok()).is_some_and(|s| s > 0));
-    // Nobody who waits was disturbed.
+    // The waiting requests were not disturbed.
     running.send(json!({"type": "response.cancel", "response_id": id})).await;
     for client in [&mut first, &mut second] {
         client.event_of("response.in_progress").await;
@@ -119,7 +119,7 @@ async fn without_a_queue_the_slots_are_the_bound() {
     assert_overloaded(&client.error().await);
 }
 
-/// Reads until the client is told this position; until then it may be told again where it stood.
+/// Reads until the client receives this position; before, it may receive the last one again.
 async fn stands_at(client: &mut Client, position: u64) {
     loop {
         let event = client.event().await;
@@ -143,7 +143,7 @@ async fn who_waits_is_told_where_it_stands() {
     for (client, position) in [(&mut first, 1), (&mut second, 2), (&mut third, 3)] {
         stands_at(client, position).await;
     }
-    // Who is cancelled in the queue lets the others move up.
+    // A cancelled request leaves the queue, and the others move up.
     running.send(json!({"type": "response.cancel", "response_id": first_id})).await;
     for (client, position) in [(&mut second, 1), (&mut third, 2)] {
         stands_at(client, position).await;
@@ -167,7 +167,7 @@ async fn who_waits_is_told_where_it_stands() {
 async fn the_queue_is_served_in_order() {
     let app = spawn(&["engine.max_running=1"]);
     let (mut running, holder) = holder(&app).await;
-    // All on one connection, in lanes of their own, so that the order of their events is the order of their turns.
+    // All requests are on one connection, each in its own lane, so the order of their events is the order of admission.
     let mut client = Client::plain(&app).await;
     let mut logs = vec![EventLog::default(); 6];
     for (lane, log) in logs.iter_mut().enumerate() {
@@ -211,11 +211,12 @@ async fn slots_bound_what_runs_at_once() {
         }
         most = most.max(running);
     }
-    // The next starts a moment before the last event of the one before it has been read.
+    // A request may start just before the last event of the previous one is read.
     assert!((3..=6).contains(&most), "{most} ran at once on three slots");
 }
 
-/// A server with one slot, taken; what waits is served in the order of the log once the holder is cancelled.
+/// Starts a server whose only permit is taken. Waiting requests are served in the order of the log once the holder is
+/// cancelled.
 async fn one_slot(more: &[&str]) -> (App, Client, String) {
     let mut settings = vec!["engine.max_running=1", TRACED];
     settings.extend(KEYS);
@@ -332,7 +333,7 @@ async fn a_tenant_cannot_fill_the_queue() {
     let mut fourth = connected(&app, "beta-key").await;
     fourth.create(request.clone()).await;
     assert_overloaded(&fourth.error().await);
-    // Who leaves makes room at once.
+    // A request that leaves makes room at once.
     cancel(&mut third, &ids[1]).await;
     loop {
         fourth.create(request.clone()).await;
@@ -351,7 +352,7 @@ async fn who_is_cancelled_or_abandoned_in_the_queue_never_reaches_the_engine() {
     let (app, mut holder, id) = one_slot(&["generation.orphan_grace_ms=100"]).await;
     let request = json!({"max_output_tokens": 1});
     let (mut clients, ids) = backlog(&app, "alpha-key", vec![request.clone(); 3 * LANES]).await;
-    // A third is cancelled, a third is abandoned, a third stays.
+    // One third is cancelled, one third is abandoned, one third stays.
     let abandoned: HashMap<_, _> = ids[LANES..2 * LANES].iter().map(|id| (id.clone(), "abandoned")).collect();
     clients.remove(1).kill();
     let mut canceller = connected(&app, "alpha-key").await;
@@ -369,7 +370,7 @@ async fn who_is_cancelled_or_abandoned_in_the_queue_never_reaches_the_engine() {
         assert_eq!(response["incomplete_details"]["reason"], "cancelled", "{what}");
         assert_eq!(response["usage"]["output_tokens"], 0, "{what}");
     }
-    // While the slot is still taken, they have left: the next is right behind those who stay.
+    // They leave although the permit is still taken: a new request is right behind those that stay.
     let mut last = connected(&app, "alpha-key").await;
     last.create(request).await;
     let last_id = last.event_of("response.queued").await["response"]["id"].as_str().unwrap().to_owned();

@@ -1,17 +1,17 @@
-//! What attackers try, and what they get: a table, attempt by attempt, against one server beside a healthy stream.
+//! Tests a table of attacks, each with its expected answer, against one server with a healthy stream.
 
 use caudal_tests::{App, Client, http::call, raw::exchange, spawn_app, until};
 use serde_json::{Value, json};
 
 const KEYS: &str = r#"auth.keys=[{key="alpha-key-1", tenant="alpha"}, {key="beta-key-11", tenant="beta"}, {key="reader-key-1", tenant="alpha", scopes=["read"]}]"#;
 
-/// What an attempt gets.
+/// An attack and its expected answer.
 #[derive(Debug, Clone)]
 struct Attempt {
-    /// Text of a request, in which `HOST` is the server's address; the connection ends after the answer.
+    /// The text of a request, in which `HOST` stands for the server's address. The connection ends after the answer.
     request: String,
     status: u16,
-    /// What the answer must not contain.
+    /// Text that the answer must not contain.
     without: &'static str,
 }
 
@@ -44,10 +44,10 @@ fn attempts() -> Vec<Attempt> {
     [attempts_on_routes(), attempts_on_http()].concat()
 }
 
-/// Routes without the right that they want, and data of another tenant.
+/// Requests without the required right, and requests for data of another tenant.
 fn attempts_on_routes() -> Vec<Attempt> {
     vec![
-        // Without a key, and with what is none.
+        // Without a key, and with invalid keys.
         get("/v1/models", "", 401),
         get("/v1/models", "authorization: Bearer\r\n", 401),
         get("/v1/models", "authorization: Bearer null\r\n", 401),
@@ -61,7 +61,7 @@ fn attempts_on_routes() -> Vec<Attempt> {
         get("/v1/models", "authorization: Bearer ck_00_00\r\n", 401),
         get("/v1/models", "authorization: Bearer config-00\r\n", 401),
         get("/v1/responses", &with(&[UPGRADE, "sec-websocket-protocol: openai-insecure-api-key.wrong\r\n"]), 401),
-        // Another way to the routes that want a key.
+        // Other spellings of routes that require a key.
         get("/V1/models", "", 404),
         get("//v1/models", "", 404),
         get("/v1//models", "", 404),
@@ -76,14 +76,14 @@ fn attempts_on_routes() -> Vec<Attempt> {
         get("/admin/cache", "authorization: Bearer admin-key-\r\n", 401),
         request("POST", "/admin/models/x/reload", ALPHA, "", 401),
         get("/admin/nonsense", ALPHA, 404),
-        // More than a key may do.
+        // Requests beyond the scopes of a key.
         request("POST", "/v1/responses", READER, r#"{"input":"x"}"#, 403),
         request("POST", "/v1/chat/completions", READER, r#"{"messages":[{"role":"user","content":"x"}]}"#, 403),
         request("POST", "/v1/client_secrets", READER, "{}", 403),
         request("DELETE", "/v1/responses/resp_x", READER, "", 403),
         request("POST", "/v1/client_secrets", ALPHA, r#"{"session":{"tenant":"beta"}}"#, 400),
         request("POST", "/v1/client_secrets", ALPHA, r#"{"expires_after":{"seconds":31536000}}"#, 400),
-        // Another tenant's, by id; keys of a store in place of an id.
+        // Another tenant's data by id, and keys of the store instead of an id.
         get("/v1/responses/RESPONSE", BETA, 404),
         get("/v1/responses/RESPONSE/input_items", BETA, 404),
         request("POST", "/v1/responses/RESPONSE/cancel", BETA, "", 404),
@@ -95,7 +95,7 @@ fn attempts_on_routes() -> Vec<Attempt> {
     ]
 }
 
-/// Requests of other pages and proxies, and odd ones.
+/// Requests of foreign pages and proxies, and malformed requests.
 fn attempts_on_http() -> Vec<Attempt> {
     let evil = "origin: https://evil.example\r\n";
     vec![
@@ -112,7 +112,7 @@ fn attempts_on_http() -> Vec<Attempt> {
             status: 415,
             without: "resp_",
         },
-        // Names and addresses that only a trusted proxy may give.
+        // Forwarded names and addresses, which only a trusted proxy may set.
         get("/v1/models", &with(&["forwarded: for=127.0.0.1;host=localhost\r\n", BETA]), 200),
         get("/v1/models", &with(&["origin: http://localhost\r\nforwarded: host=localhost\r\n", ALPHA]), 403),
         get("/v1/models", &with(&["origin: http://HOST.evil.example\r\n", ALPHA]), 403),
@@ -120,7 +120,7 @@ fn attempts_on_http() -> Vec<Attempt> {
         get("/admin/metrics", "x-forwarded-for: 127.0.0.1\r\n", 401),
         get("/admin/metrics", "x-original-url: /healthz\r\nx-rewrite-url: /healthz\r\n", 401),
         get("/healthz", "x-original-url: /admin/metrics\r\n", 200),
-        // Another tenant's, by a header or a field.
+        // Another tenant's data by a header or a field.
         get("/v1/responses/RESPONSE", &with(&["openai-organization: alpha\r\nx-tenant: alpha\r\n", BETA]), 404),
         get("/v1/responses/RESPONSE", &with(&["authorization: Bearer beta-key-11\r\n", ALPHA]), 404),
         request("POST", "/v1/responses", BETA, r#"{"input":"x","tenant":"alpha"}"#, 400),
@@ -135,7 +135,7 @@ fn attempts_on_http() -> Vec<Attempt> {
         get("/..%2f..%2f..%2fetc/passwd", "", 404),
         get("/%2e%2e/%2e%2e/etc/passwd", "", 404),
         get("/.env", "", 404),
-        // Two requests in one, and headers in a header.
+        // Request smuggling and header injection.
         Attempt {
             request: format!(
                 "POST /v1/responses HTTP/1.1\r\nhost: HOST\r\n{ALPHA}content-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\nGET /admin/metrics HTTP/1.1\r\n\r\n"
@@ -149,7 +149,7 @@ fn attempts_on_http() -> Vec<Attempt> {
             status: 400,
             without: "object",
         },
-        // Upgrades of what cannot be upgraded.
+        // Upgrades of routes that cannot be upgraded.
         request("POST", "/v1/responses", &with(&[UPGRADE, ALPHA]), "", 400),
         request("DELETE", "/v1/responses/x", &with(&[UPGRADE, ALPHA]), "", 400),
         get("/v1/responses", &with(&["upgrade: websocket\r\n", ALPHA]), 426),
@@ -176,14 +176,14 @@ async fn every_attempt_gets_its_answer() {
     for Attempt { request, status, without } in attempts() {
         let request = request.replace("HOST", &app.address.to_string()).replace("RESPONSE", &response);
         let length = request.find("{\"input\":\"x\",\"previous").map(|at| request.len() - at);
-        // The id is longer than its place.
+        // The id is longer than its placeholder, so the length must be corrected.
         let request = match length {
             Some(length) => replace_length(&request, length),
             None => request,
         };
         let answer = exchange(app.address, &request).await;
         let got = answer.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
-        // A server with a page says of some paths that they are none.
+        // A server with a chat page answers 400 to some invalid paths.
         let is_file = request.starts_with("GET /.") || request.starts_with("GET /%2e");
         let is_refused = got == Some(status) || is_file && got == Some(400);
         if !is_refused || answer.contains(without) || answer.contains("a secret of alpha") {
@@ -205,14 +205,14 @@ fn replace_length(request: &str, length: usize) -> String {
     format!("{before}content-length: {length}\r\n{after}")
 }
 
-/// A finished response of alpha's.
+/// Creates a finished response of tenant alpha. Returns its id.
 async fn finished(app: &App) -> String {
     let body = json!({"input": "a secret of alpha", "max_output_tokens": 1});
     let created = call(app.address, "POST", "/v1/responses").header("authorization", "Bearer alpha-key-1");
     created.json(&body).send().await.json()["id"].as_str().expect("an id").to_owned()
 }
 
-/// Half of a body, half of a head, and nothing at all: each connection ends by itself.
+/// The server closes connections that send half of a body, half of a head, or nothing.
 #[tokio::test]
 async fn what_does_not_come_is_not_waited_for() {
     let app = spawn_app(&["server.body_timeout_ms=300", "server.handshake_timeout_ms=2000"]);
@@ -248,7 +248,7 @@ async fn what_does_not_come_is_not_waited_for() {
     assert_eq!(healthy.run(json!({})).await.status(), "completed");
 }
 
-/// Only what may be seen is answered to a page that asks first.
+/// A page that reaches the server by DNS rebinding is refused.
 #[tokio::test]
 async fn a_rebound_page_learns_nothing() {
     let app = spawn_app(&[]);

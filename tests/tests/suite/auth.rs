@@ -1,4 +1,4 @@
-//! Who may connect, from where, and what one tenant can learn of another: nothing.
+//! Tests authentication, origins, and that a tenant learns nothing of another one.
 
 use caudal_tests::{
     App, Client,
@@ -49,7 +49,7 @@ async fn without_a_good_key_the_upgrade_is_refused() {
         }
         let (status, body) = refused(connect).await;
         assert_eq!(status, 401, "{header:?}");
-        // The body may not be read by a WebSocket client; if it is there it is the error.
+        // A WebSocket client may not read the body; if it does, the body is the error.
         assert!(body.is_null() || body["error"]["code"] == "invalid_api_key", "{header:?}: {body}");
     }
     for protocols in [
@@ -132,7 +132,7 @@ async fn a_page_of_another_origin_may_not_connect() {
     }
 }
 
-/// Whatever is asked about `id`, over HTTP and WebSocket, with the id taken out of the answers.
+/// Sends every request about `id` over HTTP and WebSocket. Returns the answers with the id removed.
 async fn all_answers(app: &App, key: &str, id: &str) -> Vec<Value> {
     let mut answers = vec![];
     for (method, path) in [
@@ -183,7 +183,7 @@ async fn another_tenants_response_is_answered_as_one_that_does_not_exist() {
         assert_eq!(all_answers(&app, "beta-key-11", id).await, unknown, "{id}");
     }
     alpha.event_of("response.completed").await;
-    // Another key of the same tenant is the same tenant.
+    // Another key of the same tenant has the same data.
     let mut colleague = connected(&app, "alpha-key-2").await;
     colleague.resume(&running, None).await;
     let log = colleague.response().await;
@@ -195,7 +195,7 @@ async fn another_tenants_response_is_answered_as_one_that_does_not_exist() {
     );
 }
 
-/// Whatever is asked about conversations, their items and prompts by these ids, without the ids.
+/// Sends every request about a conversation, its item and a prompt. Returns the answers with the ids removed.
 async fn stored_answers(app: &App, key: &str, conversation: &str, item: &str, prompt: &str) -> Vec<Value> {
     let turn = |more: Value| {
         let mut body = json!({"input": [{"role": "user", "content": "x"}]});

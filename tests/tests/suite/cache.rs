@@ -1,4 +1,4 @@
-//! The exact prompt cache: what was answered before, or is being answered, is not generated again.
+//! Tests the exact prompt cache: a request that was answered before, or is being answered, is not generated again.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::redis::{replay, replica};
 
-/// A second of tokens.
+/// A reply of one second.
 const SLOW: [&str; 2] = ["engine.scripted.tokens=50", "engine.scripted.tokens_per_second=50"];
 
 fn cached(log: &EventLog) -> u64 {
     log.response()["usage"]["input_tokens_details"]["cached_tokens"].as_u64().expect("a number")
 }
 
-/// Whether the engine ran for it: the scripted engine reuses no KV.
+/// Whether the reply came from the cache. The scripted engine reuses no KV, so only a hit has cached tokens.
 fn is_hit(log: &EventLog) -> bool {
     cached(log) == log.usage("input_tokens")
 }
@@ -27,7 +27,7 @@ async fn run(app: &App, fields: Value) -> EventLog {
     log
 }
 
-/// A client that follows its response up to some deltas.
+/// Creates a response and reads its events up to this many deltas.
 async fn speaking(app: &App, fields: Value, deltas: usize) -> (Client, EventLog) {
     let mut client = Client::extended(app).await;
     client.create(fields).await;
@@ -50,7 +50,7 @@ async fn a_repetition_is_answered_from_the_cache_under_an_id_of_its_own() {
     assert_eq!((again.text(), again.kinds()), (first.text(), first.kinds()));
     assert_eq!(again.response()["metadata"], json!({"n": "2"}));
     assert!(again.response()["completed_at"].as_u64() >= again.response()["created_at"].as_u64());
-    // Both are stored, resumed and continued like any other.
+    // Both can be retrieved, resumed and continued like any other response.
     for log in [&first, &again] {
         assert_eq!(replay(&app, &log.id()).await, *log);
         let stored = http::get(app.address, &format!("/v1/responses/{}", log.id())).await.json();
@@ -109,19 +109,19 @@ async fn only_what_is_the_same_in_everything_that_counts_is_a_hit() {
 #[tokio::test]
 async fn a_mode_says_who_reads_and_who_writes() {
     let app = spawn_app(&[]);
-    // The scripted engine's prompts differ where their lengths do.
+    // The scripted engine's prompts differ if their lengths differ.
     let ask = async |fields: Value| is_hit(&run(&app, fields).await);
-    // What is random is not cached unasked.
+    // A random reply is not cached by default.
     assert!(!ask(json!({"input": "one"})).await);
     assert!(!ask(json!({"input": "one"})).await);
     assert!(!ask(json!({"input": "one", "cache": {"mode": "read"}})).await);
     assert!(!ask(json!({"input": "one", "cache": {"mode": "read_write"}})).await);
     assert!(ask(json!({"input": "one", "cache": {"mode": "read"}})).await);
     assert!(!ask(json!({"input": "one"})).await);
-    // The likeliest token is the same whatever the seed.
+    // A greedy reply does not depend on the seed.
     assert!(!ask(json!({"input": "one two", "temperature": 0})).await);
     assert!(ask(json!({"input": "one two", "temperature": 0, "seed": 5})).await);
-    // A reading miss leaves nothing.
+    // A miss in mode `read` writes nothing.
     assert!(!ask(json!({"input": "one two three", "seed": 1, "cache": {"mode": "read"}})).await);
     assert!(!ask(json!({"input": "one two three", "seed": 1})).await);
     let ttl = json!({"input": "one two three four", "seed": 1, "cache": {"ttl_s": 1}});
@@ -163,7 +163,7 @@ async fn who_asks_while_it_is_answered_follows_that_run() {
 async fn one_who_cancels_leaves_and_the_others_go_on() {
     let app = spawn_app(&SLOW);
     let fields = json!({"seed": 1});
-    // The one for whom the run was begun, and one who joined.
+    // The first client began the run, the second joined it.
     let (mut a, mut first) = speaking(&app, fields.clone(), 5).await;
     let (mut b, mut second) = speaking(&app, fields.clone(), 5).await;
     let (mut c, mut third) = speaking(&app, fields.clone(), 5).await;
@@ -174,7 +174,7 @@ async fn one_who_cancels_leaves_and_the_others_go_on() {
         log.assert_text_agrees();
         assert_eq!((log.status(), log.reason()), ("incomplete", "cancelled"));
         assert!(log.text().len() < 100 && !log.text().is_empty());
-        // As it was seen live, so it is for ever.
+        // A replay equals the live events.
         assert_eq!(replay(&app, &log.id()).await, *log);
     }
     c.rest(&mut third).await;
@@ -193,7 +193,7 @@ async fn the_last_who_cancels_ends_the_run_and_poisons_nothing() {
         client.rest(log).await;
         assert_eq!(log.reason(), "cancelled");
     }
-    // The only slot is free, and nobody is answered with half a reply.
+    // The only permit is free, and no request is answered with half a reply.
     let after = run(&app, fields).await;
     assert!(!is_hit(&after));
     assert_eq!((after.status(), after.usage("output_tokens")), ("completed", 50));
@@ -223,7 +223,7 @@ async fn a_failed_run_fails_those_who_followed_it_and_nobody_after() {
     a.rest(&mut first).await;
     assert_eq!((first.status(), second.status()), ("failed", "failed"));
     assert_eq!(first.text(), second.text());
-    // The next one is generated anew, up to its own failure.
+    // The next request runs again, up to its own failure.
     let third = Client::extended(&app).await.run(fields).await;
     assert!(!is_hit(&third));
 }
@@ -303,7 +303,7 @@ async fn a_thousand_who_ask_the_same_of_three_replicas_at_once_are_answered_by_o
     let apps = [replica(&redis, &slow), replica(&redis, &slow), replica(&redis, &slow)];
     let addresses: Vec<_> = apps.iter().map(|app| app.address).collect();
     let begun = Instant::now();
-    // Connected first, so that all ask within the run.
+    // All clients connect first, so that they send their requests during the run.
     let clients: Vec<Client> = stream::iter(0..1000)
         .map(|n| {
             let address = addresses[n % 3];

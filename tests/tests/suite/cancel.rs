@@ -1,4 +1,4 @@
-//! Cancel is a message: from anywhere, at any stage, and it frees the slot.
+//! Tests cancels: from any connection, at any stage, each releases the permit.
 
 use caudal_tests::{
     App, Client, EventLog, http,
@@ -9,7 +9,7 @@ use caudal_tests::{
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-/// Far longer than any test: it ends by being cancelled.
+/// A reply that is longer than any test, so only a cancel ends it.
 const ENDLESS: [&str; 2] = ["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"];
 
 fn spawn(more: &[&str]) -> App {
@@ -18,7 +18,7 @@ fn spawn(more: &[&str]) -> App {
     spawn_app(&settings)
 }
 
-/// A client whose response speaks already, and what it has heard.
+/// Creates a response and waits for its first delta.
 async fn speaking(app: &App) -> (Client, EventLog) {
     let mut client = Client::extended(app).await;
     client.create(json!({})).await;
@@ -57,7 +57,7 @@ async fn from_another_connection_by_either_name() {
         assert_cancelled(&log);
         assert!(log.usage("output_tokens") >= 3);
         assert_eq!(&stored(&app, &log.id()).await, log.response());
-        // The only slot is free: the loop's next turn starts.
+        // The only permit is free, so the next iteration starts.
     }
 }
 
@@ -131,7 +131,7 @@ async fn who_is_cancelled_in_the_queue_never_reaches_the_engine() {
     assert_cancelled(&cancelled);
     assert_eq!(cancelled.of_kind("response.in_progress").count(), 0, "it never started");
     assert_eq!((cancelled.usage("output_tokens"), cancelled.text().as_str()), (0, ""));
-    // The third was behind it and is next now.
+    // The third request is next now.
     first.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
     first.rest(&mut log).await;
     assert_cancelled(&log);
@@ -186,7 +186,7 @@ async fn a_thousand_cancels_in_a_row_do_not_touch_a_stream_beside_them() {
         client.send(json!({"type": "response.cancel", "response_id": created["response"]["id"]})).await;
         while !is_terminal(&client.event().await) {}
     }
-    // Both slots are there: neither waits.
+    // Both permits are free: neither request waits.
     let (_other, _) = speaking(&app).await;
     while log.of_kind("response.output_text.delta").count() < 200 {
         log.push(beside.event().await);

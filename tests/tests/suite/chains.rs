@@ -1,10 +1,10 @@
-//! Turns: `previous_response_id` over stored and unstored responses.
+//! Tests `previous_response_id` on stored and unstored responses.
 
 use caudal_tests::{App, Client, EventLog, http, spawn_app, ws::code};
 use serde_json::{Value, json};
 
-/// The input tokens that a turn adds: its message and the reply before it. The scripted engine counts words, and some for
-/// each message.
+/// Returns the input tokens that each turn adds: its message and the reply before it. The scripted engine counts words, and a
+/// constant for each message.
 fn growth(turns: &[EventLog]) -> Vec<i64> {
     turns.windows(2).map(|pair| pair[1].usage("input_tokens") as i64 - pair[0].usage("input_tokens") as i64).collect()
 }
@@ -15,7 +15,7 @@ async fn each_turn_carries_all_that_came_before() {
     let mut turns = vec![Client::plain(&app).await.run(json!({"input": "one two three"})).await];
     for _ in 0..4 {
         let previous = turns.last().unwrap().id();
-        // Each on a connection of its own: the chain is the server's.
+        // Each turn is on a new connection, because the server stores the chain.
         let turn =
             Client::plain(&app).await.run(json!({"input": "one two three", "previous_response_id": previous})).await;
         assert_eq!(turn.response()["previous_response_id"], previous.as_str());

@@ -1,4 +1,4 @@
-//! Chat completions, for the chat UIs of today.
+//! Tests chat completions.
 
 use caudal_tests::{
     App,
@@ -163,7 +163,7 @@ async fn a_failing_engine_is_an_error() {
     assert!(events.iter().any(|e| e.data.contains("engine_failed")), "{events:?}");
 }
 
-/// A server whose model thinks, then says something, then calls twice.
+/// Starts a server whose output is reasoning, a text and two calls.
 fn agent() -> App {
     spawn_app(&[
         "engine.scripted.reasoning=true",

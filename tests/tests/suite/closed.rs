@@ -1,4 +1,4 @@
-//! Nothing is open by accident: where a server listens, by which names it is called, what is logged, and what no answer says.
+//! Tests that nothing is open by accident: bind addresses, host names, logs, headers and secrets.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ fn all(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// `GET` with these lines in its head; the connection ends after the answer.
+/// Sends a `GET` with these header lines. The connection ends after the answer.
 async fn get_as(app: &App, path: &str, lines: &str) -> String {
     exchange(app.address, &format!("GET {path} HTTP/1.1\r\n{lines}connection: close\r\n\r\n")).await
 }
@@ -150,7 +150,7 @@ async fn without_keys_only_names_of_this_machine_are_served() {
             assert_eq!(status(&exchange(app.address, &request).await), 421, "{host}");
         }
     }
-    // A header that a page can set, and a name in the request's line, change nothing.
+    // A header that a page can set, and a name in the request line, have no effect.
     for lines in [
         "host: rebound.example\r\nx-forwarded-host: localhost\r\n",
         "host: rebound.example\r\nforwarded: host=localhost\r\n",

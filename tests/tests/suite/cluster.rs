@@ -1,4 +1,4 @@
-//! Replicas that die, freeze, and leave: others continue what they ran, and nobody's stream has a gap or a repeat.
+//! Tests replicas that die, freeze or leave: others continue their generations, and no stream has a gap or a repeat.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::redis::{LONG, replay, replica, resumed, speaking};
 
-/// What the scripted engine says, uninterrupted.
+/// Returns the scripted engine's text without interruption.
 async fn reference(redis: &Redis) -> String {
     let app = replica(redis, &["engine.scripted.tokens=300", "store.redis.prefix=reference"]);
     Client::plain(&app).await.run(json!({})).await.text()
@@ -47,7 +47,7 @@ async fn the_death_of_a_replica_is_a_pause() {
     println!("the longest pause was {longest:?}, after {before} events");
     assert!(longest < Duration::from_secs(4), "{longest:?}");
     assert_whole(&seen, &text);
-    // Who was connected to the dead one resumes elsewhere, after what it has.
+    // A client of the dead replica resumes on another one, after its last event.
     while let caudal_tests::Received::Event(event) = lost.receive().await {
         log.push(event);
     }
@@ -90,12 +90,12 @@ async fn a_frozen_replica_that_thaws_is_fenced_out() {
     until("the other to take over", || async { b.stderr().contains("taken over").then_some(()) }).await;
     a.signal("CONT");
     until("the first to notice", || async { a.stderr().contains("fenced out").then_some(()) }).await;
-    // Its client follows the log, whoever writes it.
+    // Its client follows the log, whichever replica writes it.
     client.rest(&mut log).await;
     assert_whole(&log, &text);
     assert_eq!(other.response().await, log);
     assert_eq!(replay(&a, &log.id()).await, log);
-    // It is a replica like any other again.
+    // The replica works like any other again.
     Client::plain(&a).await.run(json!({"max_output_tokens": 3})).await.assert_gap_free();
 }
 
@@ -158,7 +158,7 @@ async fn on_sigterm_running_generations_move_and_clients_resume_elsewhere() {
     assert_eq!(a.exit().code(), Some(0));
     println!("handed over and ended after {:?}", asked.elapsed());
     assert!(a.stderr().contains("handed over") && b.stderr().contains("taken over"));
-    // Nothing of it is left for a lease to run out.
+    // The replica has removed its registration, so no lease must expire.
     until("it to be forgotten", || async { (redis.ask(&["ZCARD", "caudal:1:{fleet}:replicas"]) == "1").then_some(()) })
         .await;
 }

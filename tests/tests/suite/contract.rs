@@ -1,4 +1,4 @@
-//! The documents that describe the protocol, as the server answers them.
+//! Tests the OpenAPI and AsyncAPI documents that the server answers.
 
 use caudal_tests::{http::call, http::get, spawn_app};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Conversations: OpenAI's API over HTTP, what a turn reads and keeps, and who sees it.
+//! Tests conversations: OpenAI's API over HTTP, the items that a turn reads and appends, and their visibility.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::redis::replica;
 
-/// A second of tokens.
+/// A reply of one second.
 pub const SLOW: [&str; 2] = ["engine.scripted.tokens=50", "engine.scripted.tokens_per_second=50"];
 
 pub async fn conversation(app: &App, body: Value) -> String {
@@ -29,7 +29,7 @@ pub async fn items(app: &App, id: &str) -> Vec<Value> {
     listed.json()["data"].as_array().expect("data").clone()
 }
 
-/// Role and text of each item.
+/// Returns role and text of each item.
 pub fn said(items: &[Value]) -> Vec<(String, String)> {
     let text = |item: &Value| item["content"][0]["text"].as_str().unwrap_or_default().to_owned();
     items.iter().map(|item| (item["role"].as_str().unwrap_or_default().to_owned(), text(item))).collect()
@@ -145,7 +145,8 @@ async fn a_turn_reads_and_extends_its_conversation() {
     let expected = [pair("user", "one two three"), pair("user", "four five"), pair("assistant", &text)];
     assert_eq!(said(&items(&app, &id).await), expected);
     let second = client.run(json!({"input": "six", "conversation": {"id": id}})).await;
-    // Two tokens a message beside its words: what the first turn had, its reply, and this input.
+    // The scripted engine counts two tokens for each message besides its words: the first turn's input, its reply, and this
+    // input.
     assert_eq!(second.usage("input_tokens"), first.usage("input_tokens") + 2 + 5 + 2 + 1);
     let kept = items(&app, &id).await;
     assert_eq!(said(&kept)[3..], [pair("user", "six"), pair("assistant", &second.text())]);
@@ -153,7 +154,7 @@ async fn a_turn_reads_and_extends_its_conversation() {
     let over_http = post(app.address, "/v1/responses", &json!({"input": "seven", "conversation": id})).await;
     assert_eq!(over_http.json()["status"], "completed");
     assert_eq!(items(&app, &id).await.len(), 7);
-    // A turn is continued by its conversation.
+    // A turn of a conversation is continued by the conversation only.
     let mut client = Client::extended(&app).await;
     client.create(json!({"previous_response_id": first.id()})).await;
     assert_eq!(client.error().await["error"]["param"], "previous_response_id");
@@ -202,13 +203,13 @@ async fn tabs_see_the_same_turns_live() {
     let seen = b.response().await;
     a.rest(&mut first).await;
     assert_eq!(seen, first);
-    // The next turn, by the other tab, is told to the first one, and to nobody twice.
+    // The first tab is notified of the other tab's turn, and no tab is notified twice.
     b.create(json!({"conversation": id})).await;
     let told = a.event_of("caudal:conversation.turn").await;
     let second = b.response().await;
     assert_eq!(told["response_id"], json!(second.id()));
     assert!(b.settle().await.iter().all(|event| kind(event) != "caudal:conversation.turn"));
-    // Nothing runs: the latest is replayed.
+    // No turn runs, so the latest is replayed.
     let mut late = Client::extended(&app).await;
     late.send(json!({"type": "caudal:response.resume", "conversation": id, "starting_after": 3})).await;
     assert_eq!(late.event().await["status"], "completed");
@@ -278,7 +279,7 @@ async fn another_tenants_conversation_reads_like_none() {
     assert_eq!((turn.status, &turn.json()["error"]["code"]), (404, &json!("conversation_not_found")));
     assert_eq!(ask("GET", "/v1/conversations".into(), "key-of-b", None).await.json()["data"], json!([]));
     assert_eq!(ask("GET", path.clone(), "key-of-a", None).await.json(), created);
-    // Retention is a tenant's own.
+    // Each tenant has its own retention.
     let short = ask("POST", "/v1/conversations".into(), "key-of-b", Some(json!({}))).await.json();
     let short = format!("/v1/conversations/{}", short["id"].as_str().unwrap());
     until("the conversation to expire", || async {
@@ -315,7 +316,7 @@ async fn a_tenants_conversations_are_listed_in_pages_by_age() {
     assert_eq!(seen, all);
 }
 
-/// The median of how long a request takes.
+/// Returns the median duration of a request.
 async fn median<F: Future<Output = ()>>(ask: impl Fn() -> F) -> f64 {
     let mut took = vec![];
     for _ in 0..51 {
@@ -346,6 +347,6 @@ async fn ten_thousand_conversations_cost_no_more_than_a_hundred() {
     create(9_900).await;
     let many = costs().await;
     println!("list: {:.3} → {:.3} ms, create: {:.3} → {:.3} ms", few.0 * 1e3, many.0 * 1e3, few.1 * 1e3, many.1 * 1e3);
-    // Generous: what grew with the number would be a hundred times as slow.
+    // A generous factor: linear cost would be a hundred times as slow.
     assert!(many.0 < few.0 * 5.0 && many.1 < few.1 * 5.0);
 }

@@ -1,5 +1,5 @@
-//! What hostile input costs others: two hundred inputs of many kinds, each beside a healthy stream that keeps its pace, in a
-//! bounded amount of memory.
+//! Tests the cost of hostile input for others: during two hundred inputs of many kinds a healthy stream keeps its pace, and the
+//! server's memory stays bounded.
 
 use std::{
     io::Write,
@@ -20,16 +20,16 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-/// What the server may grow by.
+/// The limit of the server's memory growth.
 const MOST_BYTES: u64 = 300 << 20;
 
-/// The longest gap of the healthy stream. `CAUDAL_COST_GAP_MS` sets another for a server without optimisation.
+/// Returns the longest accepted gap of the healthy stream. `CAUDAL_COST_GAP_MS` sets another one for an unoptimised server.
 fn longest_gap() -> Duration {
     let ms = std::env::var("CAUDAL_COST_GAP_MS").map_or(250, |ms| ms.parse().expect("CAUDAL_COST_GAP_MS is a number"));
     Duration::from_millis(ms)
 }
 
-/// Measures how late a timer of this process fires: what the machine's other work costs, whatever the server does.
+/// Measures how late a timer of this process fires, which shows the machine's other load.
 struct Lateness {
     done: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -57,7 +57,7 @@ impl Lateness {
     }
 }
 
-/// A hostile input, by name.
+/// A hostile input with its name.
 type Case<'a> = (String, BoxFuture<'a, ()>);
 
 #[test]
@@ -67,7 +67,7 @@ fn two_hundred_hostile_inputs_slow_nobody_down() {
     let before = app.resident_bytes();
     let done = AtomicBool::new(false);
     let lateness = Lateness::measure();
-    // The healthy stream has a thread of its own, so that the making of hostile inputs does not delay it.
+    // The healthy stream has its own thread, so that building hostile inputs does not delay it.
     let ((count, (name, grown)), gap) = thread::scope(|scope| {
         let healthy = scope.spawn(|| block_on(healthy(&app, &done)));
         let _done = Done(&done);
@@ -82,7 +82,7 @@ fn two_hundred_hostile_inputs_slow_nobody_down() {
     assert!(grown < MOST_BYTES, "{} MiB after {name}", grown >> 20);
 }
 
-/// Ends the healthy stream also where a hostile input fails the test.
+/// Ends the healthy stream even if a hostile input fails the test.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -96,7 +96,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(future)
 }
 
-/// Sends all inputs, one after the other. How many there were, and after which one the server had grown most, and by how much.
+/// Sends all inputs one after the other. Returns their number, and the input after which the server's memory was largest, with
+/// the growth.
 async fn hostile(app: &App, before: u64) -> (usize, (String, u64)) {
     let mut cases = vec![];
     for kind in [templates, expansions, nesting, schemas, regexes, lanes, logs, chains, frames] {
@@ -114,7 +115,7 @@ async fn hostile(app: &App, before: u64) -> (usize, (String, u64)) {
     (count, worst)
 }
 
-/// Bodies that are many times larger once they are decompressed or parsed, hundreds at once: what that takes is counted too.
+/// Hundreds of concurrent bodies that grow many times when they are decompressed or parsed: the memory of that is limited, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_bodies_grow_to_is_counted_for_all_that_are_read_at_once() {
     let numbers = |count: usize| format!("[{}0]", "0,".repeat(count));
@@ -144,7 +145,7 @@ async fn what_bodies_grow_to_is_counted_for_all_that_are_read_at_once() {
             stream.write_all(&compressed[..compressed.len() - 1]).await.expect("the body can be sent");
             streams.push(stream);
         }
-        // All become whole together.
+        // All bodies are completed at the same time.
         let answers = streams.into_iter().map(async |mut stream| {
             stream.write_all(&compressed[compressed.len() - 1..]).await.expect("the last byte can be sent");
             let mut answer = vec![];
@@ -161,7 +162,7 @@ async fn what_bodies_grow_to_is_counted_for_all_that_are_read_at_once() {
     }
 }
 
-/// A stream of 50 tokens a second until `done`; its longest gap.
+/// Runs a stream of 50 tokens a second until `done`. Returns its longest gap.
 async fn healthy(app: &App, done: &AtomicBool) -> Duration {
     let mut client = Client::plain(app).await;
     client.create(json!({})).await;
@@ -178,7 +179,7 @@ async fn healthy(app: &App, done: &AtomicBool) -> Duration {
     longest
 }
 
-/// Posts a body and expects an answer that is documented: done, refused, or too much.
+/// Posts a body and checks that the answer has a documented status.
 async fn posted(app: &App, path: &str, body: Value) -> http::Answer {
     let answer = http::post(app.address, path, &body).await;
     assert!(matches!(answer.status, 200 | 400 | 404 | 413 | 429), "{path}: {} {}", answer.status, answer.text());
@@ -217,7 +218,7 @@ fn expansions(app: &App) -> Vec<Case<'_>> {
     cases.map(case).collect()
 }
 
-/// `depth` lists, one in the other, `width` times side by side.
+/// Returns `width` lists side by side, each nested `depth` deep.
 fn nested(depth: usize, width: usize) -> String {
     let one = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     format!("[{}]", vec![one; width].join(","))
@@ -312,7 +313,7 @@ fn regexes(app: &App) -> Vec<Case<'_>> {
     cases
 }
 
-/// Requests that wait in lanes, and what is said of those that are too many.
+/// Requests that fill lanes, with more than the lanes accept.
 fn lanes(app: &App) -> Vec<Case<'_>> {
     let cases = [1, 4, 16].into_iter().flat_map(|lanes| [1_000, 60_000, 250_000].map(|size| (lanes, size)));
     let case = |(lanes, size): (usize, usize)| {
@@ -322,7 +323,7 @@ fn lanes(app: &App) -> Vec<Case<'_>> {
             let mut refused = 0;
             for n in 0..(20_000_000 / size).min(300) {
                 let lane = format!("l{}", n % lanes);
-                // The first of a lane runs for long, and the others wait.
+                // The first request of a lane runs long, and the others wait.
                 let text = if n < lanes {
                     json!({"type": "response.create", "stream_id": lane, "input": "x"}).to_string()
                 } else {
@@ -331,7 +332,7 @@ fn lanes(app: &App) -> Vec<Case<'_>> {
                 assert!(client.try_send(Message::text(text)).await, "the connection stays open");
             }
             client.send(json!({"type": "no such type"})).await;
-            // The answer to the last message comes after what was refused before it.
+            // The answer to the last message comes after all refusals before it.
             loop {
                 let Received::Event(event) = client.receive().await else { panic!("the connection stays open") };
                 match event["error"]["code"].as_str() {
@@ -347,7 +348,7 @@ fn lanes(app: &App) -> Vec<Case<'_>> {
     cases.map(case).collect()
 }
 
-/// Long logs with many followers that read nothing.
+/// Long logs with many followers that do not read.
 fn logs(app: &App) -> Vec<Case<'_>> {
     let case = |followers: usize| {
         let followed = async move {

@@ -1,4 +1,4 @@
-//! The files that operators are given, held to a real Prometheus that scrapes a real stack.
+//! Tests the operators' dashboards and alerts against a real Prometheus that scrapes a real stack.
 
 use std::{collections::BTreeSet, convert::Infallible, fs, process::Command};
 
@@ -21,7 +21,7 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
     dashboard["panels"].as_array().expect("panels").iter().collect()
 }
 
-/// The expressions of all panels, with the title of each.
+/// Returns the expressions of all panels, with their titles.
 fn expressions(dashboard: &Value) -> Vec<(String, String)> {
     let all = panels(dashboard).into_iter().flat_map(|panel| {
         let targets = panel["targets"].as_array().cloned().unwrap_or_default();
@@ -69,7 +69,7 @@ fn the_dashboard_has_a_row_for_each_question() {
 fn promtool_accepts_the_configuration_and_every_alert_fires() {
     let dir = config_dir().join("prometheus");
     let checks = [
-        // The key's file is where containers have it.
+        // The key's file exists in containers only, so only the syntax is checked.
         (&["check", "config", "--syntax-only"][..], dir.join("prometheus.yml")),
         (&["check", "rules", "--lint=all"], dir.join("alerts.yml")),
         (&["test", "rules"], dir.join("../../tests/alerts.yml")),
@@ -82,7 +82,7 @@ fn promtool_accepts_the_configuration_and_every_alert_fires() {
     }
 }
 
-/// Work of every kind that the dashboard shows, again and again.
+/// Repeats work of every kind that the dashboard shows.
 async fn drive(stack: &Stack) -> Infallible {
     let large = json!({"input": "x".repeat(70_000)});
     loop {
@@ -105,7 +105,7 @@ async fn every_expression_of_the_dashboard_has_data() {
         "engine.kind=scripted",
         "engine.scripted.tokens_per_second=400",
         "server.max_message_bytes=65536",
-        // A slow machine is no outage.
+        // A slow machine must not count as an outage.
         "store.redis.timeout_ms=10000",
         "cluster.lease_ms=10000",
         &format!("auth.admin_key={KEY}"),
@@ -126,7 +126,7 @@ async fn every_expression_of_the_dashboard_has_data() {
     stack.heal().await;
     for n in 0..3 {
         let replica = stack.replica(n).address;
-        // A replica that is ready again may still be without its connection for messages.
+        // A replica that is ready again may not have its connection for messages yet.
         until("a replica to answer again", || async {
             let answer = http::post(replica, "/v1/responses", &json!({"input": "x"})).await;
             (answer.status == 200).then_some(())
@@ -135,9 +135,9 @@ async fn every_expression_of_the_dashboard_has_data() {
     }
     let mut expressions = expressions(&dashboard());
     assert!(expressions.len() > 20, "{expressions:?}");
-    // The scripted engine has no keys and values.
+    // The scripted engine has no KV blocks.
     expressions.retain(|(_, expression)| !expression.contains("caudal_kv_blocks"));
-    // The work goes on meanwhile: a quantile has no value where nothing happened within its window.
+    // The work goes on during the queries, because a quantile without events in its window has no value.
     let all = async {
         for (title, expression) in expressions {
             let filled =

@@ -1,4 +1,4 @@
-//! The files of a deployment, held to what SECURITY.md and docs/operations.md promise of them.
+//! Tests the deployment files against the promises of SECURITY.md and docs/operations.md.
 
 use std::{fs, process::Command};
 
@@ -16,7 +16,7 @@ fn the_compose_files_confine_what_they_start() {
     assert!(checked.status.success(), "{said}");
 }
 
-/// nginx's own check runs in every test that starts the stack; this is what a check of the syntax does not see.
+/// Checks properties that nginx's own syntax check does not cover; that check runs in every test that starts the stack.
 #[test]
 fn the_load_balancer_bounds_connections_and_keeps_replicas_alive() {
     let site = fs::read_to_string(config_dir().join("nginx/caudal.conf.template")).expect("the site");
@@ -37,7 +37,7 @@ async fn a_refusal_takes_no_replica_out_of_the_load_balancer() {
     let busy = ["engine.max_running=1", "admission.queue=0", "engine.scripted.tokens=4000"];
     let settings = ["engine.kind=scripted", "auth.admin_key=a-key-of-this-test-only"];
     let stack = Stack::spawn(&[&settings[..], &busy[..]].concat(), None).await;
-    // One key is always the same replica's.
+    // The load balancer sends one key to the same replica each time.
     let create = |body| http::call(stack.address(), "POST", "/v1/responses?conversation=a").json(&body);
     let mut stream = create(json!({"input": "x", "stream": true, "max_output_tokens": 4000})).events().await;
     assert_eq!(stream.status, 200);

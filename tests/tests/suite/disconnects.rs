@@ -1,4 +1,4 @@
-//! What the end of a connection means: clients that cannot resume have stopped the generation, background responses go on.
+//! Tests disconnects: the generation of a client that cannot resume is cancelled, a background response goes on.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use caudal_tests::{
 };
 use serde_json::{Value, json};
 
-/// One generation at once, each a minute long.
+/// One generation at a time, each a minute long.
 const ONE: [&str; 3] = ["engine.max_running=1", "engine.scripted.tokens=6000", "engine.scripted.tokens_per_second=100"];
-/// From a client's disconnect to the next request's first token.
+/// The longest accepted time from a client's disconnect to the next request's first token.
 const SOON: Duration = Duration::from_secs(3);
 
 fn one(more: &[&str]) -> App {
@@ -55,7 +55,7 @@ async fn reader(app: &App, kind: &str) -> Reader {
     }
 }
 
-/// A request whose answer nobody has read.
+/// Sends a request without reading the answer.
 async fn sent(app: &App, path: &str, body: &Value) -> tokio::net::TcpStream {
     let body = body.to_string();
     let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("the server accepts");
@@ -68,7 +68,7 @@ async fn sent(app: &App, path: &str, body: &Value) -> tokio::net::TcpStream {
     stream
 }
 
-/// A client whose response waits for the only slot, and the response's id.
+/// Creates a response that waits for the only permit. Returns its client and id.
 async fn queued(app: &App) -> (Client, String) {
     until("a request to find the slot taken", || async {
         let mut client = Client::extended(app).await;
@@ -77,7 +77,7 @@ async fn queued(app: &App) -> (Client, String) {
         if kind(&client.event().await) == "response.queued" {
             return Some((client, id));
         }
-        // It came before the request that is to have the slot, and must not keep it.
+        // It came before the request that must get the permit, so it is cancelled.
         cancel(app, &id).await;
         None
     })
@@ -148,7 +148,7 @@ async fn a_client_that_leaves_while_it_waits_leaves_the_queue() {
     for kind in READERS {
         let waits = reader(&app, kind).await;
         let (second, id) = queued(&app).await;
-        // Both places are taken until the first has left.
+        // Both places of the queue are taken until the first request has left.
         let refused = post(app.address, "/v1/responses", &json!({"input": "x"})).await;
         assert_eq!(refused.status, 503, "{kind}: {}", refused.text());
         let left = Instant::now();
@@ -179,7 +179,7 @@ async fn a_follower_that_can_resume_gives_a_generation_the_grace() {
     client.event_of("response.output_text.delta").await;
     drop(stream);
     client.kill();
-    // Were it cancelled, it would be within these two seconds.
+    // A cancel would happen within these two seconds.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let response = get(app.address, &format!("/v1/responses/{}", id(&created))).await.json();
     assert_eq!(response["status"], "in_progress");

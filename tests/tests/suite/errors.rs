@@ -1,9 +1,9 @@
-//! What cannot be honoured is refused, with the code that the protocol gives it and the field that is to blame.
+//! Tests that invalid requests are refused with the documented code and the name of the field.
 
 use caudal_tests::{Client, http, log::kind, spawn_app, ws::code};
 use serde_json::{Value, json};
 
-/// Each field with a value it cannot have, and the `param` of the refusal.
+/// Returns each field with an invalid value, and the `param` of the refusal.
 fn invalid_fields() -> Vec<(Value, &'static str)> {
     [wrong_types(), out_of_range(), wrong_inputs()].concat()
 }
@@ -102,7 +102,7 @@ fn out_of_range() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// Inputs that cannot be read, and fields that nobody knows.
+/// Returns malformed inputs and unknown fields.
 fn wrong_inputs() -> Vec<(Value, &'static str)> {
     vec![
         (json!({"input": [{"role": "user"}]}), "input[0].content"),
@@ -130,7 +130,7 @@ fn wrong_inputs() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// Known, and not supported with these values.
+/// Returns known fields with unsupported values.
 fn unsupported_fields() -> Vec<(Value, &'static str)> {
     vec![
         (json!({"tools": [{"type": "teleporter"}]}), "tools[0].type"),
@@ -143,7 +143,7 @@ fn unsupported_fields() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// `param` is the field, or a path into it.
+/// Asserts that the error is a refusal whose `param` is the field or a path into it.
 #[track_caller]
 fn assert_refused(error: &Value, param: &str, what: &Value) {
     assert_eq!(
@@ -255,7 +255,7 @@ async fn a_prompt_longer_than_the_context_is_refused() {
         let error = client.error().await;
         assert_eq!((code(&error), &error["status"]), ("context_length_exceeded", &json!(400)), "{truncation}");
     }
-    // What fits is given the room that is left.
+    // A prompt that fits gets the remaining room for its output.
     let log = client.run(json!({"input": "word ".repeat(30)})).await;
     assert_eq!(kind(log.events.last().unwrap()), "response.incomplete");
     assert_eq!(log.usage("total_tokens"), 64);

@@ -1,4 +1,4 @@
-//! What clients send beside the protocol: hints, telemetry, tools of others, items that come back, nulls.
+//! Tests fields that clients send besides the protocol: hints, telemetry, foreign tools, returned items, nulls.
 
 use caudal_tests::{
     App, Client,
@@ -166,7 +166,7 @@ async fn items_that_come_back_may_have_any_fields() {
     ]});
     let answer = post(app.address, "/v1/chat/completions", &chat).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    // The request's own fields are refused by name all the same.
+    // Unknown fields of the request itself are still refused by name.
     assert_refused(&respond(&app, json!({"input": "x", "colour": 1})).await, "colour");
     assert_refused(&respond(&app, json!({"input": "x", "text": {"colour": 1}})).await, "text.colour");
 }

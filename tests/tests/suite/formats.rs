@@ -1,4 +1,4 @@
-//! What a request may ask of the output beside its words: a format, log-probabilities, or no output at all.
+//! Tests output options: formats, log-probabilities, and no output.
 
 use caudal_tests::{Client, http, spawn_app};
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ async fn a_prompt_is_warmed_without_output() {
     assert!(warmed.usage("input_tokens") > 0);
     let over_http = http::post(app.address, "/v1/responses", &json!({"input": "x", "generate": false})).await;
     assert_eq!((over_http.status, &over_http.json()["output"]), (200, &json!([])));
-    // It can be continued: what was sent is part of the chain.
+    // The response can be continued: its input is part of the chain.
     let next = client.run(json!({"previous_response_id": warmed.id()})).await;
     let alone = client.run(json!({})).await;
     assert!(next.usage("input_tokens") > alone.usage("input_tokens"));

@@ -1,5 +1,5 @@
-//! Golden frames: the events of typical responses, as they stand in `tests/golden/`. A change of the wire shows there as a
-//! change of a file. `make renew` writes the files anew.
+//! Compares the events of typical responses with the golden frames in `tests/golden/`, so that a change of the wire is a change
+//! of a file. `make renew` writes the files.
 
 use std::{collections::HashMap, env, fs, path::Path};
 
@@ -11,7 +11,7 @@ use caudal_tests::{
 };
 use serde_json::{Value, json};
 
-/// Compares events with those of a file, one a line.
+/// Compares events with the lines of a file.
 #[track_caller]
 fn check(name: &str, events: impl IntoIterator<Item = Value>) {
     let mut ids = HashMap::new();
@@ -26,14 +26,14 @@ fn check(name: &str, events: impl IntoIterator<Item = Value>) {
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();
     for (at, (found, golden)) in found.lines().zip(golden.lines()).enumerate() {
-        // In any order of their members.
+        // The order of members is ignored.
         let [found, golden] = [found, golden].map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         assert_eq!(found, golden, "{name}, event {at}; `make renew` writes the files anew");
     }
     assert_eq!(found.lines().count(), golden.lines().count(), "{name} has other events; `make renew` writes them anew");
 }
 
-/// Replaces what differs from run to run: ids by their kind and number, times by 0.
+/// Replaces values that differ from run to run: ids by their kind and number, times by 0.
 fn mask(value: &mut Value, ids: &mut HashMap<String, String>) {
     match value {
         Value::Object(members) => {
@@ -59,7 +59,7 @@ fn mask(value: &mut Value, ids: &mut HashMap<String, String>) {
     }
 }
 
-/// A server whose every answer is `text`.
+/// Starts a server whose every answer is `text`.
 fn saying(text: &str, settings: &[&str]) -> App {
     let tokens = format!("engine.scripted.tokens={}", text.split_whitespace().count());
     let text = format!("engine.scripted.text={text}");
@@ -138,7 +138,7 @@ async fn cancelled() {
     let mut running = Client::plain(&app).await;
     running.create(json!({})).await;
     running.event_of("response.output_text.delta").await;
-    // In the queue, so that no token is a matter of luck.
+    // Cancels it in the queue, so that the number of tokens is fixed.
     let mut client = Client::extended(&app).await;
     client.create(json!({})).await;
     let mut events = vec![];
@@ -172,7 +172,7 @@ async fn background_and_resume() {
     let rest = call(app.address, "GET", &path).events().await.all().await;
     let mut events = vec![];
     for event in rest {
-        // The last line is no JSON.
+        // The last line is not JSON.
         events.push(serde_json::from_str(&event.data).unwrap_or_else(|_| json!(event.data)));
     }
     let mut resumed = Client::extended(&app).await;

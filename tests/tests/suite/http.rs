@@ -1,4 +1,4 @@
-//! The Responses API over HTTP and server-sent events.
+//! Tests the Responses API over HTTP and server-sent events.
 
 use caudal_tests::{
     App, Client, EventLog,
@@ -8,7 +8,7 @@ use caudal_tests::{
 };
 use serde_json::{Value, json};
 
-/// The events of an SSE answer as a log, after checking how each is framed.
+/// Returns the events of an SSE answer as a log, after checking the framing of each.
 fn log_of(events: &[SseEvent]) -> EventLog {
     let (last, events) = events.split_last().expect("the stream has events");
     assert_eq!((last.event.as_deref(), last.data.as_str()), (None, "[DONE]"));
@@ -63,7 +63,7 @@ async fn a_stream_is_sent_as_it_is_generated() {
     let app = spawn_app(&["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=50"]);
     let mut stream = created_stream(&app, json!({"input": "hello"})).await;
     assert_eq!(stream.headers["cache-control"], "no-cache");
-    // These arrive while the reply has a minute to go.
+    // These events arrive a minute before the reply ends.
     for expected in
         ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
     {
@@ -145,7 +145,7 @@ async fn input_items_are_what_was_sent() {
         data.iter().map(|i| (i["role"].as_str().unwrap(), i["content"][0]["text"].as_str().unwrap())).collect();
     assert!(data.iter().all(|i| i["type"] == "message" && i["id"].is_string()));
     assert_eq!((&list["first_id"], &list["last_id"]), (&data[0]["id"], &data[3]["id"]));
-    // OpenAI lists the latest first unless asked otherwise; either way the order is that of the input.
+    // OpenAI lists the latest item first by default; both orders follow the input.
     if items[0].1 == "bye" {
         items.reverse();
     }
@@ -185,7 +185,7 @@ async fn deleting_a_running_response_frees_its_slot() {
     client.event_of("response.output_text.delta").await;
     let path = format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap());
     assert_eq!(call(app.address, "DELETE", &path).send().await.status, 200);
-    // Whoever follows it hears that it is gone, instead of waiting for ever.
+    // A follower is told that the response was deleted, instead of waiting forever.
     loop {
         let event = client.event().await;
         match kind(&event) {

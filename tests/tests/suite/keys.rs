@@ -1,4 +1,4 @@
-//! Keys of a file, rotation without a restart, and client secrets for browsers.
+//! Tests keys of a file, rotation without a restart, and client secrets for browsers.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Output};
 
@@ -10,7 +10,7 @@ use caudal_tests::{
 };
 use serde_json::{Value, json};
 
-/// A keys file of a test's own, gone when the test ends.
+/// A temporary keys file, deleted at the end of the test.
 struct Keys(PathBuf);
 
 impl Keys {
@@ -29,7 +29,7 @@ impl Keys {
         setup.argument("--keys-file").argument(self.path()).run("key")
     }
 
-    /// A new key's text.
+    /// Creates a key. Returns its text.
     fn create(&self, arguments: &[&str]) -> String {
         let output = self.run(&[&["create"], arguments].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -66,7 +66,7 @@ async fn until_status(app: &App, key: &str, status: u16) {
         .await;
 }
 
-/// A client secret of `session` that lives for `seconds`.
+/// Creates a client secret for `session` that is valid for `seconds`.
 async fn secret(app: &App, key: &str, seconds: u64, session: Value) -> String {
     let body = json!({"expires_after": {"anchor": "created_at", "seconds": seconds}, "session": session});
     let answer = post(app, "/v1/client_secrets", key, body).await;
@@ -81,13 +81,13 @@ async fn socket(app: &App, secret: &str) -> Client {
     client
 }
 
-/// The id of the next response.
+/// Returns the id of the next created response.
 async fn created(client: &mut Client) -> String {
     let event = client.event_of("response.created").await;
     event["response"]["id"].as_str().expect("an id").to_owned()
 }
 
-/// The close code of a connection, once its events are read.
+/// Reads a connection to its end. Returns the close code.
 async fn closed(client: &mut Client) -> Option<u16> {
     loop {
         if let Received::Closed(code) = client.receive().await {
@@ -208,7 +208,7 @@ async fn a_key_sees_the_models_that_it_may_use_and_is_told_which() {
     };
     warned(id(&gone), "huge").await;
     assert!(!app.stderr().contains(&id(&here)), "{}", app.stderr());
-    // A key that is made while the server runs.
+    // A key that is created while the server runs.
     let later = keys.create(&["--tenant", "alpha", "--models", "small,vast"]);
     warned(id(&later), "vast").await;
 }
@@ -294,7 +294,7 @@ async fn a_client_secret_opens_what_it_is_pinned_to() {
     }
 }
 
-/// A `client_request_id` finds the response that it made before, wherever that was made: it does not open another conversation.
+/// A `client_request_id` finds the response that was created with it before, but must not give access to another conversation.
 #[tokio::test]
 async fn a_pinned_client_secret_finds_no_response_of_elsewhere_by_its_request_id() {
     let keys = Keys::new("requests");
@@ -309,7 +309,7 @@ async fn a_pinned_client_secret_finds_no_response_of_elsewhere_by_its_request_id
     let mut client = socket(&app, &pinned).await;
     client.create(turn("turn-1")).await;
     assert_eq!(code(&client.error().await), "response_not_found");
-    // Its own are found.
+    // The client secret's own responses are found.
     let first = post(&app, "/v1/responses", &pinned, turn("turn-2")).await.json()["id"].clone();
     assert_eq!(post(&app, "/v1/responses", &pinned, turn("turn-2")).await.json()["id"], first);
     assert_eq!(client.run(turn("turn-2")).await.id(), first);

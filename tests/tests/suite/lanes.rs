@@ -1,4 +1,4 @@
-//! Many responses on one socket: first in first out without a `stream_id`, side by side with one.
+//! Tests many responses on one socket: without a `stream_id` first in, first out; with one, side by side.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const SLOW: &str = "engine.scripted.tokens_per_second=100";
 
-/// Reads until `count` responses have ended; their logs by `stream_id`, and the lanes in the order of their deltas.
+/// Reads until `count` responses have ended. Returns their logs by `stream_id`, and the lanes in the order of their deltas.
 async fn by_lane(client: &mut Client, count: usize) -> (HashMap<String, Vec<EventLog>>, Vec<String>) {
     let (mut lanes, mut order, mut ended) = (HashMap::<String, Vec<EventLog>>::new(), vec![], 0);
     while ended < count {
@@ -114,7 +114,7 @@ async fn the_seventeenth_stream_in_flight_is_refused() {
     assert_eq!((&refused["status"], &refused["stream_id"]), (&json!(400), &json!("one-too-many")));
     logs.values().for_each(EventLog::assert_gap_free);
     assert!(!logs.contains_key("one-too-many"));
-    // With room again it is taken.
+    // Once there is room, the request is accepted.
     client.create(json!({"stream_id": "one-too-many"})).await;
     by_lane(&mut client, 1).await.0["one-too-many"][0].assert_gap_free();
 }
@@ -165,7 +165,7 @@ async fn a_lane_goes_on_after_an_error() {
 async fn a_lane_has_room_for_so_many_and_refuses_more() {
     let app = spawn_app(&["engine.scripted.tokens=4000", "engine.scripted.tokens_per_second=100"]);
     let mut client = Client::plain(&app).await;
-    // One that runs, 64 that wait, one too many.
+    // One request runs, 64 wait, and one is too many.
     for _ in 0..66 {
         client.create(json!({"stream_id": "long", "max_output_tokens": 4000})).await;
     }

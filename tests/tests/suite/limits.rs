@@ -1,4 +1,4 @@
-//! What a connection may do, and for how long.
+//! Tests the limits of a connection.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ async fn a_message_in_fragments_is_one_message_with_the_same_limit() {
 async fn a_length_that_only_promises_much_is_refused_at_once() {
     let app = spawn_app(&[]);
     let mut socket = RawSocket::connect(app.address).await;
-    // A header that announces a terabyte, and nothing after it: no more is to be waited for, or kept in memory.
+    // A header that announces a terabyte, and nothing after it: the server must neither wait nor allocate.
     let mut header = vec![0x81, 0x80 | 127];
     header.extend((1u64 << 40).to_be_bytes());
     header.extend([1, 2, 3, 4]);
@@ -74,7 +74,7 @@ async fn who_answers_no_ping_is_closed_as_idle() {
 async fn who_answers_pings_may_stay_silent() {
     let app = spawn_app(&["server.heartbeat_ms=200", "server.idle_timeout_ms=900", "engine.scripted.prefill_ms=3000"]);
     let mut client = Client::plain(&app).await;
-    // Nothing is said for three idle timeouts; the library answers pings meanwhile.
+    // The client is silent for three idle timeouts; the library answers pings meanwhile.
     let log = client.run(json!({})).await;
     log.assert_gap_free();
     assert!(client.pings >= 5, "{} pings", client.pings);

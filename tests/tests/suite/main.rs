@@ -1,4 +1,4 @@
-//! Caudal's behaviour on the scripted engine. One binary, so that the tests run side by side, each on a server of its own.
+//! Tests Caudal's behaviour on the scripted engine. One binary, so that the tests run concurrently, each on its own server.
 
 mod acl;
 mod admission;

@@ -1,4 +1,4 @@
-//! What operators see: counts and times as OpenMetrics.
+//! Tests the counts and times that operators read as OpenMetrics.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::redis::{LONG, replica, resumed, speaking};
 
-/// The key that [`samples`] sends.
+/// The setting of the admin key that [`samples`] sends.
 pub const ADMIN: &str = "auth.admin_key=admin-key-1";
 
 async fn scrape(app: &App) -> String {
@@ -24,7 +24,7 @@ async fn scrape(app: &App) -> String {
     text
 }
 
-/// Every sample by its name and labels, as they are written.
+/// Returns every sample by its name and labels as written.
 pub async fn samples(app: &App) -> HashMap<String, f64> {
     let text = scrape(app).await;
     let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
@@ -34,7 +34,7 @@ pub async fn samples(app: &App) -> HashMap<String, f64> {
     samples.collect()
 }
 
-/// Waits until the samples are these: the last ones are counted just after the client has seen what they count.
+/// Waits until the samples have these values, because an event is counted just after the client receives it.
 async fn assert_samples(app: &App, expected: &[(&str, f64)]) -> HashMap<String, f64> {
     until(format!("{expected:?}"), || async {
         let samples = samples(app).await;
@@ -101,7 +101,7 @@ async fn responses_are_counted_and_timed() {
         assert_eq!(of(&format!("{times}_seconds_count")), 4.0, "{times}");
     }
     assert_eq!(of("inter_token_latency_seconds_count"), output - 4.0, "all but the first of each");
-    // One of them alone has 64 tokens at 100 a second.
+    // One of the responses has 64 tokens at 100 a second.
     assert!(of("inter_token_latency_seconds_sum") >= 0.5 && of("response_seconds_sum") >= 0.5, "{samples:?}");
     assert!(of("queue_seconds_sum") < of("response_seconds_sum"));
 }
@@ -140,7 +140,7 @@ async fn what_changes_hands_is_counted_by_who_goes_on() {
         ("caudal_responses_total{model=\"scripted\",status=\"completed\"}", 1.0),
     ];
     let samples = assert_samples(&b, &expected).await;
-    // Its creation and its first token were the other's to time.
+    // The other replica has timed its creation and first token.
     let of = |name: &str| samples[&format!("caudal_{name}_seconds_count{{model=\"scripted\"}}")];
     assert_eq!(["queue", "time_to_first_token", "response"].map(of), [0.0; 3]);
     let produced = of("inter_token_latency");
@@ -198,7 +198,7 @@ async fn calls_that_find_the_store_away_are_counted() {
     .await;
 }
 
-/// What Prometheus' own linter says of everything that a busy server tells.
+/// Runs Prometheus's own linter on all metrics of a busy server.
 #[tokio::test]
 async fn all_metrics_keep_to_the_conventions_of_prometheus() {
     let app = spawn_app(&[ADMIN, "limits.requests_per_minute=2"]);
@@ -207,7 +207,7 @@ async fn all_metrics_keep_to_the_conventions_of_prometheus() {
     }
     http::get(app.address, "/admin/cache").await;
     let text = scrape(&app).await;
-    // The linter reads the older format, in which a counter's family has its suffix.
+    // The linter reads the older format, in which the name of a counter's family has the suffix.
     let counters: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     let lines = text.lines().filter(|line| !line.starts_with("# UNIT") && *line != "# EOF").map(|line| {
@@ -231,6 +231,6 @@ async fn all_metrics_keep_to_the_conventions_of_prometheus() {
     let linted = linter.wait_with_output().expect("promtool ends");
     let said = String::from_utf8_lossy(&linted.stdout) + String::from_utf8_lossy(&linted.stderr);
     assert!(linted.status.success() && said.trim().is_empty(), "{said}\n{older}");
-    // No label has a value of a client's choosing, so there is a bound on what is told.
+    // Clients cannot choose label values, so the number of samples is bounded.
     assert!(older.lines().count() < 1000, "{older}");
 }

@@ -1,4 +1,4 @@
-//! The file of a model, as an engine in the browser fetches it.
+//! Tests the download of a model's file, for an engine in the browser.
 
 use std::{fs, path::PathBuf};
 
@@ -13,7 +13,7 @@ use serde_json::json;
 const SUM: &str = "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882";
 const PATH: &str = "/v1/models/scripted/file";
 
-/// A file of a test's own, gone when the test ends.
+/// A temporary file, deleted at the end of the test.
 struct Weights(PathBuf);
 
 impl Weights {

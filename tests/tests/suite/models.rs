@@ -1,4 +1,4 @@
-//! Models as operators and clients see them: loading, what is told of them, reloading.
+//! Tests models for operators and clients: loading, descriptions, reloading.
 
 use caudal_tests::{
     Client, Setup,
@@ -97,7 +97,7 @@ async fn admin_routes_open_to_the_admin_key_alone() {
     );
     let unknown = reload("Bearer admin-key-1", "/admin/models/other/reload").await;
     assert_eq!((unknown.status, &unknown.json()["error"]["code"]), (404, &json!("model_not_found")));
-    // The admin key is nobody's tenant.
+    // The admin key belongs to no tenant.
     let models = call(app.address, "GET", "/v1/models").header("authorization", "Bearer admin-key-1").send().await;
     assert_eq!(models.status, 401);
     let page = call(app.address, "POST", path).header("authorization", "Bearer admin-key-1");

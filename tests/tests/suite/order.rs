@@ -1,4 +1,4 @@
-//! One response on one socket: every event, every field, in order.
+//! Tests one response on one socket: every event, every field, in order.
 
 use caudal_tests::{
     Client, EventLog, Received, http,
@@ -8,7 +8,7 @@ use caudal_tests::{
 };
 use serde_json::{Value, json};
 
-/// A text whose words make each token's place visible, with characters of two to four bytes.
+/// A text whose words show each token's position, with characters of two to four bytes.
 const TEXT: &str = "engine.scripted.text=uno dois trés 四 🙂 six";
 const WORDS: [&str; 6] = ["uno", "dois", "trés", "四", "🙂", "six"];
 
@@ -73,7 +73,7 @@ fn sorted(mut keys: Vec<&str>) -> Vec<&str> {
     keys
 }
 
-/// The fields of an event beside `type` and `sequence_number`.
+/// Returns the fields of an event besides `type` and `sequence_number`.
 fn fields(kind: &str) -> Vec<&'static str> {
     match kind {
         "response.output_item.added" | "response.output_item.done" => vec!["output_index", "item"],
@@ -136,7 +136,7 @@ async fn items_and_parts_are_whole() {
 
 #[tokio::test]
 async fn the_response_object_has_every_field_at_every_stage() {
-    // One slot that is taken, so that the second response is queued as well.
+    // The only permit is taken, so that the second response is queued, too.
     let app = spawn_app(&["engine.max_running=1", "engine.scripted.tokens_per_second=200"]);
     let mut holder = Client::plain(&app).await;
     holder.create(json!({})).await;
@@ -269,7 +269,7 @@ async fn without_the_subprotocol_nothing_of_ours_is_said() {
     }
     log.assert_gap_free();
     assert_eq!(log.of_kind("response.queued").count(), 1, "it was queued, and heard so in the standard's words only");
-    // A resume as well is answered with the response's own events alone.
+    // A resume, too, is answered with the response's own events only.
     client.resume(&log.id(), None).await;
     assert_eq!(client.response().await, log);
     drop(holder);
@@ -301,7 +301,7 @@ async fn a_reply_at_its_token_limit_is_incomplete() {
 async fn a_stop_string_ends_the_reply_and_is_never_shown() {
     let app = spawn_app(&[TEXT, "engine.scripted.tokens=50"]);
     let mut client = Client::plain(&app).await;
-    // Within a token, at a token's end, across tokens, and as a plain string.
+    // Stop strings within a token, at a token's end, across tokens, and as a plain string.
     for (stop, expected) in [
         (json!(["trés"]), "uno dois "),
         (json!(["ré"]), "uno dois t"),
@@ -334,7 +334,7 @@ async fn a_failing_engine_ends_the_response_as_failed() {
         assert_eq!(log.response()["error"]["code"], "engine_failed");
         assert!(log.response()["error"]["message"].as_str().is_some_and(|m| !m.is_empty()));
         assert_eq!(log.of_kind("response.output_text.delta").count(), kinds, "what was said before stays");
-        // The connection and the slot live on.
+        // The connection stays open, and the permit is released.
         assert_eq!(client.run(json!({})).await.status(), "failed");
     }
 }

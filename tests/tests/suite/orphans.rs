@@ -1,11 +1,11 @@
-//! A generation that nobody follows goes on for a while, then is cancelled.
+//! Tests generations without followers: they go on for the grace period and are then cancelled.
 
 use std::time::{Duration, Instant};
 
 use caudal_tests::{App, Client, http, log::kind, spawn_app, until};
 use serde_json::{Value, json};
 
-/// Three seconds of tokens.
+/// A reply of three seconds.
 const LONG: [&str; 2] = ["engine.scripted.tokens=300", "engine.scripted.tokens_per_second=100"];
 
 async fn begun(app: &App) -> (Client, String) {
@@ -93,6 +93,6 @@ async fn an_orphan_in_the_queue_leaves_it() {
     let response = ended(&app, &id).await;
     assert_eq!(response["incomplete_details"]["reason"], "cancelled");
     assert_eq!(response["usage"]["output_tokens"], 0);
-    // Who holds the slot is not concerned.
+    // The response that holds the permit is not affected.
     holder.event_of("response.output_text.delta").await;
 }

@@ -1,4 +1,4 @@
-//! What Redis does to replicas is a pause, never a wrong stream.
+//! Tests outages of Redis: each is a pause, never a wrong stream.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use super::{
     redis::{LONG, ready, refused, replay, replica, replica_at, resumed, speaking},
 };
 
-/// Tokens that go on for about as long as the outages of these tests.
+/// A reply that runs about as long as the outages of these tests.
 const STEADY: [&str; 2] = ["engine.scripted.tokens=600", "engine.scripted.tokens_per_second=100"];
 
-/// A stream on each of two replicas, one of them followed on the other, through what happens to Redis.
+/// Runs a stream on each of two replicas, one of them followed on the other, during `trouble` with Redis.
 async fn through(redis: &mut Redis, apps: [&App; 2], trouble: impl AsyncFnOnce(&mut Redis, [&App; 2], &mut Client)) {
     let mut idle = Client::extended(apps[0]).await;
     let (mut here, mut here_log) = speaking(apps[0], 20).await;
@@ -40,7 +40,7 @@ async fn through(redis: &mut Redis, apps: [&App; 2], trouble: impl AsyncFnOnce(&
     for app in apps {
         ready(app, 200).await;
     }
-    // Sessions have stayed, and take new work.
+    // The connections have stayed open and accept new requests.
     idle.run(json!({"max_output_tokens": 3})).await.assert_gap_free();
 }
 
@@ -72,7 +72,7 @@ async fn a_cancel_that_waits_for_redis_holds_no_other_message_up() {
         client.send(json!({"type": "response.cancel", "response_id": log.id()})).await;
     }
     client.send(json!({"type": "caudal:ping"})).await;
-    // The pong must come before any cancel has waited as long as Redis may take to answer.
+    // The pong must come before a cancel has waited for Redis's timeout.
     loop {
         let event = client.event().await;
         assert_ne!(kind(&event), "error", "a cancel was answered before the ping: {event}");
@@ -241,7 +241,7 @@ async fn replicas_share_a_cluster() {
 
 #[tokio::test]
 async fn redis_loses_its_latest_entries_and_they_are_written_again() {
-    // Nothing reaches the disk but what is saved by hand.
+    // Only an explicit save reaches the disk.
     let mut redis = Redis::with(&["--save", "", "--appendonly", "no", "--dbfilename", "dump.rdb"]);
     let (a, b) = (replica(&redis, &STEADY), replica(&redis, &STEADY));
     through(&mut redis, [&a, &b], async |redis, _, _| {

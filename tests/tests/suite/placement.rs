@@ -1,4 +1,5 @@
-//! A response begins on the replica that has its prompt cached, if that one is not busier; its client notices nothing else.
+//! Tests placement: a response begins on the replica that has its prompt cached, if that one is not busier, and its client
+//! notices no other difference.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::{
     redis::{replay, replica},
 };
 
-/// A second for a prompt of which nothing is cached.
+/// Settings with which a prompt takes a second if nothing of it is cached.
 const CACHING: [&str; 5] = [
     "engine.scripted.cached_prompts=8",
     "engine.scripted.prefill_ms=1000",
@@ -25,7 +26,7 @@ const CACHING: [&str; 5] = [
 ];
 const REPORTS: &str = "caudal:1:{fleet}:reports";
 
-/// Two replicas that know each other's caches.
+/// Two replicas that exchange reports of their caches.
 struct Pair {
     redis: Redis,
     a: App,
@@ -33,7 +34,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// `a` has computed the prompt of [`asked`], and `b` has heard of it.
+    /// Starts both. `a` has computed the prompt of [`asked`], and `b` has received a's report.
     async fn caching(settings: &[&str]) -> Self {
         let redis = Redis::spawn();
         let named =
@@ -45,14 +46,14 @@ impl Pair {
         pair
     }
 
-    /// The report of a replica.
+    /// Returns the report of a replica.
     fn report(&self, name: &str) -> Value {
         let names = self.redis.ask(&["HKEYS", REPORTS]);
         let name = names.lines().find(|line| line.starts_with(&format!("{name}-"))).unwrap_or_default();
         serde_json::from_str(&self.redis.ask(&["HGET", REPORTS, name])).unwrap_or_default()
     }
 
-    /// Returns when `b` has heard what `a` told of its cache. A replica judges others after a lease only.
+    /// Waits until `b` has received a's report of its cache. A replica judges others only after a lease.
     async fn heard(&self) {
         until("a to tell what it has cached", || async {
             (self.report("a")["prompts"].as_array().is_some_and(|prompts| !prompts.is_empty())).then_some(())
@@ -64,7 +65,7 @@ impl Pair {
             let own = lines.chunks(2).find(|pair| pair[0].starts_with("b-"));
             own.map(|pair| pair[1].to_owned()).expect("b beats")
         };
-        // The one after next: what the next one has brought is known by then.
+        // Waits for two reports: after the second, the first has been processed.
         for _ in 0..2 {
             let last = score();
             until("b to beat", || async { (score() != last).then_some(()) }).await;
@@ -76,7 +77,7 @@ impl Pair {
     }
 }
 
-/// A prompt of more than 600 tokens.
+/// Returns a request with a prompt of more than 600 tokens.
 fn asked(tokens: u32) -> Value {
     json!({"input": "word ".repeat(600), "max_output_tokens": tokens})
 }
@@ -85,7 +86,7 @@ fn cached(log: &EventLog) -> u64 {
     log.response()["usage"]["input_tokens_details"]["cached_tokens"].as_u64().expect("a count")
 }
 
-/// A client of `b` and what it has seen of a response that runs on `a`.
+/// Creates a response through `b` that runs on `a`. Returns its client and events.
 async fn placed(pair: &Pair) -> (Client, EventLog) {
     let mut client = Client::extended(&pair.b).await;
     client.create(asked(300)).await;
@@ -113,7 +114,7 @@ async fn a_response_begins_where_its_prompt_is_cached() {
         assert_eq!(replay(app, &log.id()).await, log);
     }
     assert_eq!(pair.placed().await, 1.0);
-    // The next turn of a chain has more of it there.
+    // The next turn of a chain finds more cached tokens there.
     pair.heard().await;
     let mut client = Client::extended(&pair.b).await;
     let next = client.run(json!({"previous_response_id": log.id(), "input": "y", "max_output_tokens": 5})).await;
@@ -145,7 +146,7 @@ async fn who_is_busier_or_has_less_gets_nothing() {
     pair.heard().await;
     let mut client = Client::extended(&pair.b).await;
     assert_eq!(cached(&client.run(asked(2)).await), 0, "b is idle");
-    // Now b has the prompt itself.
+    // Now `b` has the prompt cached, too.
     busy.response().await;
     pair.heard().await;
     assert_eq!(cached(&client.run(asked(2)).await), 592);
@@ -219,7 +220,7 @@ async fn cancelling_steering_and_leaving_reach_the_other_replica() {
     until("all to be counted", || async { (pair.placed().await >= 3.0).then_some(()) }).await;
 }
 
-/// No replica has registered a response while it is offered.
+/// Steers a response while it is offered to another replica, when no replica has registered it.
 #[tokio::test]
 async fn a_steer_at_once_reaches_a_response_on_its_way() {
     let pair = Pair::caching(&[]).await;
@@ -250,7 +251,7 @@ async fn a_replica_that_does_not_take_what_it_is_offered_holds_nothing() {
     while log.of_kind("response.output_text.delta").count() == 0 {
         log.push(client.event().await);
     }
-    // A heartbeat, and the prompt.
+    // At most a heartbeat and the prompt.
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     pair.a.signal("CONT");
     client.rest(&mut log).await;

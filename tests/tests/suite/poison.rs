@@ -1,26 +1,26 @@
-//! Responses that kill the replica that runs them, that nobody can run, and that a newer server wrote: they end, or are left
-//! alone, and nobody else loses anything.
+//! Tests responses that kill their replica, that no replica can run, or that a newer server wrote: they end or are left alone,
+//! and other responses lose nothing.
 
 use caudal_tests::{App, Client, Redis, http, log::kind, until, ws::code};
 use serde_json::{Value, json};
 
 use super::redis::{replay, replica, resumed, speaking};
 
-/// A prompt of so many tokens kills its process.
+/// A prompt of this many tokens kills its process.
 const DEADLY: usize = 77;
 
-/// Six seconds of tokens, and a fault.
+/// Starts a server with replies of six seconds and the fault.
 fn fragile(redis: &Redis) -> App {
     let fault = format!("engine.scripted.die_at_prompt={DEADLY}");
     replica(redis, &["engine.scripted.tokens=300", "engine.scripted.tokens_per_second=50", &fault])
 }
 
-/// Where Redis has a response.
+/// Returns the Redis key of a response.
 fn meta(id: &str) -> String {
     format!("caudal:1:{{{id}}}:meta")
 }
 
-/// The status of a background response, as any living replica tells it.
+/// Returns the status of a background response from any running replica.
 async fn status(apps: &mut [App], id: &str) -> Option<Value> {
     let living = apps.iter_mut().find_map(|app| app.is_running().then_some(app.address))?;
     let answer = http::try_get(living, &format!("/v1/responses/{id}")).await.ok()?;
@@ -37,7 +37,7 @@ async fn a_request_that_kills_its_replica_fails_after_three_and_bystanders_lose_
             bystanders.push(speaking(app, 3).await);
         }
     }
-    // The scripted engine counts two tokens beside the words.
+    // The scripted engine counts two tokens besides the words.
     let words = vec!["word"; DEADLY - 2].join(" ");
     let deadly = json!({"input": words, "background": true, "client_request_id": "deadly", "cache": {"mode": "off"}});
     let victim = apps[0].address;
@@ -83,7 +83,7 @@ async fn a_response_whose_model_nobody_serves_any_more_fails() {
         let began = client.event_of("response.in_progress").await;
         ids.push(began["response"]["id"].as_str().expect("an id").to_owned());
     }
-    // As if all replicas that are left served another model.
+    // Simulates that all remaining replicas serve another model.
     for id in &ids {
         let key = meta(id);
         let header = redis.ask(&["HGET", &key, "header"]);
@@ -111,7 +111,7 @@ async fn a_cancel_of_what_no_living_replica_runs_ends_it_at_once() {
     let id = began["response"]["id"].as_str().expect("an id").to_owned();
     let b = replica(&redis, &slow);
     let key = meta(&id);
-    // An owner that the fleet has forgotten: nobody takes its responses over.
+    // An owner that the fleet has forgotten, so no replica takes its responses over.
     redis.ask(&["HSET", &key, "owner", "long-gone"]);
     a.signal("STOP");
     let answer = http::post(b.address, &format!("/v1/responses/{id}/cancel"), &json!({})).await;
@@ -138,7 +138,7 @@ async fn a_log_of_a_newer_version_is_left_alone_and_said_once() {
     a.signal("KILL");
     until("the newer log to be told of", || std::future::ready(b.stderr().contains("newer replica").then_some(())))
         .await;
-    // Two seconds of heartbeats, by another response's clock.
+    // Waits for two seconds of heartbeats, measured by the tokens of another response.
     let (mut clock, mut log) = speaking(&b, 1).await;
     clock.rest(&mut log).await;
     assert_eq!(b.stderr().matches("newer replica").count(), 1, "{}", b.stderr());
@@ -159,12 +159,12 @@ async fn the_grace_of_a_response_that_nobody_follows_goes_on_after_a_take_over()
         (!redis.ask(&["HGET", &key, "nobody_since"]).is_empty()).then_some(())
     })
     .await;
-    // As if that had been long ago: of the minute of grace nothing is left.
+    // Simulates that the followers left long ago, so that the grace is over.
     redis.ask(&["HSET", &key, "nobody_since", "1"]);
     let b = replica(&redis, &["engine.scripted.prefill_ms=600000"]);
     a.signal("KILL");
     until("the response to end", || async { (redis.ask(&["HGET", &key, "end"]) == "1").then_some(()) }).await;
-    // The engine may or may not have been tried before the cancel.
+    // The engine may have started before the cancel.
     assert_eq!(redis.ask(&["HGET", &key, "fence"]), "2", "it was taken over once");
     let ended = http::get(b.address, &format!("/v1/responses/{id}")).await.json();
     assert_eq!(ended["incomplete_details"]["reason"], "cancelled", "{ended}");

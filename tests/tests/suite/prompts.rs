@@ -1,4 +1,4 @@
-//! Stored prompts: versions, variables, and that all replicas have them.
+//! Tests stored prompts: versions, variables, and sharing between replicas.
 
 use caudal_tests::{
     App, Client, Redis,
@@ -68,14 +68,14 @@ async fn a_prompt_gives_instructions_and_messages_before_the_input() {
     let variables = json!({"what": "one two three", "whom": {"type": "input_text", "text": "{{what}}"}});
     let log = client.run(json!({"input": "now", "prompt": {"id": "p", "version": "1", "variables": variables}})).await;
     log.assert_gap_free();
-    // Two tokens a message beside its words: `say one two three`, `to {{what}}`, `now`.
+    // The scripted engine counts two tokens for each message besides its words: `say one two three`, `to {{what}}`, `now`.
     assert_eq!(log.usage("input_tokens"), (2 + 4) + (2 + 2) + (2 + 1));
     assert_eq!(log.response()["instructions"], "say one two three");
     assert_eq!(log.response()["prompt"]["id"], "p");
     assert_eq!(log.response()["prompt"]["version"], "1");
     let input = get(app.address, &format!("/v1/responses/{}/input_items", log.id())).await.json();
     assert_eq!(input["data"].as_array().unwrap().len(), 1, "the input is what the client sent");
-    // The input may be left out, and the request's own instructions win.
+    // The input may be omitted, and the request's own instructions take precedence.
     let variables = json!({"what": "x", "whom": "y"});
     let log = client
         .run(json!({"instructions": "be brief", "input": null, "prompt": {"id": "p", "variables": variables}}))
@@ -142,10 +142,10 @@ async fn hot_prompts_are_warmed_where_slots_are_idle() {
     put(&a, json!({"id": "hot", "instructions": "one two three", "messages": [{"role": "user", "content": "q"}]}))
         .await;
     Client::extended(&a).await.run(json!({"input": "x", "prompt": {"id": "hot"}})).await;
-    // A replica that starts now warms it at once.
+    // A replica that starts now warms the prompt at once.
     let b = replica(&redis, &log);
     until("the prompt to be warmed", || async { b.stderr().contains("warmed").then_some(()) }).await;
-    // With a single slot nobody's request could wait for it.
+    // With a single permit a warm-up would make requests wait, so there is none.
     let single = replica(&redis, &["log.filter=debug,hyper=off", "engine.max_running=1"]);
     Client::extended(&single).await.run(json!({})).await;
     assert!(!single.stderr().contains("warmed"));

@@ -1,4 +1,4 @@
-//! What a tenant may store, hold and open: it is refused by name, and others do not notice.
+//! Tests what a tenant may store, hold and open: more is refused by name, and other tenants are not affected.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ fn code_of(answer: &Answer) -> String {
     answer.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned()
 }
 
-/// Creates responses with an input of 100 kB until one is refused; their ids, and the refusal.
+/// Creates responses with an input of 100 kB until one is refused. Returns their ids and the refusal.
 async fn fill(app: &App, key: &str) -> (Vec<String>, Answer) {
     let body = json!({"input": "x ".repeat(50_000), "max_output_tokens": 1});
     let mut ids = vec![];
@@ -63,7 +63,7 @@ async fn a_tenant_fills_its_part_of_redis_and_others_do_not_notice() {
     assert_eq!(post(&app, "/v1/responses", "beta-key-22", json!({"input": "x"})).await.status, 200);
     let path = format!("/v1/responses/{}", mine.as_str().expect("an id"));
     assert_eq!(ask(&app, "GET", &path, "beta-key-22").await.status, 200);
-    // Whoever is over the quota reads and deletes, and then has room.
+    // A tenant over the quota can read and delete, and then has room.
     for id in &ids[..3] {
         assert_eq!(ask(&app, "GET", &format!("/v1/responses/{id}"), "alpha-key-1").await.status, 200);
         assert_eq!(ask(&app, "DELETE", &format!("/v1/responses/{id}"), "alpha-key-1").await.status, 200);
@@ -118,7 +118,7 @@ async fn a_full_redis_is_a_pause_and_a_cancel_needs_no_room() {
     for replica in [&app, &other] {
         ready(replica, 200).await;
     }
-    // On the replica that does not run it.
+    // Cancels on the replica that does not run the response.
     let path = format!("/v1/responses/{}/cancel", ended.id());
     let begun = Instant::now();
     let answer = http::post(other.address, &path, &json!({})).await;
@@ -128,7 +128,7 @@ async fn a_full_redis_is_a_pause_and_a_cancel_needs_no_room() {
     cancelled.rest(&mut ended).await;
     ended.assert_gap_free();
     assert_eq!(deleted.send().await.status, 200);
-    // Longer than a store that is away is waited for.
+    // Longer than the server waits for an unreachable store.
     tokio::time::sleep(Duration::from_secs(2)).await;
     ready(&app, 200).await;
     redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -146,7 +146,7 @@ async fn sixty_who_do_not_read_a_large_log_hold_little_of_it() {
     let body = json!({"input": "x ".repeat(20_000), "top_logprobs": 20, "include": ["message.output_text.logprobs"]});
     let id = http::post(app.address, "/v1/responses", &body).await.json()["id"].as_str().expect("an id").to_owned();
     let path = format!("/v1/responses/{id}?stream=true");
-    // Once, so that what every log costs once is there.
+    // The first read causes one-time allocations, which must not count.
     let events = call(app.address, "GET", &path).events().await.all().await.len();
     assert!(events > 1500, "{events}");
     let before = app.resident_bytes();
@@ -262,7 +262,7 @@ async fn messages_that_are_never_whole_are_bounded() {
         .spawn();
     let part = vec![b'x'; 900_000];
     let before = app.resident_bytes();
-    // 32 messages of the largest size are what a tenant may hold.
+    // A tenant may hold 32 messages of the maximum size.
     let mut sockets = vec![];
     let mut refused = 0;
     for _ in 0..45 {
@@ -327,7 +327,7 @@ async fn a_stream_ends_with_the_key_that_opened_it_and_what_runs_goes_on() {
     let chunks = chunks.all().await;
     assert!(chunks[chunks.len() - 2].data.contains("invalid_api_key"), "{chunks:?}");
     assert_eq!(plain.closed().await, Some(1008));
-    // Longer than a client that left by itself is waited for.
+    // Longer than the server waits for a client that has left.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     for id in [&created["response"]["id"], &on_socket] {
         let path = format!("/v1/responses/{}", id.as_str().expect("an id"));

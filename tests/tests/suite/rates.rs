@@ -1,4 +1,4 @@
-//! How often a tenant may create responses: one count for all replicas, one for each tenant.
+//! Tests rate limits: each tenant has one count, shared by all replicas.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ async fn replicas_share_a_tenants_limit_and_tenants_do_not() {
         let seconds = answer.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
         assert!(seconds.is_some_and(|seconds| (1..=10).contains(&seconds)), "{path}: {answer:?}");
     }
-    // The other tenant has all of its own, and is bounded by the same number.
+    // The other tenant has its full limit, which has the same number.
     let mut beta = connected(&a, "beta-key").await;
     for _ in 0..6 {
         beta.run(json!({})).await.assert_gap_free();
@@ -81,7 +81,7 @@ async fn after_the_time_told_one_more_is_served_on_any_replica() {
         first.rest(&mut Default::default()).await;
         served += 1;
     };
-    // A minute's at once, and what flowed back meanwhile.
+    // A minute's limit at once, and the refill meanwhile.
     let flowed = begun.elapsed().as_secs();
     assert!((60..=61 + flowed).contains(&served), "{served} after {flowed} s");
     tokio::time::sleep(wait).await;
@@ -89,7 +89,7 @@ async fn after_the_time_told_one_more_is_served_on_any_replica() {
     log.assert_gap_free();
     second.create(json!({})).await;
     assert_refused(&second.error().await, 1000);
-    // Only creating is counted.
+    // Only creates are counted.
     assert_eq!(replay(&a, &log.id()).await, log);
 }
 
@@ -103,7 +103,7 @@ async fn without_its_store_a_limit_refuses_as_everything_else_does() {
     let refused = client.error().await;
     assert_eq!((code(&refused), &refused["retry_after_ms"]), ("store_unavailable", &json!(1000)));
     redis.start();
-    // Nothing was counted meanwhile, and then it is again.
+    // Nothing was counted during the outage; after it, requests are counted again.
     until("the store to be back", || async {
         let answer = http::post(app.address, "/v1/responses", &json!({"input": "x"})).await;
         assert!(answer.status == 200 || answer.json()["error"]["code"] == "store_unavailable", "{answer:?}");
@@ -114,7 +114,7 @@ async fn without_its_store_a_limit_refuses_as_everything_else_does() {
     assert_refused(&client.error().await, 60_000);
 }
 
-/// What a response has used is counted after its last event, so that one more may slip in before it is.
+/// The tokens of a response are counted after its last event, so one more request may be accepted before.
 #[tokio::test]
 async fn replicas_share_a_tenants_tokens_and_who_owes_some_waits() {
     const PER_MINUTE: u64 = 300;
@@ -144,7 +144,7 @@ async fn replicas_share_a_tenants_tokens_and_who_owes_some_waits() {
     assert_refused(&refused, (used - PER_MINUTE + 1) * 60_000 / PER_MINUTE);
     let mut client = connected(&b, "beta-key").await;
     client.run(json!({})).await.assert_gap_free();
-    // A long debt is paid before anything is served again, wherever it is asked for.
+    // A debt must be paid before any replica serves the tenant again.
     let path = "/v1/chat/completions";
     let call = http::call(a.address, "POST", path).header("authorization", "Bearer alpha-key");
     let answer = call.json(&json!({"messages": [{"role": "user", "content": "x"}]})).send().await;

@@ -1,4 +1,4 @@
-//! Models that think: their thoughts are items of their own, and never shown to them again.
+//! Tests reasoning: it is an item of its own and never part of a later prompt.
 
 use caudal_tests::{App, Client, http, spawn_app};
 use serde_json::json;
@@ -45,7 +45,7 @@ async fn thoughts_are_not_part_of_the_next_prompt() {
         let mut client = Client::plain(app).await;
         let first = client.run(json!({})).await;
         tokens.push(client.run(json!({"previous_response_id": first.id()})).await.usage("input_tokens"));
-        // Nor where a client sends the conversation whole.
+        // The same holds if a client sends the whole conversation.
         let mut input = vec![json!({"role": "user", "content": "Say something."})];
         input.extend_from_slice(first.items());
         input.push(json!({"role": "user", "content": "Say something."}));

@@ -1,4 +1,4 @@
-//! Replicas on one Redis: any of them serves any response.
+//! Tests replicas on one Redis: each serves every response.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ pub fn replica_at(url: &str, settings: &[&str]) -> App {
     Setup::scripted().set(&store).set(settings).spawn()
 }
 
-/// Three seconds of tokens.
+/// A reply of three seconds.
 pub const LONG: [&str; 2] = ["engine.scripted.tokens=300", "engine.scripted.tokens_per_second=100"];
 
-/// A client that follows a response it created, and what it has seen of it: at least so many deltas.
+/// Creates a response and reads at least this many deltas. Returns the client and the events.
 pub async fn speaking(app: &App, deltas: usize) -> (Client, EventLog) {
     let mut client = Client::extended(app).await;
     client.create(json!({})).await;
@@ -84,7 +84,7 @@ async fn a_response_is_followed_and_resumed_on_any_replica() {
     assert_eq!(replay(&b, &log.id()).await, log);
     let stored = http::get(b.address, &format!("/v1/responses/{}", log.id())).await.json();
     assert_eq!(output_text(&stored), log.text());
-    // And it is continued there.
+    // The response can also be continued there.
     let mut client = Client::extended(&b).await;
     let next = client.run(json!({"previous_response_id": log.id()})).await;
     assert!(next.usage("input_tokens") > log.usage("input_tokens"));
@@ -140,7 +140,7 @@ async fn a_request_id_creates_once_over_all_replicas() {
     }))
     .await;
     assert!(logs.iter().all(|log| *log == logs[0]), "one response");
-    // Deleted, the id begins anew, from 0.
+    // After a delete the same request id creates a new response.
     let path = format!("/v1/responses/{}", logs[0].id());
     assert_eq!(http::call(apps[1].address, "DELETE", &path).send().await.status, 200);
     let anew = Client::extended(&apps[2]).await.run(json!({"client_request_id": "once"})).await;
@@ -166,7 +166,7 @@ async fn a_response_deleted_on_one_replica_is_gone_on_all() {
         assert_eq!(http::get(app.address, &path).await.status, 404);
     }
     until("nothing of it to be left", || async { redis.ask(&["KEYS", "*resp_*"]).is_empty().then_some(()) }).await;
-    // The session lives on.
+    // The connection stays usable.
     client.run(json!({"max_output_tokens": 1})).await.assert_gap_free();
 }
 
@@ -206,7 +206,7 @@ async fn while_one_replica_has_a_follower_the_generation_on_another_goes_on() {
     let seen = second.response().await;
     seen.assert_gap_free();
     assert_eq!((seen.status(), seen.usage("output_tokens")), ("completed", 300));
-    // And without any it ends.
+    // Without a follower the generation ends.
     let (first, log) = speaking(&a, 5).await;
     let (second, _) = resumed(&b, &log.id(), None).await;
     first.kill();
@@ -274,7 +274,7 @@ async fn messages_that_were_lost_are_read_even_the_last() {
     drop(client);
     let (mut other, _) = resumed(&b, &log.id(), None).await;
     let mut seen = EventLog::default();
-    // Every connection for live messages is cut, again and again; the end as well may fall between two.
+    // All connections for live messages are cut repeatedly; the response may also end between two of them.
     while !seen.ended() {
         if seen.events.len() % 20 == 0 {
             redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -297,7 +297,7 @@ async fn the_connection_may_be_encrypted() {
     let log = Client::extended(&trusting).await.run(json!({})).await;
     log.assert_gap_free();
     assert_eq!(replay(&replica(&redis, &[]), &log.id()).await, log);
-    // Who does not know the certificate does not connect.
+    // A client that does not trust the certificate does not connect.
     let wary = encrypted().spawn();
     refused(&mut Client::extended(&wary).await, "store_unavailable").await;
 }
@@ -368,7 +368,7 @@ async fn a_user_needs_few_rights_and_its_password_is_never_shown() {
     let config = Setup::scripted().set(&["store.kind=redis", &setting]).run("config");
     assert!(config.status.success());
     assert!(!String::from_utf8_lossy(&config.stdout).contains("secret-word"));
-    // A wrong one is said, and not shown either.
+    // A wrong password is reported without being shown.
     let wrong = replica_at(&format!("redis://caudal:wrong-word@{}", redis.address), &[]);
     until("the refusal to be logged", || async { wrong.stderr().contains("heartbeat").then_some(()) }).await;
     assert!(!wrong.stderr().contains("wrong-word"), "{}", wrong.stderr());
@@ -381,7 +381,7 @@ async fn a_refused_response_leaves_nothing_in_redis() {
     let app = replica(&redis, &[LONG[0], LONG[1], "engine.max_running=1", "admission.queue=0"]);
     let (_speaking, log) = speaking(&app, 1).await;
     let mut refused = Client::extended(&app).await;
-    // Alone, and as the run of a reply that the prompt cache may keep.
+    // As an ordinary response, and as a run that the prompt cache may store.
     for request in [json!({}), json!({"temperature": 0})] {
         refused.create(request).await;
         assert_eq!(code(&refused.error().await), "server_overloaded");

@@ -1,4 +1,4 @@
-//! `item_reference`, input that is empty because there is history, compaction, and how long a prompt is.
+//! Tests `item_reference`, empty input with a history, compaction, and the token count of a prompt.
 
 use caudal_tests::{
     App, Client,
@@ -16,7 +16,7 @@ fn user(text: &str) -> Value {
     json!({"role": "user", "content": text})
 }
 
-/// The prompt's tokens: what the model was told.
+/// Returns the tokens of the prompt that the model received.
 fn prompt_tokens(response: &Value) -> u64 {
     response["usage"]["input_tokens"].as_u64().unwrap_or_else(|| panic!("usage: {response}"))
 }

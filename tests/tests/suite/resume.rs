@@ -1,4 +1,4 @@
-//! A socket may die at any event, or within one: what was missed comes back, once, in order.
+//! Tests resumes: a socket may die at any event or within one, and the missed events come once and in order.
 
 use caudal_tests::{
     App, Client, EventLog, Received, http,
@@ -11,11 +11,11 @@ use futures::future::join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-/// 22 tokens make 30 events, at a pace that lets a connection be cut while they come.
+/// 22 tokens make 30 events, slow enough that the connection can be cut between them.
 const STREAM: [&str; 2] = ["engine.scripted.tokens=22", "engine.scripted.tokens_per_second=100"];
 const EVENTS: usize = 30;
 
-/// What a client has of a response when its connection or the response ends.
+/// Reads the events of a response until the response or the connection ends.
 async fn until_cut(client: &mut Client, log: &mut EventLog) {
     while !log.ended() {
         match client.receive().await {
@@ -26,7 +26,7 @@ async fn until_cut(client: &mut Client, log: &mut EventLog) {
     }
 }
 
-/// Resumes on a new connection and checks what `caudal:response.resumed` says.
+/// Resumes on a new connection and checks `caudal:response.resumed`.
 async fn resume(app: &App, id: &str, log: &mut EventLog) {
     let mut client = Client::extended(app).await;
     let after = log.last_number();
@@ -42,7 +42,7 @@ async fn resume(app: &App, id: &str, log: &mut EventLog) {
     assert!(log.last_number().is_some_and(|n| n >= last), "what existed at the resume has come");
 }
 
-/// The whole response, as a follower sees it who was never interrupted.
+/// Returns all events of the response as an uninterrupted follower receives them.
 async fn replay(app: &App, id: &str) -> EventLog {
     let mut client = Client::extended(app).await;
     client.resume(id, None).await;
@@ -57,7 +57,7 @@ async fn cut_and_resume(app: &App, cut: Cut) -> EventLog {
     let mut log = EventLog::default();
     let create = create(json!({"client_request_id": request_id}));
     let mut client = match cut {
-        // The greeting is a frame as well.
+        // The greeting is a frame, too.
         Cut::Frames(_) => Client::extended_at(proxy).await,
         Cut::Bytes(_) => caudal_tests::ws::Connect::to(proxy)
             .protocols(caudal_tests::ws::SUBPROTOCOL)
@@ -71,7 +71,7 @@ async fn cut_and_resume(app: &App, cut: Cut) -> EventLog {
         return log;
     }
     if log.events.is_empty() {
-        // Not even its id is known: the same request again finds the same response.
+        // The id is unknown, but the same request finds the same response.
         let mut client = Client::extended(app).await;
         client.send(create).await;
         client.rest(&mut log).await;
@@ -151,7 +151,7 @@ async fn two_followers_beside_the_first_see_the_same_and_one_may_leave() {
             seconds.push(event);
         }
     }
-    // One leaves in the middle: the response stays for the others.
+    // One follower leaves in the middle; the response goes on for the others.
     second.kill();
     first.rest(&mut log).await;
     third.rest(&mut thirds).await;
@@ -175,13 +175,13 @@ async fn a_finished_response_is_replayed_from_any_event() {
         let expected = &log.events[after.map_or(0, |n| n as usize + 1)..];
         assert_eq!(without_response_id(&rest), expected, "after {after:?}");
     }
-    // After the last event there is nothing to say but that.
+    // A resume after the last event is answered without further events.
     client.resume(&log.id(), Some(EVENTS as u64 - 1)).await;
     assert_eq!(kind(&client.event().await), "caudal:response.resumed");
     assert_eq!(client.settle().await, Vec::<Value>::new());
 }
 
-/// The log as a client without extensions has it.
+/// Returns the events as a client without extensions receives them.
 fn without_response_id(log: &EventLog) -> Vec<Value> {
     let mut events = log.events.clone();
     for event in &mut events {

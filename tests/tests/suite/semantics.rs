@@ -1,4 +1,4 @@
-//! HTTP as RFC 9110 has it, and what clients of other origins need.
+//! Tests HTTP semantics by RFC 9110, and requests from other origins.
 
 use std::{
     io::Write,
@@ -19,7 +19,7 @@ use tokio::{
 
 const KEYS: &str = r#"auth.keys=[{key="alpha-key", tenant="alpha"}]"#;
 
-/// Everything that the server sends on a connection that was sent `request`, to its end.
+/// Sends `request` on a new connection. Returns all data of the server until the end of the connection.
 async fn raw(app: &App, request: &str) -> String {
     let mut stream = TcpStream::connect(app.address).await.expect("the server accepts");
     stream.write_all(request.as_bytes()).await.expect("the request can be sent");
@@ -194,7 +194,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let upgrade = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     assert!(raw(&app, upgrade).await.starts_with("HTTP/1.1 400 "));
-    // An upgrade that is only offered is declined, as by Java's client.
+    // The server ignores an upgrade offer such as that of Java's client.
     let body = json!({"input": "x"}).to_string();
     let offer = format!(
         "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: close, upgrade, http2-settings\r\nupgrade: h2c\r\n\

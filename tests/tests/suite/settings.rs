@@ -1,4 +1,4 @@
-//! The command line: settings in layers, errors that name the key, secrets that stay secret.
+//! Tests the command line: layered settings, errors that name the key, masked secrets.
 
 use std::{fs, net::TcpListener, path::PathBuf, process::Output};
 
@@ -8,7 +8,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A file that is gone when the test ends.
+/// A temporary file, deleted at the end of the test.
 struct File(PathBuf);
 
 impl File {
@@ -80,7 +80,7 @@ fn a_wrong_file_or_environment_is_an_error_that_names_it() {
     assert!(!output.status.success() && stderr(&output).contains("engine.max_running"), "{}", stderr(&output));
 }
 
-/// `engine.max_running` as `caudal config` prints it.
+/// Returns `engine.max_running` as `caudal config` prints it.
 fn max_running(setup: Setup) -> String {
     let output = setup.run("config");
     assert!(output.status.success(), "{}", stderr(&output));

@@ -1,4 +1,4 @@
-//! SIGTERM: what runs may finish, nothing new begins, sockets close last, the exit code is 0.
+//! Tests SIGTERM: running responses may finish, no new one begins, sockets close last, the exit code is 0.
 
 use caudal_tests::{
     App, Client, EventLog, Received, http,
@@ -47,7 +47,7 @@ async fn running_streams_finish_and_nothing_new_begins() {
     }
     let answer = http::post(app.address, "/v1/responses", &json!({"input": "x"})).await;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("server_overloaded")));
-    // What ran is read to its end, then the sockets close.
+    // The running response is read to its end, then the sockets close.
     client.rest(&mut log).await;
     log.assert_gap_free();
     assert_eq!((log.status(), log.usage("output_tokens")), ("completed", 400));
@@ -155,7 +155,7 @@ async fn a_client_that_reads_nothing_does_not_hold_the_exit() {
         "server.slow_client_grace_ms=600000",
     ];
     let mut app = spawn_app(&flood);
-    // Both have read one event and read no more, though megabytes wait for them.
+    // Both clients have read one event and read no more, although megabytes wait for them.
     let mut socket = caudal_tests::ws::Connect::to(app.address).receive_buffer(32768).open().await.expect("an upgrade");
     socket.create(json!({})).await;
     socket.event().await;

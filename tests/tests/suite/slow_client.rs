@@ -1,4 +1,4 @@
-//! A client that does not read is cut; nobody else notices.
+//! Tests slow clients: a client that does not read is disconnected, and no other client is affected.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use caudal_tests::{
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-/// The kernel takes some megabytes before a socket is full, so a flood is more: 300 bytes an event, of which the text is one
-/// word, as otherwise the last events, which repeat it, would be most of it.
+/// The kernel buffers some megabytes before a socket is full, so these replies are larger: 300 bytes for each event. The text
+/// of an event is one word; longer ones would make the last events, which repeat the text, the largest part.
 const FLOOD: [&str; 4] = [
     "engine.scripted.text=w",
     "engine.scripted.tokens=30000",
@@ -33,8 +33,8 @@ async fn a_client_that_never_reads_is_cut_and_can_resume() {
     let connect = Connect::to(app.address).protocols(SUBPROTOCOL).receive_buffer(8192);
     let mut slow = connect.open().await.expect("the server upgrades");
     slow.create(json!({})).await;
-    // Nothing tells a client that does not read. Twenty heartbeats of another connection are two seconds: past the grace,
-    // and within the five seconds in which a close frame can still be read.
+    // A client that does not read notices nothing, so the test waits for twenty heartbeats of another connection. They are two
+    // seconds: longer than the grace, and within the five seconds in which a close frame can still be read.
     let mut clock = RawSocket::connect(app.address).await;
     for _ in 0..20 {
         assert_eq!(clock.frame().await.map(|f| f.opcode), Some(9));
@@ -69,7 +69,7 @@ async fn other_streams_keep_their_pace_beside_clients_that_do_not_read() {
         "engine.scripted.tokens_per_second=100",
         "server.outbox_bytes=65536",
         "server.slow_client_grace_ms=200",
-        // One thread serves them all: what blocks it, blocks everybody.
+        // One thread serves all connections, so blocking it would block all.
         "server.workers=1",
     ]);
     let mut slow = vec![];
@@ -90,7 +90,7 @@ async fn other_streams_keep_their_pace_beside_clients_that_do_not_read() {
         log.assert_gap_free();
         log.assert_text_agrees();
         assert_eq!(log.usage("output_tokens"), 400);
-        // Four seconds at their own pace. Waiting for a socket that nobody reads would take far longer.
+        // The streams take four seconds at their own pace. Waiting for an unread socket would take far longer.
         assert!(took < Duration::from_secs(20), "{took:?}");
     }
     for mut client in slow {
@@ -127,7 +127,7 @@ async fn a_slow_clients_generation_is_not_slowed() {
     slow.create(json!({})).await;
     let created = slow.event().await;
     let path = format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap());
-    // It has read one event, and will read no other before the response is complete.
+    // The client has read one event, and reads no other before the response is complete.
     let response: Value = caudal_tests::until("the response to complete", || async {
         Some(http::get(app.address, &path).await.json()).filter(|r| r["status"] == "completed")
     })

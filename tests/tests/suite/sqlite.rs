@@ -1,4 +1,4 @@
-//! The embedded store: a restart of the only process is a pause, and what is wrong with its file is said.
+//! Tests the embedded store: a restart of the only process is a pause, and problems of its file are reported.
 
 use std::{fs, net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use super::{
     redis::{LONG, ready, refused, replay, replica_at, resumed, speaking},
 };
 
-/// A server that can be killed and started again at one address, in one folder.
+/// A server that can be killed and started again at the same address and in the same folder.
 struct Machine {
     data: Arc<DataDir>,
     setup: Setup,
@@ -35,7 +35,7 @@ impl Machine {
         self.setup.clone().spawn()
     }
 
-    /// Why a server that is to fail did.
+    /// Starts a server that must fail. Returns its error.
     fn refused(&self) -> String {
         let output = self.setup.clone().set(&["server.bind=127.0.0.1:0"]).run("serve");
         assert!(!output.status.success(), "it serves");
@@ -153,7 +153,7 @@ async fn another_process_is_refused_and_told_whose_the_file_is() {
     for part in [file.to_string_lossy().as_ref(), &format!("process {}", app.id()), "CAUDAL_DATA_DIR"] {
         assert!(refused.contains(part), "{part}: {refused}");
     }
-    // A process that was killed holds nothing.
+    // A killed process holds no lock.
     app.kill();
     let app = machine.start();
     assert_eq!(Client::plain(&app).await.run(json!({})).await.status(), "completed");
@@ -174,7 +174,7 @@ async fn a_backup_is_made_while_it_serves_and_is_used_in_its_place() {
     let other = Setup::in_folder(&machine.data).set(&[&format!("store.sqlite.path={}", copy.display())]);
     let other = other.set(&LONG).spawn();
     assert_eq!(replay(&other, &done.id()).await, done);
-    // What ran is as old as the copy, and is continued there as well.
+    // The copy has the running response up to the time of the copy, and continues it, too.
     assert_eq!(replay(&other, &log.id()).await.text(), log.text());
 }
 
@@ -191,7 +191,7 @@ async fn a_file_that_cannot_be_used_says_why_and_what_to_do() {
         let _ = fs::remove_file(machine.data.path().join("caudal.db-wal"));
         fs::write(machine.data.file(), bytes).unwrap();
     };
-    // The version of the tables is the number at byte 60, the program's at byte 68.
+    // The version of the tables is at byte 60 of the file, the application id at byte 68.
     let changed = |at: usize, to: u8| {
         let mut bytes = whole.clone();
         bytes[at] = to;
@@ -284,7 +284,7 @@ async fn copied_to_and_back(redis: &str) {
     assert_eq!(replay(&app, &log.id()).await, log);
 }
 
-/// A small file, and streams that need more room at once and have no end of their own.
+/// A small file, and endless streams that need more room at once.
 const SMALL: [&str; 6] = [
     "store.sqlite.max_mb=8",
     "generation.max_output_tokens=1000000",
@@ -294,7 +294,7 @@ const SMALL: [&str; 6] = [
     ADMIN,
 ];
 
-/// Stores conversations until nothing more fits; their ids.
+/// Stores conversations until none fits. Returns their ids.
 async fn fill(app: &App) -> Vec<String> {
     let (mut ids, mut length) = (vec![], 900 << 10);
     while length > 1000 {
@@ -302,7 +302,7 @@ async fn fill(app: &App) -> Vec<String> {
         let answer = http::post(app.address, "/v1/conversations", &json!({"items": items})).await;
         match answer.status {
             200 => ids.push(answer.json()["id"].as_str().unwrap().to_owned()),
-            // Ever smaller ones.
+            // Ever smaller conversations.
             _ => length /= 4,
         }
     }
@@ -345,8 +345,8 @@ async fn a_full_file_is_a_pause_and_what_ends_or_is_deleted_needs_no_room() {
     assert_eq!(Client::plain(&app).await.run(json!({"max_output_tokens": 3})).await.usage("output_tokens"), 3);
 }
 
-/// Lets the server's files grow to so many bytes, or `unlimited`: the system refuses a write beyond them, as a disk does that is
-/// full for this user.
+/// Limits the size of the server's files to this many bytes, or `unlimited`. The system refuses a write beyond the limit, like
+/// a full disk.
 fn files_may_have(app: &App, bytes: &str) {
     let limit = format!("--fsize={bytes}:unlimited");
     let status = Command::new("prlimit").args(["--pid", &app.id().to_string(), &limit]).status();
@@ -360,7 +360,7 @@ async fn paused(app: &App, streams: f64) {
 
 #[tokio::test]
 async fn a_disk_that_takes_no_more_is_a_pause_also_when_the_process_is_killed_meanwhile() {
-    // Patience with a file that fails for another reason is over at once.
+    // For a file that fails for another reason the server does not wait.
     let machine = Machine::new(&[LONG[0], LONG[1], "store.outage_ms=1", ADMIN]);
     let app = machine.start();
     let whole = Client::extended(&app).await.run(json!({})).await;
@@ -420,7 +420,7 @@ async fn a_turn_that_comes_while_the_file_is_full_waits_for_room() {
         app.stderr().contains("the turn waits until there is room").then_some(())
     })
     .await;
-    // A waiting turn can be cancelled as ever.
+    // A waiting turn can still be cancelled.
     let (mut third, mut third_log) = others.pop().expect("the third");
     third.send(json!({"type": "response.cancel", "response_id": third_log.id()})).await;
     third.rest(&mut third_log).await;

@@ -1,4 +1,4 @@
-//! `response.steer`: what a user says into a running response.
+//! Tests `response.steer`: input of the user to a running response.
 
 use caudal_tests::{
     App, Client, EventLog,
@@ -25,7 +25,7 @@ async fn steer(client: &mut Client, id: &str, input: Value) {
     client.send(json!({"type": "response.steer", "previous_response_id": id, "input": input})).await;
 }
 
-/// The next event that is no response's; those before it belong to `log`.
+/// Reads the next event that belongs to no response; appends the events before it to `log`.
 async fn answer(client: &mut Client, log: &mut EventLog) -> Value {
     loop {
         let event = client.event().await;
@@ -42,7 +42,7 @@ async fn asked(app: &App, id: &str) -> Vec<String> {
     data.map(|item| item["content"][0]["text"].as_str().unwrap_or("an item").to_owned()).collect()
 }
 
-/// The id of the next response that is created.
+/// Returns the id of the next created response.
 async fn created(client: &mut Client) -> String {
     loop {
         let event = client.event().await;
@@ -157,7 +157,7 @@ async fn a_cancelled_response_gives_its_inputs_back() {
     let app = spawn_app(&["engine.max_running=1", LONG[0], LONG[1]]);
     let (mut client, mut log) = begun(&app, json!({"seed": 1})).await;
     let id = log.id();
-    // A run of the prompt cache may have other followers: it goes on, and a successor would follow on its end.
+    // A run of the prompt cache may have other followers, so it goes on, and a successor would begin only at its end.
     steer(&mut client, &id, json!("x")).await;
     let accepted = answer(&mut client, &mut log).await;
     client.send(json!({"type": "response.cancel", "response_id": id})).await;
@@ -173,7 +173,7 @@ async fn an_input_waits_for_the_outputs_of_calls() {
     let text = format!("engine.scripted.text={}{call}", "word ".repeat(100));
     let app = spawn_app(&[&text, "engine.scripted.tokens=105", "engine.scripted.tokens_per_second=100"]);
     let tools = json!([{"type": "function", "name": "f"}]);
-    // A run of the prompt cache is not ended by an input, so the call is made.
+    // An input does not end a run of the prompt cache, so the call is made.
     let (mut client, mut log) = begun(&app, json!({"tools": tools, "seed": 1})).await;
     let id = log.id();
     steer(&mut client, &id, json!("hurry")).await;

@@ -1,4 +1,4 @@
-//! How long a finished response is kept, and in how much memory.
+//! Tests how long a finished response is stored, and in how much memory.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn after_its_retention_a_response_is_gone() {
     until("the response to be gone", || async { (status(&app, &id).await == 404).then_some(()) }).await;
 }
 
-/// Responses with so much input that five fill the store of these tests.
+/// Creates responses with so much input that five fill the store of these tests.
 async fn large(app: &App, count: usize) -> Vec<String> {
     let mut client = Client::plain(app).await;
     let mut ids = vec![];
@@ -30,13 +30,13 @@ async fn large(app: &App, count: usize) -> Vec<String> {
 #[tokio::test]
 async fn over_the_memory_bound_old_responses_leave_and_the_latest_stays() {
     let app = spawn_app(&["store.memory.max_mb=1"]);
-    // Often read, but long ago.
+    // Read often, but long ago.
     for id in large(&app, 4).await {
         for _ in 0..20 {
             assert_eq!(status(&app, &id).await, 200);
         }
     }
-    // Room is made a moment later, so a round may have to be repeated.
+    // Eviction happens a moment later, so a round may have to be repeated.
     let latest = until("the oldest of a round to have left", || async {
         let ids = large(&app, 8).await;
         (status(&app, &ids[0]).await == 404).then_some(ids[7].clone())

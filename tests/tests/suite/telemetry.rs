@@ -1,4 +1,4 @@
-//! Traces and metrics as an OpenTelemetry collector gets them, and the lines of the log.
+//! Tests traces and metrics as an OpenTelemetry collector receives them, and the lines of the log.
 
 use std::{
     net::TcpListener,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::redis::{LONG, resumed, speaking};
 
-/// What no span and no line may contain.
+/// A text that no span and no log line may contain.
 const PROMPT: &str = "an unspeakable secret";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -26,7 +26,7 @@ fn traced(collector: &Collector, settings: &[&str]) -> App {
     setup.env("OTEL_BSP_SCHEDULE_DELAY", "50").env("OTEL_METRIC_EXPORT_INTERVAL", "50").spawn()
 }
 
-/// The spans with these names of a trace that has them all.
+/// Waits for a trace with all of these names. Returns its spans.
 async fn spans<const N: usize>(collector: &Collector, names: [&str; N]) -> [SeenSpan; N] {
     until(format!("the spans {names:?}"), || async {
         let all = collector.spans();
@@ -36,8 +36,8 @@ async fn spans<const N: usize>(collector: &Collector, names: [&str; N]) -> [Seen
     .await
 }
 
-/// The spans of one streamed response: below what its client sent, one after the other, with the attributes that the
-/// conventions name.
+/// Checks the spans of one streamed response: they are children of the client's span, in order, with the attributes of the
+/// conventions.
 async fn assert_trace(collector: &Collector, request: &str, transport: &str) {
     let names = [request, "prepare", "chat scripted", "queue", "prefill", "decode", "append"];
     let [root, prepare, chat, queue, prefill, decode, append] = spans(collector, names).await;
@@ -74,7 +74,7 @@ async fn assert_trace(collector: &Collector, request: &str, transport: &str) {
     assert!(!collector.text().contains(PROMPT), "no text of a prompt is exported");
 }
 
-/// A quarter of a second of tokens.
+/// Settings with which 30 tokens take a quarter of a second.
 const STREAM: [&str; 2] = ["engine.scripted.tokens=64", "engine.scripted.tokens_per_second=120"];
 
 fn request() -> Value {
@@ -111,7 +111,7 @@ async fn a_stream_over_http_is_one_trace() {
     while stream.next().await.is_some() {}
     assert_trace(&collector, "POST /v1/responses", "http").await;
     let root = &spans(&collector, ["POST /v1/responses"]).await[0];
-    // 30 tokens at 120 a second take 240 ms. The writer of the log ends its own span beside this one, so the two ends are not compared.
+    // 30 tokens at 120 a second take 240 ms. The log writer's span ends concurrently, so the two ends are not compared.
     let lasted = Duration::from_nanos(root.ended - root.begun);
     assert!(lasted >= Duration::from_millis(200), "the request lasts as long as its stream: {lasted:?}");
 }
@@ -187,7 +187,7 @@ async fn a_collector_that_never_answers_holds_nothing_up() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
-/// The lines of the log that are about ended responses.
+/// Waits for `count` log lines about ended responses.
 async fn ended(app: &App, count: usize) -> Vec<Value> {
     until(format!("{count} lines of ended responses"), || async {
         let stderr = app.stderr();
@@ -220,7 +220,7 @@ async fn a_response_is_one_line_of_the_log() {
         let order = [0.0, time("queue_ms"), time("first_token_ms"), time("total_ms")];
         assert!(order.is_sorted() && order[3] >= 200.0, "{line}");
         assert!(time("append_ms") > 0.0 && time("token_ms") > 1.0 && fields["appends"].as_u64() > Some(3), "{line}");
-        // The line is said of its response.
+        // The line belongs to the span of its response.
         let span = line["spans"].as_array().and_then(|spans| spans.iter().find(|span| span["name"] == "response"));
         assert_eq!(span.map(|span| &span["id"]), Some(&fields["response"]), "{line}");
     }

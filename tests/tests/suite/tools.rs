@@ -1,4 +1,4 @@
-//! Calls of functions: as items with streamed arguments, and back again with what they came to.
+//! Tests function calls: as items with streamed arguments, and sent back with their outputs.
 
 use caudal_tests::{App, Client, EventLog, http, spawn_app, ws::code};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 const CALL: &str = "<tool_call> {\"name\": \"weather\", \"arguments\": {\"city\": \"São Paulo\"}} </tool_call> ";
 const ARGUMENTS: &str = "{\"city\": \"São Paulo\"}";
 
-/// A server whose model says `text` once.
+/// Starts a server whose model outputs `text` once.
 fn saying(text: &str) -> App {
     let tokens = text.split_whitespace().count();
     spawn_app(&[&format!("engine.scripted.text={text}"), &format!("engine.scripted.tokens={tokens}")])
@@ -17,7 +17,7 @@ fn tools() -> Value {
         {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}, "strict": null}])
 }
 
-/// Types and, of calls, names and arguments.
+/// Returns the type of each item, and name and arguments of each call.
 fn summary(log: &EventLog) -> Vec<Value> {
     let items = log.items().iter();
     items
@@ -41,7 +41,7 @@ async fn a_call_is_an_item_with_streamed_arguments() {
     let added = log.of_kind("response.output_item.added").nth(1).unwrap();
     assert_eq!((&added["item"]["arguments"], &added["item"]["status"]), (&json!(""), &json!("in_progress")));
     assert_eq!(log.status(), "completed");
-    // A replay on another connection, and the stored response, say the same.
+    // A replay on another connection, and the stored response, are equal.
     let mut again = Client::extended(&app).await;
     again.resume(&log.id(), None).await;
     again.event_of("caudal:response.resumed").await;
@@ -132,7 +132,7 @@ async fn the_next_turn_has_the_call_and_its_output() {
     let item = &items["data"][0];
     assert_eq!((&item["type"], &item["call_id"]), (&json!("function_call_output"), call_id));
     assert_eq!(item["output"], "thirty degrees and some wind");
-    // The same conversation, sent whole by a client that keeps it itself.
+    // The same conversation, sent completely by a client that stores it itself.
     let input = json!([{"role": "user", "content": "Say something."}, first.items()[0], output]);
     let whole = client.run(json!({"tools": tools(), "store": false, "input": input})).await;
     assert_eq!(whole.usage("input_tokens"), after);

@@ -1,12 +1,12 @@
-//! Long inputs: what is left out when a prompt does not fit, and how it is said.
+//! Tests truncation: which turns are left out if a prompt does not fit, and how the response reports it.
 
 use caudal_tests::{Client, spawn_app, ws::code};
 use serde_json::{Value, json};
 
 const SMALL: [&str; 2] = ["engine.scripted.context_length=100", "engine.scripted.tokens=5"];
 
-/// Six turns of twenty words, each a message of a user and one of the assistant; the scripted engine counts two tokens
-/// more for each.
+/// Returns six turns of twenty words, each with a message of the user and one of the assistant. The scripted engine counts two
+/// tokens for each message besides its words.
 fn long_input() -> Vec<Value> {
     let turn = |n: usize| {
         [
@@ -28,7 +28,7 @@ async fn whole_turns_of_a_long_input_are_left_out_and_it_is_said() {
     // 6 × 24 + 4, and the context.
     assert!(message.contains("148") && message.contains("100"), "{message}");
     let log = client.run(json!({"input": long_input(), "max_output_tokens": 5, "truncation": "auto"})).await;
-    // Three turns of 24 and the last of 4 leave room for the five that were asked for.
+    // Three turns of 24 tokens and the last of 4 leave room for the five tokens of the output.
     assert_eq!(log.usage("input_tokens"), 3 * 24 + 4);
     assert_eq!(log.response()["truncation_details"], json!({"dropped_turns": 3}));
     assert_eq!(log.events[0]["response"]["truncation_details"], json!({"dropped_turns": 3}));

@@ -1,4 +1,4 @@
-//! Turns of a conversation that follow one another, on one server and on several.
+//! Tests consecutive turns of a conversation, on one server and on several.
 
 use caudal_tests::{App, Client, EventLog, Redis, log::kind, spawn_app, ws::code};
 use futures::future::join_all;
@@ -9,7 +9,7 @@ use super::{
     redis::replica,
 };
 
-/// Asks for a turn of a conversation; its log has the first event.
+/// Creates a turn of a conversation and reads its first event.
 async fn turn(app: &App, conversation: &str, input: &str) -> (Client, EventLog) {
     let mut client = Client::extended(app).await;
     client.create(json!({"input": input, "conversation": conversation})).await;
@@ -88,7 +88,7 @@ async fn many_turns_at_once_take_their_turns_in_order_or_are_refused_by_name() {
     b.create(json!({"conversation": id})).await;
     let error = b.error().await;
     assert_eq!((code(&error), &error["status"]), ("conversation_busy", &json!(409)));
-    // Who asks again for the same is no second turn.
+    // A repeated request does not create a second turn.
     let same = b.run(json!({"conversation": id, "client_request_id": "once"})).await;
     a.rest(&mut log).await;
     assert_eq!(same, log);
@@ -204,7 +204,8 @@ async fn a_waiting_turn_that_has_begun_is_continued_with_the_same_prompt() {
     other.resume(&second.id(), second.last_number()).await;
     other.rest(&mut second).await;
     second.assert_gap_free();
-    // Two tokens a message beside its words: the first turn, its reply, and the second's input, once.
+    // The scripted engine counts two tokens for each message besides its words: the first turn, its reply, and the second
+    // turn's input, each once.
     assert_eq!(second.usage("input_tokens"), (2 + 1) + (2 + 50) + (2 + 1));
     assert_eq!(items(&b, &id).await.len(), 4);
 }

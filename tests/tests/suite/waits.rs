@@ -1,5 +1,5 @@
-//! How long a queue is said to be, against how long it is. The scripted engine sets the pace, so what is measured is the
-//! estimate and not the machine.
+//! Tests the estimated wait against the real one. The scripted engine sets the pace, so the test measures the estimate and not
+//! the machine.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ fn spawn(more: &[&str]) -> App {
     spawn_app(&settings)
 }
 
-/// Of mixed lengths, from 2 to 200 tokens, spread evenly: some told beforehand, some known to the script alone.
+/// Returns request `n`, with a length from 2 to 200 tokens, spread evenly. Some requests announce their length, others do not.
 fn request(n: usize) -> Value {
     let length = 2 + n * 7919 % 198;
     match n % 2 {
@@ -30,8 +30,8 @@ fn request(n: usize) -> Value {
     }
 }
 
-/// Runs these requests at once on one connection, and says of each that waited what it was told first, when, and how long
-/// it took from then on.
+/// Runs these requests concurrently on one connection. Returns for each that waited its first estimate and its real wait from
+/// then on.
 async fn run(app: &App, requests: Vec<Value>) -> Vec<(Duration, Duration)> {
     let mut client = Client::extended(app).await;
     let mut running = requests.len();
@@ -62,7 +62,7 @@ async fn run(app: &App, requests: Vec<Value>) -> Vec<(Duration, Duration)> {
 #[tokio::test]
 async fn the_estimate_is_right_within_a_factor_of_two_at_the_median() {
     let app = spawn(&["engine.max_running=4"]);
-    // Finished work is what it learns from.
+    // The server learns from finished responses.
     for round in 0..2 {
         run(&app, (0..LANES).map(|n| request(1000 + round * LANES + n)).collect()).await;
     }

@@ -7,11 +7,11 @@ import { isRunning, type Turn } from "../turn.ts";
 interface AnnouncerProps {
   turn: Turn | undefined;
   connection: ConnectionState;
-  /** There is no connection for want of a token. */
+  /** `true`: there is no connection because the server asks for a token. */
   needsToken: boolean;
 }
 
-/** Tells a screen reader what changed, a sentence for each change and none for each word. */
+/** Announces changes to a screen reader: one sentence for each change, none for streamed words. */
 export function Announcer({ turn, connection, needsToken }: AnnouncerProps): ReactNode {
   const words = useNews(turnNews(turn));
   const link = useNews(linkNews(connection, needsToken));
@@ -23,7 +23,7 @@ export function Announcer({ turn, connection, needsToken }: AnnouncerProps): Rea
   );
 }
 
-/** What is so when the page opens is no news. */
+/** Returns the text once it changes. The first text is not announced. */
 function useNews(now: string): string {
   const first = useRef<string | undefined>(now);
   const [news, setNews] = useState("");

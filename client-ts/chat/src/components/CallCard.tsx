@@ -3,7 +3,7 @@ import { t } from "../i18n.ts";
 import type { Call } from "../turn.ts";
 import { Braces } from "./icons.tsx";
 
-/** A call of a function: its name, and the arguments as they are written. */
+/** Shows a function call: its name, and the arguments as they stream. */
 export function CallCard({ call, running }: { call: Call; running: boolean }): ReactNode {
   const args = call.done ? tidy(call.arguments) : call.arguments;
   return (
@@ -34,7 +34,7 @@ export function CallCard({ call, running }: { call: Call; running: boolean }): R
   );
 }
 
-/** Short arguments on one line, others on a line each; what is no JSON object as the model wrote it. */
+/** Formats arguments: short ones on one line, others on a line each. Text that is not a JSON object stays unchanged. */
 function tidy(json: string): string {
   try {
     const value: unknown = JSON.parse(json);

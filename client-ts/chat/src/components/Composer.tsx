@@ -20,9 +20,9 @@ export interface ComposerProps {
   ref: RefObject<HTMLTextAreaElement | null>;
   running: boolean;
   stopping: boolean;
-  /** Resolves to whether the message was sent. One that was not stays in the box. */
+  /** Resolves to whether the message was sent. If not, it stays in the box. */
   onSend: (prompt: string, attachments: readonly Attachment[]) => Promise<boolean>;
-  /** Called when what is written changes. The same function each time. */
+  /** Called when the draft changes. Must be the same function at each render. */
   onDraft: (text: string, attachments: readonly Attachment[]) => void;
   onStop: () => void;
 }
@@ -65,7 +65,7 @@ export function Composer({ ref, running, stopping, onSend, onStop, onDraft }: Co
       sending.current = false;
     });
     if (!isSent) return;
-    // The text that the reader has written meanwhile stays.
+    // Text that the user has typed meanwhile stays.
     setText((now) => (now === text ? "" : now));
     setAttachments((now) => (now === attachments ? [] : now));
     setProblem("");
@@ -76,7 +76,7 @@ export function Composer({ ref, running, stopping, onSend, onStop, onDraft }: Co
     else void send();
   };
   const onKeyDown = (event: KeyboardEvent): void => {
-    // On a touch keyboard Enter is a new line: there is no Shift to hold.
+    // On a touch keyboard Enter makes a new line, because there is no Shift key to hold.
     const sends = event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing && !isTouch();
     if (!sends) return;
     event.preventDefault();

@@ -18,7 +18,7 @@ export function CopyButton({ text, label }: { text: string; label: string }): Re
   );
 }
 
-/** The clipboard API exists in secure contexts only; a page on a local network is none. */
+/** Copies a text. The clipboard API exists in secure contexts only, and a page on a local network is not one. */
 export async function writeClipboard(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);

@@ -17,17 +17,17 @@ interface Written {
 }
 
 interface Counted {
-  /** Tokens of the prompt, with all that was said before. */
+  /** The tokens of the prompt with all turns. */
   readonly total: number;
-  /** Tokens of the prompt without it; counted only if all does not fit. */
+  /** The tokens of the prompt without earlier turns; counted only if the whole prompt does not fit. */
   readonly alone: number;
 }
 
 const PAUSE_MS = 400;
-/** An upper bound on the tokens around the text: the template's, and those of short instructions. */
+/** Upper bound of the tokens around the text: those of the template and of short instructions. */
 const TOKENS_AROUND = 512;
 
-/** The message that is being written, and how full the model's context is with it. Says what does not fit before it is sent. */
+/** Shows the message box, and how full the model's context is with the draft. Warns before sending if the prompt does not fit. */
 export function Draft({ store, message, onSend, ...composer }: DraftProps): ReactNode {
   const { turns, models, model, settings } = useSyncExternalStore(store.subscribe, store.snapshot);
   const { engine, isOffline } = useSyncExternalStore(store.place.subscribe, store.place.snapshot);
@@ -49,7 +49,7 @@ export function Draft({ store, message, onSend, ...composer }: DraftProps): Reac
     const timer = setTimeout(() => {
       count(store, { text, attachments }, length).then(
         (counted) => isLatest && setCounted(counted),
-        // Nobody can count just now; the server checks again.
+        // Without a count the message can be sent; the server checks its length.
         () => isLatest && setCounted(undefined),
       );
     }, PAUSE_MS);

@@ -9,7 +9,7 @@ interface HeaderProps {
   connection: ConnectionState;
   onModel: (id: string) => void;
   onNewChat: (() => void) | undefined;
-  /** Absent where there is no sidebar. */
+  /** `undefined` if there is no sidebar. */
   onMenu: (() => void) | undefined;
   menuOpen: boolean;
   onSettings: () => void;

@@ -5,7 +5,7 @@ import { duration } from "../format.ts";
 import { currentLanguage, type Key, t } from "../i18n.ts";
 import type { Place, PlaceState } from "../local/place.ts";
 
-/** The model in this browser: what it needs, and what can be done with it. */
+/** Shows the model in this browser: its needs, and the buttons to load, unload and delete it. */
 export function LocalSettings({ place }: { place: Place }): ReactNode {
   const state = useSyncExternalStore(place.subscribe, place.snapshot);
   const { plan, refusal } = usePlan(place, state);
@@ -18,7 +18,7 @@ export function LocalSettings({ place }: { place: Place }): ReactNode {
   const isLoading = engine.status === "loading";
   const isReady = engine.status === "ready";
   const problems = plan?.problems ?? [];
-  // A file that is not stored and cannot be fetched cannot be loaded.
+  // `offline`: the file is not stored, and the server cannot be reached to fetch it.
   const canLoad = plan !== undefined && !isLoading && !isReady && problems.every(({ code }) => code !== "offline");
   return (
     <div className="local">
@@ -68,7 +68,7 @@ const PROBLEMS: Record<LocalPlan["problems"][number]["code"], Key> = {
   offline: "problemOffline",
 };
 
-/** Asks again when the model comes or goes. */
+/** Returns the plan of a load. Plans again when the model is loaded, unloaded or deleted. */
 function usePlan(place: Place, { engine, isStored }: PlaceState): { plan?: LocalPlan; refusal?: string } {
   const [answer, setAnswer] = useState<{ plan?: LocalPlan; refusal?: string }>({});
   const isIdle = engine.status === "idle" || engine.status === "failed";

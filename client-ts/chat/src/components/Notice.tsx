@@ -2,19 +2,19 @@ import type { ConnectionState } from "caudal-client";
 import { type ReactNode, useEffect, useState } from "react";
 import { t } from "../i18n.ts";
 
-/** A connection that comes back within this is nobody's concern. */
+/** The notice appears after this long without a connection. */
 const PATIENCE_MS = 1500;
 
 interface NoticeProps {
   connection: ConnectionState;
-  /** Whether an answer is under way. */
+  /** Whether an answer is running. */
   running: boolean;
-  /** Whether this browser answers questions while there is no server. */
+  /** Whether this browser answers while there is no connection. */
   answersHere: boolean;
   onRetry: () => void;
-  /** Goes on with the answer in this browser, where that can be done. */
+  /** Continues the answer in this browser; `undefined` if that is not possible. */
   onHandOver: (() => void) | undefined;
-  /** Something of the answer is here. */
+  /** Whether a part of the answer has arrived. */
   hasBegun: boolean;
 }
 

@@ -4,7 +4,7 @@ import { t } from "../i18n.ts";
 import type { Thinking } from "../turn.ts";
 import { Chevron } from "./icons.tsx";
 
-/** What the model thought, closed until the reader asks for it. */
+/** Shows the model's reasoning, folded until the user opens it. */
 export function Thoughts({ thinking, running }: { thinking: Thinking; running: boolean }): ReactNode {
   const { text, ms, over } = thinking;
   const now = running && !over;

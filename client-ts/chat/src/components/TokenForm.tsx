@@ -2,7 +2,7 @@ import { type FormEvent, type ReactNode, useId, useState } from "react";
 import { t } from "../i18n.ts";
 
 interface TokenFormProps {
-  /** The server does not accept the last one. */
+  /** `true`: the server refused the last token. */
   refused: boolean;
   onToken: (token: string) => void;
 }

@@ -7,7 +7,7 @@ interface TurnBoundaryProps {
   children: ReactNode;
 }
 
-/** Shows a turn as plain text where drawing the turn fails, so that one answer cannot take the page down. */
+/** Shows a turn as plain text if rendering it fails, so that one answer cannot break the page. */
 export class TurnBoundary extends Component<TurnBoundaryProps, { failed: boolean }> {
   override state = { failed: false };
 

@@ -12,7 +12,7 @@ import { Thoughts } from "./Thoughts.tsx";
 import { TurnBoundary } from "./TurnBoundary.tsx";
 import { Waiting } from "./Waiting.tsx";
 
-/** The actions on a turn. The functions stay the same, so that earlier turns are not drawn again. */
+/** The actions on a turn. The functions must not change, so that earlier turns are not rendered again. */
 export interface TurnActions {
   regenerate: () => void;
   continueAnswer: () => void;
@@ -25,12 +25,12 @@ interface TurnViewProps {
   turn: Turn;
   actions: TurnActions;
   isLast: boolean;
-  /** An answer of the conversation is under way. */
+  /** Whether an answer of the conversation is running. */
   isBusy: boolean;
   variants: Variants | undefined;
 }
 
-/** Earlier turns never change, so they are never drawn again. */
+/** Shows a turn. Earlier turns do not change, so they are not rendered again. */
 export const TurnView = memo(
   function TurnView(props: TurnViewProps): ReactNode {
     return (

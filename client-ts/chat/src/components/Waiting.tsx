@@ -3,7 +3,7 @@ import { placeInQueue } from "../format.ts";
 import { t } from "../i18n.ts";
 import type { Turn } from "../turn.ts";
 
-/** Nothing of the answer is here yet: why not, where that is known. */
+/** Shows why no part of the answer has arrived yet, if the reason is known. */
 export function Waiting({ turn: { queue, retryAt, loading } }: { turn: Turn }): ReactNode {
   return (
     <p className="waiting">

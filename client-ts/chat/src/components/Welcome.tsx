@@ -4,7 +4,7 @@ import { t } from "../i18n.ts";
 const IDEAS = ["idea1", "idea2", "idea3", "idea4"] as const;
 
 interface WelcomeProps {
-  /** The conversation that was to be shown is not there. */
+  /** `true`: the conversation in the address does not exist. */
   isGone: boolean;
   onPick: (prompt: string) => void;
 }

@@ -1,4 +1,4 @@
-/** The engine in the browser, and what it needs of the page. Loaded when it is used first. */
+/** Connects the engine in the browser to the page. Loaded at the first use. */
 
 import wasm from "@wllama/wllama/esm/wasm/wllama.wasm?url";
 import type { CaudalClient } from "caudal-client";
@@ -17,7 +17,7 @@ export function newEngine(client: CaudalClient): Engine {
   return { local, router: new Router({ client, local, policy: "auto" }) };
 }
 
-/** Has the browser store every file of the page, so that the engine starts without the server too. */
+/** Stores every file of the page in the browser, so that the engine also starts without the server. */
 export async function cacheEngine(): Promise<void> {
   const files = (await (await fetch("./assets.json")).json()) as Record<string, { file: string }>;
   await cacheAssets(Object.values(files).map(({ file }) => new URL(file, document.baseURI).href));

@@ -18,18 +18,18 @@ type Parts = typeof import("./engine.ts");
 
 export interface PlaceState {
   readonly engine: LocalState;
-  /** The model's file is in this browser. */
+  /** `true`: the model's file is stored in this browser. */
   readonly isStored: boolean;
-  /** The page has no connection to the server, and its last attempt failed. */
+  /** `true`: the page has no connection to the server, and its last attempt failed. */
   readonly isOffline: boolean;
 }
 
 export interface PlaceNeeds {
-  /** Imports the engine. Absent where the page has none, as the element in another page. */
+  /** Imports the engine. `undefined` in the element, which has no engine. */
   load: (() => Promise<Parts>) | undefined;
   client(): CaudalClient;
   policy(): Policy;
-  /** Remembers across reloads whether the model's file is in this browser, or was. */
+  /** Stores across reloads whether the model's file is in this browser. */
   memory: Pick<ChatStorage, "localModel" | "saveLocalModel">;
 }
 
@@ -42,8 +42,8 @@ export interface Placed {
   response: ResponseHandle;
 }
 
-/** The longest wait for the first news of the connection. */
-const FIRST_NEWS_MS = 4_000;
+/** The longest wait for the first state of the connection. */
+const FIRST_STATE_MS = 4_000;
 
 export class Place {
   #state: PlaceState;
@@ -53,9 +53,9 @@ export class Place {
   #kept: Promise<void> | undefined;
   #engine: (Engine & { client: CaudalClient }) | undefined;
   #loading = new AbortController();
-  #heard: () => void = () => undefined;
-  readonly #news = new Promise<void>((resolve) => {
-    this.#heard = resolve;
+  #resolveFirstState: () => void = () => undefined;
+  readonly #firstState = new Promise<void>((resolve) => {
+    this.#resolveFirstState = resolve;
   });
 
   constructor(needs: PlaceNeeds) {
@@ -79,8 +79,8 @@ export class Place {
   connection({ status }: ConnectionState): void {
     if (status === "idle" || status === "connecting") return;
     this.#set({ isOffline: status === "waiting" || status === "failed" || status === "closed" });
-    this.#heard();
-    // A page that has changed has other files.
+    this.#resolveFirstState();
+    // The files are stored once for each load of the page, because a newer page has other files.
     if (this.#state.isStored && !this.#state.isOffline) this.#keepFiles();
   }
 
@@ -90,18 +90,18 @@ export class Place {
     if (!this.exists || policy === "server") return false;
     if (policy === "local") return true;
     if (!this.#state.isStored) return false;
-    await Promise.race([this.#news, new Promise((resolve) => setTimeout(resolve, FIRST_NEWS_MS))]);
+    await Promise.race([this.#firstState, new Promise((resolve) => setTimeout(resolve, FIRST_STATE_MS))]);
     return this.#state.isOffline;
   }
 
-  /** Asks at the server, or here where the policy and what the server says call for it. */
+  /** Creates a response at the server, or lets the router choose if the policy is `auto` and the engine is loaded. */
   async create(params: ResponseCreateParams, asked: Asked): Promise<Placed> {
     const isChoice = this.#needs.policy() === "auto" && this.#state.engine.status === "ready";
     if (isChoice) return (await this.#open()).router.create(params, asked);
     return { where: "server", response: this.#needs.client().responses.create(params, asked) };
   }
 
-  /** The engine in this browser, loaded. `onLoad` is called with the part that is loaded, where it has to be. */
+  /** Returns the loaded engine. If it must be loaded first, calls `onLoad` with the loaded fraction. */
   async engine(onLoad: (part: number) => void): Promise<LocalEngine> {
     if (!this.#state.isStored) throw new CaudalError(t("notLoaded"));
     const { local } = await this.#open();
@@ -118,13 +118,13 @@ export class Place {
     return local;
   }
 
-  /** A run of this browser that has not joined its conversation on the server. */
+  /** Finds a run of this browser that has not joined its conversation on the server. */
   async run(id: string): Promise<LocalRun | undefined> {
     const { local } = await this.#open();
     return [...(await local.interrupted()), ...(await local.waiting())].find((run) => run.id === id);
   }
 
-  /** Sends what was said here to the server, in order, once. A run that was cut, and that no turn shows, ends where it is. */
+  /** Sends the turns of this browser to the server, in order and each once. Ends an interrupted run that no turn shows. */
   async join(isShown: (run: LocalRun) => boolean): Promise<readonly LocalRun[]> {
     if (this.#needs.memory.localModel() === undefined) return [];
     const { local } = await this.#open();
@@ -140,7 +140,7 @@ export class Place {
     return (await this.#import()).newLocalConversation();
   }
 
-  /** Counts the tokens of the prompt of such a request: here if the model is loaded, else at the server. */
+  /** Counts the tokens of a request's prompt: here if the model is loaded, else at the server. */
   async countTokens(params: ResponseCreateParams, history: readonly InputItem[]): Promise<number> {
     const { engine } = this.#state;
     if (engine.status === "ready") {
@@ -150,7 +150,7 @@ export class Place {
     return this.#needs.client().responses.countTokens(params);
   }
 
-  /** Runs this in one tab of the browser at a time. */
+  /** Runs `work` in one tab of the browser at a time. */
   exclusively<T>(key: string, work: () => Promise<T>): Promise<T> {
     return navigator.locks ? navigator.locks.request(`caudal-turn-${key}`, work) : work();
   }
@@ -159,7 +159,7 @@ export class Place {
     return (await this.#open()).local.plan();
   }
 
-  /** Fetches and loads the model. `anyway`: in spite of the plan's problems. */
+  /** Downloads and loads the model. `anyway`: in spite of the plan's problems. */
   async load(anyway = false): Promise<void> {
     const { local } = await this.#open();
     this.#loading = new AbortController();
@@ -193,7 +193,7 @@ export class Place {
     this.#kept ??= this.#import()
       .then(({ cacheEngine }) => cacheEngine())
       .catch(() => {
-        // The next connection is another occasion.
+        // The next connection tries again.
         this.#kept = undefined;
       });
   }

@@ -2,13 +2,13 @@ import { type ReactNode, useEffect, useState } from "react";
 import { CopyButton } from "../components/CopyButton.tsx";
 import { t } from "../i18n.ts";
 
-/** Longer code stays in one colour: colouring it would take longer than a frame. */
+/** Longer code is not coloured, because colouring it would take longer than a frame. */
 const LONGEST_COLOURED = 20_000;
 
 interface CodeBlockProps {
   code: string;
   language: string;
-  /** The code is being written: it is coloured when it is whole. */
+  /** `true`: the code is still streaming. It is coloured when it is complete. */
   open: boolean;
 }
 
@@ -39,7 +39,7 @@ function useColours(code: string, language: string, open: boolean): ReactNode {
     let isGone = false;
     import("./highlight.tsx").then(
       ({ highlighted }) => !isGone && setColoured({ code, elements: highlighted(code, language.toLowerCase()) }),
-      // The code is shown without colours then.
+      // Without the highlighter the code is shown without colours.
       () => undefined,
     );
     return () => {

@@ -1,9 +1,9 @@
 import { type ReactNode, useEffect, useRef } from "react";
 
-/** Longer formulas are shown as they were written. */
+/** Longer formulas are shown as source. */
 const LONGEST = 2_000;
 
-/** A formula in LaTeX, as MathML. Until the renderer is loaded, and where it fails, its source. */
+/** Shows a LaTeX formula as MathML. Shows the source until the renderer is loaded, and if rendering fails. */
 export function Formula({ source, display }: { source: string; display: boolean }): ReactNode {
   const ref = useRef<HTMLSpanElement>(null);
   useEffect(() => {
@@ -13,7 +13,7 @@ export function Formula({ source, display }: { source: string; display: boolean 
     import("temml").then(
       ({ default: temml }) => {
         if (isGone) return;
-        // Not trusted: no links and no styles of the author. Expansion of macros is bounded.
+        // The source is not trusted: links and styles are disabled, and the expansion of macros is bounded.
         const options = { displayMode: display, throwOnError: true, trust: false, maxExpand: 200 };
         try {
           const draft = document.createElement("span");

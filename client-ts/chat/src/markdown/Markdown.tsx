@@ -10,20 +10,23 @@ import { LONGEST_BLOCK, MOST_CELLS, tooDeep } from "./nesting.ts";
 import { decodeEntities, safeHref } from "./text.ts";
 
 /**
- * Markdown as React elements. The parser's tokens are rendered here and no HTML is ever parsed, so there is nothing to
- * sanitise: HTML in the text is shown as text, a link goes to the web or is none, and an image is a link to it.
+ * Renders Markdown as React elements, from the parser's tokens. No HTML is parsed, so nothing needs sanitising: HTML in the text
+ * is shown as text, only links to the web and to mail addresses are links, and an image becomes a link to it.
  */
 export function Markdown({ text, unfinished }: { text: string; unfinished: boolean }): ReactNode {
   const [splitter] = useState(() => new BlockSplitter());
   const blocks = splitter.split(text);
   return blocks.map((block, index) => (
-    // A block keeps its place for ever.
+    // The index of a block never changes.
     // biome-ignore lint/suspicious/noArrayIndexKey: see above
     <Block key={index} source={block} open={unfinished && index === blocks.length - 1} />
   ));
 }
 
-/** The last block of an unfinished text is open: what it begins (emphasis, code, a link) is closed for it. */
+/**
+ * Renders one block. The last block of an unfinished text is open: its unfinished emphasis, code and links are closed before
+ * parsing.
+ */
 const Block = memo(function Block({ source, open }: { source: string; open: boolean }): ReactNode {
   if (source.length > LONGEST_BLOCK || tooDeep(source)) return <p className="plain">{source}</p>;
   const closed = open ? remend(source, { images: false, linkMode: "text-only" }) : source;
@@ -37,7 +40,7 @@ function render(tokens: readonly Token[] | undefined, open = false): ReactNode[]
   ));
 }
 
-/** One level below the page's own headings, which name the speakers. */
+/** Headings begin one level below the page's own, which name the speakers. */
 const HEADINGS = ["h3", "h4", "h5", "h6", "h6", "h6"] as const;
 
 function One({ token, open }: { token: MarkedToken | FormulaToken; open: boolean }): ReactNode {
@@ -115,7 +118,7 @@ function Table({ table }: { table: Tokens.Table }): ReactNode {
     </Tag>
   );
   return (
-    // A wide table scrolls by itself, so the keyboard must reach it.
+    // A wide table scrolls on its own, so the keyboard must reach it.
     // biome-ignore lint/a11y/noNoninteractiveTabindex: see above
     <section className="table" aria-label={t("table")} tabIndex={0}>
       <table>

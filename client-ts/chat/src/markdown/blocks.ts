@@ -2,8 +2,8 @@ import { markdown } from "./math.ts";
 import { LONGEST_BLOCK, tooDeep } from "./nesting.ts";
 
 /**
- * Cuts a growing text into its top-level blocks. A delta costs as much as the last two blocks are long: nothing that
- * comes later changes what is before them (a list may still take the paragraph after it in, so one is not enough).
+ * Splits a growing text into its top-level blocks. A delta costs time in proportion to the last two blocks: later text cannot
+ * change the blocks before them. One block is not enough, because a list may absorb the paragraph after it.
  */
 export class BlockSplitter {
   #settled: readonly string[] = [];
@@ -27,7 +27,7 @@ export class BlockSplitter {
   }
 }
 
-/** A text that is too long to be parsed at once, cut at blank lines. A piece without any is not parsed at all. */
+/** Cuts a text that is too long to be parsed at once at blank lines. A too long piece without blank lines is not parsed. */
 function pieces(text: string): string[] {
   const pieces: string[] = [];
   for (let at = 0; at < text.length; ) {
@@ -41,7 +41,7 @@ function pieces(text: string): string[] {
   return pieces;
 }
 
-/** What is nested too deep to be parsed is a block of its own. */
+/** Splits a text into blocks. A paragraph that is nested too deep to be parsed is a block of its own. */
 function blocksOf(text: string): string[] {
   if (text.length > LONGEST_BLOCK) return [text];
   const blocks: string[] = [];
@@ -53,12 +53,12 @@ function blocksOf(text: string): string[] {
   return [...blocks, ...parsed(rest)];
 }
 
-/** Blank lines belong to the block before them, so the blocks together are the text. */
+/** Parses a text into blocks. Blank lines belong to the block before them, so the joined blocks are the text. */
 function parsed(text: string): string[] {
   const blocks: string[] = [];
   let at = 0;
   for (const token of markdown.lexer(text)) {
-    // The lexer turns \r\n into \n and tabs into spaces; only a text it leaves alone can be cut at its lengths.
+    // The lexer turns \r\n into \n and tabs into spaces. Its lengths are valid only for a text that it leaves unchanged.
     const raw = text.startsWith(token.raw, at) ? token.raw : text.slice(at);
     if (raw === "") continue;
     at += raw.length;

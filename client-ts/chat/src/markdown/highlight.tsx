@@ -1,4 +1,4 @@
-/** Colours code. Loaded with the first block of code that names a language. */
+/** Colours code. Loaded with the first code block that has a language. */
 
 import { common, createLowlight } from "lowlight";
 import type { ReactNode } from "react";
@@ -12,7 +12,7 @@ interface Node {
   children?: readonly Node[];
 }
 
-/** The code as elements, if the language is known. No HTML is made or parsed. */
+/** Returns the coloured code as elements, or undefined for an unknown language. Neither writes nor parses HTML. */
 export function highlighted(code: string, language: string): ReactNode {
   if (!lowlight.registered(language)) return undefined;
   return elements(lowlight.highlight(language, code).children as readonly Node[]);

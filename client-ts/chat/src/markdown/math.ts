@@ -8,7 +8,7 @@ export interface FormulaToken {
 }
 
 const BLOCK = /^(?:\$\$([^$]{1,4000}?)\$\$|\\\[([\s\S]{1,4000}?)\\\])[ \t]*(?:\n+|$)/;
-/** A dollar sign opens a formula only if none of its edges is a space, and no digit follows: `$5 and $6` are prices. */
+/** Dollar signs enclose a formula only if no space is inside them at either end and no digit follows: `$5 and $6` are prices. */
 const INLINE = /^(?:\$(?![\s$])([^$\n]{1,500}?)(?<!\s)\$(?![\d$])|\\\(([^\n]{1,500}?)\\\))/;
 
 const block: TokenizerAndRendererExtension = {

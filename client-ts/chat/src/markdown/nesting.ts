@@ -1,19 +1,19 @@
-/** Containers (quotes, lists) that may open on one line, columns of indentation, and openings of emphasis in a paragraph. */
+/** Limits: containers (quotes, lists) that open on one line, columns of indentation, and openings of emphasis in a paragraph. */
 const MOST_CONTAINERS = 20;
 const MOST_INDENT = 160;
 const MOST_DELIMITERS = 400;
 
-/** Characters of a block that is parsed: a longer one would take more than a frame, at each frame while it is written. */
+/** The longest block that is parsed, in characters. A longer one would take more than a frame at each frame of its stream. */
 export const LONGEST_BLOCK = 64_000;
-/** Cells of a table that is drawn as one. */
+/** The most cells of a text that is drawn as a table. */
 export const MOST_CELLS = 4_000;
 
 const CONTAINER = /[ \t]*(?:>|[-+*](?=[ \t]|$)|\d{1,9}[.)](?=[ \t]|$))/y;
 
 /**
- * The parser descends once for each level of quotes, lists and emphasis, and a text of 2 kB can have more levels than the
- * stack has room for. So depth is bounded before a text is parsed: returns the first paragraph that is too deep, from its
- * first character to the blank line after it. Linear in the text's length.
+ * Finds the first paragraph that is nested too deep, from its first character to the blank line after it. The parser recurses
+ * once for each level of quotes, lists and emphasis, and a text of 2 kB can have more levels than the stack has room for, so
+ * depth is checked before a text is parsed. Linear in the text's length.
  */
 export function tooDeep(text: string): { start: number; end: number } | undefined {
   let paragraph = 0;
@@ -27,7 +27,7 @@ export function tooDeep(text: string): { start: number; end: number } | undefine
       delimiters = 0;
     } else {
       const containers = containersOf(line);
-      // A new item or quote begins a paragraph of its own, and a row of a table too.
+      // A new item, a quote and a row of a table each begin a paragraph of their own.
       if (containers > 0 || line.trimStart().startsWith("|")) delimiters = 0;
       delimiters += countDelimiters(line);
       if (containers > MOST_CONTAINERS || indentOf(line) > MOST_INDENT || delimiters > MOST_DELIMITERS) {
@@ -62,7 +62,7 @@ function countDelimiters(line: string): number {
   return count;
 }
 
-/** Where the next blank line begins. */
+/** Returns the index at which the next blank line begins. */
 function endOfParagraph(text: string, from: number): number {
   const blank = /^[ \t]*\r?$/m;
   const rest = text.slice(from);

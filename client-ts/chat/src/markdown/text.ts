@@ -1,6 +1,6 @@
 const NAMED: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 
-/** The entities that models write; React escapes what comes out. */
+/** Decodes the entities that models write. React escapes the result. */
 export function decodeEntities(text: string): string {
   return text.replace(
     /&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(amp|lt|gt|quot|apos|nbsp));/gi,
@@ -12,7 +12,10 @@ export function decodeEntities(text: string): string {
   );
 }
 
-/** Only the web and mail; anything else (`javascript:`, `data:`, a relative path into this page) is no link. */
+/**
+ * Returns the address of a link to the web or a mail address; `undefined` for any other (`javascript:`, `data:`, a relative
+ * path).
+ */
 export function safeHref(href: string): string | undefined {
   try {
     const url = new URL(href);

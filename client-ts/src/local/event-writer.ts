@@ -15,7 +15,7 @@ interface Open {
   call: { call_id: string; name: string };
 }
 
-export interface Said {
+export interface WrittenResponse {
   id: string;
   params: ResponseCreateParams;
   createdAt: number;
@@ -24,16 +24,16 @@ export interface Said {
   droppedTurns: number;
 }
 
-export class Speaker {
+export class EventWriter {
   readonly #run: Run;
   readonly #output: OutputItem[] = [];
   #response: ResponseObject;
   #sequence = 0;
   #open: Open | undefined;
 
-  constructor(run: Run, said: Said, { model }: Manifest) {
+  constructor(run: Run, written: WrittenResponse, { model }: Manifest) {
     this.#run = run;
-    this.#response = responseOf(said, model);
+    this.#response = responseOf(written, model);
     this.#emit("response.created", { response: this.#response });
     this.#emit("response.in_progress", { response: this.#response });
   }
@@ -45,13 +45,13 @@ export class Speaker {
     this.#emit("response.output_text.delta", { ...this.#at(item), content_index: 0, delta, logprobs });
   }
 
-  thought(delta: string): void {
+  reasoning(delta: string): void {
     const item = this.#item("reasoning");
     item.text += delta;
     this.#emit("response.reasoning_summary_text.delta", { ...this.#at(item), summary_index: 0, delta });
   }
 
-  /** A call begins, where there is a name, or goes on. */
+  /** Begins a call if there is a name, else continues the open one. */
   call(call_id: string | undefined, name: string | undefined, delta: string): void {
     if (name) this.#close("completed");
     const item = this.#item("function_call", { call_id: call_id || newId("call"), name: name ?? "" });
@@ -59,7 +59,7 @@ export class Speaker {
     if (delta !== "") this.#emit("response.function_call_arguments.delta", { ...this.#at(item), delta });
   }
 
-  /** Ends the response. `reason` is why it is not complete. */
+  /** Ends the response. With `reason` it is incomplete. */
   end(usage: Usage | null, reason?: "max_output_tokens" | "cancelled"): ResponseObject {
     this.#close(reason ? "incomplete" : "completed");
     return this.#end(reason ? "incomplete" : "completed", { usage, incomplete_details: reason ? { reason } : null });
@@ -139,9 +139,9 @@ function itemOf(item: Open, status: "in_progress" | "completed" | "incomplete", 
   return { type: kind, id, status, ...fields } as OutputItem;
 }
 
-/** Every field of a response, as the server has them. */
+/** Builds a response with all fields that a response of the server has. */
 function responseOf(
-  { id, params, createdAt, continues, droppedTurns }: Said,
+  { id, params, createdAt, continues, droppedTurns }: WrittenResponse,
   model: Manifest["model"],
 ): ResponseObject {
   const { temperature, top_p, presence_penalty, frequency_penalty } = samplingOf(params, model);
