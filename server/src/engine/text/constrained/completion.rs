@@ -61,7 +61,7 @@ impl Walk {
     }
 
     /// The place after `tokens`; `None` if they do not fit the grammar.
-    fn look_ahead(&mut self, matcher: &Matcher, tokens: &[u32]) -> Option<TextPlace> {
+    fn probe(&mut self, matcher: &Matcher, tokens: &[u32]) -> Option<TextPlace> {
         let mut there = matcher.clone();
         there.consume_tokens(tokens).ok()?;
         if there.is_accepting().ok()? {
@@ -198,12 +198,12 @@ impl Closers {
         let mut quotes = self.quotes.iter().filter(allowed);
         if trusted && here.free_text {
             // A quote may be part of the text.
-            if let Some(token) = quotes.find(|token| walk.look_ahead(matcher, &[**token]).is_some_and(|there| there != here))
+            if let Some(token) = quotes.find(|token| walk.probe(matcher, &[**token]).is_some_and(|there| there != here))
             {
                 return Some(vec![*token]);
             }
             let mut texts = texts.iter().filter(|text| !text.is_empty());
-            if let Some(text) = texts.find(|text| walk.look_ahead(matcher, text).is_some_and(|there| there != here)) {
+            if let Some(text) = texts.find(|text| walk.probe(matcher, text).is_some_and(|there| there != here)) {
                 return Some(text.clone());
             }
         } else if trusted {
@@ -213,7 +213,7 @@ impl Closers {
             if let Some(longest) = quotes.next() {
                 // If a quote opens a text, the rest of a longer token would be part of the text.
                 let opens = quotes.next_back().filter(|quote| {
-                    *longest != self.empty && walk.look_ahead(matcher, &[**quote]).is_some_and(|there| there.free_text)
+                    *longest != self.empty && walk.probe(matcher, &[**quote]).is_some_and(|there| there.free_text)
                 });
                 return Some(vec![*opens.unwrap_or(longest)]);
             }
@@ -227,7 +227,7 @@ impl Closers {
 
         let mut elsewhere = None;
         for token in self.bytes.iter().filter(allowed).take(TRIED) {
-            match walk.look_ahead(matcher, &[*token]) {
+            match walk.probe(matcher, &[*token]) {
                 Some(there) if there.ends || !walk.visits.contains_key(&there) => return Some(vec![*token]),
                 Some(there) if there != here => elsewhere = elsewhere.or(Some(*token)),
                 _ => {}
