@@ -1,11 +1,11 @@
-//! The response object by its header: what was asked for, and with what it is made.
+//! The part of the response object that its header determines: the fields of the request, and the values that the server chose.
 
 use crate::{
     store::Header,
     wire::response::{ConversationId, Response, Status, TruncationDetails},
 };
 
-/// The response object without output.
+/// Makes the response object without output.
 pub fn snapshot(header: &Header, status: Status) -> Response {
     let create = &header.create;
     Response {
