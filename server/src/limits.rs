@@ -36,7 +36,7 @@ pub const FOLLOWS_OF_TENANT: usize = 4096;
 /// A log with more entries is rendered on another thread than the connection's, if it is rendered as a whole.
 pub const RENDERED_BESIDE_ENTRIES: usize = 512;
 
-/// Attempts to run a response that was taken over, without a new entry in its log. Then the response fails with `engine_failed`.
+/// Attempts to run a response that was taken over, without a new entry in its log. The last of them fails the response with `engine_failed`.
 pub const MAX_TRIES: u32 = 3;
 
 /// Leases after which a dead replica's response fails if no living replica serves its model.
