@@ -1,5 +1,5 @@
 """Checks dependencies against config/deny.toml without a network: licences and sources of crates, banned crates, and licences of
-the packages of npm. Stands in for cargo-deny, which takes minutes to build; advisories need its database."""
+npm packages. Replaces cargo-deny, which takes minutes to build, except for advisories, which need its database."""
 import json, pathlib, re, subprocess, sys, tomllib
 
 root = pathlib.Path(__file__).resolve().parent.parent
@@ -10,7 +10,7 @@ registries = {"registry+" + url for url in policy["sources"]["allow-registry"]}
 
 
 def permits(expression):
-    """Whether an SPDX expression leaves a choice that is allowed. Crates of old write '/' for OR."""
+    """Whether an SPDX expression offers a choice that is allowed. Old crates write '/' for OR."""
     tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
 
     def either():

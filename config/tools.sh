@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Says what is missing for a build, all of it at once, and what to do.
+# Reports everything that a build lacks, each with what to do.
 set -u
 missing=0
 need() { echo "caudal: $1" >&2; missing=1; }

@@ -1,9 +1,9 @@
 //! Checks whether the same seed and prompt give the same tokens and log-probabilities: alone, among 31 others (so that long prompts are
 //! computed in pieces), from cached keys and values, and when an output is cut and continued by its token ids. Prints the shares
-//! and what differs, and writes JSON where `--json FILE` says.
+//! and the differences, and writes JSON with `--json FILE`.
 //!
-//! Each generation is of a tenant of its own, so that its prompt is computed anew, but for the ones that read the cache; with
-//! `--reuse` all share one tenant, so that keys and values computed for other outputs take part.
+//! Each generation has a tenant of its own, so that its prompt is computed, except the generations that read the cache. With `--reuse`
+//! all share one tenant, so that they also use keys and values of other outputs.
 //!
 //! ```text
 //! cargo run --release -p caudal-bench --bin bench-determinism -- [--prompts 200] [--cuts 200] [--tokens 48] [--reuse] [--json FILE]
@@ -43,7 +43,7 @@ const ASKED: [&str; 10] = [
 
 #[derive(Parser)]
 struct Args {
-    /// Prompts that are run alone and among others.
+    /// Prompts that run alone and among others.
     #[arg(long, default_value_t = 200)]
     prompts: usize,
     /// Outputs that are cut and continued.
@@ -74,7 +74,7 @@ struct Bench {
 impl Bench {
     fn request(&self, number: usize) -> anyhow::Result<GenerateRequest> {
         let asked = ASKED[number % ASKED.len()].replace("{}", &(number * 37 % 1000).to_string());
-        // From none to some 700 tokens before the question.
+        // Up to about 700 tokens before the question.
         let before: Vec<String> = (0..number % 8 * 25).map(|n| format!("Note {}.", n * number % 1000)).collect();
         let text = format!("{} {asked}", before.join(" "));
         let tenant = if self.args.reuse { 0 } else { self.tenants.fetch_add(1, Relaxed) };
@@ -105,7 +105,7 @@ impl Bench {
         Ok(output)
     }
 
-    /// The share of prompts whose tokens are the same alone as from the cache and as among 31 others.
+    /// Counts the prompts whose output is the same alone, from the cache, and among 31 others.
     async fn under_load(&self) -> anyhow::Result<Value> {
         let (mut same, mut cached, mut differ) = (0, 0, Vec::new());
         let numbers: Vec<usize> = (0..self.args.prompts).collect();
@@ -121,7 +121,7 @@ impl Bench {
                 }
                 alone.push(computed);
             }
-            // The last chunk is filled up: each is always one of 32.
+            // The last chunk is filled up, so that each prompt is one of 32.
             let filled = numbers.iter().copied().chain(10_000..).take(TOGETHER);
             let requests = filled.map(|number| self.request(number)).collect::<anyhow::Result<Vec<_>>>()?;
             let together = try_join_all(requests.into_iter().map(|request| self.run(request))).await?;
@@ -138,7 +138,7 @@ impl Bench {
         Ok(json!({"prompts": self.args.prompts, "cached_same": cached, "same": same, "differ": differ}))
     }
 
-    /// The share of outputs that go on identically after a cut; and that nothing is lost or repeated at any.
+    /// Counts the outputs that continue identically after a cut, and the cuts at which tokens are lost or repeated.
     async fn continued(&self) -> anyhow::Result<Value> {
         let (mut same, mut differ, mut broken) = (0, Vec::new(), Vec::new());
         let mut number = 0;
@@ -154,7 +154,7 @@ impl Bench {
                 let whole = Arc::new(whole);
                 let places = whole.tokens.len().saturating_sub(1);
                 for draw in 0..3u64.min(places as u64) {
-                    // Any odd constants do: places that look random and are the same in every run.
+                    // The constants are arbitrary odd numbers: the places look random and are the same in every run.
                     let at = 1 + ((number + n) as u64 * 7919 + draw * 104_729) as usize % places;
                     let fresh = self.request(20_000 + number + n)?.tenant;
                     let output = whole.tokens[..at].to_vec();
@@ -189,7 +189,7 @@ impl Bench {
     }
 }
 
-/// Where two outputs part, and how likely each found the tokens there.
+/// The first place where two outputs differ, and the log-probabilities there; `None` if they are equal.
 fn difference(a: &[u32], a_said: &[Logprobs], b: &[u32], b_said: &[Logprobs]) -> Option<Value> {
     if a == b && a_said == b_said {
         return None;
@@ -198,7 +198,7 @@ fn difference(a: &[u32], a_said: &[Logprobs], b: &[u32], b_said: &[Logprobs]) ->
     let at = a.iter().zip(b).take_while(|(a, b)| a == b).count().min(said_same);
     let said =
         |said: &[Logprobs]| said.get(at).map(|said| json!({"picked": said.token.logprob, "top": said.top[0].logprob}));
-    // How far the likelihoods had moved before the choice did.
+    // The greatest difference of log-probabilities before that place.
     let moved = a_said.iter().zip(b_said).take(at).map(|(a, b)| (a.token.logprob - b.token.logprob).abs());
     Some(json!({"at": at, "first": said(a_said), "second": said(b_said), "moved_before": moved.fold(0.0, f32::max)}))
 }

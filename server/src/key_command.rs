@@ -1,4 +1,4 @@
-//! `caudal key`: makes, lists and revokes the keys of `auth.keys_file`. Servers read the file again by themselves.
+//! `caudal key`: makes, lists and revokes the keys of `auth.keys_file`. A running server reads the file again when it changes.
 
 use std::{num::NonZeroU32, path::PathBuf};
 
@@ -15,18 +15,18 @@ use super::Layers;
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
-    /// Make a key and print it; it is printed once and kept nowhere
+    /// Make a key and print it; the key is printed only once and stored nowhere
     Create {
-        /// Whose data and quota the key uses
+        /// The tenant whose data and quota the key uses
         #[arg(long)]
         tenant: String,
         /// What the key may do
         #[arg(long, value_delimiter = ',', default_value = "create,read")]
         scopes: Vec<Scope>,
-        /// The models that the key may use, separated by commas; all without it
+        /// The models that the key may use, separated by commas; absent: all
         #[arg(long, value_delimiter = ',')]
         models: Vec<String>,
-        /// When the key ends: a time from now, as 90d, 12h or 30m, or a day, as 2027-01-31
+        /// When the key expires: a time from now, such as 90d, 12h or 30m, or a day, such as 2027-01-31
         #[arg(long)]
         expires: Option<String>,
         #[command(flatten)]
@@ -48,16 +48,16 @@ pub enum KeyCommand {
     },
 }
 
-/// What the key may use; the limits of its tenant hold beside these
+/// Limits of the key, besides those of its tenant
 #[derive(Args)]
 pub struct KeyLimitArgs {
     /// Responses that the key may create in a minute
     #[arg(long, value_name = "COUNT")]
     requests_per_minute: Option<NonZeroU32>,
-    /// Tokens of prompts and outputs that it may use in a minute
+    /// Tokens of prompts and outputs that the key may use in a minute
     #[arg(long, value_name = "COUNT")]
     tokens_per_minute: Option<NonZeroU32>,
-    /// Megabytes of responses that it may store
+    /// Megabytes of responses that the key may store
     #[arg(long, value_name = "MB")]
     storage_mb: Option<NonZeroU32>,
     /// Lets the key use service_tier "priority"
@@ -74,7 +74,7 @@ impl From<KeyLimitArgs> for KeyLimits {
 
 #[derive(Args)]
 pub struct KeysFileArg {
-    /// The file; without it auth.keys_file of the settings
+    /// The keys file; absent: auth.keys_file of the settings
     #[arg(long, value_name = "FILE")]
     keys_file: Option<PathBuf>,
     #[command(flatten)]
@@ -108,7 +108,7 @@ pub fn run(command: KeyCommand) -> anyhow::Result<()> {
             println!("{key}");
             if let Some(made) = keys.keys.last() {
                 eprintln!(
-                    "key {} of tenant {} is in {}; its text is shown only now",
+                    "key {} of tenant {} is in {}; the key itself is shown only this time",
                     made.id,
                     made.tenant,
                     path.display()
@@ -141,9 +141,10 @@ pub fn run(command: KeyCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Seconds since 1970 of `90d`, `12h`, `30m` from now, or of the begin of a day.
+/// Parses a time from now (`90d`, `12h`, `30m`) or a day as Unix seconds. A day begins at midnight UTC.
 fn moment(text: &str) -> anyhow::Result<u64> {
-    let wrong = || format!("--expires {text}: expected a time from now, as 90d, 12h or 30m, or a day, as 2027-01-31");
+    let wrong =
+        || format!("--expires {text}: expected a time from now, such as 90d, 12h or 30m, or a day, such as 2027-01-31");
     let unit = match text.chars().last() {
         Some('d') => 86_400,
         Some('h') => 3_600,
@@ -157,7 +158,7 @@ fn moment(text: &str) -> anyhow::Result<u64> {
     count.checked_mul(unit).and_then(|seconds| unix_seconds().checked_add(seconds)).with_context(wrong)
 }
 
-/// The limits that a key has, each after a tab.
+/// Formats the limits of a key, each after a tab.
 fn shown(limits: &KeyLimits) -> String {
     let counts = [
         ("requests a minute", limits.requests_per_minute),

@@ -1,4 +1,4 @@
-//! What a person sees while models load: a bar on a terminal, lines elsewhere.
+//! Shows the progress of loading models: a bar on a terminal, lines elsewhere.
 
 use std::io::IsTerminal;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::engine::ModelStatus;
 
-/// Shows how loading goes on, on stderr, until it is aborted or nobody tells any more. The bar is gone then.
+/// Shows the progress on stderr until the task is aborted or the sender is dropped. Then the bar disappears.
 pub async fn show(mut progress: watch::Receiver<Vec<ModelStatus>>) {
     let bar = std::io::stderr().is_terminal().then(bar);
     loop {
@@ -16,10 +16,10 @@ pub async fn show(mut progress: watch::Receiver<Vec<ModelStatus>>) {
             Some(bar) => {
                 bar.set_length(models.len().max(1) as u64);
                 bar.set_position(models.iter().filter(|model| model.loaded).count() as u64);
-                bar.set_message(words(&models));
+                bar.set_message(describe(&models));
                 bar.tick();
             }
-            None => eprintln!("loading: {}", words(&models)),
+            None => eprintln!("loading: {}", describe(&models)),
         }
         if progress.changed().await.is_err() {
             return;
@@ -27,7 +27,8 @@ pub async fn show(mut progress: watch::Receiver<Vec<ModelStatus>>) {
     }
 }
 
-fn words(models: &[ModelStatus]) -> String {
+/// Names the model that is being loaded, or the current step.
+fn describe(models: &[ModelStatus]) -> String {
     match models.iter().find(|model| !model.loaded) {
         Some(next) => next.id.clone(),
         None if models.is_empty() => "checking the models".into(),
@@ -51,8 +52,8 @@ mod tests {
     #[test]
     fn the_model_being_loaded_is_named() {
         let status = |id: &str, loaded| ModelStatus { id: id.into(), loaded };
-        assert_eq!(words(&[]), "checking the models");
-        assert_eq!(words(&[status("a", true), status("b", false)]), "b");
-        assert_eq!(words(&[status("a", true), status("b", true)]), "starting");
+        assert_eq!(describe(&[]), "checking the models");
+        assert_eq!(describe(&[status("a", true), status("b", false)]), "b");
+        assert_eq!(describe(&[status("a", true), status("b", true)]), "starting");
     }
 }

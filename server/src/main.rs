@@ -33,21 +33,21 @@ struct Arguments {
 enum Command {
     /// Serve until SIGTERM or Ctrl-C
     Serve(Layers),
-    /// Print the effective configuration, secrets masked
+    /// Print the settings in force, secrets masked
     Config(Layers),
-    /// Ask a server with this configuration, on this machine, whether it is ready; fails when it is not
+    /// Ask the server with this configuration on this machine whether it is ready; fails if it is not
     Health(Layers),
     /// Make, list and revoke keys
     Key {
         #[command(subcommand)]
         command: key_command::KeyCommand,
     },
-    /// Back up, check and copy what is stored
+    /// Back up, check and copy a store
     Store {
         #[command(subcommand)]
         command: store_command::StoreCommand,
     },
-    /// Print a document of the protocol: what `GET /openapi.json` or `/asyncapi.json` answers
+    /// Print a document of the protocol, the same as `GET /openapi.json` or `/asyncapi.json`
     Schema { document: Document },
     /// Fetch and list models
     Model {
@@ -64,22 +64,22 @@ enum Document {
 
 #[derive(Subcommand)]
 enum ModelCommand {
-    /// Fetch the default model, check it, and make it fast on this CPU; does nothing when it is there
+    /// Fetch and check the default model; does nothing if it is there
     Pull {
         /// Fetch it again
         #[arg(long)]
         force: bool,
     },
-    /// List the models that are here
+    /// List the model files in the model folder
     List,
 }
 
 #[derive(Args)]
 struct Layers {
-    /// A TOML file with settings; later files win. config/caudal.toml documents every key
+    /// A TOML file with settings; a later file overrides an earlier one. config/caudal.toml documents every setting
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// One setting, such as server.bind=127.0.0.1:0; wins over files and environment
+    /// One setting, such as server.bind=127.0.0.1:0; overrides files and environment
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -138,7 +138,7 @@ fn schema(document: Document) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `GET /readyz`, for images that have no HTTP client.
+/// Sends `GET /readyz` to the server and prints the answer, for images without an HTTP client.
 fn health(bind: SocketAddr) -> anyhow::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let ip = match bind.ip() {
@@ -160,7 +160,7 @@ fn health(bind: SocketAddr) -> anyhow::Result<()> {
 }
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
-    // Dropped last: it sends the spans that the end of the others leaves.
+    // Dropped last, to send the spans that end while the server stops.
     let _exporters = telemetry::init(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -173,7 +173,7 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         eprintln!("{} · stop with Ctrl-C", app.summary);
         app.run().await
     })?;
-    // What still blocks, an engine in its last step, does not hold the exit.
+    // Does not wait longer for blocking work, such as an engine's last step.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! What operators see of a replica: counts since it began, and times, as OpenMetrics. Owns their names; tells nothing of
-//! tenants.
+//! Metrics of a replica for operators: counts since its start, and times, as OpenMetrics. Owns their names; no metric names a tenant.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +15,11 @@ use crate::{
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds of what is told apart, in seconds: from the gap between two tokens to a long wait.
+/// Upper bounds of histogram buckets, in seconds: from the gap between two tokens to a long wait.
 const SECONDS: [f64; 17] =
     [0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
-/// Upper bounds of what takes less: an append, a wake-up that comes late.
+/// Upper bounds of buckets for short times, in seconds: an append, the delay of a task.
 const SHORT_SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
@@ -75,7 +74,7 @@ type Counts = Family<ModelLabel, Counter>;
 type Times = Family<ModelLabel, Histogram, fn() -> Histogram>;
 type Gauges = Family<ModelLabel, Gauge>;
 
-/// Counts and times of what happens, kept by who sees it.
+/// All metrics of a replica. Each part of the server counts and times what it does.
 pub struct Metrics {
     registry: Registry,
     responses: Family<EndLabels, Counter>,
@@ -101,25 +100,25 @@ pub struct Metrics {
     store_errors: Family<Operation, Counter>,
     lag: Family<Threads, Histogram, fn() -> Histogram>,
     pub prompt_cache: PromptCacheCounts,
-    /// Responses that other replicas began and this one went on with.
+    /// Responses that this replica took over from others.
     pub taken_over: Counter,
-    /// Responses that this replica stopped, for another to go on with.
+    /// Responses that this replica stopped so that others continue them.
     pub handed_over: Counter,
-    /// Responses that began on another replica, which had their prompts cached.
+    /// Responses that another replica created and that began here, because their prompts are cached here.
     pub placed: Counter,
     connections: Gauge,
     paused: Gauge,
     pub resumed: Counter,
 }
 
-/// Requests that the prompt cache answered with a finished reply, with one that was still running, or not.
+/// Requests that the prompt cache answered with a finished reply, with a running reply, or not.
 pub struct PromptCacheCounts {
     pub hits: Counter,
     pub joined: Counter,
     pub misses: Counter,
 }
 
-/// What a model does at this moment.
+/// The current state of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Load {
     pub model: String,
@@ -128,7 +127,7 @@ pub struct Load {
     pub waiting: usize,
     /// Absent if the engine has no blocks of keys and values.
     pub kv: Option<KvBlocks>,
-    /// Absent where keys and values are not stored beyond the process.
+    /// Absent if keys and values are not stored outside the process.
     pub fetched: Option<FetchedTokens>,
 }
 
@@ -137,22 +136,22 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("caudal");
         let r = &mut registry;
         let answers = Family::<CacheLabels, Counter>::default();
-        r.register("prompt_cache", "Requests that may be answered from the prompt cache", answers.clone());
+        r.register("prompt_cache", "Requests that may use the prompt cache, by result", answers.clone());
         let answered = |answer| answers.get_or_create(&CacheLabels { answer }).clone();
         let prompt_cache =
             PromptCacheCounts { hits: answered("hit"), joined: answered("joined"), misses: answered("miss") };
         Self {
-            responses: registered(r, "responses", "Responses that ended here, by how"),
-            refused: registered(r, "refused", "Requests for a response that were refused, by error code"),
-            limited: registered(r, "limited", "Requests that were refused because a limit was reached, by limit"),
-            denied: registered(r, "auth_failures", "Requests that were let in nowhere, by reason"),
-            prompt_tokens: registered(r, "prompt_tokens", "Tokens of the prompts of responses that ended here"),
-            cached_tokens: registered(r, "prompt_tokens_cached", "Those whose keys and values were there already"),
-            output_tokens: registered(r, "output_tokens", "Tokens of the outputs of responses that ended here"),
-            queue: timed(r, "queue", "From creation to when it runs"),
-            first_token: timed(r, "time_to_first_token", "From creation to the first token in the log"),
-            inter_token: timed(r, "inter_token_latency", "From a token in the log to the next"),
-            response: timed(r, "response", "From creation to the end"),
+            responses: registered(r, "responses", "Responses that ended here, by status"),
+            refused: registered(r, "refused", "Refused requests, by error code"),
+            limited: registered(r, "limited", "Requests refused by a limit, by limit"),
+            denied: registered(r, "auth_failures", "Requests whose authentication failed, by reason"),
+            prompt_tokens: registered(r, "prompt_tokens", "Prompt tokens of responses that ended here"),
+            cached_tokens: registered(r, "prompt_tokens_cached", "Prompt tokens whose keys and values were cached"),
+            output_tokens: registered(r, "output_tokens", "Output tokens of responses that ended here"),
+            queue: timed(r, "queue", "Time from a response's creation to its permit to run"),
+            first_token: timed(r, "time_to_first_token", "Time from creation to the first token in the log"),
+            inter_token: timed(r, "inter_token_latency", "Time from a token in the log to the next"),
+            response: timed(r, "response", "Time from creation to the end"),
             most: registered(r, "running_max", "Responses that can run at once"),
             running: registered(r, "running", "Responses that run"),
             waiting: registered(r, "waiting", "Responses that wait to run"),
@@ -162,38 +161,38 @@ impl Default for Metrics {
             kv_fetched: registered(
                 r,
                 "kv_fetched_tokens",
-                "Tokens whose keys and values were fetched, by where they were stored",
+                "Prompt tokens whose keys and values were fetched, by source",
             ),
             prompt_cache_bytes: registered_with(
                 r,
-                ("prompt_cache", "Logs in the prompt cache"),
+                ("prompt_cache", "Size of the replies in the prompt cache"),
                 Unit::Bytes,
                 Gauge::default(),
             ),
             appends: registered_with(
                 r,
-                ("append", "How long entries took to be in the log, with all attempts"),
+                ("append", "Time of an append to a log, with all retries"),
                 Unit::Seconds,
                 short_times(),
             ),
-            store_errors: registered(r, "store_errors", "Calls of the store that found it unavailable"),
+            store_errors: registered(r, "store_errors", "Calls that failed because the store was unavailable"),
             lag: registered_with(
                 r,
-                ("event_loop_lag", "How late a task runs that was due"),
+                ("event_loop_lag", "Delay of a task that is due"),
                 Unit::Seconds,
                 Family::new_with_constructor(short_times),
             ),
             prompt_cache,
-            taken_over: registered(r, "taken_over", "Responses of other replicas that went on here"),
+            taken_over: registered(r, "taken_over", "Responses that this replica took over from others"),
             placed: registered(
                 r,
                 "placed",
-                "Responses of another replica that began here, where their prompts are cached",
+                "Responses of other replicas that began here because their prompts are cached here",
             ),
-            handed_over: registered(r, "handed_over", "Responses that were stopped here for another replica to go on"),
-            connections: registered(r, "connections", "WebSocket connections"),
-            paused: registered(r, "paused", "Streams that wait until the store has room"),
-            resumed: registered(r, "resumed", "Streams that were taken up again over a WebSocket"),
+            handed_over: registered(r, "handed_over", "Responses that this replica released for others to continue"),
+            connections: registered(r, "connections", "Open WebSocket connections"),
+            paused: registered(r, "paused", "Responses that wait for room in the store"),
+            resumed: registered(r, "resumed", "Resumes over WebSockets"),
             registry,
         }
     }
@@ -219,7 +218,7 @@ fn timed(r: &mut Registry, name: &str, help: &str) -> Times {
 }
 
 impl Metrics {
-    /// A request was refused.
+    /// Counts a refused request.
     pub fn refused(&self, error: &WireError) {
         self.refused.get_or_create(&Code { code: error.code().0 }).inc();
         if let Some(limit) = error.limit() {
@@ -227,12 +226,12 @@ impl Metrics {
         }
     }
 
-    /// The store was unavailable to a call.
+    /// Counts a call that failed because the store was unavailable.
     pub fn store_failed(&self, operation: &'static str) {
         self.store_errors.get_or_create(&Operation { operation }).inc();
     }
 
-    /// Measures for ever how late the tasks of the threads are that call this.
+    /// Measures without end how late tasks run on the threads that poll the returned future.
     pub fn watch_lag(&self, threads: &'static str) -> impl Future<Output = ()> + use<> {
         const PAUSE: Duration = Duration::from_millis(100);
         let lag = self.lag.get_or_create(&Threads { threads }).clone();
@@ -245,12 +244,12 @@ impl Metrics {
         }
     }
 
-    /// A request was not let in.
+    /// Counts a request whose authentication failed.
     pub fn denied(&self, reason: &'static str) {
         self.denied.get_or_create(&Reason { reason }).inc();
     }
 
-    /// A response has ended; some of it may have been another replica's.
+    /// Counts a response that has ended here; other replicas may have run a part of it.
     pub fn ended(&self, model: &str, status: &'static str, usage: &Usage) {
         self.responses.get_or_create(&EndLabels { model: model.to_owned(), status }).inc();
         let of = ModelLabel { model: model.to_owned() };
@@ -259,19 +258,19 @@ impl Metrics {
         self.output_tokens.get_or_create(&of).inc_by(usage.output_tokens.into());
     }
 
-    /// Counts a WebSocket connection for as long as what it returns lives.
+    /// Counts a WebSocket connection until the returned value is dropped.
     pub fn connected(&self) -> Lasting {
         self.connections.inc();
         Lasting(self.connections.clone())
     }
 
-    /// Counts a stream that waits for room in the store for as long as what it returns lives.
+    /// Counts a stream that waits for room in the store, until the returned value is dropped.
     pub fn paused(&self) -> Lasting {
         self.paused.inc();
         Lasting(self.paused.clone())
     }
 
-    /// Begins to time a response.
+    /// Starts timing a response.
     pub fn begin(&self, model: &str) -> Timing {
         let of = ModelLabel { model: model.to_owned() };
         Timing {
@@ -285,7 +284,7 @@ impl Metrics {
         }
     }
 
-    /// All of it as OpenMetrics text, with what the models do now.
+    /// Renders all metrics as OpenMetrics text, with the current state of the models.
     pub fn text(&self, models: impl IntoIterator<Item = Load>) -> String {
         for Load { model, most, running, waiting, kv, fetched } in models {
             if let Some(FetchedTokens { source, tokens }) = fetched {
@@ -302,13 +301,13 @@ impl Metrics {
             }
         }
         let mut text = String::new();
-        // A `String` takes all that is written.
+        // Writing to a `String` cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
 }
 
-/// Something that lasts, counted by a gauge until it is dropped.
+/// One unit of a gauge, until it is dropped.
 pub struct Lasting(Gauge);
 
 impl Drop for Lasting {
@@ -319,9 +318,9 @@ impl Drop for Lasting {
 
 /// The times of one response.
 pub struct Timing {
-    /// When it was created, if it was here.
+    /// When the response was created; absent if another replica began it.
     begun: Option<Instant>,
-    /// When the last tokens came.
+    /// When the last tokens were in the log.
     last: Option<Instant>,
     queue: Histogram,
     first_token: Histogram,
@@ -331,22 +330,22 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Entries are in the log, which took so long.
+    /// Records the time of an append.
     pub fn appended(&self, took: Duration) {
         self.append.observe(took.as_secs_f64());
     }
 
-    /// It runs.
+    /// Records that the response has its permit to run.
     pub fn admitted(&self) {
         self.observe(&self.queue);
     }
 
-    /// Another replica began it, so that only the gaps between the tokens that come here are known.
+    /// Marks the response as begun by another replica: only the gaps between this replica's tokens are recorded.
     pub fn goes_on(&mut self) {
         self.begun = None;
     }
 
-    /// So many tokens have come together.
+    /// Records tokens that came together.
     pub fn produced(&mut self, tokens: usize) {
         if tokens == 0 {
             return;
@@ -359,7 +358,7 @@ impl Timing {
         (1..tokens).for_each(|_| self.inter_token.observe(0.0));
     }
 
-    /// Its last entry is in the log.
+    /// Records that the last entry is in the log.
     pub fn ended(&self) {
         self.observe(&self.response);
     }

@@ -1,6 +1,6 @@
-//! Random bits from the operating system: ids nobody guesses, and seeds.
+//! Random bits from the operating system: for ids that nobody can guess, and for seeds.
 
-/// 128 random bits: an id nobody guesses.
+/// 128 random bits in hexadecimal: an id that nobody can guess.
 pub fn random_hex() -> String {
     hex::encode(random::<16>())
 }
@@ -11,7 +11,7 @@ pub fn random_seed() -> u64 {
 
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Without the system's randomness ids would be guessable: better to stop.
+    // Panics without the system's randomness, because ids would be guessable.
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
 }

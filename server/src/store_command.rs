@@ -1,4 +1,4 @@
-//! `caudal store`: backs up, checks and copies what is stored.
+//! `caudal store`: backs up, checks and copies stores.
 
 use std::{
     fs::OpenOptions,
@@ -29,21 +29,21 @@ pub enum StoreCommand {
         #[command(flatten)]
         layers: Layers,
     },
-    /// Read the whole file of the embedded store and say what is wrong with it
+    /// Read the whole file of the embedded store and list its damage
     Check {
         #[command(flatten)]
         layers: Layers,
     },
-    /// Write everything that is stored as lines of JSON, for any kind of store. The embedded store's server must not run
+    /// Write all records as lines of JSON, for any kind of store. The server of an embedded store must not run
     Export {
-        /// A new file; without it standard output
+        /// A new file; absent: standard output
         file: Option<PathBuf>,
         #[command(flatten)]
         layers: Layers,
     },
-    /// Read what `export` wrote into the store; what is there stays as it is
+    /// Read the output of `export` into the store; records that exist are not changed
     Import {
-        /// The file; without it standard input
+        /// The file; absent: standard input
         file: Option<PathBuf>,
         #[command(flatten)]
         layers: Layers,
@@ -79,7 +79,7 @@ fn check(path: &Path) -> anyhow::Result<()> {
     if !problems.is_empty() {
         bail!("the store {} is damaged; restore a backup, or export what can be read", path.display());
     }
-    println!("{} is whole", path.display());
+    println!("{} has no damage", path.display());
     Ok(())
 }
 
@@ -92,7 +92,7 @@ fn export(settings: &Settings, file: Option<&Path>) -> anyhow::Result<()> {
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
     let copied = on_runtime(async { transfer::export(&app::stores(settings)?, &mut out).await })?;
-    tell("exported", &copied);
+    report("exported", &copied);
     Ok(())
 }
 
@@ -102,7 +102,7 @@ fn import(settings: &Settings, file: Option<&Path>) -> anyhow::Result<()> {
         None => Box::new(std::io::stdin()),
     };
     let copied = on_runtime(async { transfer::import(&app::stores(settings)?, BufReader::new(lines)).await })?;
-    tell("imported", &copied);
+    report("imported", &copied);
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-fn tell(what: &str, copied: &CopyReport) {
+fn report(what: &str, copied: &CopyReport) {
     let CopyReport { prompts, conversations, responses, passed_over } = copied;
     eprintln!(
         "{what}: {responses} responses, {conversations} conversations, {prompts} versions of prompts; {passed_over} passed over"

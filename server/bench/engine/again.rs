@@ -1,10 +1,10 @@
-//! A prompt that is asked again, as a user does who wants another answer: sampled anew, after the first one's keys and values.
+//! Measures a repeated prompt, as when a user asks for another answer: another seed, with the first answer's keys and values cached.
 
 use caudal_server::engine::{GenerateRequest, Message, Role, Sampling};
 
 use crate::{Figure, direct, median};
 
-/// Rivers that make about 800 tokens.
+/// This many words make a prompt of about 800 tokens.
 const WORDS: usize = 172;
 const REPLY: u32 = 48;
 const TIMES: u64 = 20;

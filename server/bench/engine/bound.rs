@@ -1,4 +1,4 @@
-//! Measures seven plain chats beside one whose output is held to a schema.
+//! Measures the rate of seven plain chats beside a chat with a JSON schema.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ const ROUNDS: usize = 8;
 pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     let engine = crate::engine().await?;
     let (mut without, mut beside) = (Vec::new(), Vec::new());
-    // The grammar is compiled once before.
+    // Compiles the grammar before the measurement.
     round(&engine, args, true, 0).await?;
     for number in 1..=ROUNDS {
         without.push(round(&engine, args, false, 2 * number).await?);
@@ -34,7 +34,7 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// The rate of seven plain chats while another one runs, from when all decode to when the first ends, in tokens a second.
+/// The rate of seven plain chats beside another chat, in tokens a second, from when all chats decode until the first one ends.
 async fn round(engine: &MistralEngine, args: &Args, is_bound: bool, number: usize) -> anyhow::Result<f64> {
     let ask = |n: usize| {
         let text = format!("{number}.{n} Tell me a long story about a river and the people who live beside it.");
@@ -44,7 +44,7 @@ async fn round(engine: &MistralEngine, args: &Args, is_bound: bool, number: usiz
     let other = ask(PLAIN)?;
     let rules = Rules::JsonSchema(serde_json::from_str(SCHEMA)?);
     let grammar = is_bound.then(|| Grammar { tenant: "default".into(), rules });
-    // It goes on for as long as the plain ones.
+    // The other chat must last as long as the plain ones.
     requests.push(GenerateRequest { grammar, max_output_tokens: 2 * args.tokens, ..other });
     let replies = try_join_all(requests.into_iter().map(|request| direct::run(engine, request))).await?;
     let plain: Vec<&Stream> = replies.iter().take(PLAIN).map(|reply| &reply.stream).collect();

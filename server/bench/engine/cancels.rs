@@ -1,5 +1,5 @@
-//! A thousand replies that are cancelled or left by their client, one after another and at every moment, beside a stream:
-//! how long the stream stands still, and whether every place is free after them.
+//! A thousand replies whose clients cancel or disconnect, one after another and at different moments, beside a stream. Measures the
+//! longest gap of the stream, and checks that all places are free afterwards.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::{Args, Figure, direct, served};
 
-/// Events after which a client leaves: before it has seen any, and up to some tokens.
+/// How many events a client reads before it leaves: from none to this many.
 const MOMENTS: usize = 12;
 
-/// One reply of which no more is wanted after some events: its client cancels it, or hangs up, after which it goes on.
+/// Creates a reply and leaves after some events: cancels it if `number` is even, disconnects otherwise.
 async fn leave(address: SocketAddr, number: usize) -> anyhow::Result<()> {
     let mut connection = served::Connection::open(address).await?;
     let (cancels, moment) = (number.is_multiple_of(2), number / 2 % MOMENTS);
@@ -39,7 +39,7 @@ async fn leave(address: SocketAddr, number: usize) -> anyhow::Result<()> {
     }
 }
 
-/// The longest gap of a stream in seconds, while as many clients leave as `cancels` says.
+/// The longest gap of a stream, in seconds, while `cancels` clients leave.
 async fn gap(engine: &Arc<MistralEngine>, address: SocketAddr, cancels: usize) -> anyhow::Result<f64> {
     let done = Arc::new(tokio::sync::Notify::new());
     let (stream, until) = (engine.clone(), done.clone());
@@ -47,8 +47,7 @@ async fn gap(engine: &Arc<MistralEngine>, address: SocketAddr, cancels: usize) -
         let mut longest = 0f64;
         let until = until.notified();
         tokio::pin!(until);
-        // One stream after another until the clients have left; at least one. Each asks something else: the first tokens of an
-        // answer that is the same again come at once, and the next when the prompt has been read.
+        // One stream after another until the clients have left, at least one. Each has another prompt, so that its prompt is computed.
         for number in 0.. {
             let text = format!("Tell me a long story about mill {number} of {cancels}.");
             let stream = direct::chat(&*stream, text, 200).await?;
@@ -71,7 +70,7 @@ pub async fn rows(args: &Args) -> anyhow::Result<Vec<Figure>> {
     let address = served::start(engine.clone() as Arc<dyn Engine>).await?;
     let quiet = gap(&engine, address, 0).await?;
     let beside = gap(&engine, address, args.cancels).await?;
-    // The engine answers again.
+    // The engine still answers.
     let all = futures::future::join_all((0..8).map(|n| direct::chat(&*engine, format!("{n}: are you there?"), 2)));
     let answered = all.await.into_iter().filter(|reply| reply.as_ref().is_ok_and(|s| s.times.len() == 2)).count();
     Ok(vec![

@@ -1,4 +1,4 @@
-//! The engine, driven directly.
+//! Drives the engine directly, without the server.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Stream;
 
-/// A reply, and how long its first token took.
+/// A reply, and the time to its first token.
 pub struct Reply {
     pub text: String,
     pub first: Duration,
     pub prompt_tokens: usize,
-    /// Of them, those that were not computed.
+    /// Tokens of the prompt that were not computed.
     pub cached_tokens: u32,
     pub stream: Stream,
 }
@@ -26,7 +26,7 @@ pub async fn say(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> an
     run(engine, ask(engine, messages, tokens)?).await
 }
 
-/// The likeliest reply to messages, of the first model.
+/// Makes a request to the first model for the likeliest reply to messages.
 pub fn ask(engine: &dyn Engine, messages: Vec<Message>, tokens: u32) -> anyhow::Result<GenerateRequest> {
     Ok(GenerateRequest {
         prompt: engine.tokenize(&engine.models()[0].id, &Prompt::of(messages))?,

@@ -1,5 +1,5 @@
-//! A prompt that another replica computed: fetched through Redis and from a folder, beside computing it; and what the log's appends
-//! notice of that.
+//! Measures a prompt that another replica computed: fetched from Redis or from a folder, against computing it; and the delay of small
+//! commands at the same Redis.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,7 @@ use redis::cmd;
 
 use crate::{Figure, direct, median};
 
-/// Rivers that make about 1,700 tokens.
+/// This many words make a prompt of about 1,700 tokens.
 const WORDS: usize = 420;
 const TIMES: usize = 5;
 const PINGS: usize = 400;
@@ -55,7 +55,7 @@ pub async fn rows() -> anyhow::Result<Vec<Figure>> {
 
     let folder = std::env::temp_dir().join(format!("caudal-bench-kv-{}", std::process::id()));
     let disk = || -> Arc<dyn KvStore> { Arc::new(KvFolder::new(folder.clone(), 4 << 30)) };
-    // A folder has one process: the second engine stands for it after a restart, and lists the folder then.
+    // A folder belongs to one process. The second engine stands for that process after a restart: it lists the folder again.
     let before = engine(disk()).await?;
     for time in 0..TIMES {
         ask(&before, &format!("disk {time}"), Reuse::Expected).await?;
@@ -75,12 +75,12 @@ async fn engine(store: Arc<dyn KvStore>) -> anyhow::Result<MistralEngine> {
     let sharing = Some(KvSharing { store, encoding: KvEncoding::Exact });
     let engine =
         MistralEngine::load(MistralConfig { sharing, ..MistralConfig::default() }, LoadProgress::default()).await?;
-    // The model's file is hashed meanwhile.
+    // Time for the engine to hash the model's file.
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(engine)
 }
 
-/// One token after a long prompt that begins with a name.
+/// Generates one token after a long prompt that begins with `name`.
 async fn ask(engine: &MistralEngine, name: &str, reuse: Reuse) -> anyhow::Result<direct::Reply> {
     let long: String = (0..WORDS).map(|n| format!("{n} rivers ")).collect();
     let request = direct::ask(engine, vec![Message::text(Role::User, format!("{name}: {long}"))], 1)?;
@@ -111,7 +111,7 @@ fn compared(store: &str, fresh: Vec<direct::Reply>, warm: Vec<direct::Reply>) ->
     ]
 }
 
-/// Milliseconds of some small writes, as the logs' appends are.
+/// Times of small writes, such as appends to logs, in milliseconds.
 async fn ping(redis: &Redis) -> anyhow::Result<Vec<f64>> {
     let client = redis::Client::open(redis.url())?;
     let mut connection = client.get_multiplexed_async_connection().await?;

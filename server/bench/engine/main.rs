@@ -1,5 +1,5 @@
-//! What the server costs and what it is worth, in one run on one machine. Prints tables, and writes JSON where `--json FILE`
-//! says. Each group of rows is a module; `--rows` picks some of them.
+//! Benchmarks of the engine and of the server on it, in one run on one machine. Prints tables, and writes JSON with `--json FILE`.
+//! Each group of rows is a module; `--rows` selects groups.
 //!
 //! ```text
 //! cargo run --release -p caudal-bench --bin bench-engine -- [--rows speed,turns] [--tokens 96] [--rounds 2] [--json FILE]
@@ -26,13 +26,13 @@ use serde_json::Map;
 
 #[derive(Parser)]
 struct Args {
-    /// Groups of rows; all of them where none is given.
+    /// Groups of rows; absent: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     rows: Vec<Rows>,
-    /// Tokens of a reply at most, where speed is measured.
+    /// Most tokens of a reply when speed is measured.
     #[arg(long, default_value_t = 96)]
     tokens: u32,
-    /// Rounds of each measurement; the best counts, since other work on the machine only ever makes one slower.
+    /// Rounds of each measurement. The best round counts, because other work on the machine can only make a round slower.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Short chats after which memory is compared.
@@ -41,12 +41,12 @@ struct Args {
     /// Conversations of ten turns after which memory is compared.
     #[arg(long, default_value_t = 200)]
     conversations: usize,
-    /// Replies that are cancelled or left.
+    /// Replies whose client cancels or disconnects.
     #[arg(long, default_value_t = 1000)]
     cancels: usize,
     #[arg(long)]
     json: Option<PathBuf>,
-    /// cargo passes it to benchmarks.
+    /// Ignored; cargo passes it to benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -59,13 +59,13 @@ enum Rows {
     Turns,
     /// Chats that begin with the same long instructions.
     Shared,
-    /// A prompt that is asked again.
+    /// A repeated prompt.
     Again,
-    /// Four streams while a long prompt is read beside them.
+    /// Four streams while a long prompt is computed beside them.
     Prefill,
-    /// A chat that is held to a schema beside plain ones.
+    /// Plain chats beside a chat with a JSON schema.
     Bound,
-    /// A stream beside clients that leave.
+    /// A stream while other clients cancel or disconnect.
     Cancels,
     /// A prompt that another replica computed, or this one before a restart.
     Kv,
@@ -73,7 +73,7 @@ enum Rows {
     Memory,
 }
 
-/// When the tokens of one reply came.
+/// The times at which the tokens of one reply came.
 #[derive(Default)]
 pub struct Stream {
     pub times: Vec<Instant>,
@@ -86,7 +86,7 @@ impl Stream {
     }
 }
 
-/// An engine as the server loads it.
+/// Loads an engine as the server does.
 pub async fn engine() -> anyhow::Result<Arc<MistralEngine>> {
     Ok(Arc::new(MistralEngine::load(MistralConfig::default(), LoadProgress::default()).await?))
 }

@@ -1,4 +1,4 @@
-//! Memory of the whole server after many short chats and after many conversations, against what it was after the first tenth
+//! Measures the memory of the whole server after many short chats and after many conversations, against the memory after the first tenth
 //! of them.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -30,7 +30,7 @@ async fn conversation(address: SocketAddr, number: usize, turns: usize) -> anyho
     Ok(())
 }
 
-/// Megabytes after each tenth.
+/// Runs conversations and returns the megabytes after each tenth of them.
 async fn tenths(address: SocketAddr, count: usize, turns: usize) -> anyhow::Result<Vec<f64>> {
     let mut resident_after = Vec::new();
     for tenth in 0..10 {

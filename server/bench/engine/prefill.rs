@@ -1,5 +1,4 @@
-//! Four streams while a prompt of a thousand tokens is read beside them: the longest time for which one of them stands still,
-//! and what it is without the prompt.
+//! Measures the longest gap of four streams while a prompt of a thousand tokens is computed beside them, and without the prompt.
 
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use futures::future::{join, join_all};
 use crate::{Figure, Stream, direct};
 
 const STREAMS: usize = 4;
-/// Rivers that make about a thousand tokens.
+/// This many words make a prompt of about a thousand tokens.
 const WORDS: usize = 205;
 
-/// Streams long enough to outlast the prompt.
+/// Runs the streams. With enough `tokens` they last longer than the prompt's computation.
 async fn streams(engine: &MistralEngine, name: &str, tokens: u32) -> anyhow::Result<Vec<Stream>> {
     let chats = (0..STREAMS).map(|n| direct::chat(engine, format!("{name} {n}. Tell me a very long story."), tokens));
     join_all(chats).await.into_iter().collect()

@@ -1,4 +1,4 @@
-//! The whole server in this process, spoken to over a real socket by just as much of a WebSocket client as it takes.
+//! The whole server in this process, and a minimal WebSocket client that speaks to it over a real socket.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -28,14 +28,14 @@ pub async fn start(engine: Arc<dyn Engine>) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// One chat on a connection of its own.
+/// Runs one chat on a connection of its own.
 pub async fn chat(address: SocketAddr, text: String, tokens: u32) -> anyhow::Result<Stream> {
     Connection::open(address).await?.chat(&text, tokens).await
 }
 
 pub struct Connection {
     socket: BufReader<TcpStream>,
-    /// The response that a next turn follows.
+    /// The response that the next turn continues.
     last: Option<String>,
 }
 
@@ -63,7 +63,7 @@ impl Connection {
         self.turn(text, tokens, false).await
     }
 
-    /// One turn, of the conversation so far where it `continues`.
+    /// Runs one turn; if `continues`, of the conversation so far.
     pub async fn turn(&mut self, text: &str, tokens: u32, continues: bool) -> anyhow::Result<Stream> {
         let previous = self.last.take().filter(|_| continues);
         self.begin(text, tokens, previous).await?;
@@ -74,7 +74,7 @@ impl Connection {
                 "response.output_text.delta" => stream.times.push(Instant::now()),
                 "response.completed" | "response.incomplete" => {
                     self.last = event["response"]["id"].as_str().map(Into::into);
-                    // A delta may hold no text, and then is no event: the tokens are counted by the server.
+                    // A delta without text is not an event, so the server's count of tokens holds.
                     let counted = event["response"]["usage"]["output_tokens"].as_u64().unwrap_or(0) as usize;
                     ensure!(stream.times.len() <= counted, "more deltas than tokens");
                     while let Some(last) = stream.times.last().copied().filter(|_| stream.times.len() < counted) {
@@ -88,13 +88,13 @@ impl Connection {
         }
     }
 
-    /// Asks, and does not wait for the answer.
+    /// Sends a create without waiting for the answer.
     pub async fn begin(&mut self, text: &str, tokens: u32, previous: Option<String>) -> anyhow::Result<()> {
         let create = json!({
             "type": "response.create",
             "input": text,
             "temperature": 0,
-            // The engine is measured, not the cache.
+            // The engine is measured, not the prompt cache.
             "cache": {"mode": "off"},
             "max_output_tokens": tokens,
             "previous_response_id": previous,
@@ -102,12 +102,12 @@ impl Connection {
         self.send(&create).await
     }
 
-    /// Cancels the response of an event.
+    /// Cancels the response with this id.
     pub async fn cancel(&mut self, id: &Value) -> anyhow::Result<()> {
         self.send(&json!({"type": "response.cancel", "response_id": id})).await
     }
 
-    /// A masked text frame, with a mask of zeros.
+    /// Sends a text frame with a mask of zeros.
     async fn send(&mut self, event: &Value) -> anyhow::Result<()> {
         let text = event.to_string();
         let length = u16::try_from(text.len())?.to_be_bytes();

@@ -1,4 +1,4 @@
-//! Chats that begin with the same long instructions: they are read once.
+//! Measures chats that begin with the same long instructions, which are computed only once.
 
 use caudal_server::engine::{Message, Role};
 use futures::future::try_join_all;
@@ -22,7 +22,7 @@ pub async fn rows() -> anyhow::Result<Vec<Figure>> {
     for chat in 0..CHATS {
         later.push(say(format!("{chat} is my number. What is yours?")).await?.first.as_secs_f64());
     }
-    // All have read the instructions after the first crowd.
+    // Computes the prompts of a first crowd, then measures a second one.
     try_join_all((0..CHATS).map(|n| say(format!("First {n}. Who are you?")))).await?;
     let crowd = try_join_all((0..CHATS).map(|n| say(format!("Then {n}. Who are you?")))).await?;
     let crowd = crowd.into_iter().map(|reply| reply.first.as_secs_f64()).collect();

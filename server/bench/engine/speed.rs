@@ -1,5 +1,5 @@
-//! Tokens a second: the engine driven directly; the whole server over its WebSocket, on that same engine; and bare
-//! mistral.rs as its README uses it, on the model file as published. And what the server adds to the time to first token.
+//! Measures tokens a second of the engine driven directly, and of the whole server over its WebSocket on the same engine; and the time
+//! to first token that the server adds.
 
 use std::{
     future::Future,
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{Args, Figure, Stream, direct, median, served};
 
-/// Chats of mixed length, as they come.
+/// Chats of mixed length.
 const CHATS: [&str; 8] = [
     "Hi!",
     "Tell me a long story about a river and the people who live beside it.",
@@ -28,11 +28,11 @@ const CHATS: [&str; 8] = [
      reasoning, check it, and then make up a similar problem.",
 ];
 const ALONE: &str = "Tell me about the sea and everything that lives in it.";
-/// Pairs of requests that the added time to first token is the median of.
+/// Pairs of requests for the median of the added time to first token.
 const TTFT_PAIRS: usize = 101;
-/// Pairs of chats, directly and over the server, of which the medians are compared.
+/// Pairs of chats, directly and over the server, for the comparison of their medians.
 const SINGLE_PAIRS: usize = 20;
-/// An engine ends a sequence a step after its last token was sent; by then it has.
+/// Pause until the engine is idle: it ends a sequence one step after the sequence's last token was sent.
 const IDLE: Duration = Duration::from_millis(50);
 
 /// One measurement: all streams together, and the longest wait between two tokens of one stream.
@@ -71,7 +71,7 @@ impl Speed {
     }
 }
 
-/// Chats at once, of every kind as many.
+/// Measures chats at once, with an equal number of each of [`CHATS`].
 async fn together<F: Future<Output = anyhow::Result<Stream>>>(
     chats: usize,
     begin: &str,
@@ -83,14 +83,14 @@ async fn together<F: Future<Output = anyhow::Result<Stream>>>(
     Ok(Speed::of(begun, &streams.into_iter().collect::<anyhow::Result<Vec<_>>>()?))
 }
 
-/// Measures whatever answers a chat.
+/// Measures `chat`, which runs one chat with a text.
 async fn measure<F: Future<Output = anyhow::Result<Stream>>>(
     rounds: usize,
     chat: impl Fn(String) -> F,
 ) -> anyhow::Result<Speeds> {
     let mut best = Speeds::default();
     for round in 0..rounds {
-        // Other words every round, so that no prefix cache answers.
+        // Other words in each round, so that no prompt is cached.
         let begun = Instant::now();
         let stream = chat(format!("{round}. {ALONE}")).await?;
         best.single = best.single.better(Speed::of(begun, &[stream]));
@@ -154,8 +154,7 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
     ])
 }
 
-/// Tokens a second of one chat over the server, against the same direct without it: medians of pairs in turn, each of
-/// them first in every other pair.
+/// The ratio of one chat's rate over the server to its rate on the engine alone: medians of pairs. The two alternate in which is first.
 async fn beside_the_engine(engine: &MistralEngine, address: SocketAddr, tokens: u32) -> anyhow::Result<f64> {
     let (mut direct, mut served) = (Vec::new(), Vec::new());
     for turn in 0..SINGLE_PAIRS * 2 {
@@ -171,13 +170,13 @@ async fn beside_the_engine(engine: &MistralEngine, address: SocketAddr, tokens: 
     Ok(median(served) / median(direct))
 }
 
-/// Milliseconds to the first token of a short prompt, driven directly, and what the server adds to them: medians of pairs,
-/// in turn directly and over the WebSocket, each on an idle engine.
+/// The time to the first token of a short prompt on the engine alone, and the time that the server adds, in milliseconds: medians of
+/// pairs, each request on an idle engine.
 async fn added_ttft(engine: &MistralEngine, address: SocketAddr) -> anyhow::Result<(f64, f64)> {
     let mut connection = served::Connection::open(address).await?;
     let (mut direct, mut added) = (Vec::new(), Vec::new());
     for pair in 0..TTFT_PAIRS {
-        // Nobody asks again what was asked before: its first tokens are kept.
+        // Each prompt is new, so that its last block is not cached.
         let greeting = |who| format!("Hi {who} {pair}!");
         tokio::time::sleep(IDLE).await;
         let begun = Instant::now();

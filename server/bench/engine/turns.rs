@@ -1,5 +1,5 @@
-//! Time to first token over ten turns of a conversation, with nothing else to do and while other chats keep the engine busy. Its
-//! keys and values are cached; every turn adds a question to them.
+//! Measures the time to first token over ten turns of a conversation, alone and while other chats keep the engine busy. The
+//! conversation's keys and values are cached; every turn adds a question.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{Args, Figure, direct, median};
 const TURNS: usize = 10;
 /// Tokens of a reply.
 const REPLY: u32 = 24;
-/// Chats beside it, one after another on each.
+/// Other users, each with one chat after another.
 const BESIDE: usize = 3;
 
-/// Seconds to the first token of each turn, and tokens of its prompt.
+/// Runs a conversation. Returns the seconds to the first token of each turn, and the tokens of its prompt.
 async fn conversation(engine: &MistralEngine, name: String) -> anyhow::Result<Vec<(f64, usize)>> {
     let mut messages = Vec::new();
     let mut firsts = Vec::new();
@@ -26,13 +26,13 @@ async fn conversation(engine: &MistralEngine, name: String) -> anyhow::Result<Ve
         let reply = direct::say(engine, messages.clone(), REPLY).await?;
         firsts.push((reply.first.as_secs_f64(), reply.prompt_tokens));
         messages.push(Message::text(Role::Assistant, reply.text));
-        // A user reads.
+        // The time in which a user reads.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(firsts)
 }
 
-/// Chats of other people, for as long as `until` is not cancelled.
+/// Runs chats of another user until `until` is cancelled.
 async fn others(engine: Arc<MistralEngine>, number: usize, until: CancellationToken) -> anyhow::Result<()> {
     for chat in 0.. {
         let text = format!("Person {number}, chat {chat}: tell me something about the sea.");
@@ -46,7 +46,7 @@ async fn others(engine: Arc<MistralEngine>, number: usize, until: CancellationTo
 
 pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Result<Vec<Figure>> {
     let engine = crate::engine().await?;
-    // A server that has run for a while: the memory that conversations need was used before.
+    // Uses the memory of the cache once, as on a server that has run for a while.
     let most = 8;
     let earlier = (0..most).map(|number| conversation(&engine, format!("Otto {number}")));
     try_join_all(earlier).await?;
@@ -59,7 +59,7 @@ pub async fn rows(args: &Args, report: &mut Map<String, Value>) -> anyhow::Resul
             (0..beside).map(|number| tokio::spawn(others(engine.clone(), number, until.clone()))).collect();
         let mut turns = vec![Vec::new(); TURNS];
         for round in 0..args.rounds.max(3) {
-            // Nobody says again what somebody has said: the first tokens of its answer are kept.
+            // Each conversation has texts of its own, so that it is not cached.
             let firsts = conversation(&engine, format!("{} {round}", if busy { "Berta" } else { "Anna" })).await?;
             turns.iter_mut().zip(&firsts).for_each(|(turn, (first, _))| turn.push(*first));
             prompts = firsts.into_iter().map(|(_, tokens)| tokens).collect();

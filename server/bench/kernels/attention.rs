@@ -1,4 +1,4 @@
-//! Times attention and the elementwise operations: best of several runs, in microseconds, with GFLOPS or GB/s.
+//! Measures attention and elementwise operations: the best of several runs, in microseconds, with GFLOPS and GB/s.
 //!
 //! `cargo run --release -p caudal-bench --bin bench-attention -- [heads key-heads size]`
 
@@ -19,7 +19,7 @@ struct Model {
     kind: DType,
 }
 
-/// Bytes of keys and values that no processor's caches hold.
+/// Bytes of keys and values that exceed the caches of any processor.
 const CACHES: usize = 128 << 20;
 
 /// Runs of one step: tokens before the step, and new ones.
@@ -29,7 +29,7 @@ fn random(dims: &[usize]) -> Result<Tensor> {
     Tensor::rand(-1f32, 1f32, dims, &Device::Cpu)
 }
 
-/// The shortest of many runs, in seconds.
+/// The time of the fastest of many runs, in seconds.
 fn best(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut best = f64::INFINITY;
     let begin = Instant::now();
@@ -43,7 +43,7 @@ fn best(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best)
 }
 
-/// The mean over `items` of the shortest run with each, in seconds. The items take turns.
+/// The mean over `items` of the fastest run with each item, in seconds. The items take turns.
 fn best_of_each<T>(items: &[T], work: impl Fn(&T) -> Result<()>) -> Result<f64> {
     let mut best = vec![f64::INFINITY; items.len()];
     let begin = Instant::now();
@@ -72,7 +72,7 @@ fn time_paged(what: &str, model: Model, runs: &Runs) -> Result<()> {
         first += own;
     }
     let bytes = count * BLOCK * kv_heads * size * 2 * kind.size_in_bytes();
-    // As many layers as fill the processor's caches, so that a layer's keys and values come from memory, as in a model.
+    // Enough layers to exceed the processor's caches, so that a layer's keys and values come from memory, as in a model.
     let layers = (CACHES / bytes).clamp(1, 30);
     let mut pools = Vec::new();
     for _ in 0..layers {

@@ -1,8 +1,7 @@
 //! Measures products: `bench-product [type] [rows,rows,..] [instruction set]`, for example `bench-product q4k 1,8,256 avx2`.
 //!
-//! For each shape there are as many weights as exceed the caches, used in turns as the layers of a model are. Prints the time
-//! that a tenth of the products took at most: microseconds, the rate of reading weights, and the rate of operations (two
-//! for each weight and row).
+//! For each shape there are enough weights to exceed the caches, used in turns as the layers of a model are. Prints the 10th percentile
+//! of the products' times in microseconds, the rate of reading weights, and the rate of operations (two for each weight and row).
 
 use std::{
     borrow::Cow,
@@ -56,7 +55,7 @@ fn main() -> Result<()> {
     if let Some(name) = args.next() {
         let named = isa::Isa::available().into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(&name));
         if !named.is_some_and(isa::set) {
-            candle_core::bail!("this machine has {:?}", isa::Isa::available())
+            candle_core::bail!("this machine has no {name}; it has {:?}", isa::Isa::available())
         }
     }
     println!("{dtype:?}, {:?}, {} threads", isa::current(), team::size());
@@ -74,7 +73,7 @@ fn main() -> Result<()> {
         for m in &rows {
             let xs: Vec<f32> = (0..m * k).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 300.0).collect();
             let mut out = vec![0f32; m * n];
-            // Weights in turns, so that they come from memory. The machine may be busy: the tenth of the times counts.
+            // Weights take turns, so that they come from memory. The 10th percentile of the times counts, because the machine may be busy.
             let (mut times, begun) = (Vec::new(), Instant::now());
             let mut turns = weights.iter().cycle();
             while let Some(weight) = turns.next().filter(|_| begun.elapsed() < BUDGET) {

@@ -1,5 +1,5 @@
-//! What is asked of conversations when there are a million of them, against a thousand: each on a Redis server or in a file of its
-//! own, filled as the server fills it, asked by turns.
+//! Measures operations on conversations in a store with a million of them, against a store with a thousand. Each store is a Redis server
+//! or a file of its own, filled as the server fills it. The stores take turns.
 
 use std::{
     sync::Arc,
@@ -17,24 +17,24 @@ use serde_json::json;
 use crate::{Figure, embedded, quantile, retention, store};
 
 const FEW: usize = 1000;
-/// The tenant that has a tenth of the many, and all of the few.
+/// The tenant that has a tenth of the conversations in the large store, and all of them in the small store.
 const LARGE: &str = "large";
-/// Each of the other tenants has so many.
+/// Conversations of each other tenant.
 const EACH: usize = 1000;
 const ROUNDS: usize = 2000;
-/// Of which the first are not counted.
+/// The first rounds, which are not counted.
 const WARM_UP: usize = 200;
 const AT_ONCE: usize = 256;
-/// What a first page has.
+/// Conversations of a page.
 const PAGE: usize = 20;
 const OPERATIONS: [&str; 3] = ["create", "list, first page", "resume: it and its items"];
 
-/// Whose conversations are asked for, and how many there are.
+/// The operations on one tenant's conversations, and their times.
 struct Asked<'a> {
     conversations: &'a dyn Conversations,
     tenant: String,
     count: usize,
-    /// A µs figure for each operation and round.
+    /// Operation → its time in each round, in µs.
     times: [Vec<f64>; 3],
 }
 
@@ -48,7 +48,7 @@ enum Place {
 
 impl Place {
     fn redis() -> Self {
-        // Nothing on disk; a million take 1.5 GB.
+        // Nothing is written to disk; a million conversations take 1.5 GB of memory.
         Self::Redis(Box::new(Redis::with(&["--save", "", "--appendonly", "no", "--maxmemory", "8gb"])))
     }
 
@@ -86,7 +86,7 @@ fn id(tenant: &str, n: usize) -> String {
     format!("conv_{tenant}_{n}")
 }
 
-/// A question and an answer.
+/// Creates a conversation with a question and an answer.
 async fn create(conversations: &dyn Conversations, tenant: &str, id: &str) {
     let conversation = Conversation {
         id: id.into(),
@@ -106,7 +106,7 @@ async fn create(conversations: &dyn Conversations, tenant: &str, id: &str) {
     conversations.create(conversation, items).await.expect("create");
 }
 
-/// Tenant and number of each of `count`, in the mixed order in which they come in life.
+/// Tenant and number of each of `count` conversations. The tenants are mixed, as on a real server.
 fn spread(count: usize) -> impl Iterator<Item = (String, usize)> {
     let (large, tenants) = (count / 10, ((count - count / 10) / EACH).max(1));
     (0..count).map(move |n| match n % 10 {
@@ -118,7 +118,7 @@ fn spread(count: usize) -> impl Iterator<Item = (String, usize)> {
     })
 }
 
-/// How long it took.
+/// Creates conversations and returns the time that this took.
 async fn fill(conversations: &Arc<dyn Conversations>, all: impl Iterator<Item = (String, usize)>) -> Duration {
     let begun = Instant::now();
     stream::iter(all)
@@ -150,7 +150,7 @@ impl Asked<'_> {
         let items = asked.items(tenant, &old, &page).await.expect("items");
         let resumed = begun.elapsed();
         assert_eq!(items.data.len(), 2);
-        // There are as many again as there were.
+        // Restores the number of conversations.
         asked.delete(tenant, &new).await.expect("delete");
         if round >= WARM_UP {
             for (times, took) in self.times.iter_mut().zip([created, listed_in, resumed]) {

@@ -1,5 +1,5 @@
-//! The embedded store against memory: streams that are appended to and followed, 5,000 appends a second in all; what an append
-//! takes; what a token takes on the disk.
+//! Measures the embedded store against memory: followed streams with 5,000 appends a second in all; the time of an append; the bytes of
+//! a token on the disk.
 
 use std::{
     sync::Arc,
@@ -17,18 +17,18 @@ use crate::{Figure, TENANT, created, embedded, finished, quantile, quotas, reten
 
 const STREAMS: u32 = 200;
 const TOKENS: u32 = 250;
-/// Between two tokens of a stream: 5,000 appends a second in all.
+/// Time between two tokens of a stream, which gives 5,000 appends a second in all.
 const PACE: Duration = Duration::from_millis(40);
-/// Of a stream alone, as fast as it can.
+/// Tokens of a single stream that is as fast as possible.
 const ALONE: u32 = 20_000;
 
-/// Streams at once on one store.
+/// The figures of streams at once on one store.
 struct Ran {
     /// Appends a second.
     rate: f64,
-    /// What each append took, in ms.
+    /// Time of each append, in ms.
     appends: Vec<f64>,
-    /// From before an append to its follower, in ms.
+    /// Time from the start of each append to its follower, in ms.
     followed: Vec<f64>,
 }
 
@@ -101,7 +101,7 @@ pub async fn rows() -> Vec<Figure> {
     ]
 }
 
-/// What the file takes when it is as small as it can be.
+/// Bytes of the file without free pages.
 fn bytes(data: &DataDir) -> f64 {
     let copy = data.path().join("small.db");
     let small = caudal_server::store::sqlite::back_up(&data.file(), &copy);

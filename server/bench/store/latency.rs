@@ -1,4 +1,5 @@
-//! From an append on one replica to a follower on another, resume to the first entry, and what Redis pays for it.
+//! Measures the time from an append on one replica to a follower on another, the time of a resume to its first entry, and the CPU and
+//! memory of Redis.
 
 use std::{
     sync::Arc,
@@ -16,7 +17,7 @@ use crate::{Figure, TENANT, created, finished, quantile, store, token};
 const FEW: u32 = 100;
 const MANY: u32 = 1000;
 const TOKENS: u32 = 100;
-/// Between two tokens of a stream.
+/// Time between two tokens of a stream.
 const PACE: Duration = Duration::from_millis(50);
 const RESUMES: u32 = 500;
 
@@ -26,7 +27,7 @@ fn cpu_seconds(redis: &Redis) -> f64 {
     field("used_cpu_sys:").unwrap_or(0.0) + field("used_cpu_user:").unwrap_or(0.0)
 }
 
-/// One stream, followed on the other replica: how long each token took from before its append, in ms.
+/// Runs one stream that is followed on the other replica. Returns the time of each token from its append to the follower, in ms.
 async fn stream(
     writer: RedisStore,
     reader: RedisStore,
@@ -58,7 +59,7 @@ async fn stream(
     follower.await.expect("the follower ends")
 }
 
-/// All streams at once; the latencies of their tokens in ms, and the seconds of CPU that Redis used for the tokens.
+/// Runs all streams at once. Returns the latencies of their tokens in ms, and the seconds of CPU that Redis used for the tokens.
 async fn load(redis: &Redis, streams: u32) -> (Vec<f64>, f64) {
     let (writer, reader) = (store(redis, "a"), store(redis, "b"));
     let created_all = Arc::new(Barrier::new(streams as usize + 1));

@@ -1,5 +1,5 @@
-//! Measures the stores: Redis on servers of its own, the embedded store in folders of its own, memory beside them. Prints
-//! tables, and writes JSON where `--json FILE` says. Each group of rows is a module; `--rows` picks some of them.
+//! Measures the stores: Redis on servers of its own, the embedded store in folders of its own, and memory. Prints tables, and writes
+//! JSON with `--json FILE`. Each group of rows is a module; `--rows` selects groups.
 //!
 //! ```text
 //! cargo run --release --no-default-features -p caudal-bench --bin bench-store -- [--rows latency,replay] [--json FILE]
@@ -35,10 +35,10 @@ use serde_json::{Map, json};
 
 #[derive(Parser)]
 struct Args {
-    /// Groups of rows; all of them where none is given.
+    /// Groups of rows; absent: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     rows: Vec<Rows>,
-    /// Conversations beside which a thousand are measured.
+    /// Stored conversations that are compared with a thousand.
     #[arg(long, default_value_t = 1_000_000)]
     conversations: usize,
     #[arg(long)]
@@ -47,15 +47,15 @@ struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Rows {
-    /// From an append to a follower on another replica; resume; bytes and CPU of Redis.
+    /// Time from an append to a follower on another replica; a resume; bytes and CPU of Redis.
     Latency,
-    /// Events a second of stored responses, rendered.
+    /// Rendered events a second of stored responses.
     Replay,
     /// The prompt cache's time to first token, and the speed of one stream on each store, over a WebSocket.
     Served,
     /// A million stored conversations against a thousand, on Redis and on the embedded store.
     Conversations,
-    /// Appends on the embedded store against those on memory; bytes of a token.
+    /// Appends on the embedded store against appends on memory; bytes of a token.
     Embedded,
 }
 
@@ -137,7 +137,7 @@ fn finished() -> Arc<Entry> {
     Arc::new(Entry::Finished { finish: Finish::Stop, usage, completed_at: 0 })
 }
 
-/// The value below which this share of them lies.
+/// The value below which this share of `values` lies.
 fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get((values.len().saturating_sub(1) as f64 * share) as usize).copied().unwrap_or(f64::NAN)

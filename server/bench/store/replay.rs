@@ -1,5 +1,5 @@
-//! Replay: stored responses followed to their end, rendered, and serialised as a connection sends them. All of it runs on one
-//! thread, so that a second of its CPU is a second of a core.
+//! Measures replays: stored responses are followed to their end, rendered, and serialised as a connection sends them. Everything runs on
+//! one thread, so that a second of its CPU is a second of a core.
 
 use std::{sync::Arc, time::Instant};
 
@@ -19,14 +19,14 @@ use caudal_tests::Redis;
 use crate::{Figure, TENANT, created, finished, quantile, quotas, retention, store, token};
 
 const RESPONSES: u32 = 100;
-/// A token an append, as engines write them.
+/// Tokens of a response, one in each append.
 const TOKENS: u32 = 2000;
 const ROUNDS: usize = 5;
-/// Replays of each response in a round, so that it is long against a tick of the clock that counts CPU.
+/// Replays of each response in a round. A round must be long against a tick of the CPU clock.
 const TIMES: u32 = 5;
 const ROOM: u64 = 1 << 30;
 
-/// Events a second: of the clock, and of this thread's CPU.
+/// Events per second of real time, and per second of this thread's CPU.
 struct Rates {
     wall: f64,
     core: f64,
@@ -49,7 +49,7 @@ pub fn rows() -> Vec<Figure> {
     ]
 }
 
-/// The medians of some rounds.
+/// Measures some rounds on one thread, and returns their medians.
 fn on_one_thread<F: Future<Output = Arc<dyn Store>>>(make: impl Fn() -> F + Send) -> Rates {
     let measure = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -99,7 +99,7 @@ fn generations(responses: Arc<dyn Store>) -> Arc<Generations> {
     Generations::new(Arc::new(Scripted::new(ScriptedSettings::default(), 1)), stores, &settings)
 }
 
-/// What a connection does with a response that it follows, up to the frame; how many events it has.
+/// Follows a response and serialises its events, as a connection does. Returns the number of events.
 async fn replay(generations: &Generations, id: &str) -> u32 {
     let mut follow = generations.follow(TENANT, id, None, Default::default()).await.expect("follow");
     let (mut events, mut bytes) = (0, 0);
@@ -114,7 +114,7 @@ async fn replay(generations: &Generations, id: &str) -> u32 {
     events
 }
 
-/// What this thread has computed.
+/// The CPU time of this thread, in seconds.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).map_or(f64::NAN, |ns| ns / 1e9)

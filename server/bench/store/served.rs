@@ -1,5 +1,5 @@
-//! The whole server on each store, in this process, over real WebSockets, with the scripted engine: the prompt cache's time to
-//! first token, and the speed of one stream.
+//! Measures the whole server on each store, in this process, over real WebSockets, with the scripted engine: the prompt cache's time to
+//! first token, and the rate of one stream.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::{Figure, quantile};
 
 const HITS: usize = 1000;
-/// What a hit spares, so that none can be mistaken for one.
+/// Time to the first token without a hit. It is so long that a miss cannot look like a hit.
 const PREFILL_MS: u64 = 500;
-/// Rounds of streams, one on each store by turns.
+/// Rounds of streams, with one stream on each store in turn.
 const ROUNDS: usize = 9;
 const PACE: u32 = 120;
 const PACED_TOKENS: u32 = 240;
@@ -84,7 +84,7 @@ pub async fn rows() -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// From a create to its first delta, in ms, of requests that were answered before.
+/// Times from a create to its first delta, in ms, of repeated requests.
 async fn hits(places: &mut Places, place: Place) -> anyhow::Result<Vec<f64>> {
     let prefill = format!("engine.scripted.prefill_ms={PREFILL_MS}");
     let address = serve(places, place, &[&prefill, "engine.scripted.tokens_per_second=0"]).await?;
@@ -101,7 +101,7 @@ async fn hits(places: &mut Places, place: Place) -> anyhow::Result<Vec<f64>> {
     Ok(times)
 }
 
-/// Tokens a second of one stream on each store: medians.
+/// Median rates of one stream on each store, in tokens a second.
 async fn speeds(places: &mut Places, tokens: u32, pace: f64) -> anyhow::Result<[f64; 3]> {
     let settings = [format!("engine.scripted.tokens={tokens}"), format!("engine.scripted.tokens_per_second={pace}")];
     let settings = [settings[0].as_str(), settings[1].as_str()];
@@ -111,7 +111,7 @@ async fn speeds(places: &mut Places, tokens: u32, pace: f64) -> anyhow::Result<[
     }
     let mut speeds = [const { vec![] }; 3];
     for round in 0..ROUNDS {
-        // Who is first may be slower.
+        // The first stream of a round may be slower, so the stores take turns.
         for at in (0..3).map(|at| (at + round) % 3) {
             let begun = Instant::now();
             let (_, log) = run(&mut clients[at], json!({"max_output_tokens": tokens})).await;
@@ -122,7 +122,7 @@ async fn speeds(places: &mut Places, tokens: u32, pace: f64) -> anyhow::Result<[
     Ok(speeds.map(|mut speeds: Vec<f64>| quantile(&mut speeds, 0.5)))
 }
 
-/// Seconds from the request to the first delta, and all of the response.
+/// Runs a request. Returns the seconds to the first delta, and all events.
 async fn run(client: &mut Client, request: Value) -> (f64, EventLog) {
     let begun = Instant::now();
     client.create(request).await;

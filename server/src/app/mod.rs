@@ -1,4 +1,4 @@
-//! The application: builds engine, store and server from settings, runs until a signal, drains.
+//! The application: builds engine, store and server from settings, runs until a signal, then drains.
 
 mod stores;
 
@@ -30,33 +30,33 @@ use crate::{
 
 pub use stores::stores;
 
-/// What the scripted engine runs at once; it computes nothing.
+/// Generations that the scripted engine runs at once by default.
 const SCRIPTED_MAX_RUNNING: usize = 1024;
-/// `SIGXFSZ`: a file may not grow as far as it was written (`ulimit -f`). If nothing catches it, it ends the process.
+/// `SIGXFSZ`, sent when a write exceeds the limit on the size of files (`ulimit -f`). Without a handler it ends the process.
 const FILE_LIMIT_REACHED: i32 = 25;
 /// How long sockets may take to close after the last stream.
 const CLOSING: Duration = Duration::from_secs(2);
 
 pub struct App {
     pub address: SocketAddr,
-    /// One line that says what is served, for the person who started it.
+    /// One line for the terminal: models, store, and addresses.
     pub summary: String,
     listener: TcpListener,
     generations: Arc<Generations>,
-    /// Where the store is shared.
+    /// Absent if the store is lost with the process.
     cluster: Option<Arc<Cluster>>,
     access: Arc<Access>,
-    /// Where `/admin` has an address of its own.
+    /// Present if `/admin` has an address of its own.
     admin: Option<TcpListener>,
     settings: Settings,
 }
 
 impl App {
-    /// Binds first, so that a port in use is said before a model is loaded, as is what is wrong with the store's file; then
-    /// answers probes while the models load.
+    /// Binds the address and opens the store first, so that their errors are reported before a model is loaded. Answers probes while
+    /// the models load.
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         Access::new(&settings.auth)?;
-        // A write beyond the limit fails from now on, as on a full disk, and the store waits for room.
+        // With a handler for the signal, a write beyond the limit fails as on a full disk, and the store waits for room.
         drop(signal(SignalKind::from_raw(FILE_LIMIT_REACHED))?);
         let listener = bound("server.bind", settings.server.bind)?;
         let stores = stores(&settings)?;
@@ -70,7 +70,7 @@ impl App {
         Self::with(settings, listener, stores, engine?)
     }
 
-    /// Serves an engine that is loaded already on a bound listener.
+    /// Builds the application with a loaded engine and a bound listener.
     pub fn new(settings: Settings, listener: TcpListener, engine: Arc<dyn Engine>) -> anyhow::Result<Self> {
         let stores = stores(&settings)?;
         Self::with(settings, listener, stores, engine)
@@ -104,9 +104,9 @@ impl App {
         }
         if settings.auth.mode == AuthMode::Open {
             summary.push_str(&format!(
-                " · OPEN: whoever reaches {address} may use this server, without a key (auth.mode)"
+                " · OPEN: every client that reaches {address} may use this server without a key (auth.mode)"
             ));
-            tracing::warn!(%address, "auth.mode is \"open\": whoever reaches this address may use the server");
+            tracing::warn!(%address, "auth.mode is \"open\": every client that reaches this address may use the server without a key");
         }
         let generations = Generations::new(engine, stores, &settings);
         let lease = Duration::from_millis(settings.cluster.lease_ms);
@@ -114,9 +114,8 @@ impl App {
         Ok(Self { address, summary, listener, generations, cluster, access, admin, settings })
     }
 
-    /// Serves until SIGTERM or SIGINT, then hands running streams to other replicas or, alone, lets them finish up to the
-    /// deadline. Then a store that outlives the process keeps what still runs for the next one to continue; with any other
-    /// store it is cancelled.
+    /// Serves until SIGTERM or SIGINT. Then hands running generations over to other replicas; if there are none, lets them finish up to
+    /// the deadline. What still runs after that is left to the next process if the store outlives this one, and cancelled otherwise.
     pub async fn run(self) -> anyhow::Result<()> {
         let (phase, watcher) = watch::channel(Phase::Serving);
         let deadline = Duration::from_millis(self.settings.server.shutdown_deadline_ms);
@@ -142,7 +141,9 @@ impl App {
             _ = interrupted_again => false,
         };
         if !finished {
-            tracing::warn!("the deadline has passed, or there was another interrupt; stopping what still runs");
+            tracing::warn!(
+                "server.shutdown_deadline_ms has passed, or a second signal came; stopping the running generations"
+            );
         }
         let outlives = self.cluster.is_some();
         if outlives {
@@ -160,12 +161,12 @@ impl App {
     }
 }
 
-/// Bytes that the kernel buffers for a client that does not read; its own default is megabytes. A stream is rendered as far as the
-/// client reads, and what was rendered must be kept for its last events.
+/// Bytes that the kernel buffers for a client that does not read; the default is megabytes. A stream is rendered as far as the client
+/// reads, and the rendered output stays in memory for its last events.
 const SEND_BUFFER: usize = 128 << 10;
 
-/// Connections that may wait to be accepted: after a restart all clients come back at once, and those that find the queue
-/// full try again only after a second. The standard library's listener has 128.
+/// Connections that may wait to be accepted. After a restart all clients reconnect at once, and a client that finds the queue full
+/// retries only after a second. The standard library's listener has 128.
 const BACKLOG: i32 = 4096;
 
 fn bound(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -180,7 +181,7 @@ fn bound(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    // Sockets that are accepted inherit it.
+    // Accepted sockets inherit the size.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -1,4 +1,4 @@
-//! What is stored where, from settings.
+//! Opens the stores that the settings name.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,11 +19,11 @@ use crate::{
 /// Bounds of a tenant's stored prompts.
 const PROMPTS: prompts::PromptBounds = prompts::PromptBounds { prompts: 1000, versions: 1000, bytes: 16 << 20 };
 
-/// What is stored where; where it is shared, with the fleet of its replicas. To be called on the runtime that the stores shall
-/// work on.
+/// Opens the stores, and joins the fleet of replicas if the store outlives the process. Must be called on the runtime on which the
+/// stores work.
 ///
 /// # Errors
-/// The store's file or URL cannot be used: why, and what to do.
+/// The store's file or URL cannot be used. The message has the reason and what to do.
 pub fn stores(settings: &Settings) -> anyhow::Result<Stores> {
     let retention = settings.retention();
     let bounds = conversations::ConversationBounds {
@@ -99,10 +99,10 @@ fn sentinel(redis: &StoreRedis) -> Credentials {
     Credentials { user: redis.sentinel_user.clone(), password: redis.sentinel_password.expose().to_owned() }
 }
 
-/// The store of keys and values beyond the engine's memory, if one is set.
+/// Opens the store of keys and values outside the process; `None` if the settings have none.
 ///
 /// # Errors
-/// Its URL cannot be used: why, and what to do.
+/// Its URL cannot be used. The message has the reason.
 #[cfg(feature = "mistralrs")]
 pub fn kv_store(settings: &Settings) -> anyhow::Result<Option<Arc<dyn crate::engine::kv::KvStore>>> {
     use crate::{

@@ -1,5 +1,5 @@
-//! The replicas of a fleet: each says that it lives, watches the others, takes over what the dead ran, and hands over what
-//! it runs before it ends. Knows generations and the fleet's contract; no database, no sockets.
+//! The replicas of a fleet. Each one sends heartbeats, watches the others, takes over the responses of dead replicas, and hands over its
+//! own responses before it ends. Uses generations and the fleet's contract; independent of databases and sockets.
 
 mod placement;
 
@@ -30,7 +30,7 @@ const NOBODY: &str = "";
 const CLAIMS: usize = 16;
 /// Responses that are remembered as unreadable.
 const MAX_UNREADABLE: usize = 1024;
-/// Between looks at what is listed as running here but does not, and at cancels that were not heard.
+/// Time between two sweeps.
 const SWEEP: Duration = Duration::from_secs(3);
 
 pub struct Cluster {
@@ -40,22 +40,22 @@ pub struct Cluster {
     lease: Duration,
     /// The other replicas as of the last heartbeat.
     members: Mutex<Vec<Member>>,
-    /// Since when each dead replica is known to be. Held while claims are made: heartbeats do not wait for them.
+    /// Dead replica → when its death was noticed. Locked while claims are made; heartbeats do not wait for the lock.
     dead: tokio::sync::Mutex<HashMap<String, Instant>>,
-    /// Responses of a newer version that were told of.
+    /// Responses of a newer version that were logged.
     unreadable: Mutex<HashSet<String>>,
 }
 
-/// Whose responses are claimed.
+/// The owner whose responses are claimed.
 #[derive(Clone, Copy)]
-struct From<'r> {
+struct ClaimSource<'r> {
     replica: &'r str,
-    /// Any replica that can run them has had the time to claim them.
-    hopeless: bool,
+    /// Ends a response whose model this replica does not serve: a replica that serves it had the time to claim the response.
+    ends_unserved: bool,
 }
 
 impl Cluster {
-    /// Joins the fleet. To be called on the runtime that generations run on.
+    /// Joins the fleet. Must be called on the runtime of the generations.
     pub fn join(
         store: Arc<dyn Store>,
         fleet: Arc<dyn Fleet>,
@@ -71,18 +71,19 @@ impl Cluster {
             dead: Default::default(),
             unreadable: Mutex::default(),
         });
-        tokio::spawn(cluster.clone().live());
+        tokio::spawn(cluster.clone().send_heartbeats());
         tokio::spawn(cluster.clone().listen());
         tokio::spawn(cluster.clone().sweep());
         cluster
     }
 
-    /// Leaves the fleet and stops what runs here, for others to continue. False: there are no others; all runs on.
+    /// Leaves the fleet, and stops the generations here so that other replicas continue them. Returns `false` if there are no other
+    /// replicas; then the generations continue here.
     pub async fn hand_over(&self) -> bool {
         let others = match self.fleet.leave().await {
             Ok(others) => others,
             Err(error) => {
-                tracing::warn!(%error, "the fleet could not be asked; finishing here");
+                tracing::warn!(%error, "the store did not answer whether there are other replicas; running generations finish here");
                 return false;
             }
         };
@@ -93,12 +94,12 @@ impl Cluster {
         living
     }
 
-    /// Beats until this replica drains, and takes over what the dead ran.
-    async fn live(self: Arc<Self>) {
+    /// Sends heartbeats until this replica drains, and takes over the responses of dead replicas.
+    async fn send_heartbeats(self: Arc<Self>) {
         let mut beats = interval(self.lease / BEATS);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Since when every heartbeat was answered in time. After an outage all are silent and none is dead: a replica is
-        // only judged when it could have been heard for a whole lease.
+        // Since when every heartbeat was answered in time. After an outage all replicas are silent and none is dead, so a replica counts
+        // as dead only if the store could be reached for a whole lease.
         let mut steady: Option<Instant> = None;
         let (mut last, mut heard) = (Instant::now(), true);
         loop {
@@ -114,7 +115,7 @@ impl Cluster {
                 Ok(members) => {
                     self.members.lock().clone_from(&members);
                     if !std::mem::replace(&mut heard, true) {
-                        tracing::info!("the store is reached again");
+                        tracing::info!("the store can be reached again");
                     }
                     if !in_time {
                         steady = None;
@@ -127,68 +128,72 @@ impl Cluster {
                     let living = members.iter().filter(|member| is_certain && member.silent <= self.lease);
                     self.generations.heard_of(living.cloned().collect());
                     if is_certain && members.iter().any(|member| member.silent > self.lease) {
-                        tokio::spawn(self.clone().bury(members));
+                        tokio::spawn(self.clone().take_over_dead(members));
                     }
                 }
                 Err(error) => {
                     steady = None;
                     self.generations.heard_of(vec![]);
                     if std::mem::replace(&mut heard, false) {
-                        tracing::warn!(%error, "the heartbeat failed");
+                        tracing::warn!(%error, "the heartbeat failed: the store cannot be reached");
                     }
                 }
             }
         }
     }
 
-    /// Takes over what dead replicas ran, and forgets those of which nothing is left.
-    async fn bury(self: Arc<Self>, members: Vec<Member>) {
+    /// Takes over the responses of dead replicas, and removes dead replicas without responses from the fleet.
+    async fn take_over_dead(self: Arc<Self>, members: Vec<Member>) {
         let Ok(mut known) = self.dead.try_lock() else { return };
         let (dead, living): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| member.silent > self.lease);
         known.retain(|replica, _| dead.iter().any(|member| member.replica == *replica));
         for member in dead {
             let since = *known.entry(member.replica.clone()).or_insert_with(Instant::now);
-            let buried = async {
+            let outcome = async {
                 let ids = self.fleet.runs(&member.replica).await?;
                 if ids.is_empty() {
-                    tracing::info!(replica = member.replica, "gone");
+                    tracing::info!(
+                        replica = member.replica,
+                        "a dead replica has no responses left; it is removed from the fleet"
+                    );
                     return self.fleet.forget(&member.replica).await;
                 }
-                // Each is one replica's; what that one did not take in time is anybody's.
+                // Each response is assigned to one replica; after two leases any replica may claim it.
                 let late = since.elapsed() > self.lease * 2;
-                let hopeless = since.elapsed() > self.lease * LEASES_WITHOUT_MODEL;
+                let ends_unserved = since.elapsed() > self.lease * LEASES_WITHOUT_MODEL;
                 let mine = ids.into_iter().filter(|id| late || self.is_mine(id, &living));
-                let from = From { replica: &member.replica, hopeless };
+                let from = ClaimSource { replica: &member.replica, ends_unserved };
                 self.claim_all(mine.collect(), from).await;
                 Ok(())
             };
-            if let Err(error) = buried.await {
-                tracing::warn!(replica = member.replica, %error, "a dead replica's generations cannot be taken over now");
+            if let Err(error) = outcome.await {
+                tracing::warn!(replica = member.replica, %error, "cannot take over a dead replica's generations now; retrying with the next heartbeat");
             }
         }
     }
 
+    /// Whether a response is assigned to this replica.
     fn is_mine(&self, id: &str, others: &[Member]) -> bool {
         let others = others.iter().map(|member| member.replica.as_str());
         placement::first(id, others.chain([self.fleet.me()])) == Some(self.fleet.me())
     }
 
-    async fn claim_all(self: &Arc<Self>, ids: Vec<String>, from: From<'_>) {
+    async fn claim_all(self: &Arc<Self>, ids: Vec<String>, from: ClaimSource<'_>) {
         let claims = ids.into_iter().map(|id| async move {
             let claimed = self.claim(&id, from).await;
             if let Err(error @ StoreError::Unreadable(_)) = &claimed {
-                if self.is_news(&id) {
-                    tracing::warn!(response = id, %error, "it is left to a newer replica");
+                if self.is_first_report(&id) {
+                    tracing::warn!(response = id, %error, "not taken over: only a newer version of the server can continue this response");
                 }
             } else if let Err(error) = claimed {
-                tracing::warn!(response = id, %error, "it cannot be taken over now");
+                tracing::warn!(response = id, %error, "cannot take over this response now");
             }
         });
         stream::iter(claims).buffer_unordered(CLAIMS).collect().await
     }
 
-    /// Whether a response was not told before as one that cannot be read.
-    fn is_news(&self, id: &str) -> bool {
+    /// Remembers that a response cannot be read. Returns whether this is new.
+    fn is_first_report(&self, id: &str) -> bool {
         let mut unreadable = self.unreadable.lock();
         if unreadable.len() >= MAX_UNREADABLE {
             unreadable.clear();
@@ -197,10 +202,10 @@ impl Cluster {
     }
 
     /// Claims a response for this replica. Returns whether the response runs here now.
-    async fn claim(self: &Arc<Self>, id: &str, from: From<'_>) -> Result<bool, StoreError> {
+    async fn claim(self: &Arc<Self>, id: &str, from: ClaimSource<'_>) -> Result<bool, StoreError> {
         let header = self.fleet.header(id).await?;
         let runs_here = header.is_none_or(|header| self.generations.can_take_over(&header));
-        if !runs_here && (!from.hopeless || self.generations.is_draining()) {
+        if !runs_here && (!from.ends_unserved || self.generations.is_draining()) {
             return Ok(false);
         }
         match self.store.claim(id, from.replica).await? {
@@ -209,7 +214,11 @@ impl Cluster {
                 return Ok(true);
             }
             Some(claim) => {
-                tracing::warn!(response = id, model = claim.header.model, "no replica serves its model");
+                tracing::warn!(
+                    response = id,
+                    model = claim.header.model,
+                    "no replica serves the model of this response; it fails"
+                );
                 self.generations.end_claimed(claim).await;
             }
             None => {}
@@ -217,7 +226,7 @@ impl Cluster {
         Ok(false)
     }
 
-    /// Does what other replicas ask for.
+    /// Handles the messages of other replicas.
     async fn listen(self: Arc<Self>) {
         let mut control = self.fleet.control();
         while let Some(control) = control.next().await {
@@ -225,7 +234,8 @@ impl Cluster {
                 Control::Cancel { id } => self.generations.end(&id),
                 Control::PollRequests { id } => self.generations.look(&id),
                 Control::Steer { id } => self.generations.end_steered(&id),
-                // The replica that offers it takes it back if this one is late: the claim must be of nobody's response.
+                // If this replica is late, the offering replica has claimed the response again. So only a response without an owner is
+                // claimed.
                 Control::Released { id, to: Some(to), .. } => {
                     if to == self.fleet.me() {
                         self.claim_offer(id);
@@ -242,27 +252,30 @@ impl Cluster {
         }
     }
 
-    /// Claims a response that was offered to this replica, while other messages are heard.
+    /// Claims a response that was offered to this replica, in a task of its own.
     fn claim_offer(self: &Arc<Self>, id: String) {
         let cluster = self.clone();
         tokio::spawn(async move {
-            match cluster.claim(&id, From { replica: NOBODY, hopeless: false }).await {
+            match cluster.claim(&id, ClaimSource { replica: NOBODY, ends_unserved: false }).await {
                 Ok(true) => drop(cluster.generations.metrics.placed.inc()),
                 Ok(false) => {}
-                // The replica that offered it claims it soon.
-                Err(error) => tracing::debug!(response = id, %error, "an offer cannot be taken"),
+                // The offering replica claims the response soon.
+                Err(error) => tracing::debug!(response = id, %error, "cannot claim an offered response"),
             }
         });
     }
 
-    /// Claims a response that was released, while other messages are heard.
+    /// Claims a response that was released, in a task of its own.
     fn claim_aside(self: &Arc<Self>, id: String, from: String) {
         let cluster = self.clone();
-        tokio::spawn(async move { cluster.claim_all(vec![id], From { replica: &from, hopeless: false }).await });
+        let claim = async move {
+            cluster.claim_all(vec![id], ClaimSource { replica: &from, ends_unserved: false }).await;
+        };
+        tokio::spawn(claim);
     }
 
-    /// Keeps what runs from expiring, and finds what went wrong unheard: runs that ended here without their log's end,
-    /// cancels that were missed.
+    /// Repeatedly renews the retention of running responses, ends responses whose cancel was missed, and claims responses that are
+    /// listed as running here but do not run.
     async fn sweep(self: Arc<Self>) {
         let mut sweeps = interval(SWEEP);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -279,10 +292,10 @@ impl Cluster {
                 self.fleet.runs(self.fleet.me()).await
             };
             let Ok(listed) = swept.await else { continue };
-            // A response is listed a moment before it runs: only who is missing twice is.
+            // A response is listed a moment before it runs, so only a response that is missing twice is lost.
             let missing: HashSet<String> = listed.into_iter().filter(|id| !self.generations.runs(id)).collect();
             let lost: Vec<String> = missing.intersection(&suspects).cloned().collect();
-            self.claim_all(lost, From { replica: self.fleet.me(), hopeless: false }).await;
+            self.claim_all(lost, ClaimSource { replica: self.fleet.me(), ends_unserved: false }).await;
             suspects = missing;
         }
     }

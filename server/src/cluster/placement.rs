@@ -1,8 +1,9 @@
-//! Which replica a response falls to: the one of the greatest hash, so that all agree without asking, and what a replica
-//! leaves behind spreads over all that remain.
+//! Chooses the replica for a response: the one with the greatest hash. So all replicas agree without messages, and the responses of a
+//! dead replica spread over all others.
 
 use sha2::{Digest, Sha256};
 
+/// The replica for a response; `None` without replicas.
 pub fn first<'r>(response: &str, replicas: impl IntoIterator<Item = &'r str>) -> Option<&'r str> {
     replicas.into_iter().max_by_key(|replica| {
         let mut hash = Sha256::new();
@@ -26,7 +27,7 @@ mod tests {
             assert_eq!(first(&id, ["c", "a", "b"]), Some(chosen), "the order does not matter");
             counts[usize::from(chosen.as_bytes()[0] - b'a')] += 1;
             let without_others = first(&id, [chosen, "a"]).unwrap();
-            assert_eq!(without_others, chosen, "who leaves moves only what was theirs");
+            assert_eq!(without_others, chosen, "a replica that leaves moves only its own responses");
         }
         assert!(counts.iter().all(|count| *count > 70), "{counts:?}");
         assert_eq!(first("resp", []), None);

@@ -1,20 +1,20 @@
-//! Tokens to text that may be shown: completes characters that span tokens, and holds back what may become a stop string.
+//! Tokens to text that may be shown: joins characters that span tokens, and holds back text that may become a stop string.
 
 use std::borrow::Cow;
 
 use super::{Finish, stop::StopStrings, stop::StopWatch};
 
-/// The bytes that each token stands for; what vocabularies differ in. One instance a generation.
+/// Maps the tokens of a vocabulary to bytes. Each generation has an instance of its own.
 pub trait TokenBytes: Send {
-    /// The token's bytes, a part of a character among them; none where it is not text.
+    /// The token's bytes, which may be a part of a character; empty if the token is not text.
     fn bytes(&self, token: u32) -> Cow<'_, [u8]>;
 
-    /// Whether the first token of a text begins with a space that is not the text's.
+    /// Whether the vocabulary puts a space before the first token of a text that is not part of the text.
     fn pads_first(&self) -> bool {
         false
     }
 
-    /// The text of all `tokens` together. U+FFFD stands for bytes that are no character.
+    /// The text of all `tokens` together. U+FFFD replaces bytes that are not a character.
     fn decode(&self, tokens: &[u32]) -> String {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.bytes(*token).into_owned()).collect();
         let text = String::from_utf8_lossy(&bytes);
@@ -22,12 +22,12 @@ pub trait TokenBytes: Send {
     }
 }
 
-/// The text side of one generation.
+/// Decodes the tokens of one generation.
 pub struct Decoder<T> {
     tokens: T,
-    /// Bytes of a character that is not complete: three at most.
+    /// Bytes of an incomplete character, at most three.
     incomplete: Vec<u8>,
-    /// The output's first text has come.
+    /// Whether the output has text already.
     begun: bool,
     watch: Option<StopWatch>,
 }
@@ -56,7 +56,7 @@ impl<T: TokenBytes> Decoder<T> {
         }
     }
 
-    /// What is still held when the reply ends without a stop string. U+FFFD stands for a character that is not complete.
+    /// Returns the text that is still held back when the reply ends without a stop string. U+FFFD replaces an incomplete character.
     pub fn finish(&mut self) -> String {
         let rest = String::from_utf8_lossy(&std::mem::take(&mut self.incomplete)).into_owned();
         match &mut self.watch {
@@ -65,7 +65,7 @@ impl<T: TokenBytes> Decoder<T> {
         }
     }
 
-    /// Takes the characters that are complete; U+FFFD stands for bytes that cannot become one.
+    /// Takes the complete characters. U+FFFD replaces bytes that cannot become a character.
     fn complete(&mut self) -> String {
         let mut text = String::new();
         loop {
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!((shown.concat().as_str(), finish), ("abc", Some(Finish::Stop)));
     }
 
-    /// Vocabularies without a token for a character write its bytes, each in a token; another such character may follow.
+    /// A vocabulary without a token for a character writes each of its bytes as a token; another such character may follow.
     #[test]
     fn characters_of_bytes_may_follow_on_each_other() {
         let (shown, _) = run("🙂🙃é🙂".as_bytes(), &[]);

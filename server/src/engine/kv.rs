@@ -12,19 +12,19 @@ use sha2::{Digest, Sha256};
 /// Tokens of a block.
 pub const BLOCK: usize = 16;
 
-/// The name of a block: SHA-256 over the name of the block before it and its own tokens. So a name says which tokens the block
-/// holds, after which others. The first name of a chain is a [`BlockName::root`].
+/// The name of a block: SHA-256 over the name of the block before it and its own tokens. So a name determines the tokens of the block
+/// and all tokens before them. The first name of a chain is a [`BlockName::root`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockName([u8; 32]);
 
 impl BlockName {
-    /// The name before a tenant's first block. `model` tells models apart whose keys and values differ.
+    /// The name before a tenant's first block. `model` differs for models whose keys and values differ.
     pub fn root(model: &str, tenant: &str) -> Self {
         let length = (model.len() as u64).to_le_bytes();
         Self(Sha256::new().chain_update(length).chain_update(model).chain_update(tenant).finalize().into())
     }
 
-    /// The name of the block after this one. `tokens`: [`BLOCK`] of them.
+    /// The name of the block after this one. `tokens` are the [`BLOCK`] tokens of that block.
     pub fn next(self, tokens: &[u32]) -> Self {
         let mut hash = Sha256::new().chain_update(self.0);
         for token in tokens {
@@ -69,17 +69,17 @@ pub enum KvEncoding {
     /// Bit for bit.
     #[default]
     Exact,
-    /// 8 bits a number with a scale for 16 numbers: 28 % of the bytes of f32, and other last bits.
+    /// 8 bits a number, with a scale for each 16 numbers: 28 % of the bytes of f32, but rounded.
     Int8,
 }
 
 /// Whether a later prompt is expected to begin with this one and its output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// Its blocks are stored when a second prompt has them.
+    /// The blocks are stored when a second prompt has them.
     #[default]
     Unknown,
-    /// Its blocks are stored when it ends: it is a turn of a conversation, or a stored prompt.
+    /// The blocks are stored when the generation ends: the prompt is a turn of a conversation, or a stored prompt.
     Expected,
 }
 
@@ -88,29 +88,29 @@ pub enum Reuse {
 #[error("{0}")]
 pub struct KvError(pub String);
 
-/// A store of blocks. It bounds the bytes of a tenant and evicts those that were used least recently.
+/// A store of blocks. It bounds the bytes of each tenant and evicts the least recently used blocks.
 #[async_trait]
 pub trait KvStore: Send + Sync + 'static {
-    /// Returns how many blocks of a chain are stored, counted from its first to the first that is missing. One round trip.
+    /// Counts the stored blocks of a chain, from its first block to the first missing one. Takes one round trip.
     ///
     /// # Errors
     /// The store cannot be reached.
     async fn count(&self, tenant: &str, chain: &[BlockName]) -> Result<usize, KvError>;
 
-    /// Returns the blocks of a chain from its first to the first that is missing, and counts them as used. The caller checks
-    /// what the bytes hold.
+    /// Returns the blocks of a chain, from its first block to the first missing one, and marks them as used. The caller checks the
+    /// bytes.
     ///
     /// # Errors
     /// The store cannot be reached.
     async fn fetch(&self, tenant: &str, chain: &[BlockName]) -> Result<Vec<Vec<u8>>, KvError>;
 
-    /// Stores blocks of one tenant, and evicts others of the same tenant while they take more bytes than they may.
+    /// Stores blocks of one tenant, and evicts other blocks of the tenant while it is over its bound.
     ///
     /// # Errors
     /// The store cannot be reached or has no room; some of the blocks may be stored.
     async fn put(&self, tenant: &str, blocks: &[(BlockName, Vec<u8>)]) -> Result<(), KvError>;
 
-    /// What metrics call the source of a reused block: `disk` or `fleet`.
+    /// The label of this store in metrics: `disk` or `fleet`.
     fn origin(&self) -> &'static str;
 }
 

@@ -1,7 +1,7 @@
-//! Engines: prompt tokens in, deltas out. This module owns the contract between the server and whatever produces tokens;
-//! it knows nothing of responses, sockets or stores.
+//! Engines: prompt tokens in, deltas out. This module owns the contract between the server and the code that produces tokens. It
+//! does not depend on responses, sockets or stores.
 //!
-//! `scripted` is deterministic and made for tests and load; `mistral` drives mistral.rs and is the only code that names it.
+//! `scripted` is deterministic, for tests and load tests; `mistral` runs models of mistral.rs and is the only code that names it.
 
 pub mod decoder;
 pub mod kv;
@@ -28,51 +28,51 @@ pub use prompt::{Message, Prompt, Role, ToolCall};
 pub use sampler::{Sampler, Sampling};
 pub use stop::StopStrings;
 
-/// Everything an engine needs for one generation. It is complete: the same request gives the same tokens on any replica.
+/// Everything that an engine needs for one generation. The same request gives the same tokens on any replica.
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
     /// The rendered prompt.
     pub prompt: Vec<u32>,
-    /// Whose it is. Keys and values are reused within a tenant and never across.
+    /// Keys and values are reused within a tenant and never across tenants.
     pub tenant: Arc<str>,
-    /// Whether a later prompt is expected to begin with this one.
+    /// Whether a later prompt is expected to begin with this prompt.
     pub reuse: kv::Reuse,
-    /// Tokens already generated for this prompt. Not empty when a generation is continued after a loss: their text is not
-    /// sent again, but it counts for stop strings, for the position of the sampler and for `max_output_tokens`.
+    /// Tokens already generated for this prompt. Not empty if a lost generation is continued: the engine does not send their text
+    /// again, but counts it for stop strings, for the position of the sampler and for `max_output_tokens`.
     pub output: Vec<u32>,
     pub sampling: Sampling,
-    /// The output ends before the first of them.
+    /// The output ends before the first stop string.
     pub stop: StopStrings,
-    /// What the whole output must match. The engine closes what is open within `max_output_tokens` where it knows how to; an
-    /// output that ends there otherwise is cut.
+    /// The whole output must match the grammar. Near `max_output_tokens` the engine completes the output if a completion is known;
+    /// otherwise the output is cut.
     pub grammar: Option<Grammar>,
-    /// Log-probabilities of every token, with this many of the likeliest beside it, at most 20.
+    /// Requests log-probabilities of every token and of this many likeliest tokens at its place, at most 20.
     pub logprobs: Option<u8>,
-    /// Bound on the tokens of the whole output, `output` included. 0 computes the prompt's KV, to be reused, and ends.
+    /// Bound on the tokens of the whole output, `output` included. With 0 the engine computes and caches the prompt's keys and values,
+    /// then ends.
     pub max_output_tokens: u32,
-    /// When cancelled the engine ends the generation within one token, with [`Finish::Cancelled`].
+    /// When this token is cancelled, the engine ends the generation within one token, with [`Finish::Cancelled`].
     pub cancel: CancellationToken,
 }
 
-/// What an engine says, in order. The text of all deltas, joined, is the output.
+/// A piece of an output. The joined text of all deltas of a generation is the output.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Delta {
     /// The token ids that this delta adds. The end-of-sequence token is not among them.
     pub tokens: Vec<u32>,
-    /// The text that may be shown now. Empty while a character is incomplete or a stop string may be beginning; held text
-    /// comes with a later delta, at the latest with the last one.
+    /// The text that may be shown now. Empty while a character is incomplete or a stop string may have begun; such text comes with a
+    /// later delta, at the latest with the last one.
     pub text: String,
-    /// One a token, where the request asked for them; none with the tokens that close an output at its bound, for which the
-    /// model was not asked.
+    /// One for each token, if the request asked for log-probabilities. Empty for tokens that complete an output at its bound, because
+    /// the model did not compute them.
     pub logprobs: Vec<Logprobs>,
-    /// How many of the prompt's tokens were not computed, because their keys and values were cached. On the first delta of an
-    /// output.
+    /// The number of prompt tokens that were not computed, because their keys and values were cached. Set on the first delta.
     pub cached_tokens: Option<u32>,
-    /// Set on the last delta, and only there.
+    /// Set on the last delta only.
     pub finish: Option<Finish>,
 }
 
-/// What the text of an output must match, and whose it is: compiling it counts as that tenant's work.
+/// What the text of an output must match. Its compilation counts as work of `tenant`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grammar {
     pub tenant: Arc<str>,
@@ -88,8 +88,8 @@ pub enum Rules {
     Lark(String),
 }
 
-/// How likely the model found a token, and what it found likeliest at its place. Natural logarithms, of the model's own
-/// distribution: before temperature, penalties and filters.
+/// The log-probability of a token, and of the likeliest tokens at its place. Natural logarithms of the model's own distribution,
+/// before temperature, penalties and filters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Logprobs {
     pub token: TokenLogprob,
@@ -99,7 +99,7 @@ pub struct Logprobs {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
-    /// The token's text; U+FFFD stands for bytes that are no whole character.
+    /// The token's text; U+FFFD replaces bytes that are not a whole character.
     pub token: String,
     pub bytes: Vec<u8>,
     pub logprob: f32,
@@ -115,28 +115,28 @@ pub enum Finish {
     Length,
     /// The request's token was cancelled.
     Cancelled,
-    /// The client steers: a successor goes on from here. Not the engine's to say.
+    /// The client steered: a successor continues the output. Engines never return it.
     Steered,
-    /// The engine broke; the text says how, for the log and never for the client.
+    /// The engine failed. The text is the reason for the server's log; clients never see it.
     Failed(String),
-    /// It never began; code and message are for the client. Not the engine's to say.
+    /// The generation never began; code and message are for the client. Engines never return it.
     Refused { code: String, message: String },
 }
 
-/// What an engine can answer with before it has started.
+/// Why an engine did not start a generation.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("unknown model `{0}`")]
     UnknownModel(String),
     #[error("the chat template refused the messages: {0}")]
     Template(String),
-    /// The prompt has more tokens than it may have: so many at least.
+    /// The prompt has at least `tokens` tokens, more than it may have.
     #[error("the prompt has more than {tokens} tokens")]
     TooLong { tokens: usize },
     /// The grammar cannot be compiled.
     #[error("{0}")]
     Grammar(String),
-    /// Others' grammars are compiled first.
+    /// The grammar's turn to be compiled did not come in time.
     #[error("too many grammars wait to be compiled")]
     Busy { retry_after_ms: u64 },
     #[error("{0}")]
@@ -144,7 +144,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Why a model cannot be loaded, without the backtrace that candle prints in its errors.
+    /// Makes a `Load` of a reason, without the backtrace that candle prints in its errors.
     pub fn load(reason: impl std::fmt::Display) -> Self {
         let reason = reason.to_string();
         let lines: Vec<&str> = reason.lines().take_while(|line| !line.trim_start().starts_with("0: ")).collect();
@@ -152,31 +152,31 @@ impl EngineError {
     }
 }
 
-/// Produces deltas. Implementations are shared by all connections and never block the caller, but for what says so.
+/// Produces deltas. All connections share an implementation. Its methods never block the caller unless their comment says so.
 pub trait Engine: Send + Sync + 'static {
-    /// The models it serves; the first is the default.
+    /// The models of the engine; the first is the default.
     fn models(&self) -> Vec<Arc<ModelInfo>>;
 
-    /// Renders a prompt by the model's chat template, ready for the reply to begin, and tokenises it. Takes milliseconds of
-    /// computation where the prompt is long.
+    /// Renders a prompt with the model's chat template, up to the beginning of the reply, and tokenises it. A long prompt takes
+    /// milliseconds of computation.
     fn tokenize(&self, model: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError>;
 
-    /// Whether outputs can be held to the grammar. Blocks while it is compiled, for seconds at most.
+    /// Checks that the engine can enforce the grammar. Blocks while the grammar is compiled, for seconds at most.
     fn check(&self, model: &str, grammar: &Grammar, max_output_tokens: u32) -> Result<(), EngineError>;
 
-    /// What can run at once of the model. Admission never asks for more sequences.
+    /// The bounds on what the model runs at once. Admission never asks for more sequences.
     fn capacity(&self, model: &str) -> Capacity;
 
-    /// How many blocks of keys and values are used now; `None` without blocks.
+    /// How many blocks of keys and values are used now; `None` if the engine has no blocks.
     fn kv_blocks(&self, model: &str) -> Option<KvBlocks>;
 
-    /// What the model did not have to compute because a store beyond this process had it; `None` if there is no such store.
+    /// Counts prompt tokens whose keys and values came from a store beyond this process; `None` if there is no such store.
     fn fetched_tokens(&self, _model: &str) -> Option<FetchedTokens> {
         None
     }
 
-    /// Estimates how long it takes until the keys and values of a prompt's first tokens are in the engine's cache, whether they are
-    /// computed or fetched; those that are there already take no time. Zero for an engine without a cache.
+    /// Estimates the time until the keys and values of a prompt's first tokens are in the engine's cache, computed or fetched.
+    /// Cached tokens take no time. Zero for an engine without a cache.
     fn reading(&self, _model: &str, _tenant: &str, _tokens: &[u32]) -> Duration {
         Duration::ZERO
     }
@@ -184,17 +184,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Which models are loaded.
     fn status(&self) -> Vec<ModelStatus>;
 
-    /// Loads the model's files again beside it and switches: generations that run end on the old one, new ones go to the
-    /// new one. Goes on when the future is dropped.
+    /// Loads the model's files again beside the old model, then switches: running generations end on the old model, new ones run on
+    /// the new model. The reload continues if the future is dropped.
     fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>>;
 
-    /// Returns when the keys and values of what has ended are stored, where they are stored beyond this process.
+    /// Returns when the keys and values of ended generations are stored beyond this process, if they are to be stored.
     fn settle(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. It closes
-    /// when the sequence has left the engine, which is after the delta with `finish`; closed without one, the engine has crashed.
+    /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. The channel closes
+    /// when the sequence has left the engine, after the delta with `finish`. A channel that closes without one: the engine crashed.
     fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError>;
 }
 

@@ -1,4 +1,4 @@
-//! What a served model is: how it is set up, what clients see of it, how far it is loaded.
+//! Types that describe a served model: its settings, the description that clients see, its capacity and its state of loading.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -9,61 +9,61 @@ use crate::{dialect::Dialect, wire::sampling::SamplingOptions};
 /// One model as clients see it in `GET /v1/models`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
-    /// The name a request's `model` field selects.
+    /// The model's name in the `model` field of requests.
     pub id: String,
-    /// Other names for it.
+    /// Other names of the model.
     pub aliases: Vec<String>,
     /// Tokens that prompt and output may take together.
     pub context_length: u32,
     /// When the model's file was made, Unix seconds.
     pub created: u64,
-    /// Such as `Q8_0`; absent where it has no meaning.
+    /// Such as `Q8_0`; absent if the model is not quantised.
     pub quantisation: Option<String>,
-    /// The LoRA adapters in it.
+    /// The LoRA adapters that are merged into the model.
     pub adapters: Vec<String>,
-    /// What a request that says nothing is sampled with.
+    /// The sampling of requests without sampling fields.
     pub sampling: SamplingOptions,
-    /// How it writes what is not plain text.
+    /// How the model writes thoughts and calls.
     pub dialect: Dialect,
-    /// The file with all of it, if clients may fetch that file.
+    /// The file with the whole model, if clients may fetch it.
     pub shared_file: Option<PathBuf>,
 }
 
 impl ModelInfo {
-    /// Whether a request's `model` means this one.
+    /// Whether `name`, a request's `model`, is a name of this model.
     pub fn is_called(&self, name: &str) -> bool {
         self.id == name || self.aliases.iter().any(|alias| alias == name)
     }
 }
 
-/// One of `engine.models`: a table, or the string that would be its `model`.
+/// One entry of `engine.models`: a table, or a string that stands for a table with that `model`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default, deny_unknown_fields)]
 pub struct ModelSettings {
-    /// Its name; empty: that of its file or folder.
+    /// The model's id; empty: the name of its file or folder.
     pub id: String,
     pub aliases: Vec<String>,
     /// A GGUF file, a folder with safetensors, or `owner/name` on Hugging Face; empty: the default model.
     pub model: String,
-    /// Of a Hugging Face repository: the GGUF file to take.
+    /// The GGUF file of a Hugging Face repository.
     pub file: String,
-    /// Of a Hugging Face repository: branch, tag or commit.
+    /// Branch, tag or commit of a Hugging Face repository.
     pub revision: String,
-    /// Of the one file with the weights, in hex.
+    /// Checksum of the file with the weights, in hex.
     pub sha256: String,
-    /// Safetensors are quantised to this type while they are loaded.
+    /// The type to which safetensors are quantised while they are loaded.
     pub isq: String,
-    /// A file in the folder with weights quantised before.
+    /// A UQFF file in the folder, with quantised weights.
     pub uqff: String,
     /// Adapters merged into safetensors: folders, or `owner/name` on Hugging Face.
     pub lora: Vec<String>,
     /// Lets clients fetch the model's file. Absent: true for the default model only.
     pub share: Option<bool>,
-    /// Generations at once, in place of the engine's.
+    /// Replaces `engine.max_running`.
     pub max_running: Option<usize>,
-    /// In place of the engine's.
+    /// Replaces `engine.context_length`.
     pub context_length: Option<u32>,
-    /// In place of the engine's.
+    /// Replaces `engine.kv_mb`.
     pub kv_mb: Option<u64>,
     pub sampling: SamplingOptions,
 }
@@ -96,10 +96,10 @@ impl<'de> Deserialize<'de> for ModelSettings {
     }
 }
 
-/// Reads `engine.models`: a list, or its only member.
+/// Reads `engine.models`: a list, or the path of its only model.
 ///
 /// # Errors
-/// Where it is neither.
+/// The value is neither.
 pub fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ModelSettings>, D::Error> {
     struct Models;
     impl<'de> de::Visitor<'de> for Models {
@@ -135,32 +135,32 @@ pub enum KvType {
     F16,
 }
 
-/// How far a model is loaded.
+/// Whether a model is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ModelStatus {
     pub id: String,
     pub loaded: bool,
 }
 
-/// What a model's engine can run at once.
+/// The bounds on what a model runs at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     pub sequences: usize,
-    /// Tokens of all sequences together; absent where they are not counted.
+    /// Tokens of all sequences together; absent: unbounded.
     pub tokens: Option<usize>,
 }
 
-/// Blocks for keys and values: 16 tokens each. The rest of them is empty.
+/// Blocks for keys and values of 16 tokens each. Blocks that are neither used nor cached are empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KvBlocks {
     pub total: usize,
-    /// Running sequences hold them.
+    /// Blocks that running sequences hold.
     pub used: usize,
-    /// They hold earlier prompts and can be evicted.
+    /// Blocks of earlier prompts, which can be evicted.
     pub cached: usize,
 }
 
-/// Tokens of prompts whose keys and values came from a store beyond the process, since the process began.
+/// Prompt tokens whose keys and values came from a store beyond the process, since the process began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchedTokens {
     /// `disk` or `fleet`.
@@ -176,13 +176,13 @@ pub struct Reloaded {
     pub took: Duration,
 }
 
-/// Why a model was not loaded again; the one that serves goes on.
+/// Why a model was not loaded again. The old model stays in service.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("There is no model '{0}'.")]
     UnknownModel(String),
-    #[error("The model '{0}' is being loaded already.")]
+    #[error("The model '{0}' is already being loaded.")]
     InProgress(String),
-    #[error("The model cannot be loaded, and the old one goes on serving: {0}")]
+    #[error("The model cannot be loaded, so the old one stays in service: {0}")]
     Failed(String),
 }

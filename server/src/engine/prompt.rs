@@ -3,21 +3,21 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a chat template is given. Field names are those that templates read.
+/// The input of a chat template. The field names are those that templates read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Prompt {
     pub messages: Vec<Message>,
-    /// Functions the model may call, as `{"type": "function", "function": {name, description, parameters}}`. Empty where the
+    /// Functions that the model may call, as `{"type": "function", "function": {name, description, parameters}}`. Empty if the
     /// dialect describes them in a message instead.
     pub tools: Vec<Value>,
-    /// `low`, `medium`, `high`, …; as the client said it.
+    /// `low`, `medium`, `high`, …; as the client sent it.
     pub reasoning_effort: Option<String>,
-    /// Tokens that it may have. A longer one need not be tokenised to its end.
+    /// The maximum number of tokens. A longer prompt need not be tokenised to its end.
     #[serde(skip)]
     pub most: Option<usize>,
 }
 
-/// Who said a message; the chat template decides how each role is written.
+/// The author of a message. The chat template decides how each role is written.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -33,18 +33,18 @@ pub enum Role {
 pub struct Message {
     pub role: Role,
     pub content: String,
-    /// What an assistant called.
+    /// The calls of an assistant's message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
-    /// Of a tool's message: the call it answers.
+    /// The call that a tool's message answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
-    /// Of a tool's message: the function that was called.
+    /// The called function of a tool's message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// A call, as templates read it: `{id, type: "function", function: {name, arguments}}`.
+/// A call in the form that templates read: `{id, type: "function", function: {name, arguments}}`.
 #[derive(Debug, Clone, Serialize, PartialEq)]
 pub struct ToolCall {
     pub id: String,
@@ -56,7 +56,7 @@ pub struct ToolCall {
 #[derive(Debug, Clone, Serialize, PartialEq)]
 pub struct FunctionCall {
     pub name: String,
-    /// An object; templates write it as JSON themselves.
+    /// A JSON object. Templates write it as text themselves.
     pub arguments: Value,
 }
 
@@ -67,7 +67,7 @@ impl Message {
 }
 
 impl Prompt {
-    /// Of messages alone.
+    /// A prompt of messages without tools.
     pub fn of(messages: Vec<Message>) -> Self {
         Self { messages, ..Self::default() }
     }

@@ -1,6 +1,6 @@
-//! The server's own sampler. A token is a pure function of the logits, the sampling and the tokens before it: the randomness
-//! comes from a counter-based generator keyed by seed, position and token, so a seeded generation continues identically on
-//! another replica.
+//! The server's own sampler. A picked token is a pure function of the logits, the sampling and the tokens before it. The randomness
+//! comes from a counter-based generator with the key (seed, position, token), so a seeded generation continues identically on another
+//! replica.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::sampling::SamplingOptions;
 
-/// How tokens are chosen. Every field is within the range that the request's validation allows.
+/// The settings of sampling. Every field is within the range that the request's validation allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 picks the likeliest token.
@@ -17,16 +17,16 @@ pub struct Sampling {
     pub top_p: f32,
     /// Keeps this many likeliest tokens.
     pub top_k: Option<u32>,
-    /// Keeps tokens at least this fraction as likely as the likeliest.
+    /// Keeps tokens whose probability is at least this fraction of the likeliest token's.
     pub min_p: f32,
-    /// Taken from a token's logit for each time it stands in the output.
+    /// Subtracted from the logit of a token for each of its occurrences in the output.
     pub frequency_penalty: f32,
-    /// Taken from a token's logit once, when it stands in the output.
+    /// Subtracted once from the logit of a token that occurs in the output.
     pub presence_penalty: f32,
-    /// Divides the positive logits of tokens that stand in prompt or output, and multiplies the negative (Keskar et al.,
+    /// Divides positive logits, and multiplies negative logits, of tokens that occur in the prompt or the output (Keskar et al.,
     /// "CTRL", 2019). 1 changes nothing.
     pub repetition_penalty: f32,
-    /// Added to the logits of these tokens.
+    /// Token id → the number added to the logit of that token.
     pub logit_bias: BTreeMap<u32, f32>,
     pub seed: u64,
 }
@@ -70,9 +70,9 @@ pub struct Sampler {
     sampling: Sampling,
     /// Index of the next output token.
     position: u64,
-    /// How often each token stands in the output.
+    /// Token id → its occurrences in the output.
     output: HashMap<u32, u32>,
-    /// The prompt's tokens; empty where no penalty asks for them.
+    /// The prompt's tokens; empty without a repetition penalty.
     prompt: HashSet<u32>,
 }
 
@@ -87,8 +87,8 @@ impl Sampler {
         self.position
     }
 
-    /// Picks the next token from the model's logits, which are changed by biases and penalties on the way. It becomes part
-    /// of the output with [`Self::push`].
+    /// Picks the next token from the model's logits, and leaves biases and penalties applied to `logits`. The token becomes part of
+    /// the output with [`Self::push`].
     pub fn pick(&self, logits: &mut [f32]) -> u32 {
         self.adjust(logits);
         self.sampling.pick(logits, self.position)
@@ -125,11 +125,11 @@ impl Sampler {
 }
 
 impl Sampling {
-    /// Picks the token at `position` (0 for the first output token) from logits that are adjusted already.
+    /// Picks the token at `position` (0 for the first output token) from adjusted logits.
     ///
-    /// Filters apply in the order top-k, top-p, min-p, on probabilities after temperature. What is left is drawn from by the
-    /// Gumbel-max trick: every token has its own noise, so logits that differ in their last bits, as those of another prefill
-    /// do, mostly draw the same token. A number on a line of all probabilities would not: there each token moves the others.
+    /// Filters apply in the order top-k, top-p, min-p, to probabilities after temperature. The Gumbel-max trick draws from the
+    /// remaining tokens: every token has its own noise, so logits with other last bits, such as those of another machine, mostly draw
+    /// the same token. A draw by cumulative probabilities would not, because each token's probability shifts the tokens after it.
     fn pick(&self, logits: &[f32], position: u64) -> u32 {
         if self.temperature <= 0.0 || self.top_k == Some(1) {
             return argmax(logits);
@@ -138,7 +138,7 @@ impl Sampling {
         if !max.is_finite() {
             return argmax(logits);
         }
-        // Tokens below this have no weight in f32 beside the likeliest.
+        // The weight of tokens below this is too small to change a sum of f32 with the likeliest token.
         let floor = max - 20.0 * self.temperature.max(1e-3);
         let mut candidates: Vec<(u32, f32)> = logits
             .iter()
@@ -181,12 +181,12 @@ impl Noise {
         Self(mix(mix(seed ^ GOLDEN).wrapping_add(position.wrapping_mul(GOLDEN))))
     }
 
-    /// The token whose log-weight and noise are largest together.
+    /// Returns the token with the largest sum of log-weight and noise.
     fn draw(&self, candidates: &[(u32, f32)]) -> Option<u32> {
         let mut best = (f64::NEG_INFINITY, None);
         for &(id, log_weight) in candidates {
             let bits = mix(self.0.wrapping_add(u64::from(id).wrapping_mul(GOLDEN)));
-            // An upper bound of the noise, without its logarithms: few tokens pass it.
+            // An upper bound of the noise that needs no logarithm. Few tokens pass it.
             let bound = f64::from(bits.leading_zeros() + 1) * std::f64::consts::LN_2;
             if f64::from(log_weight) + bound <= best.0 {
                 continue;
@@ -201,7 +201,7 @@ impl Noise {
     }
 }
 
-/// The first of the largest logits; NaN is never chosen unless all are.
+/// Returns the id of the largest logit, the lowest id if several are equal. NaN is never chosen; if all logits are NaN, the result is 0.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, &logit) in logits.iter().enumerate() {
@@ -212,7 +212,7 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// The odd number of SplitMix64 (Steele, Lea and Flood, 2014), whose finaliser [`mix`] is.
+/// The increment of SplitMix64 (Steele, Lea and Flood, 2014). [`mix`] is the finaliser of SplitMix64.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 fn mix(mut z: u64) -> u64 {

@@ -1,5 +1,5 @@
-//! A deterministic engine for tests and load: says a given text at a given rate and breaks where it is told to. A token is
-//! a word with the space before it; the token at position n is the nth word of the text, repeated as often as needed.
+//! A deterministic engine for tests and load tests: sends a given text at a given rate, and fails at given places. A token is a word
+//! with the space after it. The token at position n is the nth word of the text; the text repeats as often as needed.
 
 use std::{borrow::Cow, collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,17 +32,17 @@ pub struct ScriptedSettings {
     pub tokens: u32,
     pub tokens_per_second: f64,
     pub jitter_ms: u64,
-    /// Time before the first token of a prompt of which nothing is cached.
+    /// Time before the first token of a prompt without cached tokens.
     pub prefill_ms: u64,
-    /// Prompts that count as cached; 0: none.
+    /// How many of the latest prompts count as cached; 0: none.
     pub cached_prompts: usize,
     pub load_ms: u64,
     pub fail_after: Option<u32>,
-    /// A prompt of so many tokens kills the process.
+    /// A prompt of exactly this many tokens kills the process.
     pub die_at_prompt: Option<usize>,
     pub context_length: u32,
     pub reasoning: bool,
-    /// The file that clients get as the model's file; empty: the model has none.
+    /// The model's file for clients that fetch it; empty: the model has none.
     pub file: PathBuf,
 }
 
@@ -79,7 +79,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// [`Self::new`], after a pretence of loading.
+    /// Makes the engine and waits for `load_ms`, as if a model was loaded.
     pub async fn load(
         settings: ScriptedSettings,
         max_running: usize,
@@ -91,7 +91,7 @@ impl Scripted {
         engine
     }
 
-    /// To be called on the runtime that generations shall run on.
+    /// Makes an engine whose generations run on the current runtime.
     pub fn new(settings: ScriptedSettings, max_running: usize) -> Self {
         let mut words: Vec<String> = settings.text.split_inclusive(' ').map(str::to_owned).collect();
         if let Some(last) = words.last_mut().filter(|last| !last.ends_with(' ')) {
@@ -119,7 +119,7 @@ impl Scripted {
     }
 }
 
-/// What encloses the thoughts in its text, where it has some.
+/// The tags around thoughts in the text.
 fn thoughts() -> Tags {
     Tags { open: "<think>".into(), close: "</think>".into(), opened: false, optional: false }
 }
@@ -129,7 +129,7 @@ impl Scripted {
         ModelStatus { id: self.model.id.clone(), loaded: true }
     }
 
-    /// Counts the first tokens of a prompt that are cached, in whole blocks.
+    /// Counts the cached tokens at the beginning of a prompt, in whole blocks.
     fn cached(&self, tenant: &str, tokens: &[u32]) -> usize {
         let prompts = self.prompts.lock();
         let own = prompts.iter().filter(|(whose, _)| **whose == *tenant);
@@ -147,7 +147,7 @@ impl Scripted {
         prompts.drain(..surplus);
     }
 
-    /// Time to read a prompt of `all` tokens, `cached` of which are cached.
+    /// The time to compute a prompt of `all` tokens, of which `cached` are cached.
     fn prefill(&self, cached: usize, all: usize) -> Duration {
         let missing = all.saturating_sub(cached) as f64 / all.max(1) as f64;
         Duration::from_millis(self.settings.prefill_ms).mul_f64(missing)
@@ -168,7 +168,7 @@ impl Engine for Scripted {
         vec![self.model.clone()]
     }
 
-    /// Two tokens a message beside its words.
+    /// A message has a token for each word, and two more.
     fn tokenize(&self, model: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
         if model != self.model.id {
             return Err(EngineError::UnknownModel(model.into()));
@@ -176,7 +176,7 @@ impl Engine for Scripted {
         Ok(prompt.messages.iter().flat_map(|m| 0..m.content.split_whitespace().count() as u32 + 2).collect())
     }
 
-    /// It says its text, whatever the grammar.
+    /// Accepts every grammar; the engine ignores grammars.
     fn check(&self, _: &str, _: &Grammar, _: u32) -> Result<(), EngineError> {
         Ok(())
     }
@@ -200,7 +200,7 @@ impl Engine for Scripted {
         vec![self.own_status()]
     }
 
-    /// There is nothing to load: the new model is the old one.
+    /// Returns at once: the new model is the old one.
     fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>> {
         let known = self.model.is_called(model);
         let (old, new) = (self.model.clone(), self.model.clone());
@@ -214,7 +214,7 @@ impl Engine for Scripted {
         }
         let (sender, receiver) = mpsc::channel(request.max_output_tokens as usize + 2);
         let all = request.prompt.len();
-        // The last token is computed in any case.
+        // The last token is always computed.
         let cached = self.cached(&request.tenant, request.prompt.get(..all.saturating_sub(1)).unwrap_or_default());
         self.cache(&request.tenant, &request.prompt);
         let script = Script {
@@ -223,21 +223,21 @@ impl Engine for Scripted {
             prefill: self.prefill(cached, all),
             cached: u32::try_from(cached).unwrap_or(u32::MAX),
         };
-        self.runtime.spawn(speak(script, request, sender));
+        self.runtime.spawn(run_script(script, request, sender));
         Ok(receiver)
     }
 }
 
-/// The words of one answer and their times.
+/// What one generation sends, and when.
 struct Script {
     settings: ScriptedSettings,
     words: Words,
     prefill: Duration,
-    /// Tokens of the prompt.
+    /// Cached tokens of the prompt.
     cached: u32,
 }
 
-async fn speak(script: Script, request: GenerateRequest, sender: mpsc::Sender<Delta>) {
+async fn run_script(script: Script, request: GenerateRequest, sender: mpsc::Sender<Delta>) {
     let Script { settings, words, prefill, cached } = script;
     let mut decoder = Decoder::new(Words(words.0.clone()), request.stop.clone());
     for token in &request.output {
@@ -290,7 +290,7 @@ async fn speak(script: Script, request: GenerateRequest, sender: mpsc::Sender<De
     }
 }
 
-/// Of a token that is half as likely as certain, and of the words after it, each half as likely as the one before.
+/// Makes up log-probabilities: the token has probability 1/2, and each next word of the text half of the one before it.
 fn logprobs(words: &Words, position: u32, top: u8) -> Logprobs {
     let word = |ahead: u32| {
         let token = words.decode(&[position.wrapping_add(ahead)]);
@@ -300,7 +300,7 @@ fn logprobs(words: &Words, position: u32, top: u8) -> Logprobs {
     Logprobs { token: word(0), top: (0..u32::from(top)).map(word).collect() }
 }
 
-/// Until a token is due; at full speed other tasks get their turn all the same.
+/// Waits until a token is due. At full speed the task yields every 16 tokens.
 async fn wait(due: Instant, position: u32) {
     if due > Instant::now() {
         sleep_until(due).await;
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_its_text() {
+    async fn sends_its_text() {
         assert_eq!(run(fast(4), request()).await, ("a b c a ".into(), 4, Finish::Stop));
         let nothing = GenerateRequest { max_output_tokens: 0, ..request() };
         assert_eq!(run(fast(4), nothing).await, (String::new(), 0, Finish::Length));

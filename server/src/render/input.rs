@@ -1,4 +1,4 @@
-//! The items that a response was created with, as `GET /v1/responses/{id}/input_items` lists them.
+//! The items of a response's input, as `GET /v1/responses/{id}/input_items` lists them.
 
 use serde_json::{Value, json};
 
@@ -11,18 +11,18 @@ use crate::{
     },
 };
 
-/// The input, in order, each item with an id.
+/// Renders the input items in order, each with an id.
 pub fn input_items(header: &Header) -> Vec<Value> {
     items_of(&header.create.input, header.id.strip_prefix("resp_").unwrap_or(&header.id))
 }
 
-/// Items as clients see them, with ids that end in `suffix` and their number.
+/// Renders items as clients see them. Their ids end in `suffix` and the item's number.
 pub fn items_of(items: &[InputItem], suffix: &str) -> Vec<Value> {
     let items = items.iter().enumerate();
     items.filter_map(|(at, item)| input_item(item, &format!("{suffix}_in{at}"))).map(|item| json!(item)).collect()
 }
 
-/// `None` for an item that is ignored.
+/// Renders an item; `None` if the server ignores items of its type.
 fn input_item(item: &InputItem, suffix: &str) -> Option<ListedItem> {
     let status = ItemStatus::Completed;
     let id = |prefix: &str| format!("{prefix}_{suffix}");

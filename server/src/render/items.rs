@@ -1,4 +1,4 @@
-//! The item that is being written: its events, and what it is in the end.
+//! The output item that is being written: its events, and the complete item.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ enum OpenItem {
 }
 
 impl Open {
-    /// The item that `segment` begins.
+    /// Makes the item that `segment` begins.
     pub fn new(header: &Header, output_index: u32, segment: &Segment) -> Self {
         let response_id = header.id.as_str();
         let suffix = response_id.strip_prefix("resp_").unwrap_or(response_id);
@@ -45,7 +45,7 @@ impl Open {
                 let namespace = function.and_then(|function| function.namespace.clone());
                 ("fc", OpenItem::Call { call_id: id("call"), name: name.clone(), namespace })
             }
-            // Arguments follow on their call.
+            // Not reached: arguments come after their call.
             Segment::Arguments(_) => {
                 ("fc", OpenItem::Call { call_id: id("call"), name: String::new(), namespace: None })
             }
@@ -53,7 +53,7 @@ impl Open {
         Self { id: id(prefix), output_index, text: String::new(), kind }
     }
 
-    /// Whether the segment goes on with this item.
+    /// Whether the segment belongs to this item.
     pub fn continues(&self, segment: &Segment) -> bool {
         matches!(
             (&self.kind, segment),
@@ -63,7 +63,7 @@ impl Open {
         )
     }
 
-    /// The events that begin it.
+    /// Emits the first events of the item.
     pub fn begin(&self, emit: &mut dyn FnMut(Event)) {
         let (item_id, output_index) = (self.id.clone(), self.output_index);
         emit(Event::ItemAdded { output_index, item: self.item(ItemStatus::InProgress, false) });
@@ -80,7 +80,7 @@ impl Open {
         }
     }
 
-    /// Adds a segment, and returns its event where it has text.
+    /// Adds a segment, and returns its event; `None` if the segment has no text.
     pub fn push(&mut self, segment: Segment, mut logprobs: Vec<Logprob>) -> Option<Event> {
         let (item_id, output_index) = (self.id.clone(), self.output_index);
         let (Segment::Text(delta) | Segment::Thought(delta) | Segment::Arguments(delta)) = segment else { return None };
@@ -99,7 +99,7 @@ impl Open {
         })
     }
 
-    /// The events that end it, and the item.
+    /// Emits the last events of the item, and returns the item.
     pub fn end(self, status: ItemStatus, emit: &mut dyn FnMut(Event)) -> OutputItem {
         let (item_id, output_index, text) = (self.id.clone(), self.output_index, self.text.clone());
         match &self.kind {
@@ -121,7 +121,7 @@ impl Open {
         item
     }
 
-    /// The item as it is now; before its first part was added it has none.
+    /// The current item; `has_part`: whether its content or summary has a part yet.
     fn item(&self, status: ItemStatus, has_part: bool) -> OutputItem {
         let (id, text) = (self.id.clone(), self.text.clone());
         match &self.kind {

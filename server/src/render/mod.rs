@@ -1,5 +1,5 @@
-//! Renderers: a header and its entries become wire events. Pure, so a response's events and their numbers are the same on
-//! every connection, on every replica, for ever.
+//! Renderers: make wire events from a header and its entries. Rendering is pure, so a response's events and their numbers are the same
+//! on every connection and every replica, at any time.
 
 pub mod chat;
 mod input;

@@ -1,4 +1,4 @@
-//! The response object by its header: what was asked for, and with what it is made.
+//! The part of the response object that its header determines: the fields of the request, and the values that the server chose.
 
 use crate::{
     engine::Sampling,
@@ -6,7 +6,7 @@ use crate::{
     wire::response::{ConversationId, Response, Status, TruncationDetails},
 };
 
-/// The response object without output.
+/// Makes the response object without output.
 pub fn snapshot(header: &Header, status: Status) -> Response {
     let create = &header.create;
     let sampling = Sampling::from(create.sampling);

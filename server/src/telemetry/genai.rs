@@ -1,4 +1,4 @@
-//! What OpenTelemetry's semantic conventions for generative AI name: attributes of a response's span, and metrics.
+//! Attributes of spans, and metrics, with the names of OpenTelemetry's semantic conventions for generative AI.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -22,15 +22,15 @@ struct Instruments {
     tokens: Histogram<u64>,
 }
 
-/// The times of a response that the conventions ask for.
+/// The times of a response for the metrics.
 pub struct ServerTimes {
     pub total: Duration,
     pub first_token: Option<Duration>,
-    /// From one token to the next, on average.
+    /// Average time from one token to the next.
     pub per_token: Option<Duration>,
 }
 
-/// To be called when the provider is set.
+/// Makes the metrics. Must be called after the global provider is set.
 pub(super) fn begin() {
     let meter = global::meter("caudal");
     let _ = INSTRUMENTS.set(Instruments {
@@ -76,7 +76,7 @@ fn common(header: &Header) -> Vec<KeyValue> {
     ]
 }
 
-/// What is known when a response begins. Of the request its settings, and nothing of its text.
+/// Attributes of a response when it begins: settings of the request, never its text.
 pub fn requested(header: &Header) -> Vec<KeyValue> {
     let create = &header.create;
     let mut attributes = common(header);
@@ -95,7 +95,7 @@ pub fn requested(header: &Header) -> Vec<KeyValue> {
     attributes
 }
 
-/// What is known when a response has ended.
+/// Attributes of a response when it has ended.
 pub fn answered(finish: &Finish, usage: &Usage) -> Vec<KeyValue> {
     let reasons = Array::from(vec![StringValue::from(finish_reason(finish))]);
     vec![
@@ -106,7 +106,7 @@ pub fn answered(finish: &Finish, usage: &Usage) -> Vec<KeyValue> {
     ]
 }
 
-/// Counts a response that has ended here.
+/// Records the metrics of a response that has ended here.
 pub fn count(header: &Header, finish: &Finish, usage: &Usage, times: &ServerTimes) {
     let Some(instruments) = INSTRUMENTS.get() else { return };
     let mut attributes = common(header);
@@ -128,7 +128,7 @@ pub fn count(header: &Header, finish: &Finish, usage: &Usage, times: &ServerTime
     instruments.duration.record(times.total.as_secs_f64(), &attributes);
 }
 
-/// Why a response ended, in a word.
+/// The name of the reason why a response ended.
 pub fn finish_reason(finish: &Finish) -> &'static str {
     match finish {
         Finish::Stop => "stop",

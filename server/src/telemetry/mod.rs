@@ -1,5 +1,5 @@
-//! Logs, to standard error; traces and metrics, to an OpenTelemetry collector if a setting names one. Owns what of a request
-//! and a response is told, and to whom; prompts and outputs are never told.
+//! Logs to standard error; traces and metrics to an OpenTelemetry collector if a setting names one. Owns which facts about requests and
+//! responses are logged or exported. Prompts and outputs never are.
 
 pub mod genai;
 mod otlp;
@@ -13,10 +13,10 @@ pub use otlp::Exporters;
 
 use crate::settings::{LogFormat, LogSettings, Settings};
 
-/// Begins to log, and to export if a collector is known. What is returned sends the rest when it is dropped.
+/// Starts logging, and exporting if a collector is set. The returned value sends the remaining spans and metrics when it is dropped.
 ///
 /// # Errors
-/// A filter or an endpoint that cannot be read.
+/// The log filter or the collector's URL is malformed.
 pub fn init(settings: &Settings) -> anyhow::Result<Option<Exporters>> {
     init_log(&settings.log)?;
     otlp::begin(&settings.telemetry, &settings.cluster.replica)
@@ -25,7 +25,7 @@ pub fn init(settings: &Settings) -> anyhow::Result<Option<Exporters>> {
 /// Installs the subscriber. `RUST_LOG` overrides `log.filter`.
 fn init_log(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) => EnvFilter::try_new(filter)?,
+        Ok(filter) => EnvFilter::try_new(filter).map_err(|e| anyhow::anyhow!("RUST_LOG: {e}"))?,
         Err(_) => EnvFilter::try_new(&settings.filter).map_err(|e| anyhow::anyhow!("log.filter: {e}"))?,
     };
     let builder = tracing_subscriber::fmt()

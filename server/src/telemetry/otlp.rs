@@ -1,5 +1,5 @@
-//! Export by OTLP over HTTP. The exporters run on threads of their own behind bounded queues: when the collector is slow or
-//! away, spans are dropped and nothing waits. The `OTEL_*` variables of the standard apply.
+//! Exports by OTLP over HTTP. The exporters run on threads of their own behind bounded queues: if the collector is slow or unreachable,
+//! spans are dropped and no request waits. The standard `OTEL_*` variables apply.
 
 use std::time::Duration;
 
@@ -14,25 +14,25 @@ use ureq::Agent;
 use super::{genai, trace};
 use crate::{random::random_hex, settings::TelemetrySettings};
 
-/// How long one export may take.
+/// Timeout of one export.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the rest may take when the process ends.
+/// Timeout of the last export, when the process ends.
 const LAST: Duration = Duration::from_secs(2);
-/// Bytes of a collector's answer that are read.
+/// Most bytes of a collector's answer that are read.
 const ANSWER: u64 = 64 << 10;
-/// A collector that is named where all programs look for it.
+/// The standard variable with the URL of the collector.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// Exports as long as it lives; dropped, it sends what waits.
+/// Exports until it is dropped; then it sends the queued spans and the last metrics.
 pub struct Exporters {
     tracer: SdkTracerProvider,
     meter: SdkMeterProvider,
 }
 
-/// Begins to export to `telemetry.otlp`, else to `OTEL_EXPORTER_OTLP_ENDPOINT`; to nobody if neither is set.
+/// Starts exporting to `telemetry.otlp`, or else to `OTEL_EXPORTER_OTLP_ENDPOINT`. Returns `None` if neither is set.
 ///
 /// # Errors
-/// An endpoint that is no URL.
+/// The endpoint is not a URL.
 pub fn begin(settings: &TelemetrySettings, replica: &str) -> anyhow::Result<Option<Exporters>> {
     let base = match settings.otlp.trim_end_matches('/') {
         "" => std::env::var(ENDPOINT).unwrap_or_default().trim_end_matches('/').to_owned(),
@@ -69,7 +69,7 @@ pub fn begin(settings: &TelemetrySettings, replica: &str) -> anyhow::Result<Opti
     Ok(Some(Exporters { tracer, meter }))
 }
 
-/// Who exports. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` add to it.
+/// Describes this process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` add to the description.
 fn resource(replica: &str) -> Resource {
     let instance = if replica.is_empty() { random_hex() } else { replica.to_owned() };
     let resource = Resource::builder().with_attributes([
@@ -89,7 +89,7 @@ impl Drop for Exporters {
     }
 }
 
-/// Blocks, as the exporters' threads may.
+/// An HTTP client that blocks the exporters' own threads.
 #[derive(Debug, Clone)]
 struct OtlpClient(Agent);
 

@@ -1,4 +1,4 @@
-//! Spans of requests and responses, as OpenTelemetry has them. Without a collector every function here does nothing.
+//! OpenTelemetry spans of requests and responses. Without a collector every function here does nothing.
 //!
 //! ```text
 //! POST /v1/responses, or response.create     from the request's arrival to the last event that is rendered for it
@@ -23,16 +23,16 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 /// Set while there is a collector.
 static TRACER: OnceLock<BoxedTracer> = OnceLock::new();
 
-/// To be called when the provider is set.
+/// Turns spans on. Must be called after the global provider is set.
 pub(super) fn begin() {
     let _ = TRACER.set(global::tracer("caudal"));
 }
 
-/// A span that lasts. It ends when it is dropped.
+/// A running span. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Span(Option<Context>);
 
-/// The context that a client sent, by `traceparent` and `tracestate`.
+/// Reads the context that a client sent in `traceparent` and `tracestate`.
 pub fn sent(headers: &dyn Extractor) -> Context {
     match TRACER.get() {
         Some(_) => TraceContextPropagator::new().extract_with_context(&Context::new(), headers),
@@ -40,7 +40,7 @@ pub fn sent(headers: &dyn Extractor) -> Context {
     }
 }
 
-/// The context of a `traceparent`; an empty one without.
+/// The context of a `traceparent`; an empty context without one.
 fn context(traceparent: Option<&str>) -> Context {
     match traceparent {
         Some(traceparent) => sent(&HashMap::from([("traceparent".to_owned(), traceparent.to_owned())])),
@@ -49,12 +49,12 @@ fn context(traceparent: Option<&str>) -> Context {
 }
 
 impl Span {
-    /// A request's, below what its client sent.
+    /// Begins the span of a request, with the client's context as its parent.
     pub fn request(name: impl Into<Cow<'static, str>>, parent: &Context, attributes: Vec<KeyValue>) -> Self {
         Self::begin(name.into(), SpanKind::Server, parent, attributes)
     }
 
-    /// A response's, below its request.
+    /// Begins the span of a response, with the request's span as its parent.
     pub fn response(name: String, traceparent: Option<&str>, attributes: Vec<KeyValue>) -> Self {
         Self::begin(name.into(), SpanKind::Internal, &context(traceparent), attributes)
     }
@@ -66,7 +66,7 @@ impl Span {
         }))
     }
 
-    /// As W3C has it; `None` if nothing is traced.
+    /// The span's `traceparent` in the form of W3C; `None` without a collector.
     pub fn traceparent(&self) -> Option<String> {
         let context = self.0.as_ref()?.span().span_context().clone();
         Some(format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags()))
@@ -82,7 +82,7 @@ impl Span {
         }
     }
 
-    /// Ends as an error with a code of PROTOCOL.md.
+    /// Marks the span as failed with an error code of PROTOCOL.md.
     pub fn fail(&self, code: &str) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new("error.type", code.to_owned()));
@@ -90,7 +90,7 @@ impl Span {
         }
     }
 
-    /// A child that has ended.
+    /// Adds a child span that has ended.
     pub fn stage(&self, name: &'static str, (from, until): (SystemTime, SystemTime), attributes: Vec<KeyValue>) {
         if let Some(context) = &self.0 {
             ended(name, context, (from, until), attributes);
@@ -106,7 +106,7 @@ impl Drop for Span {
     }
 }
 
-/// A child of a request's span that has ended now.
+/// Adds a child span that ends now to a request's span.
 pub fn stage(name: &'static str, traceparent: Option<&str>, from: SystemTime) {
     if traceparent.is_some() {
         ended(name, &context(traceparent), (from, SystemTime::now()), vec![]);

@@ -1,4 +1,4 @@
-//! The Responses API rendered from a log.
+//! Renders the events and the object of the Responses API from a log.
 
 #[cfg(test)]
 mod tests;
@@ -22,28 +22,30 @@ use crate::{
 /// Receives events with their sequence numbers.
 pub type Emit<'e> = dyn FnMut(u64, Event) + 'e;
 
-/// Renders one response's entries in order, keeping only what later events repeat: the output so far.
+/// Renders one response's entries in order. Holds only the output so far, because later events repeat it.
 pub struct Renderer {
     header: Arc<Header>,
     parser: Parser,
     /// Items that have ended.
     output: Vec<OutputItem>,
+    /// The item that is being written.
     open: Option<Open>,
-    /// Of tokens whose text has not been shown.
+    /// Log-probabilities of tokens whose text has not been shown.
     logprobs: Vec<Logprob>,
     thinking: Thinking,
     /// Calls so far.
     calls: u32,
-    /// The call that is being read is one too many.
+    /// Whether the current call is beyond `max_tool_calls`.
     dropping: bool,
+    /// The sequence number of the next event.
     next: u64,
 }
 
-/// Counts the tokens of thoughts, those of their tags included.
+/// Counts the tokens of thoughts, including those of their tags.
 #[derive(Default)]
 struct Thinking {
     tokens: u32,
-    /// Tokens whose text is held back, since it may become a tag.
+    /// Tokens whose text is held back because it may become a tag.
     undecided: u32,
 }
 
@@ -63,12 +65,12 @@ impl Renderer {
         }
     }
 
-    /// The events before the first entry. To be called once, first.
+    /// Emits the events before the first entry. Must be called once, before [`Self::entry`].
     pub fn begin(&mut self, emit: &mut Emit) {
         self.emit(emit, Event::Created { response: Box::new(snapshot(&self.header, Status::InProgress)) });
     }
 
-    /// The events of the next entry, with their sequence numbers.
+    /// Emits the events of the next entry, with their sequence numbers.
     pub fn entry(&mut self, entry: &Entry, emit: &mut Emit) {
         match entry {
             Entry::Queued => {
@@ -88,7 +90,7 @@ impl Renderer {
                     self.logprobs.clear();
                 }
             }
-            // It is told to the one who left as their end.
+            // Only the response that left the shared log ends here.
             Entry::MemberLeft { .. } => {}
             Entry::Finished { finish, usage, completed_at } => self.finish(finish, *usage, *completed_at, emit),
         }
@@ -118,7 +120,7 @@ impl Renderer {
         }
     }
 
-    /// Whether a segment belongs to a call that `max_tool_calls` does not allow any more.
+    /// Whether a segment belongs to a call beyond `max_tool_calls`. Counts the calls.
     fn is_over_the_bound(&mut self, segment: &Segment) -> bool {
         match segment {
             Segment::Call { .. } => {
@@ -145,20 +147,20 @@ impl Renderer {
     }
 
     fn finish(&mut self, finish: &Finish, mut usage: Usage, completed_at: u64, emit: &mut Emit) {
-        // A prompt that was to be warmed is done when it has been read, and has no output. A call that is whole is done, too,
-        // wherever the bound stands.
+        // A warm-up (`generate: false`) is complete when its prompt has been computed. A response that ends with a complete call is
+        // complete, too, even if it reached the bound.
         let warmed = !self.header.create.generate;
         let ended_by_call = self.parser.is_after_call();
         let is_done = (warmed || ended_by_call) && *finish == Finish::Length;
         let finish = if is_done { &Finish::Stop } else { finish };
         let segments = self.parser.finish();
         self.segments(segments, emit);
-        // A reply without text is still a message; a failure before any text is none.
+        // A reply without text has an empty message; a failure before any text has no item.
         let refused = matches!(finish, Finish::Failed(_) | Finish::Refused { .. });
         if !warmed && !refused && self.open.is_none() && self.output.is_empty() {
             self.begin_item(&Segment::Text(String::new()), emit);
         }
-        // A stop string may cut a call, too.
+        // The output may end within a call.
         let whole = *finish == Finish::Stop && !self.parser.is_in_arguments();
         self.close(if whole { ItemStatus::Completed } else { ItemStatus::Incomplete }, emit);
         let mut response = snapshot(&self.header, Status::Completed);
@@ -176,7 +178,7 @@ impl Renderer {
                 response.incomplete_details = incomplete("max_output_tokens");
                 Event::Incomplete { response: Box::new(response) }
             }
-            // Clients end on `response.incomplete`; there is no `response.cancelled`.
+            // The API has no event `response.cancelled`.
             Finish::Cancelled if self.header.create.background => {
                 response.status = Status::Cancelled;
                 Event::Incomplete { response: Box::new(response) }
@@ -227,7 +229,7 @@ fn logprob(logprobs: &crate::engine::Logprobs) -> Logprob {
     Logprob { token: token(&logprobs.token), top_logprobs: logprobs.top.iter().map(token).collect() }
 }
 
-/// The response object as it stands after `entries`, with the output so far, and the number of its last event.
+/// Renders the response object after `entries`, with the output so far, and the number of its last event.
 pub fn response<'e>(header: &Arc<Header>, entries: impl IntoIterator<Item = &'e Entry>) -> (Response, u64) {
     let mut renderer = Renderer::new(header.clone());
     let mut last = (0, None);
@@ -247,7 +249,7 @@ pub fn response<'e>(header: &Arc<Header>, entries: impl IntoIterator<Item = &'e 
     entries.into_iter().for_each(|entry| renderer.entry(entry, &mut keep));
     let (number, response) = last;
     let mut response = response.map_or_else(|| snapshot(&renderer.header, Status::InProgress), |r| *r);
-    // The last event has the output, those before it have none yet.
+    // Only the last event has the output; before that event it is in the renderer.
     response.output.append(&mut renderer.output);
     response.output.extend(renderer.open.map(|open| open.end(ItemStatus::InProgress, &mut |_| {})));
     (response, number)

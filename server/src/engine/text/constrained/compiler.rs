@@ -1,4 +1,4 @@
-//! Grammars to matchers. Compiling happens on threads of its own, in turns between the tenants, and its results are kept.
+//! Compiles grammars to matchers, on threads of its own, with turns between the tenants, and caches the results.
 
 use std::{
     sync::{Arc, LazyLock, mpsc},
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     completion::Closers,
-    held::{Constraint, plain},
+    constraint::{Constraint, plain},
     limits::{
         CACHED_GRAMMARS, CACHED_TENANTS, COMPILE_TIME, MAX_COMPLETION, STACK, WAIT_TIME, check_source, parser_limits,
     },
@@ -19,39 +19,39 @@ use super::{
 };
 use crate::engine::{EngineError, GenerateRequest, Grammar, Rules};
 
-/// What may stand between the tokens of JSON where the schema does not say. Without a bound a small model writes spaces until
-/// its output ends.
+/// The white space between the tokens of JSON, unless the schema sets another. Without a bound a small model writes spaces until its
+/// output ends.
 const JSON_WHITESPACE: &str = r"\x20|\r?\n[\x20\t]{0,32}";
 
-/// All models share the machine.
+/// Shared by all models, because they share the machine.
 static TURNS: LazyLock<Arc<CompileTurns>> = LazyLock::new(Arc::default);
 
 type GrammarKey = [u8; 32];
-/// A grammar, or why it cannot be compiled.
+/// A compiled grammar, or the reason why it cannot be compiled.
 type CompileResult = Result<Arc<Compiled>, Arc<str>>;
 
 /// Compiles grammars for one vocabulary.
 pub struct Grammars {
     factory: Arc<ParserFactory>,
     closers: Arc<Closers>,
-    /// By tenant, so that none learns by the time it takes what another one compiled, or evicts it.
+    /// Caches by tenant, so that a tenant cannot evict another's grammars, nor learn from the time of a request which ones are cached.
     compiled: Cache<Arc<str>, Cache<GrammarKey, CompileResult>>,
 }
 
 struct Compiled {
-    /// At the start; generations run on copies.
+    /// The matcher of an empty output; generations run on copies.
     matcher: Matcher,
-    /// The texts that the grammar names, to find a way out by.
+    /// Texts in the grammar, as tokens. The search for a completion tries them.
     texts: Arc<[Vec<u32>]>,
-    /// Completes an output from the start, if a search found it.
+    /// Completes an empty output, if a completion was found.
     closing: Option<Vec<u32>>,
 }
 
 impl Grammars {
     /// # Errors
-    /// `Load` where the vocabulary cannot be used for grammars.
+    /// `Load` if the vocabulary cannot be used for grammars.
     pub fn new(vocabulary: &TokEnv) -> Result<Self, EngineError> {
-        let failed = |error| EngineError::Load(format!("the model's tokenizer cannot be held to grammars: {error}"));
+        let failed = |error| EngineError::Load(format!("the model's tokenizer cannot be used for grammars: {error}"));
         let closers = Arc::new(Closers::new(vocabulary.tok_trie()));
         let mut factory = ParserFactory::new_simple(vocabulary).map_err(failed)?;
         factory.quiet();
@@ -59,20 +59,20 @@ impl Grammars {
         Ok(Self { factory: Arc::new(factory), closers, compiled: Cache::new(CACHED_TENANTS) })
     }
 
-    /// Whether outputs can be held to the grammar. Blocks while it is compiled, and while others' grammars are. How long the
-    /// output may be makes no difference: one that ends before it is complete is cut.
+    /// Checks that the grammar can be compiled. Blocks while the grammar waits for its turn and is compiled. The bound of the output
+    /// does not matter: an output that reaches its bound before it is complete is cut.
     ///
     /// # Errors
-    /// `Grammar` where it cannot be compiled, `Busy` where no turn to compile it came in time.
+    /// `Grammar` if it cannot be compiled, `Busy` if its turn did not come in time.
     pub fn check(&self, grammar: &Grammar, _max_output_tokens: u32) -> Result<(), EngineError> {
         self.compile(grammar).map(drop)
     }
 
-    /// The place after a request's output in its grammar, if it has one. Takes milliseconds, so it runs on a thread that may
-    /// block. `max` bounds the tokens of the whole output.
+    /// Makes the constraint of a request after its output so far; `None` without a grammar. Takes milliseconds, so it runs on a thread
+    /// that may block. `max` bounds the tokens of the whole output.
     ///
     /// # Errors
-    /// As [`Self::check`], and `Grammar` where the request's output does not fit.
+    /// Those of [`Self::check`], and `Grammar` if the request's output does not fit the grammar.
     pub async fn hold(self: Arc<Self>, request: &GenerateRequest, max: u64) -> Result<Option<Constraint>, EngineError> {
         let Some(grammar) = request.grammar.clone() else { return Ok(None) };
         let output = request.output.clone();
@@ -80,7 +80,7 @@ impl Grammars {
         held.await.map_err(|error| EngineError::Grammar(error.to_string()))?.map(Some)
     }
 
-    /// The place after `output` in a grammar. Blocks.
+    /// Makes the constraint of a grammar after `output`. Blocks.
     pub(super) fn place(&self, grammar: &Grammar, output: &[u32], max: u64) -> Result<Constraint, EngineError> {
         let compiled = self.compile(grammar)?;
         let (matcher, texts) = (compiled.matcher.deep_clone(), compiled.texts.clone());
@@ -89,7 +89,7 @@ impl Grammars {
         Ok(held)
     }
 
-    /// Compilations under way for all models, those among them that were given up.
+    /// Counts the compilations that run, for all models, including those that took too long and that no request waits for.
     pub fn compiling(&self) -> usize {
         TURNS.running()
     }
@@ -112,8 +112,8 @@ impl Grammars {
         outcome.map_err(|reason| EngineError::Grammar(reason.to_string()))
     }
 
-    /// Compiles on another thread, with a stack and a time of its own. The turn lasts as long as that thread, also where it is
-    /// given up.
+    /// Compiles on a new thread with a large stack, and waits for at most `COMPILE_TIME`. The turn lasts until that thread ends, also
+    /// if the compilation takes longer.
     fn compile_aside(&self, grammar: &Grammar, turn: CompileTurn) -> Result<Arc<Compiled>, String> {
         let (factory, closers) = (self.factory.clone(), self.closers.clone());
         let texts = match &grammar.rules {
@@ -124,7 +124,7 @@ impl Grammars {
         let (sender, compiled) = mpsc::sync_channel(1);
         let begun = thread::Builder::new().name("grammar".into()).stack_size(STACK).spawn(move || {
             let outcome = compile(&factory, &closers, grammar, texts);
-            // Whoever waits for the outcome may compile again at once.
+            // The turn ends before the outcome is sent, so that the caller can take another turn at once.
             drop(turn);
             drop(sender.send(outcome));
         });
@@ -169,7 +169,7 @@ fn top_level(rules: &Rules) -> TopLevelGrammar {
     }
 }
 
-/// The first texts in quotes, as tokens.
+/// The first 64 quoted texts of a grammar, as tokens.
 fn texts(lark: &str, factory: &ParserFactory) -> Arc<[Vec<u32>]> {
     const MOST: usize = 64;
     let mut texts = Vec::new();

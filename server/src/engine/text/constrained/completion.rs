@@ -1,7 +1,7 @@
-//! The shortest way out of a grammar, or nearly: tokens that complete an output from any place in it.
+//! Finds a short completion of an output: tokens that complete it from any place in its grammar.
 //!
-//! The search is greedy. What closes something comes first, then the least of values; where any text may stand, what leaves
-//! it. It is a pure function of the matcher's state, so a continued output is closed as the first one would have been.
+//! The search is greedy. It tries closing brackets and quotes first, then the shortest values; in free text it tries tokens that end
+//! the text. The result is a pure function of the matcher's state, so a continued output gets the same completion.
 
 use std::{
     cmp::Reverse,
@@ -14,41 +14,42 @@ use llguidance::{
     toktrie::{INVALID_TOKEN, SimpleVob, TokTrie},
 };
 
-/// A place where more tokens than this may come next holds free text.
+/// A place is free text if more tokens than this may come next.
 const FREE_TEXT: usize = 512;
-/// How often the first choice is trusted at places that look the same.
+/// How often the search takes its first choice at places that look the same, before it tries others.
 const TRUSTED: usize = 32;
 /// Tokens that are tried at one place.
 const TRIED: usize = 96;
-/// Steps of lexer and parser that one search may take; some tens of milliseconds.
+/// Steps of lexer and parser that one search may take: some tens of milliseconds.
 const WORK: u64 = 400_000;
 
-/// A vocabulary's tokens in the order in which they are tried.
+/// A vocabulary's tokens in the order in which the search tries them.
 pub struct Closers {
-    /// What begins with a closing bracket, and what begins with a quote, both made only of such: the longest first, but
-    /// before all the two quotes of an empty text.
+    /// Tokens of closing brackets and quotes that begin with a bracket, the longest first.
     brackets: Vec<u32>,
+    /// Tokens of closing brackets and quotes that begin with a quote: `""` first, then the longest first.
     quotes: Vec<u32>,
+    /// The token `""`.
     empty: u32,
-    /// Separators, the least of values, and then what opens one.
+    /// Separators, then the shortest values, then opening brackets.
     values: Vec<u32>,
-    /// Of one byte: punctuation, then opening brackets, white space, digits, letters, parts of characters.
+    /// Tokens of one byte: punctuation, then opening brackets, white space, digits, letters, parts of characters.
     bytes: Vec<u32>,
-    /// Words, the longest first, for text that must have a length.
+    /// Words, the longest first, for text with a minimum length.
     words: Vec<u32>,
     eos: u32,
 }
 
-/// Where a search is.
+/// The state of a search.
 struct Walk {
     path: Vec<u32>,
-    /// How often each place was come to.
+    /// How often the search was at each place.
     visits: HashMap<TextPlace, usize>,
     work: u64,
 }
 
 impl Walk {
-    /// What may follow; none when the search has taken too much work.
+    /// The tokens that may follow; `None` if the search has taken too much work.
     fn follow(&mut self, matcher: &mut Matcher) -> Option<SimpleVob> {
         if self.work > WORK {
             return None;
@@ -59,8 +60,8 @@ impl Walk {
         Some(mask)
     }
 
-    /// Where tokens lead; none where they do not fit.
-    fn look(&mut self, matcher: &Matcher, tokens: &[u32]) -> Option<TextPlace> {
+    /// The place after `tokens`; `None` if they do not fit the grammar.
+    fn probe(&mut self, matcher: &Matcher, tokens: &[u32]) -> Option<TextPlace> {
         let mut there = matcher.clone();
         there.consume_tokens(tokens).ok()?;
         if there.is_accepting().ok()? {
@@ -75,21 +76,23 @@ impl Walk {
     }
 }
 
-/// What a place looks like from inside.
+/// A place in the grammar, as far as the search can tell places apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 struct TextPlace {
+    /// The output may end here.
     ends: bool,
     free_text: bool,
-    looks: u64,
+    /// A hash of the tokens that may follow.
+    followers: u64,
 }
 
 impl TextPlace {
     fn of(mask: &SimpleVob) -> Self {
-        Self { ends: false, free_text: mask.num_set() > FREE_TEXT, looks: hash(mask.as_slice()) }
+        Self { ends: false, free_text: mask.num_set() > FREE_TEXT, followers: hash(mask.as_slice()) }
     }
 
     fn forced(tokens: &[u32]) -> Self {
-        Self { looks: hash(tokens), ..Self::default() }
+        Self { followers: hash(tokens), ..Self::default() }
     }
 }
 
@@ -139,13 +142,13 @@ impl Closers {
         }
     }
 
-    /// What completes the output after a token, where `before` did so before it; none where `room` tokens do not. `texts`: see
-    /// [`Self::close`].
+    /// Finds at most `room` tokens that complete the output after a token. `before` completed the output before that token. `texts`:
+    /// see [`Self::close`].
     pub fn follow(&self, matcher: &mut Matcher, before: &[u32], texts: &[Vec<u32>], room: usize) -> Option<Vec<u32>> {
         if matcher.is_stopped() || matcher.is_accepting().ok()? {
             return Some(Vec::new());
         }
-        // Mostly the output went on inside a text, or one token along the way out.
+        // Mostly the token was part of a text, or the first token of `before`.
         for skip in [1, 0, 2, 3] {
             if let Some(rest) = before.get(skip..).filter(|rest| rest.len() <= room && !rest.is_empty())
                 && self.completes(matcher, rest)
@@ -161,7 +164,7 @@ impl Closers {
         matcher.validate_tokens(&whole).is_ok_and(|valid| valid == whole.len())
     }
 
-    /// At most `room` tokens that complete the output, if such are found. `texts` are tried where any text may stand.
+    /// Finds at most `room` tokens that complete the output. In free text the search also tries `texts`.
     pub fn close(&self, matcher: &Matcher, texts: &[Vec<u32>], room: usize) -> Option<Vec<u32>> {
         let mut matcher = matcher.clone();
         let mut walk = Walk { path: Vec::new(), visits: HashMap::new(), work: 0 };
@@ -195,12 +198,12 @@ impl Closers {
         let mut quotes = self.quotes.iter().filter(allowed);
         if trusted && here.free_text {
             // A quote may be part of the text.
-            if let Some(token) = quotes.find(|token| walk.look(matcher, &[**token]).is_some_and(|there| there != here))
+            if let Some(token) = quotes.find(|token| walk.probe(matcher, &[**token]).is_some_and(|there| there != here))
             {
                 return Some(vec![*token]);
             }
             let mut texts = texts.iter().filter(|text| !text.is_empty());
-            if let Some(text) = texts.find(|text| walk.look(matcher, text).is_some_and(|there| there != here)) {
+            if let Some(text) = texts.find(|text| walk.probe(matcher, text).is_some_and(|there| there != here)) {
                 return Some(text.clone());
             }
         } else if trusted {
@@ -208,9 +211,9 @@ impl Closers {
                 return Some(vec![*token]);
             }
             if let Some(longest) = quotes.next() {
-                // What follows a quote that opens a text is part of the text.
+                // If a quote opens a text, the rest of a longer token would be part of the text.
                 let opens = quotes.next_back().filter(|quote| {
-                    *longest != self.empty && walk.look(matcher, &[**quote]).is_some_and(|there| there.free_text)
+                    *longest != self.empty && walk.probe(matcher, &[**quote]).is_some_and(|there| there.free_text)
                 });
                 return Some(vec![*opens.unwrap_or(longest)]);
             }
@@ -224,7 +227,7 @@ impl Closers {
 
         let mut elsewhere = None;
         for token in self.bytes.iter().filter(allowed).take(TRIED) {
-            match walk.look(matcher, &[*token]) {
+            match walk.probe(matcher, &[*token]) {
                 Some(there) if there.ends || !walk.visits.contains_key(&there) => return Some(vec![*token]),
                 Some(there) if there != here => elsewhere = elsewhere.or(Some(*token)),
                 _ => {}

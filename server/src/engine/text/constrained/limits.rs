@@ -1,4 +1,4 @@
-//! The bounds on grammars and on the work that they may cause.
+//! The bounds on grammars and on the work that they cause.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -6,19 +6,19 @@ use llguidance::api::ParserLimits;
 
 use crate::engine::{Grammar, Rules};
 
-/// Bytes of a regex or of a Lark text, in which the schemas of 128 functions must fit, or of a schema's JSON.
+/// Bytes of a regex, of a Lark text or of a schema's JSON. The schemas of 128 functions must fit into one Lark text.
 const MAX_SOURCE: usize = 2 << 20;
 /// Brackets open at once in a regex or a Lark text. The parser of JSON has a bound of its own.
 const MAX_NESTING: usize = 200;
-/// The compiler makes a state for every remainder of a division, and nothing else bounds them.
+/// Bound on the product of all `multipleOf`. The compiler makes a state for every remainder of a division, without a bound of its own.
 const MAX_DIVISOR: u64 = 10_000;
-/// The compiler overflows its stack at ranges of integers that end below those of 64 bits.
+/// The least number in a schema. The compiler overflows its stack at ranges that end below the integers of 64 bits.
 const LEAST: f64 = -1e18;
-/// The compiler recurses along references. The longest chain that a source can hold fits in this stack, in bytes.
+/// Bytes of a compilation's stack. The compiler recurses along references; the longest chain that a source can hold fits.
 pub const STACK: usize = 256 << 20;
-/// A compilation that takes longer is given up.
+/// Longest time that a request waits for its compilation.
 pub const COMPILE_TIME: Duration = Duration::from_secs(4);
-/// A request waits so long for its turn to compile.
+/// Longest time that a request waits for its turn to compile.
 pub const WAIT_TIME: Duration = Duration::from_secs(5);
 /// Compilations that run at once, of all tenants together and of one.
 pub const COMPILING: usize = 4;
@@ -26,10 +26,10 @@ pub const COMPILING_PER_TENANT: usize = 2;
 /// Compilations that wait for their turn, of all tenants together and of one.
 pub const WAITING: usize = 128;
 pub const WAITING_PER_TENANT: usize = 32;
-/// Tenants whose compiled grammars are kept, and grammars kept of each: a chat sends its schema with every turn.
+/// Tenants with cached grammars, and cached grammars of each tenant. A chat sends its schema with every turn.
 pub const CACHED_TENANTS: u64 = 64;
 pub const CACHED_GRAMMARS: u64 = 16;
-/// Tokens of the longest completion that is searched for.
+/// Most tokens of a completion.
 pub const MAX_COMPLETION: usize = 4096;
 
 /// The bounds on llguidance's own work.
@@ -40,16 +40,16 @@ pub fn parser_limits() -> ParserLimits {
         step_max_items: 50_000,
         // A state takes one or two kilobytes.
         max_lexer_states: 25_000,
-        // Errors would quote the grammar and the output.
+        // Verbose errors quote the grammar and the output.
         verbose_errors: false,
         ..ParserLimits::default()
     }
 }
 
-/// Refuses a source that would take the compiler too much memory, stack or time.
+/// Refuses a source that would take too much memory, stack or time to compile.
 ///
 /// # Errors
-/// Says which bound it passes.
+/// The text names the bound that the source exceeds.
 pub fn check_source(grammar: &Grammar, source: &str) -> Result<(), String> {
     if source.len() > MAX_SOURCE {
         return Err(format!("The grammar has {} bytes; at most {MAX_SOURCE} are allowed.", source.len()));
@@ -66,10 +66,10 @@ pub fn check_source(grammar: &Grammar, source: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The product of all different numbers of `multipleOf`, by their digits. A Lark text may hold schemas, so it is searched
-/// too.
+/// The product of all different numbers of `multipleOf`, without their decimal points. A Lark text may hold schemas, so it is
+/// searched, too.
 fn divisors(source: &str) -> u64 {
-    // JSON may write any letter by its number.
+    // JSON may escape any letter as `\u00XX`.
     let plain = source.split("\\u00").enumerate().fold(String::new(), |mut plain, (at, part)| {
         let code = part.get(..2).filter(|_| at > 0).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         plain.extend(code.map(char::from));
@@ -80,7 +80,7 @@ fn divisors(source: &str) -> u64 {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(end);
         let digits = number.replace('.', "");
-        // A number that is larger, or has an exponent, is past the bound in any case.
+        // A number that does not fit, or has an exponent, counts as above the bound.
         let number = if after.starts_with(['e', 'E']) { u64::MAX } else { digits.parse().unwrap_or(u64::MAX) };
         Some(number.max(1))
     });
@@ -88,7 +88,7 @@ fn divisors(source: &str) -> u64 {
     different.into_iter().fold(1, u64::saturating_mul)
 }
 
-/// The least number that JSON in the source has, by its digits.
+/// The least negative number in the source's JSON; 0 if there is none.
 fn least(source: &str) -> f64 {
     let begins = |at: usize| source[..at].ends_with(|before: char| before.is_whitespace() || ":[,".contains(before));
     let numbers = source.match_indices('-').filter(|(at, _)| begins(*at)).filter_map(|(at, sign)| {
@@ -99,7 +99,7 @@ fn least(source: &str) -> f64 {
     -numbers.fold(0.0, f64::max)
 }
 
-/// The most brackets open at once. Those within strings count too.
+/// The most brackets that are open at once. Brackets within strings count, too.
 fn nesting(source: &str) -> usize {
     let (mut open, mut most) = (0usize, 0);
     for byte in source.bytes() {

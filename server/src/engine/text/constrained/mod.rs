@@ -1,22 +1,22 @@
-//! Outputs held to a grammar, by llguidance over the model's own vocabulary.
+//! Outputs constrained by a grammar, with llguidance on the model's own vocabulary.
 //!
-//! Grammars come from clients, so compiling one is bounded in size, work, time and stack, and so is each step.
+//! Grammars come from clients, so the compilation of a grammar and each step have bounds on size, work, time and stack.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `limits` | every bound, and the checks of a grammar's text |
-//! | `turns` | whose grammar is compiled next |
+//! | `turns` | the order in which tenants' grammars are compiled |
 //! | `compiler` | grammars to matchers, cached by tenant |
-//! | `held` | one output's place in its grammar |
+//! | `constraint` | one output's place in its grammar |
 //! | `completion` | the tokens that complete an output from any place |
 
 mod compiler;
 mod completion;
-mod held;
+mod constraint;
 mod limits;
 #[cfg(test)]
 pub mod tests;
 mod turns;
 
 pub use compiler::Grammars;
-pub use held::{Constraint, Pushed};
+pub use constraint::{Constraint, Pushed};

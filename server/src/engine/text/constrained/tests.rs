@@ -1,4 +1,4 @@
-//! Grammars over a small vocabulary: every byte, and the words and punctuation that JSON is mostly made of.
+//! Tests of grammars on a small vocabulary: every byte, and frequent words and punctuation of JSON.
 
 use std::sync::Arc;
 
@@ -50,8 +50,8 @@ fn place(grammars: &Arc<Grammars>, grammar: Grammar, max: u64) -> Constraint {
     grammars.place(&grammar, &[], max).expect("held")
 }
 
-/// Picks tokens at random by the mask until the output ends or `max` tokens stand, as an engine does. Returns the text and
-/// whether the output is whole.
+/// Picks random allowed tokens, as an engine does, until the output ends or has `max` tokens. Returns the text and whether the output
+/// is complete.
 fn output(grammars: &Arc<Grammars>, grammar: Grammar, max: u64, seed: u64) -> (String, bool) {
     let vocabulary = vocabulary();
     let trie = vocabulary.tok_trie();
@@ -176,7 +176,7 @@ fn what_cannot_be_compiled_is_refused_with_the_reason() {
     }
 }
 
-/// One tenant's grammars that take long to compile leave another tenant's turn to compile alone.
+/// Slow grammars of one tenant do not delay another tenant's grammars.
 #[test]
 fn a_tenant_with_expensive_grammars_delays_itself() {
     let grammars = grammars();

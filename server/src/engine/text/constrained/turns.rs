@@ -1,5 +1,5 @@
-//! Whose grammar is compiled next. Each tenant has a queue; the queues take turns, so a tenant that sends many expensive
-//! grammars delays itself and nobody else.
+//! The order in which grammars are compiled. Each tenant has a queue; the queues take turns, so a tenant that sends many expensive
+//! grammars delays only itself.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,7 +27,7 @@ struct TurnsState {
     next_ticket: u64,
 }
 
-/// The right to compile. It ends when this is dropped.
+/// The right to compile, until it is dropped.
 pub struct CompileTurn {
     turns: Arc<CompileTurns>,
     tenant: Arc<str>,
@@ -58,7 +58,7 @@ impl CompileTurns {
         }
     }
 
-    /// Compilations that run, those among them that nobody waits for any more.
+    /// Counts the compilations that run, including those that no request waits for any more.
     pub fn running(&self) -> usize {
         self.lock().running.values().sum()
     }
@@ -68,7 +68,7 @@ impl CompileTurns {
     }
 }
 
-/// The machine compiles as much as it may.
+/// No turn came in time, or too many requests wait.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -88,7 +88,7 @@ impl TurnsState {
         Ok(self.next_ticket)
     }
 
-    /// Starts the ticket if it is its turn.
+    /// Starts a ticket's compilation if it is next and a place is free. Returns whether it started.
     fn starts(&mut self, tenant: &Arc<str>, ticket: u64) -> bool {
         if self.running.values().sum::<usize>() >= COMPILING {
             return false;
@@ -152,7 +152,7 @@ mod tests {
         assert!(others.iter().all(Result::is_ok));
         assert_eq!((turns.running(), turns.take(&"c".into(), Duration::ZERO).err()), (4, Some(Busy)));
         drop(first);
-        assert!(turns.take(&"c".into(), LONG).is_ok(), "a place that is free goes to whoever may run");
+        assert!(turns.take(&"c".into(), LONG).is_ok(), "a free place goes to a tenant below its bound");
     }
 
     #[test]

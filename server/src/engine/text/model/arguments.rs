@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value};
 
-/// Begins a string that stands for a number whose digits a float would lose. It is taken out of what templates write.
+/// Begins a string that stands for a number, if a float would lose digits of the number. Removed from the output of templates.
 pub const DIGITS: char = '\u{10fffe}';
 
-/// The object that `text` is, its members in their order and its numbers with their digits. Templates go through its members,
-/// so what is no object, as the arguments of a call that was cut, is an empty one.
+/// Parses `text` as a JSON object, with its members in their order and its numbers with all digits. Templates iterate over the members,
+/// so a text that is not an object, such as the arguments of a call that was cut, becomes an empty object.
 pub fn arguments(text: &str) -> Value {
     match serde_json::from_str(text) {
-        // Only what is JSON has numbers where they are looked for.
+        // `with_strings` finds numbers correctly only in valid JSON.
         Ok(Value::Object(read)) => match serde_json::from_str(&with_strings(text)) {
             Ok(Value::Object(members)) => Value::Object(members),
             _ => Value::Object(read),
@@ -18,7 +18,7 @@ pub fn arguments(text: &str) -> Value {
     }
 }
 
-/// JSON in which the numbers that would be written otherwise are strings.
+/// Replaces numbers by strings in a JSON text, if serde_json would write the number in another way.
 fn with_strings(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let (mut in_string, mut is_escaped) = (false, false);
@@ -48,7 +48,7 @@ fn with_strings(json: &str) -> String {
     out
 }
 
-/// JSON in which strings that stand for numbers are those numbers.
+/// Replaces strings that stand for numbers by these numbers in a JSON text.
 pub fn with_digits(json: String) -> String {
     if !json.contains(DIGITS) {
         return json;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_an_empty_one() {
+    fn a_text_that_is_not_an_object_becomes_an_empty_object() {
         for text in ["", " ", "[1]", "\"x\"", "{\"city\": \"Po", "7", &"[".repeat(5000)] {
             assert_eq!(arguments(text), Value::Object(Map::new()), "{text}");
         }

@@ -1,7 +1,7 @@
-//! Bytes as printable characters: byte-pair vocabularies write each byte of a token as one character, those that print as
-//! themselves and the others as characters from U+0100 on, in order.
+//! Bytes as printable characters. Byte-pair vocabularies write each byte of a token as one character: printable bytes as themselves,
+//! the others as characters from U+0100 on, in order.
 
-/// The byte that a character stands for, if it stands for one.
+/// The byte that a character stands for, if any.
 pub fn byte(character: char) -> Option<u8> {
     let code = u32::from(character);
     match code {
@@ -14,7 +14,7 @@ fn prints(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)
 }
 
-/// The bytes of a token's text. A character that stands for no byte is itself.
+/// The bytes of a token's text. A character that stands for no byte is written in UTF-8.
 pub fn bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {

@@ -10,7 +10,7 @@ use crate::engine::{EngineError, Message, Prompt, Role};
 
 const TEMPLATE: &str = "chat";
 
-/// A template and the texts of the tokens that it names by their use.
+/// A template, and the texts of the tokens that it can use.
 #[derive(Debug, Clone, Default)]
 pub struct TemplateSource {
     pub template: String,
@@ -19,12 +19,12 @@ pub struct TemplateSource {
     pub unk: Option<String>,
 }
 
-/// The tokens whose texts a prompt's contents must not be read as.
+/// The texts of added tokens. Clients' text must not become such a token.
 #[derive(Debug, Default)]
 pub struct Protected {
     /// Control tokens.
     pub control: Vec<String>,
-    /// Tokens with a text.
+    /// Tokens that are shown.
     pub shown: Vec<String>,
 }
 
@@ -33,18 +33,19 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     source: TemplateSource,
     rules: MessageRules,
-    /// For what the model wrote, and for what everybody else did.
+    /// Marks text that the model wrote.
     own: Guard,
+    /// Marks all other text.
     others: Guard,
 }
 
 impl ChatTemplate {
     /// # Errors
-    /// `Load` where the template does not compile.
+    /// `Load` if the template does not compile.
     pub fn new(source: TemplateSource, protected: &Protected) -> Result<Self, EngineError> {
         let environment = jinja::environment(TEMPLATE, &source.template)
             .map_err(|error| EngineError::Load(format!("the model's chat template does not compile: {error}")))?;
-        // What the template itself writes gives a prompt its form; a token of white space does not.
+        // A token that the template itself writes is part of a prompt's form, unless it is white space.
         let forms = |text: &&str| !text.trim().is_empty() && source.template.contains(*text);
         let control = || protected.control.iter().map(String::as_str);
         let shown = protected.shown.iter().map(String::as_str).filter(forms);
@@ -68,10 +69,10 @@ impl ChatTemplate {
         self.rules
     }
 
-    /// The prompt as text, ready for the reply to begin. Marks stand in contents where they look like control tokens.
+    /// Renders the prompt as text, up to the beginning of the reply. Clients' text has marks where it looks like a control token.
     ///
     /// # Errors
-    /// `Template` where the template refuses the messages.
+    /// `Template` if the template refuses the messages.
     pub fn render(&self, prompt: &Prompt) -> Result<String, EngineError> {
         let messages: Vec<Json> =
             self.rules.apply(&prompt.messages).iter().map(|message| self.message(message)).collect();
@@ -80,7 +81,7 @@ impl ChatTemplate {
         text.map_err(|error| EngineError::Template(error.to_string()))
     }
 
-    /// A message with marks in what its author wrote.
+    /// Inserts marks into the texts of a message.
     fn message(&self, message: &Message) -> Json {
         let guard = if message.role == Role::Assistant { &self.own } else { &self.others };
         let mut value = json!(message);
@@ -102,7 +103,7 @@ impl ChatTemplate {
             bos_token => named(&self.source.bos),
             eos_token => named(&self.source.eos),
             unk_token => named(&self.source.unk),
-            // As Llama's templates write a date where they are given none.
+            // The format that Llama's templates use for today's date.
             date_string => now.format("%d %b %Y").to_string(),
             enable_thinking => effort != Some("none"),
         })?;
@@ -110,12 +111,12 @@ impl ChatTemplate {
     }
 }
 
-/// A token's text. What a model does not have is undefined, and prints nothing.
+/// A token's text; undefined, which prints nothing, if the model does not have the token.
 fn named(token: &Option<String>) -> Value {
     token.as_deref().map_or(Value::UNDEFINED, Value::from)
 }
 
-/// The texts of `tokens` without repetition.
+/// Removes repeated texts.
 pub fn unique<'t>(tokens: impl Iterator<Item = &'t str>) -> Vec<String> {
     let mut seen = HashSet::new();
     tokens.filter(|token| seen.insert(*token)).map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! The families that are served, by templates that are written for these tests and have the families' rules.
+//! Tests with a template for each supported family, written for these tests with the rules of the family's template.
 
 use caudal_tests::tiny;
 
@@ -129,7 +129,7 @@ fn every_family_shows_every_text() {
             assert!(text.contains(part), "{}: {part} is not in {text}", family.name);
         }
         assert!(!text.contains("Golf </s>"), "{}: {text}", family.name);
-        // What begins with the assistant has a user before it.
+        // A conversation that begins with the assistant gets a message of the user first.
         let begun = vec![Message::text(Role::Assistant, "India"), Message::text(Role::User, "Juliet")];
         let text =
             compiled(family).render(&Prompt::of(begun)).unwrap_or_else(|error| panic!("{}: {error}", family.name));

@@ -1,4 +1,4 @@
-//! A tokenizer and a vocabulary of a Hugging Face folder: `tokenizer.json`, and what lies beside it.
+//! Makes a tokenizer and a vocabulary from a Hugging Face folder: from `tokenizer.json` and the files beside it.
 
 use std::{fs, path::Path};
 
@@ -12,24 +12,24 @@ use super::{
     vocabulary::{Token, Vocabulary},
 };
 
-/// How a `tokenizer.json` writes the text of its tokens, by its decoder.
+/// How a `tokenizer.json` writes the text of its tokens, according to its decoder.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct ByteRules {
-    /// Each byte as a printable character.
+    /// Writes each byte as a printable character.
     bytes: bool,
-    /// A space as `▁`.
+    /// Writes a space as `▁`.
     spaces: bool,
-    /// A byte without a token as `<0x0A>`.
+    /// Writes a byte that has no token as `<0x0A>`.
     fallback: bool,
-    /// The first space is not the text's.
+    /// The first space is not part of the text.
     pads: bool,
 }
 
 impl TextModel {
-    /// Reads what a folder says about text. `template`: the text of its chat template.
+    /// Reads the tokenizer of a folder. `template`: the text of the folder's chat template.
     ///
     /// # Errors
-    /// A file is missing or malformed, or the tokenizer writes text in a way that is not known.
+    /// A file is missing or malformed, or the tokenizer has an unknown decoder.
     pub fn of_folder(folder: &Path, template: &str) -> Result<Self, String> {
         let tokenizer = read(&folder.join("tokenizer.json"))?;
         let config = read(&folder.join("tokenizer_config.json")).unwrap_or_default();
@@ -53,10 +53,10 @@ impl TextModel {
         Self::of_json(tokenizer, source, eos)
     }
 
-    /// Of the content of a `tokenizer.json`. `eos`: the ends of an output that are known beside the source's.
+    /// Reads the content of a `tokenizer.json`. `eos`: tokens that end an output, besides the one that `source` names.
     ///
     /// # Errors
-    /// As [`Self::of_folder`].
+    /// Those of [`Self::of_folder`].
     pub fn of_json(tokenizer: Json, source: TemplateSource, mut eos: Vec<u32>) -> Result<Self, String> {
         let vocabulary = vocabulary(&tokenizer, &source)?;
         let added = tokenizer.get("added_tokens").and_then(Json::as_array).into_iter().flatten();
@@ -89,7 +89,7 @@ fn vocabulary(tokenizer: &Json, source: &TemplateSource) -> Result<Vocabulary, S
             for (text, at) in all {
                 let at = at.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id < MAX_TOKENS);
                 set(
-                    at.ok_or("a token's id in tokenizer.json is no number")?,
+                    at.ok_or("a token's id in tokenizer.json is not a number, or too large")?,
                     Token::Text(writing.bytes_of(text).into()),
                 );
             }
@@ -103,7 +103,7 @@ fn vocabulary(tokenizer: &Json, source: &TemplateSource) -> Result<Vocabulary, S
         }
         _ => return Err("tokenizer.json has no vocabulary".into()),
     }
-    // What the template's way of writing needs is text, also where the tokenizer calls it special.
+    // The tags of the model's dialect are text, even if the tokenizer calls them special.
     let tags = crate::dialect::detect(&source.template).tags();
     for token in tokenizer.get("added_tokens").and_then(Json::as_array).into_iter().flatten() {
         let text = token.get("content").and_then(Json::as_str).unwrap_or_default();
@@ -114,7 +114,7 @@ fn vocabulary(tokenizer: &Json, source: &TemplateSource) -> Result<Vocabulary, S
     Ok(Vocabulary::new(tokens, writing.pads))
 }
 
-/// Ids of tokens are below this.
+/// Bound on the ids of tokens.
 const MAX_TOKENS: u32 = 4 << 20;
 
 fn id(token: &Json) -> Option<u32> {
@@ -130,17 +130,17 @@ fn writing(tokenizer: &Json) -> Result<ByteRules, String> {
         None => vec![decoder],
     };
     for step in &steps {
-        let says = |key: &str, value: &str| step.get(key).and_then(Json::as_str) == Some(value);
+        let has = |key: &str, value: &str| step.get(key).and_then(Json::as_str) == Some(value);
         match step.get("type").and_then(Json::as_str).unwrap_or_default() {
             "ByteLevel" => writing.bytes = true,
             "ByteFallback" => writing.fallback = true,
             "Metaspace" => {
                 writing.spaces = true;
-                let never = says("prepend_scheme", "never") || step.get("add_prefix_space") == Some(&Json::Bool(false));
+                let never = has("prepend_scheme", "never") || step.get("add_prefix_space") == Some(&Json::Bool(false));
                 writing.pads = !never;
             }
-            "Replace" if says("content", " ") => writing.spaces = true,
-            "Strip" if says("content", " ") => writing.pads = step.get("start").and_then(Json::as_u64).unwrap_or(0) > 0,
+            "Replace" if has("content", " ") => writing.spaces = true,
+            "Strip" if has("content", " ") => writing.pads = step.get("start").and_then(Json::as_u64).unwrap_or(0) > 0,
             "Fuse" | "Replace" | "Strip" => {}
             other => return Err(format!("the decoder `{other}` in tokenizer.json is not known to this server")),
         }
@@ -161,5 +161,5 @@ impl ByteRules {
 
 fn read(path: &Path) -> Result<Json, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{} is not what it should be: {error}", path.display()))
+    serde_json::from_str(&text).map_err(|error| format!("{} is not valid JSON: {error}", path.display()))
 }

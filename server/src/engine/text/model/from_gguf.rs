@@ -1,4 +1,4 @@
-//! A tokenizer and a vocabulary of a GGUF file's metadata.
+//! Makes a tokenizer and a vocabulary from the metadata of a GGUF file.
 
 use std::{collections::HashMap, path::Path};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::dialect;
 
-/// Control tokens that end an output wherever they are in a vocabulary.
+/// Control tokens that end an output in any vocabulary that has them.
 const ENDS: [&str; 9] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -26,7 +26,7 @@ const ENDS: [&str; 9] = [
     "<EOT>",
     "<｜end▁of▁sentence｜>",
 ];
-/// What SentencePiece writes for a space.
+/// SentencePiece writes this character for a space.
 const SPACE: char = '▁';
 
 /// `tokenizer.ggml.token_type`.
@@ -40,7 +40,7 @@ enum Type {
     Byte,
 }
 
-/// The tokens of a file, as it has them.
+/// The tokens of a file with their types.
 struct GgufTokens<'m> {
     metadata: &'m Metadata,
     tokens: Vec<&'m str>,
@@ -48,10 +48,10 @@ struct GgufTokens<'m> {
 }
 
 impl TextModel {
-    /// Reads what a GGUF file says about text.
+    /// Reads the tokenizer and the chat template of a GGUF file.
     ///
     /// # Errors
-    /// The file is no GGUF file, has no tokens or no chat template, or names a tokenizer or a pre-tokenizer that is not known.
+    /// The file is not a GGUF file, has no tokens or no chat template, or names an unknown tokenizer or pre-tokenizer.
     pub fn of_gguf(path: &Path) -> Result<Self, String> {
         let metadata = Metadata::read(path)?;
         let wrong = |error: String| format!("{}: {error}", path.display());
@@ -87,11 +87,11 @@ impl<'m> GgufTokens<'m> {
             Some(6) => Type::Byte,
             _ => Type::Normal,
         };
-        // What ends an output is no text, whatever the file calls it: files of older converters have `<|im_end|>` as a word.
+        // A token that ends an output is a control token, whatever its type in the file: older converters wrote `<|im_end|>` as a word.
         let named =
             ["bos", "eos", "eot", "eom"].map(|used| metadata.number(&format!("tokenizer.ggml.{used}_token_id")));
         let is_control = |at: usize, text: &str| named.contains(&Some(at as u64)) || ENDS.contains(&text);
-        // What the template's way of writing needs is text, also where the file calls it control.
+        // The tags of the model's dialect are text, even if the file calls them control tokens.
         let tags = metadata.text("tokenizer.chat_template").map(|template| dialect::detect(template).tags());
         let is_tag = |text: &str| tags.iter().flatten().any(|tag| tag == text);
         let types = tokens.iter().enumerate().map(|(at, text)| match kind(at) {
@@ -107,13 +107,13 @@ impl<'m> GgufTokens<'m> {
         (0..).zip(&self.tokens).zip(&self.types).map(|((id, text), kind)| (id, *text, *kind))
     }
 
-    /// The token that `tokenizer.ggml.{use}_token_id` names.
+    /// The token that `tokenizer.ggml.{used}_token_id` names.
     fn token(&self, used: &str) -> Option<(u32, &'m str)> {
         let id = u32::try_from(self.metadata.number(&format!("tokenizer.ggml.{used}_token_id"))?).ok()?;
         Some((id, self.tokens.get(id as usize)?))
     }
 
-    /// The tokens that end an output, the file's own end first.
+    /// The tokens that end an output, those that the file names first.
     fn ends(&self) -> Vec<u32> {
         let named = ["eos", "eot", "eom"].into_iter().filter_map(|used| Some(self.token(used)?.0));
         let known =
@@ -127,7 +127,7 @@ impl<'m> GgufTokens<'m> {
         ends
     }
 
-    /// Merges of bytes, as GPT-2 has them.
+    /// Makes a tokenizer that merges byte pairs, as GPT-2's does. Returns it with the vocabulary and whether BOS is added by default.
     fn byte_pairs(&self) -> Result<(Json, Vocabulary, bool), String> {
         let PreTokenizer { patterns, ignores_merges, adds_bos } =
             pre_tokenizer::named(self.metadata.text("tokenizer.ggml.pre"))?;
@@ -156,8 +156,8 @@ impl<'m> GgufTokens<'m> {
         Ok((self.tokenizer(Json::Null, pre_tokenizer, model), vocabulary, adds_bos))
     }
 
-    /// Pieces of text with scores, as SentencePiece has them: of two that stand side by side, those are merged first whose
-    /// piece has the highest score.
+    /// Makes a tokenizer of pieces with scores, as SentencePiece's is: the two neighbours whose merged piece has the highest score are
+    /// merged first. Returns it with the vocabulary and whether BOS is added by default.
     fn sentence_pieces(&self) -> Result<(Json, Vocabulary, bool), String> {
         let pads = self.metadata.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true);
         let tokens = self.each().map(|(_, text, kind)| match kind {
@@ -192,7 +192,7 @@ impl<'m> GgufTokens<'m> {
         Ok((self.tokenizer(normalizer, Json::Null, model), vocabulary, true))
     }
 
-    /// The first id of every text.
+    /// Text → the first id with this text.
     fn ids(&self) -> HashMap<&'m str, u32> {
         let mut ids = HashMap::new();
         for (id, text, _) in self.each() {
@@ -202,7 +202,7 @@ impl<'m> GgufTokens<'m> {
     }
 
     fn tokenizer(&self, normalizer: Json, pre_tokenizer: Json, model: Json) -> Json {
-        // Phi-3 was trained without the line's end after its tags.
+        // Phi-3 was trained without the line break after its tags.
         let strips = self.metadata.text("general.architecture") == Some("phi3")
             && self.metadata.text("tokenizer.ggml.model") == Some("llama");
         let added = self.each().filter(|(_, text, kind)| {
@@ -238,7 +238,7 @@ fn model<'t>(known: &HashMap<&str, u32>, merges: impl Iterator<Item = (&'t str, 
     model
 }
 
-/// The byte of `<0x0A>`.
+/// The byte that a text such as `<0x0A>` stands for.
 pub fn byte_of(text: &str) -> Option<u8> {
     let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
     (hex.len() == 2).then(|| u8::from_str_radix(hex, 16).ok())?

@@ -1,6 +1,5 @@
-//! The header of a GGUF file: little-endian, a magic number, a version, two counts, keys with typed values, and what describes
-//! the weights. Every length is checked against what the file has, so a damaged file is an error and never an allocation of
-//! its choice.
+//! Reads the header of a GGUF file: little-endian, a magic number, a version, two counts, keys with typed values, and the descriptions
+//! of the weights. Every length is checked against the rest of the file, so a damaged file is an error and never a large allocation.
 
 use std::{
     collections::HashMap,
@@ -9,14 +8,14 @@ use std::{
     path::Path,
 };
 
-/// Arrays within arrays.
+/// How deep arrays may nest.
 const MAX_DEPTH: usize = 4;
-/// Of a weight.
+/// Dimensions of a weight.
 const MAX_DIMENSIONS: u32 = 8;
-/// What is wrong with most files that were not fetched to their end.
+/// The error of a file that was not fetched to its end.
 const TOO_SHORT: &str = "it ends within its header, so fetch it again";
 
-/// A value. Integers and floats of all widths are kept as the widest.
+/// A value. Integers and floats of all widths are stored in 64 bits.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Unsigned(u64),
@@ -27,24 +26,24 @@ pub enum Value {
     Array(Vec<Value>),
 }
 
-/// A weight, as the header describes it.
+/// The description of a weight in the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weight {
     pub name: String,
     /// The number of its type.
     pub kind: u32,
     pub elements: u64,
-    /// Where its bytes begin in the file.
+    /// Offset of the weight's first byte in the file.
     pub begin: u64,
 }
 
-/// All keys of a file.
+/// All keys of a file with their values.
 pub struct Metadata(HashMap<String, Value>);
 
-/// The weights of a GGUF file, and the file's bytes.
+/// Reads the descriptions of the weights of a GGUF file. Also returns the size of the file in bytes.
 ///
 /// # Errors
-/// The file cannot be read, or is no GGUF file.
+/// The file cannot be read, or is not a GGUF file.
 pub fn weights(path: &Path) -> Result<(Vec<Weight>, u64), String> {
     header(path, |reader| {
         let bytes = reader.left;
@@ -63,7 +62,7 @@ fn header<T>(path: &Path, read: impl FnOnce(&mut Reader<BufReader<File>>) -> Res
 
 impl Metadata {
     /// # Errors
-    /// The file cannot be read, or is no GGUF file.
+    /// The file cannot be read, or is not a GGUF file.
     pub fn read(path: &Path) -> Result<Self, String> {
         header(path, |reader| reader.metadata()).map(|(values, _)| Self(values))
     }
@@ -120,12 +119,12 @@ impl Value {
 
 struct Reader<R> {
     source: R,
-    /// Bytes that the file still has.
+    /// Bytes of the file that were not read yet.
     left: u64,
 }
 
 impl<R: Read> Reader<R> {
-    /// All keys, and how many weights there are.
+    /// Reads all keys and the number of weights.
     fn metadata(&mut self) -> Result<(HashMap<String, Value>, u64), String> {
         let magic = self.bytes::<4>()?;
         if &magic != b"GGUF" {
@@ -133,7 +132,7 @@ impl<R: Read> Reader<R> {
         }
         let version = u32::from_le_bytes(self.bytes()?);
         if !(2..=3).contains(&version) {
-            return Err(format!("its version is {version}, and 2 and 3 are known"));
+            return Err(format!("its version is {version}; versions 2 and 3 are supported"));
         }
         let weights = self.u64()?;
         let count = self.u64()?;
@@ -147,7 +146,7 @@ impl<R: Read> Reader<R> {
         Ok((all, weights))
     }
 
-    /// What follows on the keys. `bytes`: of the file.
+    /// Reads the descriptions of the weights, which follow the keys. `bytes`: the size of the file.
     fn weights(&mut self, values: &HashMap<String, Value>, count: u64, bytes: u64) -> Result<Vec<Weight>, String> {
         let mut weights = Vec::new();
         for _ in 0..count {
@@ -185,7 +184,7 @@ impl<R: Read> Reader<R> {
             9 if depth < MAX_DEPTH => {
                 let kind = u32::from_le_bytes(self.bytes()?);
                 let count = self.u64()?;
-                // Every value takes a byte at least.
+                // Every value takes at least a byte.
                 if count > self.left {
                     return Err(TOO_SHORT.into());
                 }
@@ -194,7 +193,7 @@ impl<R: Read> Reader<R> {
             10 => Value::Unsigned(self.u64()?),
             11 => Value::Signed(i64::from_le_bytes(self.bytes()?)),
             12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
-            other => return Err(format!("a value of the type {other} is not known")),
+            other => return Err(format!("a value has the unknown type {other}")),
         })
     }
 
@@ -206,7 +205,7 @@ impl<R: Read> Reader<R> {
         let mut bytes = Vec::new();
         self.source.by_ref().take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
         self.left -= length;
-        // Some files have tokens that are no UTF-8.
+        // Some files have tokens that are not UTF-8.
         Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
@@ -224,7 +223,7 @@ impl<R: Read> Reader<R> {
 
 #[cfg(test)]
 pub mod write {
-    //! GGUF files for tests: metadata alone.
+    //! Writes GGUF files for tests, with metadata only.
 
     use super::Value;
 
@@ -304,7 +303,7 @@ mod tests {
             assert!(error.ends_with(TOO_SHORT), "cut after {end}: {error}");
         }
         assert_eq!(read(b"[auth]\nmode"), Err("it begins with `[aut`, not `GGUF`".into()));
-        // Any one byte that is wrong, among them lengths of exabytes.
+        // Any single byte may be wrong, also in a length.
         for at in 0..whole.len() {
             let mut wrong = whole.clone();
             wrong[at] ^= 0xff;

@@ -1,4 +1,4 @@
-//! Jinja as Hugging Face's Transformers runs it: what Jinja2 and Python do, and minijinja does in another way.
+//! Jinja as in Hugging Face's Transformers: makes minijinja behave like Jinja2 and Python where they differ.
 
 use std::fmt::{self, Write as _};
 
@@ -12,14 +12,14 @@ use super::{
     contents::MARK,
 };
 
-/// An environment with the template `name`.
+/// Makes an environment with the template `name`.
 ///
 /// # Errors
 /// The template does not compile.
 pub fn environment(name: &'static str, template: &str) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_unknown_method_callback(method);
-    // As the templates' authors had it: Transformers renders with both.
+    // Transformers renders with both.
     environment.set_lstrip_blocks(true);
     environment.set_trim_blocks(true);
     environment.set_formatter(|out, state, value| match value.kind() {
@@ -33,7 +33,7 @@ pub fn environment(name: &'static str, template: &str) -> Result<Environment<'st
         ValueKind::Seq | ValueKind::Map => Value::from(Python(value).to_string()),
         _ => Value::from(value.to_string()),
     });
-    // To Python texts and dictionaries are sequences, and nothing is none.
+    // In Python, texts and dictionaries are sequences, and `none` is not iterable.
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
@@ -42,7 +42,7 @@ pub fn environment(name: &'static str, template: &str) -> Result<Environment<'st
     Ok(environment)
 }
 
-/// Statements `generation` mark what a model is trained to write. They print what stands in them.
+/// Replaces `generation` statements, which mark the text that a model is trained to write, by statements that print their content.
 fn without_generation(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -70,12 +70,12 @@ fn raise(message: String) -> Result<String, Error> {
 
 fn now(format: String) -> Result<String, Error> {
     let mut text = String::new();
-    let wrong = |_| Error::new(ErrorKind::InvalidOperation, format!("`{format}` is not a format of time"));
+    let wrong = |_| Error::new(ErrorKind::InvalidOperation, format!("`{format}` is not a valid time format"));
     write!(text, "{}", chrono::Utc::now().format(&format)).map_err(wrong)?;
     Ok(text)
 }
 
-/// Python's methods of texts, lists and dictionaries.
+/// Calls Python's methods of texts, lists and dictionaries.
 fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let Some(text) = value.as_str() else {
         return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
@@ -106,7 +106,7 @@ fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Va
     }
 }
 
-/// A value as Python prints it within a list or a dictionary.
+/// Prints a value as Python does within a list or a dictionary.
 struct Python<'v>(&'v Value);
 
 impl fmt::Display for Python<'_> {
@@ -156,8 +156,8 @@ fn text(out: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     out.write_char(quote)
 }
 
-/// JSON as Python's `json.dumps` writes it, with spaces after commas and colons: models were trained on that. Jinja2's own
-/// filter escapes HTML; Transformers' does not.
+/// The filter `tojson`. Writes JSON as Python's `json.dumps` does, with spaces after commas and colons, because models were trained on
+/// it. Like Transformers' filter, and unlike Jinja2's, it does not escape HTML.
 fn to_json(value: Value, arguments: Kwargs) -> Result<Value, Error> {
     let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
     let mut json = serde_json::to_value(&value).map_err(failed)?;
@@ -188,7 +188,7 @@ fn to_json(value: Value, arguments: Kwargs) -> Result<Value, Error> {
     Ok(Value::from_safe_string(if is_ascii { escaped(&json) } else { json }))
 }
 
-/// JSON whose characters are all ASCII, marks aside.
+/// Escapes all characters of a JSON text that are not ASCII, except marks.
 fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -201,7 +201,7 @@ fn escaped(json: &str) -> String {
     out
 }
 
-/// JSON on one line, with these separators.
+/// Formats JSON on one line, with these separators.
 struct Spaced {
     item: String,
     key: String,
@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// What Jinja2 3.1 with Transformers' filters writes.
+    /// The expected texts are those of Jinja2 3.1 with Transformers' filters.
     #[test]
     fn templates_render_as_in_python() {
         let value = serde_json::json!({"a": [1, 2.5, true, null, "x'y", "q\"r", "é\n\\"], "b": {}});

@@ -1,25 +1,24 @@
-//! Messages as a template takes them. Templates refuse what their authors did not think of: a system message after the
-//! first, two messages of a user in a row, two calls in one message. Some leave such messages out without a word. What a
-//! template does is found out once, by rendering a few short conversations; messages are then rewritten so that all their
-//! texts are shown.
+//! Rewrites messages so that a template shows all their texts. Templates refuse conversations that their authors did not expect: a
+//! system message after the first message, two messages of a user in a row, two calls in one message. Some templates drop such messages
+//! silently. The rules of a template are found once, by rendering a few short conversations.
 
 use crate::engine::{Message, Role, ToolCall, prompt::FunctionCall};
 
-/// What a template takes.
+/// The conversations that a template accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageRules {
     pub system: System,
-    /// Messages of the user and of the assistant must alternate, the user's first.
+    /// Messages of the user and of the assistant must alternate, and the user must begin.
     pub alternates: bool,
-    /// A message has one call at most.
+    /// A message has at most one call.
     pub one_call: bool,
-    /// An answer may be without text.
+    /// An answer may have no text.
     pub takes_empty: bool,
-    /// Messages of the system alone are shown.
+    /// A conversation may consist of messages of the system alone.
     pub lone_system: bool,
 }
 
-/// Where a template takes messages of the system.
+/// Where a template accepts messages of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum System {
     Anywhere,
@@ -28,7 +27,7 @@ pub enum System {
 }
 
 impl MessageRules {
-    /// Finds the rules of a template. `render` writes messages; `None` where the template refuses them.
+    /// Finds the rules of a template. `render` renders messages; `None` if the template refuses them.
     pub fn probe(render: impl Fn(&[Message]) -> Option<String>) -> Self {
         let shows = |messages: &[Message]| {
             render(messages).is_some_and(|text| {
@@ -63,7 +62,7 @@ impl MessageRules {
         Self { system, alternates: !repeats, one_call: one && !two, takes_empty, lone_system }
     }
 
-    /// The messages as the template takes them.
+    /// Rewrites messages so that the template accepts them.
     pub fn apply(&self, messages: &[Message]) -> Vec<Message> {
         let mut messages = self.place_systems(messages);
         if self.one_call {
@@ -80,7 +79,7 @@ impl MessageRules {
         messages
     }
 
-    /// Joins the leading messages of the system, and puts all where the template takes them.
+    /// Joins the leading messages of the system, and moves messages of the system to where the template accepts them.
     fn place_systems(&self, messages: &[Message]) -> Vec<Message> {
         let leading = messages.iter().take_while(|message| message.role == Role::System).count();
         let (leading, rest) = messages.split_at(leading);
@@ -106,7 +105,7 @@ impl MessageRules {
     }
 }
 
-/// Each call in a message of its own, its outputs after it.
+/// Puts each call into a message of its own, followed by its outputs.
 fn split_calls(messages: Vec<Message>) -> Vec<Message> {
     let mut split = Vec::new();
     let mut messages = messages.into_iter().peekable();
@@ -133,8 +132,8 @@ fn split_calls(messages: Vec<Message>) -> Vec<Message> {
     split
 }
 
-/// Joins messages of one role that follow on each other, and fills in those that are missing. Calls and their outputs are the
-/// assistant's part, which a message without a call ends.
+/// Joins consecutive messages of one role, and inserts empty messages where roles do not alternate. Calls and their outputs belong to
+/// the assistant; a message without a call ends its part.
 fn alternate(messages: Vec<Message>) -> Vec<Message> {
     let mut out: Vec<Message> = Vec::new();
     for message in messages {
@@ -232,9 +231,9 @@ mod tests {
         assert_eq!(STRICT.apply(&messages), expected);
     }
 
-    /// As Ministral's template, which refuses an answer without text.
+    /// Like Ministral's template, which refuses an answer without text.
     #[test]
-    fn an_answer_without_text_gets_some_where_the_template_wants_it() {
+    fn an_answer_without_text_gets_a_space_if_the_template_requires_text() {
         let rules = MessageRules::probe(|messages| {
             let is_empty = |message: &Message| message.content.is_empty() && message.tool_calls.is_empty();
             let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
@@ -246,7 +245,7 @@ mod tests {
         assert_eq!(STRICT.apply(&messages)[1], text(Role::Assistant, ""));
     }
 
-    /// As Mistral Nemo's template, which puts the system's message into the user's last one.
+    /// Like Mistral Nemo's template, which puts the system's message into the user's last message.
     #[test]
     fn a_system_alone_is_shown() {
         let rules = MessageRules::probe(|messages| {

@@ -1,16 +1,16 @@
-//! What a model's files say about text.
+//! The parts of a model's files about text.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `gguf` | the header of a GGUF file |
-//! | `vocabulary` | what each token is: the bytes that it stands for, or a control token |
-//! | `byte_level` | bytes written as printable characters, as byte-pair vocabularies write them |
-//! | `pre_tokenizer` | how text is split before byte pairs are merged, by the name that a GGUF file gives |
-//! | `from_gguf`, `from_folder` | a tokenizer and a vocabulary, of a GGUF file and of a Hugging Face folder |
-//! | `contents` | what clients wrote in a prompt, kept apart from control tokens |
-//! | `messages` | messages as a template takes them |
+//! | `vocabulary` | each token: a text with its bytes, or a control token |
+//! | `byte_level` | bytes as printable characters, as byte-pair vocabularies write them |
+//! | `pre_tokenizer` | how text is split before byte pairs are merged, by the name in a GGUF file |
+//! | `from_gguf`, `from_folder` | makes a tokenizer and a vocabulary from a GGUF file or from a Hugging Face folder |
+//! | `contents` | marks in clients' text, so that no part of it becomes a control token |
+//! | `messages` | rewrites messages for templates with strict rules |
 //! | `arguments` | the arguments of earlier calls, as templates read them |
-//! | `jinja` | templates in Jinja, rendered as Transformers renders them |
+//! | `jinja` | Jinja templates, rendered as Transformers renders them |
 //! | `chat_template` | messages to text |
 //! | `tokens` | messages to tokens, tokens to bytes |
 

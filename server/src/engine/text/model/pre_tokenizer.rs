@@ -1,18 +1,18 @@
-//! How text is split before byte pairs are merged. GGUF files name the way by `tokenizer.ggml.pre`.
+//! How text is split before byte pairs are merged. A GGUF file names its pre-tokenizer in `tokenizer.ggml.pre`.
 
 /// Words with the space before them, numbers, runs of other characters.
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
-/// As GPT-4 splits, with up to three digits together.
+/// Like GPT-4: up to three digits together.
 const LLAMA_3: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// The same with each digit alone.
+/// Like Llama 3, but each digit alone.
 const QWEN_2: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// Words end where a small letter is followed by a capital.
+/// A word ends between a small letter and a capital.
 const TEKKEN: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
@@ -33,7 +33,7 @@ const QWEN_3_5: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// As Qwen 2 splits, with `'s` at its word.
+/// Like Qwen 2, but `'s` is not split from its word.
 const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const SEED_CODER: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
@@ -47,7 +47,7 @@ const MINICPM_5: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// Words with the space before them, and what stands between them.
+/// Words with the space before them, and the text between words.
 const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
 /// Letters of scripts that have two cases.
 const CASED: &str = r"\s?[\p{Lu}\p{Ll}\p{Lt}]+";
@@ -56,11 +56,11 @@ const IDEOGRAPHS: &str = r"[\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+
 /// How a family of models splits text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreTokenizer {
-    /// Applied one after the other: what matches is cut out of its piece, and what lies between is a piece too.
+    /// Applied one after the other. Each match becomes a piece, and so does the text between matches.
     pub patterns: &'static [&'static str],
-    /// A piece that is a token is not built by merges.
+    /// A piece that is a token as a whole becomes that token, without merges.
     pub ignores_merges: bool,
-    /// A prompt begins with BOS where the file does not say.
+    /// A prompt begins with BOS unless the file says otherwise.
     pub adds_bos: bool,
 }
 
@@ -68,11 +68,13 @@ const fn plain(patterns: &'static [&'static str]) -> PreTokenizer {
     PreTokenizer { patterns, ignores_merges: false, adds_bos: false }
 }
 
+/// Finds a pre-tokenizer by its name in a GGUF file.
+///
 /// # Errors
-/// The name is not known. The message names it.
+/// The name is unknown. The message has the name.
 pub fn named(name: Option<&str>) -> Result<PreTokenizer, String> {
     Ok(match name {
-        // Files from before the key was there.
+        // Older files do not have the key.
         None | Some("default") => plain(&[r"[\p{P}\$\+<=>\^~\|]+", GPT_2, r"\p{N}+", r"[0-9][0-9][0-9]"]),
         Some(
             "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" | "roberta-bpe" | "gigachat"

@@ -1,18 +1,18 @@
-//! What each token of a model is.
+//! The tokens of a model.
 
 use std::sync::Arc;
 
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
-/// What marks a token's text as a name in a trie: no UTF-8 text has this byte.
+/// Begins the name of a control token in a trie: no UTF-8 text has this byte.
 const NAME: u8 = 0xff;
 
 /// One token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
-    /// It stands for these bytes, a part of a character among them.
+    /// A token that stands for these bytes, which may be a part of a character.
     Text(Box<[u8]>),
-    /// It is not shown; this is its name.
+    /// A token that is never shown, with its name.
     Control(Box<str>),
 }
 
@@ -20,7 +20,7 @@ pub enum Token {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Vocabulary {
     tokens: Vec<Token>,
-    /// The first token of a text has a space before it that is not the text's.
+    /// The first token of a text begins with a space that is not part of the text.
     pads_first: bool,
 }
 
@@ -29,7 +29,7 @@ impl Vocabulary {
         Self { tokens, pads_first }
     }
 
-    /// The bytes that a token stands for; none where it is not text.
+    /// The bytes that a token stands for; empty for control tokens and unknown ids.
     pub fn bytes(&self, token: u32) -> &[u8] {
         match self.tokens.get(token as usize) {
             Some(Token::Text(bytes)) => bytes,
@@ -54,10 +54,10 @@ impl Vocabulary {
         self.controls().find(|(_, other)| *other == name).map(|(id, _)| id)
     }
 
-    /// The vocabulary for grammars. `eos`: the tokens that end an output, the first of them before all.
+    /// Makes the vocabulary for grammars. `eos`: the tokens that end an output, the main one first.
     ///
     /// # Errors
-    /// There is none.
+    /// `eos` is empty.
     pub fn environment(&self, eos: &[u32]) -> Result<TokEnv, String> {
         let last = eos.first().ok_or("the model has no end-of-sequence token")?;
         let named = |token: &Token| match token {

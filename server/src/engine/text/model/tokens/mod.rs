@@ -1,4 +1,4 @@
-//! Messages to tokens, and tokens to bytes.
+//! Turns messages into tokens, and tokens into bytes.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::engine::{EngineError, Prompt, decoder::TokenBytes};
 
-/// A text of more bytes a token of the bound than this is counted piece by piece before it is tokenised as a whole.
+/// A text with more bytes than this for each token of its bound is counted piece by piece before it is tokenised as a whole.
 const BYTES_A_TOKEN: usize = 8;
 /// Bytes of such a piece.
 const PIECE: usize = 16 << 10;
 
-/// Everything that a model's files say about text.
+/// The tokenizer, chat template and vocabulary of one model.
 pub struct TextModel {
     pub tokens: Tokens,
     /// For grammars, and for the bytes of single tokens.
@@ -27,13 +27,13 @@ pub struct TextModel {
     pub eos: Vec<u32>,
 }
 
-/// What a [`TextModel`] is made of.
+/// The parts of a [`TextModel`].
 pub struct Parts {
-    /// As the content of a `tokenizer.json`.
+    /// In the form of a `tokenizer.json`.
     pub tokenizer: Json,
     pub vocabulary: Vocabulary,
     pub source: TemplateSource,
-    /// Tokens before every prompt that does not begin with them; `None`: those that the tokenizer adds.
+    /// Tokens at the beginning of every prompt, added if the template does not write them; `None`: those that the tokenizer adds.
     pub prefix: Option<Vec<u32>>,
     pub eos: Vec<u32>,
 }
@@ -48,7 +48,7 @@ pub struct Tokens {
 
 impl TextModel {
     /// # Errors
-    /// `Load` where the tokenizer, the template or an end-of-sequence token is missing or malformed.
+    /// `Load` if the tokenizer, the template or an end-of-sequence token is missing or malformed.
     pub fn new(parts: Parts) -> Result<Self, EngineError> {
         let Parts { tokenizer, vocabulary, source, prefix, eos } = parts;
         let environment = vocabulary.environment(&eos).map_err(EngineError::Load)?;
@@ -68,7 +68,7 @@ impl Tokens {
         let added = content.get_mut("added_tokens").and_then(Json::as_array_mut);
         let mut protected = Protected::default();
         for token in added.into_iter().flatten() {
-            // A control token is matched before anything is normalised, so that a mark keeps it apart.
+            // Added tokens are matched before the text is normalised, so that marks still break them.
             token["normalized"] = Json::Bool(false);
             let text = token["content"].as_str().unwrap_or_default().to_owned();
             let is_special = token["special"] == Json::Bool(true);
@@ -90,12 +90,11 @@ impl Tokens {
         Ok(Self { tokenizer, vocabulary: Arc::new(vocabulary), template, prefix })
     }
 
-    /// Renders the prompt, ready for the reply to begin, and tokenises it. Contents are read as plain text, whatever they look
-    /// like.
+    /// Renders the prompt up to the beginning of the reply, and tokenises it. Clients' text never becomes a control token.
     ///
     /// # Errors
-    /// `Template` where the template refuses the messages, `TooLong` where the prompt has more tokens than its bound; not all
-    /// of it is tokenised then.
+    /// `Template` if the template refuses the messages. `TooLong` if a long prompt has more tokens than its bound; then not all of it
+    /// is tokenised.
     pub fn render(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
         let text = self.template.render(prompt)?;
         if let Some(most) = prompt.most {
@@ -108,7 +107,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Counts the tokens of a text that is long for its bound, piece by piece, until they are too many.
+    /// Counts the tokens of a text that is long for its bound, piece by piece, and fails as soon as there are too many.
     fn check_length(&self, text: &str, most: usize) -> Result<(), EngineError> {
         if text.len() / BYTES_A_TOKEN <= most {
             return Ok(());
@@ -119,7 +118,7 @@ impl Tokens {
             count += self.encode(piece)?.len();
             pieces += 1;
             rest = after;
-            // A cut may add a few tokens.
+            // Each cut may add a few tokens.
             if count > most + 4 * pieces {
                 return Err(EngineError::TooLong { tokens: count });
             }
@@ -133,7 +132,7 @@ impl Tokens {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The id of each token, by its name.
+    /// Name → id of each token.
     pub fn vocabulary(&self) -> HashMap<String, u32> {
         self.tokenizer.get_vocab(true)
     }
@@ -143,12 +142,12 @@ impl Tokens {
         self.vocabulary.controls()
     }
 
-    /// What the chat template takes.
+    /// The conversations that the chat template accepts.
     pub fn rules(&self) -> super::messages::MessageRules {
         self.template.rules()
     }
 
-    /// For one generation's decoder.
+    /// Makes the detokenizer of one generation.
     pub fn bytes(&self) -> Detokenizer {
         Detokenizer(self.vocabulary.clone())
     }
@@ -164,7 +163,7 @@ impl Tokens {
     }
 }
 
-/// The tokens that a tokenizer puts before every text.
+/// Finds the tokens that a tokenizer puts before every text.
 fn added_by(tokenizer: &Tokenizer) -> tokenizers::Result<Vec<u32>> {
     let (with, without) = (tokenizer.encode("a", true)?, tokenizer.encode("a", false)?);
     let (with, without) = (with.get_ids(), without.get_ids());
@@ -172,7 +171,7 @@ fn added_by(tokenizer: &Tokenizer) -> tokenizers::Result<Vec<u32>> {
     Ok(with[..at.unwrap_or(0)].to_vec())
 }
 
-/// The bytes of a model's tokens; control tokens have none.
+/// Maps a model's tokens to bytes; control tokens have none.
 pub struct Detokenizer(Arc<Vocabulary>);
 
 impl TokenBytes for Detokenizer {

@@ -21,7 +21,7 @@ const CHATML: &str = "{%- for message in messages %}{{- '<|im_start|>' + message
 {%- for call in message.tool_calls or [] %}{{- '<tool_call>' + (call.function | tojson) + '</tool_call>' }}{% endfor %}\
 {{- '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}\
 {% if tools %}{# tools #}{% endif %}";
-/// The user and the assistant in turn, no system, one call a message.
+/// User and assistant alternate; no system messages; at most one call a message.
 const STRICT: &str = "{{- bos_token }}{%- set ns = namespace(at=0) %}{%- for message in messages %}\
 {%- if message.role == 'system' %}{{- raise_exception('no system') }}{% endif %}\
 {%- if message.role == 'user' or (message.role == 'assistant' and not message.tool_calls) %}\
@@ -34,7 +34,7 @@ fn text(text: &str) -> Value {
     Value::Text(text.into())
 }
 
-/// A file of the tokens with their types, and what else it says.
+/// Writes a GGUF file with tokens, their types, and more keys.
 fn gguf(name: &str, model: &str, template: &str, tokens: &[(String, i64)], more: &[(&str, Value)]) -> PathBuf {
     let mut entries = vec![
         ("general.architecture", text("llama")),
@@ -155,7 +155,7 @@ fn every_script_comes_back_as_it_was() {
         for script in SCRIPTS {
             let tokens = model.tokens.encode_plain(script);
             assert_eq!(shown(&model, &tokens), script);
-            // Another replica goes on between the bytes of a character.
+            // Another replica continues between the bytes of a character.
             for cut in 0..tokens.len() {
                 let mut first = Decoder::new(model.tokens.bytes(), StopStrings::default());
                 let begun: String = tokens[..cut].iter().map(|token| first.push(*token).0).collect();
@@ -256,7 +256,7 @@ fn what_a_template_takes_is_found_out() {
     assert_eq!((strict.system, strict.alternates, strict.one_call), (System::Nowhere, true, true));
 }
 
-/// Whatever the server keeps as history: a system message in the middle, a cancelled turn, two calls and one that was cut.
+/// A history as the server stores it: a system message in the middle, a cancelled turn, two calls and one that was cut.
 #[test]
 fn a_strict_template_renders_every_history() {
     let call = |id: &str, arguments: &str| ToolCall {

@@ -9,7 +9,8 @@ use crate::engine::EngineError;
 
 /// Tokens between two searches while no completion is known.
 const SEARCH_EVERY: u64 = 8;
-/// An output whose completion is lost this close to its bound, in tokens, is completed by the last one known.
+/// If no completion is found after a token and at most this many tokens more than the last completion needs are left, the output ends
+/// with the last completion.
 const MARGIN: usize = 32;
 
 /// One output's place in its grammar.
@@ -17,26 +18,26 @@ pub struct Constraint {
     matcher: Matcher,
     closers: Arc<Closers>,
     texts: Arc<[Vec<u32>]>,
-    /// Tokens that complete the output from here, none where it is complete. Absent where no search has found any; an
-    /// output that reaches its bound there is cut.
+    /// Tokens that complete the output from here; empty if the output is complete. Absent if no completion is known: then an output
+    /// that reaches its bound is cut.
     closing: Option<Vec<u32>>,
     /// Tokens of the output.
     length: u64,
 }
 
-/// What a token did to an output.
+/// The state of an output after a token.
 #[derive(Debug, PartialEq)]
 pub enum Pushed {
-    /// More may follow.
+    /// More tokens may follow.
     Open,
-    /// Nothing can follow.
+    /// No token can follow.
     Complete,
-    /// After the token the output could not be completed in the room there is, so the token must not be taken.
+    /// With this token the output might not be completed before its bound, so the caller must drop the token.
     NoRoom,
 }
 
 impl Constraint {
-    /// The beginning of an output. `closing` completes it from there, if that is known; `max` bounds its tokens.
+    /// Makes the constraint of an empty output. `closing` completes the empty output, if known; `max` bounds the output's tokens.
     pub(super) fn new(
         matcher: Matcher,
         closers: Arc<Closers>,
@@ -48,14 +49,14 @@ impl Constraint {
         Self { matcher, closers, texts, closing, length: 0 }
     }
 
-    /// Leaves only the tokens that may come next. `eos` stays where the output may end.
+    /// Sets the logits of all tokens to −∞ that may not come next. `eos` may come next if the output may end here.
     ///
     /// # Errors
-    /// The step was more work than is allowed, or nothing may follow.
+    /// The step took more work than is allowed, or no token may follow.
     pub fn mask(&mut self, logits: &mut [f32], eos: &[u32]) -> Result<(), String> {
         let mut mask = self.matcher.compute_mask().map_err(|error| plain(&error.to_string()))?;
         if !self.matcher.is_accepting().map_err(|error| plain(&error.to_string()))? {
-            // A grammar may name the token itself.
+            // A grammar may name the end-of-sequence token itself.
             eos.iter().for_each(|token| mask.disallow_token(*token));
         }
         let mut left = 0;
@@ -71,10 +72,10 @@ impl Constraint {
         if left == 0 { Err("the grammar leaves no token".into()) } else { Ok(()) }
     }
 
-    /// Adds a token that the mask left, after which `room` more may come.
+    /// Adds a token that [`Self::mask`] allowed. `room`: how many more tokens the output may have after it.
     ///
     /// # Errors
-    /// The token does not fit the grammar, or the step was more work than is allowed.
+    /// The token does not fit the grammar, or the step took more work than is allowed.
     pub fn push(&mut self, token: u32, room: u64) -> Result<Pushed, String> {
         self.matcher.consume_token(token).map_err(|error| plain(&error.to_string()))?;
         self.length += 1;
@@ -95,19 +96,19 @@ impl Constraint {
         Ok(if self.matcher.is_stopped() { Pushed::Complete } else { Pushed::Open })
     }
 
-    /// Tokens that complete the output without the token that a step failed with. None where the output is complete, and
-    /// where no completion is known.
+    /// Tokens that complete the output, without a token for which [`Self::push`] returned `NoRoom` or an error. Empty if the output is
+    /// complete or no completion is known.
     pub fn closing(&self) -> &[u32] {
         self.closing.as_deref().unwrap_or_default()
     }
 
-    /// Nothing can follow.
+    /// Whether no token can follow.
     pub fn is_complete(&self) -> bool {
         self.matcher.is_stopped()
     }
 
-    /// Adds the tokens of an output that is continued, by the same steps as when they were picked: what comes next depends on
-    /// the tokens alone. `max` bounds the whole output.
+    /// Adds the tokens of an output that is continued, with the same steps as when they were picked, because the state depends on the
+    /// tokens alone. `max` bounds the whole output.
     pub(super) fn replay(&mut self, output: &[u32], max: u64) -> Result<(), EngineError> {
         let unfit =
             |reason: &str| EngineError::Grammar(format!("the output to continue does not fit the grammar: {reason}"));
@@ -122,9 +123,9 @@ impl Constraint {
     }
 }
 
-/// The library's message without its quotes of the grammar, in one line.
+/// Shortens a message of llguidance to one line, without its quotes of the grammar.
 pub(super) fn plain(error: &str) -> String {
     let lines = error.lines().take_while(|line| !line.starts_with('<'));
-    let told = lines.filter(|line| !line.starts_with(' ')).map(|line| line.chars().take(200).collect::<String>());
-    told.take(4).collect::<Vec<_>>().join(" ")
+    let short = lines.filter(|line| !line.starts_with(' ')).map(|line| line.chars().take(200).collect::<String>());
+    short.take(4).collect::<Vec<_>>().join(" ")
 }
