@@ -97,13 +97,7 @@ export class SocketConnection implements Connection {
     this.id = textOr(message["connection_id"], undefined);
     const limits = fieldsOf(message["limits"]);
     this.limits = {
-      lanes: Math.max(
-        1,
-        Math.min(
-          numberOr(limits["max_in_flight"], NO_LIMITS.lanes),
-          numberOr(limits["max_streams"], Number.POSITIVE_INFINITY),
-        ),
-      ),
+      lanes: Math.max(1, numberOr(limits["max_in_flight"], NO_LIMITS.lanes)),
       messageBytes: numberOr(limits["max_message_bytes"], NO_LIMITS.messageBytes),
     };
     clearTimeout(this.#timer);

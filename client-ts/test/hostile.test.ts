@@ -246,16 +246,13 @@ describe("input", () => {
   });
 });
 
-test.each([{ max_in_flight: 3 }, { max_in_flight: 16, max_streams: 3 }])(
-  "the server's limits %j of responses at a time are kept",
-  async (limits) => {
-    const client = connect();
-    for (let n = 0; n < 5; n++) client.responses.create({ input: `${n}` });
-    await settle();
-    net.last.accept({ limits });
-    expect(net.last.sentOf("response.create")).toHaveLength(3);
-  },
-);
+test("no more responses are sent at a time than the server takes", async () => {
+  const client = connect();
+  for (let n = 0; n < 5; n++) client.responses.create({ input: `${n}` });
+  await settle();
+  net.last.accept({ limits: { max_in_flight: 3 } });
+  expect(net.last.sentOf("response.create")).toHaveLength(3);
+});
 
 describe("a time that no timer holds", () => {
   const YEARS = 1e12;

@@ -5,10 +5,12 @@ use std::{net::TcpListener, time::Duration};
 use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, rt, web};
 
 use super::{
-    door, reply,
+    door,
+    handlers::page,
+    reply,
     resource::{get, resource, unknown},
-    routes::{self, page},
     state::Edge,
+    v1,
 };
 
 /// The bound sockets.
@@ -35,8 +37,8 @@ fn serve_admin(listener: TcpListener, edge: web::Data<Edge>) -> std::io::Result<
             .app_data(edge.clone())
             .wrap(from_fn(door::pass))
             .wrap(from_fn(reply::finish))
-            .service(web::scope("/admin").configure(routes::admin_routes))
-            .configure(routes::probe_routes)
+            .service(web::scope("/admin").configure(v1::admin_routes))
+            .configure(v1::probe_routes)
             .default_service(web::to(unknown))
     });
     let server = server.workers(1).client_request_timeout(handshake).shutdown_timeout(5).disable_signals();
@@ -60,10 +62,10 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
             .app_data(web::PayloadConfig::new(json_limit))
             .wrap(from_fn(door::pass))
             .wrap(from_fn(reply::finish))
-            .service(routes::v1(edge.clone()))
-            .service(web::scope("/admin").configure(if apart { routes::no_routes } else { routes::admin_routes }))
-            .configure(routes::probe_routes)
-            .configure(routes::document_routes);
+            .service(v1::v1(edge.clone()))
+            .service(web::scope("/admin").configure(if apart { v1::no_routes } else { v1::admin_routes }))
+            .configure(v1::probe_routes)
+            .configure(v1::document_routes);
         match &chat_dir {
             Some(dir) => app.service(page::scope(dir)),
             None => app.service(resource("/", [get(page::missing)])).default_service(web::to(unknown)),

@@ -16,9 +16,9 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     error::ApiError,
+    handlers::probes,
     reply,
     resource::{get, resource},
-    routes::probes,
 };
 use crate::{engine::ModelStatus, settings::Settings, wire::error::WireError};
 

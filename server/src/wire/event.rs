@@ -151,7 +151,7 @@ pub enum Extension<'a> {
 #[schemars(rename = "ConnectionLimits")]
 pub struct Limits {
     pub max_message_bytes: usize,
-    pub max_streams: usize,
+    /// Lanes that have work at once.
     pub max_in_flight: usize,
 }
 

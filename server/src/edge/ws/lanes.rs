@@ -7,9 +7,8 @@ use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use super::arrival::Arrival;
 use crate::wire::{client::Target, error::WireError};
 
-/// Lanes with work that may run at once, and lanes there may be; OpenAI's limits.
+/// Lanes that have work at once; OpenAI's limit.
 pub const MAX_IN_FLIGHT: usize = 16;
-pub const MAX_LANES: usize = 32;
 /// Requests that may wait in a lane.
 const MAX_WAITING: usize = 64;
 

@@ -27,7 +27,7 @@ use tracing::Instrument;
 use super::{
     arrival::Arrivals,
     guard::{Arriving, TOO_MUCH, Violation},
-    lanes::{Lanes, MAX_IN_FLIGHT, MAX_LANES},
+    lanes::{Lanes, MAX_IN_FLIGHT},
     outbox::{FrameBody, Gone, Outbox},
     steering::Steering,
     turns::{ConversationNotices, ConversationWatches},
@@ -190,11 +190,7 @@ impl SocketConnection {
 
     async fn greet(&self) -> Result<(), Gone> {
         let settings = &self.edge.settings;
-        let limits = Limits {
-            max_message_bytes: settings.server.max_message_bytes,
-            max_streams: MAX_LANES,
-            max_in_flight: MAX_IN_FLIGHT,
-        };
+        let limits = Limits { max_message_bytes: settings.server.max_message_bytes, max_in_flight: MAX_IN_FLIGHT };
         let greeting = Extension::SessionCreated {
             connection_id: &self.id,
             limits,

@@ -1,24 +1,13 @@
-//! Every route, in one table, and the handlers beside it: each validates a request, calls [`generation`](crate::generation) and
-//! answers.
-
-mod admin;
-mod chat;
-mod client_secrets;
-mod compact;
-mod contract;
-mod conversations;
-mod input_tokens;
-mod model_file;
-mod models;
-pub mod page;
-pub mod probes;
-mod prompts;
-mod responses;
+//! Every route, in one table.
 
 use actix_web::{dev::HttpServiceFactory, web};
 
 use super::{
     cors::cors,
+    handlers::{
+        admin, chat, client_secrets, compact, contract, conversations, input_tokens, model_file, models, probes,
+        prompts, responses,
+    },
     resource::{delete, get, post, resource, unknown},
     state::Edge,
     ws,

@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn every_route_is_described() {
-        let (api, rest) = include_str!("mod.rs").split_once("pub fn admin_routes").expect("the table of routes");
+        let (api, rest) = include_str!("../v1.rs").split_once("pub fn admin_routes").expect("the table of routes");
         let (admin, root) = rest.split_once("pub fn probe_routes").expect("the probes and documents");
         let routes = [paths(api, "/v1"), paths(admin, "/admin"), paths(root, "")].concat();
         assert!(routes.len() > 20, "{routes:?}");
