@@ -20,7 +20,7 @@ use crate::{
     store::{
         Created, Entry, Header, Sharing, StoreError,
         cache::{CacheKey, Cached},
-        shared::{MemberRole, ReplayPace},
+        sharing::{MemberRole, ReplayPace},
     },
     wire::{
         cache::{CacheMode, CacheOptions, Replay},

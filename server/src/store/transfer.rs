@@ -11,31 +11,16 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Created, Entry, Header, LOG_VERSION, SharedLogs, Sharing, Store, StoreError, Stores,
     conversations::{Conversation, ConversationError, Item},
     fleet::Report,
+    inventory::Name,
     page::Page,
     prompts::{PromptError, StoredPrompt},
 };
-
-/// Whose something is, and its id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
-    pub tenant: String,
-    pub id: String,
-}
-
-/// What a store has, of all tenants, the oldest first.
-#[async_trait]
-pub trait Inventory: Send + Sync + 'static {
-    async fn responses(&self) -> Result<Vec<Name>, StoreError>;
-    async fn conversations(&self) -> Result<Vec<Name>, StoreError>;
-    async fn prompts(&self) -> Result<Vec<Name>, StoreError>;
-}
 
 /// A line of a copy.
 #[derive(Debug, Serialize, Deserialize)]

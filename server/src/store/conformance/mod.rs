@@ -15,8 +15,12 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    engine::TokenLogprob,
-    wire::response::{InputTokensDetails, OutputTokensDetails},
+    dialect::Dialect,
+    engine::{Finish, Logprobs, TokenLogprob},
+    wire::{
+        request::Create,
+        response::{InputTokensDetails, OutputTokensDetails, Usage},
+    },
 };
 
 pub async fn all<S: Store>(make: impl AsyncFn() -> S) {

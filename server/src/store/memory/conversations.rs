@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast;
 
 use super::{
-    MemoryLimits,
+    limits::MemoryLimits,
     shelf::{Shelf, Stored},
 };
 use crate::store::{

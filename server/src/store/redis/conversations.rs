@@ -8,10 +8,9 @@ use async_trait::async_trait;
 use futures::{StreamExt, future::join_all, stream, stream::BoxStream};
 
 use super::{
-    RedisInner, RedisStore,
+    handle::{RedisInner, RedisStore, ms},
     keys::{MAX_ID, is_id},
     ledger::Charge,
-    ms,
     scripts::{conversation, index},
 };
 use crate::store::{

@@ -4,7 +4,7 @@ use ::redis::cmd;
 use async_trait::async_trait;
 
 use super::{
-    RedisStore,
+    handle::RedisStore,
     keys::MAX_ID,
     scripts::{index, prompt},
 };

@@ -15,7 +15,7 @@ use rusqlite::{Connection, Row};
 use tokio::sync::watch;
 
 use super::{encoding, schema::RUNNING};
-use crate::store::{Entry, EntryBatch, Header, StoreError, header_from_json};
+use crate::store::{Entry, EntryBatch, Header, StoreError};
 
 /// All logs that have not ended, by their response's id. Bounded by admission: nothing runs or waits that was not admitted.
 #[derive(Default)]
@@ -72,7 +72,7 @@ impl LiveLogs {
         let mut rows = running.query([RUNNING])?;
         while let Some(row) = rows.next()? {
             let (number, id) = (row.get::<_, i64>(0)?, row.get::<_, String>(1)?);
-            match header_from_json(row.get_ref(2)?.as_str()?) {
+            match Header::from_json(row.get_ref(2)?.as_str()?) {
                 Ok(header) => drop(found.insert(number, LiveLog::new(number, header, held(row)?))),
                 Err(error) => tracing::warn!(response = id, %error, "it is left to a newer caudal"),
             }

@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{ChangeError, SqliteStore, split};
+use super::{
+    change::{ChangeError, split},
+    handle::SqliteStore,
+};
 use crate::store::{
     page::{Listed, Order, Page},
     prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},

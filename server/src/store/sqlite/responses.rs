@@ -7,16 +7,18 @@ use futures::{StreamExt, stream};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    ChangeError, SqliteInner, SqliteStore, encoding,
+    change::{ChangeError, split},
+    encoding,
+    handle::{SqliteInner, SqliteStore},
     live::{LiveLog, LiveLogs, SqliteLease},
-    ms, now_ms, quota,
+    quota,
     schema::{ENDED, GONE, RUNNING},
-    split,
+    time::{ms, now_ms},
     whole_log::{Pages, decode_whole, encode_whole},
     writer::About,
 };
 use crate::store::{
-    Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError, header_from_json,
+    Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError,
     quota::{RESPONSE_OVERHEAD, StorageQuota},
 };
 
@@ -238,7 +240,7 @@ impl SqliteInner {
             let found = db
                 .prepare_cached(sql)?
                 .query_row(params![id, tenant, RUNNING, ENDED, now], |row| {
-                    let header = header_from_json(row.get_ref(0)?.as_str()?);
+                    let header = Header::from_json(row.get_ref(0)?.as_str()?);
                     let entries = row.get_ref(1)?.as_blob_or_null()?.unwrap_or_default().to_vec();
                     Ok(header.map(|header| (header, entries)))
                 })
@@ -345,7 +347,7 @@ impl Store for SqliteStore {
             };
             return match inner.readers.read(read).await? {
                 Some(header) => {
-                    header_from_json(&header)?;
+                    Header::from_json(&header)?;
                     Err(StoreError::Unreadable("an entry that this version does not know".into()))
                 }
                 None => Ok(None),

@@ -13,10 +13,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    file::{Lock, lacks_room},
-    room::Room,
-};
+use super::{file::Lock, open_error::lacks_room, room::Room};
 use crate::store::StoreError;
 
 /// Jobs that may wait for the thread; who brings another waits until there is room.
@@ -114,6 +111,14 @@ impl Writer {
         let ended = |_| StoreError::Unavailable("the thread that writes has ended".into());
         self.jobs.send(job).await.map_err(|_| StoreError::Unavailable("the thread that writes has ended".into()))?;
         answered.await.map_err(ended)?
+    }
+
+    /// Does work that ends something or makes room.
+    pub async fn relieve<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write(About::default().making_room(), work, |_| {}).await
     }
 
     /// Whether the last write succeeded, as far as it was not refused for lack of room.

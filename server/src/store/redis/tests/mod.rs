@@ -3,15 +3,16 @@
 mod kept;
 mod quota;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use caudal_tests::{Redis, redis::RedisCluster};
 use futures::StreamExt;
 
 use super::*;
 use crate::store::{
-    conformance,
+    Created, Retention, Store, StoreError, conformance,
     fleet::{Control, Fleet, Occupancy, Report},
+    quota::StorageQuotas,
 };
 
 fn config(server: &Redis, prefix: &str, replica: &str) -> RedisConfig {

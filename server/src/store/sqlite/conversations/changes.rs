@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{ConversationOutcome, unreadable};
 use crate::store::{
     conversations::{Conversation, ConversationBounds, ConversationError, Item},
-    sqlite::{ChangeError, now_ms},
+    sqlite::{change::ChangeError, time::now_ms},
 };
+
+pub type ConversationOutcome<T> = Result<T, ChangeError<ConversationError>>;
 
 /// Ended responses that a conversation remembers, so that they are deleted with it.
 const MAX_RESPONSES: i64 = 10_000;
@@ -21,6 +22,10 @@ pub struct Change<'c> {
 
 const fn refused<T>(error: ConversationError) -> ConversationOutcome<T> {
     Err(ChangeError::Refused(error))
+}
+
+pub fn unreadable(error: impl std::fmt::Display) -> ChangeError<ConversationError> {
+    ChangeError::Refused(ConversationError::Unavailable(format!("what this version cannot read: {error}")))
 }
 
 pub fn create(

@@ -9,17 +9,21 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{ChangeError, SqliteStore, ms, now_ms, quota, split, writer::About};
+use super::{
+    change::{ChangeError, split},
+    handle::SqliteStore,
+    quota,
+    time::{ms, now_ms},
+    writer::About,
+};
 use crate::store::{
     Retention,
     conversations::{Conversation, ConversationBounds, ConversationError, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
 };
-use changes::Change;
 pub use changes::forget;
+use changes::{Change, ConversationOutcome, unreadable};
 pub use watchers::Watchers;
-
-type ConversationOutcome<T> = Result<T, ChangeError<ConversationError>>;
 
 /// What must be there for a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,10 +50,6 @@ impl SqliteStore {
     pub fn conversations(&self, retention: Retention, bounds: ConversationBounds) -> SqliteConversations {
         SqliteConversations { store: self.clone(), retention, bounds }
     }
-}
-
-fn unreadable(error: impl std::fmt::Display) -> ChangeError<ConversationError> {
-    ChangeError::Refused(ConversationError::Unavailable(format!("what this version cannot read: {error}")))
 }
 
 /// The row of a conversation.
