@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 
-use super::{Generations, store_error};
+use super::{Generations, refusal::store_error};
 use crate::{
     metrics::{Load, Metrics},
     store::cache::CacheSize,

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::BoxStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{FollowerGuard, Generations, budget::BudgetShare, store_error};
+use super::{Generations, budget::BudgetShare, refusal::store_error, run::registry::FollowerGuard};
 use crate::{
     limits::{FOLLOWS_OF_TENANT, HELD_RETRY_MS, RENDERED_BESIDE_ENTRIES},
     render::Renderer,

@@ -12,7 +12,7 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Generations, counts::LOG, create::start::CreatedResponse, store_error};
+use super::{Generations, counts::LOG, create::start::CreatedResponse, refusal::store_error};
 use crate::{
     dialect::Dialect,
     engine::ModelInfo,

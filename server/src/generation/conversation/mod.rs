@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 
 use crate::{
     clock::unix_seconds,
-    generation::{Generations, store_error},
+    generation::{Generations, refusal::store_error},
     random::random_hex,
     store::{
         StoreError,

@@ -20,12 +20,12 @@ use crate::{
     generation::{
         Generations,
         create::start::CreatedResponse,
+        refusal::store_error,
         run::{
             log_writer::LogWriter,
             registry::RunGuard,
             {RunJob, close_or_release, finish_without_engine},
         },
-        store_error,
     },
     settings::ConversationConflict,
     store::{Created, Entry, Header, StoreError, conversations::ConversationError, page::Page},

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    generation::{Generations, store_error},
+    generation::{Generations, refusal::store_error},
     render,
     store::{Entry, Header, StoreError},
     wire::{

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
-    generation::store_error,
+    generation::refusal::store_error,
     settings::{KeyLimits, LimitsSettings},
     store::{
         Header,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::{
-    generation::{Generations, conversation::conversation_error, store_error},
+    generation::{Generations, conversation::conversation_error, refusal::store_error},
     render,
     store::{StoreError, conversations::ConversationError},
     wire::{

@@ -7,10 +7,10 @@ use tracing::Instrument;
 
 use crate::{
     generation::{
-        FollowerGuard, Generations,
+        Generations,
         budget::BudgetShare,
-        run::{RunJob, log_writer::LogWriter},
-        store_error,
+        refusal::store_error,
+        run::{RunJob, log_writer::LogWriter, registry::FollowerGuard},
     },
     store::{Created, Header, Lease},
     wire::{error::WireError, format::Format, input::InputItem},

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{prompt::prompt, request::request};
 use crate::{
     clock::unix_seconds,
-    generation::{Generations, store_error},
+    generation::{Generations, refusal::store_error},
     store::{
         Header, LOG_VERSION, StoreError, TruncatedItems,
         prompts::{PromptError, StoredPrompt, Use, weight},
