@@ -14,6 +14,7 @@ pub mod fleet;
 mod header;
 pub mod inventory;
 pub mod kv_folder;
+mod log_entries;
 pub mod memory;
 mod observed;
 pub mod page;

@@ -1,15 +1,13 @@
-//! The log of a response in memory: what it holds, who may write it, and who waits for more.
+//! The log of a response in memory: what it holds, and who may write it.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-use futures::{StreamExt, stream, stream::BoxStream};
-use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::watch;
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::store::{Entry, EntryBatch, Header, StoreError, quota::RESPONSE_OVERHEAD};
+use crate::store::{Entry, Header, StoreError, log_entries::LogEntries, quota::RESPONSE_OVERHEAD};
 
 /// The bookkeeping bytes of an entry beside its text and tokens, roughly.
 const ENTRY_OVERHEAD: usize = 120;
@@ -20,9 +18,8 @@ pub struct MemoryLog {
     pub header: Arc<Header>,
     /// What it counts for its tenant's quota.
     bytes: AtomicU64,
-    entries: RwLock<Vec<Arc<Entry>>>,
+    pub entries: Arc<LogEntries>,
     lease: Mutex<MemoryLease>,
-    state: watch::Sender<MemoryState>,
 }
 
 /// Who may append, and what is asked of the writer.
@@ -41,21 +38,13 @@ impl MemoryLease {
     }
 }
 
-/// What followers wait on.
-#[derive(Clone, Copy, Default)]
-struct MemoryState {
-    len: usize,
-    deleted: bool,
-}
-
 impl MemoryLog {
     pub fn new(header: Header, lease: MemoryLease) -> Self {
         Self {
             bytes: AtomicU64::new(header_bytes(&header)),
             header: Arc::new(header),
-            entries: RwLock::default(),
+            entries: Arc::default(),
             lease: Mutex::new(lease),
-            state: watch::Sender::default(),
         }
     }
 
@@ -63,59 +52,26 @@ impl MemoryLog {
         self.lease.lock()
     }
 
-    /// Appends entries; whether the log has ended with them, and the bytes by which it grew.
-    pub fn append(&self, first: u64, new: &[Arc<Entry>]) -> Result<(bool, u64), StoreError> {
-        let mut entries = self.entries.write();
-        let (len, ended) = (entries.len() as u64, |log: &[Arc<Entry>]| log.last().is_some_and(|last| last.is_last()));
+    /// Appends entries for whoever holds the lease; whether the log has ended with them, and the bytes by which it grew.
+    pub fn append(&self, _: &MemoryLease, first: u64, new: &[Arc<Entry>]) -> Result<(bool, u64), StoreError> {
+        let len = self.entries.len() as u64;
         if first + new.len() as u64 <= len {
             return Ok((false, 0));
         }
         if first > len {
             return Err(StoreError::Behind(len));
         }
-        if first < len || ended(&entries) {
+        if first < len || self.entries.has_ended() {
             return Err(StoreError::Fenced);
         }
-        entries.extend_from_slice(new);
-        self.state.send_modify(|state| state.len = entries.len());
+        self.entries.push(new);
         let bytes = new.iter().map(|entry| entry_bytes(entry)).sum();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok((ended(&entries), bytes))
-    }
-
-    pub fn from(&self, first: usize) -> Vec<Arc<Entry>> {
-        let entries = self.entries.read();
-        entries.get(first..).unwrap_or_default().to_vec()
+        Ok((self.entries.has_ended(), bytes))
     }
 
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
-    }
-
-    pub fn end_followers(&self) {
-        self.state.send_modify(|state| state.deleted = true);
-    }
-
-    /// The entries after those that were seen, as they come.
-    pub fn follow(self: Arc<Self>, seen: &[Arc<Entry>]) -> BoxStream<'static, Result<EntryBatch, StoreError>> {
-        let state = self.state.subscribe();
-        let ended = seen.last().is_some_and(|last| last.is_last());
-        stream::unfold((self, state, seen.len(), ended), |(log, mut state, next, ended)| async move {
-            if ended {
-                return None;
-            }
-            // The sender is in `log`, so waiting cannot fail.
-            let now = *state.wait_for(|s| s.len > next || s.deleted).await.ok()?;
-            if now.deleted {
-                return Some((Err(StoreError::NotFound), (log, state, next, true)));
-            }
-            let entries = log.from(next);
-            let ended = entries.last().is_some_and(|last| last.is_last());
-            let batch = EntryBatch { first: next as u64, entries, more: false };
-            let next = next + batch.entries.len();
-            Some((Ok(batch), (log, state, next, ended)))
-        })
-        .boxed()
     }
 }
 

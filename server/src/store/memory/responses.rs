@@ -116,7 +116,7 @@ impl Store for MemoryStore {
         if held.fence != lease.fence {
             return Err(StoreError::Fenced);
         }
-        let (ended, bytes) = log.append(first, entries)?;
+        let (ended, bytes) = log.append(&held, first, entries)?;
         let appended = Appended { cancelled: held.cancelled, left: held.left.clone() };
         drop(held);
         let mut running = self.running();
@@ -138,7 +138,7 @@ impl Store for MemoryStore {
         let mut held = log.lease();
         held.fence += 1;
         let lease = Lease { id: id.into(), owner: OWNER.into(), fence: held.fence };
-        let entries = log.from(0);
+        let entries = log.entries.from(0);
         let tries = held.tries(entries.len());
         Ok(Some(Claim { lease, header: log.header.clone(), entries, cancelled: held.cancelled, tries, left: None }))
     }
@@ -149,7 +149,7 @@ impl Store for MemoryStore {
         if held.fence != lease.fence {
             return Err(StoreError::Fenced);
         }
-        let len = log.from(0).len();
+        let len = log.entries.len();
         let tries = held.tries(len) + 1;
         held.tries = (tries, len);
         Ok(tries)
@@ -182,7 +182,7 @@ impl Store for MemoryStore {
 
     async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let log = self.find(tenant, id)?;
-        if log.from(0).last().is_some_and(|last| last.is_last()) {
+        if log.entries.has_ended() {
             self.finished.renew(id, log.bytes(), self.quota(tenant));
         }
         Ok(())
@@ -190,13 +190,13 @@ impl Store for MemoryStore {
 
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {
         let log = self.find(tenant, id)?;
-        Ok((log.header.clone(), log.from(0)))
+        Ok((log.header.clone(), log.entries.from(0)))
     }
 
     async fn follow(&self, tenant: &str, id: &str) -> Result<Followed, StoreError> {
         let log = self.find(tenant, id)?;
-        let entries = log.from(0);
-        Ok(Followed { header: log.header.clone(), more: false, rest: log.follow(&entries), entries })
+        let entries = log.entries.from(0);
+        Ok(Followed { header: log.header.clone(), more: false, rest: log.entries.follow(&entries), entries })
     }
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
@@ -207,7 +207,7 @@ impl Store for MemoryStore {
         if let Some(request) = &log.header.create.client_request_id {
             self.requests.invalidate(&(log.header.tenant.clone(), request.clone()));
         }
-        log.end_followers();
+        log.entries.end_followers();
         Ok(())
     }
 

@@ -123,7 +123,7 @@ impl AppendChange {
     fn write(&self, db: &Connection, live: &LiveLogs) -> ResponseOutcome<(Written, Appended)> {
         let Some(log) = live.get(&self.lease.id) else { return self.again(db) };
         let held = log.held();
-        let (len, after) = (log.len(), self.first + self.entries.len());
+        let (len, after) = (log.entries.len(), self.first + self.entries.len());
         if held.fence != self.lease.fence || held.released {
             return refused(StoreError::Fenced);
         }
@@ -314,7 +314,7 @@ impl Store for SqliteStore {
         let whole = match (entries.last(), inner.live.get(&lease.id)) {
             (Some(last), Some(log)) if last.is_last() => {
                 let keep = inner.config.retention.response(&log.header.tenant, log.header.create.store);
-                Some((encode_whole(log.from(0), entries).await?, ms(keep)))
+                Some((encode_whole(log.entries.from(0), entries).await?, ms(keep)))
             }
             _ => None,
         };
@@ -360,7 +360,7 @@ impl Store for SqliteStore {
             }
             let left = held.nobody_since.map(|since| Duration::from_millis((now_ms() - since).max(0) as u64));
             let held = SqliteLease { owner: me.clone(), fence: held.fence + 1, released: false, ..held.clone() };
-            let entries = log.from(0);
+            let entries = log.entries.from(0);
             let lease = Lease { id: log.header.id.clone(), owner: me.clone(), fence: held.fence };
             Ok(((lease, log.header.clone(), entries, left), held))
         });
@@ -380,7 +380,7 @@ impl Store for SqliteStore {
             if held.fence != fence {
                 return Err(StoreError::Fenced);
             }
-            let len = log.len();
+            let len = log.entries.len();
             let tries = held.tries(len) + 1;
             Ok((tries, SqliteLease { tries: (tries, len), ..held.clone() }))
         });
@@ -432,7 +432,7 @@ impl Store for SqliteStore {
 
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {
         match self.0.of_tenant(tenant, id)? {
-            Some(log) => Ok((log.header.clone(), log.from(0))),
+            Some(log) => Ok((log.header.clone(), log.entries.from(0))),
             None => {
                 let (header, encoded) = self.0.stored(tenant, id).await?;
                 Ok((header, decode_whole(encoded).await?))
@@ -448,8 +448,8 @@ impl Store for SqliteStore {
             let more = pages.at < pages.encoded.len();
             return Ok(Followed { header, entries, more, rest: stream::iter(pages).boxed() });
         };
-        let (header, entries) = (log.header.clone(), log.from(0));
-        let rest = log.follow(&entries);
+        let (header, entries) = (log.header.clone(), log.entries.from(0));
+        let rest = log.entries.follow(&entries);
         Ok(Followed { header, rest, more: false, entries })
     }
 
@@ -475,7 +475,7 @@ impl Store for SqliteStore {
             if deleted.is_ok()
                 && let Some(log) = shown.remove(&gone)
             {
-                log.end_followers();
+                log.entries.end_followers();
             }
         };
         inner.writer.write(about, delete, after).await?
