@@ -12,7 +12,12 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Generations, counts::LOG, create::start::CreatedResponse, refusal::store_error};
+use super::{
+    Generations,
+    counts::LOG,
+    create::start::CreatedResponse,
+    refusal::{Named, store_error},
+};
 use crate::{
     dialect::Dialect,
     engine::ModelInfo,
@@ -95,7 +100,7 @@ impl Generations {
         model: &ModelInfo,
     ) -> Result<CreatedResponse, WireError> {
         let (tenant, key) = (header.tenant.clone(), key(&header, model));
-        let failed = |error: StoreError| store_error(error, &header.id);
+        let failed = |error: StoreError| store_error(error, Named::Response(&header.id));
         let found = self.cache.join(&tenant, &key, &header.id).await.map_err(failed)?;
         if let Some(cached) = found
             && let Some(created) = self.show(&header, &key, cached).await?
@@ -112,7 +117,7 @@ impl Generations {
     /// Starts the run that writes the key's log, or joins the one that somebody else has started meanwhile.
     async fn lead(self: &Arc<Self>, header: Header, key: CacheKey) -> Result<CreatedResponse, WireError> {
         let (tenant, log) = (header.tenant.clone(), format!("{LOG}{}", random_hex()));
-        let failed = |error: StoreError| store_error(error, &header.id);
+        let failed = |error: StoreError| store_error(error, Named::Response(&header.id));
         let retention = self.retention.stored(&tenant);
         let ttl = header.create.cache.ttl_s.map_or(retention, |ttl| retention.min(Duration::from_secs(ttl)));
         let run = Header {
@@ -172,7 +177,7 @@ impl Generations {
         cached: Cached,
     ) -> Result<Option<CreatedResponse>, WireError> {
         let (tenant, log) = (&header.tenant, &cached.log);
-        let failed = |error: StoreError| store_error(error, &header.id);
+        let failed = |error: StoreError| store_error(error, Named::Response(&header.id));
         // From here on the run is no orphan.
         let follower = self.running.follower(log, header.on_disconnect);
         match self.store.touch_retention(tenant, log).await {
@@ -201,7 +206,7 @@ impl Generations {
     /// Creates a response that shows a log; its id, or that of the one which its `client_request_id` created before.
     async fn member(&self, header: &Header, key: &CacheKey, log: &str, role: MemberRole) -> Result<String, WireError> {
         let asked = header.id.clone();
-        let failed = |error: StoreError| store_error(error, &asked);
+        let failed = |error: StoreError| store_error(error, Named::Response(&asked));
         let sharing = Sharing::Member { key: key.clone(), log: log.to_owned(), role };
         let header = Header { prompt: vec![], sharing: Some(sharing), ..header.clone() };
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
@@ -225,7 +230,7 @@ impl Generations {
 
     /// Lets a response leave a log that is being written; the last one who leaves ends the run.
     pub(super) async fn leave(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
-        let failed = |error: StoreError| store_error(error, id);
+        let failed = |error: StoreError| store_error(error, Named::Response(id));
         if self.cache.leave(tenant, key, log, id).await.map_err(failed)? == 0 {
             self.store.cancel(tenant, log).await.map_err(failed)?;
             self.running.cancel(log);
@@ -238,7 +243,7 @@ impl Generations {
 
     /// After a response was deleted: with the last one that shows it a log is deleted too.
     pub(super) async fn forget(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
-        let failed = |error: StoreError| store_error(error, id);
+        let failed = |error: StoreError| store_error(error, Named::Response(id));
         if self.cache.leave(tenant, key, log, id).await.map_err(failed)? > 0 {
             return Ok(());
         }

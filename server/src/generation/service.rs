@@ -10,7 +10,7 @@ use super::{
     budget::{Budget, BudgetShare, Budgets},
     create::rates::{LimitedKey, Quota, Quotas},
     offers::Offers,
-    refusal::store_error,
+    refusal::{Named, store_error},
     run::{end_hooks::EndHooks, log_writer::LogSink, registry::RunRegistry},
 };
 use crate::{
@@ -142,7 +142,7 @@ impl Generations {
 
     /// The response object as it stands now.
     pub async fn retrieve(&self, tenant: &str, id: &str) -> Result<Response, WireError> {
-        let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, id))?;
+        let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, Named::Response(id)))?;
         let render = move || crate::render::response(&header, entries.iter().map(|e| &**e)).0;
         // Off the connection's thread: a long log takes milliseconds of computation.
         self.runtime.spawn_blocking(render).await.map_err(|error| {
@@ -153,7 +153,7 @@ impl Generations {
 
     /// Returns the header of a response. Reads only the beginning of its log.
     pub async fn header(&self, tenant: &str, id: &str) -> Result<Arc<Header>, WireError> {
-        Ok(self.store.follow(tenant, id).await.map_err(|error| store_error(error, id))?.header)
+        Ok(self.store.follow(tenant, id).await.map_err(|error| store_error(error, Named::Response(id)))?.header)
     }
 
     /// Cancels a generation, wherever it runs; one that has ended stays as it is. Others who share its log are not
@@ -161,13 +161,14 @@ impl Generations {
     pub async fn cancel(&self, tenant: &str, id: &str) -> Result<(), WireError> {
         let header = self.header(tenant, id).await?;
         if let Some(Sharing::Member { key, log, .. }) = &header.sharing {
-            let (_, entries) = self.store.read(tenant, id).await.map_err(|error| store_error(error, id))?;
+            let (_, entries) =
+                self.store.read(tenant, id).await.map_err(|error| store_error(error, Named::Response(id)))?;
             if entries.last().is_some_and(|entry| entry.is_last()) {
                 return Ok(());
             }
             return self.leave(tenant, key, log, id).await;
         }
-        self.store.cancel(tenant, id).await.map_err(|e| store_error(e, id))?;
+        self.store.cancel(tenant, id).await.map_err(|e| store_error(e, Named::Response(id)))?;
         self.running.cancel(id);
         self.end_if_nobody_runs(id).await;
         Ok(())
@@ -193,7 +194,7 @@ impl Generations {
     /// Cancels a generation and deletes everything of it.
     pub async fn delete(&self, tenant: &str, id: &str) -> Result<(), WireError> {
         let header = self.header(tenant, id).await;
-        self.store.delete(tenant, id).await.map_err(|e| store_error(e, id))?;
+        self.store.delete(tenant, id).await.map_err(|e| store_error(e, Named::Response(id)))?;
         self.running.cancel(id);
         let Ok(header) = header else { return Ok(()) };
         if let Some(Sharing::Member { key, log, .. }) = &header.sharing {

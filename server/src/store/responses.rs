@@ -71,7 +71,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends entries at index `first`, all or none. When it returns, every follower can see them. Repeating an append
     /// whose answer was lost changes nothing and succeeds. `Fenced` when somebody else holds the lease, the log has its
-    /// last entry or does not end at `first`; `Behind` when it has fewer entries than `first`. `Full` when there is no room:
+    /// last entry or does not end at `first`; `Behind` when it has fewer entries than `first`. `StoreFull` when there is no room:
     /// the writer waits and appends again. An append with the last entry needs no room: what was cancelled ends.
     async fn append(&self, lease: &Lease, first: u64, entries: &[Arc<Entry>]) -> Result<Appended, StoreError>;
 
@@ -89,7 +89,7 @@ pub trait Store: Send + Sync + 'static {
     /// Says that the lease's response no longer runs here.
     async fn ended(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Asks for the end of a generation, whoever runs it; one that has ended stays as it is. Never `Full`, as all methods but
+    /// Asks for the end of a generation, whoever runs it; one that has ended stays as it is. Never `StoreFull`, as all methods but
     /// [`Self::create`] and [`Self::append`].
     async fn cancel(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Created, Entry, Header, LOG_VERSION, SharedLogs, Sharing, Store, StoreError, Stores,
-    conversations::{Conversation, ConversationError, Item},
+    conversations::{Conversation, Item},
     fleet::Report,
     inventory::Name,
     page::Page,
-    prompts::{PromptError, StoredPrompt},
+    prompts::StoredPrompt,
 };
 
 /// A line of a copy.
@@ -80,7 +80,7 @@ pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::R
         let found = stores.conversations.get(&tenant, &id).await;
         match (found, stores.conversations.items(&tenant, &id, &Page::all()).await) {
             (Ok(conversation), Ok(items)) => write(&Record::Conversation { conversation, items: items.data })?,
-            (Err(ConversationError::NotFound), _) | (_, Err(ConversationError::NotFound)) => {
+            (Err(StoreError::NotFound), _) | (_, Err(StoreError::NotFound)) => {
                 copied.passed_over += 1;
                 continue;
             }
@@ -148,7 +148,7 @@ pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<Copy
 
 async fn prompt_line(stores: &Stores, prompt: StoredPrompt, copied: &mut CopyReport) -> anyhow::Result<()> {
     match stores.prompts.get(&prompt.tenant, &prompt.id, Some(prompt.version)).await {
-        Err(PromptError::NotFound) => {
+        Err(StoreError::NotFound) => {
             stores.prompts.put(prompt).await?;
             copied.prompts += 1;
         }
@@ -167,7 +167,7 @@ async fn conversation_line(
     copied: &mut CopyReport,
 ) -> anyhow::Result<()> {
     match stores.conversations.get(&conversation.tenant, &conversation.id).await {
-        Err(ConversationError::NotFound) => {
+        Err(StoreError::NotFound) => {
             stores.conversations.create(conversation, items).await?;
             copied.conversations += 1;
         }
@@ -216,12 +216,12 @@ async fn turn(stores: &Stores, header: &Header, entries: &[Arc<Entry>], has_ende
     let Some(conversation) = &header.create.conversation else { return Ok(()) };
     let (turns, tenant) = (&stores.conversations, &header.tenant);
     match turns.enter(tenant, conversation, &header.id, usize::MAX).await {
-        Err(ConversationError::NotFound) => return Ok(()),
+        Err(StoreError::NotFound) => return Ok(()),
         entered => entered?,
     };
     if entries.iter().any(|entry| matches!(**entry, Entry::Started)) {
         match turns.begin(tenant, conversation, &header.id, vec![]).await {
-            Err(ConversationError::Busy) => {}
+            Err(StoreError::Busy) => {}
             begun => begun?,
         }
     }

@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    generation::{Generations, refusal::store_error},
+    generation::{
+        Generations,
+        refusal::{Named, store_error},
+    },
     render,
     store::{Entry, Header, StoreError},
     wire::{
@@ -33,7 +36,9 @@ impl Generations {
         while let Some(id) = next {
             let not_found = || WireError::PreviousResponseNotFound(previous.unwrap_or_default().to_owned());
             let (header, entries) = self.store.read(tenant, &id).await.map_err(|error| match error {
-                StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Unreadable(_) => store_error(error, &id),
+                StoreError::Unavailable(_) | StoreError::StoreFull(_) | StoreError::Unreadable(_) => {
+                    store_error(error, Named::Response(&id))
+                }
                 _ => not_found(),
             })?;
             // Only the first link: what the connection's own response continued was reachable then.

@@ -9,7 +9,7 @@ use crate::{
     generation::{
         Generations,
         budget::BudgetShare,
-        refusal::store_error,
+        refusal::{Named, store_error},
         run::{RunJob, log_writer::LogWriter, registry::FollowerGuard},
     },
     store::{Created, Header, Lease},
@@ -28,7 +28,7 @@ pub struct CreatedResponse {
 impl Generations {
     pub(in crate::generation) async fn start(self: &Arc<Self>, header: Header) -> Result<CreatedResponse, WireError> {
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
-        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, Named::Response(&id)))? {
             Created::New(lease) => lease,
             Created::Existing(id) => {
                 return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });

@@ -82,7 +82,7 @@ impl RedisInner {
             key: header.key_quota.as_ref(),
         };
         match (self.charge(charge).await, &header.create.client_request_id) {
-            (Err(refused @ (StoreError::OverQuota(_) | StoreError::Full(_))), Some(request)) => {
+            (Err(refused @ (StoreError::OverQuota(_) | StoreError::StoreFull(_))), Some(request)) => {
                 let mut get = cmd("GET");
                 get.arg(self.keys.request(&header.tenant, request));
                 self.query::<Option<String>>(&get).await?.map(Some).ok_or(refused)

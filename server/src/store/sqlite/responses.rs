@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    change::{ChangeError, split},
+    change::{ChangeOutcome, refused, split},
     encoding,
     handle::{SqliteInner, SqliteStore},
     live::{LiveLog, LiveLogs, SqliteLease},
@@ -22,12 +22,6 @@ use crate::store::{
     quota::{RESPONSE_OVERHEAD, StorageQuota},
 };
 
-type ResponseOutcome<T> = Result<T, ChangeError<StoreError>>;
-
-const fn refused<T>(error: StoreError) -> ResponseOutcome<T> {
-    Err(ChangeError::Refused(error))
-}
-
 /// Why a tenant finds no response of this id that has ended.
 fn missing(db: &Connection, tenant: &str, id: &str, now: i64) -> rusqlite::Result<StoreError> {
     let sql =
@@ -38,7 +32,7 @@ fn missing(db: &Connection, tenant: &str, id: &str, now: i64) -> rusqlite::Resul
 }
 
 /// Fails unless the tenant has a response of this id that has ended.
-fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> ResponseOutcome<()> {
+fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> ChangeOutcome<()> {
     let sql = "SELECT 1 FROM responses WHERE id = ?1 AND tenant = ?2 AND state = ?3 AND until > ?4";
     if db.prepare_cached(sql)?.exists(params![id, tenant, ENDED, now])? {
         return Ok(());
@@ -58,7 +52,7 @@ struct New {
 
 impl New {
     /// The number of the row, or the response that was created with the same `client_request_id` before.
-    fn write(&self, db: &Connection, live: &LiveLogs) -> ResponseOutcome<Result<i64, String>> {
+    fn write(&self, db: &Connection, live: &LiveLogs) -> ChangeOutcome<Result<i64, String>> {
         let Header { id, tenant, create, key_quota, .. } = &*self.header;
         let (request, now) = (create.client_request_id.as_deref(), now_ms());
         if let Some(request) = request {
@@ -120,7 +114,7 @@ enum Written {
 }
 
 impl AppendChange {
-    fn write(&self, db: &Connection, live: &LiveLogs) -> ResponseOutcome<(Written, Appended)> {
+    fn write(&self, db: &Connection, live: &LiveLogs) -> ChangeOutcome<(Written, Appended)> {
         let Some(log) = live.get(&self.lease.id) else { return self.again(db) };
         let held = log.held();
         let (len, after) = (log.entries.len(), self.first + self.entries.len());
@@ -154,7 +148,7 @@ impl AppendChange {
     }
 
     /// The append to a log that is not running: it may be repeated after the last one.
-    fn again(&self, db: &Connection) -> ResponseOutcome<(Written, Appended)> {
+    fn again(&self, db: &Connection) -> ChangeOutcome<(Written, Appended)> {
         let sql = "SELECT len, cancelled FROM responses WHERE id = ?1 AND state = ?2 AND fence = ?3";
         let found: Option<(i64, bool)> = db
             .prepare_cached(sql)?

@@ -203,7 +203,7 @@ fn is_full(outcome: &rusqlite::Result<()>) -> bool {
 }
 
 fn full() -> StoreError {
-    StoreError::Full("the disk takes no more, or the file has reached store.sqlite.max_mb".into())
+    StoreError::StoreFull("the disk takes no more, or the file has reached store.sqlite.max_mb".into())
 }
 
 /// What an error of SQLite means to who asked.
