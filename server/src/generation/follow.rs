@@ -67,7 +67,7 @@ impl Generations {
         // Who follows a shared log keeps its run from being an orphan.
         let run = header.shared_log().unwrap_or(id).to_owned();
         let shared = (run != id).then(|| self.running.follower(&run, leaving));
-        let (conversation, ignored) = (header.create.conversation.clone(), header.create.ignored.clone());
+        let (conversation, ignored) = (header.spec.conversation.clone(), header.spec.ignored.clone());
         // Where the log stands is told to who can resume, and decides what may be started after.
         let start = match after.is_some() || leaving >= OnDisconnect::Grace {
             true if more => self.measure_all(tenant, id).await?,
@@ -183,7 +183,7 @@ impl Start {
 /// A header with all that events show.
 fn without_input(mut header: Header) -> Header {
     header.prompt = vec![];
-    header.create.input = vec![];
+    header.spec.input = vec![];
     header
 }
 

@@ -200,7 +200,7 @@ impl Generations {
         if let Some(Sharing::Member { key, log, .. }) = &header.sharing {
             self.forget(tenant, key, log, id).await?;
         }
-        if let Some(conversation) = &header.create.conversation {
+        if let Some(conversation) = &header.spec.conversation {
             // The line moves on; one that cannot be told now is found out by the next in it.
             let _ = self.conversations.end(tenant, conversation, id, vec![]).await;
         }

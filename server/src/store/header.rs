@@ -4,11 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, quota::KeyQuota, sharing::Sharing};
-use crate::{
-    dialect::{Dialect, schema::Loosened},
-    wire::request::Create,
-};
+use super::{StoreError, quota::KeyQuota, sharing::Sharing, spec::GenerationSpec};
+use crate::dialect::{Dialect, schema::Loosened};
 
 /// The version of [`Header`] and [`Entry`] that this build writes. Older ones stay readable and render as they did.
 pub const LOG_VERSION: u32 = 1;
@@ -23,7 +20,9 @@ pub struct Header {
     pub created_at: u64,
     /// The model's id after defaults were applied.
     pub model: String,
-    pub create: Create,
+    /// Under the name that headers of version 1 have.
+    #[serde(rename = "create")]
+    pub spec: GenerationSpec,
     /// The rendered prompt, so that any replica can continue the generation.
     pub prompt: Vec<u32>,
     pub seed: u64,

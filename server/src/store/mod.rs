@@ -1,8 +1,10 @@
-//! Stores: where generations are logged. This module owns the contract and its guarantees; `memory` keeps everything in
-//! the process, `redis` shares it between replicas. `conformance` is one suite that every store passes.
+//! Stores: where generations are logged, and conversations, prompts and counts are kept. This folder owns the contracts and their
+//! guarantees. `memory` keeps everything in the process, `sqlite` in a file, `redis` shares it between replicas. `conformance` is one
+//! suite that every store passes.
 //!
 //! A response is its [`Header`], written once when it is created, and its log of [`Entry`]s, each written once, by whoever
-//! holds the response's [`Lease`]. What replicas need to know of each other is [`fleet`].
+//! holds the response's [`Lease`]: see [`Store`]. What replicas need to know of each other is [`fleet`]. All stores fail with
+//! one [`StoreError`].
 
 pub mod cache;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod responses;
 mod retention;
 mod shared;
 pub mod sharing;
+mod spec;
 pub mod sqlite;
 mod stores;
 pub mod transfer;
@@ -38,4 +41,5 @@ pub use responses::{Appended, Claim, Created, Followed, Lease, Snapshot, Store};
 pub use retention::Retention;
 pub use shared::SharedLogs;
 pub use sharing::Sharing;
+pub use spec::GenerationSpec;
 pub use stores::Stores;

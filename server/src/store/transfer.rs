@@ -213,7 +213,7 @@ async fn response_line(
 
 /// Gives a response its place in its conversation, whose items are there.
 async fn turn(stores: &Stores, header: &Header, entries: &[Arc<Entry>], has_ended: bool) -> anyhow::Result<()> {
-    let Some(conversation) = &header.create.conversation else { return Ok(()) };
+    let Some(conversation) = &header.spec.conversation else { return Ok(()) };
     let (turns, tenant) = (&stores.conversations, &header.tenant);
     match turns.enter(tenant, conversation, &header.id, usize::MAX).await {
         Err(StoreError::NotFound) => return Ok(()),

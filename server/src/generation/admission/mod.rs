@@ -32,7 +32,7 @@ impl Admission {
 
     /// Takes a permit or a place in the queue.
     pub fn enter(&self, header: &Header) -> Result<Ticket, WireError> {
-        self.gate(header)?.enter(&header.id, &header.tenant, header.create.service_tier, work(header))
+        self.gate(header)?.enter(&header.id, &header.tenant, header.spec.service_tier, work(header))
     }
 
     /// Takes a permit or a place among the first, which there always is: what was taken over has waited elsewhere already.

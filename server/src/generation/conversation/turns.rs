@@ -185,7 +185,7 @@ impl Generations {
         again: bool,
     ) {
         let header = log.header().clone();
-        let Some(conversation) = &header.create.conversation else { return };
+        let Some(conversation) = &header.spec.conversation else { return };
         if !again && let Err(error) = log.append(vec![Entry::Queued]).await {
             return close_or_release(&log, Err(error)).await;
         }

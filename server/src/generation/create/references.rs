@@ -128,7 +128,7 @@ impl Generations {
             Err(error @ StoreError::Unavailable(_)) => return Err(store_error(error, Named::Response(response))),
             Err(_) => return Ok(HashMap::new()),
         };
-        if !header.create.store && own_unstored_response != Some(response) {
+        if !header.spec.store && own_unstored_response != Some(response) {
             return Ok(HashMap::new());
         }
         let (rendered, _) = render::response(&header, entries.iter().map(|entry| &**entry));

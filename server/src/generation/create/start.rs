@@ -70,16 +70,16 @@ impl Generations {
 
 /// What a response holds while it waits and runs, roughly: parsed JSON takes many times the bytes of its text.
 fn held_bytes(header: &Header) -> usize {
-    let create = &header.create;
-    let items: usize = create.input.iter().map(InputItem::bytes).sum();
-    let preamble: usize = create.preamble.iter().map(|message| message.text.len()).sum();
-    let format = match &create.text.format {
+    let spec = &header.spec;
+    let items: usize = spec.input.iter().map(InputItem::bytes).sum();
+    let preamble: usize = spec.preamble.iter().map(|message| message.text.len()).sum();
+    let format = match &spec.text.format {
         Format::JsonSchema(format) => Some(&format.schema),
         _ => None,
     };
-    let schemas = create.tools.iter().filter_map(|tool| tool.parameters.as_ref()).chain(format);
+    let schemas = spec.tools.iter().filter_map(|tool| tool.parameters.as_ref()).chain(format);
     let schemas: usize = schemas.map(value_bytes).sum();
-    items + preamble + create.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
+    items + preamble + spec.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
 }
 
 /// The recursion is as deep as the JSON, which the parser bounds at 128.

@@ -97,7 +97,7 @@ impl Generations {
             created_at: unix_seconds(),
             model: model.id.clone(),
             seed: 0,
-            create,
+            spec: create.into(),
             prompt: vec![],
             max_output_tokens: 0,
             dialect: model.dialect.clone(),
@@ -109,7 +109,7 @@ impl Generations {
             key_quota: None,
         };
         let rendered = self.runtime.spawn_blocking(move || {
-            let prompt = prompt(&header.dialect, &header.create, header.create.input.iter());
+            let prompt = prompt(&header.dialect, &header.spec, header.spec.input.iter());
             let prompt = engine.tokenize(&header.model, &prompt).ok()?;
             Some(Header { prompt, ..header })
         });

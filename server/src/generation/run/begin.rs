@@ -1,4 +1,4 @@
-//! Where a response begins: here, or on another replica because that one has the beginning of their prompts cached and is not busier.
+//! Where a response begins: here, or on another replica that has the beginning of its prompt cached and is not busier.
 //!
 //! A replica tells the others with each heartbeat how busy it is and which beginnings it has computed. A response without a
 //! conversation whose prompt begins with one of them, and which this replica would have to compute or to fetch, is offered to the
@@ -57,7 +57,7 @@ impl Generations {
 
     fn better_replica(&self, header: &Header) -> Option<String> {
         let (running, _) = self.admission.load(&header.model);
-        let (to, tokens) = self.offers.best(header, running).filter(|_| header.create.generate)?;
+        let (to, tokens) = self.offers.best(header, running).filter(|_| header.spec.generate)?;
         let reading = self.engine.reading(&header.model, &header.tenant, header.prompt.get(..tokens)?);
         (reading > WORTH).then_some(to)
     }

@@ -21,7 +21,7 @@ impl EndHooks {
     /// To be called before the last entry is appended, so that whoever sees it finds everything done; and again by whoever
     /// takes the response over when it could not be appended.
     pub async fn before(&self, header: &Arc<Header>, entries: &[Arc<Entry>]) -> Result<(), StoreError> {
-        if let Some(conversation) = &header.create.conversation {
+        if let Some(conversation) = &header.spec.conversation {
             let output = output_items(header, entries);
             match self.conversations.end(&header.tenant, conversation, &header.id, output).await {
                 Err(error @ (StoreError::Unavailable(_) | StoreError::StoreFull(_))) => return Err(error),

@@ -76,8 +76,8 @@ impl MemoryLog {
 }
 
 fn header_bytes(header: &Header) -> u64 {
-    let create = serde_json::to_string(&header.create).map_or(0, |json| json.len());
-    RESPONSE_OVERHEAD + (create + 4 * header.prompt.len()) as u64
+    let spec = serde_json::to_string(&header.spec).map_or(0, |json| json.len());
+    RESPONSE_OVERHEAD + (spec + 4 * header.prompt.len()) as u64
 }
 
 fn entry_bytes(entry: &Entry) -> u64 {

@@ -48,8 +48,8 @@ impl MemoryStore {
 
     /// Keeps a finished log for its retention, in what its tenant's running logs leave of the quota.
     fn finish(&self, id: &str, log: Arc<MemoryLog>, running_bytes: u64) {
-        let Header { tenant, create, key_quota, .. } = &*log.header;
-        if !create.store {
+        let Header { tenant, spec, key_quota, .. } = &*log.header;
+        if !spec.store {
             self.temporary.insert(id.to_owned(), tenant.clone());
         }
         let quota = self.quota(tenant);
@@ -57,7 +57,7 @@ impl MemoryStore {
             tenant: tenant.clone(),
             key: key_quota.as_ref().map(|quota| (quota.key.clone(), quota.bytes)),
             bytes: log.bytes(),
-            keep: self.limits.retention.response(tenant, create.store),
+            keep: self.limits.retention.response(tenant, spec.store),
             value: log.clone(),
         };
         let bytes = quota.bytes.saturating_sub(running_bytes);
@@ -87,7 +87,7 @@ fn ids<K: std::hash::Hash + Eq + Send + Sync + 'static>(retention: Duration) -> 
 impl Store for MemoryStore {
     async fn create(&self, header: Header) -> Result<Created, StoreError> {
         let (id, shows, quota) = (header.id.clone(), header.shared_log().is_some(), self.quota(&header.tenant));
-        let request = header.create.client_request_id.clone().map(|request| (header.tenant.clone(), request));
+        let request = header.spec.client_request_id.clone().map(|request| (header.tenant.clone(), request));
         let log = Arc::new(MemoryLog::new(header, MemoryLease { fence: 1, ..MemoryLease::default() }));
         // Held to the end: of two creates with one request id one is first, and whoever finds the id finds the log.
         let mut running = self.running();
@@ -204,7 +204,7 @@ impl Store for MemoryStore {
         self.running().remove(id);
         self.finished.remove(id);
         self.temporary.invalidate(id);
-        if let Some(request) = &log.header.create.client_request_id {
+        if let Some(request) = &log.header.spec.client_request_id {
             self.requests.invalidate(&(log.header.tenant.clone(), request.clone()));
         }
         log.entries.end_followers();
@@ -242,7 +242,7 @@ mod tests {
             ..limits()
         });
         let mut header = conformance::header("resp_1", "t");
-        header.create.store = false;
+        header.spec.store = false;
         let lease = conformance::created(&store, header).await;
         conformance::append(&store, &lease, 0, vec![conformance::finished()]).await.unwrap();
         assert_eq!(store.read("t", "resp_1").await.unwrap_err(), StoreError::Expired);

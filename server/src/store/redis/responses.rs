@@ -72,7 +72,7 @@ impl RedisInner {
     /// Charges the response's tenant. The response that the same request created before is found by one who may store no more too.
     async fn charge_response(&self, header: &Header, charged: u64) -> Result<Option<String>, StoreError> {
         let runs = header.shared_log().is_none();
-        let kept = self.config.retention.response(&header.tenant, header.create.store);
+        let kept = self.config.retention.response(&header.tenant, header.spec.store);
         let charge = Charge {
             tenant: &header.tenant,
             object: &header.id,
@@ -81,7 +81,7 @@ impl RedisInner {
             is_response: true,
             key: header.key_quota.as_ref(),
         };
-        match (self.charge(charge).await, &header.create.client_request_id) {
+        match (self.charge(charge).await, &header.spec.client_request_id) {
             (Err(refused @ (StoreError::OverQuota(_) | StoreError::StoreFull(_))), Some(request)) => {
                 let mut get = cmd("GET");
                 get.arg(self.keys.request(&header.tenant, request));
@@ -109,15 +109,13 @@ impl RedisInner {
         (bytes, charged): (u64, u64),
     ) -> Result<Created, StoreError> {
         let (inner, id) = (self, header.id.clone());
-        let request = header.create.client_request_id.as_deref();
+        let request = header.spec.client_request_id.as_deref();
         let mut create = response::CREATE.prepare_invoke();
         create.key(inner.keys.meta(&id)).key(inner.keys.gone(&id));
-        create.arg(json).arg(&header.tenant).arg(request.unwrap_or_default()).arg(u8::from(header.create.store));
+        create.arg(json).arg(&header.tenant).arg(request.unwrap_or_default()).arg(u8::from(header.spec.store));
         let retention = &inner.config.retention;
         create.arg(&inner.config.replica).arg(ms(RUNNING));
-        create
-            .arg(ms(retention.response(&header.tenant, header.create.store)))
-            .arg(ms(retention.stored(&header.tenant)));
+        create.arg(ms(retention.response(&header.tenant, header.spec.store))).arg(ms(retention.stored(&header.tenant)));
         let runs = header.shared_log().is_none();
         create.arg(u8::from(!runs)).arg(bytes).arg(charged);
         // Whoever looks for what this replica ran finds it; until both are done nobody knows of the response.

@@ -53,8 +53,8 @@ struct New {
 impl New {
     /// The number of the row, or the response that was created with the same `client_request_id` before.
     fn write(&self, db: &Connection, live: &LiveLogs) -> ChangeOutcome<Result<i64, String>> {
-        let Header { id, tenant, create, key_quota, .. } = &*self.header;
-        let (request, now) = (create.client_request_id.as_deref(), now_ms());
+        let Header { id, tenant, spec, key_quota, .. } = &*self.header;
+        let (request, now) = (spec.client_request_id.as_deref(), now_ms());
         if let Some(request) = request {
             let sql = "SELECT id, state = ?3 OR until > ?4 FROM responses WHERE tenant = ?1 AND request = ?2";
             let first = db
@@ -88,7 +88,7 @@ impl New {
             until,
             self.owner,
             bytes as i64,
-            create.store,
+            spec.store,
             self.json
         ])?;
         Ok(Ok(number))
@@ -284,7 +284,7 @@ impl Store for SqliteStore {
         let inner = &*self.0;
         let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let (header, owner) = (Arc::new(header), inner.config.process.clone());
-        let keep = inner.config.retention.response(&header.tenant, header.create.store);
+        let keep = inner.config.retention.response(&header.tenant, header.spec.store);
         let ended_for = header.shared_log().map(|_| ms(keep));
         let lease = Lease { id: header.id.clone(), owner: owner.clone(), fence: 1 };
         let quota = inner.config.quota(&header.tenant);
@@ -307,7 +307,7 @@ impl Store for SqliteStore {
         let inner = &*self.0;
         let whole = match (entries.last(), inner.live.get(&lease.id)) {
             (Some(last), Some(log)) if last.is_last() => {
-                let keep = inner.config.retention.response(&log.header.tenant, log.header.create.store);
+                let keep = inner.config.retention.response(&log.header.tenant, log.header.spec.store);
                 Some((encode_whole(log.entries.from(0), entries).await?, ms(keep)))
             }
             _ => None,

@@ -102,7 +102,7 @@ async fn responses_that_are_not_stored_expire_and_say_so() {
     })
     .unwrap();
     let mut header = conformance::header("resp_1", "t");
-    header.create.store = false;
+    header.spec.store = false;
     let lease = conformance::created(&store, header).await;
     conformance::append(&store, &lease, 0, vec![conformance::finished()]).await.unwrap();
     let expired = caudal_tests::until("the window to end", || async {
@@ -119,7 +119,7 @@ async fn everything_has_an_end() {
     let store = RedisStore::new(config(&server, "c", "a")).unwrap();
     store.beat(&Report::default()).await.unwrap();
     let mut header = conformance::header("resp_1", "t");
-    header.create.client_request_id = Some("r".into());
+    header.spec.client_request_id = Some("r".into());
     let lease = conformance::created(&store, header).await;
     conformance::append(&store, &lease, 0, vec![conformance::delta(1)]).await.unwrap();
     store.announce(&["resp_1".into()], &[]).await.unwrap();
