@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    StoreError,
+    error::StoreError,
     page::{Listed, Page},
 };
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, quota::KeyQuota, sharing::Sharing, spec::GenerationSpec};
+use super::{error::StoreError, quota::KeyQuota, sharing::Sharing, spec::GenerationSpec};
 use crate::dialect::{Dialect, schema::Loosened};
 
 /// The version of [`Header`] and [`Entry`] that this build writes. Older ones stay readable and render as they did.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// Whose something is, and its id.
 #[derive(Debug, Clone, PartialEq, Eq)]

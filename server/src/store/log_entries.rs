@@ -6,7 +6,10 @@ use futures::{StreamExt, stream, stream::BoxStream};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{Entry, EntryBatch, StoreError};
+use super::{
+    entry::{Entry, EntryBatch},
+    error::StoreError,
+};
 
 #[derive(Default)]
 pub struct LogEntries {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    StoreError,
+    error::StoreError,
     page::{Listed, Page},
 };
 use crate::wire::prompt::Template;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use super::{Entry, EntryBatch, Header, StoreError};
+use super::{
+    entry::{Entry, EntryBatch},
+    error::StoreError,
+    header::Header,
+};
 
 /// The right to write one response's log. A claim takes it away: the greater `fence` is the younger lease.
 #[derive(Debug, Clone, PartialEq, Eq)]

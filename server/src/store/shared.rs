@@ -13,7 +13,10 @@ use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Appended, Claim, Created, Entry, EntryBatch, Followed, Header, Lease, Snapshot, Store, StoreError,
+    entry::{Entry, EntryBatch},
+    error::StoreError,
+    header::Header,
+    responses::{Appended, Claim, Created, Followed, Lease, Snapshot, Store},
     sharing::{MemberRole, ReplayPace, Sharing},
 };
 use crate::engine::Finish;

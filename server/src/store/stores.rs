@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Store, cache::PromptCache, conversations::Conversations, fleet::Fleet, inventory::Inventory, prompts::Prompts,
-    rates::Rates,
+    cache::PromptCache, conversations::Conversations, fleet::Fleet, inventory::Inventory, prompts::Prompts,
+    rates::Rates, responses::Store,
 };
 
 /// All that one kind of store keeps.

@@ -14,12 +14,18 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Created, Entry, Header, LOG_VERSION, SharedLogs, Sharing, Store, StoreError, Stores,
     conversations::{Conversation, Item},
+    entry::Entry,
+    error::StoreError,
     fleet::Report,
+    header::{Header, LOG_VERSION},
     inventory::Name,
     page::Page,
     prompts::StoredPrompt,
+    responses::{Created, Store},
+    shared::SharedLogs,
+    sharing::Sharing,
+    stores::Stores,
 };
 
 /// A line of a copy.

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    conversations::Watchers,
+    conversations::watchers::Watchers,
     file::{self, Lock},
     live::LiveLogs,
     open_error::OpenError,

@@ -13,7 +13,7 @@ use futures::executor::block_on;
 use rusqlite::{Connection, params};
 
 use super::{
-    conversations::forget,
+    conversations::changes::forget,
     file::{self, beside},
     open_error::OpenError,
     room::Room,

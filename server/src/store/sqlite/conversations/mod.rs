@@ -1,7 +1,7 @@
 //! Conversations: each change is one step of a transaction, and watchers are told of it when that is committed.
 
-mod changes;
-mod watchers;
+pub mod changes;
+pub mod watchers;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,9 +21,7 @@ use crate::store::{
     conversations::{Conversation, ConversationBounds, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
 };
-pub use changes::forget;
-use changes::{Change, unreadable};
-pub use watchers::Watchers;
+use changes::{Change, forget, unreadable};
 
 /// What must be there for a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
