@@ -73,3 +73,34 @@ pub fn store_error(error: StoreError, named: Named<'_>) -> WireError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_what_was_asked_for() {
+        let (response, conversation, prompt) =
+            (Named::Response("resp_1"), Named::Conversation("conv_1"), Named::Prompt("pmpt_1"));
+        let item = Named::Item { conversation: "conv_1", id: "msg_1" };
+        for (error, named, expected) in [
+            (StoreError::NotFound, response, WireError::ResponseNotFound("resp_1".into())),
+            (StoreError::NotFound, conversation, WireError::ConversationNotFound("conv_1".into())),
+            (StoreError::NotFound, item, WireError::ConversationNotFound("conv_1".into())),
+            (StoreError::NotFound, prompt, WireError::PromptNotFound("pmpt_1".into())),
+            (StoreError::ItemNotFound, item, WireError::ItemNotFound("msg_1".into())),
+            (StoreError::Fenced, response, WireError::ResponseNotFound("resp_1".into())),
+            (StoreError::Expired, response, WireError::ResumeWindowExpired("resp_1".into())),
+            (StoreError::Busy, conversation, WireError::ConversationBusy("conv_1".into())),
+            (StoreError::Unreadable("newer".into()), response, WireError::LogVersion { retry_after_ms: 1000 }),
+            (StoreError::Unavailable("away".into()), item, WireError::StoreUnavailable { retry_after_ms: 1000 }),
+        ] {
+            assert_eq!(store_error(error, named), expected);
+        }
+        let param = |named| match store_error(StoreError::OverBounds, named) {
+            WireError::InvalidRequest { param, .. } => param,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((param(conversation).as_deref(), param(prompt)), (Some("conversation"), None));
+    }
+}
