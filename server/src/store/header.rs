@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{error::StoreError, quota::KeyQuota, sharing::Sharing, spec::GenerationSpec};
 use crate::dialect::{Dialect, schema::Loosened};
 
-/// The version of [`Header`] and [`Entry`] that this build writes. Older ones stay readable and render as they did.
+/// The version of [`Header`] and [`Entry`](super::entry::Entry) that this build writes. Older ones stay readable and render as they did.
 pub const LOG_VERSION: u32 = 1;
 
 /// What a response was created with. Immutable; with the entries it determines every event, on every replica.

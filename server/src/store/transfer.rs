@@ -1,5 +1,5 @@
 //! Copies of everything in a store, as lines of JSON, from any kind of store to any other. What is copied goes through the
-//! stores' contracts; only the list of what there is comes from an [`Inventory`].
+//! stores' contracts; only the list of what there is comes from an [`Inventory`](super::inventory::Inventory).
 //!
 //! A response that has not ended is copied as far as it is, and is continued by whoever serves the other store. Responses that
 //! share a log are copied as each shows it, so each has a log of its own from then on. How long things are to be kept counts
