@@ -46,6 +46,11 @@ class Crate:
             if "tests" in parts or (not parts and path.stem == "main"):
                 continue
             text = re.sub(r"^\s*//.*$", "", path.read_text().split("\n#[cfg(test)]\nmod tests {")[0], flags=re.M)
+            # In a module within the file, `super` is the file itself.
+            text = re.sub(
+                r"^( *)(?:pub(?:\([^)]*\))? )?mod \$?\w+ \{$.*?^\1\}$",
+                lambda inner: re.sub(r"(?<!::)\bsuper::", "self::", inner[0]), text, flags=re.M | re.S,
+            )
             self.files[tuple(parts)], self.texts[tuple(parts)] = path, text
         for module, text in self.texts.items():
             self.handed[module] = [
@@ -57,6 +62,8 @@ class Crate:
         """The path from the crate's root, or nothing if it leads out of the crate."""
         if path[0] == "crate":
             return path[1:]
+        if path[:2] == ("self", "super"):
+            path = path[1:]
         up = 0
         while path[up:up + 1] == ("super",):
             up += 1

@@ -65,7 +65,7 @@ pub async fn check_route(edge: &Edge, identity: &Identity, request: &HttpRequest
 pub async fn check_response(edge: &Edge, identity: &Identity, id: &str) -> Result<(), WireError> {
     let Some(pinned) = &identity.pins.conversation else { return Ok(()) };
     let header = edge.generations.header(&identity.tenant, id).await?;
-    if header.create.conversation.as_ref() == Some(pinned) {
+    if header.spec.conversation.as_ref() == Some(pinned) {
         return Ok(());
     }
     Err(WireError::ResponseNotFound(id.to_owned()))

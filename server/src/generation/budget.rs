@@ -90,6 +90,11 @@ impl Budgets {
     }
 }
 
+/// A setting where 0 means any number.
+pub fn bounded(setting: usize) -> usize {
+    if setting == 0 { usize::MAX } else { setting }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 
-use super::{Generations, store_error};
+use super::{
+    Generations,
+    refusal::{Named, store_error},
+};
 use crate::{
     metrics::{Load, Metrics},
     store::cache::CacheSize,
@@ -76,6 +79,6 @@ impl Generations {
 
     /// What is kept of a tenant, by all replicas together.
     pub async fn cache_size(&self, tenant: &str) -> Result<CacheSize, WireError> {
-        self.cache.size(tenant).await.map_err(|error| store_error(error, tenant))
+        self.cache.size(tenant).await.map_err(|error| store_error(error, Named::Response(tenant)))
     }
 }

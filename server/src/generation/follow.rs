@@ -5,7 +5,12 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::BoxStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{FollowerGuard, Generations, budget::BudgetShare, store_error};
+use super::{
+    Generations,
+    budget::BudgetShare,
+    refusal::{Named, store_error},
+    run::registry::FollowerGuard,
+};
 use crate::{
     limits::{FOLLOWS_OF_TENANT, HELD_RETRY_MS, RENDERED_BESIDE_ENTRIES},
     render::Renderer,
@@ -57,12 +62,12 @@ impl Generations {
     ) -> Result<Follow, WireError> {
         let held = self.hold_follow(tenant)?;
         let follower = self.running.follower(id, leaving);
-        let followed = self.store.follow(tenant, id).await.map_err(|e| store_error(e, id))?;
+        let followed = self.store.follow(tenant, id).await.map_err(|e| store_error(e, Named::Response(id)))?;
         let Followed { header, entries, more, rest } = followed;
         // Who follows a shared log keeps its run from being an orphan.
         let run = header.shared_log().unwrap_or(id).to_owned();
         let shared = (run != id).then(|| self.running.follower(&run, leaving));
-        let (conversation, ignored) = (header.create.conversation.clone(), header.create.ignored.clone());
+        let (conversation, ignored) = (header.spec.conversation.clone(), header.spec.ignored.clone());
         // Where the log stands is told to who can resume, and decides what may be started after.
         let start = match after.is_some() || leaving >= OnDisconnect::Grace {
             true if more => self.measure_all(tenant, id).await?,
@@ -110,7 +115,7 @@ impl Generations {
 
     /// Where a log stands that is not read at once: part by part is rendered and dropped.
     async fn measure_all(&self, tenant: &str, id: &str) -> Result<Start, WireError> {
-        let failed = |error| store_error(error, id);
+        let failed = |error| store_error(error, Named::Response(id));
         let Followed { header, entries, mut more, mut rest } = self.store.follow(tenant, id).await.map_err(failed)?;
         let mut measure = Measure::new(header);
         measure.add(&entries);
@@ -178,7 +183,7 @@ impl Start {
 /// A header with all that events show.
 fn without_input(mut header: Header) -> Header {
     header.prompt = vec![];
-    header.create.input = vec![];
+    header.spec.input = vec![];
     header
 }
 
@@ -216,7 +221,7 @@ impl Follow {
                 let message = format!("'starting_after' is {after}, and the last event so far is {last}.");
                 return Err(WireError::invalid("starting_after", message));
             };
-            let batch = batch.map_err(|error| store_error(error, &self.id))?;
+            let batch = batch.map_err(|error| store_error(error, Named::Response(&self.id)))?;
             self.unread.extend(batch.entries);
             while let Some(number) = self.render_next() {
                 last = number.max(last);
@@ -247,7 +252,7 @@ impl Follow {
             }
             match self.batches.next().await? {
                 Ok(batch) => self.unread.extend(batch.entries),
-                Err(error) => return Some(Err(store_error(error, &self.id))),
+                Err(error) => return Some(Err(store_error(error, Named::Response(&self.id)))),
             }
         }
     }

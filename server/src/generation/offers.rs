@@ -1,35 +1,18 @@
-//! Responses that begin on another replica, because that one has the beginning of their prompts cached and is not busier.
-//!
-//! A replica tells the others with each heartbeat how busy it is and which beginnings it has computed. A response without a
-//! conversation whose prompt begins with one of them, and which this replica would have to compute or to fetch, is offered to the
-//! other one. The log exists by then, and its clients follow the log wherever it grows. The other replica takes the response as it
-//! takes over any; if it has not by the next heartbeat, it is dead or busy, and the response begins here. There is no second offer.
+//! Which replica has the beginning of a prompt cached: what is told to the others, and what they told.
 
-use std::{cmp::Reverse, collections::VecDeque, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::sleep;
-use tracing::Instrument;
 
-use super::Generations;
 use crate::{
     engine::kv::BlockName,
-    store::{
-        Header, Lease,
-        fleet::{Member, Occupancy, Report},
-    },
-    wire::error::WireError,
+    store::{Header, fleet::Member},
 };
 
 /// Tokens between two names of a prompt's beginnings.
 const STEP: usize = 256;
 /// Names that a replica tells the others: 5 KB.
 const TOLD: usize = 256;
-/// An offer costs five round trips to the store, and each token one more. A beginning that is here within this time is not worth
-/// them.
-const WORTH: Duration = Duration::from_millis(50);
-/// Attempts of a replica to take back what it offered while the store cannot be reached.
-const CLAIMS: usize = 5;
 /// The longest time that an offer waits: less than the time until a sweep takes the response for one that was lost.
 pub const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -42,7 +25,7 @@ pub struct Offers {
     /// Replicas that lived at the last heartbeat.
     others: Mutex<Vec<Member>>,
     /// The time that an offer waits.
-    patience: Duration,
+    pub patience: Duration,
 }
 
 impl Offers {
@@ -69,9 +52,19 @@ impl Offers {
         computed.drain(..surplus);
     }
 
+    /// Names of what was computed here, the one used last at the end.
+    pub fn told(&self) -> Vec<u64> {
+        self.computed.lock().iter().copied().collect()
+    }
+
+    /// The replicas that live, as they told of themselves with their last heartbeats.
+    pub fn heard_of(&self, others: Vec<Member>) {
+        *self.others.lock() = others;
+    }
+
     /// The replica that has most of a prompt's beginning and is not busier than this one, which runs `running` of the model; and how
     /// many tokens it has.
-    fn best(&self, header: &Header, running: usize) -> Option<(String, usize)> {
+    pub fn best(&self, header: &Header, running: usize) -> Option<(String, usize)> {
         let others = self.others.lock();
         if others.is_empty() {
             return None;
@@ -87,68 +80,13 @@ impl Offers {
     }
 
     /// Counts a response that a replica was offered as one that runs there, until the next heartbeat.
-    fn offered(&self, replica: &str, model: &str) {
+    pub fn offered(&self, replica: &str, model: &str) {
         let mut others = self.others.lock();
         let member = others.iter_mut().find(|member| member.replica == replica);
         if let Some(there) = member.and_then(|member| member.report.models.get_mut(model)) {
             there.running += 1;
             there.idle = there.idle.saturating_sub(1);
         }
-    }
-}
-
-impl Generations {
-    /// The report that this replica sends to the others.
-    pub fn report(&self) -> Report {
-        let models = self.engine.models().into_iter().map(|model| {
-            let (running, waiting) = self.admission.load(&model.id);
-            (model.id.clone(), Occupancy { running, waiting, idle: self.admission.idle(&model.id) })
-        });
-        Report { models: models.collect(), prompts: self.offers.computed.lock().iter().copied().collect() }
-    }
-
-    /// Other replicas that live, as they told of themselves with their last heartbeats.
-    pub fn heard_of(&self, others: Vec<Member>) {
-        *self.offers.others.lock() = others;
-    }
-
-    /// Starts a response whose log exists: on another replica if that one has its prompt cached, else here.
-    pub(super) async fn begin(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
-        let Some((fleet, to)) = self.fleet.clone().zip(self.better_replica(&header)) else {
-            return self.run(header, lease);
-        };
-        self.offers.offered(&to, &header.model);
-        tracing::debug!(response = header.id, to, "offered to a replica that has its prompt");
-        if let Err(error) = fleet.offer(&lease, &to).await {
-            tracing::debug!(response = header.id, to, %error, "the offer may not be heard");
-        }
-        let waits = self.clone().wait_for_taker(lease.id, fleet.me().to_owned());
-        self.tasks.spawn_on(waits.in_current_span(), &self.runtime);
-        Ok(())
-    }
-
-    fn better_replica(&self, header: &Header) -> Option<String> {
-        let (running, _) = self.admission.load(&header.model);
-        let (to, tokens) = self.offers.best(header, running).filter(|_| header.create.generate)?;
-        let reading = self.engine.reading(&header.model, &header.tenant, header.prompt.get(..tokens)?);
-        (reading > WORTH).then_some(to)
-    }
-
-    /// Begins an offered response here if nobody has taken it in time.
-    async fn wait_for_taker(self: Arc<Self>, id: String, me: String) {
-        for _ in 0..CLAIMS {
-            sleep(self.offers.patience).await;
-            // The others bury a replica that ends, and find what it has offered. A sweep may have begun the response here already.
-            if self.is_draining() || self.runs(&id) {
-                return;
-            }
-            match self.store.claim(&id, &me).await {
-                Ok(None) => return,
-                Ok(Some(claim)) => return self.take_over(claim),
-                Err(error) => tracing::warn!(response = id, %error, "whether it was taken is not known yet"),
-            }
-        }
-        // The response stays listed here, so a sweep finds that it does not run.
     }
 }
 
@@ -165,7 +103,10 @@ fn names(header: &Header, tokens: &[u32]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance;
+    use crate::store::{
+        conformance,
+        fleet::{Occupancy, Report},
+    };
 
     fn header(tenant: &str, tokens: u32) -> Header {
         Header { prompt: (0..tokens).collect(), model: "m".into(), ..conformance::header("resp_1", tenant) }

@@ -12,20 +12,24 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Generations, counts::LOG, create::start::CreatedResponse, store_error};
+use super::{
+    Generations,
+    counts::LOG,
+    create::start::CreatedResponse,
+    refusal::{Named, store_error},
+};
 use crate::{
     dialect::Dialect,
     engine::ModelInfo,
     random::random_hex,
     store::{
-        Created, Entry, Header, Sharing, StoreError,
+        Created, Entry, GenerationSpec, Header, Sharing, StoreError,
         cache::{CacheKey, Cached},
-        shared::{MemberRole, ReplayPace},
+        sharing::{MemberRole, ReplayPace},
     },
     wire::{
         cache::{CacheMode, CacheOptions, Replay},
         error::WireError,
-        request::Create,
     },
 };
 
@@ -46,10 +50,9 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
         dialect: &'a Dialect,
         prompt: &'a [u32],
         max_output_tokens: u32,
-        create: Create,
+        spec: GenerationSpec,
     }
-    let create = Create {
-        model: None,
+    let spec = GenerationSpec {
         // What they say is in the prompt.
         input: vec![],
         instructions: None,
@@ -59,18 +62,17 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
         preamble: vec![],
         background: false,
         ignored: vec![],
-        cache: CacheOptions::default(),
         store: true,
         max_output_tokens: None,
         // The likeliest token is the same whatever the seed.
-        seed: header.create.seed.filter(|_| header.create.sampling.temperature != Some(0.0)),
+        seed: header.spec.seed.filter(|_| header.spec.sampling.temperature != Some(0.0)),
         service_tier: Default::default(),
         metadata: Default::default(),
         user: None,
         safety_identifier: None,
         prompt_cache_key: None,
         client_request_id: None,
-        ..header.create.clone()
+        ..header.spec.clone()
     };
     let determined = Determined {
         tenant: &header.tenant,
@@ -81,7 +83,7 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
         dialect: &header.dialect,
         prompt: &header.prompt,
         max_output_tokens: header.max_output_tokens,
-        create,
+        spec,
     };
     let json = serde_json::to_vec(&determined).unwrap_or_default();
     CacheKey(hex::encode(Sha256::digest(json)))
@@ -93,31 +95,37 @@ impl Generations {
         self: &Arc<Self>,
         header: Header,
         model: &ModelInfo,
+        cache: CacheOptions,
     ) -> Result<CreatedResponse, WireError> {
         let (tenant, key) = (header.tenant.clone(), key(&header, model));
-        let failed = |error: StoreError| store_error(error, &header.id);
+        let failed = |error: StoreError| store_error(error, Named::Response(&header.id));
         let found = self.cache.join(&tenant, &key, &header.id).await.map_err(failed)?;
         if let Some(cached) = found
-            && let Some(created) = self.show(&header, &key, cached).await?
+            && let Some(created) = self.show(&header, &key, cached, cache.replay).await?
         {
             return Ok(created);
         }
         self.metrics.prompt_cache.misses.inc();
-        if header.create.cache.mode == CacheMode::Read {
+        if cache.mode == CacheMode::Read {
             return self.start(header).await;
         }
-        self.lead(header, key).await
+        self.lead(header, key, cache).await
     }
 
     /// Starts the run that writes the key's log, or joins the one that somebody else has started meanwhile.
-    async fn lead(self: &Arc<Self>, header: Header, key: CacheKey) -> Result<CreatedResponse, WireError> {
+    async fn lead(
+        self: &Arc<Self>,
+        header: Header,
+        key: CacheKey,
+        cache: CacheOptions,
+    ) -> Result<CreatedResponse, WireError> {
         let (tenant, log) = (header.tenant.clone(), format!("{LOG}{}", random_hex()));
-        let failed = |error: StoreError| store_error(error, &header.id);
+        let failed = |error: StoreError| store_error(error, Named::Response(&header.id));
         let retention = self.retention.stored(&tenant);
-        let ttl = header.create.cache.ttl_s.map_or(retention, |ttl| retention.min(Duration::from_secs(ttl)));
+        let ttl = cache.ttl_s.map_or(retention, |ttl| retention.min(Duration::from_secs(ttl)));
         let run = Header {
             id: log.clone(),
-            create: Create { client_request_id: None, store: true, ..header.create.clone() },
+            spec: GenerationSpec { client_request_id: None, store: true, ..header.spec.clone() },
             sharing: Some(Sharing::Run { key: key.clone(), ttl_s: ttl.as_secs() }),
             ..header.clone()
         };
@@ -129,7 +137,7 @@ impl Generations {
             Ok(None) => {}
             Ok(Some(cached)) => {
                 self.abandon(&tenant, &lease).await;
-                return match self.show(&header, &key, cached).await? {
+                return match self.show(&header, &key, cached, cache.replay).await? {
                     Some(created) => Ok(created),
                     // Gone already: alone, then, rather than again and again.
                     None => self.start(header).await,
@@ -170,9 +178,10 @@ impl Generations {
         header: &Header,
         key: &CacheKey,
         cached: Cached,
+        replay: Replay,
     ) -> Result<Option<CreatedResponse>, WireError> {
         let (tenant, log) = (&header.tenant, &cached.log);
-        let failed = |error: StoreError| store_error(error, &header.id);
+        let failed = |error: StoreError| store_error(error, Named::Response(&header.id));
         // From here on the run is no orphan.
         let follower = self.running.follower(log, header.on_disconnect);
         match self.store.touch_retention(tenant, log).await {
@@ -183,7 +192,7 @@ impl Generations {
             }
             Err(error) => return Err(failed(error)),
         }
-        let role = match (cached.complete, header.create.cache.replay) {
+        let role = match (cached.complete, replay) {
             (false, _) => MemberRole::Joined,
             (true, Replay::Instant) => MemberRole::Replayed { pace: None },
             (true, Replay::Paced) => {
@@ -201,7 +210,7 @@ impl Generations {
     /// Creates a response that shows a log; its id, or that of the one which its `client_request_id` created before.
     async fn member(&self, header: &Header, key: &CacheKey, log: &str, role: MemberRole) -> Result<String, WireError> {
         let asked = header.id.clone();
-        let failed = |error: StoreError| store_error(error, &asked);
+        let failed = |error: StoreError| store_error(error, Named::Response(&asked));
         let sharing = Sharing::Member { key: key.clone(), log: log.to_owned(), role };
         let header = Header { prompt: vec![], sharing: Some(sharing), ..header.clone() };
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
@@ -225,7 +234,7 @@ impl Generations {
 
     /// Lets a response leave a log that is being written; the last one who leaves ends the run.
     pub(super) async fn leave(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
-        let failed = |error: StoreError| store_error(error, id);
+        let failed = |error: StoreError| store_error(error, Named::Response(id));
         if self.cache.leave(tenant, key, log, id).await.map_err(failed)? == 0 {
             self.store.cancel(tenant, log).await.map_err(failed)?;
             self.running.cancel(log);
@@ -238,7 +247,7 @@ impl Generations {
 
     /// After a response was deleted: with the last one that shows it a log is deleted too.
     pub(super) async fn forget(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
-        let failed = |error: StoreError| store_error(error, id);
+        let failed = |error: StoreError| store_error(error, Named::Response(id));
         if self.cache.leave(tenant, key, log, id).await.map_err(failed)? > 0 {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use crate::{
 
 /// Renders the input items in order, each with an id.
 pub fn input_items(header: &Header) -> Vec<Value> {
-    items_of(&header.create.input, header.id.strip_prefix("resp_").unwrap_or(&header.id))
+    items_of(&header.spec.input, header.id.strip_prefix("resp_").unwrap_or(&header.id))
 }
 
 /// Renders items as clients see them. Their ids end in `suffix` and the item's number.

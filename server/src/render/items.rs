@@ -41,7 +41,7 @@ impl Open {
             Segment::Text(_) => ("msg", OpenItem::Message { logprobs: Vec::new() }),
             Segment::Thought(_) => ("rs", OpenItem::Thought),
             Segment::Call { name } => {
-                let function = header.create.tools.iter().find(|function| function.name == *name);
+                let function = header.spec.tools.iter().find(|function| function.name == *name);
                 let namespace = function.and_then(|function| function.namespace.clone());
                 ("fc", OpenItem::Call { call_id: id("call"), name: name.clone(), namespace })
             }

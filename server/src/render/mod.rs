@@ -6,6 +6,8 @@ mod input;
 mod items;
 pub mod responses;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use input::{input_items, items_of};
 pub use responses::{Renderer, response};

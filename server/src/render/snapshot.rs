@@ -8,8 +8,8 @@ use crate::{
 
 /// Makes the response object without output.
 pub fn snapshot(header: &Header, status: Status) -> Response {
-    let create = &header.create;
-    let sampling = Sampling::from(create.sampling);
+    let spec = &header.spec;
+    let sampling = Sampling::from(spec.sampling);
     Response {
         id: header.id.clone(),
         object: "response",
@@ -18,35 +18,35 @@ pub fn snapshot(header: &Header, status: Status) -> Response {
         status,
         incomplete_details: None,
         model: header.model.clone(),
-        previous_response_id: create.previous_response_id.clone(),
-        conversation: create.conversation.clone().map(|id| ConversationId { id }),
-        prompt: create.prompt.clone(),
-        instructions: create.instructions.clone(),
+        previous_response_id: spec.previous_response_id.clone(),
+        conversation: spec.conversation.clone().map(|id| ConversationId { id }),
+        prompt: spec.prompt.clone(),
+        instructions: spec.instructions.clone(),
         output: vec![],
         error: None,
-        tools: create.tools.clone(),
-        tool_choice: create.tool_choice.clone(),
-        truncation: create.truncation,
+        tools: spec.tools.clone(),
+        tool_choice: spec.tool_choice.clone(),
+        truncation: spec.truncation,
         truncation_details: Some(header.left_out.turns)
             .filter(|turns| *turns > 0)
             .map(|dropped_turns| TruncationDetails { dropped_turns }),
-        parallel_tool_calls: create.parallel_tool_calls,
-        text: create.text.clone(),
+        parallel_tool_calls: spec.parallel_tool_calls,
+        text: spec.text.clone(),
         top_p: sampling.top_p,
         temperature: sampling.temperature,
         presence_penalty: sampling.presence_penalty,
         frequency_penalty: sampling.frequency_penalty,
-        top_logprobs: create.top_logprobs,
-        reasoning: create.reasoning,
+        top_logprobs: spec.top_logprobs,
+        reasoning: spec.reasoning,
         usage: None,
-        max_output_tokens: create.max_output_tokens,
-        max_tool_calls: create.max_tool_calls,
-        store: create.store,
-        background: create.background,
-        service_tier: create.service_tier,
-        metadata: create.metadata.clone(),
-        safety_identifier: create.safety_identifier.clone(),
-        prompt_cache_key: create.prompt_cache_key.clone(),
-        user: create.user.clone(),
+        max_output_tokens: spec.max_output_tokens,
+        max_tool_calls: spec.max_tool_calls,
+        store: spec.store,
+        background: spec.background,
+        service_tier: spec.service_tier,
+        metadata: spec.metadata.clone(),
+        safety_identifier: spec.safety_identifier.clone(),
+        prompt_cache_key: spec.prompt_cache_key.clone(),
+        user: spec.user.clone(),
     }
 }

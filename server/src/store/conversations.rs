@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    StoreError,
+    error::StoreError,
     page::{Listed, Page},
-    quota::Exceeded,
 };
 
 /// A conversation beside its items.
@@ -77,51 +76,14 @@ pub struct ConversationBounds {
     pub bytes: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConversationError {
-    /// No such conversation, or another tenant's.
-    #[error("conversation not found")]
-    NotFound,
-    #[error("item not found")]
-    ItemNotFound,
-    /// The page's `after` names nothing in the list.
-    #[error("cursor not found")]
-    CursorNotFound,
-    /// More turns are in line than the one who enters wants to wait for, or the turn is not the first.
-    #[error("busy")]
-    Busy,
-    /// It would have more items or bytes than it may.
-    #[error("full")]
-    Full,
-    /// The tenant stores as much as it may: see [`super::quota`].
-    #[error("over quota: {0}")]
-    OverQuota(Exceeded),
-    /// The store has no room for anybody.
-    #[error("the store is full: {0}")]
-    StoreFull(String),
-    #[error("unavailable: {0}")]
-    Unavailable(String),
-}
-
-impl From<StoreError> for ConversationError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::OverQuota(exceeded) => Self::OverQuota(exceeded),
-            StoreError::Full(reason) => Self::StoreFull(reason),
-            StoreError::Unavailable(reason) => Self::Unavailable(reason),
-            other => Self::Unavailable(other.to_string()),
-        }
-    }
-}
-
 /// Where conversations live. Every method is one atomic step, and every one names the tenant. `create`, `append` and
 /// `set_metadata` are refused with `OverQuota` when the tenant would store more than it may; they, `enter` and `begin` with
 /// `StoreFull` when there is no room. The others are not: what ends or is deleted needs no room.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError>;
+    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), StoreError>;
 
-    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, ConversationError>;
+    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, StoreError>;
 
     /// Replaces the metadata.
     async fn set_metadata(
@@ -129,37 +91,37 @@ pub trait Conversations: Send + Sync + 'static {
         tenant: &str,
         id: &str,
         metadata: BTreeMap<String, String>,
-    ) -> Result<Conversation, ConversationError>;
+    ) -> Result<Conversation, StoreError>;
 
     /// Deletes it with its items and its line; tells which responses belonged to it, running and ended.
-    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError>;
+    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, StoreError>;
 
     /// A tenant's conversations by the time they were created. Costs the same however many there are.
-    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, ConversationError>;
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, StoreError>;
 
     /// Appends items, all or none.
-    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), ConversationError>;
+    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), StoreError>;
 
-    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, ConversationError>;
+    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, StoreError>;
 
-    async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, ConversationError>;
+    async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, StoreError>;
 
-    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, ConversationError>;
+    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, StoreError>;
 
     /// Puts a response at the end of the line, if at most `patience` turns are before it; tells how many are.
-    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, ConversationError>;
+    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, StoreError>;
 
     /// The first in line begins: its input is appended and watchers are told. `Busy` when it is not the first. Again:
     /// nothing happens.
-    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), ConversationError>;
+    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), StoreError>;
 
     /// A response leaves the line; what it said is appended if it had begun. Again: nothing happens. Takes output over the
     /// bounds too: what was said is not lost.
-    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), ConversationError>;
+    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), StoreError>;
 
-    async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError>;
+    async fn line(&self, tenant: &str, id: &str) -> Result<Line, StoreError>;
 
     /// What happens from now on; nothing that happens after it returned is missed, except by one who lags far behind. Ends
     /// when the conversation is deleted.
-    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, ConversationError>;
+    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, StoreError>;
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use super::{Header, Lease, StoreError};
+use super::{error::StoreError, header::Header, responses::Lease};
 
 /// Another replica, as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

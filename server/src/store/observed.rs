@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError};
+use super::{
+    entry::Entry,
+    error::StoreError,
+    header::Header,
+    responses::{Appended, Claim, Created, Followed, Lease, Snapshot, Store},
+};
 use crate::metrics::Metrics;
 
 pub struct ObservedStore {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    StoreError,
+    error::StoreError,
     page::{Listed, Page},
 };
 use crate::wire::prompt::Template;
@@ -25,34 +25,6 @@ impl StoredPrompt {
     /// What it counts for the bounds.
     pub fn bytes(&self) -> usize {
         serde_json::to_string(self).map_or(0, |json| json.len())
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PromptError {
-    /// No such prompt or version, or another tenant's.
-    #[error("prompt not found")]
-    NotFound,
-    /// The page's `after` names nothing in the list.
-    #[error("cursor not found")]
-    CursorNotFound,
-    /// The tenant has as many prompts, or the prompt as many versions, as there may be.
-    #[error("full")]
-    Full,
-    /// The store has no room for anybody.
-    #[error("the store is full: {0}")]
-    StoreFull(String),
-    #[error("unavailable: {0}")]
-    Unavailable(String),
-}
-
-impl From<StoreError> for PromptError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full(reason) => Self::StoreFull(reason),
-            StoreError::Unavailable(reason) => Self::Unavailable(reason),
-            other => Self::Unavailable(other.to_string()),
-        }
     }
 }
 
@@ -87,20 +59,20 @@ pub struct Use {
 pub trait Prompts: Send + Sync + 'static {
     /// Stores version 1 of a prompt or, when the tenant has one with this id, its next version; the given `version` does
     /// not count.
-    async fn put(&self, prompt: StoredPrompt) -> Result<StoredPrompt, PromptError>;
+    async fn put(&self, prompt: StoredPrompt) -> Result<StoredPrompt, StoreError>;
 
     /// A version, the latest with `None`.
-    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, PromptError>;
+    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, StoreError>;
 
     /// The latest versions, by the time the prompts were created.
-    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, PromptError>;
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, StoreError>;
 
     /// Deletes a prompt with all its versions.
-    async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError>;
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError>;
 
     /// Counts a use by its [`weight`].
-    async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError>;
+    async fn used(&self, used: Use, weight: f64) -> Result<(), StoreError>;
 
     /// The most used prompts of all tenants and models, the hottest first.
-    async fn hot(&self, count: usize) -> Result<Vec<Use>, PromptError>;
+    async fn hot(&self, count: usize) -> Result<Vec<Use>, StoreError>;
 }

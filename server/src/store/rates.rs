@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use async_trait::async_trait;
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// What a bucket holds: a minute's.
 pub const MINUTE: Duration = Duration::from_secs(60);

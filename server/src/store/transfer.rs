@@ -1,5 +1,5 @@
 //! Copies of everything in a store, as lines of JSON, from any kind of store to any other. What is copied goes through the
-//! stores' contracts; only the list of what there is comes from an [`Inventory`].
+//! stores' contracts; only the list of what there is comes from an [`Inventory`](super::inventory::Inventory).
 //!
 //! A response that has not ended is copied as far as it is, and is continued by whoever serves the other store. Responses that
 //! share a log are copied as each shows it, so each has a log of its own from then on. How long things are to be kept counts
@@ -11,31 +11,22 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Created, Entry, Header, LOG_VERSION, SharedLogs, Sharing, Store, StoreError, Stores,
-    conversations::{Conversation, ConversationError, Item},
+    conversations::{Conversation, Item},
+    entry::Entry,
+    error::StoreError,
     fleet::Report,
+    header::{Header, LOG_VERSION},
+    inventory::Name,
     page::Page,
-    prompts::{PromptError, StoredPrompt},
+    prompts::StoredPrompt,
+    responses::{Created, Store},
+    shared::SharedLogs,
+    sharing::Sharing,
+    stores::Stores,
 };
-
-/// Whose something is, and its id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
-    pub tenant: String,
-    pub id: String,
-}
-
-/// What a store has, of all tenants, the oldest first.
-#[async_trait]
-pub trait Inventory: Send + Sync + 'static {
-    async fn responses(&self) -> Result<Vec<Name>, StoreError>;
-    async fn conversations(&self) -> Result<Vec<Name>, StoreError>;
-    async fn prompts(&self) -> Result<Vec<Name>, StoreError>;
-}
 
 /// A line of a copy.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,7 +86,7 @@ pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::R
         let found = stores.conversations.get(&tenant, &id).await;
         match (found, stores.conversations.items(&tenant, &id, &Page::all()).await) {
             (Ok(conversation), Ok(items)) => write(&Record::Conversation { conversation, items: items.data })?,
-            (Err(ConversationError::NotFound), _) | (_, Err(ConversationError::NotFound)) => {
+            (Err(StoreError::NotFound), _) | (_, Err(StoreError::NotFound)) => {
                 copied.passed_over += 1;
                 continue;
             }
@@ -163,7 +154,7 @@ pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<Copy
 
 async fn prompt_line(stores: &Stores, prompt: StoredPrompt, copied: &mut CopyReport) -> anyhow::Result<()> {
     match stores.prompts.get(&prompt.tenant, &prompt.id, Some(prompt.version)).await {
-        Err(PromptError::NotFound) => {
+        Err(StoreError::NotFound) => {
             stores.prompts.put(prompt).await?;
             copied.prompts += 1;
         }
@@ -182,7 +173,7 @@ async fn conversation_line(
     copied: &mut CopyReport,
 ) -> anyhow::Result<()> {
     match stores.conversations.get(&conversation.tenant, &conversation.id).await {
-        Err(ConversationError::NotFound) => {
+        Err(StoreError::NotFound) => {
             stores.conversations.create(conversation, items).await?;
             copied.conversations += 1;
         }
@@ -228,15 +219,15 @@ async fn response_line(
 
 /// Gives a response its place in its conversation, whose items are there.
 async fn turn(stores: &Stores, header: &Header, entries: &[Arc<Entry>], has_ended: bool) -> anyhow::Result<()> {
-    let Some(conversation) = &header.create.conversation else { return Ok(()) };
+    let Some(conversation) = &header.spec.conversation else { return Ok(()) };
     let (turns, tenant) = (&stores.conversations, &header.tenant);
     match turns.enter(tenant, conversation, &header.id, usize::MAX).await {
-        Err(ConversationError::NotFound) => return Ok(()),
+        Err(StoreError::NotFound) => return Ok(()),
         entered => entered?,
     };
     if entries.iter().any(|entry| matches!(**entry, Entry::Started)) {
         match turns.begin(tenant, conversation, &header.id, vec![]).await {
-            Err(ConversationError::Busy) => {}
+            Err(StoreError::Busy) => {}
             begun => begun?,
         }
     }

@@ -78,20 +78,20 @@ fn common(header: &Header) -> Vec<KeyValue> {
 
 /// Attributes of a response when it begins: settings of the request, never its text.
 pub fn requested(header: &Header) -> Vec<KeyValue> {
-    let create = &header.create;
+    let spec = &header.spec;
     let mut attributes = common(header);
     let mut add = |name: &'static str, value: Option<Value>| {
         attributes.extend(value.map(|value| KeyValue::new(name, value)));
     };
     let integer = |number: u64| Value::I64(i64::try_from(number).unwrap_or(i64::MAX));
-    let output = if matches!(create.text.format, Format::Text) { "text" } else { "json" };
+    let output = if matches!(spec.text.format, Format::Text) { "text" } else { "json" };
     add("gen_ai.response.id", Some(header.id.clone().into()));
-    add("gen_ai.conversation.id", create.conversation.clone().map(Into::into));
+    add("gen_ai.conversation.id", spec.conversation.clone().map(Into::into));
     add("gen_ai.output.type", Some(output.into()));
-    add("gen_ai.request.max_tokens", create.max_output_tokens.map(|most| integer(most.into())));
-    add("gen_ai.request.seed", create.seed.map(integer));
-    add("gen_ai.request.temperature", create.sampling.temperature.map(|value| f64::from(value).into()));
-    add("gen_ai.request.top_p", create.sampling.top_p.map(|value| f64::from(value).into()));
+    add("gen_ai.request.max_tokens", spec.max_output_tokens.map(|most| integer(most.into())));
+    add("gen_ai.request.seed", spec.seed.map(integer));
+    add("gen_ai.request.temperature", spec.sampling.temperature.map(|value| f64::from(value).into()));
+    add("gen_ai.request.top_p", spec.sampling.top_p.map(|value| f64::from(value).into()));
     attributes
 }
 

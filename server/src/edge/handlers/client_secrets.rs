@@ -7,6 +7,7 @@ use crate::{
     access::client_secret::Pins,
     clock::unix_seconds,
     edge::{body::OptionalJson, error::Answer, extract::Identified, grants, refusal::refuse, state::Edge},
+    generation::refusal::{Named, store_error},
     wire::{
         client_secret::{ClientSecret, NewSecret, SecretSession},
         error::WireError,
@@ -41,7 +42,7 @@ pub async fn create(
     }
     if let Some(conversation) = &pins.conversation {
         let found = edge.generations.conversations.get(&identity.tenant, conversation).await;
-        found.map_err(|error| crate::generation::conversation::conversation_error(error, conversation))?;
+        found.map_err(|error| store_error(error, Named::Conversation(conversation)))?;
     }
     let expires_at = identity.expires_at.map_or(u64::MAX, |at| at).min(unix_seconds() + seconds);
     let Some(value) = edge.auth.access.sign(&identity, pins.clone(), expires_at) else {

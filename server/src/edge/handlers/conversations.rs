@@ -12,14 +12,10 @@ use crate::{
         query::Query,
         state::Edge,
     },
-    generation::conversation::conversation_error,
-    store::{
-        conversations::{Conversation, ConversationError},
-        page::Listed,
-    },
+    generation::refusal::{Named, store_error},
+    store::{conversations::Conversation, page::Listed},
     wire::{
         conversation::{ConversationObject, Fork, NewConversation, parse_metadata, parse_new_items},
-        error::WireError,
         object::Deleted,
     },
 };
@@ -27,13 +23,6 @@ use crate::{
 fn object(conversation: Conversation) -> Value {
     let Conversation { id, created_at, metadata, .. } = conversation;
     json!(ConversationObject { id, object: "conversation", created_at, metadata })
-}
-
-fn item_error(error: ConversationError, id: &str, item: &str) -> WireError {
-    match error {
-        ConversationError::ItemNotFound => WireError::ItemNotFound(item.into()),
-        other => conversation_error(other, id),
-    }
 }
 
 pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, OptionalJson(body): OptionalJson) -> Answer {
@@ -45,12 +34,12 @@ pub async fn create(edge: web::Data<Edge>, Tenant(tenant): Tenant, OptionalJson(
 pub async fn list_all(edge: web::Data<Edge>, Tenant(tenant): Tenant, query: Query) -> Answer {
     let page = page(query)?;
     let listed = edge.generations.conversations.list(&tenant, &page).await;
-    Ok(HttpResponse::Ok().json(list(listed.map_err(|e| conversation_error(e, ""))?, object)))
+    Ok(HttpResponse::Ok().json(list(listed.map_err(|e| store_error(e, Named::Conversation("")))?, object)))
 }
 
 pub async fn retrieve(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
     let found = edge.generations.conversations.get(&tenant, &id).await;
-    Ok(HttpResponse::Ok().json(object(found.map_err(|e| conversation_error(e, &id))?)))
+    Ok(HttpResponse::Ok().json(object(found.map_err(|e| store_error(e, Named::Conversation(&id)))?)))
 }
 
 pub async fn update(
@@ -63,7 +52,7 @@ pub async fn update(
         Some(metadata) => edge.generations.conversations.set_metadata(&tenant, &id, metadata).await,
         None => edge.generations.conversations.get(&tenant, &id).await,
     };
-    Ok(HttpResponse::Ok().json(object(updated.map_err(|e| conversation_error(e, &id))?)))
+    Ok(HttpResponse::Ok().json(object(updated.map_err(|e| store_error(e, Named::Conversation(&id)))?)))
 }
 
 pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
@@ -95,17 +84,17 @@ pub async fn append(
 pub async fn items(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>, query: Query) -> Answer {
     let page = page(query)?;
     let listed = edge.generations.conversations.items(&tenant, &id, &page).await;
-    Ok(HttpResponse::Ok().json(list(listed.map_err(|e| conversation_error(e, &id))?, |item| item.body)))
+    Ok(HttpResponse::Ok().json(list(listed.map_err(|e| store_error(e, Named::Conversation(&id)))?, |item| item.body)))
 }
 
 pub async fn item(edge: web::Data<Edge>, Tenant(tenant): Tenant, path: web::Path<(String, String)>) -> Answer {
     let (id, item) = &*path;
     let found = edge.generations.conversations.item(&tenant, id, item).await;
-    Ok(HttpResponse::Ok().json(found.map_err(|e| item_error(e, id, item))?.body))
+    Ok(HttpResponse::Ok().json(found.map_err(|e| store_error(e, Named::Item { conversation: id, id: item }))?.body))
 }
 
 pub async fn remove_item(edge: web::Data<Edge>, Tenant(tenant): Tenant, path: web::Path<(String, String)>) -> Answer {
     let (id, item) = &*path;
     let left = edge.generations.conversations.remove_item(&tenant, id, item).await;
-    Ok(HttpResponse::Ok().json(object(left.map_err(|e| item_error(e, id, item))?)))
+    Ok(HttpResponse::Ok().json(object(left.map_err(|e| store_error(e, Named::Item { conversation: id, id: item }))?)))
 }

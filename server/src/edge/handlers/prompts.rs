@@ -12,7 +12,7 @@ use crate::{
         query::Query,
         state::Edge,
     },
-    generation::create::stored_prompt::prompt_error,
+    generation::refusal::{Named, store_error},
     store::prompts::StoredPrompt,
     wire::{
         error::WireError,
@@ -44,7 +44,7 @@ pub async fn put(edge: web::Data<Edge>, Tenant(tenant): Tenant, JsonBody(body): 
 
 pub async fn list_all(edge: web::Data<Edge>, Tenant(tenant): Tenant, query: Query) -> Answer {
     let page = page(query)?;
-    let listed = edge.generations.prompts.list(&tenant, &page).await.map_err(|e| prompt_error(e, ""))?;
+    let listed = edge.generations.prompts.list(&tenant, &page).await.map_err(|e| store_error(e, Named::Prompt("")))?;
     Ok(HttpResponse::Ok().json(list(listed, object)))
 }
 
@@ -63,11 +63,12 @@ pub async fn retrieve(
         ),
         None => None,
     };
-    let found = edge.generations.prompts.get(&tenant, &id, version).await.map_err(|e| prompt_error(e, &id))?;
+    let found =
+        edge.generations.prompts.get(&tenant, &id, version).await.map_err(|e| store_error(e, Named::Prompt(&id)))?;
     Ok(HttpResponse::Ok().json(object(found)))
 }
 
 pub async fn delete(edge: web::Data<Edge>, Tenant(tenant): Tenant, id: web::Path<String>) -> Answer {
-    edge.generations.prompts.delete(&tenant, &id).await.map_err(|e| prompt_error(e, &id))?;
+    edge.generations.prompts.delete(&tenant, &id).await.map_err(|e| store_error(e, Named::Prompt(&id)))?;
     Ok(HttpResponse::Ok().json(Deleted { id: &id, object: "prompt.deleted", deleted: true }))
 }

@@ -6,34 +6,21 @@ mod forecast;
 mod gate;
 mod lengths;
 mod queue;
+mod queue_place;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 use crate::{engine::Capacity, settings, store::Header, wire::error::WireError};
 use estimate::Work;
 use gate::Gate;
 pub use gate::{Permit, Ticket};
+pub use queue_place::QueuePlace;
 
 /// Every model's gate, by its id.
 pub struct Admission {
     gates: HashMap<String, Arc<Gate>>,
-}
-
-/// Where a waiting request stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueuePlace {
-    /// Requests that start before this one, and this one: 1 is next.
-    pub position: usize,
-    /// When it is expected to start.
-    pub starts: Instant,
-}
-
-impl QueuePlace {
-    pub fn estimated_wait(&self) -> Duration {
-        self.starts.saturating_duration_since(Instant::now())
-    }
 }
 
 impl Admission {
@@ -45,7 +32,7 @@ impl Admission {
 
     /// Takes a permit or a place in the queue.
     pub fn enter(&self, header: &Header) -> Result<Ticket, WireError> {
-        self.gate(header)?.enter(&header.id, &header.tenant, header.create.service_tier, work(header))
+        self.gate(header)?.enter(&header.id, &header.tenant, header.spec.service_tier, work(header))
     }
 
     /// Takes a permit or a place among the first, which there always is: what was taken over has waited elsewhere already.

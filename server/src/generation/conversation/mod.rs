@@ -8,11 +8,14 @@ use futures::stream::BoxStream;
 
 use crate::{
     clock::unix_seconds,
-    generation::{Generations, store_error},
+    generation::{
+        Generations,
+        refusal::{Named, store_error},
+    },
     random::random_hex,
     store::{
         StoreError,
-        conversations::{Conversation, ConversationError, Item, Notice},
+        conversations::{Conversation, Item, Notice},
         page::Page,
     },
     wire::{
@@ -22,25 +25,6 @@ use crate::{
     },
 };
 use items::{copied_items, new_items};
-
-/// How a store's error reads to the client that named conversation `id`.
-pub fn conversation_error(error: ConversationError, id: &str) -> WireError {
-    match error {
-        ConversationError::NotFound => WireError::ConversationNotFound(id.into()),
-        ConversationError::ItemNotFound => WireError::ItemNotFound(id.into()),
-        ConversationError::CursorNotFound => {
-            WireError::invalid("after", "'after' names nothing in this list; it may have been deleted.")
-        }
-        ConversationError::Busy => WireError::ConversationBusy(id.into()),
-        ConversationError::Full => WireError::invalid(
-            "conversation",
-            "The conversation is full: it has as many items, or bytes, as it may have. Begin a new one, or delete items.",
-        ),
-        ConversationError::OverQuota(exceeded) => store_error(StoreError::OverQuota(exceeded), id),
-        ConversationError::StoreFull(reason) => store_error(StoreError::Full(reason), id),
-        ConversationError::Unavailable(reason) => store_error(StoreError::Unavailable(reason), id),
-    }
-}
 
 impl Generations {
     /// Creates a conversation with its first items.
@@ -56,7 +40,7 @@ impl Generations {
             metadata: new.metadata,
         };
         let created = self.conversations.create(conversation.clone(), new_items(&conversation.id, &new.items)).await;
-        created.map_err(|error| conversation_error(error, &conversation.id))?;
+        created.map_err(|error| store_error(error, Named::Conversation(&conversation.id)))?;
         Ok(conversation)
     }
 
@@ -65,8 +49,12 @@ impl Generations {
     /// # Errors
     /// `conversation_not_found`, and `item_not_found` if the original has no such item.
     pub async fn fork_conversation(&self, tenant: &str, id: &str, fork: Fork) -> Result<Conversation, WireError> {
-        let original = self.conversations.get(tenant, id).await.map_err(|e| conversation_error(e, id))?;
-        let listed = self.conversations.items(tenant, id, &Page::all()).await.map_err(|e| conversation_error(e, id))?;
+        let original = self.conversations.get(tenant, id).await.map_err(|e| store_error(e, Named::Conversation(id)))?;
+        let listed = self
+            .conversations
+            .items(tenant, id, &Page::all())
+            .await
+            .map_err(|e| store_error(e, Named::Conversation(id)))?;
         let items = match fork.before {
             Some(before) => {
                 let end = listed.data.iter().position(|item| item.id == before);
@@ -81,7 +69,7 @@ impl Generations {
             metadata: fork.metadata.unwrap_or(original.metadata),
         };
         let created = self.conversations.create(copy.clone(), copied_items(&copy.id, items)).await;
-        created.map_err(|error| conversation_error(error, id))?;
+        created.map_err(|error| store_error(error, Named::Conversation(id)))?;
         Ok(copy)
     }
 
@@ -98,17 +86,18 @@ impl Generations {
         self.resolve(tenant, Some(id), None, &mut items).await.map_err(|error| error.renamed("input", "items"))?;
         let items = new_items(id, &items);
         let appended = self.conversations.append(tenant, id, items.clone()).await;
-        appended.map_err(|error| conversation_error(error, id))?;
+        appended.map_err(|error| store_error(error, Named::Conversation(id)))?;
         Ok(items)
     }
 
     /// Deletes a conversation and all that was said in it: its responses with their logs; what runs is cancelled.
     pub async fn delete_conversation(&self, tenant: &str, id: &str) -> Result<(), WireError> {
-        let responses = self.conversations.delete(tenant, id).await.map_err(|e| conversation_error(e, id))?;
+        let responses =
+            self.conversations.delete(tenant, id).await.map_err(|e| store_error(e, Named::Conversation(id)))?;
         for response in responses {
             match self.store.delete(tenant, &response).await {
                 Ok(()) | Err(StoreError::NotFound | StoreError::Expired) => self.running.cancel(&response),
-                Err(error) => return Err(store_error(error, &response)),
+                Err(error) => return Err(store_error(error, Named::Response(&response))),
             }
         }
         Ok(())
@@ -116,14 +105,14 @@ impl Generations {
 
     /// The response that runs in a conversation, else the one that ended last.
     pub async fn current(&self, tenant: &str, id: &str) -> Result<String, WireError> {
-        let line = self.conversations.line(tenant, id).await.map_err(|e| conversation_error(e, id))?;
+        let line = self.conversations.line(tenant, id).await.map_err(|e| store_error(e, Named::Conversation(id)))?;
         let candidates = line.turns.into_iter().map(|turn| turn.response).chain(line.latest);
         for response in candidates {
             match self.store.read(tenant, &response).await {
                 Ok(_) => return Ok(response),
                 // A turn that is about to be created, or a response that is gone.
                 Err(StoreError::NotFound | StoreError::Expired) => {}
-                Err(error) => return Err(store_error(error, &response)),
+                Err(error) => return Err(store_error(error, Named::Response(&response))),
             }
         }
         Err(WireError::NothingToResume(id.into()))
@@ -131,6 +120,6 @@ impl Generations {
 
     /// What happens in a conversation from now on.
     pub async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, WireError> {
-        self.conversations.watch(tenant, id).await.map_err(|e| conversation_error(e, id))
+        self.conversations.watch(tenant, id).await.map_err(|e| store_error(e, Named::Conversation(id)))
     }
 }

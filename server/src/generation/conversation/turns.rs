@@ -11,24 +11,21 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
-use super::{
-    conversation_error,
-    items::{input_items, output_items},
-};
+use super::items::{input_items, output_items};
 use crate::{
     engine::Finish,
     generation::{
         Generations,
         create::start::CreatedResponse,
+        refusal::{Named, store_error},
         run::{
             log_writer::LogWriter,
             registry::RunGuard,
             {RunJob, close_or_release, finish_without_engine},
         },
-        store_error,
     },
     settings::ConversationConflict,
-    store::{Created, Entry, Header, StoreError, conversations::ConversationError, page::Page},
+    store::{Created, Entry, Header, StoreError, page::Page},
     wire::{
         error::WireError,
         input::{InputItem, parse_input},
@@ -68,7 +65,7 @@ impl TurnPlace {
     async fn begin(&self, header: &Header) -> Result<(), WireError> {
         let begun =
             self.generations.conversations.begin(&self.tenant, &self.conversation, &self.response, input_items(header));
-        begun.await.map_err(|error| conversation_error(error, &self.conversation))
+        begun.await.map_err(|error| store_error(error, Named::Conversation(&self.conversation)))
     }
 }
 
@@ -100,7 +97,7 @@ impl Generations {
         conversation: &str,
         response: &str,
     ) -> Result<TurnPlace, WireError> {
-        let failed = |error| conversation_error(error, conversation);
+        let failed = |error| store_error(error, Named::Conversation(conversation));
         let mut ahead = self.conversations.enter(tenant, conversation, response, MAX_WAITING).await.map_err(failed)?;
         let mut place = TurnPlace {
             generations: self.clone(),
@@ -132,7 +129,7 @@ impl Generations {
         } else {
             header
         };
-        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, Named::Response(&id)))? {
             Created::New(lease) => lease,
             Created::Existing(id) => {
                 return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
@@ -170,7 +167,7 @@ impl Generations {
         response: &Header,
     ) -> Result<Vec<InputItem>, WireError> {
         let listed = self.conversations.items(tenant, conversation, &Page::all()).await;
-        let items = listed.map_err(|error| conversation_error(error, conversation))?.data;
+        let items = listed.map_err(|error| store_error(error, Named::Conversation(conversation)))?.data;
         let own: Vec<String> = input_items(response).into_iter().map(|item| item.id).collect();
         let before: Vec<Value> =
             items.into_iter().take_while(|item| !own.contains(&item.id)).map(|item| item.body).collect();
@@ -188,7 +185,7 @@ impl Generations {
         again: bool,
     ) {
         let header = log.header().clone();
-        let Some(conversation) = &header.create.conversation else { return };
+        let Some(conversation) = &header.spec.conversation else { return };
         if !again && let Err(error) = log.append(vec![Entry::Queued]).await {
             return close_or_release(&log, Err(error)).await;
         }
@@ -249,7 +246,7 @@ impl Generations {
             (**header).clone()
         };
         let begun = self.conversations.begin(&header.tenant, conversation, &header.id, input_items(header));
-        begun.await.map_err(|error| conversation_error(error, conversation))?;
+        begun.await.map_err(|error| store_error(error, Named::Conversation(conversation)))?;
         Ok(prepared)
     }
 
@@ -279,7 +276,7 @@ impl Generations {
     /// Waits until something may have changed in the line; whether it is the response's turn.
     async fn line_moves(&self, header: &Header, conversation: &str) -> Result<bool, WireError> {
         let tenant = &header.tenant;
-        let failed = |error| conversation_error(error, conversation);
+        let failed = |error| store_error(error, Named::Conversation(conversation));
         let mut notices = self.conversations.watch(tenant, conversation).await.map_err(failed)?;
         loop {
             let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
@@ -298,7 +295,7 @@ impl Generations {
 
     /// Ends the first turn in line where its response has ended without doing so, or is gone. Whether it did.
     async fn settle(&self, tenant: &str, conversation: &str) -> Result<bool, WireError> {
-        let failed = |error: ConversationError| conversation_error(error, conversation);
+        let failed = |error: StoreError| store_error(error, Named::Conversation(conversation));
         let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
         let Some(first) = line.turns.first() else { return Ok(false) };
         let output = match self.store.read(tenant, &first.response).await {
@@ -307,7 +304,7 @@ impl Generations {
             }
             Err(StoreError::NotFound | StoreError::Expired) if first.waited > CREATION => vec![],
             Ok(_) | Err(StoreError::NotFound | StoreError::Expired) => return Ok(false),
-            Err(error) => return Err(store_error(error, &first.response)),
+            Err(error) => return Err(store_error(error, Named::Response(&first.response))),
         };
         tracing::info!(response = first.response, conversation, "ending a turn that was left behind");
         self.conversations.end(tenant, conversation, &first.response, output).await.map_err(failed)?;

@@ -39,18 +39,18 @@ impl Generations {
     }
 
     fn draft(&self, header: &Header, history: &[InputItem]) -> Result<Draft, WireError> {
-        let create = &header.create;
-        let is_empty = history.is_empty() && create.input.is_empty() && create.preamble.is_empty();
+        let spec = &header.spec;
+        let is_empty = history.is_empty() && spec.input.is_empty() && spec.preamble.is_empty();
         // Instructions alone are a prompt where they are only to be computed ahead, or come from a stored prompt.
-        if is_empty && (create.instructions.is_none() || create.generate && create.prompt.is_none()) {
+        if is_empty && (spec.instructions.is_none() || spec.generate && spec.prompt.is_none()) {
             return Err(missing("input"));
         }
-        check_outputs(history, &create.input)?;
+        check_outputs(history, &spec.input)?;
         Ok(Draft {
             engine: self.engine.clone(),
             model: self.model(Some(&header.model))?,
             header: Header {
-                max_output_tokens: create.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
+                max_output_tokens: spec.max_output_tokens.unwrap_or(self.settings.max_output_tokens),
                 ..header.clone()
             },
         })
@@ -74,15 +74,15 @@ impl Draft {
     fn fit(self, history: Vec<InputItem>) -> Result<Header, WireError> {
         // What is wrong with the request is told before its prompt is rendered.
         grammar(&self.header)?;
-        let (Header { create, .. }, context) = (&self.header, self.model.context_length);
-        let turns = turns(history.into_iter().chain(create.input.iter().cloned()).collect());
-        let droppable = match create.truncation {
+        let (Header { spec, .. }, context) = (&self.header, self.model.context_length);
+        let turns = turns(history.into_iter().chain(spec.input.iter().cloned()).collect());
+        let droppable = match spec.truncation {
             Truncation::Auto => turns.len() - 1,
             Truncation::Disabled => 0,
         };
         // The output is left what it may take, up to a quarter of the context.
         let room = (context - self.header.max_output_tokens.min(context / 4)) as usize;
-        let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
+        let preamble: Vec<InputItem> = spec.preamble.iter().cloned().map(InputItem::Message).collect();
         let (prompt, dropped) = fit(droppable, room, |dropped| {
             match self.tokenize(preamble.iter().chain(kept(&turns, dropped)), Some(context as usize)) {
                 Ok(tokens) => Ok(Ok(tokens)),
@@ -98,7 +98,7 @@ impl Draft {
             Err(tokens) => return Err(WireError::ContextLengthExceeded { prompt: tokens, context, field: "input" }),
         };
         let mut max_output_tokens = self.header.max_output_tokens.min(context - prompt.len() as u32);
-        if !create.generate {
+        if !spec.generate {
             max_output_tokens = 0;
         }
         let left_out = TruncatedItems { turns: dropped as u32 };
@@ -116,9 +116,9 @@ impl Draft {
     /// The tokens of the prompt with nothing left out.
     fn count(self, history: Vec<InputItem>) -> Result<usize, WireError> {
         grammar(&self.header)?;
-        let create = &self.header.create;
-        let preamble: Vec<InputItem> = create.preamble.iter().cloned().map(InputItem::Message).collect();
-        let tokens = self.tokenize(preamble.iter().chain(&history).chain(&create.input), None);
+        let spec = &self.header.spec;
+        let preamble: Vec<InputItem> = spec.preamble.iter().cloned().map(InputItem::Message).collect();
+        let tokens = self.tokenize(preamble.iter().chain(&history).chain(&spec.input), None);
         tokens.map(|tokens| tokens.len()).map_err(|error| self.refusal(error))
     }
 
@@ -129,9 +129,9 @@ impl Draft {
         items: impl Iterator<Item = &'i InputItem> + Clone,
         most: Option<usize>,
     ) -> Result<Vec<u32>, EngineError> {
-        let Header { dialect, create, .. } = &self.header;
+        let Header { dialect, spec, .. } = &self.header;
         let render = |dialect: &Dialect| {
-            let prompt = Prompt { most, ..prompt(dialect, create, items.clone()) };
+            let prompt = Prompt { most, ..prompt(dialect, spec, items.clone()) };
             self.engine.tokenize(&self.model.id, &prompt)
         };
         match render(dialect) {
@@ -151,7 +151,7 @@ impl Draft {
                 WireError::invalid("input", format!("The model's chat template refuses the messages: {reason}"))
             }
             EngineError::Grammar(reason) => {
-                let param = if self.header.create.callable().next().is_some() { "tools" } else { "text.format" };
+                let param = if self.header.spec.callable().next().is_some() { "tools" } else { "text.format" };
                 WireError::invalid(param, format!("The output cannot be held to '{param}': {reason}"))
             }
             EngineError::TooLong { tokens } => {

@@ -12,12 +12,11 @@ use crate::{
         schema::{self, Loosened, Refused},
     },
     engine::{Grammar, Rules},
-    store::Header,
+    store::{GenerationSpec, Header},
     wire::{
         error::WireError,
         format::{Format, GrammarFormat, Syntax},
         reasoning::Effort,
-        request::Create,
         tools::FunctionTool,
     },
 };
@@ -31,14 +30,14 @@ pub type Holding = BTreeMap<String, Loosened>;
 /// `invalid_request`: a combination that no grammar expresses, a malformed schema, or a strict one that an output cannot be
 /// held to. `param` is the path of the keyword.
 pub fn grammar(header: &Header) -> Result<Option<Grammar>, WireError> {
-    let rules = rules(&header.dialect, &header.create, &header.holding)?;
+    let rules = rules(&header.dialect, &header.spec, &header.holding)?;
     Ok(rules.map(|rules| Grammar { tenant: header.tenant.as_str().into(), rules }))
 }
 
-fn rules(dialect: &Dialect, create: &Create, holding: &Holding) -> Result<Option<Rules>, WireError> {
-    let format = &create.text.format;
+fn rules(dialect: &Dialect, spec: &GenerationSpec, holding: &Holding) -> Result<Option<Rules>, WireError> {
+    let format = &spec.text.format;
     let is_json = matches!(format, Format::JsonObject | Format::JsonSchema(_));
-    let calls = call_rules(create, holding)?;
+    let calls = call_rules(spec, holding)?;
     match &calls {
         Some(_) if matches!(format, Format::Grammar(_)) => {
             return refuse("A grammar cannot be combined with tools, unless 'tool_choice' is 'none'.");
@@ -67,23 +66,23 @@ fn rules(dialect: &Dialect, create: &Create, holding: &Holding) -> Result<Option
         }
         _ => GrammarBody::Text,
     };
-    let thinks = create.reasoning.effort != Some(Effort::None);
+    let thinks = spec.reasoning.effort != Some(Effort::None);
     Ok(Some(Rules::Lark(lark::lark(dialect, &Output { calls, body, thinks }))))
 }
 
 /// What is allowed of calls; `None` where there are none to make.
-fn call_rules<'c>(create: &'c Create, holding: &Holding) -> Result<Option<CallRules<'c>>, WireError> {
+fn call_rules<'c>(spec: &'c GenerationSpec, holding: &Holding) -> Result<Option<CallRules<'c>>, WireError> {
     let mut functions = Vec::new();
-    for tool in create.callable() {
+    for tool in spec.callable() {
         let loosened = holding.get(&tool.name).cloned().unwrap_or_default();
         let arguments = lark::arguments(tool, &loosened).map_err(|why| refused(&parameters_of(tool), &why))?;
         functions.push(Callable { name: &tool.name, arguments });
     }
     Ok((!functions.is_empty()).then(|| CallRules {
         functions,
-        required: create.tool_choice.is_required(),
+        required: spec.tool_choice.is_required(),
         // A function that is named is called once.
-        parallel: create.parallel_tool_calls && !create.tool_choice.is_named(),
+        parallel: spec.parallel_tool_calls && !spec.tool_choice.is_named(),
     }))
 }
 
@@ -138,11 +137,11 @@ fn refuse<T>(message: &str) -> Result<T, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Tags;
+    use crate::{dialect::Tags, wire::request::Create};
 
     fn of(dialect: &Dialect, mut fields: Value) -> Result<Option<Rules>, WireError> {
         fields["input"] = "x".into();
-        rules(dialect, &Create::from_value(fields).unwrap(), &Holding::default())
+        rules(dialect, &Create::from_value(fields).unwrap().into(), &Holding::default())
     }
 
     fn thinking() -> Dialect {
@@ -219,7 +218,8 @@ mod tests {
         let tools = json!([{"type": "function", "name": "f"}]);
         let calls = |choice: Value| {
             let create = Create::from_value(json!({"input": "x", "tools": tools, "tool_choice": choice})).unwrap();
-            let calls = call_rules(&create, &Holding::default()).unwrap().unwrap();
+            let spec = create.into();
+            let calls = call_rules(&spec, &Holding::default()).unwrap().unwrap();
             (calls.required, calls.parallel)
         };
         assert_eq!(calls(json!({"type": "function", "name": "f"})), (true, false));

@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    generation::{Generations, store_error},
+    generation::{
+        Generations,
+        refusal::{Named, store_error},
+    },
     render,
     store::{Entry, Header, StoreError},
     wire::{
@@ -33,11 +36,13 @@ impl Generations {
         while let Some(id) = next {
             let not_found = || WireError::PreviousResponseNotFound(previous.unwrap_or_default().to_owned());
             let (header, entries) = self.store.read(tenant, &id).await.map_err(|error| match error {
-                StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Unreadable(_) => store_error(error, &id),
+                StoreError::Unavailable(_) | StoreError::StoreFull(_) | StoreError::Unreadable(_) => {
+                    store_error(error, Named::Response(&id))
+                }
                 _ => not_found(),
             })?;
             // Only the first link: what the connection's own response continued was reachable then.
-            if chain.is_empty() && !header.create.store && connection != Some(&id) {
+            if chain.is_empty() && !header.spec.store && connection != Some(&id) {
                 return Err(not_found());
             }
             if !entries.last().is_some_and(|entry| entry.is_last()) {
@@ -45,7 +50,7 @@ impl Generations {
                     format!("Response '{id}' is still being generated. Wait until it has ended, or cancel it.");
                 return Err(WireError::invalid("previous_response_id", message));
             }
-            if let Some(conversation) = &header.create.conversation {
+            if let Some(conversation) = &header.spec.conversation {
                 let message =
                     format!("Response '{id}' is a turn of '{conversation}'. Continue that by 'conversation'.");
                 return Err(WireError::invalid("previous_response_id", message));
@@ -61,7 +66,7 @@ impl Generations {
                 return Err(WireError::invalid("previous_response_id", message));
             }
             chain.push(items);
-            next = header.create.previous_response_id.clone();
+            next = header.spec.previous_response_id.clone();
         }
         Ok(chain.into_iter().rev().flatten().collect())
     }
@@ -83,7 +88,7 @@ fn items(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Vec<InputItem> {
         })),
         OutputItem::Reasoning(_) => None,
     });
-    header.create.input.iter().cloned().chain(said).collect()
+    header.spec.input.iter().cloned().chain(said).collect()
 }
 
 /// Every output answers a call that was made before it.
@@ -146,7 +151,7 @@ mod tests {
     /// Stores a response that has ended without a word.
     async fn ended(generations: &Generations, id: &str, previous: Option<&str>, input: &str) {
         let create = Create::from_value(json!({"input": input, "previous_response_id": previous})).unwrap();
-        let created = generations.store.create(Header { create, ..header(id, "t") }).await.unwrap();
+        let created = generations.store.create(Header { spec: create.into(), ..header(id, "t") }).await.unwrap();
         let Created::New(lease) = created else { panic!("{id} exists") };
         generations.store.append(&lease, 0, &[Arc::new(finished())]).await.unwrap();
     }

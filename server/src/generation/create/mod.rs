@@ -99,22 +99,23 @@ impl Generations {
         if create.service_tier == ServiceTier::Priority && !may_priority {
             create.service_tier = ServiceTier::Default;
         }
+        let cache = create.cache;
         let mut header = header(tenant, create, &model, &caller);
-        if header.create.background {
+        if header.spec.background {
             header.on_disconnect = OnDisconnect::Continue;
         }
-        if let Some(conversation) = &header.create.conversation {
+        if let Some(conversation) = &header.spec.conversation {
             let place = self.enter(tenant, conversation, &header.id).await?;
             return self.start_turn(header, place).await;
         }
-        let previous = header.create.previous_response_id.as_deref();
+        let previous = header.spec.previous_response_id.as_deref();
         let history = self.history(tenant, previous, own_unstored).await?;
         let header = self.with_prompt(&header, history).await?;
-        match header.create.cache.mode {
+        match cache.mode {
             CacheMode::Off => self.start(header).await,
             // A run of the cache ends with its last follower, and a background response has none.
-            _ if !header.create.generate || header.create.background => self.start(header).await,
-            _ => self.start_cached(header, &model).await,
+            _ if !header.spec.generate || header.spec.background => self.start(header).await,
+            _ => self.start_cached(header, &model, cache).await,
         }
     }
 
@@ -133,9 +134,9 @@ impl Generations {
         self.resolve(tenant, create.conversation.as_deref(), own_unstored, &mut create.input).await?;
         self.expand(tenant, &mut create, &model.id).await?;
         let header = header(tenant, create, &model, &caller);
-        let history = match &header.create.conversation {
+        let history = match &header.spec.conversation {
             Some(conversation) => self.items_before(tenant, conversation, &header).await?,
-            None => self.history(tenant, header.create.previous_response_id.as_deref(), own_unstored).await?,
+            None => self.history(tenant, header.spec.previous_response_id.as_deref(), own_unstored).await?,
         };
         self.count_prompt(&header, history).await
     }
@@ -156,7 +157,7 @@ fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) 
             Some(Effort::None) => model.dialect.clone().without_thought(),
             _ => model.dialect.clone(),
         },
-        create,
+        spec: create.into(),
         prompt: vec![],
         max_output_tokens: 0,
         left_out: TruncatedItems::default(),

@@ -8,21 +8,19 @@ use sha2::{Digest, Sha256};
 use crate::{
     dialect::{Calls, Dialect, teach},
     engine::{Message, Prompt, Role, ToolCall, prompt::FunctionCall, text::model},
-    wire::{
-        input::{InputItem, InputRole},
-        request::Create,
-    },
+    store::GenerationSpec,
+    wire::input::{InputItem, InputRole},
 };
 
 /// What is said to the model: instructions, tools and items.
-pub fn prompt<'i>(dialect: &Dialect, create: &Create, items: impl Iterator<Item = &'i InputItem>) -> Prompt {
+pub fn prompt<'i>(dialect: &Dialect, spec: &GenerationSpec, items: impl Iterator<Item = &'i InputItem>) -> Prompt {
     let mut writer = PromptWriter { dialect, messages: Vec::new(), names: HashMap::new(), answering: false };
-    if let Some(instructions) = &create.instructions {
+    if let Some(instructions) = &spec.instructions {
         writer.messages.push(Message::text(Role::System, instructions));
     }
     items.for_each(|item| writer.item(item));
     let mut messages = writer.messages;
-    let tools = if create.callable().next().is_some() { &create.tools[..] } else { &[] };
+    let tools = if spec.callable().next().is_some() { &spec.tools[..] } else { &[] };
     let mut described = Vec::new();
     if dialect.template_has_tools {
         described = tools.iter().map(|f| json!({"type": "function", "function": teach::describe(f)})).collect();
@@ -34,7 +32,7 @@ pub fn prompt<'i>(dialect: &Dialect, create: &Create, items: impl Iterator<Item 
             None => messages.insert(0, Message::text(Role::System, taught)),
         }
     }
-    let reasoning_effort = create.reasoning.effort.map(|effort| effort.name().to_owned());
+    let reasoning_effort = spec.reasoning.effort.map(|effort| effort.name().to_owned());
     Prompt { messages, tools: described, reasoning_effort, most: None }
 }
 
@@ -181,15 +179,16 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::wire::request::Create;
 
-    fn create(fields: Value) -> Create {
+    fn spec(fields: Value) -> GenerationSpec {
         let mut fields = fields;
         fields.as_object_mut().unwrap().entry("input").or_insert("x".into());
-        Create::from_value(fields).unwrap()
+        Create::from_value(fields).unwrap().into()
     }
 
-    fn conversation() -> Create {
-        create(json!({
+    fn conversation() -> GenerationSpec {
+        spec(json!({
             "instructions": "Be brief.",
             "tools": [{"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}],
             "reasoning": {"effort": "low"},
@@ -207,9 +206,9 @@ mod tests {
 
     #[test]
     fn a_template_with_tools_gets_calls_as_they_are() {
-        let create = conversation();
+        let spec = conversation();
         let dialect = Dialect { template_has_tools: true, ..Dialect::default() };
-        let prompt = prompt(&dialect, &create, create.input.iter());
+        let prompt = prompt(&dialect, &spec, spec.input.iter());
         assert_eq!(
             serde_json::to_value(&prompt).unwrap(),
             json!({
@@ -228,15 +227,15 @@ mod tests {
             })
         );
         let mistral = Dialect { calls: Calls::Mistral, ..dialect };
-        let ids = super::prompt(&mistral, &create, create.input.iter());
+        let ids = super::prompt(&mistral, &spec, spec.input.iter());
         let id = ids.messages[2].tool_calls[0].id.clone();
         assert!(id.len() == 9 && ids.messages[3].tool_call_id == Some(id));
     }
 
     #[test]
     fn a_model_without_is_taught_and_shown_text() {
-        let create = conversation();
-        let prompt = prompt(&Dialect::default(), &create, create.input.iter());
+        let spec = conversation();
+        let prompt = prompt(&Dialect::default(), &spec, spec.input.iter());
         assert!(prompt.tools.is_empty());
         let [system, user, assistant, outputs] = &prompt.messages[..] else { panic!("{prompt:?}") };
         assert!(
@@ -248,14 +247,14 @@ mod tests {
         let expected = "<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n</tool_response>";
         assert_eq!(outputs.content, expected);
         assert!(!format!("{prompt:?}").contains("secret"));
-        let none = Create { tool_choice: serde_json::from_value(json!("none")).unwrap(), ..create };
+        let none = GenerationSpec { tool_choice: serde_json::from_value(json!("none")).unwrap(), ..spec };
         let untaught = super::prompt(&Dialect::default(), &none, none.input.iter());
         assert_eq!(untaught.messages[0].content, "Be brief.");
     }
 
     #[test]
     fn turns_keep_calls_and_their_outputs_together() {
-        let create = create(json!({"input": [
+        let spec = spec(json!({"input": [
             {"role": "developer", "content": "always"},
             {"role": "user", "content": "1"},
             {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
@@ -266,7 +265,7 @@ mod tests {
             {"role": "assistant", "content": "b"},
             {"role": "user", "content": "3"},
         ]}));
-        let turns = turns(create.input);
+        let turns = turns(spec.input);
         assert_eq!(turns.iter().map(Vec::len).collect::<Vec<_>>(), [5, 3, 1]);
         assert_eq!(kept(&turns, 0).count(), 9);
         let said: Vec<_> = kept(&turns, 2).cloned().collect();

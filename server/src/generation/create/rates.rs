@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
-    generation::store_error,
+    generation::refusal::{Named, store_error},
     settings::{KeyLimits, LimitsSettings},
     store::{
         Header,
@@ -130,7 +130,7 @@ impl Quotas {
     ) -> Result<Option<(u32, u64)>, WireError> {
         let Some(per_minute) = per_minute else { return Ok(None) };
         let wait = self.rates.take(Bucket { tenant: name, unit, per_minute }).await;
-        let wait = wait.map_err(|error| store_error(error, "new"))?;
+        let wait = wait.map_err(|error| store_error(error, Named::Response("new")))?;
         let millis = |wait: Duration| u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
         Ok(wait.map(|wait| (per_minute.get(), millis(wait))))
     }

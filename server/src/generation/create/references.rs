@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::{
-    generation::{Generations, conversation::conversation_error, store_error},
+    generation::{
+        Generations,
+        refusal::{Named, store_error},
+    },
     render,
-    store::{StoreError, conversations::ConversationError},
+    store::StoreError,
     wire::{
         error::WireError,
         input::{InputItem, parse_input},
@@ -122,12 +125,10 @@ impl Generations {
     ) -> Result<HashMap<String, Value>, WireError> {
         let (header, entries) = match self.store.read(tenant, response).await {
             Ok(read) => read,
-            Err(StoreError::Unavailable(reason)) => {
-                return Err(store_error(StoreError::Unavailable(reason), response));
-            }
+            Err(error @ StoreError::Unavailable(_)) => return Err(store_error(error, Named::Response(response))),
             Err(_) => return Ok(HashMap::new()),
         };
-        if !header.create.store && own_unstored_response != Some(response) {
+        if !header.spec.store && own_unstored_response != Some(response) {
             return Ok(HashMap::new());
         }
         let (rendered, _) = render::response(&header, entries.iter().map(|entry| &**entry));
@@ -139,7 +140,7 @@ impl Generations {
     async fn item_of(&self, tenant: &str, conversation: &str, item: &str) -> Result<Option<Value>, WireError> {
         match self.conversations.item(tenant, conversation, item).await {
             Ok(item) => Ok(Some(item.body)),
-            Err(error @ ConversationError::Unavailable(_)) => Err(conversation_error(error, conversation)),
+            Err(error @ StoreError::Unavailable(_)) => Err(store_error(error, Named::Conversation(conversation))),
             Err(_) => Ok(None),
         }
     }

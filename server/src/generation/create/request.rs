@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 use super::grammar::grammar;
 use crate::{
     engine::{GenerateRequest, Sampling, StopStrings, kv::Reuse},
-    store::Header,
-    wire::{error::WireError, request::Create},
+    store::{GenerationSpec, Header},
+    wire::error::WireError,
 };
 
 /// The engine's request. `output`: the tokens that the log has already.
@@ -14,23 +14,23 @@ use crate::{
 /// # Errors
 /// None for a header that `create` made, which found the same grammar.
 pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> Result<GenerateRequest, WireError> {
-    let create = &header.create;
+    let spec = &header.spec;
     Ok(GenerateRequest {
         prompt: header.prompt.clone(),
         tenant: header.tenant.as_str().into(),
-        reuse: reuse(create),
+        reuse: reuse(spec),
         output,
-        sampling: Sampling { logit_bias: create.logit_bias.clone(), seed: header.seed, ..create.sampling.into() },
-        stop: StopStrings::new(create.stop.clone(), header.dialect.clone(), create.callable().next().is_some()),
+        sampling: Sampling { logit_bias: spec.logit_bias.clone(), seed: header.seed, ..spec.sampling.into() },
+        stop: StopStrings::new(spec.stop.clone(), header.dialect.clone(), spec.callable().next().is_some()),
         grammar: grammar(header)?,
-        logprobs: create.logprobs.then_some(create.top_logprobs),
+        logprobs: spec.logprobs.then_some(spec.top_logprobs),
         max_output_tokens: header.max_output_tokens,
         cancel,
     })
 }
 
 /// A turn of a conversation is followed by another, and a stored prompt is used again.
-fn reuse(create: &Create) -> Reuse {
-    let is_turn = create.conversation.is_some() || create.previous_response_id.is_some();
-    if is_turn || create.prompt.is_some() { Reuse::Expected } else { Reuse::Unknown }
+fn reuse(spec: &GenerationSpec) -> Reuse {
+    let is_turn = spec.conversation.is_some() || spec.previous_response_id.is_some();
+    if is_turn || spec.prompt.is_some() { Reuse::Expected } else { Reuse::Unknown }
 }

@@ -7,10 +7,10 @@ use tracing::Instrument;
 
 use crate::{
     generation::{
-        FollowerGuard, Generations,
+        Generations,
         budget::BudgetShare,
-        run::{RunJob, log_writer::LogWriter},
-        store_error,
+        refusal::{Named, store_error},
+        run::{RunJob, log_writer::LogWriter, registry::FollowerGuard},
     },
     store::{Created, Header, Lease},
     wire::{error::WireError, format::Format, input::InputItem},
@@ -28,7 +28,7 @@ pub struct CreatedResponse {
 impl Generations {
     pub(in crate::generation) async fn start(self: &Arc<Self>, header: Header) -> Result<CreatedResponse, WireError> {
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
-        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, &id))? {
+        let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, Named::Response(&id)))? {
             Created::New(lease) => lease,
             Created::Existing(id) => {
                 return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
@@ -70,16 +70,16 @@ impl Generations {
 
 /// What a response holds while it waits and runs, roughly: parsed JSON takes many times the bytes of its text.
 fn held_bytes(header: &Header) -> usize {
-    let create = &header.create;
-    let items: usize = create.input.iter().map(InputItem::bytes).sum();
-    let preamble: usize = create.preamble.iter().map(|message| message.text.len()).sum();
-    let format = match &create.text.format {
+    let spec = &header.spec;
+    let items: usize = spec.input.iter().map(InputItem::bytes).sum();
+    let preamble: usize = spec.preamble.iter().map(|message| message.text.len()).sum();
+    let format = match &spec.text.format {
         Format::JsonSchema(format) => Some(&format.schema),
         _ => None,
     };
-    let schemas = create.tools.iter().filter_map(|tool| tool.parameters.as_ref()).chain(format);
+    let schemas = spec.tools.iter().filter_map(|tool| tool.parameters.as_ref()).chain(format);
     let schemas: usize = schemas.map(value_bytes).sum();
-    items + preamble + create.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
+    items + preamble + spec.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
 }
 
 /// The recursion is as deep as the JSON, which the parser bounds at 128.

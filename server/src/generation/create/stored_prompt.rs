@@ -9,10 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::{prompt::prompt, request::request};
 use crate::{
     clock::unix_seconds,
-    generation::{Generations, store_error},
+    generation::{
+        Generations,
+        refusal::{Named, store_error},
+    },
     store::{
-        Header, LOG_VERSION, StoreError, TruncatedItems,
-        prompts::{PromptError, StoredPrompt, Use, weight},
+        Header, LOG_VERSION, TruncatedItems,
+        prompts::{StoredPrompt, Use, weight},
     },
     wire::{error::WireError, input::InputItem, prompt::PutPrompt, request::Create},
 };
@@ -22,22 +25,6 @@ const HOT: usize = 8;
 const LOOK: Duration = Duration::from_secs(10);
 /// Between looks at whether the last idle place is taken while a prompt is warmed.
 const YIELD: Duration = Duration::from_millis(20);
-
-/// How a store's error reads to the client that named prompt `id`.
-pub fn prompt_error(error: PromptError, id: &str) -> WireError {
-    match error {
-        PromptError::NotFound => WireError::PromptNotFound(id.into()),
-        PromptError::CursorNotFound => {
-            WireError::invalid("after", "'after' names nothing in this list; it may have been deleted.")
-        }
-        PromptError::Full => WireError::InvalidRequest {
-            param: None,
-            message: "There is no room for another prompt or version. Delete some.".into(),
-        },
-        PromptError::StoreFull(reason) => store_error(StoreError::Full(reason), id),
-        PromptError::Unavailable(reason) => store_error(StoreError::Unavailable(reason), id),
-    }
-}
 
 impl Generations {
     pub async fn put_prompt(&self, tenant: &str, put: PutPrompt) -> Result<StoredPrompt, WireError> {
@@ -49,7 +36,7 @@ impl Generations {
             created_at: unix_seconds(),
             template: put.template,
         };
-        self.prompts.put(prompt).await.map_err(|error| prompt_error(error, &id))
+        self.prompts.put(prompt).await.map_err(|error| store_error(error, Named::Prompt(&id)))
     }
 
     /// Puts what the request's stored prompt says into it, and counts it as used with the model. The request's own
@@ -62,7 +49,8 @@ impl Generations {
     ) -> Result<(), WireError> {
         let Some(used) = &mut create.prompt else { return Ok(()) };
         let version = used.version.as_deref().and_then(|version| version.parse().ok());
-        let stored = self.prompts.get(tenant, &used.id, version).await.map_err(|e| prompt_error(e, &used.id))?;
+        let stored =
+            self.prompts.get(tenant, &used.id, version).await.map_err(|e| store_error(e, Named::Prompt(&used.id)))?;
         let values = std::mem::take(&mut used.variables);
         let template = stored.template.clone();
         // Off the connection's thread: filling in long values takes milliseconds of computation.
@@ -109,7 +97,7 @@ impl Generations {
             created_at: unix_seconds(),
             model: model.id.clone(),
             seed: 0,
-            create,
+            spec: create.into(),
             prompt: vec![],
             max_output_tokens: 0,
             dialect: model.dialect.clone(),
@@ -121,7 +109,7 @@ impl Generations {
             key_quota: None,
         };
         let rendered = self.runtime.spawn_blocking(move || {
-            let prompt = prompt(&header.dialect, &header.create, header.create.input.iter());
+            let prompt = prompt(&header.dialect, &header.spec, header.spec.input.iter());
             let prompt = engine.tokenize(&header.model, &prompt).ok()?;
             Some(Header { prompt, ..header })
         });

@@ -7,11 +7,7 @@ use crate::{
     engine::Finish,
     generation::{conversation::items::output_items, create::rates::Quotas},
     metrics::Metrics,
-    store::{
-        Entry, Header, Sharing, StoreError,
-        cache::PromptCache,
-        conversations::{ConversationError, Conversations},
-    },
+    store::{Entry, Header, Sharing, StoreError, cache::PromptCache, conversations::Conversations},
 };
 
 pub struct EndHooks {
@@ -25,11 +21,10 @@ impl EndHooks {
     /// To be called before the last entry is appended, so that whoever sees it finds everything done; and again by whoever
     /// takes the response over when it could not be appended.
     pub async fn before(&self, header: &Arc<Header>, entries: &[Arc<Entry>]) -> Result<(), StoreError> {
-        if let Some(conversation) = &header.create.conversation {
+        if let Some(conversation) = &header.spec.conversation {
             let output = output_items(header, entries);
             match self.conversations.end(&header.tenant, conversation, &header.id, output).await {
-                Err(ConversationError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
-                Err(ConversationError::StoreFull(reason)) => return Err(StoreError::Full(reason)),
+                Err(error @ (StoreError::Unavailable(_) | StoreError::StoreFull(_))) => return Err(error),
                 Err(error) => tracing::debug!(response = header.id, %error, "its conversation takes no turn's end"),
                 Ok(()) => {}
             }

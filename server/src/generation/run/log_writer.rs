@@ -151,7 +151,7 @@ impl LogWriter {
                     );
                     self.stored = len as usize;
                 }
-                Err(StoreError::Full(reason)) => {
+                Err(StoreError::StoreFull(reason)) => {
                     if paused.is_none() {
                         tracing::warn!(response = self.header.id, reason, "the stream pauses until there is room");
                         paused = Some(self.metrics().paused());
@@ -223,7 +223,7 @@ impl LogWriter {
     pub async fn look(&mut self) -> Result<(), StoreError> {
         match self.write().await {
             // The next append learns of it too.
-            Ok(()) | Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.append(vec![]).await,
+            Ok(()) | Err(StoreError::Unavailable(_) | StoreError::StoreFull(_)) => self.append(vec![]).await,
             Err(error) => Err(error),
         }
     }

@@ -1,6 +1,7 @@
 //! The producing half: takes its turn, runs the engine, appends what it says to the log. Waits for the store and for
 //! nothing else; knows no follower.
 
+mod begin;
 pub mod end_hooks;
 pub mod log_writer;
 pub mod registry;

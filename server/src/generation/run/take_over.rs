@@ -33,7 +33,7 @@ impl Generations {
         if claim.cancelled {
             registration.cancel();
         }
-        if log.header().create.conversation.is_some() {
+        if log.header().spec.conversation.is_some() {
             let span = log.log_span();
             self.tasks.spawn_on(self.clone().take_turn(log, registration, true).instrument(span), &self.runtime);
             return;

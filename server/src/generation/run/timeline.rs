@@ -130,7 +130,7 @@ impl Timeline {
             model = header.model,
             replica = (!self.replica.is_empty()).then_some(&*self.replica),
             transport = header.origin.transport.name(),
-            conversation = header.create.conversation,
+            conversation = header.spec.conversation,
             trace_id = self.span.trace_id(),
             finish = finish_reason(finish),
             taken_over = self.is_taken_over,

@@ -51,7 +51,7 @@ struct Thinking {
 
 impl Renderer {
     pub fn new(header: Arc<Header>) -> Self {
-        let calls = header.create.callable().next().is_some();
+        let calls = header.spec.callable().next().is_some();
         Self {
             parser: Parser::new(&header.dialect, calls),
             header,
@@ -124,7 +124,7 @@ impl Renderer {
     fn is_over_the_bound(&mut self, segment: &Segment) -> bool {
         match segment {
             Segment::Call { .. } => {
-                self.dropping = self.header.create.max_tool_calls.is_some_and(|most| self.calls >= most);
+                self.dropping = self.header.spec.max_tool_calls.is_some_and(|most| self.calls >= most);
                 self.calls += u32::from(!self.dropping);
                 self.dropping
             }
@@ -149,7 +149,7 @@ impl Renderer {
     fn finish(&mut self, finish: &Finish, mut usage: Usage, completed_at: u64, emit: &mut Emit) {
         // A warm-up (`generate: false`) is complete when its prompt has been computed. A response that ends with a complete call is
         // complete, too, even if it reached the bound.
-        let warmed = !self.header.create.generate;
+        let warmed = !self.header.spec.generate;
         let ended_by_call = self.parser.is_after_call();
         let is_done = (warmed || ended_by_call) && *finish == Finish::Length;
         let finish = if is_done { &Finish::Stop } else { finish };
@@ -179,7 +179,7 @@ impl Renderer {
                 Event::Incomplete { response: Box::new(response) }
             }
             // The API has no event `response.cancelled`.
-            Finish::Cancelled if self.header.create.background => {
+            Finish::Cancelled if self.header.spec.background => {
                 response.status = Status::Cancelled;
                 Event::Incomplete { response: Box::new(response) }
             }

@@ -3,7 +3,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     dialect::{Dialect, Tags},
-    store::conformance::{delta, finished, header, said},
+    store::{
+        GenerationSpec,
+        conformance::{delta, finished, header, said},
+    },
     wire::request::Create,
 };
 
@@ -12,7 +15,7 @@ fn agent() -> Header {
     let create = json!({"input": "x", "tools": [{"type": "function", "name": "f"}]});
     let tags = Tags { open: "<think>".into(), close: "</think>".into(), opened: false, optional: false };
     Header {
-        create: Create::from_value(create).unwrap(),
+        spec: Create::from_value(create).unwrap().into(),
         dialect: Dialect { reasoning: Some(tags), ..Dialect::default() },
         ..header("resp_1", "t")
     }
@@ -144,8 +147,8 @@ fn thoughts_text_and_calls_are_items_in_order() {
 
 #[test]
 fn calls_over_the_bound_are_left_out() {
-    let create = Create { max_tool_calls: Some(1), ..agent().create };
-    let header = Arc::new(Header { create, ..agent() });
+    let spec = GenerationSpec { max_tool_calls: Some(1), ..agent().spec };
+    let header = Arc::new(Header { spec, ..agent() });
     let (response, _) = response(&header, &[said(1, TEXT), finished()]);
     let calls = response.output.iter().filter(|item| matches!(item, OutputItem::FunctionCall(_)));
     assert_eq!((calls.count(), response.output.len(), response.max_tool_calls), (1, 3, Some(1)));
@@ -237,8 +240,8 @@ fn logprobs_go_with_the_text_that_their_tokens_became() {
 
 #[test]
 fn a_warmed_prompt_completes_without_output() {
-    let create = Create { generate: false, ..header("resp_1", "t").create };
-    let header = Arc::new(Header { create, ..header("resp_1", "t") });
+    let spec = GenerationSpec { generate: false, ..header("resp_1", "t").spec };
+    let header = Arc::new(Header { spec, ..header("resp_1", "t") });
     for finish in [Finish::Stop, Finish::Length] {
         let (response, last) = response(&header, &[Entry::Started, ended(finish)]);
         assert_eq!((response.status, response.output.len(), last), (Status::Completed, 0, 2));

@@ -4,7 +4,8 @@ use futures::{StreamExt, future::join_all};
 use serde_json::json;
 
 use crate::store::{
-    conversations::{Conversation, ConversationBounds, ConversationError, Conversations, Item, Notice},
+    StoreError,
+    conversations::{Conversation, ConversationBounds, Conversations, Item, Notice},
     page::{Listed, Order, Page},
 };
 
@@ -60,7 +61,7 @@ async fn what_was_created_is_there<S: Conversations>(store: S) {
     let changed = store.set_metadata("t", "conv_a", [("k".to_owned(), "v".to_owned())].into()).await.unwrap();
     assert_eq!((changed.metadata.len(), changed.metadata["k"].as_str(), changed.created_at), (1, "v", 7));
     assert_eq!(store.get("t", "conv_a").await.unwrap(), changed);
-    assert_eq!(store.get("t", "conv_b").await.unwrap_err(), ConversationError::NotFound);
+    assert_eq!(store.get("t", "conv_b").await.unwrap_err(), StoreError::NotFound);
 }
 
 async fn items_are_listed_in_pages_both_ways<S: Conversations>(store: S) {
@@ -82,7 +83,7 @@ async fn items_are_listed_in_pages_both_ways<S: Conversations>(store: S) {
         assert_eq!(seen, expected);
     }
     let unknown = store.items("t", "conv_a", &page(Some("nothing"), 2, Order::Ascending)).await;
-    assert_eq!(unknown.unwrap_err(), ConversationError::CursorNotFound);
+    assert_eq!(unknown.unwrap_err(), StoreError::CursorNotFound);
 }
 
 async fn conversations_are_listed_in_pages_both_ways<S: Conversations>(store: S) {
@@ -108,7 +109,7 @@ async fn conversations_are_listed_in_pages_both_ways<S: Conversations>(store: S)
     store.delete("t", "conv_3").await.unwrap();
     assert_eq!(store.list("t", &Page::all()).await.unwrap().data.len(), 6);
     let unknown = store.list("t", &page(Some("conv_other"), 2, Order::Ascending)).await;
-    assert_eq!(unknown.unwrap_err(), ConversationError::CursorNotFound);
+    assert_eq!(unknown.unwrap_err(), StoreError::CursorNotFound);
     assert_eq!(store.list("nobody", &page(None, 2, Order::Ascending)).await.unwrap().data, []);
 }
 
@@ -117,23 +118,23 @@ async fn an_item_is_found_and_removed<S: Conversations>(store: S) {
     assert_eq!(store.item("t", "conv_a", "b").await.unwrap(), item("b"));
     assert_eq!(store.remove_item("t", "conv_a", "b").await.unwrap(), conversation("conv_a", "t"));
     assert_eq!(ids(&store, "conv_a").await, ["a", "c"]);
-    assert_eq!(store.item("t", "conv_a", "b").await.unwrap_err(), ConversationError::ItemNotFound);
-    assert_eq!(store.remove_item("t", "conv_a", "b").await.unwrap_err(), ConversationError::ItemNotFound);
+    assert_eq!(store.item("t", "conv_a", "b").await.unwrap_err(), StoreError::ItemNotFound);
+    assert_eq!(store.remove_item("t", "conv_a", "b").await.unwrap_err(), StoreError::ItemNotFound);
 }
 
 async fn bounds_hold_and_nothing_is_half_done<S: Conversations>(store: S) {
     with_one(&store).await;
     let many: Vec<Item> = (0..BOUNDS.items).map(|n| item(&n.to_string())).collect();
     store.append("t", "conv_a", many.clone()).await.unwrap();
-    assert_eq!(store.append("t", "conv_a", items(&["x"])).await.unwrap_err(), ConversationError::Full);
+    assert_eq!(store.append("t", "conv_a", items(&["x"])).await.unwrap_err(), StoreError::OverBounds);
     store.remove_item("t", "conv_a", "0").await.unwrap();
-    assert_eq!(store.append("t", "conv_a", items(&["x", "y"])).await.unwrap_err(), ConversationError::Full);
+    assert_eq!(store.append("t", "conv_a", items(&["x", "y"])).await.unwrap_err(), StoreError::OverBounds);
     assert_eq!(ids(&store, "conv_a").await.len(), BOUNDS.items - 1);
     store.append("t", "conv_a", items(&["x"])).await.unwrap();
     let large = Item { id: "l".into(), body: json!("x".repeat(BOUNDS.bytes)) };
     let refused = store.create(conversation("conv_b", "t"), vec![large.clone()]).await;
-    assert_eq!(refused.unwrap_err(), ConversationError::Full);
-    assert_eq!(store.get("t", "conv_b").await.unwrap_err(), ConversationError::NotFound);
+    assert_eq!(refused.unwrap_err(), StoreError::OverBounds);
+    assert_eq!(store.get("t", "conv_b").await.unwrap_err(), StoreError::NotFound);
     // What was said is kept all the same.
     store.create(conversation("conv_c", "t"), vec![]).await.unwrap();
     store.enter("t", "conv_c", "resp_1", 0).await.unwrap();
@@ -144,7 +145,7 @@ async fn bounds_hold_and_nothing_is_half_done<S: Conversations>(store: S) {
 
 async fn other_tenants_see_nothing<S: Conversations>(store: S) {
     store.create(conversation("conv_a", "t"), items(&["a"])).await.unwrap();
-    let not_found = ConversationError::NotFound;
+    let not_found = StoreError::NotFound;
     assert_eq!(store.get("other", "conv_a").await.unwrap_err(), not_found);
     assert_eq!(store.set_metadata("other", "conv_a", [].into()).await.unwrap_err(), not_found);
     assert_eq!(store.append("other", "conv_a", items(&["b"])).await.unwrap_err(), not_found);
@@ -162,10 +163,10 @@ async fn other_tenants_see_nothing<S: Conversations>(store: S) {
 async fn turns_run_one_after_the_other<S: Conversations>(store: S) {
     with_one(&store).await;
     assert_eq!(store.enter("t", "conv_a", "resp_1", 0).await, Ok(0));
-    assert_eq!(store.enter("t", "conv_a", "resp_2", 0).await, Err(ConversationError::Busy));
+    assert_eq!(store.enter("t", "conv_a", "resp_2", 0).await, Err(StoreError::Busy));
     assert_eq!(store.enter("t", "conv_a", "resp_2", 5).await, Ok(1));
     store.begin("t", "conv_a", "resp_1", items(&["in1"])).await.unwrap();
-    assert_eq!(store.begin("t", "conv_a", "resp_2", items(&["in2"])).await, Err(ConversationError::Busy));
+    assert_eq!(store.begin("t", "conv_a", "resp_2", items(&["in2"])).await, Err(StoreError::Busy));
     let line = store.line("t", "conv_a").await.unwrap();
     let turns: Vec<&str> = line.turns.iter().map(|turn| turn.response.as_str()).collect();
     assert_eq!((turns, line.latest), (vec!["resp_1", "resp_2"], None));
@@ -240,9 +241,9 @@ async fn deleting_deletes_all_and_names_the_responses<S: Conversations>(store: S
     let mut responses = store.delete("t", "conv_a").await.unwrap();
     responses.sort();
     assert_eq!(responses, ["resp_1", "resp_2"]);
-    assert_eq!(store.get("t", "conv_a").await.unwrap_err(), ConversationError::NotFound);
-    assert_eq!(store.items("t", "conv_a", &Page::all()).await.unwrap_err(), ConversationError::NotFound);
+    assert_eq!(store.get("t", "conv_a").await.unwrap_err(), StoreError::NotFound);
+    assert_eq!(store.items("t", "conv_a", &Page::all()).await.unwrap_err(), StoreError::NotFound);
     let ended = store.end("t", "conv_a", "resp_2", items(&["late"])).await;
-    assert_eq!(ended.unwrap_err(), ConversationError::NotFound);
-    assert_eq!(store.delete("t", "conv_a").await.unwrap_err(), ConversationError::NotFound);
+    assert_eq!(ended.unwrap_err(), StoreError::NotFound);
+    assert_eq!(store.delete("t", "conv_a").await.unwrap_err(), StoreError::NotFound);
 }

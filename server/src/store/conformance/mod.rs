@@ -15,8 +15,12 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    engine::TokenLogprob,
-    wire::response::{InputTokensDetails, OutputTokensDetails},
+    dialect::Dialect,
+    engine::{Finish, Logprobs, TokenLogprob},
+    wire::{
+        request::Create,
+        response::{InputTokensDetails, OutputTokensDetails, Usage},
+    },
 };
 
 pub async fn all<S: Store>(make: impl AsyncFn() -> S) {
@@ -67,7 +71,7 @@ pub fn header(id: &str, tenant: &str) -> Header {
         tenant: tenant.into(),
         created_at: 1,
         model: "m".into(),
-        create,
+        spec: create.into(),
         prompt: vec![1, 2, 3],
         seed: 4,
         max_output_tokens: 16,
@@ -272,7 +276,7 @@ async fn other_tenants_see_nothing<S: Store>(store: S) {
 async fn a_client_request_id_creates_once<S: Store>(store: S) {
     let with_request = |id: &str, tenant: &str| {
         let mut header = header(id, tenant);
-        header.create.client_request_id = Some("r".into());
+        header.spec.client_request_id = Some("r".into());
         header
     };
     let creates = (0..10).map(|n| store.create(with_request(&format!("a{n}"), "t")));

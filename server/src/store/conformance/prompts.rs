@@ -4,8 +4,9 @@ use futures::future::join_all;
 
 use crate::{
     store::{
+        StoreError,
         page::{Order, Page},
-        prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
+        prompts::{PromptBounds, Prompts, StoredPrompt, Use},
     },
     wire::prompt::Template,
 };
@@ -34,11 +35,11 @@ async fn versions_are_counted_and_kept<S: Prompts>(store: S) {
     }
     assert_eq!(store.get("t", "p", None).await.unwrap().template.instructions.as_deref(), Some("three"));
     assert_eq!(store.get("t", "p", Some(1)).await.unwrap().template.instructions.as_deref(), Some("one"));
-    assert_eq!(store.get("t", "p", Some(4)).await, Err(PromptError::NotFound));
-    assert_eq!(store.get("t", "q", None).await, Err(PromptError::NotFound));
+    assert_eq!(store.get("t", "p", Some(4)).await, Err(StoreError::NotFound));
+    assert_eq!(store.get("t", "q", None).await, Err(StoreError::NotFound));
     store.delete("t", "p").await.unwrap();
-    assert_eq!(store.get("t", "p", None).await, Err(PromptError::NotFound));
-    assert_eq!(store.delete("t", "p").await, Err(PromptError::NotFound));
+    assert_eq!(store.get("t", "p", None).await, Err(StoreError::NotFound));
+    assert_eq!(store.delete("t", "p").await, Err(StoreError::NotFound));
     assert_eq!(store.put(prompt("t", "p", "again")).await.unwrap().version, 1);
 }
 
@@ -62,13 +63,13 @@ async fn prompts_are_listed_in_pages<S: Prompts>(store: S) {
     assert_eq!(ids(page(None, Order::Ascending)).await, (vec![("c".into(), 2), ("a".into(), 1)], true));
     assert_eq!(ids(page(Some("a"), Order::Ascending)).await, (vec![("d".into(), 1), ("b".into(), 1)], true));
     assert_eq!(ids(page(Some("a"), Order::Descending)).await, (vec![("c".into(), 2)], false));
-    assert_eq!(store.list("t", &page(Some("x"), Order::Ascending)).await.unwrap_err(), PromptError::CursorNotFound);
+    assert_eq!(store.list("t", &page(Some("x"), Order::Ascending)).await.unwrap_err(), StoreError::CursorNotFound);
 }
 
 async fn other_tenants_see_nothing<S: Prompts>(store: S) {
     store.put(prompt("t", "p", "x")).await.unwrap();
-    assert_eq!(store.get("other", "p", None).await, Err(PromptError::NotFound));
-    assert_eq!(store.delete("other", "p").await, Err(PromptError::NotFound));
+    assert_eq!(store.get("other", "p", None).await, Err(StoreError::NotFound));
+    assert_eq!(store.delete("other", "p").await, Err(StoreError::NotFound));
     assert_eq!(store.list("other", &Page::all()).await.unwrap().data, []);
     assert_eq!(store.put(prompt("other", "p", "y")).await.unwrap().version, 1, "ids are a tenant's own");
     assert_eq!(store.get("t", "p", None).await.unwrap().template.instructions.as_deref(), Some("x"));
@@ -78,17 +79,17 @@ async fn bounds_hold<S: Prompts>(store: S) {
     for n in 0..BOUNDS.prompts {
         store.put(prompt("t", &n.to_string(), "x")).await.unwrap();
     }
-    assert_eq!(store.put(prompt("t", "more", "x")).await, Err(PromptError::Full));
+    assert_eq!(store.put(prompt("t", "more", "x")).await, Err(StoreError::OverBounds));
     assert_eq!(store.put(prompt("t", "0", "x")).await.unwrap().version, 2);
     let large = "x".repeat(BOUNDS.bytes - 5000);
     store.put(prompt("t", "0", &large)).await.unwrap();
-    assert_eq!(store.put(prompt("t", "1", &large)).await, Err(PromptError::Full));
+    assert_eq!(store.put(prompt("t", "1", &large)).await, Err(StoreError::OverBounds));
     store.delete("t", "0").await.unwrap();
     store.put(prompt("t", "1", &large)).await.unwrap();
     for version in 2..=BOUNDS.versions {
         assert_eq!(store.put(prompt("t", "2", "x")).await.unwrap().version, version);
     }
-    assert_eq!(store.put(prompt("t", "2", "x")).await, Err(PromptError::Full));
+    assert_eq!(store.put(prompt("t", "2", "x")).await, Err(StoreError::OverBounds));
 }
 
 async fn the_most_used_are_hot<S: Prompts>(store: S) {

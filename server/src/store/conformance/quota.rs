@@ -135,7 +135,7 @@ async fn what_runs_is_written_to_its_end<S: Store>(store: S) {
 
 async fn a_repeated_create_and_append_count_once<S: Store>(store: S) {
     let mut first = header("first", "three");
-    first.create.client_request_id = Some("r".into());
+    first.spec.client_request_id = Some("r".into());
     created(&store, first.clone()).await;
     for n in 0..5 {
         let again = Header { id: format!("again{n}"), ..first.clone() };

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use moka::{policy::EvictionPolicy, sync::Cache};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::MAX_IDS;
+use super::limits::MAX_IDS;
 use crate::store::{
     StoreError,
     cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache, WRITTEN_WITHIN},

@@ -13,11 +13,12 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast;
 
 use super::{
-    MemoryLimits,
+    limits::MemoryLimits,
     shelf::{Shelf, Stored},
 };
 use crate::store::{
-    conversations::{Conversation, ConversationBounds, ConversationError, Conversations, Item, Line, Notice, Turn},
+    StoreError,
+    conversations::{Conversation, ConversationBounds, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
     quota::StorageQuota,
 };
@@ -90,8 +91,8 @@ impl MemoryConversations {
         left.iter().for_each(|kept| index.remove(kept));
     }
 
-    fn find(&self, tenant: &str, id: &str) -> Result<Arc<StoredConversation>, ConversationError> {
-        self.kept.get(id).filter(|kept| kept.tenant == tenant).ok_or(ConversationError::NotFound)
+    fn find(&self, tenant: &str, id: &str) -> Result<Arc<StoredConversation>, StoreError> {
+        self.kept.get(id).filter(|kept| kept.tenant == tenant).ok_or(StoreError::NotFound)
     }
 
     /// Changes a conversation; its weight and its age count anew.
@@ -99,8 +100,8 @@ impl MemoryConversations {
         &self,
         tenant: &str,
         id: &str,
-        change: impl FnOnce(&mut ConversationState, &broadcast::Sender<Option<Notice>>) -> Result<T, ConversationError>,
-    ) -> Result<T, ConversationError> {
+        change: impl FnOnce(&mut ConversationState, &broadcast::Sender<Option<Notice>>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let kept = self.find(tenant, id)?;
         let outcome = change(&mut kept.state(), &kept.notices)?;
         // Only if it is still there: a deletion in between stays one.
@@ -112,7 +113,7 @@ impl MemoryConversations {
 
 #[async_trait]
 impl Conversations for MemoryConversations {
-    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError> {
+    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), StoreError> {
         let (id, tenant) = (conversation.id.clone(), conversation.tenant.clone());
         let mut state = ConversationState::new(conversation);
         state.append(items, Some(self.bounds))?;
@@ -133,7 +134,7 @@ impl Conversations for MemoryConversations {
         Ok(())
     }
 
-    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, ConversationError> {
+    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, StoreError> {
         Ok(self.find(tenant, id)?.state().conversation.clone())
     }
 
@@ -142,14 +143,14 @@ impl Conversations for MemoryConversations {
         tenant: &str,
         id: &str,
         metadata: BTreeMap<String, String>,
-    ) -> Result<Conversation, ConversationError> {
+    ) -> Result<Conversation, StoreError> {
         self.change(tenant, id, |state, _| {
             state.conversation.metadata = metadata;
             Ok(state.conversation.clone())
         })
     }
 
-    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError> {
+    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, StoreError> {
         let kept = self.find(tenant, id)?;
         self.kept.remove(id);
         self.index.lock().remove(&kept);
@@ -158,9 +159,9 @@ impl Conversations for MemoryConversations {
         Ok(state.responses.iter().cloned().chain(state.line.iter().map(|(turn, _)| turn.response.clone())).collect())
     }
 
-    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, ConversationError> {
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, StoreError> {
         let after = match &page.after {
-            Some(id) => Some(self.find(tenant, id).map_err(|_| ConversationError::CursorNotFound)?.number),
+            Some(id) => Some(self.find(tenant, id).map_err(|_| StoreError::CursorNotFound)?.number),
             None => None,
         };
         let wanted = page.limit.saturating_add(1);
@@ -175,31 +176,31 @@ impl Conversations for MemoryConversations {
         Ok(Listed::cut(found.take(wanted).collect(), page.limit))
     }
 
-    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), ConversationError> {
+    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), StoreError> {
         self.change(tenant, id, |state, _| state.append(items, Some(self.bounds)))
     }
 
-    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, ConversationError> {
+    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, StoreError> {
         let kept = self.find(tenant, id)?;
         let state = kept.state();
         let after = match &page.after {
-            Some(item) => Some(*state.numbers.get(item).ok_or(ConversationError::CursorNotFound)?),
+            Some(item) => Some(*state.numbers.get(item).ok_or(StoreError::CursorNotFound)?),
             None => None,
         };
         let found = within(&state.order, after, page.order).take(page.limit.saturating_add(1)).cloned();
         Ok(Listed::cut(found.collect(), page.limit))
     }
 
-    async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, ConversationError> {
+    async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, StoreError> {
         let kept = self.find(tenant, id)?;
         let state = kept.state();
-        let number = state.numbers.get(item).ok_or(ConversationError::ItemNotFound)?;
-        state.order.get(number).cloned().ok_or(ConversationError::ItemNotFound)
+        let number = state.numbers.get(item).ok_or(StoreError::ItemNotFound)?;
+        state.order.get(number).cloned().ok_or(StoreError::ItemNotFound)
     }
 
-    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, ConversationError> {
+    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, StoreError> {
         self.change(tenant, id, |state, _| {
-            let number = state.numbers.remove(item).ok_or(ConversationError::ItemNotFound)?;
+            let number = state.numbers.remove(item).ok_or(StoreError::ItemNotFound)?;
             if let Some(item) = state.order.remove(&number) {
                 state.bytes = state.bytes.saturating_sub(item.bytes());
             }
@@ -207,18 +208,18 @@ impl Conversations for MemoryConversations {
         })
     }
 
-    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, ConversationError> {
+    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, StoreError> {
         self.change(tenant, id, |state, _| {
             let ahead = state.line.len();
             if ahead > patience {
-                return Err(ConversationError::Busy);
+                return Err(StoreError::Busy);
             }
             state.line.push_back((Entered { response: response.into(), at: Instant::now() }, false));
             Ok(ahead)
         })
     }
 
-    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), ConversationError> {
+    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), StoreError> {
         self.change(tenant, id, |state, notices| {
             match state.line.front() {
                 Some((turn, begun)) if turn.response == response => {
@@ -228,7 +229,7 @@ impl Conversations for MemoryConversations {
                 }
                 // It has ended already.
                 _ if state.responses.contains(response) => return Ok(()),
-                _ => return Err(ConversationError::Busy),
+                _ => return Err(StoreError::Busy),
             }
             state.append(input, Some(self.bounds))?;
             if let Some((_, begun)) = state.line.front_mut() {
@@ -239,7 +240,7 @@ impl Conversations for MemoryConversations {
         })
     }
 
-    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), ConversationError> {
+    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), StoreError> {
         self.change(tenant, id, |state, notices| {
             let Some(at) = state.line.iter().position(|(turn, _)| turn.response == response) else { return Ok(()) };
             if state.line.remove(at).is_some_and(|(_, begun)| begun) {
@@ -252,13 +253,13 @@ impl Conversations for MemoryConversations {
         })
     }
 
-    async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError> {
+    async fn line(&self, tenant: &str, id: &str) -> Result<Line, StoreError> {
         let kept = self.find(tenant, id)?;
         let state = kept.state();
         Ok(Line { turns: state.line.iter().map(|(turn, _)| turn.told()).collect(), latest: state.latest.clone() })
     }
 
-    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, ConversationError> {
+    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, StoreError> {
         let notices = self.find(tenant, id)?.notices.subscribe();
         let notices = stream::unfold(notices, |mut notices| async move {
             loop {
@@ -297,12 +298,12 @@ impl ConversationState {
         }
     }
 
-    fn append(&mut self, items: Vec<Item>, bounds: Option<ConversationBounds>) -> Result<(), ConversationError> {
+    fn append(&mut self, items: Vec<Item>, bounds: Option<ConversationBounds>) -> Result<(), StoreError> {
         let bytes: usize = items.iter().map(Item::bytes).sum();
         if let Some(bounds) = bounds
             && (self.order.len() + items.len() > bounds.items || self.bytes + bytes > bounds.bytes)
         {
-            return Err(ConversationError::Full);
+            return Err(StoreError::OverBounds);
         }
         self.bytes += bytes;
         for item in items {

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::store::{
+    StoreError,
     page::{Listed, Order, Page},
-    prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
+    prompts::{PromptBounds, Prompts, StoredPrompt, Use},
 };
 
 pub struct MemoryPrompts {
@@ -43,7 +44,7 @@ impl MemoryPrompts {
 
 #[async_trait]
 impl Prompts for MemoryPrompts {
-    async fn put(&self, mut prompt: StoredPrompt) -> Result<StoredPrompt, PromptError> {
+    async fn put(&self, mut prompt: StoredPrompt) -> Result<StoredPrompt, StoreError> {
         let mut tenants = self.tenants();
         let kept = tenants.entry(prompt.tenant.clone()).or_default();
         let (count, bytes) = (kept.prompts.len(), kept.bytes + prompt.bytes());
@@ -52,7 +53,7 @@ impl Prompts for MemoryPrompts {
             || versions >= self.bounds.versions as usize
             || (versions == 0 && count >= self.bounds.prompts)
         {
-            return Err(PromptError::Full);
+            return Err(StoreError::OverBounds);
         }
         kept.bytes = bytes;
         prompt.version = versions as u32 + 1;
@@ -65,23 +66,23 @@ impl Prompts for MemoryPrompts {
         Ok(prompt)
     }
 
-    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, PromptError> {
+    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, StoreError> {
         let tenants = self.tenants();
-        let known = tenants.get(tenant).and_then(|kept| kept.prompts.get(id)).ok_or(PromptError::NotFound)?;
+        let known = tenants.get(tenant).and_then(|kept| kept.prompts.get(id)).ok_or(StoreError::NotFound)?;
         let found = match version {
             Some(version) => known.versions.get((version as usize).wrapping_sub(1)),
             None => known.versions.last(),
         };
-        found.cloned().ok_or(PromptError::NotFound)
+        found.cloned().ok_or(StoreError::NotFound)
     }
 
-    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, PromptError> {
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, StoreError> {
         let tenants = self.tenants();
         let Some(kept) = tenants.get(tenant) else {
-            return if page.after.is_some() { Err(PromptError::CursorNotFound) } else { Ok(Listed::cut(vec![], 0)) };
+            return if page.after.is_some() { Err(StoreError::CursorNotFound) } else { Ok(Listed::cut(vec![], 0)) };
         };
         let after = match &page.after {
-            Some(id) => Some(kept.prompts.get(id).ok_or(PromptError::CursorNotFound)?.number),
+            Some(id) => Some(kept.prompts.get(id).ok_or(StoreError::CursorNotFound)?.number),
             None => None,
         };
         let ids: Box<dyn Iterator<Item = &String>> = match page.order {
@@ -92,24 +93,24 @@ impl Prompts for MemoryPrompts {
         Ok(Listed::cut(latest.take(page.limit.saturating_add(1)).collect(), page.limit))
     }
 
-    async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError> {
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let mut tenants = self.tenants();
-        let kept = tenants.get_mut(tenant).ok_or(PromptError::NotFound)?;
-        let known = kept.prompts.remove(id).ok_or(PromptError::NotFound)?;
+        let kept = tenants.get_mut(tenant).ok_or(StoreError::NotFound)?;
+        let known = kept.prompts.remove(id).ok_or(StoreError::NotFound)?;
         kept.order.remove(&known.number);
         kept.bytes -= known.versions.iter().map(StoredPrompt::bytes).sum::<usize>();
         Ok(())
     }
 
-    async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError> {
+    async fn used(&self, used: Use, weight: f64) -> Result<(), StoreError> {
         let mut tenants = self.tenants();
-        let kept = tenants.get_mut(&used.tenant).ok_or(PromptError::NotFound)?;
-        let known = kept.prompts.get_mut(&used.prompt).ok_or(PromptError::NotFound)?;
+        let kept = tenants.get_mut(&used.tenant).ok_or(StoreError::NotFound)?;
+        let known = kept.prompts.get_mut(&used.prompt).ok_or(StoreError::NotFound)?;
         *known.uses.entry(used.model).or_default() += weight;
         Ok(())
     }
 
-    async fn hot(&self, count: usize) -> Result<Vec<Use>, PromptError> {
+    async fn hot(&self, count: usize) -> Result<Vec<Use>, StoreError> {
         let tenants = self.tenants();
         let mut used = vec![];
         for (tenant, kept) in tenants.iter() {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::MemoryLog;
+use super::log::MemoryLog;
 use crate::store::{
     StoreError,
     quota::{Exceeded, StorageQuota},

@@ -5,7 +5,10 @@ use std::time::Duration;
 use ::redis::{Script, ScriptInvocation, cmd};
 use async_trait::async_trait;
 
-use super::{RedisStore, ms, scripts::cache};
+use super::{
+    handle::{RedisStore, ms},
+    scripts::cache,
+};
 use crate::store::{
     StoreError,
     cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache, WRITTEN_WITHIN},

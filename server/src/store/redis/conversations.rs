@@ -8,15 +8,14 @@ use async_trait::async_trait;
 use futures::{StreamExt, future::join_all, stream, stream::BoxStream};
 
 use super::{
-    RedisInner, RedisStore,
+    handle::{RedisInner, RedisStore, ms},
     keys::{MAX_ID, is_id},
     ledger::Charge,
-    ms,
     scripts::{conversation, index},
 };
 use crate::store::{
-    Retention,
-    conversations::{Conversation, ConversationBounds, ConversationError, Conversations, Item, Line, Notice, Turn},
+    Retention, StoreError,
+    conversations::{Conversation, ConversationBounds, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
     quota::RESPONSE_OVERHEAD,
 };
@@ -45,18 +44,18 @@ const ITEM_OVERHEAD: u64 = 200;
 /// How old an entry is before it counts as one whose conversation is gone: a younger one's may be about to come.
 const YOUNG_US: u64 = 60_000_000;
 
-fn done(state: u8) -> Result<(), ConversationError> {
+fn done(state: u8) -> Result<(), StoreError> {
     match state {
-        0 => Err(ConversationError::NotFound),
+        0 => Err(StoreError::NotFound),
         1 => Ok(()),
-        2 => Err(ConversationError::Busy),
-        3 => Err(ConversationError::Full),
-        _ => Err(ConversationError::ItemNotFound),
+        2 => Err(StoreError::Busy),
+        3 => Err(StoreError::OverBounds),
+        _ => Err(StoreError::ItemNotFound),
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> ConversationError {
-    ConversationError::Unavailable(format!("what this version cannot read: {error}"))
+fn unreadable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("what this version cannot read: {error}"))
 }
 
 /// The most that a page may be asked to have, as scripts take it: one more than the limit, -1 for all.
@@ -78,14 +77,9 @@ impl RedisConversations {
     }
 
     /// A script with the keys of `id` and its first arguments.
-    fn prepare<'s>(
-        &self,
-        script: &'s Script,
-        tenant: &str,
-        id: &str,
-    ) -> Result<ScriptInvocation<'s>, ConversationError> {
+    fn prepare<'s>(&self, script: &'s Script, tenant: &str, id: &str) -> Result<ScriptInvocation<'s>, StoreError> {
         if !is_id(id) {
-            return Err(ConversationError::NotFound);
+            return Err(StoreError::NotFound);
         }
         let mut invocation = script.prepare_invoke();
         for part in ["about", "items", "order", "line", "turns", "responses"] {
@@ -95,12 +89,12 @@ impl RedisConversations {
         Ok(invocation)
     }
 
-    async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<(), ConversationError> {
+    async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<(), StoreError> {
         done(self.inner().script(invocation).await?)
     }
 
     /// Puts it among the tenant's, and looks after some of the others.
-    async fn list_it(&self, conversation: &Conversation) -> Result<(), ConversationError> {
+    async fn list_it(&self, conversation: &Conversation) -> Result<(), StoreError> {
         let (inner, tenant) = (self.inner(), &conversation.tenant);
         let mut list = index::ADD.prepare_invoke();
         list.key(inner.keys.conversations(tenant));
@@ -123,7 +117,7 @@ impl RedisConversations {
         let _ = self.inner().script::<u8>(&strike).await;
     }
 
-    async fn about(&self, id: &str) -> Result<Option<Conversation>, ConversationError> {
+    async fn about(&self, id: &str) -> Result<Option<Conversation>, StoreError> {
         if id.len() > MAX_ID {
             return Ok(None);
         }
@@ -141,8 +135,8 @@ impl RedisConversations {
         &self,
         (tenant, id): (&str, &str),
         bytes: u64,
-        write: impl Future<Output = Result<(), ConversationError>>,
-    ) -> Result<(), ConversationError> {
+        write: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
         let keep = self.retention.stored(tenant);
         let charge = Charge { tenant, object: id, bytes, keep, is_response: false, key: None };
         self.inner().charge(charge).await?;
@@ -185,7 +179,7 @@ fn arg_items(invocation: &mut ScriptInvocation<'_>, items: &[Item]) {
     }
 }
 
-fn read_items(flat: Vec<String>) -> Result<Vec<Item>, ConversationError> {
+fn read_items(flat: Vec<String>) -> Result<Vec<Item>, StoreError> {
     let mut items = Vec::with_capacity(flat.len() / 2);
     let mut flat = flat.into_iter();
     while let (Some(id), Some(body)) = (flat.next(), flat.next()) {
@@ -196,7 +190,7 @@ fn read_items(flat: Vec<String>) -> Result<Vec<Item>, ConversationError> {
 
 #[async_trait]
 impl Conversations for RedisConversations {
-    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError> {
+    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), StoreError> {
         let (tenant, id) = (&conversation.tenant, &conversation.id);
         let metadata = serde_json::to_string(&conversation.metadata).map_err(unreadable)?;
         let bytes = RESPONSE_OVERHEAD + metadata.len() as u64 + items_bytes(&items);
@@ -214,8 +208,8 @@ impl Conversations for RedisConversations {
         self.charged((tenant, id), bytes, create).await
     }
 
-    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, ConversationError> {
-        self.about(id).await?.filter(|about| about.tenant == tenant).ok_or(ConversationError::NotFound)
+    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, StoreError> {
+        self.about(id).await?.filter(|about| about.tenant == tenant).ok_or(StoreError::NotFound)
     }
 
     async fn set_metadata(
@@ -223,7 +217,7 @@ impl Conversations for RedisConversations {
         tenant: &str,
         id: &str,
         metadata: BTreeMap<String, String>,
-    ) -> Result<Conversation, ConversationError> {
+    ) -> Result<Conversation, StoreError> {
         let mut set = self.prepare(&conversation::SET_METADATA, tenant, id)?;
         let metadata = serde_json::to_string(&metadata).map_err(unreadable)?;
         set.arg(&metadata);
@@ -232,7 +226,7 @@ impl Conversations for RedisConversations {
         self.get(tenant, id).await
     }
 
-    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError> {
+    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, StoreError> {
         let mut delete = self.prepare(&conversation::DELETE, tenant, id)?;
         delete.arg(self.inner().keys.conversation(id, "turns"));
         let (state, responses): (u8, Vec<String>) = self.inner().script(&delete).await?;
@@ -241,14 +235,14 @@ impl Conversations for RedisConversations {
         Ok(responses)
     }
 
-    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, ConversationError> {
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, StoreError> {
         let (mut after, mut found, mut gone) = (page.after.clone(), Vec::new(), Vec::new());
         loop {
             let mut list = index::PAGE.prepare_invoke();
             list.key(self.inner().keys.conversations(tenant));
             list.arg(after.as_deref().unwrap_or_default()).arg(wanted(page.limit)).arg(reverse(page.order));
             let ids: Option<Vec<String>> = self.inner().script(&list).await?;
-            let ids = ids.ok_or(ConversationError::CursorNotFound)?;
+            let ids = ids.ok_or(StoreError::CursorNotFound)?;
             let abouts = join_all(ids.iter().map(|id| self.about(id))).await;
             let mut complete = true;
             for (id, about) in ids.iter().zip(abouts) {
@@ -270,7 +264,7 @@ impl Conversations for RedisConversations {
         Ok(Listed::cut(found, page.limit))
     }
 
-    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), ConversationError> {
+    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), StoreError> {
         let mut append = self.prepare(&conversation::APPEND, tenant, id)?;
         append.arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut append, &items);
@@ -279,27 +273,27 @@ impl Conversations for RedisConversations {
         appended
     }
 
-    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, ConversationError> {
+    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, StoreError> {
         let mut list = self.prepare(&conversation::LIST_ITEMS, tenant, id)?;
         list.arg(page.after.as_deref().unwrap_or_default()).arg(wanted(page.limit)).arg(reverse(page.order));
         let (state, flat): (u8, Vec<String>) = self.inner().script(&list).await?;
         done(state).map_err(|error| match error {
-            ConversationError::ItemNotFound => ConversationError::CursorNotFound,
+            StoreError::ItemNotFound => StoreError::CursorNotFound,
             other => other,
         })?;
         Ok(Listed::cut(read_items(flat)?, page.limit))
     }
 
-    async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, ConversationError> {
+    async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, StoreError> {
         self.get(tenant, id).await?;
         let mut get = cmd("HGET");
         get.arg(self.inner().keys.conversation(id, "items")).arg(item);
         let body: Option<String> = self.inner().query(&get).await?;
-        let body = body.ok_or(ConversationError::ItemNotFound)?;
+        let body = body.ok_or(StoreError::ItemNotFound)?;
         Ok(Item { id: item.into(), body: serde_json::from_str(&body).map_err(unreadable)? })
     }
 
-    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, ConversationError> {
+    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, StoreError> {
         let mut remove = self.prepare(&conversation::REMOVE_ITEM, tenant, id)?;
         remove.arg(item);
         self.run(&remove).await?;
@@ -307,7 +301,7 @@ impl Conversations for RedisConversations {
         self.get(tenant, id).await
     }
 
-    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, ConversationError> {
+    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, StoreError> {
         let mut enter = self.prepare(&conversation::ENTER, tenant, id)?;
         enter.arg(response).arg(patience);
         let (entered, ()) = tokio::join!(self.inner().script::<(u8, usize)>(&enter), self.keep_index(tenant));
@@ -316,7 +310,7 @@ impl Conversations for RedisConversations {
         Ok(ahead)
     }
 
-    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), ConversationError> {
+    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), StoreError> {
         let mut begin = self.prepare(&conversation::BEGIN, tenant, id)?;
         begin.arg(response).arg(self.inner().keys.conversation(id, "turns"));
         begin.arg(self.bounds.items).arg(self.bounds.bytes);
@@ -326,7 +320,7 @@ impl Conversations for RedisConversations {
         Ok(())
     }
 
-    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), ConversationError> {
+    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), StoreError> {
         let mut end = self.prepare(&conversation::END, tenant, id)?;
         end.arg(response).arg(self.inner().keys.conversation(id, "turns")).arg(MAX_RESPONSES);
         arg_items(&mut end, &output);
@@ -335,7 +329,7 @@ impl Conversations for RedisConversations {
         Ok(())
     }
 
-    async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError> {
+    async fn line(&self, tenant: &str, id: &str) -> Result<Line, StoreError> {
         let line = self.prepare(&conversation::READ_LINE, tenant, id)?;
         let (state, latest, flat): (u8, String, Vec<String>) = self.inner().script(&line).await?;
         done(state)?;
@@ -347,7 +341,7 @@ impl Conversations for RedisConversations {
         Ok(Line { turns, latest: Some(latest).filter(|latest| !latest.is_empty()) })
     }
 
-    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, ConversationError> {
+    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, StoreError> {
         self.get(tenant, id).await?;
         let mut listener = self.inner().live.listen(&self.inner().keys.conversation(id, "turns"));
         listener.confirmed().await;

@@ -11,7 +11,11 @@ use ::redis::cmd;
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
 
-use super::{RUNNING, RedisInner, RedisStore, follow::LogPart, ms, scripts};
+use super::{
+    follow::LogPart,
+    handle::{RUNNING, RedisInner, RedisStore, ms},
+    scripts,
+};
 use crate::store::{
     Header, Lease, StoreError,
     fleet::{Control, Fleet, Member, Report},

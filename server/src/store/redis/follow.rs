@@ -6,8 +6,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use futures::{StreamExt, stream, stream::BoxStream};
 use tokio::time::{sleep, timeout};
 
-use super::{RedisInner, keys::is_id, live::Listener, scripts};
-use crate::store::{Entry, EntryBatch, Followed, Header, StoreError, header_from_json};
+use super::{handle::RedisInner, keys::is_id, live::Listener, scripts};
+use crate::store::{Entry, EntryBatch, Followed, Header, StoreError};
 
 /// Bytes of appends that are enough for one page. A follower holds one: 60 who follow a large log hold 4 MB of it, as text.
 const PAGE_BYTES: usize = 64 << 10;
@@ -62,7 +62,7 @@ impl RedisInner {
         if tenant.is_some_and(|tenant| tenant != owner) {
             return Err(StoreError::NotFound);
         }
-        let header = part.header.then(|| header_from_json(&header)).transpose()?;
+        let header = part.header.then(|| Header::from_json(&header)).transpose()?;
         let mut entries = appends.iter().map(|bytes| decode(bytes)).collect::<Result<Vec<_>, _>>()?;
         // All but the last are followed by others of this page.
         let last = entries.len();

@@ -11,11 +11,14 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
-use super::{RedisInner, RedisStore, link::RedisConnection};
+use super::{
+    handle::{RedisInner, RedisStore},
+    link::RedisConnection,
+};
 use crate::store::{
     StoreError,
+    inventory::{Inventory, Name},
     prompts::StoredPrompt,
-    transfer::{Inventory, Name},
 };
 
 /// Keys that a step of a scan looks at.

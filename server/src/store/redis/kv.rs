@@ -8,9 +8,9 @@ use ::redis::{cmd, pipe};
 use async_trait::async_trait;
 
 use super::{
+    handle::ms,
     keys::Keys,
     link::{Credentials, Link, UrlError},
-    ms,
     scripts::kv,
 };
 use crate::{

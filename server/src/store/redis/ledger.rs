@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use ::redis::ScriptInvocation;
 
 use super::{
-    RedisInner, ms,
+    handle::{RedisInner, ms},
     scripts::{fleet, ledger},
 };
 use crate::store::{

@@ -288,7 +288,7 @@ fn url_error(error: RedisError) -> UrlError {
 /// Whatever Redis refuses now it may accept later: it loads, fails over, is full or was promoted a moment ago.
 fn unavailable(error: &RedisError) -> StoreError {
     match error.code() {
-        Some("OOM") => StoreError::Full("Redis has as much memory as its maxmemory allows".into()),
+        Some("OOM") => StoreError::StoreFull("Redis has as much memory as its maxmemory allows".into()),
         _ => StoreError::Unavailable(error.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{RedisStore, scripts::rate};
+use super::{handle::RedisStore, scripts::rate};
 use crate::store::{
     StoreError,
     rates::{Bucket, MINUTE, Rates, Unit},

@@ -8,7 +8,10 @@ use std::{
 
 use rusqlite::{Connection, backup::Backup};
 
-use super::file::{self, OpenError, beside};
+use super::{
+    file::{self, beside},
+    open_error::OpenError,
+};
 
 /// Copies the state of one moment to a new file, which can be used in place of the old one.
 ///

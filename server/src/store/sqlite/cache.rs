@@ -5,7 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteStore, ms, now_ms};
+use super::{
+    handle::SqliteStore,
+    time::{ms, now_ms},
+};
 use crate::store::{
     StoreError,
     cache::{CacheKey, CacheSize, Cached, MAX_SHARING, PromptCache, WRITTEN_WITHIN},

@@ -5,11 +5,11 @@ use std::{collections::HashMap, path::Path};
 use rusqlite::{Connection, params};
 
 use super::{
-    encoding,
-    file::{self, OpenError},
+    encoding, file,
+    open_error::OpenError,
     schema::{ENDED, RUNNING},
 };
-use crate::store::{Sharing, header_from_json};
+use crate::store::{Header, Sharing};
 
 /// Problems that are listed; more are counted.
 const LISTED: usize = 100;
@@ -96,7 +96,7 @@ fn running(db: &Connection, problems: &mut Problems) -> Result<(), OpenError> {
     let mut rows = find.query([RUNNING])?;
     while let Some(row) = rows.next()? {
         let id: String = row.get(1)?;
-        if let Err(error) = header_from_json(row.get_ref(2)?.as_str().unwrap_or_default()) {
+        if let Err(error) = Header::from_json(row.get_ref(2)?.as_str().unwrap_or_default()) {
             problems.add(format!("{id}: {error}"));
         }
         lengths.insert(row.get(0)?, (id, 0));
@@ -126,7 +126,7 @@ fn ended(db: &Connection, problems: &mut Problems) -> Result<(), OpenError> {
     let mut rows = find.query(params![ENDED])?;
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
-        let header = match header_from_json(row.get_ref(1)?.as_str().unwrap_or_default()) {
+        let header = match Header::from_json(row.get_ref(1)?.as_str().unwrap_or_default()) {
             Ok(header) => header,
             Err(error) => {
                 problems.add(format!("{id}: {error}"));

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
 use rusqlite::{Connection, params};
 
-use super::{SqliteStore, now_ms};
+use super::{handle::SqliteStore, time::now_ms};
 use crate::store::{
     Header, Lease, Store, StoreError,
     fleet::{Control, Fleet, Member, Report},

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use super::SqliteStore;
+use super::handle::SqliteStore;
 use crate::store::{
     StoreError,
-    transfer::{Inventory, Name},
+    inventory::{Inventory, Name},
 };
 
 impl SqliteStore {

@@ -1,4 +1,4 @@
-//! The logs that have not ended, in memory: what they hold, who may write them, and who waits for more. What stands here is
+//! The logs that have not ended, in memory: what they hold, and who may write them. What stands here is
 //! committed; it changes on the writing thread, after each transaction.
 
 use std::{
@@ -9,13 +9,11 @@ use std::{
     },
 };
 
-use futures::{StreamExt, stream, stream::BoxStream};
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Row};
-use tokio::sync::watch;
 
 use super::{encoding, schema::RUNNING};
-use crate::store::{Entry, EntryBatch, Header, StoreError, header_from_json};
+use crate::store::{Entry, Header, log_entries::LogEntries};
 
 /// All logs that have not ended, by their response's id. Bounded by admission: nothing runs or waits that was not admitted.
 #[derive(Default)]
@@ -25,11 +23,10 @@ pub struct LiveLog {
     /// The row of its response.
     pub number: i64,
     pub header: Arc<Header>,
-    entries: RwLock<Vec<Arc<Entry>>>,
+    pub entries: Arc<LogEntries>,
     /// What its entries take in the journal.
     bytes: AtomicU64,
     held: Mutex<SqliteLease>,
-    state: watch::Sender<LogProgress>,
 }
 
 /// The lease, and what is asked of the writer.
@@ -55,13 +52,6 @@ impl SqliteLease {
     }
 }
 
-/// What followers wait for.
-#[derive(Clone, Copy, Default)]
-struct LogProgress {
-    len: usize,
-    deleted: bool,
-}
-
 impl LiveLogs {
     /// The logs that had not ended when the file was used last; those that a newer version wrote are left out.
     pub fn load(db: &Connection) -> rusqlite::Result<Self> {
@@ -72,7 +62,7 @@ impl LiveLogs {
         let mut rows = running.query([RUNNING])?;
         while let Some(row) = rows.next()? {
             let (number, id) = (row.get::<_, i64>(0)?, row.get::<_, String>(1)?);
-            match header_from_json(row.get_ref(2)?.as_str()?) {
+            match Header::from_json(row.get_ref(2)?.as_str()?) {
                 Ok(header) => drop(found.insert(number, LiveLog::new(number, header, held(row)?))),
                 Err(error) => tracing::warn!(response = id, %error, "it is left to a newer caudal"),
             }
@@ -84,7 +74,7 @@ impl LiveLogs {
             let first = row.get::<_, i64>(2)? as usize;
             let encoded = row.get_ref(3)?.as_blob()?;
             match encoding::decode(encoded) {
-                Ok(entries) if first == log.len() => log.push(&entries, Some((row.get(0)?, encoded.len()))),
+                Ok(entries) if first == log.entries.len() => log.push(&entries, Some((row.get(0)?, encoded.len()))),
                 Ok(_) => tracing::error!(response = log.header.id, first, "its journal has a gap"),
                 Err(error) => {
                     tracing::warn!(response = log.header.id, %error, "it is left to a newer caudal");
@@ -144,22 +134,12 @@ fn held(row: &Row<'_>) -> rusqlite::Result<SqliteLease> {
 
 impl LiveLog {
     pub fn new(number: i64, header: Arc<Header>, held: SqliteLease) -> Self {
-        let (entries, bytes, state) = Default::default();
-        Self { number, header, entries, bytes, held: Mutex::new(held), state }
+        let (entries, bytes) = Default::default();
+        Self { number, header, entries, bytes, held: Mutex::new(held) }
     }
 
     pub fn held(&self) -> MutexGuard<'_, SqliteLease> {
         self.held.lock()
-    }
-
-    pub fn len(&self) -> usize {
-        self.entries.read().len()
-    }
-
-    /// The entries from an index on.
-    pub fn from(&self, first: usize) -> Vec<Arc<Entry>> {
-        let entries = self.entries.read();
-        entries.get(first..).unwrap_or_default().to_vec()
     }
 
     /// Shows entries that are committed to all who wait for them; with the journal's row that they are in, and its bytes.
@@ -168,36 +148,6 @@ impl LiveLog {
             self.held().rows.push(row);
             self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        let mut entries = self.entries.write();
-        entries.extend_from_slice(new);
-        let len = entries.len();
-        drop(entries);
-        self.state.send_modify(|state| state.len = len);
-    }
-
-    pub fn end_followers(&self) {
-        self.state.send_modify(|state| state.deleted = true);
-    }
-
-    /// The entries after those that were seen, as they come.
-    pub fn follow(self: Arc<Self>, seen: &[Arc<Entry>]) -> BoxStream<'static, Result<EntryBatch, StoreError>> {
-        let state = self.state.subscribe();
-        let ended = seen.last().is_some_and(|last| last.is_last());
-        stream::unfold((self, state, seen.len(), ended), |(log, mut state, next, ended)| async move {
-            if ended {
-                return None;
-            }
-            // The sender is in `log`, so waiting cannot fail.
-            let now = *state.wait_for(|state| state.len > next || state.deleted).await.ok()?;
-            if now.deleted {
-                return Some((Err(StoreError::NotFound), (log, state, next, true)));
-            }
-            let entries = log.from(next);
-            let ended = entries.last().is_some_and(|last| last.is_last());
-            let batch = EntryBatch { first: next as u64, entries, more: false };
-            let next = next + batch.entries.len();
-            Some((Ok(batch), (log, state, next, ended)))
-        })
-        .boxed()
+        self.entries.push(new);
     }
 }

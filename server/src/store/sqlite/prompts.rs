@@ -3,13 +3,15 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{ChangeError, SqliteStore, split};
-use crate::store::{
-    page::{Listed, Order, Page},
-    prompts::{PromptBounds, PromptError, Prompts, StoredPrompt, Use},
+use super::{
+    change::{ChangeError, ChangeOutcome, split},
+    handle::SqliteStore,
 };
-
-type PromptOutcome<T> = Result<T, ChangeError<PromptError>>;
+use crate::store::{
+    StoreError,
+    page::{Listed, Order, Page},
+    prompts::{PromptBounds, Prompts, StoredPrompt, Use},
+};
 
 pub struct SqlitePrompts {
     store: SqliteStore,
@@ -23,8 +25,8 @@ impl SqliteStore {
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> ChangeError<PromptError> {
-    ChangeError::Refused(PromptError::Unavailable(format!("a prompt that this version cannot read: {error}")))
+fn unreadable(error: impl std::fmt::Display) -> ChangeError {
+    ChangeError::Refused(StoreError::Unavailable(format!("a prompt that this version cannot read: {error}")))
 }
 
 /// The row of a prompt, and its latest version.
@@ -33,7 +35,7 @@ fn find(db: &Connection, tenant: &str, id: &str) -> rusqlite::Result<Option<(i64
     db.prepare_cached(sql)?.query_row(params![tenant, id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-fn put(db: &Connection, prompt: &StoredPrompt, bounds: PromptBounds) -> PromptOutcome<StoredPrompt> {
+fn put(db: &Connection, prompt: &StoredPrompt, bounds: PromptBounds) -> ChangeOutcome<StoredPrompt> {
     let known = find(db, &prompt.tenant, &prompt.id)?;
     let version = known.map_or(0, |(_, latest)| latest) + 1;
     let stored = StoredPrompt { version, ..prompt.clone() };
@@ -44,7 +46,7 @@ fn put(db: &Connection, prompt: &StoredPrompt, bounds: PromptBounds) -> PromptOu
         db.prepare_cached(sql)?.query_row([&prompt.tenant], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let too_many = known.is_none() && prompts >= bounds.prompts as i64;
     if too_many || version > bounds.versions || bytes as usize + json.len() > bounds.bytes {
-        return Err(ChangeError::Refused(PromptError::Full));
+        return Err(ChangeError::Refused(StoreError::OverBounds));
     }
     let number = match known {
         Some((number, _)) => {
@@ -61,9 +63,9 @@ fn put(db: &Connection, prompt: &StoredPrompt, bounds: PromptBounds) -> PromptOu
     Ok(stored)
 }
 
-fn list(db: &Connection, tenant: &str, page: &Page) -> PromptOutcome<Vec<StoredPrompt>> {
+fn list(db: &Connection, tenant: &str, page: &Page) -> ChangeOutcome<Vec<StoredPrompt>> {
     let after = match &page.after {
-        Some(id) => Some(find(db, tenant, id)?.ok_or(ChangeError::Refused(PromptError::CursorNotFound))?.0),
+        Some(id) => Some(find(db, tenant, id)?.ok_or(ChangeError::Refused(StoreError::CursorNotFound))?.0),
         None => None,
     };
     let wanted = i64::try_from(page.limit).map_or(-1, |limit| limit.saturating_add(1));
@@ -80,8 +82,8 @@ fn list(db: &Connection, tenant: &str, page: &Page) -> PromptOutcome<Vec<StoredP
     found.map(|json| serde_json::from_str(&json?).map_err(unreadable)).collect()
 }
 
-fn delete(db: &Connection, tenant: &str, id: &str) -> PromptOutcome<()> {
-    let (number, _) = find(db, tenant, id)?.ok_or(ChangeError::Refused(PromptError::NotFound))?;
+fn delete(db: &Connection, tenant: &str, id: &str) -> ChangeOutcome<()> {
+    let (number, _) = find(db, tenant, id)?.ok_or(ChangeError::Refused(StoreError::NotFound))?;
     for sql in [
         "DELETE FROM prompts WHERE number = ?1",
         "DELETE FROM prompt_versions WHERE prompt = ?1",
@@ -94,38 +96,38 @@ fn delete(db: &Connection, tenant: &str, id: &str) -> PromptOutcome<()> {
 
 #[async_trait]
 impl Prompts for SqlitePrompts {
-    async fn put(&self, prompt: StoredPrompt) -> Result<StoredPrompt, PromptError> {
+    async fn put(&self, prompt: StoredPrompt) -> Result<StoredPrompt, StoreError> {
         let bounds = self.bounds;
         self.store.0.change(move |db| split(put(db, &prompt, bounds))).await?
     }
 
-    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, PromptError> {
+    async fn get(&self, tenant: &str, id: &str, version: Option<u32>) -> Result<StoredPrompt, StoreError> {
         let (tenant, id) = (tenant.to_owned(), id.to_owned());
-        let get = move |db: &Connection| -> PromptOutcome<StoredPrompt> {
+        let get = move |db: &Connection| -> ChangeOutcome<StoredPrompt> {
             let sql = "SELECT json FROM prompts JOIN prompt_versions ON prompt = number
                 WHERE tenant = ?1 AND id = ?2 AND version = ifnull(?3, latest)";
             let json: Option<String> =
                 db.prepare_cached(sql)?.query_row(params![tenant, id, version], |row| row.get(0)).optional()?;
-            serde_json::from_str(&json.ok_or(ChangeError::Refused(PromptError::NotFound))?).map_err(unreadable)
+            serde_json::from_str(&json.ok_or(ChangeError::Refused(StoreError::NotFound))?).map_err(unreadable)
         };
         self.store.0.readers.read(move |db| split(get(db))).await?
     }
 
-    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, PromptError> {
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<StoredPrompt>, StoreError> {
         let (tenant, asked) = (tenant.to_owned(), page.clone());
         let found = self.store.0.readers.read(move |db| split(list(db, &tenant, &asked))).await??;
         Ok(Listed::cut(found, page.limit))
     }
 
-    async fn delete(&self, tenant: &str, id: &str) -> Result<(), PromptError> {
+    async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         let (tenant, id) = (tenant.to_owned(), id.to_owned());
         self.store.0.relieve(move |db| split(delete(db, &tenant, &id))).await?
     }
 
-    async fn used(&self, used: Use, weight: f64) -> Result<(), PromptError> {
-        let note = move |db: &Connection| -> PromptOutcome<()> {
+    async fn used(&self, used: Use, weight: f64) -> Result<(), StoreError> {
+        let note = move |db: &Connection| -> ChangeOutcome<()> {
             let (number, _) =
-                find(db, &used.tenant, &used.prompt)?.ok_or(ChangeError::Refused(PromptError::NotFound))?;
+                find(db, &used.tenant, &used.prompt)?.ok_or(ChangeError::Refused(StoreError::NotFound))?;
             let sql = "INSERT INTO prompt_uses (prompt, model, weight) VALUES (?1, ?2, ?3)
                 ON CONFLICT DO UPDATE SET weight = weight + ?3";
             db.prepare_cached(sql)?.execute(params![number, used.model, weight])?;
@@ -134,7 +136,7 @@ impl Prompts for SqlitePrompts {
         self.store.0.change(move |db| split(note(db))).await?
     }
 
-    async fn hot(&self, count: usize) -> Result<Vec<Use>, PromptError> {
+    async fn hot(&self, count: usize) -> Result<Vec<Use>, StoreError> {
         let hot = move |db: &Connection| {
             let sql = "SELECT tenant, id, model FROM prompt_uses JOIN prompts ON number = prompt
                 ORDER BY weight DESC LIMIT ?1";

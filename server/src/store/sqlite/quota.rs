@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteConfig, live::LiveLogs};
+use super::{handle::SqliteConfig, live::LiveLogs};
 use crate::store::{
     Header,
     quota::{Exceeded, StorageQuota},

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::SqliteStore;
+use super::handle::SqliteStore;
 use crate::store::{
     StoreError,
     rates::{Bucket, MINUTE, Rates, Unit},

@@ -7,24 +7,20 @@ use futures::{StreamExt, stream};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    ChangeError, SqliteInner, SqliteStore, encoding,
+    change::{ChangeOutcome, refused, split},
+    encoding,
+    handle::{SqliteInner, SqliteStore},
     live::{LiveLog, LiveLogs, SqliteLease},
-    ms, now_ms, quota,
+    quota,
     schema::{ENDED, GONE, RUNNING},
-    split,
+    time::{ms, now_ms},
     whole_log::{Pages, decode_whole, encode_whole},
     writer::About,
 };
 use crate::store::{
-    Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError, header_from_json,
+    Appended, Claim, Created, Entry, Followed, Header, Lease, Snapshot, Store, StoreError,
     quota::{RESPONSE_OVERHEAD, StorageQuota},
 };
-
-type ResponseOutcome<T> = Result<T, ChangeError<StoreError>>;
-
-const fn refused<T>(error: StoreError) -> ResponseOutcome<T> {
-    Err(ChangeError::Refused(error))
-}
 
 /// Why a tenant finds no response of this id that has ended.
 fn missing(db: &Connection, tenant: &str, id: &str, now: i64) -> rusqlite::Result<StoreError> {
@@ -36,7 +32,7 @@ fn missing(db: &Connection, tenant: &str, id: &str, now: i64) -> rusqlite::Resul
 }
 
 /// Fails unless the tenant has a response of this id that has ended.
-fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> ResponseOutcome<()> {
+fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> ChangeOutcome<()> {
     let sql = "SELECT 1 FROM responses WHERE id = ?1 AND tenant = ?2 AND state = ?3 AND until > ?4";
     if db.prepare_cached(sql)?.exists(params![id, tenant, ENDED, now])? {
         return Ok(());
@@ -56,9 +52,9 @@ struct New {
 
 impl New {
     /// The number of the row, or the response that was created with the same `client_request_id` before.
-    fn write(&self, db: &Connection, live: &LiveLogs) -> ResponseOutcome<Result<i64, String>> {
-        let Header { id, tenant, create, key_quota, .. } = &*self.header;
-        let (request, now) = (create.client_request_id.as_deref(), now_ms());
+    fn write(&self, db: &Connection, live: &LiveLogs) -> ChangeOutcome<Result<i64, String>> {
+        let Header { id, tenant, spec, key_quota, .. } = &*self.header;
+        let (request, now) = (spec.client_request_id.as_deref(), now_ms());
         if let Some(request) = request {
             let sql = "SELECT id, state = ?3 OR until > ?4 FROM responses WHERE tenant = ?1 AND request = ?2";
             let first = db
@@ -92,7 +88,7 @@ impl New {
             until,
             self.owner,
             bytes as i64,
-            create.store,
+            spec.store,
             self.json
         ])?;
         Ok(Ok(number))
@@ -118,10 +114,10 @@ enum Written {
 }
 
 impl AppendChange {
-    fn write(&self, db: &Connection, live: &LiveLogs) -> ResponseOutcome<(Written, Appended)> {
+    fn write(&self, db: &Connection, live: &LiveLogs) -> ChangeOutcome<(Written, Appended)> {
         let Some(log) = live.get(&self.lease.id) else { return self.again(db) };
         let held = log.held();
-        let (len, after) = (log.len(), self.first + self.entries.len());
+        let (len, after) = (log.entries.len(), self.first + self.entries.len());
         if held.fence != self.lease.fence || held.released {
             return refused(StoreError::Fenced);
         }
@@ -152,7 +148,7 @@ impl AppendChange {
     }
 
     /// The append to a log that is not running: it may be repeated after the last one.
-    fn again(&self, db: &Connection) -> ResponseOutcome<(Written, Appended)> {
+    fn again(&self, db: &Connection) -> ChangeOutcome<(Written, Appended)> {
         let sql = "SELECT len, cancelled FROM responses WHERE id = ?1 AND state = ?2 AND fence = ?3";
         let found: Option<(i64, bool)> = db
             .prepare_cached(sql)?
@@ -238,7 +234,7 @@ impl SqliteInner {
             let found = db
                 .prepare_cached(sql)?
                 .query_row(params![id, tenant, RUNNING, ENDED, now], |row| {
-                    let header = header_from_json(row.get_ref(0)?.as_str()?);
+                    let header = Header::from_json(row.get_ref(0)?.as_str()?);
                     let entries = row.get_ref(1)?.as_blob_or_null()?.unwrap_or_default().to_vec();
                     Ok(header.map(|header| (header, entries)))
                 })
@@ -288,7 +284,7 @@ impl Store for SqliteStore {
         let inner = &*self.0;
         let json = serde_json::to_string(&header).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let (header, owner) = (Arc::new(header), inner.config.process.clone());
-        let keep = inner.config.retention.response(&header.tenant, header.create.store);
+        let keep = inner.config.retention.response(&header.tenant, header.spec.store);
         let ended_for = header.shared_log().map(|_| ms(keep));
         let lease = Lease { id: header.id.clone(), owner: owner.clone(), fence: 1 };
         let quota = inner.config.quota(&header.tenant);
@@ -311,8 +307,8 @@ impl Store for SqliteStore {
         let inner = &*self.0;
         let whole = match (entries.last(), inner.live.get(&lease.id)) {
             (Some(last), Some(log)) if last.is_last() => {
-                let keep = inner.config.retention.response(&log.header.tenant, log.header.create.store);
-                Some((encode_whole(log.from(0), entries).await?, ms(keep)))
+                let keep = inner.config.retention.response(&log.header.tenant, log.header.spec.store);
+                Some((encode_whole(log.entries.from(0), entries).await?, ms(keep)))
             }
             _ => None,
         };
@@ -345,7 +341,7 @@ impl Store for SqliteStore {
             };
             return match inner.readers.read(read).await? {
                 Some(header) => {
-                    header_from_json(&header)?;
+                    Header::from_json(&header)?;
                     Err(StoreError::Unreadable("an entry that this version does not know".into()))
                 }
                 None => Ok(None),
@@ -358,7 +354,7 @@ impl Store for SqliteStore {
             }
             let left = held.nobody_since.map(|since| Duration::from_millis((now_ms() - since).max(0) as u64));
             let held = SqliteLease { owner: me.clone(), fence: held.fence + 1, released: false, ..held.clone() };
-            let entries = log.from(0);
+            let entries = log.entries.from(0);
             let lease = Lease { id: log.header.id.clone(), owner: me.clone(), fence: held.fence };
             Ok(((lease, log.header.clone(), entries, left), held))
         });
@@ -378,7 +374,7 @@ impl Store for SqliteStore {
             if held.fence != fence {
                 return Err(StoreError::Fenced);
             }
-            let len = log.len();
+            let len = log.entries.len();
             let tries = held.tries(len) + 1;
             Ok((tries, SqliteLease { tries: (tries, len), ..held.clone() }))
         });
@@ -430,7 +426,7 @@ impl Store for SqliteStore {
 
     async fn read(&self, tenant: &str, id: &str) -> Result<Snapshot, StoreError> {
         match self.0.of_tenant(tenant, id)? {
-            Some(log) => Ok((log.header.clone(), log.from(0))),
+            Some(log) => Ok((log.header.clone(), log.entries.from(0))),
             None => {
                 let (header, encoded) = self.0.stored(tenant, id).await?;
                 Ok((header, decode_whole(encoded).await?))
@@ -446,8 +442,8 @@ impl Store for SqliteStore {
             let more = pages.at < pages.encoded.len();
             return Ok(Followed { header, entries, more, rest: stream::iter(pages).boxed() });
         };
-        let (header, entries) = (log.header.clone(), log.from(0));
-        let rest = log.follow(&entries);
+        let (header, entries) = (log.header.clone(), log.entries.from(0));
+        let rest = log.entries.follow(&entries);
         Ok(Followed { header, rest, more: false, entries })
     }
 
@@ -473,7 +469,7 @@ impl Store for SqliteStore {
             if deleted.is_ok()
                 && let Some(log) = shown.remove(&gone)
             {
-                log.end_followers();
+                log.entries.end_followers();
             }
         };
         inner.writer.write(about, delete, after).await?

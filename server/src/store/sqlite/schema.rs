@@ -16,7 +16,7 @@
 
 use rusqlite::Connection;
 
-use super::file::OpenError;
+use super::open_error::OpenError;
 
 /// What `PRAGMA application_id` of the file is: "CAUD".
 pub const APPLICATION: i32 = 0x4341_5544;
@@ -227,5 +227,5 @@ pub fn version(db: &Connection) -> Result<i64, OpenError> {
     if application != APPLICATION && (version != 0 || application != 0) {
         return Err(OpenError::Foreign);
     }
-    if version > VERSION { Err(OpenError::Newer(version)) } else { Ok(version) }
+    if version > VERSION { Err(OpenError::Newer { version, known: VERSION }) } else { Ok(version) }
 }

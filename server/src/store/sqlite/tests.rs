@@ -1,14 +1,16 @@
 use std::{
+    path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use futures::StreamExt;
 
-use super::*;
+use super::{SqliteConfig, SqliteStore};
 use crate::store::{
-    Entry, Store, conformance,
+    Entry, Retention, Store, conformance,
     fleet::{Fleet, Report},
+    quota::StorageQuotas,
 };
 
 /// Makes stores whose files are their own, in a folder that goes with it.

@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::{Weak, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -13,12 +13,13 @@ use futures::executor::block_on;
 use rusqlite::{Connection, params};
 
 use super::{
-    SqliteInner,
-    file::{self, OpenError, beside},
-    ms, now_ms,
+    conversations::changes::forget,
+    file::{self, beside},
+    open_error::OpenError,
     room::Room,
     schema::{ENDED, GONE, RUNNING},
-    writer::trouble,
+    time::{ms, now_ms},
+    writer::{Writer, trouble},
 };
 use crate::store::{Retention, StoreError};
 
@@ -39,7 +40,7 @@ pub struct Upkeep {
     pub path: PathBuf,
     pub retention: Retention,
     pub room: Room,
-    pub store: Weak<SqliteInner>,
+    pub writer: Writer,
 }
 
 /// Goes on until the sender of `over` is dropped.
@@ -77,10 +78,9 @@ impl Upkeep {
     }
 
     fn step(&self, db: &Connection) -> Result<(), StoreError> {
-        let Some(store) = self.store.upgrade() else { return Ok(()) };
         if self.room.is_lent() {
             let room = self.room.clone();
-            block_on(store.relieve(move |db| {
+            block_on(self.writer.relieve(move |db| {
                 room.set_aside(db);
                 Ok(())
             }))?;
@@ -89,10 +89,10 @@ impl Upkeep {
         let due = due(db, now).map_err(|error| trouble(&error))?;
         if due.expired {
             let retention = self.retention.clone();
-            block_on(store.relieve(move |db| expire(db, &retention, now)))?;
+            block_on(self.writer.relieve(move |db| expire(db, &retention, now)))?;
         }
         if due.free_pages > SPARE {
-            block_on(store.relieve(|db| {
+            block_on(self.writer.relieve(|db| {
                 let mut vacuum = db.prepare_cached(&format!("PRAGMA incremental_vacuum({SPARE})"))?;
                 let mut pages = vacuum.query([])?;
                 while pages.next()?.is_some() {}
@@ -141,7 +141,7 @@ fn expire(db: &Connection, retention: &Retention, now: i64) -> rusqlite::Result<
     }
     let mut find = db.prepare_cached("SELECT number FROM conversations WHERE until <= ?1 LIMIT ?2")?;
     for conversation in find.query_map(params![now, STEP], |row| row.get::<_, i64>(0))? {
-        super::conversations::forget(db, conversation?)?;
+        forget(db, conversation?)?;
     }
     db.prepare_cached("DELETE FROM cached WHERE until <= ?1")?.execute([now])?;
     db.prepare_cached(

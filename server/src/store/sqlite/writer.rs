@@ -13,10 +13,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    file::{Lock, lacks_room},
-    room::Room,
-};
+use super::{file::Lock, open_error::lacks_room, room::Room};
 use crate::store::StoreError;
 
 /// Jobs that may wait for the thread; who brings another waits until there is room.
@@ -116,6 +113,14 @@ impl Writer {
         answered.await.map_err(ended)?
     }
 
+    /// Does work that ends something or makes room.
+    pub async fn relieve<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write(About::default().making_room(), work, |_| {}).await
+    }
+
     /// Whether the last write succeeded, as far as it was not refused for lack of room.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
@@ -198,7 +203,7 @@ fn is_full(outcome: &rusqlite::Result<()>) -> bool {
 }
 
 fn full() -> StoreError {
-    StoreError::Full("the disk takes no more, or the file has reached store.sqlite.max_mb".into())
+    StoreError::StoreFull("the disk takes no more, or the file has reached store.sqlite.max_mb".into())
 }
 
 /// What an error of SQLite means to who asked.

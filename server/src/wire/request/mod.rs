@@ -178,9 +178,4 @@ impl Create {
             client_request_id: short("client_request_id", body.client_request_id)?,
         })
     }
-
-    /// The functions that may be called.
-    pub fn callable(&self) -> impl Iterator<Item = &FunctionTool> {
-        self.tools.iter().filter(|tool| self.tool_choice.allows(&tool.name))
-    }
 }

@@ -20,10 +20,10 @@ use tokio::{
 };
 
 use super::{
-    QueuePlace,
     estimate::{Costs, EndedWork, Work, WorkProgress},
     forecast,
     queue::{Queue, QueuedRequest},
+    queue_place::QueuePlace,
 };
 use crate::{
     engine::Capacity,

@@ -145,13 +145,13 @@ fn compile(header: &Header, schema: Value, check: &Check) -> Result<Option<Strin
 
 /// The schemas of the request that its output is held to.
 fn sources(header: &Header) -> Vec<SchemaSource> {
-    let create = &header.create;
+    let spec = &header.spec;
     let mut sources = Vec::new();
-    if let Format::JsonSchema(format) = &create.text.format {
+    if let Format::JsonSchema(format) = &spec.text.format {
         let (name, param, schema) = (String::new(), SCHEMA.to_owned(), format.schema.clone());
         sources.push(SchemaSource { name, param, schema, strict: format.strict == Some(true) });
     }
-    for tool in create.callable() {
+    for tool in spec.callable() {
         let schema = tool.parameters.clone().unwrap_or_else(|| json!({"type": "object"}));
         let (name, param) = (tool.name.clone(), parameters_of(tool));
         sources.push(SchemaSource { name, param, schema, strict: tool.strict == Some(true) });

@@ -17,7 +17,7 @@ impl Refusing {
     fn loosened(&self, fields: Value) -> Result<Header, Failed> {
         let mut fields = fields;
         fields["input"] = "x".into();
-        let header = Header { create: Create::from_value(fields).expect("a request"), ..header("resp_1", "t") };
+        let header = Header { spec: Create::from_value(fields).expect("a request").into(), ..header("resp_1", "t") };
         loosen(header, &|grammar: &Grammar| {
             *self.asked.borrow_mut() += 1;
             let text = match &grammar.rules {
@@ -80,7 +80,8 @@ fn a_schema_that_is_too_large_keeps_its_shape_and_then_its_type() {
 
 #[test]
 fn a_busy_engine_is_not_a_wrong_request() {
-    let header = Header { create: Create::from_value(tools_with_input()).expect("a request"), ..header("resp_1", "t") };
+    let header =
+        Header { spec: Create::from_value(tools_with_input()).expect("a request").into(), ..header("resp_1", "t") };
     let busy = loosen(header, &|_: &Grammar| Err(EngineError::Busy { retry_after_ms: 7 }));
     assert!(matches!(busy, Err(Failed::Engine(EngineError::Busy { retry_after_ms: 7 }))));
 }
@@ -147,7 +148,7 @@ fn requests(schema: &Value, strict: bool) -> Vec<Create> {
 
 /// `accepted`, or the path of the keyword within the schema.
 fn outcome(engine: &Grammars, create: Create) -> String {
-    let header = Header { create, ..header("resp_1", "t") };
+    let header = Header { spec: create.into(), ..header("resp_1", "t") };
     match loosen(header, &|grammar: &Grammar| engine.check(grammar, 100)) {
         Ok(header) if header.holding.is_empty() => "accepted".into(),
         Ok(header) => {
@@ -169,7 +170,7 @@ fn the_types_of_zod_and_pydantic_are_held_to_or_named() {
         let types: serde_json::Map<String, Value> = serde_json::from_str(types).expect("JSON");
         for (name, schema) in &types {
             for create in requests(schema, false) {
-                let header = Header { create, ..header("resp_1", "t") };
+                let header = Header { spec: create.into(), ..header("resp_1", "t") };
                 let held = loosen(header, &|grammar: &Grammar| engine.check(grammar, 100));
                 let held = held.unwrap_or_else(|error| panic!("{library} {name} is refused: {error:?}"));
                 assert!(held.holding.values().all(|loosened| loosened.level == Level::Whole), "{library} {name}");

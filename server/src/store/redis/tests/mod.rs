@@ -3,15 +3,16 @@
 mod kept;
 mod quota;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use caudal_tests::{Redis, redis::RedisCluster};
 use futures::StreamExt;
 
 use super::*;
 use crate::store::{
-    conformance,
+    Created, Retention, Store, StoreError, conformance,
     fleet::{Control, Fleet, Occupancy, Report},
+    quota::StorageQuotas,
 };
 
 fn config(server: &Redis, prefix: &str, replica: &str) -> RedisConfig {
@@ -101,7 +102,7 @@ async fn responses_that_are_not_stored_expire_and_say_so() {
     })
     .unwrap();
     let mut header = conformance::header("resp_1", "t");
-    header.create.store = false;
+    header.spec.store = false;
     let lease = conformance::created(&store, header).await;
     conformance::append(&store, &lease, 0, vec![conformance::finished()]).await.unwrap();
     let expired = caudal_tests::until("the window to end", || async {
@@ -118,7 +119,7 @@ async fn everything_has_an_end() {
     let store = RedisStore::new(config(&server, "c", "a")).unwrap();
     store.beat(&Report::default()).await.unwrap();
     let mut header = conformance::header("resp_1", "t");
-    header.create.client_request_id = Some("r".into());
+    header.spec.client_request_id = Some("r".into());
     let lease = conformance::created(&store, header).await;
     conformance::append(&store, &lease, 0, vec![conformance::delta(1)]).await.unwrap();
     store.announce(&["resp_1".into()], &[]).await.unwrap();

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::store::{
     conformance::{self, append, created, delta, finished, header, said},
-    conversations::{ConversationError, Conversations, Item},
+    conversations::{Conversations, Item},
     fleet::{Fleet, Report},
     quota::{Exceeded, QuotaSetting},
 };
@@ -111,7 +111,7 @@ async fn conversations_count() {
     let server = Redis::spawn();
     let store = beating(config(server.url(), of_bytes(60_000))).await;
     let conversations = store.conversations(Retention::for_tests(), conformance::conversations::BOUNDS);
-    let over = Err(ConversationError::OverQuota(Exceeded::TenantBytes(60_000)));
+    let over = Err(StoreError::OverQuota(Exceeded::TenantBytes(60_000)));
     let new = |id: &str| conformance::conversations::conversation(id, "t");
     let mut made = 0;
     while conversations.create(new(&format!("conv_{made}")), vec![]).await.is_ok() {
@@ -131,7 +131,7 @@ async fn conversations_count() {
     conversations.set_metadata("t", "conv_1", large).await.unwrap();
     // Ids of a client's making touch nothing of the ledger.
     for id in ["#bytes", "#responses", "nobody"] {
-        assert_eq!(conversations.append("t", id, vec![item("i", 10)]).await, Err(ConversationError::NotFound));
+        assert_eq!(conversations.append("t", id, vec![item("i", 10)]).await, Err(StoreError::NotFound));
     }
     // What is there is counted once, however often it is written and taken away.
     for n in 0..20 {
@@ -153,11 +153,11 @@ async fn a_full_redis_ends_what_runs_and_takes_nothing_new() {
     append(&store, &lease, 0, vec![delta(0)]).await.unwrap();
     let other = created(&store, header("resp_2", "t")).await;
     fill(&server);
-    let full = |error: &StoreError| matches!(error, StoreError::Full(_));
+    let full = |error: &StoreError| matches!(error, StoreError::StoreFull(_));
     assert!(store.create(header("resp_3", "t")).await.is_err_and(|error| full(&error)));
     assert!(append(&store, &lease, 1, vec![delta(1)]).await.is_err_and(|error| full(&error)));
     let refused = conversations.append("t", "conv", vec![item("i", 9)]).await;
-    assert!(matches!(refused, Err(ConversationError::StoreFull(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::StoreFull(_))), "{refused:?}");
     // Everything that ends, leaves or is asked for.
     store.beat(&Report::default()).await.unwrap();
     assert!(store.is_reachable());

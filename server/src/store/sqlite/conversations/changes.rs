@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{ConversationOutcome, unreadable};
 use crate::store::{
-    conversations::{Conversation, ConversationBounds, ConversationError, Item},
-    sqlite::{ChangeError, now_ms},
+    StoreError,
+    conversations::{Conversation, ConversationBounds, Item},
+    sqlite::{
+        change::{ChangeError, ChangeOutcome, refused},
+        time::now_ms,
+    },
 };
 
 /// Ended responses that a conversation remembers, so that they are deleted with it.
@@ -19,8 +22,8 @@ pub struct Change<'c> {
     pub number: i64,
 }
 
-const fn refused<T>(error: ConversationError) -> ConversationOutcome<T> {
-    Err(ChangeError::Refused(error))
+pub fn unreadable(error: impl std::fmt::Display) -> ChangeError {
+    ChangeError::Refused(StoreError::Unavailable(format!("what this version cannot read: {error}")))
 }
 
 pub fn create(
@@ -29,7 +32,7 @@ pub fn create(
     items: &[Item],
     bounds: ConversationBounds,
     until: i64,
-) -> ConversationOutcome<()> {
+) -> ChangeOutcome<()> {
     let Conversation { id, tenant, created_at, metadata } = conversation;
     let metadata = serde_json::to_string(metadata).map_err(unreadable)?;
     check(items, (0, 0), bounds)?;
@@ -52,16 +55,16 @@ pub fn forget(db: &Connection, number: i64) -> rusqlite::Result<()> {
 }
 
 /// Fails when there would be too many items, or too many bytes of them, with those that there are.
-fn check(items: &[Item], (count, bytes): (i64, i64), bounds: ConversationBounds) -> ConversationOutcome<()> {
+fn check(items: &[Item], (count, bytes): (i64, i64), bounds: ConversationBounds) -> ChangeOutcome<()> {
     let more: usize = items.iter().map(Item::bytes).sum();
     if count as usize + items.len() > bounds.items || bytes as usize + more > bounds.bytes {
-        return refused(ConversationError::Full);
+        return refused(StoreError::OverBounds);
     }
     Ok(())
 }
 
 impl Change<'_> {
-    pub fn set_metadata(&self, metadata: &BTreeMap<String, String>) -> ConversationOutcome<()> {
+    pub fn set_metadata(&self, metadata: &BTreeMap<String, String>) -> ChangeOutcome<()> {
         let metadata = serde_json::to_string(metadata).map_err(unreadable)?;
         let sql = "UPDATE conversations SET metadata = ?2 WHERE number = ?1";
         self.db.prepare_cached(sql)?.execute(params![self.number, metadata])?;
@@ -69,7 +72,7 @@ impl Change<'_> {
     }
 
     /// Appends items, within the bounds if there are some.
-    pub fn append(&self, items: &[Item], bounds: Option<ConversationBounds>) -> ConversationOutcome<()> {
+    pub fn append(&self, items: &[Item], bounds: Option<ConversationBounds>) -> ChangeOutcome<()> {
         let sql = "SELECT next, count, bytes FROM conversations WHERE number = ?1";
         let (mut next, mut count, mut bytes): (i64, i64, i64) =
             self.db.prepare_cached(sql)?.query_row([self.number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -98,21 +101,21 @@ impl Change<'_> {
         self.db.prepare_cached(sql)?.query_row(params![self.number, item], |row| row.get(0)).optional()
     }
 
-    pub fn remove_item(&self, item: &str) -> ConversationOutcome<()> {
-        let Some(bytes) = self.take_item(item)? else { return refused(ConversationError::ItemNotFound) };
+    pub fn remove_item(&self, item: &str) -> ChangeOutcome<()> {
+        let Some(bytes) = self.take_item(item)? else { return refused(StoreError::ItemNotFound) };
         let sql = "UPDATE conversations SET count = count - 1, bytes = bytes - ?2 WHERE number = ?1";
         self.db.prepare_cached(sql)?.execute(params![self.number, bytes])?;
         Ok(())
     }
 
     /// How many turns are before the response.
-    pub fn enter(&self, response: &str, patience: usize) -> ConversationOutcome<usize> {
+    pub fn enter(&self, response: &str, patience: usize) -> ChangeOutcome<usize> {
         let sql = "SELECT count(*), ifnull(max(number), 0) FROM turns WHERE conversation = ?1";
         let (ahead, last): (i64, i64) =
             self.db.prepare_cached(sql)?.query_row([self.number], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let ahead = ahead as usize;
         if ahead > patience {
-            return refused(ConversationError::Busy);
+            return refused(StoreError::Busy);
         }
         let sql = "INSERT INTO turns (conversation, number, response, entered) VALUES (?1, ?2, ?3, ?4)";
         self.db.prepare_cached(sql)?.execute(params![self.number, last + 1, response, now_ms()])?;
@@ -120,7 +123,7 @@ impl Change<'_> {
     }
 
     /// False: it has begun before.
-    pub fn begin(&self, response: &str, input: &[Item], bounds: ConversationBounds) -> ConversationOutcome<bool> {
+    pub fn begin(&self, response: &str, input: &[Item], bounds: ConversationBounds) -> ChangeOutcome<bool> {
         let sql = "SELECT number, response, begun FROM turns WHERE conversation = ?1 ORDER BY number LIMIT 1";
         let first: Option<(i64, String, bool)> = self
             .db
@@ -131,7 +134,7 @@ impl Change<'_> {
             Some((_, first, true)) if first == response => return Ok(false),
             Some((turn, first, false)) if first == response => turn,
             _ if self.has_ended(response)? => return Ok(false),
-            _ => return refused(ConversationError::Busy),
+            _ => return refused(StoreError::Busy),
         };
         self.append(input, Some(bounds))?;
         let sql = "UPDATE turns SET begun = 1 WHERE conversation = ?1 AND number = ?2";
@@ -145,7 +148,7 @@ impl Change<'_> {
     }
 
     /// False: it was not in line.
-    pub fn end(&self, response: &str, output: &[Item]) -> ConversationOutcome<bool> {
+    pub fn end(&self, response: &str, output: &[Item]) -> ChangeOutcome<bool> {
         let sql = "DELETE FROM turns WHERE conversation = ?1 AND number =
             (SELECT number FROM turns WHERE conversation = ?1 AND response = ?2 LIMIT 1) RETURNING begun";
         let left =

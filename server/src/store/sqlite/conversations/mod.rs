@@ -1,7 +1,7 @@
 //! Conversations: each change is one step of a transaction, and watchers are told of it when that is committed.
 
-mod changes;
-mod watchers;
+pub mod changes;
+pub mod watchers;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,17 +9,19 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{ChangeError, SqliteStore, ms, now_ms, quota, split, writer::About};
+use super::{
+    change::{ChangeError, ChangeOutcome, split},
+    handle::SqliteStore,
+    quota,
+    time::{ms, now_ms},
+    writer::About,
+};
 use crate::store::{
-    Retention,
-    conversations::{Conversation, ConversationBounds, ConversationError, Conversations, Item, Line, Notice, Turn},
+    Retention, StoreError,
+    conversations::{Conversation, ConversationBounds, Conversations, Item, Line, Notice, Turn},
     page::{Listed, Order, Page},
 };
-use changes::Change;
-pub use changes::forget;
-pub use watchers::Watchers;
-
-type ConversationOutcome<T> = Result<T, ChangeError<ConversationError>>;
+use changes::{Change, forget, unreadable};
 
 /// What must be there for a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,25 +50,21 @@ impl SqliteStore {
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> ChangeError<ConversationError> {
-    ChangeError::Refused(ConversationError::Unavailable(format!("what this version cannot read: {error}")))
-}
-
 /// The row of a conversation.
-fn number(db: &Connection, tenant: &str, id: &str) -> ConversationOutcome<i64> {
+fn number(db: &Connection, tenant: &str, id: &str) -> ChangeOutcome<i64> {
     let sql = "SELECT number FROM conversations WHERE id = ?1 AND tenant = ?2 AND until > ?3";
     let number = db.prepare_cached(sql)?.query_row(params![id, tenant, now_ms()], |row| row.get(0)).optional()?;
-    number.ok_or(ChangeError::Refused(ConversationError::NotFound))
+    number.ok_or(ChangeError::Refused(StoreError::NotFound))
 }
 
-fn get(db: &Connection, tenant: &str, id: &str) -> ConversationOutcome<Conversation> {
+fn get(db: &Connection, tenant: &str, id: &str) -> ChangeOutcome<Conversation> {
     let number = number(db, tenant, id)?;
     let sql = "SELECT created_at, metadata FROM conversations WHERE number = ?1";
     let found = db.prepare_cached(sql)?.query_row([number], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
     conversation(tenant, id.to_owned(), found)
 }
 
-fn conversation(tenant: &str, id: String, (created_at, metadata): (i64, String)) -> ConversationOutcome<Conversation> {
+fn conversation(tenant: &str, id: String, (created_at, metadata): (i64, String)) -> ChangeOutcome<Conversation> {
     let metadata = serde_json::from_str(&metadata).map_err(unreadable)?;
     Ok(Conversation { id, tenant: tenant.to_owned(), created_at: created_at as u64, metadata })
 }
@@ -80,10 +78,10 @@ fn within(page: &Page, after: Option<i64>) -> (&'static str, i64, i64) {
     }
 }
 
-fn list(db: &Connection, tenant: &str, page: &Page) -> ConversationOutcome<Vec<Conversation>> {
+fn list(db: &Connection, tenant: &str, page: &Page) -> ChangeOutcome<Vec<Conversation>> {
     let after = match &page.after {
         Some(id) => Some(number(db, tenant, id).map_err(|refusal| match refusal {
-            ChangeError::Refused(_) => ChangeError::Refused(ConversationError::CursorNotFound),
+            ChangeError::Refused(_) => ChangeError::Refused(StoreError::CursorNotFound),
             sql => sql,
         })?),
         None => None,
@@ -98,13 +96,13 @@ fn list(db: &Connection, tenant: &str, page: &Page) -> ConversationOutcome<Vec<C
     found.map(|row| row.map_err(ChangeError::from).and_then(|(id, found)| conversation(tenant, id, found))).collect()
 }
 
-fn items(db: &Connection, tenant: &str, id: &str, page: &Page) -> ConversationOutcome<Vec<Item>> {
+fn items(db: &Connection, tenant: &str, id: &str, page: &Page) -> ChangeOutcome<Vec<Item>> {
     let conversation = number(db, tenant, id)?;
     let after = match &page.after {
         Some(item) => {
             let sql = "SELECT number FROM items WHERE conversation = ?1 AND id = ?2";
             let after = db.prepare_cached(sql)?.query_row(params![conversation, item], |row| row.get(0)).optional()?;
-            Some(after.ok_or(ChangeError::Refused(ConversationError::CursorNotFound))?)
+            Some(after.ok_or(ChangeError::Refused(StoreError::CursorNotFound))?)
         }
         None => None,
     };
@@ -121,16 +119,16 @@ fn items(db: &Connection, tenant: &str, id: &str, page: &Page) -> ConversationOu
         .collect()
 }
 
-fn item(db: &Connection, tenant: &str, id: &str, item: &str) -> ConversationOutcome<Item> {
+fn item(db: &Connection, tenant: &str, id: &str, item: &str) -> ChangeOutcome<Item> {
     let conversation = number(db, tenant, id)?;
     let sql = "SELECT body FROM items WHERE conversation = ?1 AND id = ?2";
     let body: Option<String> =
         db.prepare_cached(sql)?.query_row(params![conversation, item], |row| row.get(0)).optional()?;
-    let body = body.ok_or(ChangeError::Refused(ConversationError::ItemNotFound))?;
+    let body = body.ok_or(ChangeError::Refused(StoreError::ItemNotFound))?;
     Ok(Item { id: item.to_owned(), body: serde_json::from_str(&body).map_err(unreadable)? })
 }
 
-fn line(db: &Connection, tenant: &str, id: &str) -> ConversationOutcome<Line> {
+fn line(db: &Connection, tenant: &str, id: &str) -> ChangeOutcome<Line> {
     let (conversation, now) = (number(db, tenant, id)?, now_ms());
     let mut find = db.prepare_cached("SELECT response, entered FROM turns WHERE conversation = ?1 ORDER BY number")?;
     let turns = find.query_map([conversation], |row| {
@@ -145,8 +143,8 @@ fn line(db: &Connection, tenant: &str, id: &str) -> ConversationOutcome<Line> {
 impl SqliteConversations {
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> ConversationOutcome<T> + Send + 'static,
-    ) -> Result<T, ConversationError> {
+        read: impl FnOnce(&Connection) -> ChangeOutcome<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         self.store.0.readers.read(move |db| split(read(db))).await?
     }
 
@@ -155,8 +153,8 @@ impl SqliteConversations {
         &self,
         (tenant, id): (&str, &str),
         needs: Needs,
-        change: impl Fn(&Change<'_>) -> ConversationOutcome<(T, Option<Notice>)> + Send + 'static,
-    ) -> Result<T, ConversationError> {
+        change: impl Fn(&Change<'_>) -> ChangeOutcome<(T, Option<Notice>)> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (until, watchers) = (ms(self.retention.stored(tenant)), self.store.0.watchers.clone());
         let (quota, live) = (self.store.0.config.quota(tenant), self.store.0.live.clone());
         let (tenant, id, watched) = (tenant.to_owned(), id.to_owned(), id.to_owned());
@@ -167,7 +165,7 @@ impl SqliteConversations {
                 if let Needs::Quota(bytes) = needs
                     && let Some(exceeded) = quota::conversation(db, &live, (&tenant, bytes), quota)?
                 {
-                    return Err(ChangeError::Refused(ConversationError::OverQuota(exceeded)));
+                    return Err(ChangeError::Refused(StoreError::OverQuota(exceeded)));
                 }
                 let found = change(&Change { db, number })?;
                 let sql = "UPDATE conversations SET until = ?2 WHERE number = ?1";
@@ -176,7 +174,7 @@ impl SqliteConversations {
             };
             split(change())
         };
-        let after = move |outcome: &Result<(T, Option<Notice>), ConversationError>| {
+        let after = move |outcome: &Result<(T, Option<Notice>), StoreError>| {
             if let Ok((_, Some(notice))) = outcome {
                 watchers.tell(&watched, notice);
             }
@@ -187,20 +185,20 @@ impl SqliteConversations {
 
 #[async_trait]
 impl Conversations for SqliteConversations {
-    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), ConversationError> {
+    async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), StoreError> {
         let (bounds, keep) = (self.bounds, ms(self.retention.stored(&conversation.tenant)));
         let (allowed, live) = (self.store.0.config.quota(&conversation.tenant), self.store.0.live.clone());
         let bytes = quota::CONVERSATION_OVERHEAD + bytes(&items);
         let create = move |db: &Connection| {
             if let Some(exceeded) = quota::conversation(db, &live, (&conversation.tenant, bytes), allowed)? {
-                return Ok(Err(ConversationError::OverQuota(exceeded)));
+                return Ok(Err(StoreError::OverQuota(exceeded)));
             }
             split(changes::create(db, &conversation, &items, bounds, now_ms().saturating_add(keep)))
         };
         self.store.0.change(create).await?
     }
 
-    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, ConversationError> {
+    async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, StoreError> {
         let (tenant, id) = (tenant.to_owned(), id.to_owned());
         self.read(move |db| get(db, &tenant, &id)).await
     }
@@ -210,7 +208,7 @@ impl Conversations for SqliteConversations {
         tenant: &str,
         id: &str,
         metadata: BTreeMap<String, String>,
-    ) -> Result<Conversation, ConversationError> {
+    ) -> Result<Conversation, StoreError> {
         let (owner, named) = (tenant.to_owned(), id.to_owned());
         let set = move |change: &Change<'_>| {
             change.set_metadata(&metadata)?;
@@ -219,7 +217,7 @@ impl Conversations for SqliteConversations {
         self.change((tenant, id), Needs::Quota(0), set).await
     }
 
-    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, ConversationError> {
+    async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, StoreError> {
         let watchers = self.store.0.watchers.clone();
         let (tenant, id, watched) = (tenant.to_owned(), id.to_owned(), id.to_owned());
         let delete = move |db: &Connection| {
@@ -231,7 +229,7 @@ impl Conversations for SqliteConversations {
             };
             split(delete())
         };
-        let after = move |deleted: &Result<Vec<String>, ConversationError>| {
+        let after = move |deleted: &Result<Vec<String>, StoreError>| {
             if deleted.is_ok() {
                 watchers.end(&watched);
             }
@@ -239,28 +237,28 @@ impl Conversations for SqliteConversations {
         self.store.0.writer.write(About::default().making_room(), delete, after).await?
     }
 
-    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, ConversationError> {
+    async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, StoreError> {
         let (tenant, asked) = (tenant.to_owned(), page.clone());
         Ok(Listed::cut(self.read(move |db| list(db, &tenant, &asked)).await?, page.limit))
     }
 
-    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), ConversationError> {
+    async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), StoreError> {
         let (bounds, more) = (self.bounds, Needs::Quota(bytes(&items)));
         let append = move |change: &Change<'_>| Ok((change.append(&items, Some(bounds))?, None));
         self.change((tenant, id), more, append).await
     }
 
-    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, ConversationError> {
+    async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, StoreError> {
         let (tenant, id, asked) = (tenant.to_owned(), id.to_owned(), page.clone());
         Ok(Listed::cut(self.read(move |db| items(db, &tenant, &id, &asked)).await?, page.limit))
     }
 
-    async fn item(&self, tenant: &str, id: &str, named: &str) -> Result<Item, ConversationError> {
+    async fn item(&self, tenant: &str, id: &str, named: &str) -> Result<Item, StoreError> {
         let (tenant, id, named) = (tenant.to_owned(), id.to_owned(), named.to_owned());
         self.read(move |db| item(db, &tenant, &id, &named)).await
     }
 
-    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, ConversationError> {
+    async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, StoreError> {
         let (owner, named, item) = (tenant.to_owned(), id.to_owned(), item.to_owned());
         let remove = move |change: &Change<'_>| {
             change.remove_item(&item)?;
@@ -269,13 +267,13 @@ impl Conversations for SqliteConversations {
         self.change((tenant, id), Needs::Nothing, remove).await
     }
 
-    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, ConversationError> {
+    async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, StoreError> {
         let response = response.to_owned();
         let enter = move |change: &Change<'_>| Ok((change.enter(&response, patience)?, None));
         self.change((tenant, id), Needs::Room, enter).await
     }
 
-    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), ConversationError> {
+    async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), StoreError> {
         let (response, bounds) = (response.to_owned(), self.bounds);
         let begin = move |change: &Change<'_>| {
             let began = change.begin(&response, &input, bounds)?;
@@ -284,18 +282,18 @@ impl Conversations for SqliteConversations {
         self.change((tenant, id), Needs::Room, begin).await
     }
 
-    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), ConversationError> {
+    async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), StoreError> {
         let response = response.to_owned();
         let end = move |change: &Change<'_>| Ok(((), change.end(&response, &output)?.then_some(Notice::Moved)));
         self.change((tenant, id), Needs::Nothing, end).await
     }
 
-    async fn line(&self, tenant: &str, id: &str) -> Result<Line, ConversationError> {
+    async fn line(&self, tenant: &str, id: &str) -> Result<Line, StoreError> {
         let (tenant, id) = (tenant.to_owned(), id.to_owned());
         self.read(move |db| line(db, &tenant, &id)).await
     }
 
-    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, ConversationError> {
+    async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, StoreError> {
         // Before it is looked for, so that nothing is missed after.
         let notices = self.store.0.watchers.watch(id);
         self.get(tenant, id).await?;
