@@ -104,7 +104,7 @@ async fn created(store: &dyn Store, id: &str) -> Lease {
         tenant: TENANT.into(),
         created_at: 0,
         model: "m".into(),
-        create,
+        spec: create.into(),
         prompt: vec![1; 50],
         seed: 1,
         max_output_tokens: 100_000,

@@ -19,10 +19,7 @@ use crate::{
     limits::MAX_TRIES,
     metrics::Metrics,
     store::{Entry, Header, Lease, Store, StoreError},
-    wire::{
-        error::WireError,
-        response::{InputTokensDetails, OutputTokensDetails, Usage},
-    },
+    wire::response::{InputTokensDetails, OutputTokensDetails, Usage},
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(20);
@@ -127,12 +124,15 @@ impl LogWriter {
         self.entries.last().is_some_and(|entry| entry.is_last())
     }
 
-    /// What the engine is to generate: the rest, when there is output already.
+    /// What the engine is to generate: the rest, if there is output already. Made on a thread that may block: a large schema
+    /// takes milliseconds to read.
     ///
     /// # Errors
-    /// None for a header that `create` made.
-    pub fn request(&self, registration: &RunGuard) -> Result<GenerateRequest, WireError> {
-        request(&self.header, self.output.clone(), registration.stop.clone())
+    /// None for a header that `create` made, unless the making panics. For the log.
+    pub async fn request(&self, registration: &RunGuard) -> Result<GenerateRequest, String> {
+        let (header, output, stop) = (self.header.clone(), self.output.clone(), registration.stop.clone());
+        let made = tokio::task::spawn_blocking(move || request(&header, output, stop)).await;
+        made.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
     }
 
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {

@@ -95,7 +95,7 @@ async fn generate(
     tracing::debug!(response = log.header().id, "to the engine");
     let begun = log
         .request(registration)
-        .map_err(|error| error.to_string())
+        .await
         .and_then(|request| engine.generate(&log.header().model, request).map_err(|error| error.to_string()));
     let mut deltas = match begun {
         Ok(deltas) => deltas,
