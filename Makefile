@@ -78,8 +78,9 @@ check: patches client-ts/node_modules ## Format, lint, types, docs, licences of 
 	@cargo fmt --all --check
 	@python3 config/deny.py
 	@python3 config/house.py
+	@python3 config/circles.py
 	@cargo clippy --locked --workspace --no-deps --all-targets --no-default-features -- -D warnings
-	@cargo clippy --locked --release --no-deps -p caudal-server --all-targets -- -D warnings
+	@cargo clippy --locked --release --no-deps -p caudal-server -p caudal-bench --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p caudal-server --no-default-features
 	@cd client-ts && npm run --silent check
 
