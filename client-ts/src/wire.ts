@@ -1158,7 +1158,7 @@ export interface ClientResponseSteerEvent {
 /** What one connection may do. */
 export interface ConnectionLimits {
   max_message_bytes: number;
-  max_streams: number;
+  /** Lanes that have work at once. */
   max_in_flight: number;
 }
 
