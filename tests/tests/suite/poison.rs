@@ -136,12 +136,14 @@ async fn a_log_of_a_newer_version_is_left_alone_and_said_once() {
     assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (503, Some("log_version_unsupported")));
     let owner = redis.ask(&["HGET", &key, "owner"]);
     a.signal("KILL");
-    until("the newer log to be told of", || std::future::ready(b.stderr().contains("newer replica").then_some(())))
-        .await;
+    until("the newer log to be told of", || {
+        std::future::ready(b.stderr().contains("only a newer version").then_some(()))
+    })
+    .await;
     // Waits for two seconds of heartbeats, measured by the tokens of another response.
     let (mut clock, mut log) = speaking(&b, 1).await;
     clock.rest(&mut log).await;
-    assert_eq!(b.stderr().matches("newer replica").count(), 1, "{}", b.stderr());
+    assert_eq!(b.stderr().matches("only a newer version").count(), 1, "{}", b.stderr());
     assert_eq!(redis.ask(&["HGET", &key, "owner"]), owner, "it is not claimed");
 }
 
