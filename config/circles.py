@@ -3,6 +3,7 @@ import pathlib, re, sys
 
 root = pathlib.Path(__file__).resolve().parent.parent
 CRATES = ["server/src", "server/kernels/src"]
+SCRIPTS = ["client-ts/src", "client-ts/chat/src"]
 
 
 def tokens_of_uses(text):
@@ -94,23 +95,45 @@ class Crate:
         return module
 
     def arrows(self):
-        """Module → the modules that it imports."""
+        """Module → the modules that it imports, with the names that it takes from each."""
         graph = {}
         for module, text in self.texts.items():
-            used = [path for _, tokens in tokens_of_uses(text) for path, _ in paths_of(tokens)]
+            # What is handed on is no arrow.
+            used = [path for public, tokens in tokens_of_uses(text) if not public for path, _ in paths_of(tokens)]
             body = re.sub(r"^\s*(?:pub(?:\([^)]*\))? )?use [^;]+;", "", text, flags=re.M)
             named = [tuple(found.split("::")) for found in re.findall(r"(?<![:\w])(\w+(?:::\w+)+)", body)]
             used += [path for path in named if path[0] in ("crate", "super") or module + path[:1] in self.files]
             graph[module] = {}
-            private = [path for public, tokens in tokens_of_uses(text) if public for path, _ in paths_of(tokens)]
             for path in used:
                 target = self.whole(module, path)
-                if target is None or (path in private and used.count(path) == private.count(path)):
+                if target is None:
                     continue
                 home = self.home(target[:-1] if target[-1:] == ("*",) else target)
                 if home != module:
                     graph[module].setdefault(home, set()).add(path[-1])
         return graph
+
+
+def crate_arrows(folder):
+    """File → the files of the crate that it imports, with the names that it takes from each."""
+    crate = Crate(folder)
+    return {
+        crate.files[module]: {crate.files[other]: names for other, names in used.items()}
+        for module, used in crate.arrows().items()
+    }
+
+
+def script_arrows(folder):
+    """File of TypeScript → the files that it imports, types included."""
+    files = {path for path in folder.rglob("*.ts*") if not path.name.endswith(".d.ts")}
+    return {
+        path: {
+            other: {other.stem}
+            for name in re.findall(r'(?:from|import)\s*\(?"(\.[^"]+)"', path.read_text())
+            if (other := (path.parent / name).resolve()) in files
+        }
+        for path in sorted(files)
+    }
 
 
 def circles(graph):
@@ -142,19 +165,16 @@ def circles(graph):
 
 def main():
     sys.setrecursionlimit(10_000)
-    failed = False
-    for folder in CRATES:
-        crate = Crate(root / folder)
-        graph = crate.arrows()
-        for circle in circles(graph):
-            failed = True
-            print(f"these files of {folder} import each other in a loop:", file=sys.stderr)
-            for module in circle:
-                for other, names in sorted(graph[module].items()):
-                    if other in circle:
-                        files = [str(crate.files[part].relative_to(root / folder)) for part in (module, other)]
-                        print(f"  {files[0]} -> {files[1]}: {', '.join(sorted(names))}", file=sys.stderr)
-    sys.exit(failed)
+    graphs = [crate_arrows(root / folder) for folder in CRATES] + [script_arrows(root / folder) for folder in SCRIPTS]
+    found = [(graph, circle) for graph in graphs for circle in circles(graph)]
+    for graph, circle in found:
+        print("these files import each other in a loop:", file=sys.stderr)
+        for path in circle:
+            for other, names in sorted(graph[path].items()):
+                if other in circle:
+                    shown = [str(file.relative_to(root)) for file in (path, other)]
+                    print(f"  {shown[0]} -> {shown[1]}: {', '.join(sorted(names))}", file=sys.stderr)
+    sys.exit(bool(found))
 
 
 main()
