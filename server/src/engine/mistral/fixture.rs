@@ -1,4 +1,4 @@
-//! The default model in the other forms that the engine reads, made from its GGUF once and kept in the cache folder.
+//! Converts the default model's GGUF to the other formats that the engine loads. Each is written once, to the cache folder.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use crate::model;
 /// Width of the adapters' inner matrices.
 const RANK: usize = 2;
 
-/// The folder with the model's safetensors in f16, with `tokens`' tokenizer.
+/// Returns a folder with the model as safetensors in f16 and the tokenizer of `tokens`. Writes it if it is missing.
 pub fn folder(tokens: &Tokens) -> PathBuf {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| model::default_dir().join(".tests").join("folder"));
     if !FOLDER.join("done").is_file() {
@@ -81,8 +81,8 @@ fn write_folder(folder: &Path, tokens: &Tokens) {
     fs::write(folder.join("generation_config.json"), json!({"temperature": 0.6, "top_k": 0}).to_string()).unwrap();
 }
 
-/// GGUF of this architecture has the rows of queries and keys in pairs, as rotated; Hugging Face has the first of all pairs,
-/// then the second.
+/// Reorders the rows of queries or keys. GGUF stores the two rows of a rotated pair side by side; Hugging Face stores the first
+/// rows of all pairs of a head, then the second rows.
 fn halves(tensor: &Tensor, heads: usize) -> Tensor {
     let (rows, columns) = tensor.dims2().unwrap();
     let pairs = tensor.reshape((heads, rows / heads / 2, 2, columns)).unwrap();
@@ -107,18 +107,18 @@ fn hugging_face_name(name: &str) -> String {
         "ffn_down" => "mlp.down_proj",
         "attn_norm" => "input_layernorm",
         "ffn_norm" => "post_attention_layernorm",
-        other => panic!("what is {other}?"),
+        other => panic!("unknown tensor {other}"),
     };
     format!("model.layers.{layer}.{part}.weight")
 }
 
-/// A folder of `folder`'s model quantised to Q8_0 and written by the engine, and the name of the file in it.
+/// Quantises the model of `folder` to Q8_0 with the engine. Returns the folder of the UQFF file, and its name.
 pub fn uqff(folder: &Path) -> (PathBuf, String) {
     let target = folder.with_file_name("uqff");
     if !target.join("done").is_file() {
         let (from, to) = (folder.to_string_lossy().into_owned(), target.join("q8_0.uqff"));
         fs::create_dir_all(&target).unwrap();
-        // A thread of its own, as for every model that is quantised while it is loaded.
+        // mistral.rs keeps the types to quantise to in variables of the thread, so this needs its own thread.
         std::thread::spawn(move || {
             super::kernels::UNPACKED.store(true, std::sync::atomic::Ordering::SeqCst);
             let config = NormalSpecificConfig { write_uqff: Some(to), ..NormalSpecificConfig::default() };
@@ -128,7 +128,7 @@ pub fn uqff(folder: &Path) -> (PathBuf, String) {
             loader
                 .load_model_from_hf(None, TokenSource::None, &dtype, &Device::Cpu, true, map, isq, None)
                 .map(drop)
-                .expect("it is written");
+                .expect("written");
             super::kernels::UNPACKED.store(false, std::sync::atomic::Ordering::SeqCst);
         })
         .join()
@@ -140,7 +140,7 @@ pub fn uqff(folder: &Path) -> (PathBuf, String) {
     (target, name)
 }
 
-/// A folder with a LoRA adapter for queries and values of every layer. With `strength` 0 it changes nothing.
+/// Writes a LoRA adapter for the queries and values of every layer. With `strength` 0 the adapter changes nothing.
 pub fn adapter(folder: &Path, strength: f32) -> PathBuf {
     let target = folder.with_file_name(format!("adapter-{strength}"));
     fs::create_dir_all(&target).unwrap();

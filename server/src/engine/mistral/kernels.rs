@@ -1,4 +1,4 @@
-//! What mistral.rs and candle compute on a CPU, led to our kernels. The hooks stand in our patch of candle-core.
+//! Routes what mistral.rs and candle compute on a CPU to our kernels, through the hooks that our patch adds to candle-core.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use caudal_kernels::{
     memory, product, team,
 };
 
-/// Installs the kernels for the process, once. `threads`: that compute; 0: as many as there are cores to use.
+/// Installs the kernels for the process. `threads`: how many threads compute; 0: one for each usable core.
 pub fn install(threads: usize) {
     memory::keep_large_apart();
     team::set_size(threads);
@@ -46,7 +46,7 @@ fn pack(weight: &Arc<QTensor>) -> Option<Box<dyn QuantizedType>> {
     product::pack(weight)
 }
 
-/// Whether weights stay as they are: mistral.rs writes the bytes of a packed weight to a file as they lie in memory.
+/// Whether weights stay unpacked. Set while mistral.rs writes a file, because it writes the bytes of a packed weight as they are.
 #[cfg(test)]
 pub static UNPACKED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 

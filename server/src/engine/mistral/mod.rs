@@ -1,15 +1,16 @@
-//! The real engine: mistral.rs loads models and computes their layers; which sequences run, what they reuse and which tokens
-//! they get is decided here. One batch a model, on a CPU as on a GPU. Only this module names mistral.rs.
+//! The real engine. mistral.rs loads models and computes their layers; this module decides which sequences run, which keys and
+//! values they reuse and which tokens are picked. Each model has one batch, on a CPU and on a GPU. Only this module names
+//! mistral.rs.
 //!
 //! | folder or file | owns |
 //! |---|---|
-//! | `served` | a place in the list of models, the model that serves in it, and reloading it |
+//! | `served` | a model that is served, and reloading it |
 //! | `model` | a model, from a setting to weights in memory |
-//! | `batch` | the thread that runs a model's sequences together, and another in its place when it breaks |
-//! | `run` | one generation: its tokens, and its way through engines that break |
+//! | `batch` | the thread that runs a model's sequences together, and a new thread when a step fails |
+//! | `run` | one generation: its tokens, and its continuation when an engine fails |
 //! | `prefix_cache` | the blocks of the paged cache, and which of them are reused |
-//! | `kv_exchange` | blocks to and from a store that outlives the process |
-//! | `kernels` | mistral.rs's work on a CPU, led to our kernels |
+//! | `kv_exchange` | blocks that come from or go to a store outside the process |
+//! | `kernels` | hooks through which mistral.rs calls our kernels on a CPU |
 
 mod batch;
 #[cfg(test)]
@@ -48,23 +49,23 @@ use crate::engine::{
     model::{KvType, ModelSettings},
 };
 
-/// What to load and how to run it. A model's own settings go before those here.
+/// Which models to load, and how to run them. A model's own settings override these.
 #[derive(Debug, Clone)]
 pub struct MistralConfig {
-    /// The first is the default; none: the model that `caudal model pull` fetched.
+    /// The first is the default. Empty: the model that `caudal model pull` fetched.
     pub models: Vec<ModelSettings>,
-    /// Generations of a model at once; 0: 32.
+    /// Sequences of a model that run at once; 0: 32.
     pub max_running: usize,
-    /// Threads that compute; 0: as many as there are cores to use.
+    /// Threads that compute; 0: one for each usable core.
     pub threads: usize,
-    /// Bounds prompt and output together, in tokens, below what the model allows; 0: the model's own.
+    /// The most tokens that prompt and output may take together; 0, or more than the model allows: the model's own bound.
     pub context_length: u32,
-    /// Memory for the keys and values of a model; 0: a share of the machine's.
+    /// Memory for the keys and values of each model; 0: by the model and the machine's memory.
     pub kv_mb: u64,
     pub kv_type: KvType,
-    /// The share of a GPU's memory that weights, keys and values may fill.
+    /// The share of a GPU's memory that weights, keys and values may fill, from 0 to 1.
     pub gpu_memory: f32,
-    /// Where blocks of keys and values are stored beyond this process; absent: nowhere. For models that run on a CPU.
+    /// Where blocks of keys and values are stored outside this process; `None`: nowhere. Only models on a CPU use it.
     pub sharing: Option<KvSharing>,
 }
 
@@ -90,11 +91,10 @@ pub struct MistralEngine {
 }
 
 impl MistralEngine {
-    /// Checks all models, then loads them one after the other. To be called on the runtime that generations shall run on.
+    /// Checks all models, then loads them one after the other. Must be called on the runtime that will run the generations.
     ///
     /// # Errors
-    /// `Load`, naming the setting and the file; the first if several are wrong. Nothing has been loaded then, unless
-    /// mistral.rs refuses a model.
+    /// `Load`, naming the setting and the file of the first fault. If a check fails, no model has been loaded.
     pub async fn load(config: MistralConfig, progress: LoadProgress) -> Result<Self, EngineError> {
         let begun = Instant::now();
         kernels::install(config.threads);
@@ -207,7 +207,7 @@ impl Engine for MistralEngine {
         let context = u64::from(model.info.context_length);
         let room = context.saturating_sub(request.prompt.len() as u64);
         let max = u64::from(request.max_output_tokens).min(room);
-        // A delta a token, one for the end, and one to spare: the engine never waits for the reader.
+        // One delta for each token, one for the end, one to spare: the engine never waits for the reader.
         let capacity = max.saturating_sub(request.output.len() as u64) + 2;
         let (sender, receiver) = mpsc::channel(usize::try_from(capacity).unwrap_or(usize::MAX >> 4));
         let (batch, shared) = (model.batch.clone(), model.shared.clone());
@@ -221,12 +221,12 @@ fn check_names<'a>(models: impl Iterator<Item = &'a ModelInfo>) -> Result<(), En
     for (index, model) in models.enumerate() {
         for name in std::iter::once(&model.id).chain(&model.aliases) {
             if name.is_empty() {
-                return Err(EngineError::Load(format!("engine.models[{index}]: an alias is empty")));
+                return Err(EngineError::Load(format!("engine.models[{index}]: an alias is empty; remove it")));
             }
             if let Some(other) = names.insert(name, index) {
                 return Err(EngineError::Load(format!(
-                    "engine.models[{index}]: `{name}` is the name of engine.models[{other}] already; give each its own id and \
-                     aliases"
+                    "engine.models[{index}]: `{name}` is already a name of engine.models[{other}]; give each model its own \
+                    id and aliases"
                 )));
             }
         }

@@ -1,5 +1,5 @@
-//! A place in the list of models, and the model that serves in it: its description, what its sequences share, and the batch that
-//! runs them. The model can be replaced. Generations hold its batch, so a replaced one lives until the last of them has ended.
+//! A served model: its description, what its sequences share, and the batch that runs them. It can be replaced while the server
+//! runs. Generations hold their batch, so a replaced model stays in memory until its last generation has ended.
 
 use std::{
     sync::{Arc, Weak},
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::engine::{EngineError, ModelInfo, ModelStatus, ReloadError, Reloaded};
 
-/// How far the models are loaded, for whoever asks meanwhile. Empty until they are checked.
+/// Which models are loaded so far. Empty until all models are checked.
 pub type LoadProgress = watch::Sender<Vec<ModelStatus>>;
 
 pub struct ServedModel {
@@ -26,13 +26,13 @@ pub struct ServedModel {
 }
 
 impl ServedModel {
-    /// Loads the weights and begins an engine.
+    /// Loads the tokenizer and the weights, and starts an engine.
     ///
     /// # Errors
-    /// `Load` if mistral.rs refuses the model.
+    /// `Load` if the tokenizer, the chat template or the weights cannot be loaded.
     pub async fn load(source: ModelSource, sharing: Option<KvSharing>) -> Result<Self, EngineError> {
         let source = Arc::new(source);
-        // First, since what is wrong with it is found sooner.
+        // The tokenizer comes first: it loads faster than the weights, so its faults show sooner.
         let text = source.clone();
         let shared = tokio::task::spawn_blocking(move || Shared::new(&text))
             .await
@@ -43,24 +43,25 @@ impl ServedModel {
         Ok(Self { info, shared: Arc::new(shared), batch })
     }
 
-    /// Whether tokens mean the same in both. Logs, and prompts that wait, hold tokens.
+    /// Whether both models have the same vocabulary. Stored logs and waiting prompts hold tokens of the old model.
     pub fn has_vocabulary_of(&self, other: &Self) -> bool {
         self.shared.tokens.vocabulary() == other.shared.tokens.vocabulary()
     }
 }
 
+/// One entry of `engine.models`, and the model that serves it now.
 pub struct Served {
     origin: ModelOrigin,
-    /// Absent where keys and values are not stored beyond this process.
+    /// `None` if keys and values are not stored outside this process.
     sharing: Option<KvSharing>,
-    /// Fixed when the process starts.
+    /// Stays the same when the model is reloaded.
     pub id: String,
     current: Mutex<Arc<ServedModel>>,
     /// Held while a model is loaded.
     loading: tokio::sync::Mutex<()>,
 }
 
-/// Runs [`ModelSource::open`] off the threads that serve.
+/// Runs [`ModelSource::open`] on a thread for blocking work.
 ///
 /// # Errors
 /// As [`ModelSource::open`].
@@ -70,7 +71,7 @@ pub async fn open(origin: ModelOrigin) -> Result<ModelSource, EngineError> {
         .map_err(|error| EngineError::Load(error.to_string()))?
 }
 
-/// Waits until nothing of a replaced model runs, and gives its memory back to the system.
+/// Waits until the last generation of a replaced model has ended, then returns the memory to the operating system.
 async fn see_out(id: String, replaced: Weak<Batch>) {
     const CHECK: Duration = Duration::from_millis(500);
     while replaced.strong_count() > 0 {
@@ -79,7 +80,7 @@ async fn see_out(id: String, replaced: Weak<Batch>) {
     // The engine's thread ends a moment after its batch.
     tokio::time::sleep(CHECK).await;
     let _ = tokio::task::spawn_blocking(caudal_kernels::memory::give_back).await;
-    tracing::info!(model = id, "the replaced model is gone");
+    tracing::info!(model = id, "the replaced model is unloaded");
 }
 
 impl Served {
@@ -92,7 +93,10 @@ impl Served {
         self.current.lock().clone()
     }
 
-    /// Loads the model's files again beside the model that serves, then switches.
+    /// Loads the model's files again while the old model serves, then switches to the new one.
+    ///
+    /// # Errors
+    /// `InProgress` during another reload; `Failed` if the model cannot be loaded or has another vocabulary.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let Ok(_loading) = self.loading.try_lock() else { return Err(ReloadError::InProgress(self.id.clone())) };
         let begun = Instant::now();
@@ -103,8 +107,8 @@ impl Served {
         let new = ServedModel::load(source, self.sharing.clone()).await.map_err(failed)?;
         let old = self.current();
         if !new.has_vocabulary_of(&old) {
-            let reason = "it has another vocabulary, and what waits and what is stored are tokens of the old one; serve it \
-                          under another id, or restart";
+            let reason = "its vocabulary is not that of the old model, whose tokens are in stored logs and waiting prompts; serve \
+            it under another id, or restart";
             return Err(ReloadError::Failed(reason.into()));
         }
         new.batch.runs().await;
