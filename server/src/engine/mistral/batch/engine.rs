@@ -1,8 +1,8 @@
 //! The thread that runs a model's sequences together, step by step.
 //!
-//! A step computes one token of every sequence that decodes and some tokens of the prompts that are read. Between two steps
-//! the thread takes in what was submitted and lets go of what has ended or was cancelled. An error or a panic in a step ends
-//! the engine: its sequences are told and begin again in another one.
+//! A step computes one token of every sequence that decodes, and pieces of prompts. Between two steps the thread receives
+//! submissions and removes sequences that have ended or were cancelled. An error or a panic in a step ends the engine: its
+//! sequences end as broken, and their generations continue in a new engine.
 
 use std::{
     collections::VecDeque,
@@ -34,17 +34,18 @@ use crate::engine::{
     },
 };
 
-/// What an engine needs beside its model.
+/// The parts that an engine is made of.
 pub struct EngineInputs {
     pub pipeline: LoadedModel,
     pub submissions: mpsc::Receiver<Submission>,
-    /// Sequences that run at once.
+    /// The most sequences that run at once.
     pub places: usize,
+    /// Blocks of the paged cache.
     pub blocks: usize,
     pub cached: CachedNames,
-    /// Absent where keys and values are not stored beyond this process.
+    /// `None` if keys and values are not stored outside this process.
     pub exchange: Option<Arc<KvExchange>>,
-    /// The model whose keys and values the blocks hold.
+    /// The model's name in the names of blocks.
     pub model: String,
     pub pulse: Arc<Pulse>,
 }
@@ -58,24 +59,26 @@ pub struct EngineLoop {
     pulse: Arc<Pulse>,
     blocks: Blocks,
     transfers: Transfers,
-    /// Whether keys and values stay after a sequence, and whether one pass computes tokens of several prompts.
+    /// Whether the cache keeps keys and values after their sequence has ended.
     is_paged: bool,
+    /// Whether one pass computes tokens of several prompts.
     is_flat: bool,
     running: Vec<Sequence>,
-    /// Sequences without blocks, the next first.
+    /// Sequences without blocks, in the order in which they get them.
     waiting: VecDeque<Sequence>,
+    /// How many sequences have arrived.
     arrived: u64,
     schedule: Schedule,
     throughput: Throughput,
 }
 
-/// How long a step waits for the step of another model. Both are slow while they run together.
+/// How long a step waits for the end of another model's step. Both are slow if they run together.
 const TURN: Duration = Duration::from_secs(1);
 
-/// How long an engine with nothing else to do waits until the store takes another block.
+/// The pause of an idle engine before it checks again whether the store takes a block.
 const STORE_PAUSE: Duration = Duration::from_millis(1);
 
-/// A step failed.
+/// Why a step failed.
 struct StepError(String);
 
 impl EngineLoop {
@@ -104,7 +107,7 @@ impl EngineLoop {
         }
     }
 
-    /// Runs until nobody can submit any more, or until a step fails.
+    /// Runs until all senders of submissions are gone, or until a step fails.
     pub fn run(mut self) {
         while self.take_in() {
             self.let_go();
@@ -122,7 +125,7 @@ impl EngineLoop {
         }
     }
 
-    /// Takes in what was submitted; waits for it if there is nothing to do. False: there is nothing and nothing will come.
+    /// Receives submissions; blocks if there is no work. Returns `false` when all senders are gone.
     fn take_in(&mut self) -> bool {
         let is_idle = self.running.is_empty() && self.waiting.is_empty();
         if is_idle && !self.transfers.leaving.is_empty() {
@@ -147,7 +150,7 @@ impl EngineLoop {
         self.waiting.push_back(Sequence::new(submission, root, self.arrived));
     }
 
-    /// Ends the sequences that have ended or were cancelled.
+    /// Removes the sequences that have ended or were cancelled.
     fn let_go(&mut self) {
         for at in (0..self.running.len()).rev() {
             if self.running[at].processor.has_ended() {
@@ -173,7 +176,7 @@ impl EngineLoop {
         sequence.end(SequenceEnd::Finished);
     }
 
-    /// Lets those who wait begin, the oldest first, as long as there are places and blocks.
+    /// Starts waiting sequences in their order, as long as there are places and blocks.
     fn give_blocks(&mut self) {
         while self.running.len() < self.places
             && let Some(next) = self.waiting.front()
@@ -184,7 +187,7 @@ impl EngineLoop {
                 }
                 break;
             };
-            // Every sequence that runs can go on for a block.
+            // One more block must be left for each running sequence.
             if !self.running.is_empty() && self.blocks.available() < self.running.len() {
                 self.blocks.end(found.held, &[]);
                 break;
@@ -203,7 +206,7 @@ impl EngineLoop {
         }
     }
 
-    /// Takes the blocks that the step needs. Where there are too few, the youngest sequences wait and are left out of it.
+    /// Takes the blocks that the step needs. If there are too few, preempts the youngest sequences and drops their parts.
     fn make_room(&mut self, mut parts: Vec<StepPart>) -> Vec<StepPart> {
         let mut at = 0;
         while let Some(part) = parts.get(at).copied() {
@@ -220,13 +223,13 @@ impl EngineLoop {
             self.preempt(youngest);
             parts.retain(|part| part.at != youngest);
             parts.iter_mut().filter(|part| part.at > youngest).for_each(|part| part.at -= 1);
-            // From the first again: parts have moved, and those that have their blocks keep them.
+            // Starts over, because parts have moved. Sequences that have their blocks take no more.
             at = 0;
         }
         parts
     }
 
-    /// Takes a sequence's blocks away. It begins again when there is room, from what of them is still cached.
+    /// Takes a sequence's blocks away. The sequence begins again when there is room, and reuses those that are still cached.
     fn preempt(&mut self, at: usize) {
         let mut sequence = self.running.remove(at);
         tracing::debug!(tokens = sequence.tokens.len(), "a sequence waits for blocks");
@@ -271,7 +274,7 @@ impl EngineLoop {
         Ok(())
     }
 
-    /// The logits after the last token of each part whose sequence is computed to its end.
+    /// Computes the parts. Returns for each the logits after its last token, or `None` if tokens of the prompt are left.
     fn compute(&self, parts: &[StepPart]) -> candle_core::Result<Vec<Option<Tensor>>> {
         let mut runs = Vec::with_capacity(parts.len());
         for part in parts {
@@ -304,7 +307,7 @@ impl EngineLoop {
             }));
             match token {
                 Ok(token) => *picked[index].lock() = token,
-                // Nobody else is affected.
+                // Only this sequence fails.
                 Err(panic) => processor.fail(format!("picking a token panicked: {}", message(&*panic))),
             }
         });
@@ -325,9 +328,9 @@ impl EngineLoop {
         }
     }
 
-    /// Tells every sequence that this engine is at its end.
+    /// Ends every sequence as broken.
     fn break_down(self, parts: &[StepPart], reason: &str) {
-        tracing::error!(reason, sequences = self.running.len(), "a step failed; the engine begins anew");
+        tracing::error!(reason, sequences = self.running.len(), "a step failed; a new engine takes over");
         for (at, sequence) in self.running.into_iter().enumerate() {
             let was_running = parts.iter().any(|part| part.at == at);
             sequence.end(SequenceEnd::Broken { reason: reason.to_owned(), was_running });

@@ -8,26 +8,27 @@ use super::{schedule::StepPart, sequence::Sequence};
 pub enum Fault {
     Error,
     Panic,
-    /// The step does not return for the life of the test.
+    /// The step never returns.
     Hang,
 }
 
 struct Armed {
     tenant: String,
     fault: Fault,
-    /// Tokens that a sequence of the tenant has at least.
+    /// The fewest tokens of a sequence that triggers the fault.
     tokens: usize,
+    /// How many more steps fail.
     times: usize,
 }
 
 static ARMED: Mutex<Vec<Armed>> = Mutex::new(Vec::new());
 
-/// Makes a step fail, so many times, that computes a sequence of the tenant with at least so many tokens.
+/// Makes the next `times` steps fail that compute a sequence of the tenant with at least `tokens` tokens.
 pub fn arm(tenant: &str, fault: Fault, tokens: usize, times: usize) {
     ARMED.lock().push(Armed { tenant: tenant.into(), fault, tokens, times });
 }
 
-/// Fails as armed.
+/// Fails if the step computes a sequence for which a fault is armed.
 pub fn strike(running: &[Sequence], parts: &[StepPart]) -> candle_core::Result<()> {
     let mut armed = ARMED.lock();
     let strikes = |armed: &&mut Armed| {

@@ -1,14 +1,14 @@
-//! The batch of one model: an engine's thread that runs its sequences together, and another in its place when it breaks.
+//! The batch of one model: the engine, a thread that runs the model's sequences together, and a new engine when that one fails.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `engine` | the thread: takes sequences in, computes steps, lets them go |
+//! | `engine` | the thread: receives sequences, computes steps, removes sequences |
 //! | `schedule` | which sequences a step computes, and how many tokens of each |
-//! | `step` | one forward pass as the pipeline reads it |
+//! | `step` | the inputs of one forward pass |
 //! | `sequence` | one generation in the batch |
-//! | `transfer` | blocks on their way into and out of the cache |
-//! | `throughput` | how fast steps run here |
-//! | `pulse` | whether the thread is alive |
+//! | `transfer` | blocks that are copied into and out of the cache |
+//! | `throughput` | measured speed of steps |
+//! | `pulse` | detection of a thread that hangs |
 
 mod engine;
 #[cfg(test)]
@@ -50,14 +50,15 @@ use crate::engine::{
     kv::{BLOCK, BlockName},
 };
 
-/// How often an engine that cannot be begun anew is tried again: at first, and at most.
+/// The pause before an engine that could not be started is tried again: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Runs the sequences of one model. Dropped, it ends its engine when that has nothing more to do.
+/// Runs the sequences of one model. When it is dropped, its engine ends after its last sequence.
 pub struct Batch {
     state: watch::Receiver<BatchState>,
+    /// The most sequences that run at once.
     pub places: usize,
-    /// Tokens whose keys and values there is room for; absent for a model that is not paged.
+    /// Tokens whose keys and values fit the cache; `None` for a model that is not paged.
     pub tokens: Option<usize>,
     /// Absent where keys and values are not stored beyond this process.
     pub exchange: Option<Arc<KvExchange>>,
@@ -65,24 +66,23 @@ pub struct Batch {
     /// The name of the model in `cached`.
     model: String,
     ids: AtomicU64,
-    /// Ends the keeper, which keeps an engine running.
+    /// Stops the keeper when the batch is dropped.
     _keeper: tokio_util::sync::DropGuard,
 }
 
 #[derive(Clone)]
 enum BatchState {
     Runs(Arc<RunningEngine>),
-    /// Another engine is being begun.
+    /// An engine is being started.
     Begins,
-    /// It could not be begun; it is tried again.
+    /// An engine could not be started, for this reason. The keeper tries again.
     Failed(String),
 }
 
-/// An engine that runs.
 struct RunningEngine {
     submissions: mpsc::Sender<Submission>,
     pulse: Arc<Pulse>,
-    /// Cancelled when the engine is given up because it hangs.
+    /// Cancelled when the engine is abandoned because it hangs.
     given_up: CancellationToken,
 }
 
@@ -90,13 +90,13 @@ struct RunningEngine {
 #[derive(Debug)]
 pub struct Broken {
     pub reason: String,
-    /// It was in the step that failed.
+    /// The failed step computed this sequence.
     pub was_running: bool,
-    /// Nothing runs sequences at present.
+    /// No engine runs, and none can be started now: the generation fails.
     pub is_final: bool,
 }
 
-/// What an engine is begun with.
+/// Starts engines, one after the other, each when the last has failed.
 struct Keeper {
     source: Arc<ModelSource>,
     pipeline: LoadedModel,
@@ -108,13 +108,13 @@ struct Keeper {
 }
 
 impl Batch {
-    /// Begins an engine on a loaded model. To be called within the runtime.
+    /// Starts an engine on a loaded model. Must be called inside the runtime.
     pub fn new(source: Arc<ModelSource>, pipeline: LoadedModel, sharing: Option<KvSharing>) -> Self {
         let metadata = pipeline.try_lock().ok().map(|pipeline| pipeline.get_metadata());
         let config = metadata.as_ref().and_then(|metadata| metadata.cache_config.clone());
         let tokens = config.map(|config| config.num_gpu_blocks * config.block_size);
         let context = source.info.context_length as usize;
-        // A model that is not paged runs one sequence, whose blocks are only counted.
+        // A model that is not paged runs one sequence. Its blocks are only counted, they hold nothing.
         let (places, blocks) = match tokens {
             Some(tokens) => (source.origin.capacity.places, tokens / BLOCK),
             None => (1, context.div_ceil(BLOCK) + 1),
@@ -138,10 +138,10 @@ impl Batch {
         Self { state: states, places, tokens, exchange, cached, model, ids, _keeper: stop.drop_guard() }
     }
 
-    /// Runs a sequence to its end, which its processor decides.
+    /// Runs a sequence until its processor ends it.
     ///
     /// # Errors
-    /// The engine broke before. What the sequence produced until then, its processor knows.
+    /// The engine failed before that. The sequence's processor knows what was sent until then.
     pub async fn run(&self, mut submission: Submission, ended: oneshot::Receiver<SequenceEnd>) -> Result<(), Broken> {
         let id = submission.id;
         let broken = |reason: &str, is_final| Broken { reason: reason.into(), was_running: false, is_final };
@@ -151,14 +151,14 @@ impl Batch {
             match state {
                 BatchState::Runs(running) => match running.submissions.send(submission).await {
                     Ok(()) => break running,
-                    // It ended just now; another one comes.
+                    // This engine has just ended; the keeper starts another.
                     Err(back) => submission = back.0,
                 },
                 BatchState::Failed(reason) => return Err(broken(&reason, true)),
                 BatchState::Begins => {}
             }
             if states.changed().await.is_err() {
-                return Err(broken("the model is being unloaded", true));
+                return Err(broken("the model's engine has ended and is not started again", true));
             }
         };
         tokio::select! {
@@ -179,7 +179,7 @@ impl Batch {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The blocks of the engine that runs; `None` if none does, or if the model is not paged.
+    /// The blocks of the running engine; `None` if no engine runs or the model is not paged.
     pub fn kv_blocks(&self) -> Option<KvBlocks> {
         self.tokens?;
         match &*self.state.borrow() {
@@ -188,8 +188,8 @@ impl Batch {
         }
     }
 
-    /// Estimates how long it takes until the keys and values of a prompt's first tokens are cached: those that are not are computed,
-    /// or fetched if that is faster. Zero for a model that is not paged, which caches none.
+    /// Estimates how long it takes until the keys and values of a prompt's first tokens are cached. Missing ones are computed, or
+    /// fetched if that is faster. Zero for a model that is not paged, because it caches none.
     pub fn reading(&self, tenant: &str, tokens: &[u32]) -> Duration {
         if self.tokens.is_none() {
             return Duration::ZERO;
@@ -208,7 +208,7 @@ impl Batch {
         fetching.map_or(computing, |fetching| fetching.min(computing))
     }
 
-    /// Returns when an engine runs.
+    /// Waits until an engine runs.
     pub async fn runs(&self) {
         let mut states = self.state.clone();
         let _ = states.wait_for(|state| matches!(state, BatchState::Runs(_))).await;
@@ -216,7 +216,7 @@ impl Batch {
 }
 
 impl Keeper {
-    /// Keeps an engine running, another whenever one has broken.
+    /// Starts an engine, and a new one whenever one has failed. Never returns.
     async fn keep(mut self) {
         let mut faults = 0;
         loop {
@@ -233,7 +233,7 @@ impl Keeper {
                 pulse: pulse.clone(),
             };
             let Some(thread_ended) = begin(inputs) else {
-                self.state.send_replace(BatchState::Failed("a thread for the engine cannot be begun".into()));
+                self.state.send_replace(BatchState::Failed("a thread for the engine cannot be started".into()));
                 tokio::time::sleep(RETRY.0).await;
                 continue;
             };
@@ -246,9 +246,9 @@ impl Keeper {
             };
             self.state.send_replace(BatchState::Begins);
             faults = if pulse.steps() > STEADY { 1 } else { faults + 1 };
-            // A thread that hangs holds the pipeline for good; one that fails at once may have broken it.
+            // A hanging thread never releases the pipeline, and engines that fail at once may have damaged it.
             if let Some(reason) = &hangs {
-                tracing::error!(reason, "the engine hangs; the model is loaded again beside it");
+                tracing::error!(reason, "the engine hangs and is abandoned; the model is loaded again");
                 given_up.cancel();
             }
             if hangs.is_some() || faults >= MOST_FAULTS {
@@ -258,7 +258,7 @@ impl Keeper {
         }
     }
 
-    /// Loads the model, for as long as it takes.
+    /// Loads the model, and tries again until that succeeds.
     async fn load_again(&mut self) {
         let mut pause = RETRY.0;
         loop {
@@ -268,7 +268,7 @@ impl Keeper {
                     return;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the model cannot be loaded again; trying on");
+                    tracing::error!(%error, "the model cannot be loaded again; trying again after a pause");
                     self.state.send_replace(BatchState::Failed(error.to_string()));
                 }
             }
@@ -278,23 +278,23 @@ impl Keeper {
     }
 }
 
-/// Faults in a row, each within a few steps, after which the model itself is taken for broken.
+/// So many faults, each at most [`STEADY`] steps after the one before, are taken for a broken model: it is loaded again.
 const MOST_FAULTS: u32 = 3;
-/// Steps after which an engine is taken for sound.
+/// The most steps between two faults that count together.
 const STEADY: u64 = 64;
 
-/// Begins an engine's thread. The receiver ends with the thread.
+/// Starts an engine's thread. The receiver reports the end of the thread.
 fn begin(inputs: EngineInputs) -> Option<oneshot::Receiver<()>> {
     let (alive, ended) = oneshot::channel::<()>();
     let begun = std::thread::Builder::new().name("engine".into()).spawn(move || {
         let _alive = alive;
-        // candle's own operations run in the pool of the thread that calls them; a hand-over to another thread would take longer
-        // than most of them.
+        // candle runs its operations in the rayon pool of the calling thread. A pool of this thread alone avoids hand-overs to
+        // other threads, which take longer than most of the operations.
         let pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
         if let Err(error) = &pool {
-            tracing::warn!(%error, "the engine's thread has no pool of its own, and is slower");
+            tracing::warn!(%error, "the engine's thread cannot have its own pool, so steps are slower");
         }
         EngineLoop::new(inputs).run();
     });
-    begun.inspect_err(|error| tracing::error!(%error, "a thread for the engine cannot be begun")).ok().map(|_| ended)
+    begun.inspect_err(|error| tracing::error!(%error, "a thread for the engine cannot be started")).ok().map(|_| ended)
 }

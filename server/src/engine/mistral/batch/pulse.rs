@@ -1,6 +1,6 @@
-//! Whether an engine's thread is alive: a step that never ends says nothing, so it is found by time.
+//! Detects that an engine's thread hangs: a step takes far longer than expected.
 //!
-//! Time is counted in checks, so that a process that was stopped for a while does not take its engine for one that hangs.
+//! Time is counted in checks, so that an engine does not seem to hang after the whole process was stopped for a while.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,37 +13,38 @@ use crate::engine::KvBlocks;
 const CHECK: Duration = Duration::from_millis(250);
 /// How much longer than expected a step may take.
 const PATIENCE: u32 = 20;
-/// What every step may take, however short it should be.
+/// Every step may take this long, even if much less is expected.
 const LEAST: Duration = Duration::from_secs(3);
-/// What the first steps may take: nothing is known of them, and memory is touched for the first time.
+/// The first steps may take this long: their speed is unknown, and they touch memory for the first time.
 const FIRST: Duration = Duration::from_secs(60);
 const FIRST_STEPS: u64 = 3;
 
-/// The steps of one engine and its blocks, marked by its thread.
+/// The state of one engine, as its thread reports it.
 #[derive(Default)]
 pub struct Pulse(Mutex<PulseState>);
 
 #[derive(Default, Clone)]
 struct PulseState {
+    /// Steps that have begun.
     steps: u64,
-    /// How long the step under way should take.
+    /// How long the current step should take; `None` between steps.
     expected: Option<Duration>,
-    /// The sequences that the last step computed.
+    /// The ids of the sequences that the last step computes.
     sequences: Vec<u64>,
     blocks: KvBlocks,
-    /// Prompt tokens that the engine computes in a second, if it has computed some.
+    /// Prompt tokens that the engine computes per second; `None` before the first.
     reads: Option<f64>,
 }
 
 impl Pulse {
-    /// A step of these sequences begins.
+    /// Records that a step of these sequences begins.
     pub fn begin(&self, expected: Duration, sequences: Vec<u64>) {
         let mut state = self.0.lock();
         let (blocks, reads) = (state.blocks, state.reads);
         *state = PulseState { steps: state.steps + 1, expected: Some(expected), sequences, blocks, reads };
     }
 
-    /// The engine holds these blocks now.
+    /// Records how many blocks the engine holds.
     pub fn holds(&self, blocks: KvBlocks) {
         self.0.lock().blocks = blocks;
     }
@@ -52,17 +53,17 @@ impl Pulse {
         self.0.lock().blocks
     }
 
-    /// The engine computes so many tokens of prompts in a second.
+    /// Records how many prompt tokens the engine computes per second.
     pub fn reads_at(&self, tokens_per_second: f64) {
         self.0.lock().reads = Some(tokens_per_second);
     }
 
-    /// Prompt tokens that the engine computes in a second.
+    /// Prompt tokens that the engine computes per second.
     pub fn reads(&self) -> f64 {
         self.0.lock().reads.unwrap_or(UNKNOWN_RATE)
     }
 
-    /// The step has ended.
+    /// Records that the step has ended.
     pub fn end(&self) {
         self.0.lock().expected = None;
     }
@@ -72,13 +73,13 @@ impl Pulse {
         self.0.lock().steps
     }
 
-    /// Whether the step under way computes a sequence.
+    /// Whether the current step computes a sequence.
     pub fn computes(&self, sequence: u64) -> bool {
         let state = self.0.lock();
         state.expected.is_some() && state.sequences.contains(&sequence)
     }
 
-    /// Returns when a step does not return.
+    /// Waits until a step hangs. Returns a message about it.
     pub async fn stops(self: Arc<Self>) -> String {
         let mut checks = interval(CHECK);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,7 +97,7 @@ impl Pulse {
     }
 }
 
-/// What is known of the step that was under way at the last check.
+/// The step of the last check, and how long it has run.
 #[derive(Default)]
 struct PulseWatch {
     step: u64,
@@ -104,7 +105,7 @@ struct PulseWatch {
 }
 
 impl PulseWatch {
-    /// To be called every [`CHECK`]. Returns why the engine is given up, if it is.
+    /// Must be called every [`CHECK`]. Returns a message if the step hangs.
     fn check(&mut self, steps: u64, expected: Option<Duration>) -> Option<String> {
         let Some(expected) = expected.filter(|_| steps == self.step) else {
             *self = Self { step: steps, waited: Duration::ZERO };
@@ -113,7 +114,7 @@ impl PulseWatch {
         self.waited += CHECK;
         let least = if steps <= FIRST_STEPS { FIRST } else { LEAST };
         let gone = self.waited > (expected * PATIENCE).max(least);
-        gone.then(|| format!("a step has not returned after {:?}; {expected:?} were expected", self.waited))
+        gone.then(|| format!("a step has not returned after {:?}; it should take {expected:?}", self.waited))
     }
 }
 

@@ -8,32 +8,32 @@ use super::{
 };
 use crate::engine::kv::BLOCK;
 
-/// A step's length while outputs wait for it.
+/// How long a step may take while a sequence decodes.
 const STEP: Duration = Duration::from_millis(50);
-/// A step's length while nobody waits for it but who reads: a cancel is noticed at the next step.
+/// How long a step may take while all sequences compute prompts. Cancels are noticed between steps.
 const LONG_STEP: Duration = Duration::from_millis(400);
-/// Tokens of prompts in a step. Larger steps are not faster.
+/// The most tokens of prompts in a step. Larger steps are not faster.
 const MOST_TOKENS: usize = 512;
 
 /// One sequence's part of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepPart {
-    /// Its place in the list of sequences.
+    /// The sequence's index in the list of running sequences.
     pub at: usize,
     /// Tokens to compute.
     pub tokens: usize,
 }
 
-/// Plans steps. Tenants take turns with the tokens of their prompts.
+/// Plans steps. Tenants take turns with their prompts.
 #[derive(Default)]
 pub struct Schedule {
-    /// The tenant whose prompt was read last.
+    /// The tenant whose prompt was first in the last step.
     last: Option<Arc<str>>,
 }
 
 impl Schedule {
-    /// The next step: every sequence that decodes, and tokens of prompts beside them. `flat`: whether one pass computes tokens
-    /// of several prompts together.
+    /// Plans the next step: every sequence that decodes, and pieces of prompts. `flat`: one pass can compute tokens of several
+    /// prompts. A suspect sequence gets a step of its own.
     pub fn next(&mut self, sequences: &[Sequence], throughput: &Throughput, flat: bool) -> Vec<StepPart> {
         if let Some(suspect) = sequences.iter().position(|sequence| sequence.is_suspect && sequence.is_ready()) {
             let tokens = sequences[suspect].pending().min(MOST_TOKENS);
@@ -49,7 +49,7 @@ impl Schedule {
         parts
     }
 
-    /// Shares the budget among prompts, tenant by tenant, each tenant's oldest first.
+    /// Shares the budget of tokens among prompts: tenant by tenant, the oldest prompt of each tenant first.
     fn pieces(&mut self, reading: Vec<(usize, &Sequence)>, mut budget: usize, flat: bool) -> Vec<StepPart> {
         let mut tenants: BTreeMap<&Arc<str>, Vec<(usize, &Sequence)>> = BTreeMap::new();
         for (at, sequence) in reading {
@@ -58,7 +58,7 @@ impl Schedule {
         for prompts in tenants.values_mut() {
             prompts.sort_by_key(|(_, sequence)| sequence.arrived);
         }
-        // The tenants after the last one, then those before it.
+        // Begins with the tenant after the last one, in the order of their names.
         let (after, before): (Vec<_>, Vec<_>) =
             tenants.into_iter().partition(|(tenant, _)| self.last.as_ref().is_none_or(|last| *tenant > last));
         let mut parts = Vec::new();
@@ -79,7 +79,8 @@ impl Schedule {
     }
 }
 
-/// Tokens to read of `pending`: all that fit, and not so many that a few are left for a step of their own.
+/// How many of the `pending` tokens a step computes: none if the budget is less than a block, all if they exceed the budget by
+/// at most a quarter, else whole blocks.
 fn piece(pending: usize, budget: usize) -> usize {
     if pending <= budget + budget / 4 && budget >= BLOCK {
         pending
@@ -90,7 +91,7 @@ fn piece(pending: usize, budget: usize) -> usize {
     }
 }
 
-/// What a step computes in all.
+/// Counts the tokens that a step computes.
 pub fn size(parts: &[StepPart]) -> StepSize {
     let decoding = parts.iter().filter(|part| part.tokens == 1).count();
     StepSize { decoding, reading: parts.iter().map(|part| part.tokens).sum::<usize>() - decoding }

@@ -9,20 +9,20 @@ use crate::engine::{
     mistral::{kv_exchange::FetchedBlocks, prefix_cache::SequenceBlocks, run::token_processor::TokenProcessor},
 };
 
-/// What the batch is to run.
+/// A sequence for the batch to run.
 pub struct Submission {
-    /// Tells the sequences of a batch apart.
+    /// Unique in the batch.
     pub id: u64,
-    /// The prompt, and the output that is there already.
+    /// The prompt, and the output that earlier runs produced.
     pub tokens: Vec<u32>,
     pub tenant: Arc<str>,
     pub reuse: Reuse,
-    /// Blocks of the prompt that need not be computed.
+    /// Blocks of the prompt from the store, which need not be computed.
     pub fetched: Option<FetchedBlocks>,
     pub processor: Arc<TokenProcessor>,
-    /// Whether it ran when an engine broke. It runs alone until it has produced a token.
+    /// Whether the sequence was in a step that failed. It runs alone until it has produced a token.
     pub is_suspect: bool,
-    /// Is told how the run ended; dropped if the engine's thread is gone.
+    /// Receives how the run ended; dropped if the engine's thread ends without a report.
     pub ended: oneshot::Sender<SequenceEnd>,
 }
 
@@ -31,29 +31,30 @@ pub struct Submission {
 pub enum SequenceEnd {
     /// The last delta was sent.
     Finished,
-    /// The engine broke, which `was_running` may have caused.
+    /// The engine failed. `was_running`: the sequence was in the failed step, and may be the cause.
     Broken { reason: String, was_running: bool },
 }
 
-/// A submission that has its place.
+/// A submission in the engine's thread, waiting or running.
 pub struct Sequence {
     pub id: u64,
     pub tokens: Vec<u32>,
     pub tenant: Arc<str>,
     pub reuse: Reuse,
-    /// Fetched blocks that are not in the cache yet, and the place of the first in the prompt, in blocks.
+    /// Fetched blocks that are not in the cache yet.
     pub fetched: VecDeque<Vec<u8>>,
+    /// Blocks of the prompt before the first of `fetched`.
     fetched_from: usize,
-    /// The name before the tenant's first block.
+    /// The name from which the name of the first block is derived.
     pub root: BlockName,
     pub processor: Arc<TokenProcessor>,
     pub is_suspect: bool,
     ended: oneshot::Sender<SequenceEnd>,
-    /// Counts arrivals.
+    /// A number that grows with each arrival.
     pub arrived: u64,
-    /// Absent while the sequence waits for blocks.
+    /// `None` while the sequence waits for blocks.
     pub blocks: Option<SequenceBlocks>,
-    /// Tokens whose keys and values are in `blocks`.
+    /// How many tokens, from the first, have their keys and values in `blocks`.
     pub computed: usize,
 }
 
@@ -78,7 +79,7 @@ impl Sequence {
         }
     }
 
-    /// Keeps of the fetched blocks those that follow what is computed, without a gap.
+    /// Drops fetched blocks that are computed already, and all of them if there is a gap before them.
     pub fn keep_fetched(&mut self) {
         let cached = self.computed / BLOCK;
         if cached < self.fetched_from {
@@ -93,18 +94,18 @@ impl Sequence {
         self.blocks.is_some() && self.fetched.is_empty()
     }
 
-    /// Tokens that are still to be computed before the next one is picked; at least 1.
+    /// Tokens to compute before the next token is picked; at least 1.
     pub fn pending(&self) -> usize {
         self.tokens.len() - self.computed
     }
 
-    /// Whether only the last token is to be computed.
+    /// Whether only the last token is left to compute.
     pub fn is_decoding(&self) -> bool {
         self.pending() == 1
     }
 
     pub fn end(self, ended: SequenceEnd) {
-        // Who waited for it may be gone.
+        // The receiver may be gone.
         let _ = self.ended.send(ended);
     }
 }

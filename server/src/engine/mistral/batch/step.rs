@@ -1,8 +1,8 @@
-//! One forward pass: the rows of a step, as the pipeline reads them.
+//! One forward pass: makes the pipeline's inputs for a step.
 //!
-//! On a CPU a step is a flat list of tokens, prompts' and outputs' alike: a row each, with its position and the blocks of its
-//! sequence. So a prompt needs no pass of its own, and a token is computed alike wherever it stands. On a GPU mistral.rs's
-//! kernels know two kinds of passes: the next token of many sequences, and the tokens of one prompt.
+//! On a CPU a step is a flat list of rows: one token each, of a prompt or an output, with its position and the blocks of its
+//! sequence. So prompts and outputs share a pass, and the place of a token in the list does not change its bits. On a GPU the
+//! kernels of mistral.rs have two kinds of passes: the next token of many sequences, and the tokens of one prompt.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ use crate::engine::{kv::BLOCK, mistral::prefix_cache::SequenceBlocks};
 pub struct StepRun<'a> {
     /// All tokens of the sequence.
     pub tokens: &'a [u32],
-    /// Tokens from here to `until` are computed; the keys and values of those before are in the cache.
+    /// Tokens from here to before `until` are computed. The keys and values of earlier tokens are in the cache.
     pub from: usize,
     pub until: usize,
     /// Whether the logits after the last token are wanted.
@@ -30,10 +30,10 @@ pub struct StepRun<'a> {
     pub blocks: &'a SequenceBlocks,
 }
 
-/// Computes the runs and returns the logits after each that wants them: f32 of shape (vocabulary).
+/// Computes the runs. Returns the logits after each run that wants them: f32 of shape (vocabulary).
 ///
 /// # Errors
-/// The pass failed. What it wrote to the cache is not known.
+/// The pass failed. The contents of the runs' blocks are unknown then.
 pub fn forward(pipeline: &mut dyn Pipeline, runs: &[StepRun]) -> Result<Vec<Option<Tensor>>> {
     let device = pipeline.device();
     let is_paged = pipeline.get_metadata().cache_engine.is_some();
@@ -57,17 +57,17 @@ pub fn forward(pipeline: &mut dyn Pipeline, runs: &[StepRun]) -> Result<Vec<Opti
     Ok(logits.into_iter().zip(runs).map(|(logits, run)| logits.filter(|_| run.wanted)).collect())
 }
 
-/// The logits of a pass: f32, (rows, vocabulary).
+/// Runs a pass and returns its logits: f32, (rows, vocabulary).
 fn compute(pipeline: &mut dyn Pipeline, inputs: ModelInputs) -> Result<Tensor> {
     let ForwardInputsResult::CausalGeneration { logits } = pipeline.forward_inputs(Box::new(inputs), false)? else {
-        bail!("the pipeline gives no logits");
+        bail!("the pipeline returns no logits");
     };
     let vocabulary = logits.dim(D::Minus1)?;
     logits.reshape(((), vocabulary))?.to_dtype(DType::F32)
 }
 
-/// All runs in one pass, a token a row. Rows whose logits are wanted come first: the pipeline computes the logits of as many
-/// rows as it is asked for, or of all.
+/// Computes all runs in one pass, one token a row. Rows whose logits are wanted come first, so that the pipeline can compute
+/// the logits of those only.
 fn flat(pipeline: &mut dyn Pipeline, runs: &[StepRun]) -> Result<Vec<Option<Tensor>>> {
     let last = runs.iter().filter(|run| run.wanted).map(|run| StepRun { from: run.until - 1, ..*run });
     let before = runs.iter().map(|run| StepRun { until: run.until - usize::from(run.wanted), ..*run });
@@ -80,8 +80,8 @@ fn flat(pipeline: &mut dyn Pipeline, runs: &[StepRun]) -> Result<Vec<Option<Tens
     runs.iter().map(&mut next).collect()
 }
 
-/// `context`: tokens that the model can take. Models with two sets of rotary factors, for short and long sequences, choose by
-/// the largest position of a pass; every pass gets the same one, so that the choice does not depend on the rows.
+/// `context`: the most tokens that the model can take. Models with two sets of rotary factors, for short and long sequences,
+/// choose by the largest position of a pass. Every pass gets the same one, so that the choice does not depend on the rows.
 fn flat_inputs(runs: &[StepRun], wanted: usize, context: usize) -> Result<ModelInputs> {
     let device = Device::Cpu;
     let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
@@ -118,7 +118,7 @@ fn tokens<'a>(run: &StepRun<'a>) -> Result<&'a [u32]> {
     tokens.ok_or_else(|| candle_core::Error::Msg(format!("a run of {} tokens ends at {}", run.tokens.len(), run.until)))
 }
 
-/// The block tables of the runs, (runs, most blocks), and the tokens of each sequence after its run.
+/// The block tables of the runs, of shape (runs, most blocks), and the tokens of each sequence up to the end of its run.
 fn tables(runs: &[StepRun]) -> Result<(Tensor, Tensor)> {
     let most = runs.iter().map(|run| run.until.div_ceil(BLOCK)).max().unwrap_or(1);
     let mut tables = Vec::with_capacity(runs.len() * most);
@@ -148,7 +148,7 @@ fn empty(device: &Device) -> Result<ModelInputs> {
     })
 }
 
-/// The one sequence of a model that is not paged: its keys and values are in the pipeline's own cache.
+/// Inputs for the one sequence of a model that is not paged. Its keys and values are in the pipeline's own cache.
 fn unpaged(pipeline: &dyn Pipeline, run: &StepRun, device: &Device) -> Result<ModelInputs> {
     if run.from == 0 {
         pipeline.set_none_cache(&mut [], true, true, false);
@@ -165,7 +165,7 @@ fn unpaged(pipeline: &dyn Pipeline, run: &StepRun, device: &Device) -> Result<Mo
     })
 }
 
-/// One token of each sequence, on a GPU.
+/// Inputs for the next token of each sequence, on a GPU.
 fn next_tokens(runs: &[StepRun], device: &Device) -> Result<ModelInputs> {
     let rows = runs.len();
     let ids: Vec<u32> = runs.iter().filter_map(|run| run.tokens.get(run.from).copied()).collect();
@@ -195,7 +195,7 @@ fn next_tokens(runs: &[StepRun], device: &Device) -> Result<ModelInputs> {
     })
 }
 
-/// Tokens of one prompt, on a GPU.
+/// Inputs for tokens of one prompt, on a GPU.
 fn prompt(run: &StepRun, device: &Device) -> Result<ModelInputs> {
     let ids = tokens(run)?.to_vec();
     let rows = ids.len();
@@ -228,7 +228,7 @@ fn prompt(run: &StepRun, device: &Device) -> Result<ModelInputs> {
     })
 }
 
-/// What flash attention reads of a pass over the tokens of one sequence.
+/// The parameters of flash attention for a pass over tokens of one sequence.
 fn flash(run: &StepRun, device: &Device) -> Result<FlashParams> {
     if !mistralrs_core::using_flash_attn() {
         return Ok(FlashParams::empty(true));

@@ -1,18 +1,18 @@
-//! How fast steps run here, measured with every step.
+//! The speed of steps, measured with every step.
 
 use std::time::Duration;
 
 use crate::engine::kv::BLOCK;
 
-/// How much the newest measurement counts.
+/// The weight of the newest measurement in a mean.
 const NEWEST: f64 = 0.2;
-/// Rows a second before the first prompt was computed.
+/// Prompt tokens per second that are assumed before the first prompt was computed.
 pub const UNKNOWN_RATE: f64 = 500.0;
 
-/// What one step computed.
+/// How much one step computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepSize {
-    /// Sequences that computed one token.
+    /// Sequences that compute one token.
     pub decoding: usize,
     /// Tokens of prompts.
     pub reading: usize,
@@ -21,9 +21,9 @@ pub struct StepSize {
 /// The means of recent steps.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Throughput {
-    /// Seconds of a step that only decodes, a sequence.
+    /// Seconds for each sequence of a step that only decodes.
     decode: Option<f64>,
-    /// Prompt tokens a second, beside the sequences that decode.
+    /// Prompt tokens per second, without the time for the sequences that decode.
     rate: Option<f64>,
 }
 
@@ -38,13 +38,13 @@ impl Throughput {
         }
     }
 
-    /// Prompt tokens that a step can compute within `limit`, beside `decoding` sequences.
+    /// How many prompt tokens a step can compute within `limit`, beside `decoding` sequences.
     pub fn tokens_within(&self, limit: Duration, decoding: usize) -> usize {
         let left = (limit.as_secs_f64() - self.decoding(decoding)).max(0.0);
         (left * self.rate.unwrap_or(UNKNOWN_RATE)) as usize
     }
 
-    /// Prompt tokens a second, if some were computed.
+    /// Prompt tokens per second; `None` before the first measurement.
     pub fn reads(&self) -> Option<f64> {
         self.rate
     }

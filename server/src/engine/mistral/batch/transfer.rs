@@ -1,5 +1,5 @@
-//! Blocks on their way into and out of the paged cache, between two steps. A step waits for a bounded number of bytes; what is
-//! left moves before the next one.
+//! Copies blocks into and out of the paged cache, between two steps. Each time a bounded number of bytes is copied, so that steps
+//! do not wait long; the rest follows after the next step.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,19 +16,19 @@ use crate::engine::{
     },
 };
 
-/// Bytes that move between two steps: one millisecond of copying.
+/// Bytes that are copied between two steps, which takes about one millisecond.
 const TURN_BYTES: usize = 8 << 20;
-/// The share of all blocks that may wait to be stored. They are not evicted meanwhile.
+/// At most `1 / LEAVING_SHARE` of all blocks wait to be stored. They are not evicted meanwhile.
 const LEAVING_SHARE: usize = 8;
 
-/// What moves blocks of one engine.
+/// Copies the blocks of one engine.
 pub struct Transfers {
     pub pipeline: LoadedModel,
-    /// Absent where keys and values are not stored beyond this process.
+    /// `None` if keys and values are not stored outside this process.
     pub exchange: Option<Arc<KvExchange>>,
-    /// Whether blocks can be copied: on a CPU, where the model is paged.
+    /// Whether blocks can be copied: the model is paged and on a CPU.
     pub is_flat: bool,
-    /// Blocks of sequences that have ended, until they are copied for the store.
+    /// Blocks of ended sequences that wait to be copied for the store.
     pub leaving: VecDeque<LeavingBlock>,
 }
 
@@ -36,17 +36,17 @@ pub struct Transfers {
 pub struct LeavingBlock {
     tenant: Arc<str>,
     id: BlockId,
-    /// The name by which the store knows it.
+    /// The block's name in the store.
     name: BlockName,
 }
 
 impl Transfers {
-    /// Whether blocks are to be stored and the store takes none at present.
+    /// Whether blocks wait because the queue to the store is full.
     pub fn waits_for_store(&self) -> bool {
         !self.leaving.is_empty() && self.exchange.as_ref().is_some_and(|exchange| !exchange.has_room())
     }
 
-    /// Moves some blocks. To be called between steps.
+    /// Copies some blocks. Must be called between steps.
     pub fn run(&mut self, running: &mut [Sequence], blocks: &mut Blocks) {
         let mut bytes = TURN_BYTES;
         for sequence in running {
@@ -61,15 +61,15 @@ impl Transfers {
         }
     }
 
-    /// Writes the next fetched block of a sequence into its place, and returns how many bytes that are. If it cannot be
-    /// written, the rest of the prompt is computed.
+    /// Writes the next fetched block of a sequence to the cache. Returns the bytes of the block. If that fails, the rest of the
+    /// prompt is computed.
     fn write_fetched(&self, sequence: &mut Sequence, blocks: &mut Blocks) -> usize {
         let Some(block) = sequence.fetched.pop_front() else { return 0 };
         let place = sequence.computed / BLOCK;
         let id = sequence.blocks.as_ref().and_then(|held| held.ids().get(place).copied());
         let written = id.is_some_and(|id| {
             let outcome = write(&self.pipeline.blocking_lock().get_metadata().cache_engine, id, &block);
-            outcome.inspect_err(|error| tracing::warn!(%error, "a fetched block cannot be used")).is_ok()
+            outcome.inspect_err(|error| tracing::warn!(%error, "a fetched block cannot be written to the cache; the rest of the prompt is computed")).is_ok()
         });
         if written {
             sequence.computed = (place + 1) * BLOCK;
@@ -85,8 +85,8 @@ impl Transfers {
         block.len()
     }
 
-    /// Copies the next leaving block for the store, and returns how many bytes that are; `None` if there is none, or if the
-    /// store takes no more at present.
+    /// Copies the next leaving block for the store. Returns the bytes of the block; `None` if none waits or if the queue to the
+    /// store is full.
     fn read_leaving(&mut self, blocks: &mut Blocks) -> Option<usize> {
         let exchange = self.exchange.as_ref().filter(|exchange| exchange.has_room())?;
         let LeavingBlock { tenant, id, name } = self.leaving.pop_front()?;
@@ -104,7 +104,7 @@ impl Transfers {
         Some(moved)
     }
 
-    /// Notes the blocks of a sequence that ends which are to be stored. To be called while the sequence still holds them.
+    /// Queues the blocks of an ending sequence that are to be stored. Must be called while the sequence holds its blocks.
     pub fn leave(&mut self, sequence: &Sequence, blocks: &mut Blocks) {
         let (Some(exchange), Some(held)) = (self.exchange.as_ref().filter(|_| self.is_flat), &sequence.blocks) else {
             return;
@@ -121,7 +121,7 @@ impl Transfers {
         }
     }
 
-    /// Gives up blocks that wait to be stored, since a sequence needs room. Returns whether there were any.
+    /// Drops all blocks that wait to be stored, because a sequence needs room. Returns whether there were any.
     pub fn drop_leaving(&mut self, blocks: &mut Blocks) -> bool {
         let dropped = std::mem::take(&mut self.leaving);
         for block in &dropped {
@@ -133,7 +133,7 @@ impl Transfers {
         !dropped.is_empty()
     }
 
-    /// Copies keys and values between blocks. Returns false if they cannot be copied.
+    /// Copies the first tokens of a block to another block. Returns `false` if that fails.
     pub fn copy(&self, copied: CopiedTokens) -> bool {
         let pipeline = self.pipeline.blocking_lock();
         let metadata = pipeline.get_metadata();
@@ -143,7 +143,8 @@ impl Transfers {
             copy_block(keys, values, keys.dim(1)?, from, to, copied.tokens)
         };
         let done = cache.get_kv_cache().iter().try_for_each(copy);
-        done.inspect_err(|error| tracing::warn!(%error, "a cached block cannot be copied")).is_ok()
+        done.inspect_err(|error| tracing::warn!(%error, "a cached block cannot be copied; its tokens are computed"))
+            .is_ok()
     }
 }
 
