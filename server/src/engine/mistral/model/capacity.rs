@@ -5,22 +5,22 @@ use crate::engine::{
     model::{KvType, ModelSettings},
 };
 
-/// Sequences at once where nothing is configured.
+/// Sequences at once, by default.
 pub const DEFAULT_MAX_RUNNING: usize = 32;
-/// Tokens whose keys and values there is room for where nothing is configured; or one full context, if that is longer.
+/// Tokens whose keys and values fit the cache, by default; or one full context, if that is longer.
 const DEFAULT_TOKENS: u64 = 16_384;
-/// The share of the memory that the keys and values of all models may take where nothing is configured.
+/// At most `1 / KV_SHARE` of the memory holds the keys and values of all models, by default.
 const KV_SHARE: u64 = 8;
 
-/// The engine's settings; a model's own go before them.
+/// The engine's settings; a model's own settings override them.
 #[derive(Debug, Clone)]
 pub struct CapacityInputs {
     /// 0: see [`DEFAULT_MAX_RUNNING`].
     pub max_running: usize,
-    /// 0: by memory.
+    /// 0: by the model and the machine's memory.
     pub kv_mb: u64,
     pub kv_type: KvType,
-    /// The share of a GPU's memory that weights, keys and values may fill.
+    /// The share of a GPU's memory that weights, keys and values may fill, from 0 to 1.
     pub gpu_memory: f32,
     /// Models that share the machine.
     pub models: usize,
@@ -31,9 +31,9 @@ pub struct CapacityInputs {
 pub struct CapacityShare {
     /// Sequences at once.
     pub places: usize,
-    /// For keys and values on a CPU; 0: by the model and the memory. On a GPU they take what the weights leave of `gpu_memory`.
+    /// For keys and values on a CPU; 0: by the model and the memory. On a GPU they get what the weights leave of `gpu_memory`.
     kv_mb: u64,
-    /// Memory that the model may take by default, in MB.
+    /// The most memory for the model's keys and values if `kv_mb` is 0, in MB.
     share_mb: u64,
     pub kv_type: KvType,
     pub gpu_memory: f32,
@@ -54,7 +54,7 @@ impl CapacityShare {
         }
     }
 
-    /// Memory for the keys and values of a model on a CPU, in MB. It is taken when it is used first.
+    /// Memory for the keys and values of a model on a CPU, in MB. The operating system provides it on first use.
     pub fn kv_mb(&self, context_length: u32, bytes_per_token: u64) -> u64 {
         if self.kv_mb > 0 {
             return self.kv_mb;
@@ -63,7 +63,7 @@ impl CapacityShare {
         wanted.div_ceil(1 << 20).clamp(1, self.share_mb)
     }
 
-    /// Tokens whose keys and values there is room for on a CPU, in whole blocks.
+    /// Tokens whose keys and values fit that memory on a CPU, in whole blocks.
     pub fn tokens(&self, context_length: u32, bytes_per_token: u64) -> u64 {
         let bytes = bytes_per_token.max(1);
         let tokens = (self.kv_mb(context_length, bytes) << 20) / bytes;
@@ -71,12 +71,12 @@ impl CapacityShare {
     }
 }
 
-/// What a model may take of the memory by default, in MB.
+/// The most memory for the keys and values of one of `models` models, by default, in MB.
 fn share_mb(memory_bytes: u64, models: usize) -> u64 {
     ((memory_bytes >> 20) / KV_SHARE).checked_div(models as u64).unwrap_or(0).max(1)
 }
 
-/// What this process may use: the container's limit where there is one.
+/// The memory that this process may use: the container's limit, or else the machine's memory.
 fn memory_bytes() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();

@@ -1,4 +1,4 @@
-//! Which device computes, and how its memory is shared out.
+//! Which device computes, and how its memory is divided.
 
 use candle_core::Device;
 use mistralrs_core::{
@@ -8,7 +8,7 @@ use mistralrs_core::{
 use super::capacity::CapacityShare;
 use crate::engine::{kv::BLOCK, model::KvType};
 
-/// Chosen once, when the process starts: the first GPU if the build knows of GPUs and the machine has one, else the CPU.
+/// The first GPU if the build supports GPUs and the machine has one, else the CPU. Chosen once, when the process starts.
 #[derive(Debug, Clone)]
 pub struct ComputeDevice(pub Device);
 
@@ -31,13 +31,14 @@ impl ComputeDevice {
         self.0.is_cpu()
     }
 
-    /// On a CPU mistral.rs's `Auto` computes in a smaller type, which is slower there and gives other words.
+    /// The type of numbers that are not quantised. F32 on a CPU, because there mistral.rs's `Auto` chooses a smaller type, which
+    /// is slower and changes the output.
     pub fn dtype(&self) -> ModelDType {
         if self.is_cpu() { ModelDType::F32 } else { ModelDType::Auto }
     }
 
-    /// Which layers go where: all GPUs of the machine, and the CPU with what does not fit beside the keys and values of
-    /// `places` full contexts.
+    /// Which device gets which layers: all GPUs of the machine, and the CPU for layers that do not fit beside the keys and
+    /// values of `places` full contexts.
     pub fn map(&self, context_length: u32, places: usize) -> DeviceMapSetting {
         if self.is_cpu() {
             return DeviceMapSetting::dummy();
@@ -46,7 +47,10 @@ impl ComputeDevice {
         DeviceMapSetting::Auto(AutoDeviceMapParams::Text { max_seq_len, max_batch_size })
     }
 
-    /// The paged cache of a model, with so many MB on a CPU.
+    /// The configuration of a model's paged cache. `kv_mb`: its size on a CPU.
+    ///
+    /// # Errors
+    /// With mistral.rs's reason.
     pub fn paged_cache(&self, capacity: &CapacityShare, kv_mb: u64) -> anyhow::Result<PagedAttentionConfig> {
         let memory = if self.is_cpu() {
             MemoryGpuConfig::MbAmount(usize::try_from(kv_mb)?)

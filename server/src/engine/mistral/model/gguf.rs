@@ -1,4 +1,4 @@
-//! GGUF files: what their header says, and how the engine loads them.
+//! GGUF files: checks and facts from their header, and mistral.rs's loader for them.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use crate::{
     wire::sampling::SamplingOptions,
 };
 
-/// Architectures the engine runs from GGUF.
+/// The architectures that the engine can load from GGUF.
 const ARCHITECTURES: [&str; 8] = ["llama", "mistral3", "phi2", "phi3", "starcoder2", "qwen2", "qwen3", "qwen3moe"];
 
 /// A GGUF model: its file, or its parts in order.
@@ -31,8 +31,8 @@ impl Gguf {
     /// Reads the header of the first part.
     ///
     /// # Errors
-    /// What is wrong with the file: it or a part is missing, it is no GGUF, of an architecture the engine has not, without a
-    /// chat template, or `settings` asks for what the engine does with safetensors only.
+    /// A message about the first fault: the file or a part is missing, is not GGUF, has an unsupported architecture or no chat
+    /// template, or `settings` asks for something that needs safetensors.
     pub fn open(path: &Path, settings: &ModelSettings) -> Result<Self, String> {
         let shown = path.display();
         for (key, is_set) in [
@@ -42,7 +42,7 @@ impl Gguf {
         ] {
             if is_set {
                 return Err(format!(
-                    "{key} is for safetensors, and {shown} is a GGUF file; set model to the folder of the model's safetensors"
+                    "{key} needs safetensors, but {shown} is a GGUF file; set model to the folder of the model's safetensors"
                 ));
             }
         }
@@ -51,20 +51,20 @@ impl Gguf {
         let first = parts.first().map_or(path, PathBuf::as_path);
         let file = File::open(first).map_err(|error| format!("cannot open the model file {shown}: {error}"))?;
         let content = Content::read(&mut BufReader::new(file))
-            .map_err(|error| format!("{shown} is not a GGUF file this engine can read: {error}"))?;
+            .map_err(|error| format!("{shown} is not a GGUF file that this engine can read: {error}"))?;
         let text = |key: &str| content.metadata.get(key).and_then(|value| value.to_string().ok()).cloned();
-        let architecture =
-            text("general.architecture").ok_or_else(|| format!("{shown} does not say its architecture"))?;
+        let architecture = text("general.architecture")
+            .ok_or_else(|| format!("{shown} does not name its architecture (`general.architecture`)"))?;
         if !ARCHITECTURES.contains(&architecture.to_ascii_lowercase().as_str()) {
             return Err(format!(
-                "{shown} is a model of the architecture `{architecture}`; from GGUF the engine has {}",
+                "{shown} is a model of the architecture `{architecture}`, which the engine cannot load from GGUF; it can load {}",
                 ARCHITECTURES.join(", ")
             ));
         }
         if let Some((weight, dtype)) = dense_weight(&content, &architecture) {
             return Err(format!(
-                "{shown} has the weight `{weight}` in {dtype}, and of the architecture `{architecture}` the engine reads \
-                 quantised weights only: quantise the file, for example to Q8_0 with `llama-quantize`"
+                "{shown} has the weight `{weight}` in {dtype}, but for the architecture `{architecture}` the engine loads quantised \
+                weights only: quantise the file, for example to Q8_0 with `llama-quantize`"
             ));
         }
         let template = text("tokenizer.chat_template").ok_or_else(|| {
@@ -95,7 +95,7 @@ impl Gguf {
         Ok(Self { parts, facts })
     }
 
-    /// The engine's loader, and the files it reads.
+    /// Returns mistral.rs's loader, and the files for it to load.
     pub fn loader(&self) -> (Box<dyn Loader>, Box<dyn ModelPaths>) {
         let first = self.parts.first().cloned().unwrap_or_default();
         let folder = first.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
@@ -117,7 +117,7 @@ impl Gguf {
     }
 }
 
-/// The file itself, or all of `name-00001-of-00003.gguf` where it is the first of several.
+/// Returns all parts if the file is the first of several, as `name-00001-of-00003.gguf`, else the file alone.
 fn parts(path: &Path) -> Result<Vec<PathBuf>, String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let split = name.strip_suffix(".gguf").and_then(|stem| stem.rsplit_once("-of-")).and_then(|(head, total)| {
@@ -133,7 +133,7 @@ fn parts(path: &Path) -> Result<Vec<PathBuf>, String> {
     }
 }
 
-/// Types of weights that the engine reads, by number, with the elements and the bytes of a block.
+/// The types of weights that the engine can load: the number in GGUF, and the elements and the bytes of a block.
 const READ: [(u32, u64, u64); 15] = [
     (0, 1, 4),
     (1, 1, 2),
@@ -152,7 +152,7 @@ const READ: [(u32, u64, u64); 15] = [
     (30, 1, 2),
 ];
 
-/// Types that it does not read.
+/// Types that the engine cannot load, with their names for the error message.
 const UNREAD: [(u32, &str); 16] = [
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
@@ -172,7 +172,7 @@ const UNREAD: [(u32, &str); 16] = [
     (41, "Q1_0"),
 ];
 
-/// Refuses a file with a weight that the engine does not read, and one that ends before its last weight.
+/// Refuses a file with a weight of an unsupported type, and a file that ends before its last weight.
 fn check_weights(part: &Path) -> Result<(), String> {
     let shown = part.display();
     let (weights, bytes) = gguf::weights(part)?;
@@ -182,30 +182,32 @@ fn check_weights(part: &Path) -> Result<(), String> {
             let known = UNREAD.iter().find(|(number, _)| *number == kind);
             let named = known.map_or_else(|| format!("the type {kind}"), |(_, name)| (*name).to_owned());
             return Err(format!(
-                "{shown} has the weight `{name}` in {named}, which the engine does not read: use a file in Q8_0, Q6_K, Q5_K, \
+                "{shown} has the weight `{name}` in {named}, which the engine cannot load: use a file in Q8_0, Q6_K, Q5_K, \
                  Q4_K, Q3_K, Q2_K, Q5_1, Q5_0, Q4_1, Q4_0, F16, BF16 or F32"
             ));
         };
         let end = weight.elements.div_ceil(*elements).saturating_mul(*block).saturating_add(weight.begin);
         if end > bytes {
-            return Err(format!("{shown} has {bytes} bytes and ends before the weight `{name}` does: fetch it again"));
+            return Err(format!(
+                "{shown} has {bytes} bytes and ends before the end of the weight `{name}`: fetch it again"
+            ));
         }
     }
     Ok(())
 }
 
-/// Refuses what mistral.rs 0.8.1 panics at, or fails at with every token.
+/// Refuses numbers with which mistral.rs 0.8.1 panics, or fails at every token.
 fn check_numbers(content: &Content, architecture: &str) -> Result<(), String> {
     let number = |key: &str| {
         let key = format!("{architecture}.{key}");
         let value = content.metadata.get(&key).and_then(integer);
-        value.ok_or_else(|| format!("does not say its `{key}`"))
+        value.ok_or_else(|| format!("has no number `{key}`"))
     };
     let heads = number("attention.head_count")?;
     let kv_heads = number("attention.head_count_kv")?;
     for (what, value) in [("block_count", number("block_count")?), ("embedding_length", number("embedding_length")?)] {
         if value == 0 {
-            return Err(format!("says that its `{what}` is 0"));
+            return Err(format!("cannot be used: its `{what}` is 0"));
         }
     }
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -215,7 +217,7 @@ fn check_numbers(content: &Content, architecture: &str) -> Result<(), String> {
     }
     let context = number("context_length").unwrap_or(1);
     if !(1..=LONGEST_CONTEXT).contains(&context) {
-        return Err(format!("says that its context has {context} tokens; 1 to {LONGEST_CONTEXT} are possible"));
+        return Err(format!("cannot be used: its context has {context} tokens; 1 to {LONGEST_CONTEXT} are possible"));
     }
     let tokens = match content.metadata.get("tokenizer.ggml.tokens") {
         Some(Value::Array(tokens)) => tokens.len() as u64,
@@ -224,16 +226,18 @@ fn check_numbers(content: &Content, architecture: &str) -> Result<(), String> {
     let end = content.metadata.get("tokenizer.ggml.eos_token_id").and_then(integer);
     match end {
         Some(end) if end < tokens => Ok(()),
-        Some(end) => Err(format!("ends outputs with the token {end} and has {tokens} (`tokenizer.ggml.eos_token_id`)")),
-        None => Err("does not say which token ends an output (`tokenizer.ggml.eos_token_id`)".into()),
+        Some(end) => Err(format!(
+            "cannot be used: the token {end} ends an output (`tokenizer.ggml.eos_token_id`), but the file has {tokens} tokens"
+        )),
+        None => Err("does not name the token that ends an output (`tokenizer.ggml.eos_token_id`)".into()),
     }
 }
 
-/// Tables of positions are made for the whole context.
+/// The longest context that is accepted, in tokens. mistral.rs makes tables of positions for the whole context.
 const LONGEST_CONTEXT: u64 = 1 << 22;
 
-/// The context that the model reads right. mistral.rs 0.8.1 does not stretch positions by `rope.scaling`, so there it is the
-/// context from before.
+/// The context length at which the model works correctly. mistral.rs 0.8.1 ignores `rope.scaling`, so for a model whose context
+/// was extended by it, this is the original length.
 fn context_length(content: &Content, architecture: &str, whole: u32) -> Result<u32, String> {
     let value = |key: &str| content.metadata.get(&format!("{architecture}.rope.scaling.{key}"));
     let kind = value("type").and_then(|kind| kind.to_string().ok()).map_or("none", String::as_str);
@@ -247,17 +251,17 @@ fn context_length(content: &Content, architecture: &str, whole: u32) -> Result<u
             tracing::warn!(
                 context = original,
                 whole,
-                "the engine does not stretch this model's positions: its context is shorter"
+                "the engine does not support this model's rope scaling, so its context is shorter"
             );
             Ok(original.min(whole))
         }
         _ => Err(format!(
-            "stretches its positions (`{architecture}.rope.scaling.type` is `{kind}`), which the engine does not"
+            "scales its positions (`{architecture}.rope.scaling.type` is `{kind}`), which the engine does not support"
         )),
     }
 }
 
-/// What the model's authors recommend, where the file says it.
+/// The options that the model's authors recommend, as far as the file gives them.
 fn sampling(content: &Content) -> SamplingOptions {
     let number = |key: &str| {
         let value = content.metadata.get(&format!("general.sampling.{key}"))?;
@@ -277,13 +281,13 @@ fn integer(value: &Value) -> Option<u64> {
     match value {
         Value::I32(n) => u64::try_from(*n).ok(),
         Value::I64(n) => u64::try_from(*n).ok(),
-        // Some models have a number a layer; the first is as good as any for an estimate.
+        // Some models have a number for each layer. The first is good enough for an estimate.
         Value::Array(all) => all.first().and_then(integer),
         other => other.to_u64().ok(),
     }
 }
 
-/// A weight that mistral.rs 0.8.1 would panic at: `quantized_{phi2,phi3,starcoder2}.rs` take products of quantised weights only.
+/// Finds a weight with which mistral.rs 0.8.1 panics: `quantized_{phi2,phi3,starcoder2}.rs` multiply by quantised weights only.
 fn dense_weight<'a>(content: &'a Content, architecture: &str) -> Option<(&'a String, &'static str)> {
     if !["phi2", "phi3", "starcoder2"].contains(&architecture.to_ascii_lowercase().as_str()) {
         return None;
@@ -294,7 +298,7 @@ fn dense_weight<'a>(content: &'a Content, architecture: &str) -> Option<(&'a Str
     dense.next().map(|(weight, info)| (weight, name(info.ggml_dtype)))
 }
 
-/// The type that most of the weights have.
+/// The type of most of the weights, by elements.
 fn quantisation(content: &Content) -> String {
     let mut elements: Vec<(GgmlDType, usize)> = Vec::new();
     for tensor in content.tensor_infos.values() {

@@ -1,4 +1,4 @@
-//! Weights to a pipeline.
+//! Loads the weights of a model on a thread of its own.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 use super::source::{LoadedModel, ModelSource};
 use crate::engine::EngineError;
 
-/// Runs [`ModelSource::load`] on a thread of its own: it blocks, and mistral.rs keeps what it loads in variables of the thread.
+/// Runs [`ModelSource::load`] on a thread of its own, because it blocks and because mistral.rs passes settings of a load in
+/// variables of the thread.
 ///
 /// # Errors
-/// `Load` if mistral.rs refuses the model, or panics at it.
+/// `Load` if mistral.rs refuses the model or panics.
 pub async fn load(source: Arc<ModelSource>) -> Result<LoadedModel, EngineError> {
     let (sender, loaded) = oneshot::channel();
     let path = source.shown().to_owned();
@@ -18,7 +19,7 @@ pub async fn load(source: Arc<ModelSource>) -> Result<LoadedModel, EngineError> 
         .name("model-load".into())
         .spawn(move || drop(sender.send(source.load())))
         .map_err(|error| EngineError::Load(format!("cannot start a thread to load the model: {error}")))?;
-    loaded
-        .await
-        .map_err(|_| EngineError::Load(format!("the engine cannot read {}; its panic is in the log", path.display())))?
+    loaded.await.map_err(|_| {
+        EngineError::Load(format!("the engine panicked while it loaded {}; see the log for the panic", path.display()))
+    })?
 }

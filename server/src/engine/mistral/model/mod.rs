@@ -1,14 +1,14 @@
-//! A model, from a setting to weights in memory.
+//! A model: from an entry of `engine.models` to weights in memory.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `origin` | what a model is opened from |
-//! | `source` | the files that a setting names, found, checked and loaded |
-//! | `gguf`, `safetensors` | what those files must have, and mistral.rs's loader for them |
-//! | `facts` | what the files say about the model |
+//! | `origin` | the settings that a model is opened with |
+//! | `source` | the files of a model: found, checked and loaded |
+//! | `gguf`, `safetensors` | checks of the files of each format, and mistral.rs's loader for them |
+//! | `facts` | properties of the model from its files |
 //! | `device`, `capacity` | which device computes; how many sequences and how much memory |
-//! | `loader` | weights to a pipeline, on a thread of its own |
-//! | `shared` | what all sequences of a model share: tokenizer, grammars |
+//! | `loader` | a thread that loads weights |
+//! | `shared` | tokenizer and grammars, shared by all sequences of a model |
 
 pub mod capacity;
 pub mod device;

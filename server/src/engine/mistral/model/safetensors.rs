@@ -1,5 +1,5 @@
-//! Folders as Hugging Face lays them out: safetensors, their configuration, tokenizer and chat template. Loaded as they are,
-//! quantised while they are loaded (`isq`), from weights quantised before (`uqff`), or with adapters merged in (`lora`).
+//! Folders in Hugging Face's layout: safetensors, their configuration, tokenizer and chat template. The weights are loaded
+//! unchanged, quantised during the load (`isq`), quantised before (`uqff`), or with adapters merged in (`lora`).
 
 use std::{
     fs,
@@ -19,13 +19,15 @@ use tokio::sync::Mutex;
 use super::{device::ComputeDevice, facts::Facts};
 use crate::{engine::model::ModelSettings, model::hub, wire::sampling::SamplingOptions};
 
-/// What the engine can quantise to and compute with on CPU.
+/// The types that the engine can quantise to on a CPU.
 const CPU_TYPES: [&str; 10] = ["Q8_0", "Q6K", "Q5K", "Q5_1", "Q5_0", "Q4K", "Q4_1", "Q4_0", "Q3K", "Q2K"];
 
 /// A checked folder.
 pub struct WeightsFolder {
     pub path: PathBuf,
+    /// The files of the model's weights, then the UQFF file or those of the adapters.
     pub weights: Vec<PathBuf>,
+    /// The file with the chat template.
     template: PathBuf,
     isq: Option<IsqType>,
     uqff: Option<String>,
@@ -33,13 +35,14 @@ pub struct WeightsFolder {
     pub facts: Facts,
 }
 
-/// A LoRA adapter as PEFT writes it.
+/// A LoRA adapter in PEFT's layout.
 struct Adapter {
+    /// `adapter_config.json`.
     config: String,
     weights: PathBuf,
 }
 
-/// What is read of `config.json`.
+/// The fields of `config.json` that are used here.
 #[derive(Deserialize)]
 struct ModelConfig {
     #[serde(default)]
@@ -55,13 +58,15 @@ struct ModelConfig {
 }
 
 impl WeightsFolder {
+    /// Checks the folder.
+    ///
     /// # Errors
-    /// What is wrong with the folder: a file is missing, of an architecture the engine has not, without a chat template, or
-    /// `settings` asks for what the engine does not do here.
+    /// A message about the first fault: a file is missing, the architecture is not supported, there is no chat template, or the
+    /// engine cannot do what `settings` asks for.
     pub fn open(path: &Path, settings: &ModelSettings, device: &ComputeDevice) -> Result<Self, String> {
         let file = path.join("config.json");
         if !file.is_file() {
-            return Err(format!("{} has no config.json, so it is not a model's folder", path.display()));
+            return Err(format!("{} has no config.json, so it is not the folder of a model", path.display()));
         }
         let whole: Value = read_json(&file)?;
         let named = whole.get("architectures").and_then(Value::as_array).map(Vec::as_slice);
@@ -69,10 +74,13 @@ impl WeightsFolder {
             return Err(format!("{} must name one architecture", file.display()));
         };
         NormalLoaderType::from_causal_lm_name(architecture).map_err(|_| {
-            format!("{} is a model of the architecture `{architecture}`, which the engine has not", path.display())
+            format!(
+                "{} is a model of the architecture `{architecture}`, which the engine does not support",
+                path.display()
+            )
         })?;
-        let config = ModelConfig::deserialize(&whole)
-            .map_err(|error| format!("{} is not what it should be: {error}", file.display()))?;
+        let config =
+            ModelConfig::deserialize(&whole).map_err(|error| format!("{} cannot be used: {error}", file.display()))?;
         if !path.join("tokenizer.json").is_file() {
             return Err(format!("{} has no tokenizer.json", path.display()));
         }
@@ -105,11 +113,11 @@ impl WeightsFolder {
         self.lora.iter().map(|adapter| adapter.config.as_str())
     }
 
-    /// Loads the weights. Blocks, for as long as that and the quantising takes; to be called on a thread of its own, since the
-    /// engine keeps adapters and what to quantise in variables of the thread.
+    /// Loads and quantises the weights; blocks until that is done. Must be called on a thread of its own, because mistral.rs
+    /// keeps adapters and the types to quantise to in variables of the thread.
     ///
     /// # Errors
-    /// With the engine's reason.
+    /// With mistral.rs's reason.
     pub fn load(
         &self,
         device: &ComputeDevice,
@@ -119,7 +127,7 @@ impl WeightsFolder {
         let (dtype, device) = (device.dtype(), &device.0);
         let loader = self.loader()?;
         if self.uqff.is_some() {
-            // Only this one finds the other parts of the file; with a folder's path it looks nowhere else.
+            // Only this function finds the other parts of a UQFF file. Given a folder's path, it reads no other place.
             return loader.load_model_from_hf(None, TokenSource::None, &dtype, device, true, map, None, paged);
         }
         loader.load_model_from_path(&self.paths()?, &dtype, device, true, map, self.isq, paged)
@@ -198,7 +206,7 @@ impl Adapter {
         if !weights.is_file() {
             return Err(format!("lora: {} has no adapter_model.safetensors", folder.display()));
         }
-        // What the engine would pass over in silence, and so compute something else.
+        // mistral.rs ignores these without an error and would compute something else.
         let refused = [
             ("use_dora", config.get("use_dora") == Some(&Value::Bool(true))),
             ("use_rslora", config.get("use_rslora") == Some(&Value::Bool(true))),
@@ -214,7 +222,7 @@ impl Adapter {
     }
 }
 
-/// The file that the engine reads the chat template from, and the template.
+/// Returns the file that mistral.rs reads the chat template from, and the template.
 fn template(folder: &Path) -> Result<(PathBuf, String), String> {
     let jinja = folder.join("chat_template.jinja");
     if jinja.is_file() {
@@ -252,7 +260,7 @@ fn template(folder: &Path) -> Result<(PathBuf, String), String> {
     }
 }
 
-/// The safetensors with the weights; beside a UQFF file those with what is not quantised.
+/// The safetensors files of the weights; for a UQFF model those of the weights that are not quantised.
 fn weights(folder: &Path, is_uqff: bool) -> Result<Vec<PathBuf>, String> {
     let index = folder.join("model.safetensors.index.json");
     if index.is_file() {
@@ -278,15 +286,15 @@ fn weights(folder: &Path, is_uqff: bool) -> Result<Vec<PathBuf>, String> {
     found.map(|path| vec![path]).ok_or_else(|| format!("{} has no {}", folder.display(), single.join(" or ")))
 }
 
-/// The type and its usual name.
+/// The type to quantise to, and its usual name; `None` if `wanted` is empty.
 fn isq(wanted: &str, device: &ComputeDevice) -> Result<Option<(IsqType, String)>, String> {
     if wanted.is_empty() {
         return Ok(None);
     }
-    // K types are written both ways.
+    // Names of K types are common with and without an underscore.
     let name = wanted.to_uppercase().replace("_K", "K");
     if device.is_cpu() && !CPU_TYPES.contains(&name.as_str()) {
-        return Err(format!("isq: on CPU the engine quantises to {}, not to `{wanted}`", CPU_TYPES.join(", ")));
+        return Err(format!("isq: on a CPU the engine quantises to {}, not to `{wanted}`", CPU_TYPES.join(", ")));
     }
     let ty = parse_isq_value(&name, Some(&device.0)).map_err(|reason| format!("isq: {reason}"))?;
     Ok(Some((ty, name.strip_suffix('K').map_or_else(|| name.clone(), |bits| format!("{bits}_K")))))
@@ -298,7 +306,9 @@ fn uqff(folder: &Path, settings: &ModelSettings) -> Result<Option<String>, Strin
     }
     for (key, is_set) in [("isq", !settings.isq.is_empty()), ("lora", !settings.lora.is_empty())] {
         if is_set {
-            return Err(format!("uqff and {key} exclude each other: the weights of a UQFF file are quantised already"));
+            return Err(format!(
+                "uqff and {key} cannot be combined, because the weights of a UQFF file are quantised already: remove one of them"
+            ));
         }
     }
     let file = folder.join(&settings.uqff);
@@ -308,7 +318,7 @@ fn uqff(folder: &Path, settings: &ModelSettings) -> Result<Option<String>, Strin
     Ok(Some(settings.uqff.clone()))
 }
 
-/// What the model's authors recommend.
+/// The options that the model's authors recommend, from `generation_config.json`.
 fn sampling(folder: &Path) -> SamplingOptions {
     let Ok(config) = read_json::<Value>(&folder.join("generation_config.json")) else {
         return SamplingOptions::default();
@@ -326,5 +336,5 @@ fn sampling(folder: &Path) -> SamplingOptions {
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{} is not what it should be: {error}", path.display()))
+    serde_json::from_str(&text).map_err(|error| format!("{} cannot be used: {error}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What all sequences of a model share.
+//! The tokenizer and the grammars, which all sequences of a model share.
 
 use std::sync::Arc;
 
@@ -15,15 +15,16 @@ pub struct Shared {
     /// The bytes of each token.
     pub vocabulary: TokEnv,
     pub grammars: Arc<Grammars>,
+    /// The tokens that end an output.
     pub eos: Arc<[u32]>,
 }
 
 impl Shared {
-    /// Reads the tokenizer and the chat template from the model's files; mistral.rs's own reading of them is not used. Blocks
-    /// while the grammars' vocabulary is made.
+    /// Reads the tokenizer and the chat template from the model's files; those that mistral.rs reads are not used. Blocks while
+    /// the grammars' vocabulary is built.
     ///
     /// # Errors
-    /// `Load`, naming the file, if the tokenizer, the chat template or an end-of-sequence token is missing or not known.
+    /// `Load`, naming the file, if the tokenizer, the chat template or an end-of-sequence token is missing or unknown.
     pub fn new(source: &ModelSource) -> Result<Self, EngineError> {
         let text = source.text()?;
         let grammars = Arc::new(Grammars::new(&text.vocabulary)?);

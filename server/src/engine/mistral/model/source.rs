@@ -1,5 +1,5 @@
-//! Where a model comes from: a setting to files on this machine, checked before anything is loaded, so that what is wrong
-//! is said in our words and at once.
+//! Finds the files of a model on this machine and checks them before anything is loaded, so that faults are reported early and
+//! with what to do.
 
 use std::{
     fs,
@@ -24,17 +24,17 @@ use crate::{
     wire::sampling::SamplingOptions,
 };
 
-/// The default model is small and rambles at 1.
+/// The default model is small: at a temperature of 1 its answers are incoherent.
 const DEFAULT_MODEL_TEMPERATURE: f32 = 0.4;
 
 /// A model whose weights are in memory.
 pub type LoadedModel = Arc<Mutex<dyn Pipeline + Send + Sync>>;
 
-/// A checked model, ready to be loaded, again if need be.
+/// A checked model. It can be loaded more than once.
 pub struct ModelSource {
     pub info: Arc<ModelInfo>,
     files: Files,
-    /// Of the files with the weights, when they were checked.
+    /// The files with the weights, as they were when they were checked.
     state: Vec<FileState>,
     pub origin: ModelOrigin,
 }
@@ -44,7 +44,7 @@ enum Files {
     Folder(WeightsFolder),
 }
 
-/// Tells whether a file was replaced since.
+/// The size and time of a file, from which a later change is detected.
 #[derive(Debug, PartialEq)]
 struct FileState {
     path: PathBuf,
@@ -53,12 +53,12 @@ struct FileState {
 }
 
 impl ModelSource {
-    /// Finds and checks what `engine.models[index]` names; fetches it where it is on Hugging Face and not in the cache. Blocks,
-    /// for as long as that takes.
+    /// Finds and checks the files that `engine.models[index]` names. Fetches them if they are on Hugging Face and not in the
+    /// cache; blocks until that is done.
     ///
     /// # Errors
-    /// `Load`, naming the setting, the file, and what to do: it is missing, its sum is wrong, it is of an architecture the
-    /// engine has not, has no chat template, or asks for what the engine does not do here.
+    /// `Load`, naming the setting, the file and what to do: a file is missing or has a wrong checksum, the architecture is not
+    /// supported, there is no chat template, or the engine cannot do what the settings ask for.
     pub fn open(origin: ModelOrigin) -> Result<Self, EngineError> {
         let ModelOrigin { index, settings, context_length, device, .. } = &origin;
         let wrong = |reason: String| EngineError::load(format_args!("engine.models[{index}]: {reason}"));
@@ -103,11 +103,11 @@ impl ModelSource {
         Ok(source)
     }
 
-    /// Bounds the context by the memory for keys and values: what never fits is refused as too long.
+    /// Bounds the context by the memory for keys and values, so that a prompt that never fits is refused as too long.
     fn fit_context(&mut self) {
         let ModelOrigin { capacity, device, .. } = &self.origin;
         if !device.is_cpu() {
-            // What the weights leave of a GPU's memory is known when they are loaded.
+            // The memory of a GPU that the weights leave free is known only when they are loaded.
             return;
         }
         let tokens = capacity.tokens(self.info.context_length, self.kv_bytes_per_token(capacity.kv_type));
@@ -118,13 +118,14 @@ impl ModelSource {
                 model = info.id,
                 context_length = info.context_length,
                 kv_tokens = tokens,
-                "engine.kv_mb has room for fewer tokens than the model's context; longer prompts are refused"
+                "the memory for keys and values does not hold the model's whole context; longer prompts are refused; \
+                raise engine.kv_mb"
             );
             info.context_length = tokens;
         }
     }
 
-    /// Bytes that the keys and values of a token take.
+    /// The size of the keys and values of a token, in bytes.
     pub fn kv_bytes_per_token(&self, kv_type: KvType) -> u64 {
         let bytes = match kv_type {
             KvType::F32 => 4,
@@ -133,13 +134,13 @@ impl ModelSource {
         self.files.facts().kv_elements_per_token * bytes
     }
 
-    /// Tells models apart whose keys and values differ.
+    /// A name for the model's keys and values in this process: models whose keys and values differ have different names.
     pub fn kv_name(&self) -> String {
         format!("{} {:?} {:?}", self.info.id, self.state, self.origin.capacity.kv_type)
     }
 
-    /// [`Self::kv_name`] for all replicas: by what the files hold, and by all else that the bits of keys and values depend on.
-    /// Reads the files: about a second for each GB.
+    /// As [`Self::kv_name`], but the same on all replicas: made of the contents of the files, and of everything else that decides
+    /// the bits of keys and values. Reads the files, which takes about a second for each GB.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -160,7 +161,7 @@ impl ModelSource {
     /// Reads the tokenizer and the chat template.
     ///
     /// # Errors
-    /// `Load` with what is wrong with the file.
+    /// `Load` with the fault of the file.
     pub fn text(&self) -> Result<TextModel, EngineError> {
         let text = match &self.files {
             Files::Gguf(_) => TextModel::of_gguf(self.shown()),
@@ -169,18 +170,20 @@ impl ModelSource {
         text.map_err(|reason| EngineError::Load(format!("engine.models[{}]: {reason}", self.origin.index)))
     }
 
-    /// Loads the weights. Takes less than a second for the default model; blocks the caller.
+    /// Loads the weights. Blocks, for less than a second with the default model.
     ///
     /// # Errors
-    /// `Load` with mistral.rs's reason, or that the files are not those that were checked: what is loaded later must not be
-    /// another model.
+    /// `Load` with mistral.rs's reason, or because a file has changed since it was checked: a later load must not load another
+    /// model.
     pub fn load(&self) -> Result<LoadedModel, EngineError> {
         let failed = |reason: &dyn std::fmt::Display| {
             EngineError::load(format_args!("cannot load {} from {}: {reason}", self.info.id, self.shown().display()))
         };
         if let Some(changed) = self.state.iter().find(|file| FileState::of(&file.path) != **file) {
             let path = changed.path.display();
-            return Err(failed(&format_args!("{path} has changed since; reload the model to take the new one")));
+            return Err(failed(&format_args!(
+                "{path} has changed since it was checked; reload the model to load the new file"
+            )));
         }
         let ModelOrigin { device, capacity, .. } = &self.origin;
         let map = device.map(self.info.context_length, capacity.places);
@@ -200,7 +203,7 @@ impl ModelSource {
         pipeline.map_err(|error| failed(&error))
     }
 
-    /// The path to name in messages.
+    /// The path for messages: the first file of the weights.
     pub fn shown(&self) -> &Path {
         self.state.first().map_or(Path::new(""), |file| &file.path)
     }
@@ -230,7 +233,7 @@ impl FileState {
     }
 }
 
-/// The file or folder on this machine.
+/// Finds the file or folder on this machine, or fetches it from Hugging Face.
 fn find(settings: &ModelSettings) -> Result<PathBuf, String> {
     if settings.model.is_empty() {
         let dir = model::default_dir();
@@ -242,7 +245,10 @@ fn find(settings: &ModelSettings) -> Result<PathBuf, String> {
     if path.exists() {
         for (key, value) in [("file", &settings.file), ("revision", &settings.revision)] {
             if !value.is_empty() {
-                return Err(format!("{key} is for Hugging Face repositories, and {} is here", path.display()));
+                return Err(format!(
+                    "{key} is for Hugging Face repositories, but {} is on this machine; remove {key}",
+                    path.display()
+                ));
             }
         }
         return Ok(path.to_owned());
@@ -256,21 +262,21 @@ fn find(settings: &ModelSettings) -> Result<PathBuf, String> {
     repository.model(&settings.file, &settings.uqff).map_err(|error| error.to_string())
 }
 
-/// The file that clients may fetch, if they may.
+/// The file that clients may fetch; `None` if they may not.
 fn shared_file(settings: &ModelSettings, files: &Files) -> Result<Option<PathBuf>, String> {
     if !settings.share.unwrap_or(settings.model.is_empty()) {
         return Ok(None);
     }
     match files {
         Files::Gguf(gguf) if gguf.parts.len() == 1 => Ok(gguf.parts.first().cloned()),
-        _ => Err("share is for a model that is one GGUF file".into()),
+        _ => Err("share needs a model that is one GGUF file; set share to false".into()),
     }
 }
 
-/// The name of a model that was given none.
+/// The id of a model whose settings have none: the name of its file, folder or repository.
 fn name(settings: &ModelSettings, path: &Path) -> String {
     let named = if path.is_dir() && hub::is_repository(&settings.model) { Path::new(&settings.model) } else { path };
-    // `.` and `..` have none.
+    // `.` and `..` have no name.
     let absolute = fs::canonicalize(named).unwrap_or_else(|_| named.to_owned());
     let name = if path.is_dir() { absolute.file_name() } else { named.file_stem() };
     name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
@@ -278,14 +284,17 @@ fn name(settings: &ModelSettings, path: &Path) -> String {
 
 fn check_sum(weights: &[PathBuf], expected: &str) -> Result<(), String> {
     let [file] = weights else {
-        return Err(format!("sha256 is of one file, and the weights are {} files", weights.len()));
+        return Err(format!(
+            "sha256 is the checksum of one file, but the weights are {} files; remove sha256",
+            weights.len()
+        ));
     };
     let found = model::sha256(file).map_err(|error| format!("{error:#}"))?;
     if found.eq_ignore_ascii_case(expected.trim()) {
         return Ok(());
     }
     Err(format!(
-        "{} has the sha256 {found}, and {expected} was expected: it is damaged, or another file",
+        "{} has the sha256 {found}, but {expected} was expected: the file is damaged or another one; fetch it again",
         file.display()
     ))
 }
