@@ -1,4 +1,4 @@
-//! Which block is evicted next.
+//! Decides which block is evicted next.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,10 +7,11 @@ use std::{
 
 use super::names::BlockId;
 
-/// Blocks by tenant, each tenant's in the order of their last use.
+/// Unused blocks by tenant, in the order of their last use.
 #[derive(Default)]
 pub struct Lru {
     tenants: HashMap<Arc<str>, BTreeMap<u64, BlockId>>,
+    /// The tenant and the time of last use of each block.
     places: HashMap<BlockId, (Arc<str>, u64)>,
     clock: u64,
 }
@@ -32,8 +33,8 @@ impl Lru {
         }
     }
 
-    /// Takes out the least recently used block of the tenant that has the most, so that no tenant is evicted for one that
-    /// keeps more.
+    /// Removes and returns the least recently used block of the tenant with the most blocks, so that no tenant loses a block to a
+    /// tenant that has more.
     pub fn pop(&mut self) -> Option<BlockId> {
         let most = self.tenants.iter().max_by_key(|(_, blocks)| blocks.len());
         let (tenant, at, id) = most.and_then(|(tenant, blocks)| {

@@ -1,10 +1,10 @@
-//! The blocks of a model's paged cache: which sequence uses which, and which of them later prompts can reuse.
+//! The blocks of a model's paged cache: which sequence uses which blocks, and which blocks later prompts can reuse.
 //!
-//! A block holds the keys and values of [`BLOCK`] tokens. Its name is a chain of SHA-256 over the name of the block before it
-//! and its own tokens; the first link is the tenant, so tenants never share a block. A sequence that ends leaves its blocks
-//! here; the least recently used of the tenant that keeps the most are evicted when others need the room.
+//! A block holds the keys and values of [`BLOCK`] tokens. Its name is a SHA-256 of the name of the block before it and its own
+//! tokens; the first name of this chain is derived from the tenant, so tenants never share a block. The blocks of an ended
+//! sequence stay cached. If others need room, the least recently used block of the tenant with the most is evicted.
 //!
-//! This module counts blocks and knows no tensors.
+//! This module handles numbers of blocks only. Other modules read and write the tensors.
 
 mod lru;
 mod names;
@@ -23,9 +23,10 @@ use crate::engine::{
 /// The blocks of one engine.
 pub struct Blocks {
     blocks: Vec<BlockState>,
-    /// Blocks that hold nothing, the one that was used last at the end: its memory is there already.
+    /// Blocks that hold nothing. The one that was used last is at the end and is taken first: the operating system has provided
+    /// its memory.
     free: Vec<BlockId>,
-    /// Blocks that hold something and that no sequence uses.
+    /// Blocks with content that no sequence uses.
     unused: Lru,
     named: CachedNames,
     /// Blocks by the name of the block before them.
@@ -34,16 +35,17 @@ pub struct Blocks {
 
 #[derive(Default)]
 struct BlockState {
-    /// Sequences that use it.
+    /// How many sequences and transfers use the block.
     users: u32,
-    /// What it holds, if later prompts can reuse it.
+    /// What the block holds, if later prompts can reuse it.
     content: Option<Content>,
 }
 
 struct Content {
     tenant: Arc<str>,
+    /// The name of the block before it.
     before: BlockName,
-    /// Of a full block.
+    /// `None` if the block is not full.
     name: Option<BlockName>,
     tokens: Vec<u32>,
 }
@@ -52,18 +54,18 @@ struct Content {
 pub struct SequenceBlocks {
     tenant: Arc<str>,
     ids: Vec<BlockId>,
-    /// Blocks at the beginning that are full and have their names.
+    /// How many blocks at the beginning are full and named.
     full: usize,
-    /// The name of the last of them.
+    /// The name of the last of these; the tenant's root if there are none.
     name: BlockName,
 }
 
-/// The beginning of a prompt that is cached already.
+/// The blocks for a sequence, and how much of its prompt they hold already.
 pub struct Found {
     pub held: SequenceBlocks,
-    /// Tokens whose keys and values are in `held`, [`Self::copied`] included.
+    /// How many tokens, from the first, have their keys and values in `held`, those of [`Self::copied`] included.
     pub tokens: usize,
-    /// Tokens to copy from a block, which others may use, to the last block of `held`.
+    /// Tokens that the caller must copy to a block of `held`, from a block that others may use.
     pub copied: Option<CopiedTokens>,
 }
 
@@ -80,7 +82,7 @@ impl SequenceBlocks {
         &self.ids
     }
 
-    /// Where the key and value of the token at `position` go: `block * BLOCK + offset`. None: no block is held for it.
+    /// The place of the key and value of the token at `position`: `block * BLOCK + offset`. `None` if no block is held for it.
     pub fn slot(&self, position: usize) -> Option<i64> {
         let block = self.ids.get(position / BLOCK)?;
         Some(i64::from(*block) * BLOCK as i64 + (position % BLOCK) as i64)
@@ -88,7 +90,7 @@ impl SequenceBlocks {
 }
 
 impl Blocks {
-    /// No block holds anything; `named` is emptied.
+    /// Makes `count` blocks that hold nothing, and clears `named`.
     pub fn new(count: usize, named: CachedNames) -> Self {
         named.clear();
         let count = BlockId::try_from(count).unwrap_or(BlockId::MAX);
@@ -101,12 +103,12 @@ impl Blocks {
         }
     }
 
-    /// All blocks.
+    /// The number of all blocks.
     pub fn count(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Blocks that a sequence could have, free ones and those that would be evicted for it.
+    /// The number of blocks that a sequence could take: free ones, and those that would be evicted.
     pub fn available(&self) -> usize {
         self.free.len() + self.unused.len()
     }
@@ -116,8 +118,8 @@ impl Blocks {
         KvBlocks { total, used: total - self.available(), cached: self.unused.len() }
     }
 
-    /// Finds the beginning of `tokens` that is cached, and takes blocks for all of them. None, and nothing is taken, if there
-    /// are too few. At least the last token is left to be computed, since its logits are wanted.
+    /// Finds the longest beginning of `tokens` that is cached, and takes blocks for all tokens. Returns `None` and takes nothing
+    /// if there are too few blocks. The last token is never counted as cached, because its logits are wanted.
     pub fn begin(&mut self, root: BlockName, tenant: &Arc<str>, tokens: &[u32]) -> Option<Found> {
         let most = tokens.len().saturating_sub(1);
         let mut held = SequenceBlocks { tenant: tenant.clone(), ids: Vec::new(), full: 0, name: root };
@@ -142,12 +144,12 @@ impl Blocks {
             let copied = held.ids.get(held.full).map(|to| CopiedTokens { from, to: *to, tokens: common });
             return Some(Found { held, tokens: full + common, copied });
         }
-        // Without room for a copy, the sequence takes the block itself, if nobody uses it.
+        // Without room for a copy, the sequence takes the block itself, if no other sequence uses it.
         let reused = if self.seize(from, &mut held) { full + common } else { full };
         self.rest(held, tokens.len(), reused)
     }
 
-    /// Takes the blocks that are missing for a sequence of which so many tokens were found.
+    /// Takes the missing blocks of a sequence of `tokens` tokens, `found` of which are cached.
     fn rest(&mut self, mut held: SequenceBlocks, tokens: usize, found: usize) -> Option<Found> {
         if self.grow(&mut held, tokens) {
             return Some(Found { held, tokens: found, copied: None });
@@ -156,7 +158,7 @@ impl Blocks {
         None
     }
 
-    /// Gives an unused block to a sequence, for its next tokens; later prompts do not find it any more.
+    /// Gives an unused block to a sequence, which will overwrite it; later prompts do not find it. Returns `false` if it is used.
     fn seize(&mut self, id: BlockId, held: &mut SequenceBlocks) -> bool {
         let is_free = self.blocks.get(id as usize).is_some_and(|block| block.users == 0);
         if is_free {
@@ -170,7 +172,7 @@ impl Blocks {
         is_free
     }
 
-    /// Takes blocks until `held` has room for `tokens`. False, and nothing is taken, if there are too few.
+    /// Takes blocks until `held` has room for `tokens` tokens. Returns `false` and takes nothing if there are too few.
     pub fn grow(&mut self, held: &mut SequenceBlocks, tokens: usize) -> bool {
         let missing = tokens.div_ceil(BLOCK).saturating_sub(held.ids.len());
         if missing > self.available() {
@@ -186,13 +188,13 @@ impl Blocks {
         true
     }
 
-    /// Gives the full blocks of a sequence their names, so that others can reuse them. `computed`: the tokens whose keys and
-    /// values are there, from the sequence's first.
+    /// Names the full blocks of a sequence, so that others can reuse them. `computed`: the tokens whose keys and values the
+    /// blocks hold, from the sequence's first.
     pub fn name_full(&mut self, held: &mut SequenceBlocks, computed: &[u32]) {
         for chunk in computed.chunks_exact(BLOCK).skip(held.full) {
             let Some(id) = held.ids.get(held.full).copied() else { return };
             let name = held.name.next(chunk);
-            // Another sequence may have computed the same meanwhile; its block stays, and this one is freed at the end.
+            // Another sequence may have computed the same block. Then that one is cached, and this one is freed at the end.
             if self.named.insert(name, id) {
                 self.keep(id, &held.tenant, held.name, Some(name), chunk);
             }
@@ -201,8 +203,8 @@ impl Blocks {
         }
     }
 
-    /// Takes the blocks of a sequence back. What it computed is kept for later prompts, the tokens of a last block that is not
-    /// full included.
+    /// Releases the blocks of a sequence. Its computed tokens stay cached for later prompts, including those of a last block
+    /// that is not full.
     pub fn end(&mut self, mut held: SequenceBlocks, computed: &[u32]) {
         self.name_full(&mut held, computed);
         let rest = computed.get(held.full * BLOCK..).unwrap_or_default();
@@ -212,13 +214,13 @@ impl Blocks {
                 self.keep(id, &held.tenant, held.name, None, rest);
             }
         }
-        // The last first: the beginning of a conversation is reused more often than its end.
+        // The last block counts as least recently used: the beginning of a conversation is reused more often than its end.
         for id in held.ids.into_iter().rev() {
             self.give_back(id);
         }
     }
 
-    /// The block after `before` that begins with the most of `tokens`, and how many.
+    /// Finds the block after `before` that begins with the most of `tokens`. Returns the block and the number of equal tokens.
     fn partial(&self, before: BlockName, tokens: &[u32]) -> Option<(BlockId, usize)> {
         let common = |id: &BlockId| {
             let content = self.blocks.get(*id as usize)?.content.as_ref()?;
@@ -228,13 +230,14 @@ impl Blocks {
         candidates.max_by_key(|(_, tokens)| *tokens).filter(|(_, tokens)| *tokens > 0)
     }
 
+    /// Records the content of a block, unless it has content, so that later prompts find it.
     fn keep(&mut self, id: BlockId, tenant: &Arc<str>, before: BlockName, name: Option<BlockName>, tokens: &[u32]) {
         let Some(block) = self.blocks.get_mut(id as usize).filter(|block| block.content.is_none()) else { return };
         block.content = Some(Content { tenant: tenant.clone(), before, name, tokens: tokens.to_vec() });
         self.after.entry(before).or_default().push(id);
     }
 
-    /// Counts another user of a block, so that it is not evicted. Ends with [`Self::give_back`].
+    /// Adds a user of a block, so that it is not evicted. [`Self::give_back`] removes the user.
     pub fn take(&mut self, id: BlockId) {
         let Some(block) = self.blocks.get_mut(id as usize) else { return };
         block.users += 1;
@@ -259,7 +262,7 @@ impl Blocks {
         Some(id)
     }
 
-    /// Later prompts do not find a block any more.
+    /// Drops the content of a block, so that later prompts do not find it.
     fn forget(&mut self, id: BlockId) {
         let Some(content) = self.blocks.get_mut(id as usize).and_then(|block| block.content.take()) else { return };
         if let Some(name) = content.name {

@@ -1,4 +1,4 @@
-//! Which block of the cache's tensors holds what, by name.
+//! Maps names of blocks to numbers of blocks in the cache's tensors.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,7 +12,7 @@ use crate::engine::kv::BlockName;
 /// The number of a block in the cache's tensors.
 pub type BlockId = u32;
 
-/// Full blocks by name. The engine's thread changes it; others look up what is cached.
+/// Full blocks by name. Only the engine's thread changes the map; other threads read it.
 #[derive(Clone, Default)]
 pub struct CachedNames(Arc<Mutex<HashMap<BlockName, BlockId>>>);
 
@@ -27,7 +27,7 @@ impl CachedNames {
         self.0.lock().get(name).copied()
     }
 
-    /// Names a block; false if another block has the name.
+    /// Names a block. Returns `false` if another block has the name.
     pub(super) fn insert(&self, name: BlockName, id: BlockId) -> bool {
         match self.0.lock().entry(name) {
             Entry::Vacant(entry) => {

@@ -48,7 +48,7 @@ fn a_beginning_is_found_to_the_token() {
         assert_eq!(found.tokens, common);
         let copied = found.copied.map_or(0, |copied| copied.tokens);
         assert_eq!(copied, common % BLOCK);
-        // Nothing of it was computed, so nothing is kept.
+        // Only the tokens of whole cached blocks count as computed, so nothing new is cached.
         blocks.end(found.held, &other[..found.tokens - copied]);
     }
 }
@@ -99,7 +99,7 @@ fn a_sequence_grows_block_by_block() {
     assert_eq!(run(&mut blocks, "a", &tokens(0, 41)), Some(40));
 }
 
-/// Many sequences that begin alike, grow and end at random: every block is free, kept, or used, and each found token is right.
+/// Runs many sequences that begin alike, grow and end at random. No block is lost, and each token that is found is right.
 #[test]
 fn a_random_history_loses_no_block_and_finds_only_what_was_computed() {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -110,13 +110,13 @@ fn a_random_history_loses_no_block_and_finds_only_what_was_computed() {
         (random % below as u64) as usize
     };
     let mut blocks = blocks_of(40);
-    // What each block's tensors would hold: the whole history of tokens at each of its places.
+    // What the tensors would hold: for each place of a block, all tokens of the sequence up to that place.
     let mut memory = vec![vec![(String::new(), Vec::<u32>::new()); BLOCK]; 40];
     let mut running: Vec<(String, SequenceBlocks, Vec<u32>, usize)> = Vec::new();
     for _ in 0..20_000 {
         if next(3) > 0 {
             let name = ["a", "b", "c"][next(3)];
-            // Few different tokens, so that many begin alike.
+            // Only few different tokens, so that many sequences begin alike.
             let prompt: Vec<u32> = (0..1 + next(120)).map(|at| (at / 20 * 7 + next(100) / 98) as u32).collect();
             if let Some(found) = blocks.begin(root(name), &tenant(name), &prompt) {
                 if let Some(CopiedTokens { from, to, tokens }) = found.copied {

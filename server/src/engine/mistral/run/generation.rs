@@ -1,5 +1,5 @@
-//! One generation in the batch: from its request to the end of its last run. Where an engine breaks, the generation goes on in
-//! another from the tokens that it has; their text was sent and is not sent again.
+//! One generation, from its request to its last delta. If an engine fails, the generation continues in a new one from the tokens
+//! that it has. Their text was sent and is not sent again.
 
 use std::{
     sync::Arc,
@@ -18,11 +18,11 @@ use crate::engine::{
     text::constrained::Constraint,
 };
 
-/// Engines that one generation may break. A prompt that breaks every engine ends here.
+/// A generation fails after so many failed steps that computed it, because it may be their cause.
 const MAX_FAULTS: u32 = 3;
-/// Engines that may break while a generation only stood by.
+/// A generation fails after so many engines failed in steps that did not compute it.
 const MAX_BYSTANDING: u32 = 100;
-/// How long picking a token may take once its engine is broken: far longer than it ever does.
+/// How long the engine's thread may hold the processor after a cancel or a fault. Picking a token takes far less.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// One generation.
@@ -30,29 +30,32 @@ pub struct GenerationRun {
     pub batch: Arc<Batch>,
     pub shared: Arc<Shared>,
     pub request: GenerateRequest,
-    /// Bound on the whole output.
+    /// The most tokens of the whole output.
     pub max: u64,
-    /// Keeps the channel open: it closes when this generation has left the batch.
+    /// Keeps the channel of deltas open until the generation has ended.
     pub sender: mpsc::Sender<Delta>,
 }
 
-/// How a run ended.
+/// How one run in an engine ended.
 enum RunEnd {
     /// The last delta was sent.
     Finished,
     Broken(Broken),
-    /// The engine broke while a token was picked, and what was sent is not known.
+    /// The engine failed while a token was picked, so it is unknown whether that token was sent.
     Lost,
 }
 
 impl GenerationRun {
+    /// Runs until the last delta is sent or the generation has failed.
     pub async fn run(mut self) {
         let (mut faults, mut bystanding) = (0, 0);
         loop {
             let broken = match self.attempt(faults > 0).await {
                 Ok(RunEnd::Finished) => return,
                 Ok(RunEnd::Lost) => {
-                    return tracing::error!("the engine broke inside a token; the generation cannot go on");
+                    return tracing::error!(
+                        "the engine failed while it picked a token; the generation cannot continue"
+                    );
                 }
                 Ok(RunEnd::Broken(broken)) => broken,
                 Err(reason) => return self.fail(reason),
@@ -66,11 +69,14 @@ impl GenerationRun {
                 return self.fail(broken.reason);
             }
             let tokens = self.request.output.len();
-            tracing::warn!(broken.reason, faults, tokens, "a generation goes on in another engine");
+            tracing::warn!(broken.reason, faults, tokens, "a generation continues in another engine");
         }
     }
 
-    /// Runs until the end, or until the engine breaks.
+    /// Runs in one engine until the generation ends or the engine fails.
+    ///
+    /// # Errors
+    /// The grammar cannot be used.
     async fn attempt(&mut self, is_suspect: bool) -> Result<RunEnd, String> {
         let grammar =
             self.shared.grammars.clone().hold(&self.request, self.max).await.map_err(|error| error.to_string())?;
@@ -100,14 +106,14 @@ impl GenerationRun {
             biased;
             outcome = &mut run => outcome,
             () = self.request.cancel.cancelled() => {
-                // Sent at once, even in the middle of a step; the batch lets go of the sequence after it.
+                // Sends the last delta now, even during a step. The batch removes the sequence after the step.
                 settle(|| processor.try_finish(Finish::Cancelled).then_some(())).await;
                 run.await
             }
         };
         let Err(broken) = outcome else {
-            // An engine that ended by itself was not asked to.
-            processor.finish(Finish::Failed("the engine ended the sequence by itself".into()));
+            // The last delta is missing only if the engine ended the sequence for no known reason.
+            processor.finish(Finish::Failed("the engine ended the sequence without a reason".into()));
             return Ok(RunEnd::Finished);
         };
         Ok(match settle(|| processor.try_fence()).await {
@@ -124,13 +130,13 @@ impl GenerationRun {
         self.processor(None).finish(Finish::Failed(reason));
     }
 
-    /// What was sent until now is the beginning of what it sends.
+    /// Makes a processor that continues after the tokens that were sent.
     fn processor(&self, grammar: Option<Constraint>) -> TokenProcessor {
         TokenProcessor::new(&self.shared, &self.request, self.max, grammar, &self.sender)
     }
 }
 
-/// Tries until picking a token, which may be under way, lets it.
+/// Repeats an attempt that fails while the engine's thread picks a token. Returns `None` after [`SETTLE`].
 async fn settle<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
     while begun.elapsed() < SETTLE {

@@ -1,5 +1,5 @@
-//! One generation, token by token. The engine's thread brings the logits; the token is picked here, detokenised, matched
-//! against stop strings and the grammar, and sent as a delta before the engine goes on with it.
+//! Makes deltas of logits, for one generation. The engine's thread passes the logits of each step. The next token is picked,
+//! decoded, matched against stop strings and the grammar, and sent as a delta, before the engine computes it.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::engine::{
     },
 };
 
-/// The state of one generation, shared by the engine's thread and the task that waits for its end.
+/// The output of one generation, shared by the engine's thread and the generation's task.
 pub struct TokenProcessor {
     state: Mutex<TokenState>,
     shared: Arc<Shared>,
 }
 
-/// What a generation had produced when it was fenced.
+/// What a processor had sent when it was fenced.
 pub struct OutputSnapshot {
     /// Tokens that were sent since the processor was made.
     pub tokens: Vec<u32>,
@@ -33,28 +33,29 @@ pub struct OutputSnapshot {
 }
 
 struct TokenState {
-    /// Has room for the whole reply. Weak, so that the channel closes when the generation's task ends, whatever the engine
-    /// still holds.
+    /// Has room for all deltas. Weak, so that the channel closes when the generation's task ends, even if the engine still holds
+    /// this processor.
     sender: mpsc::WeakSender<Delta>,
     decoder: Decoder<Detokenizer>,
     sampler: Sampler,
     grammar: Option<Constraint>,
-    /// How many of the likeliest tokens are sent with each, where any are.
+    /// How many of the likeliest tokens are sent with each token; `None`: no log-probabilities are sent.
     logprobs: Option<u8>,
     cancel: CancellationToken,
-    /// Sent with the next delta.
+    /// Tokens of the prompt that were not computed. Sent with the next delta.
     cached_tokens: Option<u32>,
-    /// Whether the output has no token from before this processor.
+    /// Whether the output had no token when this processor was made.
     is_first: bool,
-    /// Output tokens at which the generation ends.
+    /// The most tokens of the whole output.
     max: u64,
+    /// Tokens that this processor has sent.
     sent: Vec<u32>,
     finished: bool,
 }
 
 impl TokenProcessor {
-    /// `max`: bound on the whole output, `request.output` included. `grammar`: the request's, after its output. `sender` has
-    /// room for the whole reply.
+    /// `max`: the most tokens of the whole output, `request.output` included. `grammar`: the request's, in its state after
+    /// `request.output`. `sender` has room for all deltas.
     pub fn new(
         shared: &Arc<Shared>,
         request: &GenerateRequest,
@@ -85,7 +86,7 @@ impl TokenProcessor {
             sent: Vec::new(),
             finished: false,
         };
-        // A continued output may have its end already.
+        // A continued output may be complete already.
         if stopped.is_some() {
             state.finish(Delta::default(), Finish::Stop);
         } else if complete {
@@ -96,13 +97,13 @@ impl TokenProcessor {
         Self { state: Mutex::new(state), shared: shared.clone() }
     }
 
-    /// Picks the token after the computed ones, by their logits, and sends it. None: the generation has ended.
+    /// Picks the next token from the logits of the last computed one, and sends it. Returns `None` if the generation has ended.
     pub fn next(&self, logits: &mut [f32]) -> Option<u32> {
         self.state.lock().next(&self.shared, logits)
     }
 
-    /// Whether nothing more is wanted: the last delta was sent, nobody reads any more, or the generation is cancelled, which
-    /// this sends.
+    /// Whether the generation has ended: the last delta was sent, the receiver is gone, or the generation is cancelled. Sends the
+    /// last delta of a cancelled generation.
     pub fn has_ended(&self) -> bool {
         let mut state = self.state.lock();
         if !state.finished && state.cancel.is_cancelled() {
@@ -112,8 +113,8 @@ impl TokenProcessor {
         state.finished
     }
 
-    /// Tells the client how many of the prompt's tokens were not computed, with the first delta. A sequence that begins again
-    /// after it waited for blocks has sent that already.
+    /// Reports with the first delta how many of the prompt's tokens were not computed. Does nothing for a sequence that begins
+    /// again, because it has reported its number before.
     pub fn reused(&self, tokens: usize) {
         let mut state = self.state.lock();
         if state.is_first && state.sent.is_empty() {
@@ -121,7 +122,7 @@ impl TokenProcessor {
         }
     }
 
-    /// Sends the last delta now, unless one was sent.
+    /// Sends the last delta now, unless it was sent.
     pub fn finish(&self, finish: Finish) {
         let mut state = self.state.lock();
         if !state.finished {
@@ -129,7 +130,7 @@ impl TokenProcessor {
         }
     }
 
-    /// [`Self::finish`], unless a step is under way. False if one is.
+    /// As [`Self::finish`], but returns `false` and does nothing while a token is picked.
     pub fn try_finish(&self, finish: Finish) -> bool {
         let Some(mut state) = self.state.try_lock() else { return false };
         if !state.finished {
@@ -138,18 +139,18 @@ impl TokenProcessor {
         true
     }
 
-    /// Sends nothing any more, whenever the engine wakes up, and returns what was sent; None if a step is under way.
+    /// Stops all sending, even if the engine continues later, and returns what was sent. `None` while a token is picked.
     pub fn try_fence(&self) -> Option<OutputSnapshot> {
         let mut state = self.state.try_lock()?;
         let finished = std::mem::replace(&mut state.finished, true);
         Some(OutputSnapshot { tokens: std::mem::take(&mut state.sent), finished })
     }
 
-    /// Ends a generation whose step panicked.
+    /// Ends a generation whose token could not be picked because of a panic.
     pub fn fail(&self, reason: String) {
         let mut state = self.state.lock();
         if !state.finished {
-            // The decoder's state is not known.
+            // The panic may have damaged the decoder, so the text that it holds back is dropped.
             state.finish(Delta::default(), Finish::Failed(reason));
         }
     }
@@ -164,7 +165,7 @@ impl TokenState {
             self.end(Finish::Cancelled);
             return None;
         }
-        // The prompt was all that was asked for.
+        // Only with a bound of 0: the request wants the prompt computed and no output.
         if self.sampler.position() >= self.max {
             self.end(Finish::Length);
             return None;
@@ -214,10 +215,10 @@ impl TokenState {
         logprobs::of(raw, token, self.logprobs.unwrap_or(0), |token| shared.vocabulary.tok_trie().decode(&[token]))
     }
 
-    /// Completes an output that is held to a grammar, in one delta, because its bound is reached or because the grammar needs
-    /// more work than is allowed. The model was not asked for these tokens, so they have no likelihoods.
+    /// Completes an output with a grammar in one delta, because its bound is reached or because the grammar needs more work than
+    /// is allowed. The model did not compute logits for these tokens, so they have no log-probabilities.
     fn close(&mut self, reason: &str) {
-        tracing::debug!(reason, "an output is closed");
+        tracing::debug!(reason, "an output is completed without the model");
         let closing = self.grammar.as_ref().map(|grammar| grammar.closing().to_vec()).unwrap_or_default();
         let mut delta = Delta::default();
         for token in closing {
@@ -232,7 +233,7 @@ impl TokenState {
         self.finish(delta, Finish::Length);
     }
 
-    /// Ends the generation with the text that is held back.
+    /// Sends the last delta, with the text that the decoder holds back.
     fn end(&mut self, finish: Finish) {
         let text = self.decoder.finish();
         self.finish(Delta { text, ..Delta::default() }, finish);
@@ -243,7 +244,7 @@ impl TokenState {
         self.finished = true;
     }
 
-    /// False, and the generation is over, if nobody reads any more.
+    /// Sends a delta. If the receiver is gone, ends the generation and returns `false`.
     fn send(&mut self, delta: Delta) -> bool {
         let tokens = delta.tokens.clone();
         let delta = Delta { cached_tokens: self.cached_tokens.take(), ..delta };
