@@ -1,13 +1,13 @@
-//! A block as a store holds it: a head that tells whether the bytes are what was stored, and the numbers.
+//! The format of a block in a store: a head with a checksum, then the numbers.
 //!
-//! | bytes | hold |
+//! | bytes | content |
 //! |---|---|
 //! | 0 | [`VERSION`] |
 //! | 1 | the encoding: 0 exact, 1 int8 |
 //! | 2..4 | zero |
-//! | 4..8 | bytes of the numbers, little-endian |
-//! | 8..16 | xxh3 of the numbers with the block's name as seed, little-endian |
-//! | 16.. | the numbers: of each layer the keys, then the values, as they lie in the paged cache |
+//! | 4..8 | length of the numbers in bytes, little-endian |
+//! | 8..16 | xxh3 of the numbers, little-endian; the seed is the first 8 bytes of the block's name |
+//! | 16.. | the numbers: for each layer the keys, then the values, as in the paged cache |
 
 use half::f16;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -35,6 +35,7 @@ pub struct Codec {
 }
 
 impl Codec {
+    /// Encodes a block of the paged cache for the store.
     pub fn encode(&self, name: &BlockName, block: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; HEAD];
         match self.encoding {
@@ -50,7 +51,7 @@ impl Codec {
         bytes
     }
 
-    /// The block as it lies in the paged cache; `None` if the bytes are damaged, of another version or of another encoding.
+    /// Returns the block as the paged cache holds it; `None` if the bytes are damaged or have another version or encoding.
     pub fn decode(&self, name: &BlockName, bytes: &[u8]) -> Option<Vec<u8>> {
         let (head, numbers) = bytes.split_at_checked(HEAD)?;
         let (mark, rest) = head.split_at_checked(4)?;
@@ -72,7 +73,7 @@ impl Codec {
         u8::from(self.encoding == KvEncoding::Int8)
     }
 
-    /// Bytes of a number in the paged cache.
+    /// The size of a number in the paged cache, in bytes.
     fn width(&self) -> usize {
         match self.kv_type {
             KvType::F32 => 4,
@@ -84,7 +85,7 @@ impl Codec {
         for group in block.chunks(self.width() * GROUP) {
             let numbers = || group.chunks_exact(self.width()).map(number);
             let largest = numbers().fold(0.0f32, |largest, x| largest.max(x.abs()));
-            // Rounded up to 16 bits, so that no quotient is above 127.
+            // Rounds the scale up to 16 bits, so that no quotient is above 127.
             let scale = f32::from_bits(((largest / 127.0).to_bits() + 0xffff) & 0xffff_0000);
             out.extend_from_slice(&scale.to_le_bytes()[SCALE..]);
             let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };

@@ -1,14 +1,14 @@
-//! The exchange of one model's blocks with a store that outlives the process or is shared by replicas.
+//! Exchanges the blocks of one model with a store that outlives the process or is shared by replicas.
 //!
-//! Before a prompt is computed, the beginning of it that the store has and the engine's own cache has not is fetched, if that is
-//! estimated to be faster than computing it. After a sequence ends, its blocks are stored: at once if a later prompt is expected
-//! to begin with them, else when a second prompt has them. Nothing here waits on the engine's thread, and a store that fails costs
-//! computing only.
+//! Before a prompt is computed, blocks of its beginning are fetched that the store has and the engine's cache lacks, if fetching
+//! is estimated to be faster than computing. When a sequence has ended, its blocks are stored: at once if a later prompt is
+//! expected to begin with them, else when a second sequence has them. The engine's thread never waits for the store here, and a
+//! store that fails costs only the time to compute.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `codec` | a block as a store holds it |
-//! | `rates` | whether fetching is faster than computing |
+//! | `codec` | the format of a block in a store |
+//! | `rates` | the estimate whether fetching is faster than computing |
 
 mod codec;
 mod rates;
@@ -36,18 +36,18 @@ use crate::engine::{
     kv::{BLOCK, BlockName, KvEncoding, KvError, KvStore, Reuse},
 };
 
-/// Bytes of blocks that wait to be stored; the engine's thread waits with more while it has nothing else to do.
+/// The most bytes of blocks in the queue to the store. If it is full, more blocks wait in the paged cache.
 const OUTGOING_BYTES: usize = 64 << 20;
-/// Bytes that are given to the store at once.
+/// Bytes of blocks that are stored with one call.
 const PUT_BYTES: usize = 4 << 20;
-/// Names that are remembered as seen, and as stored.
+/// How many names of seen blocks are remembered, and how many of stored blocks.
 const NAMES: u64 = 1 << 16;
-/// Prompts that fetch at once. More compute, since each holds its blocks in memory.
+/// How many prompts fetch at once. Each holds its blocks in memory, so further prompts are computed.
 const FETCHES: usize = 4;
-/// After a store has failed, nothing is given to it for this long.
+/// How long nothing is stored after the store has failed.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Where blocks are stored, and how.
+/// The store for blocks, and their encoding in it.
 #[derive(Clone)]
 pub struct KvSharing {
     pub store: Arc<dyn KvStore>,
@@ -60,10 +60,11 @@ impl std::fmt::Debug for KvSharing {
     }
 }
 
+/// The exchange of one model.
 pub struct KvExchange {
     store: Arc<dyn KvStore>,
     codec: Codec,
-    /// Tells models apart whose keys and values differ, on all replicas alike. Absent until the files are hashed.
+    /// The model's name in the names of stored blocks, the same on all replicas. Unset until the model's files are hashed.
     model: OnceLock<String>,
     cached: CachedNames,
     /// The name of the model in `cached`.
@@ -72,20 +73,20 @@ pub struct KvExchange {
     seen: Cache<BlockName, ()>,
     stored: Cache<BlockName, ()>,
     outgoing: mpsc::Sender<Outgoing>,
-    /// Blocks that are to be stored and are not yet.
+    /// How many planned blocks are not stored or dropped yet.
     pending: watch::Sender<usize>,
     fetching: Semaphore,
     fetched_tokens: AtomicU64,
 }
 
-/// The blocks of a prompt that the store had, ready for the paged cache.
+/// Consecutive blocks of a prompt from the store, in the format of the paged cache.
 pub struct FetchedBlocks {
-    /// The place of the first in the prompt, in blocks.
+    /// How many blocks of the prompt come before the first of `blocks`.
     pub first: usize,
     pub blocks: VecDeque<Vec<u8>>,
 }
 
-/// A block on its way to the store.
+/// A block in the queue to the store.
 struct Outgoing {
     tenant: Arc<str>,
     name: BlockName,
@@ -93,7 +94,7 @@ struct Outgoing {
 }
 
 impl KvExchange {
-    /// To be called within the runtime.
+    /// Starts the exchange: hashes the model's files, and stores blocks in the background. Must be called inside the runtime.
     pub fn start(source: &Arc<ModelSource>, sharing: KvSharing, cached: CachedNames) -> Arc<Self> {
         let kv_type = source.origin.capacity.kv_type;
         let block_bytes = usize::try_from(source.kv_bytes_per_token(kv_type)).unwrap_or(usize::MAX / BLOCK) * BLOCK;
@@ -115,16 +116,18 @@ impl KvExchange {
         let (hashing, source) = (exchange.clone(), source.clone());
         tokio::task::spawn_blocking(move || match source.shared_kv_name(sharing.encoding) {
             Ok(model) => drop(hashing.model.set(model)),
-            Err(error) => tracing::warn!(%error, "keys and values are not shared: the model's files cannot be hashed"),
+            Err(error) => {
+                tracing::warn!(%error, "keys and values are neither stored nor fetched, because the model's files cannot be hashed")
+            }
         });
         tokio::spawn(BlockWriter { exchange: Arc::downgrade(&exchange), inbox }.run());
         exchange
     }
 
-    /// Fetches the blocks with which `tokens` begin and which the engine's cache has not; `None` if there are none, if they take
-    /// longer than computing them, or if the store fails.
+    /// Fetches blocks of the beginning of `tokens` that the engine's cache lacks. Returns `None` if the store has none, if
+    /// computing is faster, if [`FETCHES`] prompts fetch already, or if the store fails.
     pub async fn fetch(&self, tenant: &str, tokens: &[u32]) -> Option<FetchedBlocks> {
-        // The last token is computed in any case, since its logits are wanted.
+        // The last token is always computed, because its logits are wanted.
         let tokens = tokens.get(..tokens.len().saturating_sub(1))?;
         let chain = BlockName::root(self.model.get()?, tenant).chain(tokens);
         let first = self.cached.count(BlockName::root(&self.local, tenant).chain(tokens));
@@ -140,11 +143,11 @@ impl KvExchange {
         let blocks = match found {
             Ok(Ok(blocks)) => blocks,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "keys and values cannot be fetched; they are computed");
+                tracing::warn!(%error, "keys and values cannot be fetched from the store; they are computed");
                 return None;
             }
             Err(_) => {
-                // So slow that computing was faster.
+                // Computing would have been faster.
                 self.rates.lock().fetched(0, begun.elapsed());
                 return None;
             }
@@ -154,6 +157,7 @@ impl KvExchange {
         (!blocks.is_empty()).then(|| FetchedBlocks { first, blocks: blocks.into() })
     }
 
+    /// Fetches and decodes as many of the `missing` blocks, from the first, as the store has, if that is faster than computing.
     async fn found(&self, tenant: &str, missing: &[BlockName], rates: &TransferRates) -> Result<Vec<Vec<u8>>, KvError> {
         let begun = Instant::now();
         let count = self.store.count(tenant, missing).await?.min(missing.len());
@@ -180,23 +184,24 @@ impl KvExchange {
         Ok(decoded)
     }
 
-    /// How many blocks have so many bytes; at least 1.
+    /// How many blocks fit into `bytes`; at least 1.
     fn blocks_of(&self, bytes: usize) -> usize {
         (bytes / self.codec.block_bytes.max(1)).max(1)
     }
 
+    /// Whether fetching so many blocks is estimated to be faster than computing them.
     fn pays(&self, rates: &TransferRates, blocks: usize) -> bool {
         rates.pays(blocks * BLOCK, blocks * self.codec.block_bytes)
     }
 
-    /// Estimates how long it takes to fetch so many tokens that the store has; `None` while nothing can be fetched.
+    /// Estimates how long it takes to fetch the blocks of `tokens` tokens; `None` while nothing can be fetched.
     pub fn fetching(&self, tokens: usize) -> Option<Duration> {
         self.model.get()?;
         Some(self.rates.lock().fetching(tokens.div_ceil(BLOCK) * self.codec.block_bytes))
     }
 
-    /// Which blocks of a sequence that has ended are to be stored: their places and names. The caller gives each to
-    /// [`Self::store`] or [`Self::drop_planned`].
+    /// Plans which blocks of an ended sequence to store. Returns their indices in the sequence and their names. The caller must
+    /// pass each to [`Self::store`] or [`Self::drop_planned`].
     pub fn plan(&self, tenant: &str, computed: &[u32], reuse: Reuse) -> Vec<(usize, BlockName)> {
         let Some(model) = self.model.get() else { return Vec::new() };
         let chain = BlockName::root(model, tenant).chain(computed).into_iter().enumerate();
@@ -214,12 +219,12 @@ impl KvExchange {
         wanted
     }
 
-    /// Whether another block can be taken to be stored.
+    /// Whether the queue to the store has room for a block.
     pub fn has_room(&self) -> bool {
         self.outgoing.capacity() > 0
     }
 
-    /// Takes a planned block to be stored.
+    /// Puts a planned block into the queue to the store; drops it if the queue is full.
     pub fn store(&self, tenant: &Arc<str>, name: BlockName, block: Vec<u8>) {
         let outgoing = Outgoing { tenant: tenant.clone(), name, block };
         if let Err(mpsc::error::TrySendError::Full(refused) | mpsc::error::TrySendError::Closed(refused)) =
@@ -229,18 +234,18 @@ impl KvExchange {
         }
     }
 
-    /// A planned block will not be stored. It is planned again when it is seen again.
+    /// Cancels the plan to store a block. The block is planned again when another sequence has it.
     pub fn drop_planned(&self, name: &BlockName) {
         self.stored.invalidate(name);
         self.pending.send_modify(|pending| *pending = pending.saturating_sub(1));
     }
 
-    /// The engine's rate of reading prompts, measured with every step.
+    /// Records how fast the engine computes prompts, as measured with every step.
     pub fn computes(&self, tokens_per_second: f64) {
         self.rates.lock().computes(tokens_per_second);
     }
 
-    /// Returns when the model's files are hashed. Until then nothing is fetched or stored.
+    /// Waits until the model's files are hashed. Until then nothing is fetched or stored.
     #[cfg(test)]
     pub async fn is_ready(&self) {
         while self.model.get().is_none() {
@@ -248,7 +253,7 @@ impl KvExchange {
         }
     }
 
-    /// Returns when all planned blocks are stored or dropped.
+    /// Waits until all planned blocks are stored or dropped.
     pub async fn settle(&self) {
         let _ = self.pending.subscribe().wait_for(|pending| *pending == 0).await;
     }
@@ -258,7 +263,7 @@ impl KvExchange {
     }
 }
 
-/// Gives blocks to the store, in the order in which they come.
+/// Stores blocks, in the order of the queue.
 struct BlockWriter {
     exchange: Weak<KvExchange>,
     inbox: mpsc::Receiver<Outgoing>,
@@ -283,7 +288,7 @@ impl BlockWriter {
                 continue;
             }
             let codec = exchange.codec;
-            // A panic there would lose the blocks only.
+            // A panic of the encoder would lose only these blocks.
             let groups = tokio::task::spawn_blocking(move || encode(&codec, taken)).await.unwrap_or_default();
             for (tenant, group) in groups {
                 let put = exchange.store.put(&tenant, &group).await;
@@ -291,7 +296,7 @@ impl BlockWriter {
                 match put {
                     Ok(()) => exchange.pending.send_modify(|pending| *pending = pending.saturating_sub(group.len())),
                     Err(error) => {
-                        tracing::warn!(%error, pause = ?PAUSE, "keys and values cannot be stored");
+                        tracing::warn!(%error, pause = ?PAUSE, "keys and values cannot be stored; blocks are dropped until the pause has ended");
                         group.iter().for_each(|(name, _)| exchange.drop_planned(name));
                     }
                 }

@@ -1,26 +1,26 @@
-//! Whether fetching blocks is faster than computing them: a rule on what was measured here.
+//! Estimates from measurements whether fetching blocks is faster than computing them.
 
 use std::time::{Duration, Instant};
 
-/// How much the newest measurement counts.
+/// The weight of the newest measurement in a mean.
 const NEWEST: f64 = 0.3;
-/// Where nothing was measured yet.
+/// Assumed before the first measurements.
 const UNKNOWN: TransferRates =
     TransferRates { round_trip: 0.001, bytes_per_second: 200e6, tokens_per_second: 500.0, measured: None };
-/// A store that was slow is tried again after this.
+/// If nothing was fetched for this long, a slow store is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
-/// Fetching is estimated to take at most this share of computing: the blocks are also checked and copied.
+/// Blocks are fetched if that takes less than this share of the time to compute them. The rest is for checking and copying.
 const SHARE: f64 = 0.8;
 
 /// Means of recent measurements.
 #[derive(Debug, Clone, Copy)]
 pub struct TransferRates {
-    /// Seconds.
+    /// Seconds from a request to the store's answer.
     round_trip: f64,
     bytes_per_second: f64,
-    /// Prompt tokens that the engine computes.
+    /// Prompt tokens that the engine computes per second.
     tokens_per_second: f64,
-    /// When blocks were fetched last.
+    /// The time of the last fetch; `None` before the first.
     measured: Option<Instant>,
 }
 
@@ -44,17 +44,17 @@ impl TransferRates {
         self.tokens_per_second = tokens_per_second.max(1.0);
     }
 
-    /// How long the engine takes for so many tokens, alone.
+    /// Estimates how long the engine takes to compute a prompt of `tokens` tokens alone.
     pub fn computing(&self, tokens: usize) -> Duration {
         Duration::from_secs_f64(tokens as f64 / self.tokens_per_second)
     }
 
-    /// Estimates the time to fetch so many bytes.
+    /// Estimates how long it takes to fetch `bytes` bytes.
     pub fn fetching(&self, bytes: usize) -> Duration {
         Duration::from_secs_f64((self.round_trip + bytes as f64 / self.bytes_per_second.max(1.0)).clamp(0.0, 1e6))
     }
 
-    /// Whether so many tokens are fetched faster than they are computed.
+    /// Whether to fetch `tokens` tokens, whose blocks have `bytes` bytes, instead of computing them.
     pub fn pays(&self, tokens: usize, bytes: usize) -> bool {
         let fetching = self.fetching(bytes);
         let is_stale = self.measured.is_some_and(|at| at.elapsed() > TRY_AGAIN);
@@ -74,7 +74,7 @@ mod tests {
     fn what_computes_faster_than_it_travels_is_computed() {
         let mut rates = TransferRates::default();
         rates.computes(1000.0);
-        // 46 KB a token, as of the default model.
+        // 46 KB for each token, as with the default model.
         let pays = |rates: &TransferRates, tokens: usize| rates.pays(tokens, tokens * 46_080);
         assert!(pays(&rates, 64));
         assert!(!pays(&rates, 0));
