@@ -1,4 +1,4 @@
-//! The bits of a position's logits depend on its tokens alone.
+//! Tests that the bits of a position's logits depend on the tokens up to that position alone.
 
 use super::*;
 
@@ -13,7 +13,7 @@ const ASKED: [&str; 8] = [
     "Tell a story in which {} birds meet.",
 ];
 
-/// A request whose keys and values nobody has computed.
+/// A request of a tenant of its own, so that nothing of it is cached at first.
 fn asked(number: usize, tenant: &str) -> GenerateRequest {
     let mut text = ASKED[number % ASKED.len()].replace("{}", &(number * 37 % 1000).to_string());
     text.push_str(&" Be thorough.".repeat(number % 40));
@@ -37,7 +37,7 @@ fn a_reply_is_the_same_alone_in_a_crowd_after_a_cached_prefix_and_after_a_cut() 
         for number in numbers.iter().step_by(3) {
             let alone = collect(start(asked(*number, "alone"))).await;
             same(&crowd[*number], &alone, &format!("{number} alone"));
-            // A beginning of the prompt is cached.
+            // Caches a beginning of the prompt.
             let mut begin = asked(*number, "cached");
             begin.prompt.truncate(begin.prompt.len() * 2 / 3);
             collect(start(begin)).await;

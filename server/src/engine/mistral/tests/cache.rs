@@ -1,4 +1,4 @@
-//! Which keys and values are reused, and what clients are told of it.
+//! Tests which keys and values are reused, and the reported number of cached tokens.
 
 use super::*;
 
@@ -7,7 +7,7 @@ async fn ask(engine: &MistralEngine, tenant: &str, prompt: &[u32], length: u32) 
     collect(engine.generate("m", GenerateRequest { prompt: prompt.to_vec(), ..request }).expect("starts")).await
 }
 
-/// The reply, where all of the prompt is computed.
+/// The reply after the whole prompt was computed.
 async fn fresh(engine: &MistralEngine, prompt: &[u32], length: u32) -> Reply {
     static TENANTS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let tenant = format!("fresh {}", TENANTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
@@ -34,8 +34,8 @@ fn the_next_turn_computes_what_is_new() {
         let second = messages(&[(question, &said.text)], "And how long is it?");
         let common = [first.as_slice(), &said.tokens].concat().iter().zip(&second).take_while(|(a, b)| a == b).count();
         let turn = ask(&ENGINE, "turns", &second, 5).await;
-        // The last token of a reply is not computed: nothing came after it.
-        let cached = turn.cached_tokens.expect("told") as usize;
+        // The last token of a reply is not computed, because no token was picked after it.
+        let cached = turn.cached_tokens.expect("reported") as usize;
         assert!(cached + 1 >= common && cached <= common, "{cached} of {common} common tokens");
         let whole = fresh(&ENGINE, &second, 5).await;
         assert_eq!((&turn, &turn.logprobs), (&whole, &whole.logprobs));
@@ -67,7 +67,7 @@ fn any_beginning_is_reused_and_changes_no_bit() {
         for cut in (1..long.len()).step_by(7) {
             let prompt = [&long[..cut], &long[4..12]].concat();
             let reused = ask(&ENGINE, "beginnings", &prompt, 3).await;
-            assert!(reused.cached_tokens.expect("told") as usize >= cut.min(prompt.len() - 1), "cut at {cut}");
+            assert!(reused.cached_tokens.expect("reported") as usize >= cut.min(prompt.len() - 1), "cut at {cut}");
             let whole = fresh(&ENGINE, &prompt, 3).await;
             assert_eq!((&reused, &reused.logprobs), (&whole, &whole.logprobs), "cut at {cut}");
         }

@@ -1,5 +1,5 @@
-//! Tiny models of every family with random weights, in one engine: sequences together, cuts within a character, and files of
-//! every quantised type.
+//! Tests tiny models of every family with random weights, in one engine: sequences that run together, cuts within a character,
+//! and files of every quantised type.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,8 +20,8 @@ use futures::future::join_all;
 use super::*;
 use crate::engine::{Grammar, Rules};
 
-/// Types of a file's matrices: the name, how far it may be from the original (mean Kullback-Leibler divergence of the next token, in
-/// nats), and how often the likeliest token must be the same.
+/// Types of a file's matrices: the type, the largest divergence from the original (mean Kullback-Leibler divergence of the next
+/// token, in nats), and the smallest share of tokens at which the likeliest token is the same.
 const TYPES: [(GgmlDType, f64, f64); 10] = [
     (GgmlDType::Q8_0, 0.01, 0.85),
     (GgmlDType::Q6K, 0.05, 0.7),
@@ -35,7 +35,7 @@ const TYPES: [(GgmlDType, f64, f64); 10] = [
     (GgmlDType::Q2K, 4.0, 0.05),
 ];
 
-/// Tokens of an output whose likelihoods are compared.
+/// Tokens of an output whose log-probabilities are compared.
 const TOKENS: u32 = 48;
 
 struct Folder(PathBuf);
@@ -124,7 +124,7 @@ fn a_cut_within_a_character_loses_no_byte_of_it() {
         let rules = Rules::Regex("(🙂|日|é|👩\u{200d}👧|\n){6}the".into());
         let grammar = Grammar { tenant: "t".into(), rules };
         let whole = GenerateRequest { grammar: Some(grammar), ..ask(&engine, &model, "emoji", 120) };
-        // The text that is shown after so many tokens, where a delta ends there.
+        // The text that is shown after each number of tokens at which a delta ends.
         let mut shown = HashMap::new();
         let said = RUNTIME.block_on(async {
             let mut deltas = engine.generate(&model, whole.clone()).expect("starts");
@@ -161,7 +161,7 @@ fn quantised_files_of_every_family_answer_nearly_as_their_original() {
             files.push((name.clone(), quantised(&original, *dtype)));
         }
         let engine = engine(files);
-        // Nothing ends an output but its bound: what is sampled has no control tokens. What is told of likelihoods does.
+        // Only its bound ends an output, because the bias keeps control tokens from being sampled. Log-probabilities ignore the bias.
         let controls = &engine.model("original").expect("a model").shared.tokens;
         let logit_bias: BTreeMap<u32, f32> = controls.controls().map(|(id, _)| (id, -100.0)).collect();
         let request = |model: &str, output: &[u32]| {
@@ -197,7 +197,7 @@ fn quantised_files_of_every_family_answer_nearly_as_their_original() {
     }
 }
 
-/// The Kullback-Leibler divergence of two distributions, over the tokens that both tell and all others taken as one.
+/// The Kullback-Leibler divergence of two distributions, over the tokens that both list. All other tokens count as one.
 fn divergence(p: &Logprobs, q: &Logprobs) -> f64 {
     let likelihoods = |said: &Logprobs| -> HashMap<Vec<u8>, f64> {
         said.top.iter().map(|token| (token.bytes.clone(), f64::from(token.logprob).exp())).collect()
@@ -215,7 +215,7 @@ fn divergence(p: &Logprobs, q: &Logprobs) -> f64 {
     sum + p_rest * (p_rest / q_rest).ln()
 }
 
-/// A copy of a model whose matrices have another type. The lookup table of tokens too.
+/// Writes a copy of a model whose matrices have another type, the embeddings included.
 fn quantised(original: &Path, dtype: GgmlDType) -> PathBuf {
     let mut reader = File::open(original).expect("a file");
     let content = Content::read(&mut reader).expect("a model");

@@ -1,4 +1,4 @@
-//! Engines that break in the middle of streams.
+//! Tests that streams outlive engines that fail in the middle of them.
 
 use super::*;
 use crate::engine::mistral::batch::faults::{Fault, arm};
@@ -18,7 +18,7 @@ fn sixteen_streams_outlive_fifty_engines() {
         while broken < 50 {
             let tenant = format!("round {broken}");
             let running = (0..16).map(|n| collect(engine.generate("m", asked(n, &tenant)).unwrap()));
-            // Some in a prompt, some after a few tokens; an error and a panic.
+            // One error and one panic in each round, some in a prompt and some after a few tokens.
             for (index, fault) in [Fault::Error, Fault::Panic].into_iter().enumerate() {
                 arm(&tenant, fault, 30 + broken % 25 + 10 * index, 1);
             }
@@ -49,7 +49,7 @@ fn whoever_breaks_every_engine_fails_and_bystanders_do_not() {
 fn a_step_that_does_not_return_is_found_and_its_streams_go_on() {
     RUNTIME.block_on(async {
         let engine = load(config()).await.expect("the model loads");
-        // Its first steps are given more time.
+        // The first steps may take much longer, so the hang comes after them.
         collect(engine.generate("m", asked(0, "warm")).unwrap()).await;
         arm("hangs", Fault::Hang, 45, 1);
         let running = (0..3).map(|n| collect(engine.generate("m", asked(n, "hangs")).unwrap()));

@@ -1,4 +1,4 @@
-//! Outputs held to a grammar.
+//! Tests outputs that must match a grammar.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ fn of_lark(lark: String) -> Grammar {
     of(Rules::Lark(lark))
 }
 
-/// The tokens of the shortest output that is found.
+/// The number of tokens of the shortest output that is found.
 fn shortest(grammar: &Grammar) -> u32 {
     let request = held("Hi.", grammar.clone(), 4096);
     let grammars = the(&ENGINE).shared.grammars.clone();
@@ -128,7 +128,7 @@ fn it_ends_as_soon_as_nothing_can_follow() {
 
 #[test]
 fn the_model_ends_it_only_where_the_grammar_may_end() {
-    // Whatever the bias for the end, it waits for a whole sentence.
+    // Even with a large bias for the end token, the output ends after a whole sentence.
     let mut request = held("Say something.", of_regex(r"[a-z ]{12,40}\.( [a-z ]{3,20}\.)*".into()), 60);
     request.sampling.logit_bias = the(&ENGINE).shared.eos.iter().map(|eos| (*eos, 100.0)).collect();
     let reply = run(request);
@@ -175,7 +175,7 @@ fn regexes_and_lark_hold_at_every_length() {
     }
 }
 
-/// Read step by step or all at once, the same tokens leave the same choice and the same way out.
+/// Checks that a grammar allows the same next tokens and the same completion, whether tokens are pushed one by one or all at once.
 fn may_follow_by_the_tokens_alone(request: &GenerateRequest, tokens: &[u32]) {
     let max = u64::from(request.max_output_tokens);
     let hold = |output: &[u32]| {
@@ -198,7 +198,7 @@ fn may_follow_by_the_tokens_alone(request: &GenerateRequest, tokens: &[u32]) {
     }
 }
 
-/// Where any text may stand and nothing shows the way out, the grammar's own texts do.
+/// A thought may be any text, so the completion must find the grammar's `</think>` by itself.
 #[test]
 fn a_thought_is_closed_before_what_follows_it() {
     let lark = "start: \"<think>\" thought gap main\nthought[lazy]: ANY \"</think>\"\nANY: /(?s:.*)/\n\
@@ -228,12 +228,12 @@ fn a_held_output_is_continued_by_its_tokens() {
     for max in [least + 3, 120] {
         let (request, whole) = whole_of(max);
         assert_person(&whole);
-        // The last delta comes whole: no output ends inside it.
+        // The last delta is sent whole, so no output is cut inside it.
         let mut cuts: Vec<usize> = (1..whole.tokens.len() - whole.last).step_by(9).collect();
         cuts.push(whole.tokens.len() - whole.last);
         for cut in cuts {
             let rest = run(GenerateRequest { output: whole.tokens[..cut].to_vec(), ..request.clone() });
-            // What a client has seen: a character whose bytes are not all there comes with the rest.
+            // The text that a client has seen. A character whose bytes are incomplete comes with the rest.
             let mut decoder =
                 crate::engine::decoder::Decoder::new(the(&ENGINE).shared.tokens.bytes(), Vec::new().into());
             let shown: String = whole.tokens[..cut].iter().map(|token| decoder.push(*token).0).collect();
@@ -281,7 +281,7 @@ fn a_grammar_that_cannot_be_used_is_refused_with_the_reason() {
     assert!(matches!(ENGINE.check("x", &of_regex("a".into()), 1), Err(EngineError::UnknownModel(_))));
 }
 
-/// A chain of definitions, each of which needs the next: `links` deep.
+/// A chain of `links` definitions, each of which refers to the next.
 fn chain(links: usize) -> Value {
     let mut schema = json!({"$ref": "#/$defs/0", "$defs": {}});
     for link in 0..links {
@@ -339,7 +339,7 @@ fn hostile_grammars_are_bounded() {
         }
     }
     assert!(ENGINE.check("m", &of_regex("a".into()), 5).is_ok());
-    // What was given up ends too.
+    // Compilations that were abandoned end, too.
     let begun = Instant::now();
     while the(&ENGINE).shared.grammars.compiling() > 0 {
         assert!(begun.elapsed() < Duration::from_secs(60), "a compilation has no end");

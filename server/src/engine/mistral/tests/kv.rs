@@ -1,4 +1,4 @@
-//! Blocks that go through a store: a prompt that another engine computed, as after a restart and on another replica.
+//! Tests blocks that go through a store: one engine computes a prompt, another fetches it, as after a restart or on another replica.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{
     store::kv_folder::KvFolder,
 };
 
-/// A folder of its own, and an engine on it, as one process after another would have it.
+/// An engine whose blocks are stored in a folder, as in one process after another.
 async fn engine(folder: &Path, encoding: KvEncoding) -> MistralEngine {
     let store = Arc::new(KvFolder::new(folder.to_owned(), 1 << 30));
     let engine = load(MistralConfig { sharing: Some(KvSharing { store, encoding }), ..config() }).await.expect("loads");
@@ -84,7 +84,7 @@ fn a_prompt_is_stored_on_second_sight() {
         ask(&first, "t", Reuse::Unknown, &prompt).await;
         assert_eq!(ask(&second, "t", Reuse::Unknown, &prompt).await.cached_tokens, Some(0));
         ask(&first, "t", Reuse::Unknown, &prompt).await;
-        // A folder is listed when it is first used: the second engine does not look again.
+        // The store lists its folder at the first use, so the second engine would not see the new files.
         let third = engine(&folder, KvEncoding::Exact).await;
         assert!(ask(&third, "t", Reuse::Unknown, &prompt).await.cached_tokens > Some(100));
         std::fs::remove_dir_all(folder).unwrap();

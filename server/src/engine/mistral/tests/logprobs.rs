@@ -1,4 +1,4 @@
-//! Log-probabilities.
+//! Tests log-probabilities.
 
 use super::*;
 use crate::engine::{Grammar, Rules};
@@ -25,12 +25,12 @@ fn the_token_picked_at_temperature_0_is_the_likeliest() {
     assert!(run(request(question, 4)).logprobs.is_empty());
 }
 
-/// What is picked does not change them, and they are probabilities: all of a small set that is drawn from is told alike.
+/// Sampling options do not change log-probabilities.
 #[test]
 fn they_are_the_models_own_distribution() {
     let plain = likelihoods(request("Invent a name for a river.", 1), 20);
     let mut sampled = request("Invent a name for a river.", 1);
-    // None of this is part of the model's distribution.
+    // None of these options changes the model's distribution.
     sampled.sampling = Sampling {
         temperature: 1.7,
         top_k: Some(9),
@@ -57,7 +57,7 @@ fn a_grammar_does_not_change_what_the_model_finds_likely() {
     assert!(held.logprobs[0].token.logprob < held.logprobs[0].top[0].logprob);
 }
 
-/// This vocabulary has emoji in parts.
+/// In this vocabulary, this emoji has several tokens.
 #[test]
 fn a_part_of_a_character_is_told_by_its_bytes() {
     let mut parts = request("Say it.", 1);

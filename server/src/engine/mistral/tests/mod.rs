@@ -1,4 +1,4 @@
-//! With the default model, which `caudal model pull` fetches. One engine serves most tests.
+//! Tests with the default model, which `caudal model pull` fetches. Most tests share one engine.
 
 mod bits;
 mod cache;
@@ -23,7 +23,7 @@ use crate::engine::{Finish, Logprobs, Message, Role, Sampling, StopStrings, deco
 
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 pub static ENGINE: LazyLock<MistralEngine> = LazyLock::new(|| {
-    // On a thread of its own, because the first to ask may be inside the runtime.
+    // Loads on a thread of its own, because the first user may be inside the runtime.
     let load = || RUNTIME.block_on(load(config()));
     std::thread::spawn(load).join().expect("loads").expect("the model loads")
 });
@@ -37,7 +37,7 @@ pub async fn load(config: MistralConfig) -> Result<MistralEngine, EngineError> {
     MistralEngine::load(config, LoadProgress::default()).await
 }
 
-/// Its only model.
+/// The engine's only model.
 pub fn the(engine: &MistralEngine) -> Arc<ServedModel> {
     engine.model("m").expect("a model")
 }
@@ -72,14 +72,14 @@ pub struct Reply {
     pub finish: Option<Finish>,
 }
 
-/// What was said, wherever its prompt was computed.
+/// Compares the outputs only, not the numbers of cached tokens or the log-probabilities.
 impl PartialEq for Reply {
     fn eq(&self, other: &Self) -> bool {
         (&self.tokens, &self.text, &self.finish) == (&other.tokens, &other.text, &other.finish)
     }
 }
 
-/// Reads to the channel's end and checks that the finish comes once and last.
+/// Reads all deltas and checks that the finish comes once and last.
 pub async fn collect(deltas: mpsc::Receiver<Delta>) -> Reply {
     let mut reply = Reply::default();
     reply.goes_on(deltas).await;
@@ -193,7 +193,7 @@ fn an_output_is_continued_by_its_tokens() {
     assert_eq!(run(nothing_left), Reply { finish: Some(Finish::Length), ..Reply::default() });
 }
 
-/// The characters of an emoji take several tokens of this vocabulary; the reply is cut after each of them.
+/// In this vocabulary, the emoji has several tokens. The reply is cut after each of them.
 #[test]
 fn a_reply_that_ends_inside_a_character_is_not_lost() {
     let mut cut = request("Say it.", 1);
@@ -205,7 +205,7 @@ fn a_reply_that_ends_inside_a_character_is_not_lost() {
         shown.push_str(&decoder.finish());
         assert_eq!(shown, the(&ENGINE).shared.tokens.bytes().decode(&tokens[..length]), "{length} tokens");
     }
-    // And through the engine: the held half of a character comes with the last delta.
+    // The same through the engine: the bytes of an incomplete character come with the last delta.
     let inside =
         (1..tokens.len()).find(|n| the(&ENGINE).shared.tokens.bytes().decode(&tokens[..*n]).ends_with('\u{fffd}'));
     cut.output = tokens[..inside.expect("a character of several tokens")].to_vec();
@@ -231,7 +231,7 @@ fn cancel_ends_it_within_a_token_and_frees_its_place() {
             last = delta.finish;
         }
         assert_eq!(last, Some(Finish::Cancelled));
-        // What was in the channel when it was cancelled may still come, and one token more.
+        // The deltas that were in the channel at the cancel may still come, and one more token.
         assert!(after <= 4, "{after} tokens after the cancel");
         assert!(cancelled.elapsed() < Duration::from_secs(2), "{:?}", cancelled.elapsed());
     });
@@ -248,7 +248,7 @@ fn cancelled_before_it_runs_it_never_does() {
 #[test]
 fn a_dropped_reader_ends_the_generation() {
     RUNTIME.block_on(async {
-        // More than run at once.
+        // More generations than run at once.
         for _ in 0..40 {
             let mut deltas = ENGINE.generate("m", request("Tell me a long story.", 2000)).unwrap();
             deltas.recv().await.expect("a delta");
@@ -270,7 +270,7 @@ fn conversations_do_not_disturb_each_other() {
     assert_eq!(alone, together);
 }
 
-/// Long enough to be read in several steps.
+/// The prompt is so long that it is computed in several steps.
 #[test]
 fn a_cancel_is_noticed_while_a_long_prompt_is_read() {
     let long: String = (0..1200).map(|n| format!("{n} rivers, ")).collect();
@@ -282,7 +282,7 @@ fn a_cancel_is_noticed_while_a_long_prompt_is_read() {
         let whole = begun.elapsed();
         let (cancel, begun) = (cancelled.cancel.clone(), Instant::now());
         let deltas = ENGINE.generate("m", cancelled).unwrap();
-        // The answer to a prompt that came later: the long one is being read.
+        // Waits for the answer to a later prompt, which shows that the long one is being computed.
         collect(ENGINE.generate("m", request("Hi", 1)).unwrap()).await;
         cancel.cancel();
         assert_eq!(collect(deltas).await.finish, Some(Finish::Cancelled));
@@ -290,7 +290,7 @@ fn a_cancel_is_noticed_while_a_long_prompt_is_read() {
     });
 }
 
-/// With room for two of the four: the youngest wait for blocks, and say the same.
+/// There is room for two of the four sequences. The youngest wait for blocks, and their outputs are the same.
 #[test]
 fn where_blocks_run_out_the_youngest_wait() {
     RUNTIME.block_on(async {

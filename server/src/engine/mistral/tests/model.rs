@@ -1,4 +1,4 @@
-//! Where models come from and how they are served: other files than GGUF, several models, a reload.
+//! Tests how models are found and served: from GGUF and other files, several at once, and with a reload.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -20,7 +20,7 @@ fn named(model: &Path) -> ModelSettings {
     ModelSettings { id: "m".into(), model: model.to_string_lossy().into_owned(), ..ModelSettings::default() }
 }
 
-/// What the model says, greedily.
+/// The model's description, and its greedy answer to the question.
 fn says(model: ModelSettings) -> (Arc<ModelInfo>, Vec<u32>, String) {
     RUNTIME.block_on(async {
         let engine = load(one(model)).await.expect("the model loads");
@@ -33,7 +33,7 @@ fn folder() -> std::path::PathBuf {
     fixture::folder(&the(&ENGINE).shared.tokens)
 }
 
-/// The default model's GGUF, which the folder was made of.
+/// The answer of the default model's GGUF, from which the folder was made.
 fn original() -> Vec<u32> {
     RUNTIME.block_on(async { collect(ENGINE.generate("m", request(QUESTION, 24)).unwrap()).await.tokens })
 }
@@ -90,7 +90,7 @@ fn adapters_are_merged_in() {
     assert_ne!(with(0.05), plain);
 }
 
-/// What a file must say of its architecture.
+/// The metadata that a file of an architecture must have.
 fn numbers(architecture: &str) -> Vec<(String, Value)> {
     let mut all: Vec<(String, Value)> = [
         ("attention.head_count", 4),
@@ -149,7 +149,7 @@ fn a_file_that_the_engine_would_fail_at_is_refused() {
         let error = opened(&changes).expect_err(part);
         assert!(error.contains(part) && error.contains("x.gguf"), "{part} is not in: {error}");
     }
-    // One weight of 256 values in IQ4_XS; then a file that is cut, and one whose lengths are wrong.
+    // A file with one weight of 256 values in IQ4_XS; then a file that is cut, and files with one wrong byte in the header.
     let mut unread = b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0w\x01\0\0\0".to_vec();
     unread.extend(256u64.to_le_bytes().into_iter().chain(23u32.to_le_bytes()).chain(0u64.to_le_bytes()));
     fs::write(&path, &unread).unwrap();
@@ -163,13 +163,13 @@ fn a_file_that_the_engine_would_fail_at_is_refused() {
         wrong[at] ^= 0xff;
         fs::write(&path, &wrong).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_len(whole.len() as u64).unwrap();
-        // An error or none, and neither a panic nor an allocation of its choice.
+        // It may be refused or not, but must not cause a panic or a huge allocation.
         let _ = Gguf::open(&path, &named(&path));
     }
     fs::remove_dir_all(&temp).unwrap();
 }
 
-/// Llama 3.1 and later divide the frequencies of positions by factors.
+/// Llama 3.1 and later divide the frequencies of the rotary positions by factors.
 #[test]
 fn factors_of_positions_are_read() {
     let temp = std::env::temp_dir().join(format!("caudal-factors-{}", std::process::id()));
@@ -194,7 +194,7 @@ fn factors_of_positions_are_read() {
         let metadata: Vec<_> = content.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let weights: Vec<_> = weights.iter().map(|(name, weight)| (name.as_str(), weight)).collect();
         write(&path, &metadata, &weights);
-        // Bytes, and no end: the control tokens come after the words.
+        // The prompt is single bytes. The bias keeps control tokens, which come after the bytes, from ending the output.
         let mut bytes = GenerateRequest { prompt: (0..200).collect(), ..request("", 24) };
         bytes.sampling.logit_bias = (256..300).map(|token| (token, -100.0)).collect();
         RUNTIME.block_on(async {
@@ -333,7 +333,7 @@ fn several_models_are_served_by_name_and_alias() {
             assert!(reply.text.contains("Paris"), "{reply:?}");
         }
         assert!(matches!(engine.generate("x", request("Hi", 1)), Err(EngineError::UnknownModel(_))));
-        // Its own temperature, and the one that the folder's files advise.
+        // The first model has the default model's temperature, the second the one that the folder's files recommend.
         assert_eq!(infos.iter().map(|info| info.sampling.temperature).collect::<Vec<_>>(), [Some(0.4), Some(0.6)]);
     });
 }
@@ -361,7 +361,7 @@ fn a_reload_loses_nothing_and_frees_the_old_one() {
         let fresh = collect(engine.generate("m", request(long, 120)).unwrap()).await;
         assert_eq!(fresh.text, whole.text);
         assert_eq!(running.await.unwrap(), whole);
-        // Its task ends just after its channel.
+        // The task of a generation ends just after its channel.
         let gone = async {
             while old.upgrade().is_some() {
                 tokio::task::yield_now().await;
