@@ -161,7 +161,7 @@ fn quantised_files_of_every_family_answer_nearly_as_their_original() {
             files.push((name.clone(), quantised(&original, *dtype)));
         }
         let engine = engine(files);
-        // Only its bound ends an output, because the bias keeps control tokens from being sampled. Log-probabilities ignore the bias.
+        // The bias keeps control tokens from being sampled, so only its bound ends an output. Log-probabilities ignore the bias.
         let controls = &engine.model("original").expect("a model").shared.tokens;
         let logit_bias: BTreeMap<u32, f32> = controls.controls().map(|(id, _)| (id, -100.0)).collect();
         let request = |model: &str, output: &[u32]| {

@@ -175,7 +175,7 @@ fn regexes_and_lark_hold_at_every_length() {
     }
 }
 
-/// Checks that a grammar allows the same next tokens and the same completion, whether tokens are pushed one by one or all at once.
+/// Checks that a grammar allows the same tokens and has the same completion, whether tokens are pushed one by one or at once.
 fn may_follow_by_the_tokens_alone(request: &GenerateRequest, tokens: &[u32]) {
     let max = u64::from(request.max_output_tokens);
     let hold = |output: &[u32]| {

@@ -1,4 +1,5 @@
-//! Tests blocks that go through a store: one engine computes a prompt, another fetches it, as after a restart or on another replica.
+//! Tests blocks that go through a store: one engine computes a prompt, another fetches it, as after a restart or on another
+//! replica.
 
 use std::path::Path;
 
