@@ -50,17 +50,17 @@ kill "$server" && wait "$server" || true
 server=
 
 echo
-echo "== the SDK: what it weighs, and frames while 100 tokens a second stream into a page with 10,000 (target: 60 fps, no task above 50 ms)"
+echo "== the SDK: its size, and frames while 100 tokens a second stream into a page with 10,000 (target: 60 fps, no task above 50 ms)"
 (cd client-ts && CAUDAL_BIN="$CARGO_TARGET_DIR/release/caudal" BENCH_JSON="$out/client.json" npm run --silent bench)
 
 echo
-echo "== 10,000 authenticated WebSockets that say nothing"
+echo "== 10,000 authenticated WebSockets that are idle"
 cargo build --release --locked --quiet -p caudal-tests --bin idle
 CAUDAL_BIN="$CARGO_TARGET_DIR/release/caudal" "$CARGO_TARGET_DIR/release/idle" --json "$out/idle.json"
 
 if [ -n "${BENCH_PEER:-}" ]; then
   echo
-  echo "== beside other servers: $BENCH_PEER (docs/performance.md says how to start them)"
+  echo "== beside other servers: $BENCH_PEER (docs/performance.md describes how to start them)"
   cargo build --release --locked --quiet -p caudal-tests --bin peer
   # shellcheck disable=SC2086
   serve ${BENCH_PEER_SERVE:-}
