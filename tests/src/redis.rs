@@ -76,13 +76,16 @@ impl Redis {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|e| {
-                panic!("{} does not start ({e}): tests/setup.sh installs what the tests need", server.display())
+                panic!(
+                    "cannot start {} ({e}): run tests/setup.sh, which installs the programs of the tests",
+                    server.display()
+                )
             });
         self.child = Some(child);
         let begun = Instant::now();
         while !self.command(&["PING"]).is_some_and(|answer| answer.starts_with("+PONG")) {
             let log = || fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "redis-server did not answer:\n{}", log());
+            assert!(begun.elapsed() < PATIENCE, "redis-server does not answer; its log:\n{}", log());
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -118,7 +121,7 @@ impl Redis {
     /// Creates the user with the line of `docs/operations.md`, and `more` rights. Returns `NAME:PASSWORD`.
     pub fn user(&self, name: &str, more: &str) -> String {
         let line = rights(name);
-        assert!(OPERATIONS.contains(&format!("`{more}")), "docs/operations.md does not tell of {more}");
+        assert!(OPERATIONS.contains(&format!("`{more}")), "docs/operations.md does not name the rights `{more}`");
         let words: Vec<&str> = line.split(' ').chain(more.split_whitespace()).collect();
         assert_eq!(self.ask(&words), "OK");
         // Redis 7.0 does not have this command.
@@ -203,7 +206,7 @@ impl RedisCluster {
         }
         let begun = Instant::now();
         while !nodes.iter().all(|node| node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok")) {
-            assert!(begun.elapsed() < PATIENCE, "the cluster does not form");
+            assert!(begun.elapsed() < PATIENCE, "the nodes did not form a cluster");
             thread::sleep(Duration::from_millis(20));
         }
         Self { nodes }
@@ -246,7 +249,7 @@ impl Sentinel {
         while !sentinel.ask(&["INFO", "sentinel"]).contains("slaves=1")
             || !standby.ask(&["INFO", "replication"]).contains("master_link_status:up")
         {
-            assert!(begun.elapsed() < PATIENCE, "the sentinel does not find the standby");
+            assert!(begun.elapsed() < PATIENCE, "the sentinel did not find the standby");
             thread::sleep(Duration::from_millis(20));
         }
         let _ = fs::remove_dir_all(&dir);
@@ -260,7 +263,10 @@ impl Sentinel {
     /// Returns the address of the master as the sentinel reports it.
     pub fn master(&self) -> SocketAddr {
         let answer = self.sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "caudal"]);
-        answer.replace('\n', ":").parse().unwrap_or_else(|e| panic!("an address ({e}): {answer}"))
+        answer
+            .replace('\n', ":")
+            .parse()
+            .unwrap_or_else(|e| panic!("the sentinel's answer is not an address ({e}): {answer}"))
     }
 }
 
@@ -279,7 +285,7 @@ impl Tls {
             .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "certificate.pem"])
             .current_dir(&dir)
             .output()
-            .unwrap_or_else(|e| panic!("openssl does not start ({e}): install it, on Debian: apt-get install openssl"));
+            .unwrap_or_else(|e| panic!("cannot start openssl ({e}): run tests/setup.sh, which installs it"));
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Self { port: free_port().port(), dir }
     }
