@@ -1,8 +1,8 @@
-//! The paged cache, as a step sees it: its pools, and the blocks of each sequence.
+//! The paged cache as the argument of a step: its pools, and the blocks of each sequence.
 
 use candle_core::Tensor;
 
-/// Where one step's keys and values lie.
+/// The paged cache of one layer, and the places in it of one step's keys and values.
 #[derive(Debug, Clone, Copy)]
 pub struct Cache<'a> {
     /// Pool of blocks x key heads x 16 x head size keys, f32, contiguous, of any shape whose first dimension is the blocks.
@@ -10,7 +10,7 @@ pub struct Cache<'a> {
     pub keys: &'a Tensor,
     /// Pool of as many values. Within a block of a head: the first token's value, then the second's.
     pub values: &'a Tensor,
-    /// The blocks of each run's sequence, u32 (runs, most blocks). What follows a sequence's last block is not read.
+    /// The blocks of each run's sequence, u32 (runs, most blocks). Entries after a sequence's last block are not read.
     pub tables: &'a Tensor,
     /// Tokens of each run's sequence up to the run's last row, u32 (runs).
     pub lens: &'a Tensor,

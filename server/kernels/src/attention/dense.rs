@@ -20,13 +20,13 @@ use crate::{
     team,
 };
 
-/// Rows of a panel: the more, the less often keys are transposed.
+/// Rows of a panel. With more rows, keys are transposed less often.
 const PANEL_ROWS: usize = 96;
 
-/// Nanoseconds of a component of a key that is transposed.
+/// Nanoseconds to transpose a component of a key.
 const TRANSPOSE: f64 = 0.5;
 
-/// What [`super::dense`] takes.
+/// The tensors of [`super::dense`].
 pub(super) struct Inputs<'a> {
     pub q: &'a Tensor,
     pub k: &'a Tensor,
@@ -68,7 +68,7 @@ pub(super) fn attend(inputs: &Inputs, scores: &Scores, isa: Isa) -> Result<Optio
     Ok(Some(Tensor::from_vec(out, (b, h, n, size), &Device::Cpu)?))
 }
 
-/// The mask in f32, broadcast to `dims`, with a last stride of 1; `None` if it cannot be.
+/// The mask in f32, broadcast to `dims`, with a last stride of 1; `None` if it has another type, shape or device.
 fn expanded(mask: &Tensor, dims: [usize; 4]) -> Result<Option<Tensor>> {
     if !matches!(mask.dtype(), DType::F32 | DType::F16 | DType::BF16) || !mask.device().is_cpu() {
         return Ok(None);
@@ -100,7 +100,7 @@ impl Step<'_> {
         let panels = n.div_ceil(tokens);
         let tasks = b * kv_heads * panels;
         let work = |task: usize| {
-            // Later rows of a causal mask attend to more tokens; they come first.
+            // Later rows of a causal mask attend to more tokens, so they are computed first.
             let (panel, head) = (panels - 1 - task / (b * kv_heads), task % (b * kv_heads));
             self.panel(head / kv_heads, head % kv_heads, panel * tokens..((panel + 1) * tokens).min(n));
         };
@@ -145,13 +145,13 @@ impl Step<'_> {
     }
 }
 
-/// The mask of row (`b`, `h`, `n`), and what follows it.
+/// The mask of row (`b`, `h`, `n`), and all values after it.
 fn mask_row<'a>(data: &'a [f32], layout: &Layout, index: [usize; 3]) -> &'a [f32] {
     let at: usize = index.iter().zip(layout.stride()).map(|(i, stride)| i * stride).sum();
     &data[layout.start_offset() + at..]
 }
 
-/// From the first token that a mask does not hide to the last.
+/// The range from the first token that a mask does not hide to the last.
 fn visible(mask: &[f32]) -> (usize, usize) {
     let shown = |value: &f32| *value != f32::NEG_INFINITY;
     let to = mask.iter().rposition(shown).map_or(0, |last| last + 1);

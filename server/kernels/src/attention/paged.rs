@@ -1,4 +1,4 @@
-//! Attention over the paged cache: reads and checks what a step consists of, and runs it.
+//! Attention over the paged cache: reads and checks the arguments of a step, and runs it.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::f16;
@@ -64,7 +64,7 @@ fn sizes(q: &Tensor, new: New, cache: &Cache) -> Result<Sizes> {
     Ok(Sizes { rows, heads, size, kv_heads, blocks })
 }
 
-/// Reads and checks what the step's runs are.
+/// Reads and checks the step's runs.
 fn runs(cache: &Cache, sizes: Sizes, window: Option<usize>) -> Result<Vec<Run>> {
     let tables = cache.tables.to_vec2::<u32>()?;
     let lens = cache.lens.to_vec1::<u32>()?;

@@ -1,4 +1,5 @@
-//! Attention of a panel of rows, the queries of some positions and the heads that share a key head, to a range of tokens.
+//! Attention of a panel of rows to a range of tokens. A panel has the queries of some positions, for the heads that share a key
+//! head.
 
 use std::{cell::Cell, ops::Range};
 
@@ -10,22 +11,22 @@ use super::{
 };
 use crate::elementwise::lanes::{Kernel, Lanes};
 
-/// Nanoseconds of a query's component for one token: a product for the score, and one for the sum of values.
+/// Nanoseconds for a query's component and one token: a product for the score, and one for the sum of values.
 const PRODUCT: f64 = 0.07;
 
-/// Nanoseconds of a component of a token's key and value that are read.
+/// Nanoseconds to read a component of a token's key and value.
 const READ: f64 = 0.3;
 
-/// Estimated nanoseconds of so many pairs of a query and a token that it attends to, and of so many tokens read.
+/// Estimates the nanoseconds for `pairs` pairs of a query and a token that it attends to, and for reading `tokens` tokens.
 pub(super) fn cost(size: usize, pairs: usize, tokens: usize) -> f64 {
     size as f64 * (pairs as f64 * PRODUCT + tokens as f64 * READ)
 }
 
-/// Gives the groups of 64 tokens of one sequence, for one head.
+/// A source of the groups of 64 tokens of one sequence, for one head.
 pub(super) trait Source {
     type Element: Element;
 
-    /// The group that begins with token `first`. The blocks that hold tokens `first + span.from..first + span.to` are
+    /// Returns the group that begins with token `first`. The blocks that hold tokens `first + span.from..first + span.to` are
     /// valid until the next call.
     fn group(&mut self, first: usize, span: Span) -> Group<Self::Element>;
 }
@@ -58,12 +59,12 @@ pub(super) struct Panel<'a, S> {
     pub source: S,
 }
 
-/// What is computed of a panel.
+/// The part of a panel that is computed.
 #[derive(Clone, Copy)]
 pub(super) enum Extent {
-    /// All parts: the rows' results.
+    /// All parts. The rows' results are written.
     Whole,
-    /// The part of this number, tokens from `PART` times it on, and where a record of each row's result of it goes.
+    /// One part, by its number (part `i` begins with token `i * PART`), and the address for a record of each row.
     Part(usize, *mut f32),
 }
 
@@ -119,7 +120,7 @@ struct Scratch {
     scores: Vec<f32>,
     /// Sums of the part's weighted values.
     sums: Vec<f32>,
-    /// Factors of the sums before the group.
+    /// For each row, the factor for the sums of earlier groups.
     factors: Vec<f32>,
     running: Vec<Running>,
     joined: Vec<Joined>,
@@ -190,7 +191,7 @@ impl<S: Source> Panel<'_, S> {
         }
     }
 
-    /// Computes one part: its sums and running softmax are in the scratch memory then.
+    /// Computes one part. Leaves its sums and running softmax in the scratch memory.
     ///
     /// # Safety
     /// The CPU has the instruction set of `V`, and rows and source are as they say.
@@ -292,7 +293,7 @@ impl<S: Source> Panel<'_, S> {
     }
 }
 
-/// Blocks of a group, as offsets in the sequence's blocks.
+/// The blocks of a group that hold tokens of `span`: the index in the group, and the index in the sequence.
 pub(super) fn blocks_of(first: usize, span: Span) -> impl Iterator<Item = (usize, usize)> {
     (span.from / BLOCK..span.to.div_ceil(BLOCK).min(GROUP_BLOCKS)).map(move |b| (b, first / BLOCK + b))
 }

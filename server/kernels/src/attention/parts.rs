@@ -17,7 +17,7 @@ pub(super) struct Partial {
     pub sums: *const f32,
 }
 
-/// Values of a record of a [`Partial`]: its sums, its greatest score, its sum of weights.
+/// The number of values in the record of a [`Partial`]: its sums, its greatest score, its sum of weights.
 pub(super) fn record(size: usize) -> usize {
     size + 2
 }
@@ -49,11 +49,11 @@ impl Partial {
 /// The greatest score and the sum of weights of the parts so far.
 pub(super) type Joined = (f32, f32);
 
-/// What [`join`] begins with.
+/// The value before the first [`join`].
 pub(super) const NOTHING: Joined = (f32::NEG_INFINITY, 0.0);
 
-/// Adds a part's result to those of the parts before it. The first one's sums are copied: the memory at `sums` need not be
-/// initialised before.
+/// Adds a part's result to those of the parts before it. The sums of the first part are copied, so the memory at `sums` need not
+/// be initialised.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`. Both sums have `size` values, a multiple of 16.
@@ -82,7 +82,7 @@ pub(super) unsafe fn join<V: Lanes>(joined: &mut Joined, sums: *mut f32, partial
     }
 }
 
-/// Divides the sums by the sum of the weights. A row that attends to nothing gives 0; its sums need not be initialised.
+/// Divides the sums by the sum of the weights. A row that attends to no token gives 0; its sums need not be initialised.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, and there is room for `size` sums, a multiple of 16.

@@ -28,7 +28,7 @@ pub(super) fn parts(rows: &[Row]) -> Range<usize> {
     from / PART..to.div_ceil(PART).max(from / PART)
 }
 
-/// The tokens that some of `rows` attends to in the group that begins with token `first`.
+/// The tokens that at least one of `rows` attends to in the group that begins with token `first`.
 #[inline(always)]
 pub(super) fn span(rows: &[Row], first: usize) -> Option<Span> {
     let mut span = Span { from: GROUP, to: 0 };

@@ -6,9 +6,9 @@ use super::grouping::BLOCK;
 
 /// Consecutive new tokens of one sequence.
 pub(super) struct Run {
-    /// The row of the first one.
+    /// The row of the first of them.
     pub row: usize,
-    /// New tokens.
+    /// The number of new tokens.
     pub new: usize,
     /// Tokens of the sequence up to the run's last.
     pub len: usize,
@@ -21,12 +21,12 @@ impl Run {
     /// The run of new tokens with these `slots`, from row `row` on, of a sequence of `len` tokens in the blocks of `table`.
     pub(super) fn new(row: usize, len: usize, slots: &[i64], table: &[u32]) -> Self {
         let blocks = table.iter().take(len.div_ceil(BLOCK)).map(|block| *block as usize).collect();
-        // What is negative becomes a slot beyond any pool.
+        // A negative slot becomes a slot beyond any pool, which `check` refuses.
         let slots: Vec<usize> = slots.iter().map(|slot| usize::try_from(*slot).unwrap_or(usize::MAX)).collect();
         Self { row, new: slots.len(), len, blocks, slots }
     }
 
-    /// Fails if the run does not fit its sequence, or names a block beyond the pool that it reads or writes.
+    /// Fails if the run does not fit its sequence, or if it would read or write a block beyond the pool.
     pub(super) fn check(&self, sizes: Sizes, window: Option<usize>) -> Result<()> {
         let Self { row, new, len, .. } = *self;
         if new > len || self.blocks.len() < len.div_ceil(BLOCK) {
@@ -58,7 +58,7 @@ impl Sizes {
         self.heads / self.kv_heads
     }
 
-    /// Values of a block, of one head.
+    /// Values of a block of one head.
     pub(super) fn block(&self) -> usize {
         BLOCK * self.size
     }

@@ -24,17 +24,17 @@ use crate::{
     team,
 };
 
-/// Most rows of a panel: with their sums and weights and a group's keys they fit the innermost caches.
+/// The most rows of a panel: with their sums and weights and a group's keys they fit the innermost caches.
 const PANEL_ROWS: usize = 48;
 
-/// Tasks a thread, at least, when a step is worth several threads and can be cut so.
+/// The fewest tasks for each thread, if a step is worth several threads and can be cut into so many.
 const TASKS: f64 = 4.0;
 
-/// What computes a step. The results' bits do not depend on it.
+/// The instruction set and threads for a step. The results' bits do not depend on them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine {
     pub isa: Isa,
-    /// For how many threads a step is cut into tasks.
+    /// The number of threads for which a step is cut into tasks.
     pub threads: usize,
     /// A step of less than this, in nanoseconds, runs on the calling thread alone.
     pub inline: f64,
@@ -55,7 +55,7 @@ pub(super) struct Step<'a, T> {
     pub queries: Heads<'a>,
     pub keys: &'a [T],
     pub values: &'a [T],
-    /// Where the results go: rows x heads x size.
+    /// The address for the results: rows x heads x size.
     pub result: Address<f32>,
 }
 
@@ -68,9 +68,9 @@ struct Piece<'a> {
     parts: Range<usize>,
     /// Estimated nanoseconds.
     cost: f64,
-    /// Where the records of its parts begin, if these are tasks of their own.
+    /// The index of the first record of its parts, if the parts are tasks of their own.
     records: usize,
-    /// How many of these are to be computed yet.
+    /// How many of these parts are not computed yet.
     left: AtomicUsize,
 }
 
@@ -106,7 +106,7 @@ impl<T: Stored> Step<'_, T> {
                 tasks.push(Task { piece: index, part: None, cost: piece.cost });
             }
         }
-        // The long ones first, so that the threads end together.
+        // Long tasks come first, so that the threads end together.
         tasks.sort_by(|a, b| b.cost.total_cmp(&a.cost));
         let mut records: Vec<f32> = Vec::with_capacity(records);
         let records = Address::new(records.as_mut_ptr());
@@ -175,13 +175,13 @@ impl<T: Stored> Step<'_, T> {
         unsafe { run_on(self.machine.isa, Compute { panel: self.panel(piece, &rows), extent: Extent::Whole }) }
     }
 
-    /// Computes one part of a piece; the one that is computed last joins them all.
+    /// Computes one part of a piece. The thread that computes the last part joins all parts.
     fn part(&self, piece: &Piece, part: usize, records: Address<f32>) {
         let rows = self.rows(piece);
         debug_assert_eq!(parts(&rows), piece.parts);
         let length = rows.len() * record(self.sizes.size);
         let to = records.at(piece.records + (part - piece.parts.start) * length);
-        // SAFETY: as in `whole`; each part of each piece has records of its own, one for each row.
+        // SAFETY: as in `whole`; each part of each piece has its own records, one for each row.
         unsafe {
             run_on(self.machine.isa, Compute { panel: self.panel(piece, &rows), extent: Extent::Part(part, to) })
         };

@@ -44,12 +44,12 @@ impl<'a> Heads<'a> {
         &self.data[at..at + self.dims[3]]
     }
 
-    /// Address of vector (`b`, `h`, `n`), from which the head's others can be reached too.
+    /// The address of vector (`b`, `h`, `n`), from which the head's other vectors can be reached.
     pub(super) fn address(&self, b: usize, h: usize, n: usize) -> *const f32 {
         self.data.as_ptr().wrapping_add(self.index(b, h, n))
     }
 
-    /// Values from a vector to the next of the same head.
+    /// The distance from a vector to the next of the same head, in values.
     pub(super) fn stride(&self) -> usize {
         self.strides[2]
     }
@@ -59,9 +59,10 @@ impl<'a> Heads<'a> {
 pub(super) trait Stored: Element {
     const ZERO: Self;
 
-    /// Rounds values; the slices have one length.
+    /// Rounds values. Both slices must have the same length.
     fn narrow(from: &[f32], to: &mut [Self]);
 
+    /// The values of a storage of this type.
     fn of(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
@@ -89,9 +90,7 @@ impl Stored for f16 {
     }
 }
 
-/// Calls `work` with the memory of two contiguous tensors of one size, through their shared storage.
-///
-/// The caller holds no lock on either storage.
+/// Calls `work` with the memory of two contiguous tensors, through their storages. The caller must hold no lock on either.
 pub(super) fn with_pools<T: Stored>(
     keys: &Tensor,
     values: &Tensor,

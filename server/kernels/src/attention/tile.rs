@@ -1,8 +1,9 @@
 //! Attention of a tile of rows to one group of 64 tokens: scores, softmax, sums of values.
 //!
-//! Each function works lane by lane with one fixed order of operations for a row, whatever the other rows of the tile.
+//! Each function works lane by lane with one fixed order of operations for a row, independent of the other rows of the tile.
 //!
-//! The loops over lanes use indices, and no closures: both would be compiled without the kernel's instruction set.
+//! The loops over lanes use indices instead of iterators and closures, which would be compiled without the kernel's instruction
+//! set.
 #![allow(clippy::needless_range_loop)]
 
 use half::f16;
@@ -13,7 +14,7 @@ use crate::elementwise::{
     math::{power_of_two, tanh},
 };
 
-/// Most rows of a tile: their scores of a group, or their sums of 64 values, fit 24 registers.
+/// The most rows of a tile: their scores of a group, or their sums of 64 values, fit 24 registers.
 pub(super) const ROWS: usize = 6;
 
 /// The type of cached keys and values.
@@ -41,16 +42,16 @@ impl Element for f16 {
     }
 }
 
-/// Where the keys and values of a group of 64 tokens lie, for one head.
+/// The addresses of the keys and values of a group of 64 tokens, for one head.
 #[derive(Clone, Copy)]
 pub(super) struct Group<T> {
-    /// For each block of 16 tokens `size` x 16 values: the first component of the 16 keys, then the second, and so on.
+    /// For each block of 16 tokens, `size` x 16 values: the first component of the 16 keys, then the second, and so on.
     pub keys: [*const T; GROUP_BLOCKS],
-    /// For each block 16 rows of `size` values.
+    /// For each block, 16 rows of `size` values.
     pub values: [*const T; GROUP_BLOCKS],
     /// Values from a token's row to the next.
     pub stride: usize,
-    /// The keys that are read next, probably: blocks of the group that follows, or any addresses.
+    /// The keys to prefetch: those of the next group, or any addresses.
     pub next: [*const T; GROUP_BLOCKS],
 }
 
@@ -67,7 +68,7 @@ impl Span {
     }
 }
 
-/// Products of `R` queries and the keys of the blocks in `span`.
+/// Computes the products of `R` queries and the keys of the blocks in `span`.
 ///
 /// `queries` holds `size` x `R` values. Row `r`'s products go to `scores[r * GROUP..][..GROUP]`.
 ///
@@ -83,7 +84,7 @@ pub(super) unsafe fn score<V: Lanes, T: Element, const R: usize>(
 ) {
     let blocks = span.blocks();
     if V::BLOCKS == GROUP_BLOCKS && blocks.len() > 2 {
-        // A block outside the span may be unreadable. Its neighbour stands in; nobody reads these scores.
+        // A block outside the span may be unreadable, so a neighbour is read in its place. These scores are not used.
         let keys = std::array::from_fn(|b| group.keys[b.clamp(blocks.start, blocks.end - 1)]);
         // SAFETY: the caller's promise.
         unsafe { score_blocks::<V, T, R, GROUP_BLOCKS>(queries, (keys, group.values), size, scores) };
@@ -97,7 +98,7 @@ pub(super) unsafe fn score<V: Lanes, T: Element, const R: usize>(
     }
 }
 
-/// Products of `R` queries and the keys of `C` blocks. Prefetches the blocks' values.
+/// Computes the products of `R` queries and the keys of `C` blocks. Prefetches the blocks' values.
 ///
 /// # Safety
 /// As [`score`].
@@ -133,7 +134,7 @@ unsafe fn score_blocks<V: Lanes, T: Element, const R: usize, const C: usize>(
     }
 }
 
-/// What happens to a row's scores before the softmax. Scores are in units of `ln 2`: the softmax takes powers of 2.
+/// The changes to a row's scores before the softmax. Scores are in units of `ln 2`, because the softmax takes powers of 2.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     /// The soft cap times `log2 e`; the scores were divided by the cap.
@@ -157,7 +158,7 @@ impl Running {
 
 /// Turns a row's scores of a group into weights relative to its greatest score so far.
 ///
-/// `row` is what the row attends to, within `span`. Returns the factor for what the row has summed before.
+/// `row`: the tokens that the row attends to, within `span`. Returns the factor for the row's sums of earlier groups.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`; `scores` has 64 values, and so has the mask, as far as `row` reaches.

@@ -1,4 +1,4 @@
-//! Writes keys and values into the paged cache, copies blocks of it, and moves blocks in and out as bytes.
+//! Writes keys and values to the paged cache, copies blocks within it, and reads and writes blocks as bytes.
 
 use candle_core::{DType, Result, Tensor, bail};
 use half::f16;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::elementwise::rows::{Address, spread};
 
-/// Nanoseconds of a value that is written.
+/// Nanoseconds to write a value.
 const COST: f64 = 0.5;
 
 /// Writes the new tokens' keys and values into the pool. The threads share the work by heads.
@@ -73,7 +73,7 @@ pub(super) fn request_huge_pages(keys: &Tensor, values: &Tensor) -> Result<()> {
     }
 }
 
-/// Asks for huge pages for the whole pages of some memory.
+/// Asks for huge pages for all whole pages of `memory`.
 fn advise<T>(memory: &mut [T]) {
     #[cfg(target_os = "linux")]
     {
@@ -191,7 +191,6 @@ fn with_block<T: Stored>(
 
 fn as_bytes<T: Stored>(numbers: &mut [T]) -> &mut [u8] {
     let bytes = std::mem::size_of_val(numbers);
-    // SAFETY: f32 and f16, the only types that are `Stored`, have no padding, and any bytes are a value of theirs; bytes need no
-    // alignment.
+    // SAFETY: f32 and f16, the only types that are `Stored`, have no padding and accept any bytes; bytes need no alignment.
     unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), bytes) }
 }

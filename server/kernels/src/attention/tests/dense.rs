@@ -1,4 +1,4 @@
-//! Dense attention.
+//! Tests dense attention.
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// What a test computes: (batch, heads, key heads, rows, tokens, size).
+/// The sizes of a test: (batch, heads, key heads, rows, tokens, size).
 type Dims = (usize, usize, usize, usize, usize, usize);
 
 const PLAIN: Scores = Scores { scale: 0.125, softcap: None, window: None };
@@ -150,7 +150,7 @@ fn a_prompt_has_the_same_bits_whole_and_row_by_row() {
 #[test]
 fn views_with_strides_give_the_same_bits_as_copies() {
     let mut numbers = Numbers::new(10);
-    // One product's queries, keys and values, as rows of (heads + 2 key heads) x size.
+    // Queries, keys and values of one product, as rows of (heads + 2 key heads) x size.
     let joined = numbers.tensor(&[2, 40, 8, 32]).transpose(1, 2).unwrap();
     let [q, k, v] = [(0, 4), (4, 2), (6, 2)].map(|(from, count)| joined.narrow(1, from, count).unwrap());
     let [p, l, w] = [&q, &k, &v].map(|x| x.contiguous().unwrap());

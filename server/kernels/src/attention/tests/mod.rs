@@ -1,4 +1,4 @@
-//! Attention against a plain reference in f64, and bit for bit against itself.
+//! Compares attention with a plain reference in f64, and its bits between ways to compute the same rows.
 
 mod dense;
 mod paged;

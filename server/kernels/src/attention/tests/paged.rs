@@ -1,4 +1,4 @@
-//! Attention over the paged cache, against the reference and against itself.
+//! Tests attention over the paged cache: against the reference, and its bits between ways to compute the same rows.
 
 use candle_core::DType;
 use proptest::prelude::*;
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// One thread on each instruction set.
+/// A machine of one thread for each instruction set.
 fn alone() -> Vec<Machine> {
     let inline = f64::INFINITY;
     Isa::available().into_iter().map(|isa| Machine { isa, threads: 1, inline }).collect()
 }
 
-/// The fastest instruction set, with any step cut into tasks for many threads.
+/// A machine of the fastest instruction set that cuts every step into tasks for many threads.
 fn shared() -> Machine {
     Machine { threads: 16, inline: 0.0, ..Machine::current() }
 }
@@ -119,7 +119,7 @@ fn a_copied_block_gives_the_same_bits() {
         let model = Model { kind, heads: 6, kv_heads: 2, ..SMALL };
         let mut pool = Pool::new(model, &[60]);
         let whole = pool.in_pieces(0, &[], Machine::current());
-        // The last block moves, as that of a shared prefix does before a write.
+        // Copies the last block, as for a shared prefix before a write.
         let (from, to) = (pool.sequences[0].blocks[3], pool.free());
         super::super::copy_block(&pool.keys, &pool.values, 2, from as usize, to as usize, 10).unwrap();
         pool.sequences[0].blocks[3] = to;
@@ -156,7 +156,7 @@ fn a_block_is_copied_within_the_pool_only() {
     assert!(super::super::copy_block(&pool.keys, &pool.keys, 1, 0, 1, 1).is_err());
 }
 
-/// Sequences whose tokens are computed in some steps, each in pieces of random length.
+/// Checks sequences whose tokens are computed in several steps, each in pieces of random length.
 fn check_random_steps(model: Model, lens: &[usize], seed: u64) {
     let mut numbers = Numbers::new(seed);
     let (one, many) = (Pool::new(model, lens), Pool::new(model, lens));

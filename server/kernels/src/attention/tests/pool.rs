@@ -25,7 +25,7 @@ pub(super) const SMALL: Model = Model {
     kind: DType::F32,
 };
 
-/// A sequence's queries, keys and values, by token; and the blocks that it was given.
+/// A sequence's queries, keys and values, by token, and its blocks.
 pub(super) struct Sequence {
     pub len: usize,
     q: Vec<f32>,
@@ -57,7 +57,7 @@ pub(super) struct Pool {
 pub(super) type Piece = (usize, std::ops::Range<usize>);
 
 impl Pool {
-    /// A pool whose memory holds NaN, and sequences of these lengths whose blocks are scattered in it.
+    /// Makes a pool that is filled with NaN, and sequences of these lengths whose blocks are scattered in it.
     pub(super) fn new(model: Model, lens: &[usize]) -> Self {
         let sequences = lens.iter().enumerate().map(|(i, len)| Sequence::new(model, *len, i as u64 + 1)).collect();
         Self::with(model, sequences)
@@ -98,7 +98,7 @@ impl Pool {
         self.attend(pieces, machine, true)
     }
 
-    /// [`Pool::step`] of a layer whose keys and values are in the cache already.
+    /// As [`Pool::step`], for a layer whose keys and values are in the cache already.
     pub(super) fn step_shared(&self, pieces: &[Piece], machine: Machine) -> Tensor {
         self.attend(pieces, machine, false)
     }
@@ -128,7 +128,7 @@ impl Pool {
         out
     }
 
-    /// The result's bits of each token of a sequence that is computed in pieces which end at `ends`.
+    /// Computes a sequence in pieces that end at `ends`. Returns the bits of the results of all tokens.
     pub(super) fn in_pieces(&self, sequence: usize, ends: &[usize], machine: Machine) -> Vec<u32> {
         let mut from = 0;
         let mut bits = Vec::new();
@@ -171,7 +171,7 @@ impl Pool {
     }
 }
 
-/// A value as the cache holds it.
+/// A value rounded to the type of the cache.
 fn stored(x: f32, kind: DType) -> f32 {
     if kind == DType::F16 { half::f16::from_f32(x).to_f32() } else { x }
 }

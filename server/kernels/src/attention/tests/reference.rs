@@ -1,4 +1,4 @@
-//! Attention in f64, written down as in a textbook.
+//! Attention in f64, by definition.
 
 use candle_core::{Device, Tensor};
 

@@ -1,4 +1,4 @@
-//! What the functions do not take: an error or `None`, never a panic.
+//! Tests that arguments that are not supported give an error or `None`, never a panic.
 
 use candle_core::{DType, Device, Result, Tensor};
 use proptest::prelude::*;
@@ -50,7 +50,7 @@ fn cpu<T: candle_core::NdArray>(values: T) -> Tensor {
     Tensor::new(values, &Device::Cpu).unwrap()
 }
 
-/// What makes a step unfit, and its name.
+/// A change that makes a step invalid, and its name.
 type Change = (&'static str, fn(&mut Step));
 
 #[test]
