@@ -11,7 +11,7 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// Nanoseconds of a value.
+/// Nanoseconds to compute a value.
 const COST: f64 = 0.3;
 
 /// A function that is applied to each value.
@@ -41,7 +41,7 @@ pub(super) fn act_mul(gate: &Tensor, up: &Tensor, activation: Activation, isa: I
     output.tensor(gate.dims()).map(Some)
 }
 
-/// Computes the rows `range` of `activation(gate) * up` and writes them to `to` on.
+/// Computes the rows `range` of `activation(gate) * up` and writes them from `to` on.
 struct Gated<'a> {
     range: Range<usize>,
     gate: Rows<'a>,
@@ -67,7 +67,7 @@ impl Kernel for Gated<'_> {
     }
 }
 
-/// A function of each lane. (A closure would not be compiled for the caller's instruction set.)
+/// A function of each lane. A trait, because a closure would not be compiled for the caller's instruction set.
 trait Function {
     /// # Safety
     /// The CPU has the instruction set of `V`.

@@ -1,4 +1,4 @@
-//! Exponentials and what is built on them, lane by lane, the same on every instruction set.
+//! Exponentials and functions built on them, lane by lane, with the same bits on every instruction set.
 
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
@@ -8,10 +8,10 @@ use super::lanes::Lanes;
 /// The last coefficient lies a little below `ln 2`.
 const POWER: [f32; 5] = [0.001_326_472_8, 0.009_671_513, 0.055_507_336, 0.240_222_42, f32::from_bits(0x3f317215)];
 
-/// The least exponent of a power that is not taken for 0.
+/// The least exponent whose power is not rounded to 0.
 const LEAST: f32 = -125.0;
 
-/// `2^x`, for `x` of at most 126 and minus infinity. What lies below `2^-125` gives 0.
+/// `2^x`, for `x` of at most 126, minus infinity included. Returns 0 for `x` below -125.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`.
@@ -36,7 +36,7 @@ unsafe fn power_less_one<V: Lanes>(r: V) -> V {
     unsafe { polynomial(&POWER, r) }.times(r)
 }
 
-/// A polynomial's value at `x`. The coefficients begin with that of the highest power.
+/// A polynomial's value at `x`. The first coefficient is that of the highest power.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`.
@@ -73,7 +73,7 @@ pub(crate) unsafe fn tanh<V: Lanes>(x: V) -> V {
     }
 }
 
-/// The greatest exponent that [`power_of_two`] takes.
+/// The greatest argument of [`power_of_two`].
 const MOST: f32 = 126.0;
 
 /// `x / (1 + 2^-scaled)`.
@@ -132,7 +132,7 @@ const TAIL: [f32; 9] = [
 /// The CPU has the instruction set of `V`.
 #[inline(always)]
 pub(crate) unsafe fn gelu<V: Lanes>(x: V) -> V {
-    // With z = |x| / sqrt 2 the result is x * erfc(z) / 2 for negative x, and x less that for others.
+    // With z = |x| / sqrt 2 the result is x * erfc(z) / 2 for negative x, and x minus that for other x.
     // SAFETY: the caller's promise.
     unsafe {
         let (zero, one) = (V::splat(0.0), V::splat(1.0));

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// Nanoseconds of a value.
+/// Nanoseconds to compute a value.
 const COST: f64 = 0.12;
 
-/// Sums of squares that are kept apart, so that an addition need not wait for the one before it.
+/// Sums of squares that are computed side by side, so that an addition need not wait for the addition before it.
 const SUMS: usize = 4;
 
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, isa: Isa) -> Result<Option<Tensor>> {
@@ -28,7 +28,7 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, isa: Isa) -> Resul
     output.tensor(x.dims()).map(Some)
 }
 
-/// Norms the rows `range` of `x` and writes them to `to` on.
+/// Normalises the rows `range` of `x` and writes them from `to` on.
 struct Norm<'a> {
     range: Range<usize>,
     x: Rows<'a>,

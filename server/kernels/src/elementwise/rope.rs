@@ -10,7 +10,7 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// Nanoseconds of a value.
+/// Nanoseconds to compute a value.
 const COST: f64 = 0.2;
 
 pub(super) fn rope(
@@ -68,7 +68,7 @@ impl Turn<'_> {
     }
 }
 
-/// Rotates the rows `range` of a tensor (b, h, n, d) and writes them to `to` on.
+/// Rotates the rows `range` of a tensor (b, h, n, d) and writes them from `to` on.
 struct Rotated<'a> {
     turn: Turn<'a>,
     range: Range<usize>,
@@ -108,7 +108,7 @@ impl Kernel for Rotated<'_> {
 /// Turns each pair of neighbours by its angle.
 ///
 /// # Safety
-/// `to` has room for two values an angle, which nobody else accesses meanwhile.
+/// `to` has room for two values for each angle, which no other thread accesses meanwhile.
 #[inline(always)]
 unsafe fn turn_pairs(from: &[f32], (cos, sin): (&[f32], &[f32]), to: *mut f32) {
     // SAFETY: the caller's promise; values that may not be initialised yet are only written.
@@ -123,7 +123,7 @@ unsafe fn turn_pairs(from: &[f32], (cos, sin): (&[f32], &[f32]), to: *mut f32) {
 /// Turns each value and its counterpart in the second half by their angle.
 ///
 /// # Safety
-/// The CPU has the instruction set of `V`, `from` has two values an angle, and `to` has room for as many.
+/// The CPU has the instruction set of `V`, `from` has two values for each angle, and `to` has room for as many.
 #[inline(always)]
 unsafe fn turn_halves<V: Lanes>(from: &[f32], (cos, sin): (&[f32], &[f32]), to: *mut f32) {
     let half = cos.len();

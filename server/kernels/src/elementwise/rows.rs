@@ -1,4 +1,4 @@
-//! Tensors as rows of f32, and work on rows that is shared among threads when it pays.
+//! Tensors as rows of f32, and work on rows that is shared among threads if it takes long enough.
 
 use std::{ops::Range, sync::RwLockReadGuard};
 
@@ -38,7 +38,7 @@ impl<'a> Locked<'a> {
         self.data()?.get(from..to)
     }
 
-    /// The tensor as rows along its last dimension, if they lie at one distance.
+    /// The tensor as rows along its last dimension, if these lie at equal distances.
     pub(crate) fn rows(&self) -> Option<Rows<'_>> {
         let (dims, strides) = (self.layout.dims(), self.layout.stride());
         let (&width, outer) = dims.split_last()?;
@@ -47,7 +47,7 @@ impl<'a> Locked<'a> {
         if count * width == 0 || (last != 1 && width > 1) {
             return None;
         }
-        // From the innermost dimension outward, each stride must be the size of what lies within.
+        // From the innermost dimension outward, each stride must be the distance between rows times the rows within.
         let (mut stride, mut inner) = (0, 1);
         for (&dim, &step) in outer.iter().zip(outer_strides).rev().filter(|(dim, _)| **dim > 1) {
             if inner == 1 {
@@ -62,7 +62,7 @@ impl<'a> Locked<'a> {
     }
 }
 
-/// Rows of `width` values at one distance.
+/// Rows of `width` values at equal distances.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
     data: &'a [f32],
@@ -92,7 +92,7 @@ impl Output {
     /// Computes the rows in ranges, each by one thread.
     ///
     /// `work` gets the range and the address of its first row, and writes all values of the rows in the range. `cost` is
-    /// the time of one value in nanoseconds, roughly. Less than [`INLINE`] in all runs on the calling thread.
+    /// about the time for one value in nanoseconds. Work of less than [`INLINE`] runs on the calling thread.
     ///
     /// # Safety
     /// `work` writes each value of its rows, and no other.
@@ -124,7 +124,7 @@ impl<T> Clone for Address<T> {
 
 impl<T> Copy for Address<T> {}
 
-// SAFETY: whoever writes through an address answers for threads writing disjoint parts; see `at`.
+// SAFETY: code that writes through an address must make threads write disjoint parts; see `at`.
 unsafe impl<T: Send> Send for Address<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Address<T> {}
@@ -134,16 +134,17 @@ impl<T> Address<T> {
         Self(data)
     }
 
-    /// The address of value `index`. Threads must not write what others read or write at the same time.
+    /// The address of value `index`. A thread must not write a value that another thread reads or writes at the same time.
     pub(crate) fn at(self, index: usize) -> *mut T {
         self.0.wrapping_add(index)
     }
 }
 
-/// Work of less than this, in nanoseconds, is not shared: waking a thread takes as long.
+/// Work of less than this, in nanoseconds, is not shared, because waking a thread takes as long.
 pub(crate) const INLINE: f64 = 30_000.0;
 
-/// Calls `work` with ranges that cover `0..count`, on the team's threads if `cost` nanoseconds an index are worth it.
+/// Calls `work` with ranges that cover `0..count`, on the team's threads if the work takes [`INLINE`] or longer. `cost`:
+/// nanoseconds for each index.
 pub(crate) fn spread(count: usize, cost: f64, work: &(dyn Fn(Range<usize>) + Sync)) {
     let chunks = chunks(count, cost);
     if chunks <= 1 {
@@ -153,7 +154,7 @@ pub(crate) fn spread(count: usize, cost: f64, work: &(dyn Fn(Range<usize>) + Syn
     team::run(chunks, &|chunk| work(chunk * count / chunks..(chunk + 1) * count / chunks));
 }
 
-/// Into how many chunks work is cut: of at least a quarter of [`INLINE`], and several a thread.
+/// The number of chunks into which work is cut: each takes at least a quarter of [`INLINE`], at most eight for each thread.
 pub(crate) fn chunks(count: usize, cost: f64) -> usize {
     let total = count as f64 * cost;
     if total < INLINE || team::size() == 1 {

@@ -1,4 +1,4 @@
-//! Each function against f64, and bit for bit between instruction sets, alone and in a crowd.
+//! Compares each function with its result in f64, and the bits of all instruction sets, of single rows and of many rows.
 
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     values(tensor).into_iter().map(f32::to_bits).collect()
 }
 
-/// Runs `work` on each instruction set; all give the same bits. Returns the last result.
+/// Runs `work` on each instruction set and asserts that all give the same bits. Returns the last result.
 fn on_all(work: impl Fn(Isa) -> Tensor) -> Vec<f32> {
     let results: Vec<Tensor> = Isa::available().into_iter().map(work).collect();
     for result in &results {
@@ -102,7 +102,7 @@ fn check_activation(dims: &[usize], seed: u64, size: f32) {
     }
 }
 
-/// The rotation of one vector, by the textbook.
+/// The rotation of one vector, by definition.
 fn turned(x: &[f32], angles: &[(f32, f32)], interleaved: bool) -> Vec<f64> {
     let mut out: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
     for (j, (cos, sin)) in angles.iter().enumerate() {
@@ -118,7 +118,7 @@ fn check_rope(dims: [usize; 4], half: usize, interleaved: bool) {
     let [b, h, n, d] = dims;
     let (cos, sin) = (tensor(7, &[40, half], 1.0), tensor(8, &[40, half], 1.0));
     let positions: Vec<usize> = (0..b).map(|i| i * 5 % (41 - n)).collect();
-    // Queries as a projection gives them, (b, n, h, d); keys contiguous.
+    // Queries in the layout of a projection, (b, n, h, d); contiguous keys.
     let q = tensor(9, &[b, n, h, d], 1.0).transpose(1, 2).unwrap();
     let k = tensor(10, &[b, 1, n, d], 1.0);
     let run = |isa| rope((&q, &k), (&cos, &sin), &positions, interleaved, isa).unwrap().unwrap();

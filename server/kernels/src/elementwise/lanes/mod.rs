@@ -20,10 +20,10 @@ pub(crate) const WIDTH: usize = 16;
 
 /// Sixteen f32 lanes.
 ///
-/// A value exists only where the CPU has the instruction set: the functions that make a value from something else are
-/// unsafe, and the others take a value.
+/// A value exists only if the CPU has the instruction set: the functions that make a value from something else are unsafe,
+/// and the others take a value.
 pub(crate) trait Lanes: Copy {
-    /// Blocks of keys whose scores fit the registers together, for a full tile of rows.
+    /// How many blocks of keys can be scored at once: their scores for a full tile of rows fit the registers.
     const BLOCKS: usize;
 
     /// All lanes set to `x`.
@@ -58,23 +58,23 @@ pub(crate) trait Lanes: Copy {
     /// `self * factor + term`, rounded once.
     fn fused(self, factor: Self, term: Self) -> Self;
 
-    /// The greater of each two lanes; `other` where they are equal or one is NaN.
+    /// The greater of each two lanes; that of `other` if they are equal or one is NaN.
     fn larger(self, other: Self) -> Self;
 
-    /// The nearest whole numbers; halves go to the even one.
+    /// The nearest whole numbers, ties to even.
     fn rounded(self) -> Self;
 
     /// `self * 2^exponent`. The exponents are whole numbers from -125 to 127, the magnitudes of `self` below 2, and the
     /// products normal.
     fn scaled(self, exponent: Self) -> Self;
 
-    /// The lanes of `then` where `self < bound`, those of `otherwise` elsewhere.
+    /// The lanes of `then` for which `self < bound`, and the other lanes of `otherwise`.
     fn pick_below(self, bound: Self, then: Self, otherwise: Self) -> Self;
 
     /// Whether any lane is greater than its counterpart.
     fn any_above(self, other: Self) -> bool;
 
-    /// Lanes `from..to`; minus infinity elsewhere.
+    /// Sets all lanes except `from..to` to minus infinity.
     fn keep(self, from: usize, to: usize) -> Self;
 
     /// Lane 0.
@@ -87,7 +87,7 @@ pub(crate) trait Lanes: Copy {
     fn total(self) -> f32;
 }
 
-/// Something to compute on one instruction set.
+/// A computation that is compiled for each instruction set.
 pub(crate) trait Kernel {
     type Output;
 
@@ -154,7 +154,7 @@ pub(crate) unsafe fn store_part<V: Lanes>(lanes: V, to: *mut f32, count: usize) 
     }
 }
 
-/// Asks the processor to bring the line at an address into its caches. Any address will do.
+/// Asks the processor to load the cache line at an address. Any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,7 @@ use half::f16;
 
 use super::{Kernel, Lanes, WIDTH};
 
-/// Sixteen lanes of NEON, four a register.
+/// Sixteen lanes of NEON, four in each register.
 #[derive(Clone, Copy)]
 pub(crate) struct Neon([float32x4_t; 4]);
 
