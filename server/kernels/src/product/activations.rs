@@ -1,8 +1,8 @@
 //! Inputs of a product in 8 bits.
 //!
 //! Each 32 values of a row share a scale `d`, their largest magnitude divided by 127; an integer is a value divided by `d`,
-//! rounded to the nearest, ties to even. Rows are packed into panels, so that a kernel reads what it needs of all rows of a
-//! panel one after the other. For each block of 32 columns, with R rows in the panel, a panel holds words of 32 bits:
+//! rounded to the nearest, ties to even. Rows are packed into panels, so that a kernel reads consecutive words for all rows of a
+//! panel. For each block of 32 columns, with R rows in the panel, a panel holds words of 32 bits:
 //!
 //! | words | for each row |
 //! |---|---|
@@ -10,10 +10,10 @@
 //! | R | `d`, f32 |
 //! | R | `d` times the sum of the integers, f32 |
 //! | R | -128 times the sum of the integers |
-//! | 2 R | the latter for each half of the block, if a weight has scales for 16 values |
-//! | 2 R | `d` times the sum for each half, likewise |
+//! | 2 R | the same for each half of the block, if a weight has scales for 16 values |
+//! | 2 R | `d` times the sum of the integers of each half, f32, if a weight has scales for 16 values |
 //!
-//! A block with a value that is not finite gets a `d` that is not a number, and so do all outputs of its row.
+//! A block with a value that is not finite gets NaN as `d`, so all outputs of its row are NaN.
 
 use super::tiles::BLOCK;
 
@@ -22,7 +22,7 @@ pub(crate) const WORDS: usize = 11;
 /// Words of a block and row with those for halves.
 pub(crate) const WORDS_WITH_HALVES: usize = 15;
 
-/// Places of the words of a block, to be multiplied by the number of rows.
+/// Offsets of the words of a block, to be multiplied by the number of rows.
 pub(crate) mod place {
     pub(crate) const D: usize = 8;
     pub(crate) const D_SUM: usize = 9;
@@ -31,14 +31,14 @@ pub(crate) mod place {
     pub(crate) const HALF_D_SUM: usize = 13;
 }
 
-/// A largest magnitude below this counts as zero: 127 divided by it would not be finite.
+/// A smaller largest magnitude counts as zero, because 127 divided by it might not be finite.
 pub(crate) const TINY: f32 = 1e-30;
 
 /// Some blocks of the rows of a panel.
 pub(crate) struct Piece<'a> {
     /// The values, from the first row's first block on.
     pub values: &'a [f32],
-    /// Values between two rows.
+    /// The distance between two rows, in values.
     pub stride: usize,
     /// Rows of the panel.
     pub rows: usize,

@@ -137,7 +137,7 @@ impl Vectors for Avx2 {
 
     shared_operations!();
 
-    /// Multiplies pairs of bytes to 16 bits, where no sum can overflow: the activations' integers are within -127..=127, and
+    /// Multiplies pairs of bytes to sums of 16 bits, which cannot overflow: the activations' integers are within -127..=127, and
     /// integers of 8 bits are made signed and multiplied as magnitudes, so a pair of products is at most 2 * 128 * 127.
     #[inline(always)]
     unsafe fn dot4<K: Kind, const M: usize>(dots: &mut [__m256i; M], weights: [__m256i; 4], panel: *const i32) {
@@ -159,7 +159,7 @@ impl Vectors for Avx2 {
             for (row, dot) in dots.iter_mut().enumerate() {
                 let pairs = |group: usize| _mm256_maddubs_epi16(weights[group], activations(group, row));
                 let two = [_mm256_add_epi16(pairs(0), pairs(1)), _mm256_add_epi16(pairs(2), pairs(3))];
-                // Four pairs of products of 6 bits can exceed 16 bits, of 5 bits they cannot: 4 * 2 * 31 * 127 < 2^15.
+                // Four pairs of products of 6 bits can exceed 16 bits, those of 5 bits cannot: 4 * 2 * 31 * 127 < 2^15.
                 if K::BITS == 6 {
                     *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(two[0], ones));
                     *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(two[1], ones));

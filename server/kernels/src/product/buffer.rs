@@ -1,7 +1,7 @@
-//! Memory for packed weights: in huge pages where the system has them, written once.
+//! Memory for packed weights: in huge pages if the system supports them, written once.
 //!
-//! With pages of 4 KiB a product of one row waits for misses of the address cache, and hardware prefetching stops at the end
-//! of each page: reading is slower by a third. Weights of a small model are smaller than a huge page, so they share arenas.
+//! With pages of 4 KiB a product of one row waits for address translations, and hardware prefetching stops at the end of each
+//! page, so reading is slower by a third. Weights of a small model are smaller than a huge page, so they share arenas.
 
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 const LINE: usize = 64;
 /// Size and alignment of a huge page.
 const HUGE: usize = 1 << 21;
-/// Bytes of an arena. Its pages take memory when they are first written.
+/// Bytes of an arena. The operating system provides a page when it is first written.
 const ARENA: usize = 16 * HUGE;
 
 /// The arena in which the next buffer is placed, and the bytes of it that are taken.
@@ -66,8 +66,8 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// Allocates `parts` parts of `part_bytes` bytes each. `fill` gets the number of a part and the part, zeroed, and writes
-    /// its bytes; the calls are shared out by `run`, which calls its argument once with each number below its first.
+    /// Allocates `parts` parts of `part_bytes` bytes each. `fill` gets the number of a part and the part, zeroed, and writes its
+    /// bytes. `run` makes these calls: it must call its second argument once with each number below the first.
     ///
     /// # Panics
     /// If the length overflows.
@@ -92,12 +92,12 @@ impl Buffer {
                 fill(part, unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [u8]) });
             }
         });
-        // A part that was taken was zeroed.
+        // Each part that was taken was zeroed.
         assert!((0..all.len()).all(|part| take(part).is_none()), "all parts are filled");
         buffer
     }
 
-    /// Takes bytes that no other buffer has.
+    /// Reserves bytes that no other buffer has.
     fn reserve(bytes: usize) -> Self {
         if bytes > ARENA / 4 {
             return Self { arena: Arc::new(Arena::new(bytes)), begin: 0, bytes };
@@ -110,7 +110,7 @@ impl Buffer {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: `filled` has written all of these bytes, and nobody writes them again.
+        // SAFETY: `filled` has written all of these bytes, and they are not written again.
         unsafe { std::slice::from_raw_parts(self.arena.start.add(self.begin), self.bytes) }
     }
 }

@@ -1,4 +1,5 @@
-//! The choice of the functions that compute a product, by instruction set. To call one is sound on a machine that has the set.
+//! Chooses the functions that compute a product by instruction set. Calling such a function is sound on a machine that has the
+//! instruction set.
 
 #[cfg(target_arch = "aarch64")]
 use super::neon;
@@ -7,7 +8,7 @@ use super::{activations::Quantise, format::Kind, kernel::Kernel, portable, quant
 use super::{avx2, avx512, quantise_avx2};
 use crate::isa::Isa;
 
-/// Most rows of a panel: as many as a kernel's registers hold.
+/// The most rows of a panel: as many as fit a kernel's registers.
 pub(crate) fn panel_rows(isa: Isa) -> usize {
     match isa {
         Isa::Avx512 => 8,

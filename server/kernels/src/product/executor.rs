@@ -5,7 +5,7 @@ use crate::{
     team,
 };
 
-/// Who computes: instructions that the machine has, and threads.
+/// Instructions that the machine has, and threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Executor<'a> {
     pub isa: Isa,
@@ -13,7 +13,8 @@ pub(crate) struct Executor<'a> {
     pub run: &'a Run<'a>,
 }
 
-/// Calls its second argument once with each number below the first, and returns when all calls have returned: [`team::run`].
+/// A function such as [`team::run`]: calls its second argument once with each number below the first, and returns when all calls
+/// have returned.
 pub(crate) type Run<'a> = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + 'a;
 
 impl Executor<'static> {
@@ -25,7 +26,7 @@ impl Executor<'static> {
 
 #[cfg(test)]
 impl<'a> Executor<'a> {
-    /// Work is cut for `threads` threads and computed by `run`.
+    /// An executor whose work is cut for `threads` threads and computed by `run`.
     ///
     /// # Panics
     /// If the machine lacks `isa`.

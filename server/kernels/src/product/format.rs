@@ -1,9 +1,9 @@
-//! The ggml types that can be packed: what a block of a file holds, and what its integers stand for.
+//! The ggml types that can be packed: the contents of a block, and the values of its integers.
 
 use candle_core::quantized::GgmlDType;
 use half::f16;
 
-/// Largest number of values in a ggml block.
+/// The largest number of values in a ggml block.
 pub(crate) const MAX_BLOCK: usize = 256;
 
 /// How the integers of a weight become values.
@@ -25,12 +25,12 @@ pub(crate) enum Scales {
 pub(crate) trait Kind: 'static {
     /// Bits of a stored integer.
     const BITS: usize;
-    /// What is subtracted from a stored integer: 0 or a power of two up to 128.
+    /// The number that is subtracted from a stored integer: 0 or a power of two up to 128.
     const OFFSET: u8;
     const SCALES: Scales;
 }
 
-/// The same, as values.
+/// The constants of a [`Kind`], as values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Format {
     pub dtype: GgmlDType,
@@ -49,7 +49,7 @@ macro_rules! kinds {
         })*
 
         impl Format {
-            /// The format of a ggml type, `None` for a type that cannot be packed.
+            /// The format of a ggml type; `None` for a type that cannot be packed.
             pub(crate) fn of(dtype: GgmlDType) -> Option<Self> {
                 match dtype {
                     $(GgmlDType::$dtype => Some(Self {
@@ -69,7 +69,7 @@ macro_rules! kinds {
             }
         }
 
-        /// Evaluates an expression with a type that stands for the [`Kind`] of a [`Format`].
+        /// Evaluates an expression in which `$kind` names the [`Kind`] of a [`Format`].
         macro_rules! with_kind {
             ($format:expr, $kind:ident => $body:expr) => {
                 match $format.dtype {
@@ -98,7 +98,7 @@ kinds! {
 }
 pub(crate) use with_kind;
 
-/// One ggml block, taken apart.
+/// The fields of one ggml block.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Block {
     /// The stored integers, each below `1 << bits`.
@@ -142,7 +142,7 @@ impl Format {
         self.dtype.type_size()
     }
 
-    /// Takes one ggml block of [`Self::block_bytes`] bytes apart.
+    /// Reads the fields of one ggml block of [`Self::block_bytes`] bytes.
     pub(crate) fn read(&self, bytes: &[u8], to: &mut Block) {
         match self.dtype {
             GgmlDType::Q8_0 => {
@@ -220,7 +220,7 @@ fn fifth_bits(bytes: &[u8], q: &mut [u8]) {
     }
 }
 
-/// `d`, `dmin` and the eight 6-bit pairs of Q4_K and Q5_K.
+/// Reads `d`, `dmin` and the eight 6-bit pairs of Q4_K and Q5_K.
 fn read_super_min(bytes: &[u8], to: &mut Block) {
     (to.d, to.m) = (half_at(bytes, 0), half_at(bytes, 2));
     let packed = &bytes[4..16];
@@ -232,7 +232,7 @@ fn read_super_min(bytes: &[u8], to: &mut Block) {
     }
 }
 
-/// The two low bits of 256 values: each 32 bytes hold four times 32 of them.
+/// Reads the two low bits of 256 values: each 32 bytes hold four times 32 values.
 fn pairs(bytes: &[u8], q: &mut [u8; MAX_BLOCK]) {
     for (bytes, q) in bytes.chunks_exact(32).zip(q.chunks_exact_mut(128)) {
         for (part, q) in q.chunks_exact_mut(32).enumerate() {

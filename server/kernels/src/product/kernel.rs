@@ -10,7 +10,7 @@ use super::{
     tiles::{ROWS, unit_bytes},
 };
 
-/// What a kernel computes: some tiles times the rows of one panel.
+/// The arguments of a kernel: some tiles, to multiply with the rows of one panel.
 pub(crate) struct Call {
     /// The first tile.
     pub weights: *const u8,
@@ -24,9 +24,9 @@ pub(crate) struct Call {
     pub words: usize,
     /// The output of the panel's first row and the first tile's first row.
     pub out: *mut f32,
-    /// Outputs between two rows.
+    /// The distance between two rows, in outputs.
     pub stride: usize,
-    /// Outputs of these tiles that exist; the last tile may be cut.
+    /// The number of outputs for each row; the last tile may have fewer than 16.
     pub columns: usize,
 }
 
@@ -34,8 +34,8 @@ pub(crate) struct Call {
 ///
 /// # Safety
 /// The machine has the kernel's instructions. `weights` is followed by `tiles` times `tile_bytes` bytes that were packed for
-/// the kernel's [`Kind`], `panel` by `blocks` times `words` words; the call has as many rows as the kernel was asked for with.
-/// The outputs can be written, and nobody else reads or writes them meanwhile.
+/// the kernel's [`Kind`], `panel` by `blocks` times `words` words; the panel has as many rows as the kernel is for. The outputs
+/// can be written, and no other thread reads or writes them meanwhile.
 pub(crate) type Kernel = unsafe fn(&Call);
 
 /// Vectors of an instruction set. A vector holds LANES rows of a tile.
@@ -80,12 +80,12 @@ pub(crate) trait Vectors: 'static {
     /// Adds the products of four groups of a [`Kind`] with the M rows of a panel. `panel` points to the first group's words,
     /// four times M of them.
     unsafe fn dot4<K: Kind, const M: usize>(dots: &mut [Self::Int; M], weights: [Self::Bytes; 4], panel: *const i32);
-    /// Asks for the cache line at `at` ahead of its use. Any address will do.
+    /// Asks for the cache line at `at` ahead of its use. Any address is allowed.
     unsafe fn prefetch(at: *const u8);
 }
 
-/// How far ahead of their use weights are prefetched, in bytes, if they have 8 bits or are multiplied with more than [`FEW`]
-/// rows. The processor's own prefetching is faster for fewer bits and rows.
+/// The distance in bytes at which weights are prefetched, if they have 8 bits or are multiplied with more than [`FEW`] rows.
+/// The processor's own prefetching is faster for fewer bits and rows.
 const AHEAD: usize = 4096;
 /// See [`AHEAD`].
 const FEW: usize = 4;
@@ -100,7 +100,7 @@ pub(crate) unsafe fn tiles<V: Vectors, K: Kind, const M: usize, const P: usize>(
     let per_unit = K::SCALES.blocks();
     for tile in 0..call.tiles {
         for first in (0..ROWS / V::LANES).step_by(P) {
-            // SAFETY: the caller vouches for the lengths of the weights and the panel, and for the outputs.
+            // SAFETY: the caller promises the lengths of the weights and the panel, and the outputs.
             unsafe {
                 let mut sums = [[V::splat(0.0); M]; P];
                 let mut unit = call.weights.add(tile * call.tile_bytes);
@@ -133,8 +133,8 @@ pub(crate) unsafe fn tiles<V: Vectors, K: Kind, const M: usize, const P: usize>(
 /// Adds one block of 32 columns to the sums of P vectors and M rows.
 ///
 /// # Safety
-/// `unit` is a unit of the [`Kind`] with a block `slot`, `panel` a block of a panel of M rows, and `first + P` vectors are not
-/// more than a tile.
+/// `unit` is a unit of the [`Kind`] with a block `slot`, `panel` is a block of a panel of M rows, and a tile has at least
+/// `first + P` vectors.
 #[inline(always)]
 unsafe fn blocks<V: Vectors, K: Kind, const M: usize, const P: usize>(
     unit: *const u8,
@@ -145,7 +145,7 @@ unsafe fn blocks<V: Vectors, K: Kind, const M: usize, const P: usize>(
 ) {
     for (part, sums) in sums.iter_mut().enumerate() {
         let lane = (first + part) * V::LANES;
-        // SAFETY: as the caller vouches.
+        // SAFETY: the caller's promise.
         unsafe { block::<V, K, M>(unit, slot, panel, lane, sums) };
     }
     if K::BITS == 8 || M > FEW {
@@ -156,7 +156,7 @@ unsafe fn blocks<V: Vectors, K: Kind, const M: usize, const P: usize>(
     }
 }
 
-/// Adds one block of 32 columns to the sums of one vector, that of the rows from `lane` on, and M rows.
+/// Adds one block of 32 columns to the sums of M rows and of one vector, which holds the tile's rows from `lane` on.
 ///
 /// # Safety
 /// As [`blocks`].
@@ -221,7 +221,7 @@ unsafe fn whole<V: Vectors, K: Kind, const M: usize>(
     d: V::Float,
     sums: &mut [V::Float; M],
 ) {
-    // SAFETY: as the caller vouches.
+    // SAFETY: the caller's promise.
     unsafe {
         let mut dots = corrections::<V, K, M>(panel.add(place::SUM * M));
         V::dot4::<K, M>(&mut dots, groups::<V, K>(integers, 0), panel);
@@ -233,7 +233,7 @@ unsafe fn whole<V: Vectors, K: Kind, const M: usize>(
     }
 }
 
-/// Adds the products of a block whose two halves have scales `d` of their own.
+/// Adds the products of a block whose halves have different scales `d`.
 ///
 /// # Safety
 /// As [`blocks`].
@@ -244,7 +244,7 @@ unsafe fn halves<V: Vectors, K: Kind, const M: usize>(
     d: [V::Float; 2],
     sums: &mut [V::Float; M],
 ) {
-    // SAFETY: as the caller vouches.
+    // SAFETY: the caller's promise.
     unsafe {
         let mut first = corrections::<V, K, M>(panel.add(place::HALF_SUM * M));
         V::dot4::<K, M>(&mut first, groups::<V, K>(integers, 0), panel);
@@ -258,15 +258,15 @@ unsafe fn halves<V: Vectors, K: Kind, const M: usize>(
     }
 }
 
-/// What the products of M rows begin with, so that they are those of the weights' integers minus [`Kind::OFFSET`]. `sums` are
-/// -128 times the sums of the rows' integers.
+/// The first terms of the products of M rows, which subtract [`Kind::OFFSET`] from the weights' integers. `sums` are -128 times
+/// the sums of the rows' integers.
 ///
 /// # Safety
 /// M words can be read.
 #[inline(always)]
 unsafe fn corrections<V: Vectors, K: Kind, const M: usize>(sums: *const i32) -> [V::Int; M] {
     std::array::from_fn(|row| {
-        // SAFETY: as the caller vouches.
+        // SAFETY: the caller's promise.
         unsafe {
             match K::OFFSET {
                 0 => V::splat_int(0),
@@ -280,7 +280,7 @@ unsafe fn corrections<V: Vectors, K: Kind, const M: usize>(sums: *const i32) -> 
 /// The integers of four groups, from `first` on, joined from their planes.
 ///
 /// # Safety
-/// `integers` are a block's planes, of which a vector begins each 64 bytes; `first` is 0 or 4.
+/// `integers` are a block's planes, with a vector of the tile at each 64 bytes; `first` is 0 or 4.
 #[inline(always)]
 unsafe fn groups<V: Vectors, K: Kind>(integers: *const u8, first: usize) -> [V::Bytes; 4] {
     std::array::from_fn(|group| {
@@ -332,7 +332,7 @@ macro_rules! kernels {
         unsafe fn tiles<K: crate::product::format::Kind, const M: usize, const P: usize>(
             call: &crate::product::kernel::Call,
         ) {
-            // SAFETY: as the caller vouches; the instructions are those of the vectors.
+            // SAFETY: the caller's promise; the instructions are those of the vectors.
             unsafe { crate::product::kernel::tiles::<$vectors, K, M, P>(call) };
         }
     };

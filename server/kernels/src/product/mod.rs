@@ -2,8 +2,8 @@
 //!
 //! A weight is packed when it is loaded: [`pack`] returns a storage for candle's `QTensor` that computes products from tiles of
 //! 16 rows ([`tiles`]). Inputs are quantised to 8 bits in blocks of 32 ([`activations`]). Products of integers are exact, and
-//! each output adds its blocks in one order with fused multiply-add, so its bits depend on its row and its weight only: not
-//! on other rows, on threads, or on the instruction set.
+//! each output adds its blocks in one order with fused multiply-add. So its bits depend on its row and its weight only, not on
+//! other rows, threads or the instruction set.
 //!
 //! | file | holds |
 //! |---|---|
@@ -11,13 +11,13 @@
 //! | `buffer` | memory for packed weights |
 //! | `tiles` | the packed layout |
 //! | `activations` | the layout of inputs in 8 bits |
-//! | `quantise_portable`, `quantise_avx2` | the quantising of inputs, for each instruction set |
+//! | `quantise_portable`, `quantise_avx2` | quantising inputs, for each instruction set |
 //! | `kernel` | the computation of a tile, for all instruction sets |
 //! | `portable`, `avx512`, `avx2`, `neon` | the vectors of an instruction set |
 //! | `dispatch` | the choice of these functions by instruction set |
 //! | `executor` | the instruction set and the threads of a product |
 //! | `panels` | all quantised rows of a product |
-//! | `multiply` | how work is cut |
+//! | `multiply` | the division of work into chunks |
 //! | `tables` | the embedding tables with which weights share memory |
 //! | `storage` | candle's interface |
 //! | `rows` | single rows of a weight, for embedding tables |

@@ -1,4 +1,4 @@
-//! Products of packed weights with quantised rows: how the work is cut.
+//! Products of packed weights with quantised rows: cuts the work into chunks for threads.
 
 use super::{
     dispatch,
@@ -10,28 +10,28 @@ use super::{
 };
 use crate::isa::Isa;
 
-/// A product's weight and where its rows of `n` outputs begin.
+/// A product's weight, and the address of its rows of `n` outputs.
 pub(crate) struct Job<'a> {
     pub weight: &'a Packed,
     pub out: *mut f32,
 }
 
-/// Nanoseconds of one thread below which work is not cut further: a chunk more costs more than half a microsecond, as its
-/// thread waits for the claim and then for the first weights.
+/// Work of a thread is not cut further below so many nanoseconds. An additional chunk costs more than half a microsecond, because
+/// its thread waits for the claim and then for the first weights.
 const SMALL: usize = 8_000;
-/// Bytes of panels that stay in a core's cache while tiles pass by.
+/// Bytes of panels that stay in a core's cache while tiles are read.
 const CACHE: usize = 384 << 10;
 
-/// One job in the list of all that is to be computed: for each job each group of panels, for each group each tile.
+/// The entries of one job in the list of all work: each tile of each group of panels.
 struct Stretch {
     /// The first entry.
     first: usize,
     tiles: usize,
-    /// Nanoseconds of an entry, by estimate.
+    /// Estimated nanoseconds of an entry.
     cost: usize,
 }
 
-/// How several jobs are cut.
+/// The division of several jobs into chunks.
 struct Plan {
     stretches: Vec<Stretch>,
     /// Panels of a group.
@@ -48,7 +48,7 @@ impl Plan {
         let (mut stretches, mut entries, mut left) = (Vec::with_capacity(jobs.len()), 0, 0);
         for job in jobs {
             let tiles = job.weight.tiles();
-            // Bound by the weights' bytes for few rows, by arithmetic for many.
+            // With few rows the time depends on the weights' bytes, with many on the arithmetic.
             let cost = (job.weight.tile_bytes() / 32).max(panels.blocks() * rows * 3).max(1);
             stretches.push(Stretch { first: entries, tiles, cost });
             entries += tiles * groups;
@@ -96,10 +96,10 @@ pub(crate) unsafe fn multiply(jobs: &[Job], panels: &Panels, executor: Executor)
             let Some((stretch, job)) = stretch else { return };
             let (group, tile) = ((entry - stretch.first) / stretch.tiles, (entry - stretch.first) % stretch.tiles);
             let group = group * plan.panels..panels.count().min((group + 1) * plan.panels);
-            // With several panels a tile stays in the first-level cache while they pass.
+            // With several panels, a tile stays in the first-level cache while it is multiplied with each of them.
             let count = if group.len() == 1 { (end - entry).min(stretch.tiles - tile) } else { 1 };
             for panel in group {
-                // SAFETY: the caller vouches for the outputs and the instructions; chunks have different tiles or panels.
+                // SAFETY: the caller promises the outputs and the instructions; chunks have different tiles or panels.
                 unsafe { compute(job, tile, count, panels.panel(panel), executor.isa) };
             }
             entry += count;
@@ -126,8 +126,8 @@ unsafe fn compute(job: &Job, first: usize, tiles: usize, panel: Panel, isa: Isa)
         columns: (weight.n - first * ROWS).min(tiles * ROWS),
     };
     let kernel = with_kind!(weight.format, K => dispatch::kernel::<K>(isa, panel.rows));
-    // SAFETY: the slices cover what the call names, the kernel is the one for the weight's format and the panel's rows, and
-    // the caller vouches for the outputs and the instructions.
+    // SAFETY: the slices cover the memory of the call, the kernel is that of the weight's format and the panel's rows, and the
+    // caller promises the outputs and the instructions.
     unsafe { kernel(&call) };
 }
 

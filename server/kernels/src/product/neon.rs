@@ -34,7 +34,7 @@ impl Vectors for Neon {
     #[inline(always)]
     unsafe fn from_half(at: *const u8) -> float32x4_t {
         // SAFETY: as above; 8 bytes can be read. The intrinsic for the conversion needs a feature that the instruction does
-        // not, so the instruction is named.
+        // not need, so this is the instruction itself.
         unsafe {
             let halves = vld1_u16(at.cast());
             let floats: float32x4_t;
@@ -129,7 +129,7 @@ impl Vectors for Neon {
     #[inline(always)]
     unsafe fn dot4<K: Kind, const M: usize>(dots: &mut [int32x4_t; M], weights: [uint8x16_t; 4], panel: *const i32) {
         for (group, weights) in weights.into_iter().enumerate() {
-            // SAFETY: as above; the panel has these words. The intrinsic is not stable, so the instruction is named.
+            // SAFETY: as above; the panel has these words. The intrinsic is not stable, so this is the instruction itself.
             unsafe {
                 let weights = if K::BITS == 8 { veorq_u8(weights, vdupq_n_u8(128)) } else { weights };
                 for (row, dot) in dots.iter_mut().enumerate() {
@@ -157,7 +157,7 @@ impl Vectors for Neon {
 /// The machine has NEON, and 4 bytes can be read.
 #[inline(always)]
 unsafe fn widen(at: *const u8) -> uint32x4_t {
-    // SAFETY: as the caller vouches.
+    // SAFETY: the caller's promise.
     unsafe {
         let bytes = vcreate_u8(u64::from(at.cast::<u32>().read_unaligned()));
         vmovl_u16(vget_low_u16(vmovl_u8(bytes)))

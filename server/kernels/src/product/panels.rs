@@ -1,4 +1,4 @@
-//! The quantised rows of a product, in panels.
+//! Quantises the rows of a product into panels.
 
 use parking_lot::Mutex;
 
@@ -9,7 +9,7 @@ use super::{
     tiles::BLOCK,
 };
 
-/// Blocks that are quantised as one piece of work.
+/// The most blocks of a row that one piece of work quantises.
 const PIECE: usize = 128;
 
 /// Quantised rows.
@@ -55,7 +55,7 @@ impl Panels {
             // SAFETY: `quantiser` returns a function for instructions of the executor, which the machine has.
             unsafe { quantise(&piece, to) };
         };
-        // The pieces lie one after the other.
+        // The pieces lie one after the other in `words`.
         let mut left = &mut self.words[..words];
         let parts = (0..count * pieces).map(|number| {
             let blocks = PIECE.min(blocks - number % pieces * PIECE);
@@ -63,7 +63,7 @@ impl Panels {
             left = rest;
             part
         });
-        // A fork costs more than a few blocks.
+        // Sharing a few blocks among threads takes longer than quantising them.
         if self.rows * blocks <= PIECE {
             parts.enumerate().for_each(|(number, to)| quantise_piece(number, to));
         } else {
@@ -80,7 +80,7 @@ impl Panels {
         self.rows
     }
 
-    /// Blocks of a row.
+    /// The number of blocks of a row.
     pub(crate) fn blocks(&self) -> usize {
         self.blocks
     }

@@ -17,9 +17,9 @@ const LANES: usize = 16;
 /// Reads `N` bytes.
 ///
 /// # Safety
-/// They can be read.
+/// `N` bytes at `at` can be read.
 unsafe fn bytes<const N: usize>(at: *const u8) -> [u8; N] {
-    // SAFETY: as the caller vouches.
+    // SAFETY: the caller's promise.
     unsafe { at.cast::<[u8; N]>().read() }
 }
 
@@ -42,26 +42,26 @@ impl Vectors for Portable {
 
     #[inline(always)]
     unsafe fn from_half(at: *const u8) -> Self::Float {
-        // SAFETY: the caller vouches for 32 bytes.
+        // SAFETY: the caller promises 32 bytes.
         let bytes: [u8; 2 * LANES] = unsafe { bytes(at) };
         std::array::from_fn(|lane| f16::from_le_bytes([bytes[2 * lane], bytes[2 * lane + 1]]).to_f32())
     }
 
     #[inline(always)]
     unsafe fn from_unsigned(at: *const u8) -> Self::Float {
-        // SAFETY: the caller vouches for 16 bytes.
+        // SAFETY: the caller promises 16 bytes.
         unsafe { bytes::<LANES>(at) }.map(f32::from)
     }
 
     #[inline(always)]
     unsafe fn from_signed(at: *const u8) -> Self::Float {
-        // SAFETY: the caller vouches for 16 bytes.
+        // SAFETY: the caller promises 16 bytes.
         unsafe { bytes::<LANES>(at) }.map(|byte| f32::from(byte.cast_signed()))
     }
 
     #[inline(always)]
     unsafe fn from_nibbles(at: *const u8) -> [Self::Float; 2] {
-        // SAFETY: the caller vouches for 16 bytes.
+        // SAFETY: the caller promises 16 bytes.
         let bytes = unsafe { bytes::<LANES>(at) };
         [bytes.map(|byte| f32::from(byte & 15)), bytes.map(|byte| f32::from(byte >> 4))]
     }
@@ -88,13 +88,13 @@ impl Vectors for Portable {
 
     #[inline(always)]
     unsafe fn store(floats: Self::Float, to: *mut f32, count: usize) {
-        // SAFETY: the caller vouches for `count` floats, at most LANES.
+        // SAFETY: the caller promises `count` floats, at most LANES.
         unsafe { to.copy_from_nonoverlapping(floats.as_ptr(), count) };
     }
 
     #[inline(always)]
     unsafe fn load(at: *const u8) -> Self::Bytes {
-        // SAFETY: the caller vouches for 64 bytes.
+        // SAFETY: the caller promises 64 bytes.
         unsafe { bytes(at) }
     }
 
@@ -112,7 +112,7 @@ impl Vectors for Portable {
     unsafe fn dot4<K: Kind, const M: usize>(dots: &mut [Self::Int; M], weights: [Self::Bytes; 4], panel: *const i32) {
         for (group, weights) in weights.iter().enumerate() {
             for (row, dot) in dots.iter_mut().enumerate() {
-                // SAFETY: the caller vouches for the panel's words.
+                // SAFETY: the caller promises the panel's words.
                 let word = unsafe { panel.add(group * M + row).read() };
                 let activations = word.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
                 for (dot, weights) in dot.iter_mut().zip(weights.chunks_exact(4)) {

@@ -1,4 +1,4 @@
-//! Quantising inputs with AVX2: eight blocks at once, so that what a block needs once, such as its scale, is a lane of eight.
+//! Quantises inputs with AVX2: eight blocks at once, so that each number of a block, such as its scale, is one of eight lanes.
 
 use std::arch::x86_64::*;
 
@@ -37,7 +37,7 @@ pub(crate) unsafe fn quantise(piece: &Piece, to: &mut [i32]) {
 struct Eight {
     /// The 32 integers of each block.
     blocks: [__m256i; LANES],
-    /// The same by group of four: a lane is a block.
+    /// The same integers by group of four: a lane is a block.
     groups: [__m256i; 8],
     d: __m256,
     /// Sums of the integers of the first and the second half of each block.
@@ -52,7 +52,7 @@ impl Eight {
         let values: [&[f32; BLOCK]; LANES] =
             std::array::from_fn(|i| lane(i).first_chunk().expect("a lane has the values of a block"));
         let largest = transposed_max(values.map(|values| largest(values)));
-        // As `quantise_portable::scale`, for eight blocks.
+        // Computes the same as `quantise_portable::scale`, for eight blocks.
         let finite = _mm256_cmpgt_epi32(_mm256_set1_epi32(f32::INFINITY.to_bits().cast_signed()), largest);
         let largest = _mm256_castsi256_ps(largest);
         let tiny = _mm256_cmp_ps::<_CMP_LT_OQ>(largest, _mm256_set1_ps(TINY));
@@ -93,7 +93,7 @@ impl Eight {
         tail
     }
 
-    /// Writes a block of a panel whose rows are the first lanes. All lanes are written; the places after the rows are those of
+    /// Writes a block of a panel whose rows are the first lanes. All lanes are written: those after the rows go to places of
     /// later words, which are written later.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -157,7 +157,7 @@ fn largest(values: &[f32; BLOCK]) -> __m256i {
 fn integers(values: &[f32; BLOCK], factor: __m256) -> __m256i {
     let part = |part| _mm256_cvtps_epi32(_mm256_mul_ps(load(values, part), factor));
     let (low, high) = (_mm256_packs_epi32(part(0), part(1)), _mm256_packs_epi32(part(2), part(3)));
-    // Packing works on each half of a vector, so the groups come out of order.
+    // Packing works on each half of a vector, so the groups must be reordered.
     _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }
 

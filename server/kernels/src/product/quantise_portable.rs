@@ -1,12 +1,12 @@
-//! Quantising inputs on any machine.
+//! Quantises inputs on any machine.
 
 use super::{
     activations::{Piece, TINY, WORDS_WITH_HALVES, place},
     tiles::BLOCK,
 };
 
-/// The scale of a block and its inverse, from the bits of the largest magnitude. If that is not finite the scale is not a
-/// number, and the integers are to be 0.
+/// The scale of a block and its inverse, from the bits of the largest magnitude. If that is not finite, the scale is NaN and the
+/// inverse makes all integers 0.
 fn scale(largest: u32) -> (f32, f32) {
     let largest = f32::from_bits(largest);
     match largest {
@@ -21,7 +21,7 @@ pub(crate) fn quantise(piece: &Piece, to: &mut [i32]) {
     for row in 0..piece.rows {
         let blocks = to.chunks_exact_mut(piece.rows * piece.words);
         for (values, to) in piece.row(row).chunks_exact(BLOCK).zip(blocks) {
-            // Bits compare as magnitudes do, and what is not a number is larger than all.
+            // The bits compare as magnitudes do, and NaN is larger than all numbers.
             let largest = values.iter().fold(0, |largest, value| u32::max(largest, value.to_bits() & !(1 << 31)));
             let (d, inverse) = scale(largest);
             let mut integers = [0i8; BLOCK];

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use super::{executor::Executor, storage::packed, tables, tiles::Packed};
 use crate::team;
 
-/// Rows that one thread dequantises at a time.
+/// Rows that one chunk of work dequantises.
 const CHUNK: usize = 16;
 
-/// A table whose rows are dequantised when they are looked up, so that it takes the memory of a quantised weight.
+/// A table whose rows are dequantised when they are looked up, so that it takes only the memory of a quantised weight.
 pub struct Rows {
     table: Table,
     n: usize,
@@ -85,7 +85,7 @@ impl Rows {
     }
 }
 
-/// Writes the rows of `ids` to `values`, one after the other. All ids are rows of the table.
+/// Writes the rows of `ids` to `values`, one after the other. All ids must be below the table's number of rows.
 pub(crate) fn look_up(table: &Packed, ids: &[u32], values: &mut [f32], executor: Executor) {
     let parts: Vec<_> =
         ids.chunks(CHUNK).zip(values.chunks_mut(CHUNK * table.k)).map(|part| Mutex::new(Some(part))).collect();

@@ -24,12 +24,12 @@ use super::{
 use crate::team;
 
 thread_local! {
-    /// The memory of the last product's quantised input.
+    /// The memory of the last product's quantised input, for the next product.
     static PANELS: Cell<Panels> = Cell::default();
 }
 
-/// All packed weights that are storages, and how many storages each is, by the address of their bytes: `QTensor` hides its
-/// storage, but shows that address.
+/// All packed weights that have a storage, and the number of their storages, by the address of their bytes: `QTensor` hides its
+/// storage, but gives that address.
 type Registry = HashMap<usize, (Arc<Packed>, usize)>;
 
 fn registry() -> &'static RwLock<Registry> {
@@ -40,8 +40,9 @@ fn registry() -> &'static RwLock<Registry> {
 /// Packs a weight of shape (n, k) for the kernels of this process, on all threads of the team.
 ///
 /// Returns `None` if the type is not one of Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K and Q6_K, if the weight is
-/// not a matrix, if it is not on the CPU, or if it is packed already, as a weight is that becomes a factor twice. The tensor that gets the storage must have the weight's shape. Its `data()` are
-/// packed bytes, not those of the ggml type, so it must not be written to a file.
+/// not a matrix, if it is not on the CPU, or if it is packed already, as a weight that is used in two products. The tensor that
+/// gets the storage must have the weight's shape. Its `data()` are packed bytes, not those of the ggml type, so it must not be
+/// written to a file.
 pub fn pack(weight: &Arc<QTensor>) -> Option<Box<dyn QuantizedType>> {
     if packed(weight).is_some() {
         return None;
@@ -63,15 +64,15 @@ pub(crate) fn packed(weight: &QTensor) -> Option<Arc<Packed>> {
     registry().read().get(&key).map(|(packed, _)| Arc::clone(packed))
 }
 
-/// The products of rows of `k` values with each weight, all of `k` columns.
+/// Computes the products of rows of `k` values with each weight, all of `k` columns.
 pub(crate) fn products(rows: &[f32], weights: &[&Packed], executor: Executor) -> Vec<Vec<f32>> {
     let Some(k) = weights.first().map(|weight| weight.k) else { return Vec::new() };
     let count = rows.len() / k;
     let mut outputs: Vec<Vec<f32>> = weights.iter().map(|weight| Vec::with_capacity(count * weight.n)).collect();
     let starts = outputs.iter_mut().map(Vec::as_mut_ptr);
     let jobs: Vec<_> = weights.iter().zip(starts).map(|(weight, out)| Job { weight, out }).collect();
-    // SAFETY: each output has room for `count` times `n` values. Executors share work out by `team::run` or, in tests, in a
-    // loop; both call each chunk once.
+    // SAFETY: each output has room for `count` times `n` values. Executors call each chunk once, by `team::run` or, in tests, in
+    // a loop.
     unsafe { compute(rows, k, &jobs, executor) };
     for (output, weight) in outputs.iter_mut().zip(weights) {
         // SAFETY: the room was reserved above, and `compute` has written all of these values.
@@ -90,7 +91,7 @@ unsafe fn compute(rows: &[f32], k: usize, jobs: &[Job], executor: Executor) {
     let mut panels = PANELS.take();
     let halves = jobs.iter().any(|job| matches!(job.weight.format.scales, Scales::Half | Scales::HalfMin));
     panels.fill(rows, k, halves, executor);
-    // SAFETY: the caller vouches for the outputs and the executor.
+    // SAFETY: the caller promises the outputs and the executor.
     unsafe { multiply(jobs, &panels, executor) };
     PANELS.set(panels);
 }
@@ -164,7 +165,7 @@ impl QuantizedType for PackedStorage {
         self.0.format.block()
     }
 
-    /// Does nothing: candle quantises into a fresh storage of its own, never into one that was packed.
+    /// Does nothing: candle quantises into a new storage of its own, never into a packed one.
     fn from_float(&mut self, _: &[f32]) {}
 
     /// Does nothing, as [`Self::from_float`].

@@ -1,4 +1,4 @@
-//! The packed embedding tables of this process, with which weights of the same contents share memory.
+//! The packed embedding tables of this process. Weights with the same contents share their memory.
 
 use std::sync::{Arc, Weak};
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::tiles::Packed;
 
-/// Packed tables. Many models use their embedding table as the weight of their last product too, and load it twice.
+/// Packed tables. Many models use their embedding table also as the weight of their last product, and load it twice.
 static TABLES: Mutex<Vec<Weak<Packed>>> = Mutex::new(Vec::new());
 
 /// Adds a table. Weights with the same contents that are packed afterwards share its memory.
@@ -14,7 +14,7 @@ pub(crate) fn add(table: &Arc<Packed>) {
     TABLES.lock().push(Arc::downgrade(table));
 }
 
-/// Returns a table with the same contents, if there is one, or else the weight.
+/// Returns a table with the same contents if there is one, else the weight.
 pub(crate) fn share(weight: Packed) -> Arc<Packed> {
     let mut tables = TABLES.lock();
     tables.retain(|table| table.strong_count() > 0);

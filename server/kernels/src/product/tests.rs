@@ -1,4 +1,4 @@
-//! Products against plain sums in f64, and against each other bit for bit.
+//! Compares products with plain sums in f64, and the bits of instruction sets, threads and rows with each other.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -34,7 +34,7 @@ impl Random {
     }
 }
 
-/// Bytes where f16 numbers lie in a ggml block.
+/// The offsets of f16 numbers in a ggml block.
 fn halves(dtype: GgmlDType) -> &'static [usize] {
     match dtype {
         GgmlDType::Q8_0 | GgmlDType::Q4_0 | GgmlDType::Q5_0 => &[0],
@@ -86,8 +86,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 /// Compares products with sums in f64 over the dequantised weight.
 ///
-/// The error is bound by what quantising the input to 8 bits loses and, if the input is `quantised` here in the same way, by
-/// the rounding of f32 alone.
+/// The error must be at most the loss by quantising the input to 8 bits and, if the input is `quantised` here in the same way, at
+/// most the rounding of f32.
 fn check(weight: &QTensor, rows: &[f32], outputs: &[f32]) {
     let (n, k) = weight.shape().dims2().unwrap();
     let values = weight.dequantize(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
@@ -107,7 +107,7 @@ fn check(weight: &QTensor, rows: &[f32], outputs: &[f32]) {
                 }
             }
             let output = f64::from(*output);
-            // Minima are added apart from the integers, so the parts of a sum can exceed the sum.
+            // Minima are added separately from the integers, so the parts of a sum can exceed the sum.
             let rounding = 4e-6 * (size + 2.0 * lost) + 1e-6 * lost * k as f64;
             assert!((output - exact).abs() <= lost + rounding, "{output} for {exact}, lost {lost}");
             assert!((output - quantised).abs() <= rounding, "{output} for {quantised}, {rounding}");
@@ -239,7 +239,7 @@ fn a_value_that_is_not_finite_reaches_its_own_row_only() {
     }
 }
 
-/// The largest products there are: a sum of 16 bits must not overflow on the way.
+/// With the largest possible products, no sum of 16 bits may overflow.
 #[test]
 fn extreme_integers_do_not_overflow() {
     for format in Format::all() {
@@ -296,7 +296,7 @@ fn a_table_and_an_equal_weight_share_their_memory() {
     let other = pack(&weight(format, 30, 512, &mut random)).unwrap();
     assert_ne!(first.as_ptr(), other.as_ptr());
     drop((rows, first));
-    // The storage that is left can still be found.
+    // The remaining storage can still be found.
     let weight = QTensor::new(QStorage::Cpu(second), (30, 512)).unwrap();
     let xs = Tensor::from_vec(input(1, 512, &mut random), (1, 512), &Device::Cpu).unwrap();
     assert!(storage::packed(&weight).is_some());

@@ -1,9 +1,9 @@
 //! Packed weights: the layout that all instruction sets read.
 //!
-//! A tile is 16 rows of a weight, a unit 64 or 256 columns of a tile. A unit begins with its scales, one value for each of
-//! the 16 rows after the other, followed by its integers in blocks of 32 columns. A block is cut into 8 groups of 4 columns;
-//! the 4 integers of a row are neighbours and the 16 rows follow each other, so a vector of 64 bytes is a group, 16 lanes of
-//! four integers, as the dot product instructions take them.
+//! A tile is 16 rows of a weight; a unit is 64 or 256 columns of a tile. A unit begins with its scales, each as one value for
+//! each of the 16 rows. Its integers follow, in blocks of 32 columns. A block is cut into 8 groups of 4 columns. The 4 integers
+//! of a row are neighbours and the 16 rows follow each other, so a group is a vector of 64 bytes: 16 lanes of four integers, as
+//! the dot product instructions need them.
 //!
 //! Integers of less than 8 bits are split into planes of 4, 2 and 1 bits. A byte of a plane holds the bits of 2, 4 or 8
 //! consecutive groups, the first group's lowest.
@@ -54,7 +54,7 @@ pub(crate) const fn unit_bytes(scales: Scales, bits: usize) -> usize {
     scales.head() + scales.blocks() * bits * VECTOR
 }
 
-/// The planes of integers of `bits` bits: width of a plane, and the lowest bit in it.
+/// The planes of integers of `bits` bits: the width of each plane, and the lowest bit in it.
 const fn planes(bits: usize) -> &'static [(usize, usize)] {
     match bits {
         2 => &[(2, 0)],
@@ -75,7 +75,7 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Packs a tensor, `None` if its type or shape does not fit.
+    /// Packs a tensor. Returns `None` if its type, shape or device is not supported.
     pub(crate) fn new(weight: &QTensor, run: impl Fn(usize, &(dyn Fn(usize) + Sync))) -> Option<Self> {
         let format = Format::of(weight.dtype())?;
         let (n, k) = weight.shape().dims2().ok()?;
@@ -86,7 +86,7 @@ impl Packed {
         Self::of(format, (n, k), &data, run)
     }
 
-    /// Packs the blocks of a ggml tensor, row by row. `None` if there are not as many as the shape asks for.
+    /// Packs the blocks of a ggml tensor, row by row. Returns `None` if their number does not fit the shape.
     pub(crate) fn of(
         format: Format,
         (n, k): (usize, usize),
@@ -117,7 +117,7 @@ impl Packed {
         self.buffer.bytes()
     }
 
-    /// Writes the values of a row, as candle computes them, to `values`, `k` of them.
+    /// Writes the `k` values of a row to `values`, as candle computes them.
     ///
     /// # Panics
     /// If `row` is not below `n`.
@@ -158,7 +158,7 @@ fn write_row(format: Format, row: usize, data: &[u8], tile: &mut [u8]) {
     }
 }
 
-/// Reads ggml block `number` of a row back.
+/// Reads the ggml block `number` of a row.
 fn read_block(format: Format, row: usize, number: usize, tile: &[u8], block: &mut Block) {
     let (blocks, bytes) = (format.scales.blocks(), unit_bytes(format.scales, format.bits));
     let per = format.block() / BLOCK;
