@@ -1,7 +1,7 @@
 //! Products of weights that are not quantised, f32 or f16.
 //!
 //! Each output is one sum: lane `i` adds every 16th product from `i` on, and the lanes are added in a fixed tree. So its bits
-//! depend on its row and its weight alone, and not on the number of rows, as they do in general matrix multiplication.
+//! depend on its row and its weight alone. In general matrix multiplication they depend on the number of rows, too.
 
 use std::ops::Range;
 
@@ -17,19 +17,19 @@ use crate::{
     team,
 };
 
-/// Bytes of the weights that a thread takes at once, so that they stay in its cache for all rows.
+/// Bytes of the weights of a chunk, so that they stay in a thread's cache for all rows.
 const CHUNK: usize = 128 << 10;
-/// Multiplications of a chunk at least.
+/// The fewest multiplications of a chunk.
 const WORTH: usize = 32 << 10;
-/// Rows and weights whose sums fit the registers together.
+/// The rows and columns of a tile, whose sums fit the registers.
 const ROWS: usize = 4;
 const COLUMNS: usize = 4;
-/// Weights at once where there is one row.
+/// The columns of a tile of one row.
 const COLUMNS_OF_ONE: usize = 8;
 
 /// Multiplies rows with weights as `rows.matmul(&weights.t()?)` does: `shape` is (batch, m, n, k), `rows` holds batch × m rows of
 /// k values, and `weights` n rows of k values, the same for the whole batch. Returns batch × m rows of n values, of the type of
-/// both factors. `None`: the factors have another layout or type, and candle multiplies them.
+/// both factors. `None` if the factors have another layout or type: then candle multiplies them.
 pub fn product(
     rows: (&CpuStorage, &Layout),
     weights: (&CpuStorage, &Layout),
@@ -72,7 +72,7 @@ fn is_transposed(layout: &Layout, k: usize) -> bool {
     is_shared && (strides[outer] == 1 || k == 1) && (strides[outer + 1] == k || dims[outer + 1] == 1)
 }
 
-/// `rows`: rows of `k` values; `weights`: rows of `k` values. Returns a row of as many values as there are weights for each row.
+/// Multiplies rows of `k` values with weights of `k` values. Returns for each row one value for each weight.
 fn multiply<W: Weight>(rows: &[f32], weights: &[W], k: usize, isa: Isa) -> Vec<f32> {
     let (count, n) = (rows.len() / k, weights.len() / k);
     let mut out: Vec<f32> = Vec::with_capacity(count * n);
@@ -81,8 +81,8 @@ fn multiply<W: Weight>(rows: &[f32], weights: &[W], k: usize, isa: Isa) -> Vec<f
     let to = Address::new(out.as_mut_ptr());
     team::run(n.div_ceil(columns), &|chunk| {
         let range = chunk * columns..n.min((chunk + 1) * columns);
-        // SAFETY: the chunks write to different columns of rows of `n` values, for all of which there is room, and `isa` is one
-        // that the CPU has.
+        // SAFETY: the chunks write to different columns of rows of `n` values, `out` has room for all rows, and the CPU has
+        // `isa`.
         unsafe { run_on(isa, Tile { rows, weights, k, n, range, to: to.at(0) }) };
     });
     // SAFETY: each column of each row belongs to a chunk, which has written it.
@@ -147,7 +147,7 @@ impl<W: Weight> Kernel for Tile<'_, W> {
 }
 
 impl<W: Weight> Tile<'_, W> {
-    /// All columns of the range for R rows, C at once.
+    /// Computes all columns of the range for R rows, C columns at once.
     ///
     /// # Safety
     /// The CPU has the instruction set of `V`, there are R rows from `row` on, and the outputs can be written.
@@ -165,7 +165,7 @@ impl<W: Weight> Tile<'_, W> {
         }
     }
 
-    /// The sums of R rows and C weights.
+    /// Computes the sums of R rows and C weights.
     ///
     /// # Safety
     /// As [`Self::columns`]; there are C columns from `column` on.
@@ -173,7 +173,7 @@ impl<W: Weight> Tile<'_, W> {
     unsafe fn sums<V: Lanes, const R: usize, const C: usize>(&self, row: usize, column: usize) {
         let k = self.k;
         // SAFETY: the caller's promise: R rows of the input and C of the weights, of k values each, are read, and R times C
-        // outputs written. What is left of a row is read through arrays of 16 values.
+        // outputs written. The last values of a row, fewer than 16, are read through arrays of 16 values.
         unsafe {
             let (rows, weights) = (self.rows.as_ptr().add(row * k), self.weights.as_ptr().add(column * k));
             let mut sums = [[V::splat(0.0); C]; R];

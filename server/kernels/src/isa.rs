@@ -1,8 +1,8 @@
 //! Which instruction set this process uses.
 //!
-//! The kernels of a process are chosen once, when the first kernel runs: [`current`]. All instruction sets compute the same
-//! sums in the same order with fused multiply-add, so results are equal bit for bit; only the speed differs.
-//! Tests pass an [`Isa`] of [`Isa::available`] to the internal functions instead.
+//! The kernels of a process are chosen once, when the first kernel runs, by [`current`]. All instruction sets compute the same
+//! sums in the same order with fused multiply-add, so results are equal bit for bit; only the speed differs. Tests pass an
+//! [`Isa`] of [`Isa::available`] to the internal functions instead.
 
 use std::sync::OnceLock;
 
@@ -36,7 +36,7 @@ pub fn set(isa: Isa) -> bool {
 }
 
 impl Isa {
-    /// Lists the instruction sets that this machine has, the fastest last. [`Isa::Portable`] is always the first.
+    /// Lists the instruction sets that this machine supports, the fastest last. [`Isa::Portable`] is always the first.
     pub fn available() -> Vec<Isa> {
         let mut found = vec![Isa::Portable];
         #[cfg(target_arch = "x86_64")]

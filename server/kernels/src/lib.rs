@@ -1,7 +1,8 @@
-//! CPU kernels of the engine: what a step of a language model spends its time on, for rows of any number of sequences.
+//! CPU kernels of the engine: the operations that take most of the time of a language model's step, for rows of any number of
+//! sequences.
 //!
-//! The same position gets the same bits whatever runs beside it: each output is one sum in one fixed order, whatever the
-//! number of rows, pieces, cached blocks and threads.
+//! The bits of a position do not depend on the rows beside it: each output is one sum in one fixed order, for any number of
+//! rows, pieces, cached blocks and threads.
 //!
 //! | module | owns |
 //! |---|---|
@@ -11,11 +12,12 @@
 //! | `dense` | products of other weights |
 //! | `attention` | attention, dense and over the paged cache |
 //! | `elementwise` | norms, activations, rotary embeddings |
-//! | `memory` | memory that goes back to the system |
+//! | `memory` | the return of freed memory to the operating system |
 //!
 //! This is the only crate of the workspace with `unsafe`. Each use states why it is sound.
 
-/// Raised with every change that gives keys, values or logits other bits. Processes with one version can share keys and values.
+/// Must be raised with every change that alters the bits of keys, values or logits. Processes with the same version can share
+/// keys and values.
 pub const BITS_VERSION: u32 = 1;
 
 pub mod attention;

@@ -1,11 +1,11 @@
-//! Memory that goes back to the system.
+//! Returns freed memory to the operating system.
 
-/// A piece of memory of at least so many bytes goes back to the system when it is freed. Weights and caches are larger; what a
-/// step computes is smaller.
+/// The smallest allocation, in bytes, that returns to the operating system when it is freed. Weights and caches are larger; the
+/// tensors of a step are smaller.
 const OWN_PAGES: i32 = 8 << 20;
 
-/// Lets large pieces of memory lie apart. Otherwise the allocator learns from the first large piece that is freed to keep all
-/// later ones for reuse, and a model that leaves gives little back. Does nothing where the allocator has no call for it.
+/// Makes the allocator map each large allocation separately. Otherwise glibc raises its threshold when the first one is freed,
+/// keeps later ones for reuse, and an unloaded model returns little memory. Does nothing unless the allocator is glibc's.
 pub fn keep_large_apart() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` takes the allocator's own locks and sets a number.
@@ -14,11 +14,11 @@ pub fn keep_large_apart() {
     }
 }
 
-/// Gives memory that was freed back to the system. The allocator keeps freed memory for later, which is of no use after a model
-/// has left. Takes milliseconds; does nothing where the allocator has no call for it.
+/// Returns freed memory that the allocator keeps for reuse, which is useless after a model was unloaded. Takes milliseconds. Does
+/// nothing unless the allocator is glibc's.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `malloc_trim` takes the allocator's own locks and touches memory that nobody has.
+    // SAFETY: `malloc_trim` takes the allocator's own locks and touches freed memory only.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -2,14 +2,14 @@
 //!
 //! A run is a fork and a join: the caller publishes the work, all threads claim chunks of it by one atomic counter, and the
 //! caller returns when each claimed chunk has ended. The caller computes too. It waits only for chunks that a helper has
-//! claimed, so a helper that the system has not scheduled holds nothing up.
+//! claimed, so a helper that the system has not scheduled delays nothing.
 //!
 //! A helper without work spins for [`SPIN`] and then sleeps. Waking a sleeping thread takes 20 to 45 µs, as long as a
-//! product of a small model, so the gaps within a step are bridged by spinning and the gaps between steps are not.
+//! product of a small model, so helpers spin through the gaps within a step and sleep in the gaps between steps.
 //!
-//! When a second thread calls [`run`] while a run is under way, it computes its chunks alone: that is work done at once,
-//! where waiting for the team would cost a wake-up for each product. Callers with many runs in a row, such as the steps of
-//! several models, hold a [`Turn`] for a whole step instead, so that they do not slow each other down.
+//! A second thread that calls [`run`] during a run computes its chunks alone, because waiting for the team would cost a wake-up
+//! for each product. Callers with many runs in a row, such as the steps of several models, hold a [`Turn`] for a whole step
+//! instead, so that they do not slow each other down.
 
 use std::{
     any::Any,
@@ -27,15 +27,15 @@ use parking_lot::{Condvar, Mutex};
 
 /// How long a helper looks for work before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(100);
-/// How long a caller that waits for a claimed chunk spins before it sleeps. Its core is then free, and the system can move a
-/// helper there whose own core another process took.
+/// How long a caller that waits for a claimed chunk spins before it sleeps. While it sleeps, its core is free for a helper whose
+/// own core another process uses.
 const WAIT: Duration = Duration::from_micros(50);
-/// Pauses between two looks at the clock.
+/// Pauses between two reads of the clock.
 const PAUSES: u32 = 32;
 
 static SIZE: OnceLock<usize> = OnceLock::new();
 static TEAM: OnceLock<Team> = OnceLock::new();
-/// The number of the turn that is held, and how many there were.
+/// The number of the turn that is held, and how many turns were taken.
 static STEPS: Mutex<(Option<u64>, u64)> = Mutex::new((None, 0));
 static STEP_ENDED: Condvar = Condvar::new();
 
@@ -72,11 +72,11 @@ pub fn run(chunks: usize, work: &(dyn Fn(usize) + Sync)) {
     TEAM.get_or_init(|| Team::new(size())).run(chunks, work);
 }
 
-/// The right to a step's runs. See [`turn`].
+/// The right to run a step without other steps beside it. See [`turn`].
 pub struct Turn(u64);
 
-/// Waits until no other thread holds a [`Turn`], and holds it. A turn that is held for longer than `at_most` is taken over: a
-/// step that hangs stops nobody else, and slows nobody down after that.
+/// Waits until no other thread holds a [`Turn`], and takes it. After `at_most`, takes it over from its holder, so that a
+/// step that hangs delays another thread only once.
 ///
 /// Engines that share a process hold a turn for each step. A turn is not needed for a correct result. A thread that holds a
 /// turn must not take another.
@@ -110,7 +110,7 @@ pub(crate) struct Team {
     lead: Mutex<()>,
 }
 
-/// A value in a cache line pair of its own.
+/// A value alone in a pair of cache lines.
 #[repr(align(128))]
 struct Apart<T>(T);
 
@@ -130,9 +130,9 @@ struct Shared {
 
 /// The current run: what a helper reads first, in one cache line.
 struct Current {
-    /// The chunks (upper half) and the next chunk that nobody has claimed (lower half).
+    /// The number of chunks (upper half), and the next chunk that no thread has claimed (lower half).
     claims: AtomicU64,
-    /// Read by threads that have claimed a chunk which is not counted as ended, written while there is none.
+    /// Read by threads that have claimed a chunk that is not counted as ended; written while there is no such chunk.
     work: UnsafeCell<&'static (dyn Fn(usize) + Sync)>,
 }
 
@@ -174,7 +174,7 @@ impl Team {
         // No statement between the publication and that wait can panic, as `drain` catches the panics of chunks.
         let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
         let shared = &*self.shared;
-        // SAFETY: this thread holds the lead, and all claimed chunks of earlier runs have ended: nobody reads.
+        // SAFETY: this thread holds the lead, and all claimed chunks of earlier runs have ended, so no thread reads `work`.
         unsafe { *shared.current.0.work.get() = work };
         shared.done.0.store(0, Ordering::Relaxed);
         // The first chunk is the caller's.
@@ -203,7 +203,7 @@ impl Drop for Team {
 }
 
 impl Shared {
-    /// Whether the current run has a chunk that nobody has claimed.
+    /// Whether the current run has a chunk that no thread has claimed.
     fn is_open(&self) -> bool {
         let claims = self.current.0.claims.load(Ordering::SeqCst);
         (claims & u64::from(u32::MAX)) < claims >> 32
@@ -217,8 +217,8 @@ impl Shared {
         // The counter cannot reach the upper half: a thread passes the end by one when it has seen an open run.
         while let Some(chunk) = claimed.take().or_else(|| self.claim()) {
             // SAFETY: this thread has claimed a chunk of the current run that is not counted as ended, so the caller of that
-            // run is still inside `Team::run`, nobody writes `work`, and it was written before the claim could succeed (release
-            // and acquire of `claims`).
+            // run is still inside `Team::run`, no thread writes `work`, and `work` was written before the claim could succeed
+            // (release and acquire of `claims`).
             let work = unsafe { *self.current.0.work.get() };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(chunk as usize))) {
                 self.panic.lock().get_or_insert(panic);
@@ -255,7 +255,7 @@ impl Shared {
         self.waiting.store(false, Ordering::SeqCst);
     }
 
-    /// A helper's life.
+    /// Computes chunks of runs until the team is dropped.
     fn help(&self, me: usize) {
         let Some(asleep) = self.asleep.get(me) else { return };
         loop {
@@ -266,7 +266,7 @@ impl Shared {
                     thread::park();
                 }
                 asleep.store(false, Ordering::SeqCst);
-                // The run may be over by now. Another one is likely, so it is awaited awake.
+                // The run may have ended by now. Another one is likely, so this helper spins again.
                 continue;
             }
             if self.closed.load(Ordering::Relaxed) {
@@ -341,7 +341,7 @@ mod tests {
         }
     }
 
-    /// A helper that wakes up when the run is over must not sleep for good.
+    /// A helper that wakes up after the run has ended must notice the next run.
     #[test]
     fn work_reaches_a_helper_that_was_woken_too_late() {
         let team = Team::new(2);
@@ -349,7 +349,7 @@ mod tests {
             while !team.shared.asleep[0].load(Ordering::SeqCst) {
                 thread::yield_now();
             }
-            // Over before the helper is awake.
+            // This run ends before the helper is awake.
             check(&team, 2 + round % 3);
         }
         while !team.shared.asleep[0].load(Ordering::SeqCst) {
@@ -361,7 +361,7 @@ mod tests {
         });
     }
 
-    /// The caller sleeps while a helper's chunk lasts, and is woken by its end.
+    /// The caller sleeps during a helper's long chunk, and wakes up when it ends.
     #[test]
     fn a_caller_sleeps_until_a_long_chunk_has_ended() {
         let team = Team::new(2);
