@@ -128,7 +128,7 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// The current run: what a helper reads first, in one cache line.
+/// The current run. Helpers read it first, so it fits one cache line.
 struct Current {
     /// The number of chunks (upper half), and the next chunk that no thread has claimed (lower half).
     claims: AtomicU64,

@@ -16,6 +16,6 @@ pub struct Cache<'a> {
     pub lens: &'a Tensor,
     /// Rows of each run, in order.
     pub counts: &'a [usize],
-    /// The place of each row's key and value, i64, as many as there are rows: `16 * block + offset`.
+    /// The place of each row's key and value, i64 (rows): `16 * block + offset`.
     pub slots: &'a Tensor,
 }

@@ -139,7 +139,7 @@ impl Step<'_> {
         let source = Strided { step: self, b, head, transposed: vec![0.0; GROUP * size] };
         let scaling = Scaling::new(self.scores.scale, self.scores.softcap);
         let panel = Panel { rows: &rows, size, scaling, source };
-        // SAFETY: the CPU has what `isa` found. The rows' queries have `size` values, as have their results, which no other
+        // SAFETY: the CPU has `isa`. The rows' queries have `size` values, as have their results, which no other
         // panel writes; a mask has a value for each of `l` tokens, and no row attends to others.
         unsafe { run_on(self.isa, Compute { panel, extent: Extent::Whole }) }
     }

@@ -184,7 +184,7 @@ impl<S: Source> Panel<'_, S> {
             let count = tile.len();
             for (r, row) in self.rows[tile].iter().enumerate() {
                 for (i, to) in packed[r..].iter_mut().step_by(count).enumerate() {
-                    // SAFETY: a row's query has `size` values, and so many come to each row of the tile.
+                    // SAFETY: a row's query has `size` values, as many as each row of the tile gets.
                     *to = unsafe { *row.query.add(i) } * self.scaling.factor;
                 }
             }

@@ -26,7 +26,7 @@ impl Partial {
     /// Writes a record.
     ///
     /// # Safety
-    /// `to` has room for it, and there are `size` sums.
+    /// `to` has room for the record, and `sums` has `size` values.
     pub(super) unsafe fn write(&self, to: *mut f32, size: usize) {
         // SAFETY: the caller's promise.
         unsafe {

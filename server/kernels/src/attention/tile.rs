@@ -139,7 +139,7 @@ unsafe fn score_blocks<V: Lanes, T: Element, const R: usize, const C: usize>(
 pub(super) struct Shape {
     /// The soft cap times `log2 e`; the scores were divided by the cap.
     pub cap: Option<f32>,
-    /// A mask to add: 64 values, of which those of visible tokens are read.
+    /// A mask to add: 64 values. Only values of visible tokens are read.
     pub mask: Option<*const f32>,
 }
 

@@ -83,7 +83,7 @@ fn advise<T>(memory: &mut [T]) {
         let (from, to) = (range.start.addr().next_multiple_of(page), range.end.addr() / page * page);
         if from < to {
             let first = range.start.cast::<libc::c_void>().with_addr(from);
-            // SAFETY: the pages lie within `memory`, and the advice does not change what they hold. If the system refuses it,
+            // SAFETY: the pages lie within `memory`, and the advice does not change their contents. If the system refuses it,
             // small pages remain.
             unsafe { libc::madvise(first, to - from, libc::MADV_HUGEPAGE) };
         }

@@ -17,9 +17,9 @@
 
 use super::tiles::BLOCK;
 
-/// Words of a block and row without those for halves.
+/// Words of a block and row, without the words for halves.
 pub(crate) const WORDS: usize = 11;
-/// Words of a block and row with those for halves.
+/// Words of a block and row, with the words for halves.
 pub(crate) const WORDS_WITH_HALVES: usize = 15;
 
 /// Offsets of the words of a block, to be multiplied by the number of rows.

@@ -16,8 +16,8 @@ pub(crate) struct Job<'a> {
     pub out: *mut f32,
 }
 
-/// Work of a thread is not cut further below so many nanoseconds. An additional chunk costs more than half a microsecond, because
-/// its thread waits for the claim and then for the first weights.
+/// A thread's share of less than this, in nanoseconds, is not cut further. An additional chunk costs more than half a
+/// microsecond, because its thread waits for the claim and then for the first weights.
 const SMALL: usize = 8_000;
 /// Bytes of panels that stay in a core's cache while tiles are read.
 const CACHE: usize = 384 << 10;

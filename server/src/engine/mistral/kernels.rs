@@ -1,4 +1,4 @@
-//! Routes what mistral.rs and candle compute on a CPU to our kernels, through the hooks that our patch adds to candle-core.
+//! Routes the CPU computations of mistral.rs and candle to our kernels, through the hooks that our patch adds to candle-core.
 
 use std::sync::Arc;
 

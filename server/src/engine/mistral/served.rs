@@ -1,5 +1,5 @@
-//! A served model: its description, what its sequences share, and the batch that runs them. It can be replaced while the server
-//! runs. Generations hold their batch, so a replaced model stays in memory until its last generation has ended.
+//! A served model: its description, its tokenizer and grammars, and the batch that runs its sequences. The model can be replaced
+//! while the server runs. Generations hold their batch, so a replaced model stays in memory until its last generation has ended.
 
 use std::{
     sync::{Arc, Weak},

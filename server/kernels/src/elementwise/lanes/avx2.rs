@@ -13,7 +13,7 @@ pub(crate) struct Avx2(__m256, __m256);
 /// Runs a kernel that is compiled for AVX2, FMA and F16C.
 ///
 /// # Safety
-/// The CPU has AVX2, FMA and F16C, and what the kernel itself demands holds.
+/// The CPU has AVX2, FMA and F16C, and the conditions of the kernel itself hold.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.

@@ -13,7 +13,7 @@ pub(crate) struct Avx512(__m512);
 /// Runs a kernel that is compiled for AVX-512F.
 ///
 /// # Safety
-/// The CPU has AVX-512F, and what the kernel itself demands holds.
+/// The CPU has AVX-512F, and the conditions of the kernel itself hold.
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.

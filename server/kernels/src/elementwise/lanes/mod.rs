@@ -94,14 +94,14 @@ pub(crate) trait Kernel {
     /// Runs the kernel. Implementations are `#[inline(always)]`, so that they are compiled for the instruction set.
     ///
     /// # Safety
-    /// The CPU has the instruction set of `V`, and what the kernel itself demands holds.
+    /// The CPU has the instruction set of `V`, and the conditions of the kernel itself hold.
     unsafe fn run<V: Lanes>(self) -> Self::Output;
 }
 
 /// Runs a kernel on an instruction set.
 ///
 /// # Safety
-/// The CPU has `isa`, and what the kernel itself demands holds.
+/// The CPU has `isa`, and the conditions of the kernel itself hold.
 pub(crate) unsafe fn run_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]

@@ -13,7 +13,7 @@ pub(crate) struct Neon([float32x4_t; 4]);
 /// Runs a kernel that is compiled for NEON.
 ///
 /// # Safety
-/// The CPU has NEON, and what the kernel itself demands holds.
+/// The CPU has NEON, and the conditions of the kernel itself hold.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.

@@ -1,4 +1,4 @@
-//! The batch of one model: the engine, a thread that runs the model's sequences together, and a new engine when that one fails.
+//! The batch of one model: an engine's thread, which runs the model's sequences together, and its replacement after a fault.
 //!
 //! | file | owns |
 //! |---|---|
@@ -60,7 +60,7 @@ pub struct Batch {
     pub places: usize,
     /// Tokens whose keys and values fit the cache; `None` for a model that is not paged.
     pub tokens: Option<usize>,
-    /// Absent where keys and values are not stored beyond this process.
+    /// `None` if keys and values are not stored outside this process.
     pub exchange: Option<Arc<KvExchange>>,
     cached: CachedNames,
     /// The name of the model in `cached`.

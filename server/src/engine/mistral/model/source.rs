@@ -1,5 +1,5 @@
-//! Finds the files of a model on this machine and checks them before anything is loaded, so that faults are reported early and
-//! with what to do.
+//! Finds the files of a model on this machine and checks them before anything is loaded, so that faults are reported early, with
+//! their remedies.
 
 use std::{
     fs,

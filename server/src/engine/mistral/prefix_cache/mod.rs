@@ -194,7 +194,7 @@ impl Blocks {
         for chunk in computed.chunks_exact(BLOCK).skip(held.full) {
             let Some(id) = held.ids.get(held.full).copied() else { return };
             let name = held.name.next(chunk);
-            // Another sequence may have computed the same block. Then that one is cached, and this one is freed at the end.
+            // Another sequence may have named an equal block before. Then this block is freed at the sequence's end.
             if self.named.insert(name, id) {
                 self.keep(id, &held.tenant, held.name, Some(name), chunk);
             }

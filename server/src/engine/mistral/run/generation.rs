@@ -18,9 +18,9 @@ use crate::engine::{
     text::constrained::Constraint,
 };
 
-/// A generation fails after so many failed steps that computed it, because it may be their cause.
+/// How many steps that compute a generation may fail. After that the generation fails, because it may be the cause.
 const MAX_FAULTS: u32 = 3;
-/// A generation fails after so many engines failed in steps that did not compute it.
+/// How many engines may fail in steps that do not compute a generation. After that the generation fails.
 const MAX_BYSTANDING: u32 = 100;
 /// How long the engine's thread may hold the processor after a cancel or a fault. Picking a token takes far less.
 const SETTLE: Duration = Duration::from_secs(1);
