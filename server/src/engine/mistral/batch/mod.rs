@@ -63,7 +63,7 @@ pub struct Batch {
     /// `None` if keys and values are not stored outside this process.
     pub exchange: Option<Arc<KvExchange>>,
     cached: CachedNames,
-    /// The name of the model in `cached`.
+    /// The model's name in the block names of `cached`.
     model: String,
     ids: AtomicU64,
     /// Stops the keeper when the batch is dropped.

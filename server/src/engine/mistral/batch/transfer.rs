@@ -61,8 +61,8 @@ impl Transfers {
         }
     }
 
-    /// Writes the next fetched block of a sequence to the cache. Returns the bytes of the block. If that fails, the rest of the
-    /// prompt is computed.
+    /// Writes the next fetched block of a sequence to the cache. Returns the block's size in bytes. If that fails, the rest of
+    /// the prompt is computed.
     fn write_fetched(&self, sequence: &mut Sequence, blocks: &mut Blocks) -> usize {
         let Some(block) = sequence.fetched.pop_front() else { return 0 };
         let place = sequence.computed / BLOCK;
@@ -85,8 +85,8 @@ impl Transfers {
         block.len()
     }
 
-    /// Copies the next leaving block for the store. Returns the bytes of the block; `None` if none waits or if the queue to the
-    /// store is full.
+    /// Copies the next leaving block for the store. Returns the block's size in bytes; `None` if none waits or if the queue to
+    /// the store is full.
     fn read_leaving(&mut self, blocks: &mut Blocks) -> Option<usize> {
         let exchange = self.exchange.as_ref().filter(|exchange| exchange.has_room())?;
         let LeavingBlock { tenant, id, name } = self.leaving.pop_front()?;

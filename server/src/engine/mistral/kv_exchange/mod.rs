@@ -67,7 +67,7 @@ pub struct KvExchange {
     /// The model's name in the names of stored blocks, the same on all replicas. Unset until the model's files are hashed.
     model: OnceLock<String>,
     cached: CachedNames,
-    /// The name of the model in `cached`.
+    /// The model's name in the block names of `cached`.
     local: String,
     rates: Mutex<TransferRates>,
     seen: Cache<BlockName, ()>,

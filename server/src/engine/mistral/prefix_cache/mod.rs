@@ -2,7 +2,7 @@
 //!
 //! A block holds the keys and values of [`BLOCK`] tokens. Its name is a SHA-256 of the name of the block before it and its own
 //! tokens; the first name of this chain is derived from the tenant, so tenants never share a block. The blocks of an ended
-//! sequence stay cached. If others need room, the least recently used block of the tenant with the most is evicted.
+//! sequence stay cached. If others need room, the least recently used block of the tenant that has the most is evicted.
 //!
 //! This module handles numbers of blocks only. Other modules read and write the tensors.
 
@@ -158,7 +158,8 @@ impl Blocks {
         None
     }
 
-    /// Gives an unused block to a sequence, which will overwrite it; later prompts do not find it. Returns `false` if it is used.
+    /// Gives an unused block to a sequence, which uses the block's first tokens and overwrites the rest. Later prompts do not
+    /// find the block. Returns `false` if a sequence uses it.
     fn seize(&mut self, id: BlockId, held: &mut SequenceBlocks) -> bool {
         let is_free = self.blocks.get(id as usize).is_some_and(|block| block.users == 0);
         if is_free {
