@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{Kernel, Lanes, WIDTH};
+use super::vector::{Kernel, Lanes, WIDTH};
 
 /// Sixteen lanes of AVX2 with FMA and F16C: lanes 0 to 7, and 8 to 15.
 #[derive(Clone, Copy)]

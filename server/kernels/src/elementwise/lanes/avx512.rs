@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{Kernel, Lanes};
+use super::vector::{Kernel, Lanes};
 
 /// Sixteen lanes of AVX-512F.
 #[derive(Clone, Copy)]

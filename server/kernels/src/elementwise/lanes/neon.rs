@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
-use super::{Kernel, Lanes, WIDTH};
+use super::vector::{Kernel, Lanes, WIDTH};
 
 /// Sixteen lanes of NEON, four in each register.
 #[derive(Clone, Copy)]

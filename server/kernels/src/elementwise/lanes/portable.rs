@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Lanes, WIDTH};
+use super::vector::{Lanes, WIDTH};
 
 /// Sixteen lanes on any CPU.
 #[derive(Clone, Copy)]
