@@ -85,7 +85,7 @@ async fn ask(engine: &MistralEngine, name: &str, reuse: Reuse) -> anyhow::Result
     let long: String = (0..WORDS).map(|n| format!("{n} rivers ")).collect();
     let request = direct::ask(engine, vec![Message::text(Role::User, format!("{name}: {long}"))], 1)?;
     let reply = direct::run(engine, GenerateRequest { reuse, ..request }).await?;
-    engine.settle().await;
+    engine.flush_blocks().await;
     Ok(reply)
 }
 

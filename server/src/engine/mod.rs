@@ -177,7 +177,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Estimates the time until the keys and values of a prompt's first tokens are in the engine's cache, computed or fetched.
     /// Cached tokens take no time. Zero for an engine without a cache.
-    fn reading(&self, _model: &str, _tenant: &str, _tokens: &[u32]) -> Duration {
+    fn prompt_time(&self, _model: &str, _tenant: &str, _tokens: &[u32]) -> Duration {
         Duration::ZERO
     }
 
@@ -189,7 +189,7 @@ pub trait Engine: Send + Sync + 'static {
     fn reload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Reloaded, ReloadError>>;
 
     /// Returns when the keys and values of ended generations are stored beyond this process, if they are to be stored.
-    fn settle(&self) -> BoxFuture<'_, ()> {
+    fn flush_blocks(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 

@@ -189,7 +189,7 @@ impl Engine for Scripted {
         None
     }
 
-    fn reading(&self, _: &str, tenant: &str, tokens: &[u32]) -> Duration {
+    fn prompt_time(&self, _: &str, tenant: &str, tokens: &[u32]) -> Duration {
         if self.settings.cached_prompts == 0 {
             return Duration::ZERO;
         }

@@ -233,7 +233,7 @@ impl Generations {
 
     /// Returns when what the engine computed for them is stored, where it is stored beyond this process.
     pub async fn settled(&self) {
-        self.engine.settle().await;
+        self.engine.flush_blocks().await;
     }
 
     /// Cancels what still runs.

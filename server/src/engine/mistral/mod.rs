@@ -175,8 +175,8 @@ impl Engine for MistralEngine {
         self.model(model).ok()?.batch.kv_blocks()
     }
 
-    fn reading(&self, model: &str, tenant: &str, tokens: &[u32]) -> Duration {
-        self.model(model).map_or(Duration::ZERO, |model| model.batch.reading(tenant, tokens))
+    fn prompt_time(&self, model: &str, tenant: &str, tokens: &[u32]) -> Duration {
+        self.model(model).map_or(Duration::ZERO, |model| model.batch.prompt_time(tenant, tokens))
     }
 
     fn status(&self) -> Vec<ModelStatus> {
@@ -192,12 +192,12 @@ impl Engine for MistralEngine {
         reloading.map(|joined| joined.unwrap_or_else(|panic| Err(ReloadError::Failed(panic.to_string())))).boxed()
     }
 
-    fn settle(&self) -> BoxFuture<'_, ()> {
+    fn flush_blocks(&self) -> BoxFuture<'_, ()> {
         let exchanges: Vec<_> =
             self.served.iter().filter_map(|served| served.current().batch.exchange.clone()).collect();
         Box::pin(async move {
             for exchange in exchanges {
-                exchange.settle().await;
+                exchange.flush().await;
             }
         })
     }

@@ -72,7 +72,7 @@ pub async fn open(origin: ModelOrigin) -> Result<ModelSource, EngineError> {
 }
 
 /// Waits until the last generation of a replaced model has ended, then returns the memory to the operating system.
-async fn see_out(id: String, replaced: Weak<Batch>) {
+async fn release_when_unused(id: String, replaced: Weak<Batch>) {
     const CHECK: Duration = Duration::from_millis(500);
     while replaced.strong_count() > 0 {
         tokio::time::sleep(CHECK).await;
@@ -114,7 +114,7 @@ impl Served {
         new.batch.runs().await;
         let new = Arc::new(new);
         *self.current.lock() = new.clone();
-        tokio::spawn(see_out(self.id.clone(), Arc::downgrade(&old.batch)));
+        tokio::spawn(release_when_unused(self.id.clone(), Arc::downgrade(&old.batch)));
         let reloaded = Reloaded { old: old.info.clone(), new: new.info.clone(), took: begun.elapsed() };
         tracing::info!(model = self.id, took = ?reloaded.took, "the model was reloaded");
         Ok(reloaded)

@@ -58,8 +58,8 @@ impl Generations {
     fn better_replica(&self, header: &Header) -> Option<String> {
         let (running, _) = self.admission.load(&header.model);
         let (to, tokens) = self.offers.best(header, running).filter(|_| header.spec.generate)?;
-        let reading = self.engine.reading(&header.model, &header.tenant, header.prompt.get(..tokens)?);
-        (reading > WORTH).then_some(to)
+        let prompt_time = self.engine.prompt_time(&header.model, &header.tenant, header.prompt.get(..tokens)?);
+        (prompt_time > WORTH).then_some(to)
     }
 
     /// Begins an offered response here if nobody has taken it in time.

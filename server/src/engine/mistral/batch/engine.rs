@@ -109,8 +109,8 @@ impl EngineLoop {
 
     /// Runs until all senders of submissions are gone, or until a step fails.
     pub fn run(mut self) {
-        while self.take_in() {
-            self.let_go();
+        while self.receive() {
+            self.remove_ended();
             self.give_blocks();
             self.transfers.run(&mut self.running, &mut self.blocks);
             let parts = self.schedule.next(&self.running, &self.throughput, self.is_flat);
@@ -126,7 +126,7 @@ impl EngineLoop {
     }
 
     /// Receives submissions; blocks if there is no work. Returns `false` when all senders are gone.
-    fn take_in(&mut self) -> bool {
+    fn receive(&mut self) -> bool {
         let is_idle = self.running.is_empty() && self.waiting.is_empty();
         if is_idle && !self.transfers.leaving.is_empty() {
             if self.transfers.waits_for_store() {
@@ -151,7 +151,7 @@ impl EngineLoop {
     }
 
     /// Removes the sequences that have ended or were cancelled.
-    fn let_go(&mut self) {
+    fn remove_ended(&mut self) {
         for at in (0..self.running.len()).rev() {
             if self.running[at].processor.has_ended() {
                 let sequence = self.running.remove(at);
@@ -264,8 +264,8 @@ impl EngineLoop {
         }
         self.pick(parts, logits);
         self.throughput.measured(size, begun.elapsed());
-        if let Some(rate) = self.throughput.reads() {
-            self.pulse.reads_at(rate);
+        if let Some(rate) = self.throughput.prompt_rate() {
+            self.pulse.set_prompt_rate(rate);
             if let Some(exchange) = &self.transfers.exchange {
                 exchange.computes(rate);
             }
@@ -285,7 +285,7 @@ impl EngineLoop {
             runs.push(StepRun { tokens: &sequence.tokens, from: sequence.computed, until, wanted, blocks });
         }
         #[cfg(test)]
-        super::faults::strike(&self.running, parts)?;
+        super::faults::inject(&self.running, parts)?;
         step::forward(&mut *self.pipeline.blocking_lock(), &runs)
     }
 

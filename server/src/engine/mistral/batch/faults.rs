@@ -29,7 +29,7 @@ pub fn arm(tenant: &str, fault: Fault, tokens: usize, times: usize) {
 }
 
 /// Fails if the step computes a sequence for which a fault is armed.
-pub fn strike(running: &[Sequence], parts: &[StepPart]) -> candle_core::Result<()> {
+pub fn inject(running: &[Sequence], parts: &[StepPart]) -> candle_core::Result<()> {
     let mut armed = ARMED.lock();
     let strikes = |armed: &&mut Armed| {
         let meant = |part: &StepPart| {

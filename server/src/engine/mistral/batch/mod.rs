@@ -66,8 +66,8 @@ pub struct Batch {
     /// The model's name in the block names of `cached`.
     model: String,
     ids: AtomicU64,
-    /// Stops the keeper when the batch is dropped.
-    _keeper: tokio_util::sync::DropGuard,
+    /// Stops the supervisor when the batch is dropped.
+    _supervisor: tokio_util::sync::DropGuard,
 }
 
 #[derive(Clone)]
@@ -75,7 +75,7 @@ enum BatchState {
     Runs(Arc<RunningEngine>),
     /// An engine is being started.
     Begins,
-    /// An engine could not be started, for this reason. The keeper tries again.
+    /// An engine could not be started, for this reason. The supervisor tries again.
     Failed(String),
 }
 
@@ -97,7 +97,7 @@ pub struct Broken {
 }
 
 /// Starts engines, one after the other, each when the last has failed.
-struct Keeper {
+struct Supervisor {
     source: Arc<ModelSource>,
     pipeline: LoadedModel,
     places: usize,
@@ -125,17 +125,17 @@ impl Batch {
         let model = source.kv_name();
         let (state, states) = watch::channel(BatchState::Begins);
         let stop = CancellationToken::new();
-        let keeper =
-            Keeper { source, pipeline, places, blocks, cached: cached.clone(), exchange: exchange.clone(), state };
+        let supervisor =
+            Supervisor { source, pipeline, places, blocks, cached: cached.clone(), exchange: exchange.clone(), state };
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = keeper.keep() => {}
+                () = supervisor.run() => {}
             }
         });
         let ids = AtomicU64::new(0);
-        Self { state: states, places, tokens, exchange, cached, model, ids, _keeper: stop.drop_guard() }
+        Self { state: states, places, tokens, exchange, cached, model, ids, _supervisor: stop.drop_guard() }
     }
 
     /// Runs a sequence until its processor ends it.
@@ -151,7 +151,7 @@ impl Batch {
             match state {
                 BatchState::Runs(running) => match running.submissions.send(submission).await {
                     Ok(()) => break running,
-                    // This engine has just ended; the keeper starts another.
+                    // This engine has just ended; the supervisor starts another.
                     Err(back) => submission = back.0,
                 },
                 BatchState::Failed(reason) => return Err(broken(&reason, true)),
@@ -190,7 +190,7 @@ impl Batch {
 
     /// Estimates how long it takes until the keys and values of a prompt's first tokens are cached. Missing ones are computed, or
     /// fetched if that is faster. Zero for a model that is not paged, because it caches none.
-    pub fn reading(&self, tenant: &str, tokens: &[u32]) -> Duration {
+    pub fn prompt_time(&self, tenant: &str, tokens: &[u32]) -> Duration {
         if self.tokens.is_none() {
             return Duration::ZERO;
         }
@@ -200,7 +200,7 @@ impl Batch {
             return Duration::ZERO;
         }
         let rate = match &*self.state.borrow() {
-            BatchState::Runs(running) => running.pulse.reads(),
+            BatchState::Runs(running) => running.pulse.prompt_rate(),
             _ => throughput::UNKNOWN_RATE,
         };
         let computing = Duration::from_secs_f64(missing as f64 / rate.max(1.0));
@@ -215,9 +215,9 @@ impl Batch {
     }
 }
 
-impl Keeper {
+impl Supervisor {
     /// Starts an engine, and a new one whenever one has failed. Never returns.
-    async fn keep(mut self) {
+    async fn run(mut self) {
         let mut faults = 0;
         loop {
             let (submissions, inbox) = mpsc::channel(self.places.max(1));
@@ -245,13 +245,13 @@ impl Keeper {
                 reason = pulse.clone().stops() => Some(reason),
             };
             self.state.send_replace(BatchState::Begins);
-            faults = if pulse.steps() > STEADY { 1 } else { faults + 1 };
+            faults = if pulse.steps() > SOUND_STEPS { 1 } else { faults + 1 };
             // A hanging thread never releases the pipeline, and engines that fail at once may have damaged it.
             if let Some(reason) = &hangs {
                 tracing::error!(reason, "the engine hangs and is abandoned; the model is loaded again");
                 given_up.cancel();
             }
-            if hangs.is_some() || faults >= MOST_FAULTS {
+            if hangs.is_some() || faults >= MAX_FAULTS {
                 self.load_again().await;
                 faults = 0;
             }
@@ -278,10 +278,10 @@ impl Keeper {
     }
 }
 
-/// So many faults, each at most [`STEADY`] steps after the one before, are taken for a broken model: it is loaded again.
-const MOST_FAULTS: u32 = 3;
+/// So many faults, each at most [`SOUND_STEPS`] steps after the one before, are taken for a broken model: it is loaded again.
+const MAX_FAULTS: u32 = 3;
 /// The most steps between two faults that count together.
-const STEADY: u64 = 64;
+const SOUND_STEPS: u64 = 64;
 
 /// Starts an engine's thread. The receiver reports the end of the thread.
 fn begin(inputs: EngineInputs) -> Option<oneshot::Receiver<()>> {

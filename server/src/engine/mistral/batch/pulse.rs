@@ -54,12 +54,12 @@ impl Pulse {
     }
 
     /// Records how many prompt tokens the engine computes per second.
-    pub fn reads_at(&self, tokens_per_second: f64) {
+    pub fn set_prompt_rate(&self, tokens_per_second: f64) {
         self.0.lock().reads = Some(tokens_per_second);
     }
 
     /// Prompt tokens that the engine computes per second.
-    pub fn reads(&self) -> f64 {
+    pub fn prompt_rate(&self) -> f64 {
         self.0.lock().reads.unwrap_or(UNKNOWN_RATE)
     }
 

@@ -44,15 +44,15 @@ impl Schedule {
             ready().filter(|(_, sequence)| sequence.is_decoding()).map(|(at, _)| StepPart { at, tokens: 1 }).collect();
         let limit = if parts.is_empty() { LONG_STEP } else { STEP };
         let budget = throughput.tokens_within(limit, parts.len()).clamp(BLOCK, MOST_TOKENS);
-        let reading: Vec<(usize, &Sequence)> = ready().filter(|(_, sequence)| !sequence.is_decoding()).collect();
-        parts.extend(self.pieces(reading, budget, flat));
+        let prompts: Vec<(usize, &Sequence)> = ready().filter(|(_, sequence)| !sequence.is_decoding()).collect();
+        parts.extend(self.pieces(prompts, budget, flat));
         parts
     }
 
     /// Shares the budget of tokens among prompts: tenant by tenant, the oldest prompt of each tenant first.
-    fn pieces(&mut self, reading: Vec<(usize, &Sequence)>, mut budget: usize, flat: bool) -> Vec<StepPart> {
+    fn pieces(&mut self, prompts: Vec<(usize, &Sequence)>, mut budget: usize, flat: bool) -> Vec<StepPart> {
         let mut tenants: BTreeMap<&Arc<str>, Vec<(usize, &Sequence)>> = BTreeMap::new();
-        for (at, sequence) in reading {
+        for (at, sequence) in prompts {
             tenants.entry(&sequence.tenant).or_default().push((at, sequence));
         }
         for prompts in tenants.values_mut() {
@@ -94,5 +94,5 @@ fn piece(pending: usize, budget: usize) -> usize {
 /// Counts the tokens that a step computes.
 pub fn size(parts: &[StepPart]) -> StepSize {
     let decoding = parts.iter().filter(|part| part.tokens == 1).count();
-    StepSize { decoding, reading: parts.iter().map(|part| part.tokens).sum::<usize>() - decoding }
+    StepSize { decoding, prompt_tokens: parts.iter().map(|part| part.tokens).sum::<usize>() - decoding }
 }

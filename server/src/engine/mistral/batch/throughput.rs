@@ -15,7 +15,7 @@ pub struct StepSize {
     /// Sequences that compute one token.
     pub decoding: usize,
     /// Tokens of prompts.
-    pub reading: usize,
+    pub prompt_tokens: usize,
 }
 
 /// The means of recent steps.
@@ -30,11 +30,11 @@ pub struct Throughput {
 impl Throughput {
     pub fn measured(&mut self, size: StepSize, took: Duration) {
         let took = took.as_secs_f64();
-        if size.reading == 0 {
+        if size.prompt_tokens == 0 {
             mean(&mut self.decode, took / size.decoding.max(1) as f64);
-        } else if size.reading >= BLOCK {
-            let reading = (took - self.decoding(size.decoding)).max(took / 10.0);
-            mean(&mut self.rate, size.reading as f64 / reading);
+        } else if size.prompt_tokens >= BLOCK {
+            let computing = (took - self.decoding(size.decoding)).max(took / 10.0);
+            mean(&mut self.rate, size.prompt_tokens as f64 / computing);
         }
     }
 
@@ -45,14 +45,14 @@ impl Throughput {
     }
 
     /// Prompt tokens per second; `None` before the first measurement.
-    pub fn reads(&self) -> Option<f64> {
+    pub fn prompt_rate(&self) -> Option<f64> {
         self.rate
     }
 
     /// How long a step should take.
     pub fn expected(&self, size: StepSize) -> Duration {
-        let reading = size.reading as f64 / self.rate.unwrap_or(UNKNOWN_RATE);
-        Duration::from_secs_f64((self.decoding(size.decoding) + reading).clamp(0.0, 1e6))
+        let prompts = size.prompt_tokens as f64 / self.rate.unwrap_or(UNKNOWN_RATE);
+        Duration::from_secs_f64((self.decoding(size.decoding) + prompts).clamp(0.0, 1e6))
     }
 
     fn decoding(&self, sequences: usize) -> f64 {
@@ -72,12 +72,12 @@ mod tests {
     fn pieces_fit_the_limit() {
         let mut throughput = Throughput::default();
         for _ in 0..50 {
-            throughput.measured(StepSize { decoding: 4, reading: 0 }, Duration::from_millis(8));
-            throughput.measured(StepSize { decoding: 4, reading: 100 }, Duration::from_millis(108));
+            throughput.measured(StepSize { decoding: 4, prompt_tokens: 0 }, Duration::from_millis(8));
+            throughput.measured(StepSize { decoding: 4, prompt_tokens: 100 }, Duration::from_millis(108));
         }
         let tokens = throughput.tokens_within(Duration::from_millis(50), 4);
         assert!((40..=44).contains(&tokens), "{tokens}");
-        let expected = throughput.expected(StepSize { decoding: 4, reading: 100 });
+        let expected = throughput.expected(StepSize { decoding: 4, prompt_tokens: 100 });
         assert!((100..=116).contains(&expected.as_millis()), "{expected:?}");
         assert_eq!(throughput.tokens_within(Duration::from_millis(5), 4), 0, "decoding alone takes longer");
     }

@@ -254,7 +254,7 @@ impl KvExchange {
     }
 
     /// Waits until all planned blocks are stored or dropped.
-    pub async fn settle(&self) {
+    pub async fn flush(&self) {
         let _ = self.pending.subscribe().wait_for(|pending| *pending == 0).await;
     }
 

@@ -197,7 +197,8 @@ impl Blocks {
             let name = held.name.next(chunk);
             // Another sequence may have named an equal block before. Then this block is freed at the sequence's end.
             if self.named.insert(name, id) {
-                self.keep(id, &held.tenant, held.name, Some(name), chunk);
+                let (tenant, tokens) = (held.tenant.clone(), chunk.to_vec());
+                self.record(id, Content { tenant, before: held.name, name: Some(name), tokens });
             }
             held.full += 1;
             held.name = name;
@@ -212,7 +213,8 @@ impl Blocks {
         if let Some(id) = held.ids.get(held.full).copied().filter(|_| !rest.is_empty() && rest.len() < BLOCK) {
             let known = self.partial(held.name, rest).is_some_and(|(_, tokens)| tokens == rest.len());
             if !known {
-                self.keep(id, &held.tenant, held.name, None, rest);
+                let (tenant, tokens) = (held.tenant.clone(), rest.to_vec());
+                self.record(id, Content { tenant, before: held.name, name: None, tokens });
             }
         }
         // The last block counts as least recently used: the beginning of a conversation is reused more often than its end.
@@ -232,10 +234,10 @@ impl Blocks {
     }
 
     /// Records the content of a block, unless it has content, so that later prompts find it.
-    fn keep(&mut self, id: BlockId, tenant: &Arc<str>, before: BlockName, name: Option<BlockName>, tokens: &[u32]) {
+    fn record(&mut self, id: BlockId, content: Content) {
         let Some(block) = self.blocks.get_mut(id as usize).filter(|block| block.content.is_none()) else { return };
-        block.content = Some(Content { tenant: tenant.clone(), before, name, tokens: tokens.to_vec() });
-        self.after.entry(before).or_default().push(id);
+        self.after.entry(content.before).or_default().push(id);
+        block.content = Some(content);
     }
 
     /// Adds a user of a block, so that it is not evicted. [`Self::give_back`] removes the user.

@@ -23,7 +23,7 @@ const MAX_FAULTS: u32 = 3;
 /// How many engines may fail in steps that do not compute a generation. After that the generation fails.
 const MAX_BYSTANDING: u32 = 100;
 /// How long the engine's thread may hold the processor after a cancel or a fault. Picking a token takes far less.
-const SETTLE: Duration = Duration::from_secs(1);
+const RETRY_TIME: Duration = Duration::from_secs(1);
 
 /// One generation.
 pub struct GenerationRun {
@@ -107,7 +107,7 @@ impl GenerationRun {
             outcome = &mut run => outcome,
             () = self.request.cancel.cancelled() => {
                 // Sends the last delta now, even during a step. The batch removes the sequence after the step.
-                settle(|| processor.try_finish(Finish::Cancelled).then_some(())).await;
+                retry(|| processor.try_finish(Finish::Cancelled).then_some(())).await;
                 run.await
             }
         };
@@ -116,7 +116,7 @@ impl GenerationRun {
             processor.finish(Finish::Failed("the engine ended the sequence without a reason".into()));
             return Ok(RunEnd::Finished);
         };
-        Ok(match settle(|| processor.try_fence()).await {
+        Ok(match retry(|| processor.try_fence()).await {
             None => RunEnd::Lost,
             Some(OutputSnapshot { finished: true, .. }) => RunEnd::Finished,
             Some(OutputSnapshot { tokens, .. }) => {
@@ -136,10 +136,10 @@ impl GenerationRun {
     }
 }
 
-/// Repeats an attempt that fails while the engine's thread picks a token. Returns `None` after [`SETTLE`].
-async fn settle<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
+/// Repeats an attempt that fails while the engine's thread picks a token. Returns `None` after [`RETRY_TIME`].
+async fn retry<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
-    while begun.elapsed() < SETTLE {
+    while begun.elapsed() < RETRY_TIME {
         if let Some(done) = attempt() {
             return Some(done);
         }

@@ -95,12 +95,12 @@ fn what_is_cached_takes_no_time_to_read() {
     RUNTIME.block_on(async {
         let prompt = prompt("Count the rivers of Portugal, and say how long each of them is.");
         let whole_blocks = &prompt[..prompt.len() / engine::kv::BLOCK * engine::kv::BLOCK];
-        let reading = |tenant: &str| ENGINE.reading("m", tenant, whole_blocks);
-        assert!(reading("reader") > Duration::ZERO);
+        let prompt_time = |tenant: &str| ENGINE.prompt_time("m", tenant, whole_blocks);
+        assert!(prompt_time("reader") > Duration::ZERO);
         ask(&ENGINE, "reader", &prompt, 1).await;
-        assert_eq!(reading("reader"), Duration::ZERO);
-        assert!(reading("another reader") > Duration::ZERO);
-        assert_eq!(ENGINE.reading("unknown", "reader", whole_blocks), Duration::ZERO);
+        assert_eq!(prompt_time("reader"), Duration::ZERO);
+        assert!(prompt_time("another reader") > Duration::ZERO);
+        assert_eq!(ENGINE.prompt_time("unknown", "reader", whole_blocks), Duration::ZERO);
     });
 }
 

@@ -26,7 +26,7 @@ async fn ask(engine: &MistralEngine, tenant: &str, reuse: Reuse, prompt: &[u32])
     let request =
         GenerateRequest { tenant: tenant.into(), prompt: prompt.to_vec(), reuse, logprobs: Some(5), ..request("", 12) };
     let reply = collect(engine.generate("m", request).expect("starts")).await;
-    engine.settle().await;
+    engine.flush_blocks().await;
     reply
 }
 
