@@ -1,4 +1,4 @@
-//! `cache` of a request: whether an exact repetition is answered from the prompt cache.
+//! `cache` of a request: whether the prompt cache may answer an exact repetition of an earlier request.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::{error::WireError, read::read_field};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheOptions {
     pub mode: CacheMode,
-    /// How long the reply may be repeated, in seconds; `None`: as long as it is kept.
+    /// Seconds for which the stored reply may be replayed. `None`: as long as the store retains the reply.
     pub ttl_s: Option<u64>,
     pub replay: Replay,
 }
@@ -19,29 +19,29 @@ pub struct CacheOptions {
 pub enum CacheMode {
     #[default]
     Off,
-    /// Repeats a reply that is there, and leaves none.
+    /// Replays a stored reply; stores no new one.
     Read,
     ReadWrite,
 }
 
-/// How a reply that is there is told.
+/// How fast a stored reply is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Replay {
     #[default]
     Instant,
-    /// About as fast as it was generated.
+    /// About as fast as the reply was generated.
     Paced,
 }
 
-/// Whether a request that repeats another one word for word is answered with that one's reply.
+/// Whether a request that equals an earlier one word for word gets the reply of the earlier one.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "CacheOptions")]
 pub struct CacheBody {
-    /// Default `read_write` for requests that are seeded or of temperature 0, `off` for others.
+    /// Default: `read_write` for requests with a seed or with temperature 0, `off` for others.
     mode: Option<CacheMode>,
-    /// How long the reply may be repeated, in seconds.
+    /// Seconds for which the stored reply may be replayed.
     #[schemars(range(min = 1))]
     ttl_s: Option<u64>,
     /// Default `instant`.
@@ -49,7 +49,8 @@ pub struct CacheBody {
 }
 
 impl CacheOptions {
-    /// `deterministic`: the request is seeded or picks the likeliest token, so its reply is the only one.
+    /// Returns the options of a request without `cache`. `deterministic`: the request has a seed or temperature 0, so that every
+    /// generation gives the same reply.
     pub fn by_default(deterministic: bool) -> Self {
         let mode = if deterministic { CacheMode::ReadWrite } else { CacheMode::Off };
         Self { mode, ..Self::default() }

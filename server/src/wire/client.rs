@@ -1,4 +1,4 @@
-//! What WebSocket clients say: one message, one event.
+//! The events that WebSocket clients send, one event a message.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use super::{
     steer::{RefusedSteer, Steer, parse_steer},
 };
 
-/// An event of a WebSocket client.
+/// A parsed event of a WebSocket client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientEvent {
     Create {
@@ -29,41 +29,41 @@ pub enum ClientEvent {
         response_id: String,
         stream_id: Option<String>,
     },
-    /// Input into a running response of this connection, valid or not: either is answered by an event of its own.
+    /// Input into a running response of this connection. An invalid one is answered by `response.steer.failed`, not by `error`.
     Steer(Result<Steer, RefusedSteer>),
     Ping,
-    /// The answer to our ping; it proves that the client lives, as any message does.
+    /// The answer to the server's ping. Like any message, it shows that the client is alive.
     Pong,
 }
 
-/// Follows a response that exists, or what is active in a conversation: one of the two.
+/// Resumes a response, or the current response of a conversation. Exactly one of `response_id` and `conversation` is given.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resume {
     response_id: Option<String>,
     #[schemars(with = "Option<ConversationBody>")]
     conversation: Option<Value>,
-    /// The last event that the client has; from the first without it.
+    /// The `sequence_number` of the last event that the client received. Default: the stream starts at the first event.
     starting_after: Option<u64>,
 }
 
-/// Ends a response, from any connection of the tenant.
+/// Cancels a response. Any connection of the tenant may send this event.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cancel {
     response_id: String,
 }
 
-/// What is resumed.
+/// The response to resume.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
     Response(String),
-    /// Whatever runs there, else what ended there last.
+    /// The running response of this conversation, or else the one that ended last.
     Conversation(String),
 }
 
-/// Reads one WebSocket message, whose values were [counted](super::values::count_values). The error comes with the `stream_id` that it
-/// should echo.
+/// Parses one WebSocket message, whose values were [counted](super::values::count_values). An error comes with the `stream_id`
+/// that the `error` event echoes.
 pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<String>)> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| (WireError::InvalidJson(error.to_string()), lane::find(text).map(str::to_owned)))?;
@@ -76,7 +76,7 @@ pub fn parse_client_event(text: &str) -> Result<ClientEvent, (WireError, Option<
     let stream_id = match object.remove("stream_id") {
         None | Some(Value::Null) => None,
         Some(Value::String(id)) if is_stream_id(&id) => Some(id),
-        // A client that waits on this lane learns why.
+        // The error echoes the invalid id, so that the waiting client can match it.
         Some(Value::String(id)) => return Err((WireError::InvalidStreamId, Some(shorten(&id)))),
         Some(_) => return Err((WireError::InvalidStreamId, None)),
     };
@@ -91,7 +91,7 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
     };
     match kind.as_str() {
         "response.create" => {
-            // A socket follows what it creates.
+            // A socket follows the response that it creates, so `background` has no effect.
             object.remove("background");
             Ok(ClientEvent::Create { create: Box::new(Create::from_value(Value::Object(object))?), stream_id })
         }
@@ -99,7 +99,7 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
             let resume: Resume = read(Value::Object(object))?;
             let target = match (resume.response_id, resume.conversation) {
                 (Some(_), Some(_)) => {
-                    let message = "'response_id' and 'conversation' do not go together.";
+                    let message = "Send either 'response_id' or 'conversation', not both.";
                     return Err(WireError::invalid("conversation", message));
                 }
                 (Some(id), None) => Target::Response(id),

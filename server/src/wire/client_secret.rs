@@ -1,4 +1,4 @@
-//! `POST /v1/client_secrets`: the body and the answer, in the shape of OpenAI's.
+//! `POST /v1/client_secrets`: the body and the answer, in OpenAI's shape.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ const DEFAULT_SECONDS: u64 = 600;
 /// A validated request for a client secret.
 #[derive(Debug, PartialEq)]
 pub struct NewSecret {
-    /// How long the secret lives.
+    /// Seconds until the secret expires.
     pub seconds: u64,
     pub model: Option<String>,
     pub conversation: Option<String>,
@@ -36,7 +36,7 @@ pub struct SecretBody {
 struct ExpiresAfter {
     #[serde(rename = "anchor")]
     _anchor: Option<Anchor>,
-    /// Default 600.
+    /// Seconds until the secret expires. Default 600.
     #[schemars(range(min = 10, max = 7200))]
     seconds: Option<u64>,
 }
@@ -47,12 +47,12 @@ enum Anchor {
     CreatedAt,
 }
 
-/// What requests with the secret are held to.
+/// Limits of the requests that use the secret.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ClientSecretSessionParams")]
 struct SessionBody {
-    /// The kind of a session, which other servers want.
+    /// Ignored. Other servers require the kind of the session.
     #[serde(rename = "type")]
     _kind: Option<Value>,
     #[schemars(length(min = 1, max = 256))]
@@ -63,7 +63,7 @@ struct SessionBody {
     max_output_tokens: Option<u32>,
 }
 
-/// A secret, told once.
+/// A new client secret. Its value is in this answer only.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ClientSecret {
     pub value: String,
@@ -72,7 +72,7 @@ pub struct ClientSecret {
     pub session: SecretSession,
 }
 
-/// What requests with the secret are held to.
+/// Limits of the requests that use the secret.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ClientSecretSession")]
 pub struct SecretSession {
@@ -90,7 +90,7 @@ pub struct SecretSession {
 }
 
 impl NewSecret {
-    /// Reads the body; without one all has its default.
+    /// Parses the body. Without a body every field has its default.
     pub fn from_value(body: Option<Value>) -> Result<Self, WireError> {
         let body: SecretBody = body.filter(|body| !body.is_null()).map(read).transpose()?.unwrap_or_default();
         let seconds = body.expires_after.and_then(|after| after.seconds).unwrap_or(DEFAULT_SECONDS);

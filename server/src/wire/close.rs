@@ -1,23 +1,22 @@
-//! WebSocket close codes. The range alone tells a client what to do: 4000–4499 reconnect and resume, 4500–4999 do not.
+//! WebSocket close codes. The range tells a client what to do: 4000–4499 reconnect and resume, 4500–4999 do not.
 
 /// The server is stopping or restarting: reconnect.
 pub const RESTART: u16 = 1012;
-/// The key or client secret is over: it has expired or was revoked.
+/// The key or client secret has expired or was revoked.
 pub const POLICY: u16 = 1008;
 /// A message was larger than the limit.
 pub const TOO_LARGE: u16 = 1009;
-/// A frame that the protocol has no meaning for, such as a binary one.
+/// A frame of a kind that the protocol does not use, such as a binary frame.
 pub const UNSUPPORTED: u16 = 1003;
 /// Text that is not UTF-8.
 pub const NOT_UTF8: u16 = 1007;
 /// The peer broke the WebSocket protocol.
 pub const PROTOCOL: u16 = 1002;
-/// The client read too slowly and its unsent bytes reached the bound: reconnect and resume.
+/// The client read too slowly and its unsent bytes reached the limit: reconnect and resume.
 pub const SLOW_CLIENT: u16 = 4000;
-/// Nothing was heard from the client for the idle timeout: reconnect and resume.
+/// The client sent nothing for the idle timeout: reconnect and resume.
 pub const IDLE: u16 = 4001;
-/// A message did not arrive whole in time, or what has not arrived whole of the tenant's messages has too many bytes: reconnect and
-/// resume.
+/// A message did not arrive completely in time, or the tenant's incomplete messages have too many bytes: reconnect and resume.
 pub const UNFINISHED: u16 = 4003;
 /// The connection reached its maximum age: reconnect and resume.
 pub const CONNECTION_LIMIT: u16 = 4002;

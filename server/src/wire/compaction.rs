@@ -1,12 +1,12 @@
-//! The item that a conversation is summed up to, which a later request can begin with.
+//! The compaction item: a summary of a conversation, with which a later request can begin.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What the content of a compaction item begins with.
+/// The prefix of `encrypted_content`, with the version of the encoding.
 const PREFIX: &str = "caudal.1.";
 
-/// The item that stands in place of all that was said.
+/// A summary that replaces the items of a conversation.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CompactionItem {
     #[serde(rename = "type")]
@@ -23,7 +23,7 @@ impl CompactionItem {
     }
 }
 
-/// What a compaction item says to the model; `None` for content that this server did not make.
+/// Decodes the summary from `encrypted_content`. Returns `None` if this server did not make the content.
 pub fn summary(content: &str) -> Option<String> {
     String::from_utf8(hex::decode(content.strip_prefix(PREFIX)?).ok()?).ok()
 }

@@ -13,7 +13,7 @@ use super::{
     read::read,
 };
 
-/// Items that one request may bring; OpenAI's bound.
+/// Most items in one request; OpenAI's limit.
 const MAX_ITEMS: usize = 20;
 
 /// A conversation as clients see it.
@@ -40,7 +40,7 @@ pub struct NewConversation {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ConversationCreateParams")]
 pub struct CreateBody {
-    /// What has been said already.
+    /// The first items of the conversation.
     #[schemars(with = "Option<Vec<ItemBody>>", length(max = 20))]
     items: Option<Vec<Value>>,
     /// Up to 16 pairs, keys of 64 characters, values of 512.
@@ -53,7 +53,7 @@ pub struct CreateBody {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ConversationUpdateParams")]
 pub struct UpdateBody {
-    /// Replaces the metadata.
+    /// The new metadata, which replaces the old.
     #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<BTreeMap<String, String>>,
 }
@@ -61,9 +61,9 @@ pub struct UpdateBody {
 /// A validated `POST /v1/conversations/{id}/fork`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Fork {
-    /// The item before which the copy ends.
+    /// The id of the item before which the copy ends. `None` copies all items.
     pub before: Option<String>,
-    /// `None` keeps the original's.
+    /// Metadata of the copy. `None` copies the metadata of the original.
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
@@ -72,9 +72,9 @@ pub struct Fork {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ConversationForkParams")]
 pub struct ForkBody {
-    /// Id of the item before which the copy ends; without it all items are copied.
+    /// The id of the item before which the copy ends. Default: all items are copied.
     before: Option<String>,
-    /// Of the copy; without it the original's.
+    /// Metadata of the copy. Default: the metadata of the original.
     metadata: Option<BTreeMap<String, String>>,
 }
 
@@ -101,7 +101,7 @@ impl NewConversation {
     }
 }
 
-/// Reads `POST /v1/conversations/{id}`; `None` leaves the metadata as it is.
+/// Parses the body of `POST /v1/conversations/{id}`. `None` leaves the metadata unchanged.
 pub fn parse_metadata(value: Value) -> Result<Option<BTreeMap<String, String>>, WireError> {
     let body: UpdateBody = read(value)?;
     body.metadata.map(check_metadata).transpose()
@@ -117,7 +117,7 @@ impl Fork {
     }
 }
 
-/// Reads `POST /v1/conversations/{id}/items`.
+/// Parses the body of `POST /v1/conversations/{id}/items`.
 pub fn parse_new_items(value: Value) -> Result<Vec<InputItem>, WireError> {
     let body: AppendBody = read(value)?;
     parse_items(body.items)
@@ -128,7 +128,7 @@ fn parse_items(items: Vec<Value>) -> Result<Vec<InputItem>, WireError> {
         return Err(WireError::invalid("items", "'items' has no items."));
     }
     if items.len() > MAX_ITEMS {
-        return Err(WireError::invalid("items", format!("A request may bring {MAX_ITEMS} items.")));
+        return Err(WireError::invalid("items", format!("A request may have at most {MAX_ITEMS} items.")));
     }
     parse_input(Value::Array(items)).map_err(|error| error.renamed("input", "items"))
 }

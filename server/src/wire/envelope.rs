@@ -1,5 +1,5 @@
-//! The type and the lane of a WebSocket message, read without keeping anything else of it: a request that waits for its turn
-//! stays text.
+//! Reads the type and the lane of a WebSocket message and allocates nothing else of it. A request that waits in its lane stays
+//! unparsed text.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::{
 
 use super::lane::is_stream_id;
 
-/// What of a message decides where it goes.
+/// The fields of a message that decide how it is routed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
     kind: Option<String>,
@@ -22,12 +22,12 @@ pub struct Envelope {
 struct NotText;
 
 impl Envelope {
-    /// Reads a message; an empty envelope if the message is not a JSON object.
+    /// Reads the envelope of a message. Returns an empty one if the message is not a JSON object.
     pub fn read(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }
 
-    /// The lane of a request for a response; `None` for any other message, and for one whose lane has no valid name.
+    /// Returns the lane of a `response.create`; `None` for any other message, and for a `stream_id` that is not valid.
     pub fn lane_of_create(self) -> Option<Option<String>> {
         if self.kind.as_deref() != Some("response.create") {
             return None;
@@ -57,7 +57,7 @@ impl<'de> Visitor<'de> for Fields {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope, A::Error> {
         let mut envelope = Envelope::default();
-        // The last of two fields with one name stands, as when the whole message is read.
+        // The last of two fields with one name counts, as it does when the whole message is parsed.
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "type" => envelope.kind = map.next_value::<Short>()?.0.and_then(Result::ok),
@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-/// Text or null; of anything else only that it is something else.
+/// `None` for null, the text of a string, and [`NotText`] for any other value.
 struct Short(Option<Result<String, NotText>>);
 
 impl<'de> Deserialize<'de> for Short {

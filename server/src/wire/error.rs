@@ -1,11 +1,11 @@
-//! What goes wrong, as clients see it: one enum, one mapping to code, status and type.
+//! The errors that clients see, and the code, HTTP status and type of each.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::shorten;
 
-/// An error on the wire. Its `Display` is the message a client reads.
+/// An error on the wire. Its `Display` is the message for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("The message is not valid JSON: {0}")]
@@ -18,7 +18,7 @@ pub enum WireError {
     UnsupportedMediaType,
     #[error("The content encoding must be gzip, zstd or none.")]
     UnsupportedEncoding,
-    /// What is wrong with the handshake.
+    /// The fault of the handshake.
     #[error("This address speaks WebSocket, version 13: {0}.")]
     UpgradeRequired(String),
     /// `param` names the field.
@@ -38,7 +38,7 @@ pub enum WireError {
     ContextLengthExceeded { prompt: usize, context: u32, field: &'static str },
     #[error("The model '{}' does not exist. GET /v1/models lists those that do.", shorten(.0))]
     ModelNotFound(String),
-    #[error("The file of the model '{}' has another SHA-256: it was replaced. HEAD tells which.", shorten(.0))]
+    #[error("The file of the model '{}' was replaced and has another SHA-256. Send HEAD for the new one.", shorten(.0))]
     FileReplaced(String),
     #[error("Response with id '{}' not found.", shorten(.0))]
     ResponseNotFound(String),
@@ -53,7 +53,7 @@ pub enum WireError {
     ConversationBusy(String),
     #[error("Nothing runs in conversation '{}', and it has no response that can be resumed.", shorten(.0))]
     NothingToResume(String),
-    #[error("Prompt with id '{}' not found, or not in that version.", shorten(.0))]
+    #[error("Prompt with id '{}' not found, or it does not have that version.", shorten(.0))]
     PromptNotFound(String),
     #[error("The resume window of response '{}' has ended.", shorten(.0))]
     ResumeWindowExpired(String),
@@ -68,14 +68,14 @@ pub enum WireError {
     #[error("{0}")]
     InsufficientPermissions(String),
     #[error(
-        "This server is not served by this name. Without keys it has loopback names only; add others to server.hosts."
+        "This server does not answer to this host name. Without keys it accepts loopback names only; add others to server.hosts."
     )]
     Misdirected,
     #[error("The server has no room for this request now. Try again later.")]
     ServerOverloaded { retry_after_ms: u64 },
     #[error("The models are loading ({loaded} of {all} are there). Try again.")]
     Loading { loaded: usize, all: usize, retry_after_ms: u64 },
-    #[error("{waiting} of your requests wait already. Try again later.")]
+    #[error("{waiting} of your requests are waiting already. Try again later.")]
     RateLimitExceeded { waiting: usize, retry_after_ms: u64 },
     #[error(
         "Your requests that are not answered yet would have more than {most} bytes together. Wait until some are answered."
@@ -85,13 +85,13 @@ pub enum WireError {
     TooManyFollows { most: usize, retry_after_ms: u64 },
     #[error("{who} may send {per_minute} requests a minute. Try again later.")]
     RequestRateExceeded { who: Limited, per_minute: u32, retry_after_ms: u64 },
-    #[error("{who} may use {per_minute} tokens a minute, and more are used. Try again later.")]
+    #[error("{who} may use {per_minute} tokens a minute, and has used more. Try again later.")]
     TokenRateExceeded { who: Limited, per_minute: u32, retry_after_ms: u64 },
-    #[error("There are {most} open sockets of your {of} already. Close some. ({setting})")]
+    #[error("Your {of} has {most} open sockets already, which is the limit ({setting}). Close some.")]
     TooManySockets { of: &'static str, setting: &'static str, most: usize, retry_after_ms: u64 },
     #[error("A message did not arrive whole in time (server.body_timeout_ms).")]
     MessageTimeout,
-    #[error("The key has expired or was revoked. What runs goes on; resume with another key.")]
+    #[error("The key has expired or was revoked. Running responses continue; resume them with another key.")]
     KeyEnded,
     #[error("The server is shutting down. Reconnect.")]
     Draining { retry_after_ms: u64 },
@@ -101,18 +101,18 @@ pub enum WireError {
         "The response was created by a newer version of the server, which this replica cannot read. Try again later."
     )]
     LogVersion { retry_after_ms: u64 },
-    /// `most` is what may be stored.
+    /// `most` is the limit, with its unit.
     #[error(
         "{who} may store {most}, and this would be more. Delete some, or wait until the retention of some has ended."
     )]
     StorageQuotaExceeded { who: Limited, most: String },
-    #[error("The store is full. What exists can be read, cancelled and deleted. Try again later.")]
+    #[error("The store is full. Stored responses can still be read, cancelled and deleted. Try again later.")]
     StoreFull { retry_after_ms: u64 },
     #[error("The store cannot be reached. Try again later.")]
     StoreUnavailable { retry_after_ms: u64 },
 }
 
-/// Whose limit it is. Displayed as the begin of a sentence.
+/// The owner of a limit. Its `Display` begins a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limited {
     Tenant,
@@ -129,12 +129,12 @@ impl std::fmt::Display for Limited {
 }
 
 impl WireError {
-    /// An `invalid_request` that names the field.
+    /// Makes an `invalid_request` that names the field.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::InvalidRequest { param: Some(param.into()), message: message.into() }
     }
 
-    /// The same of a field that has another name where it was read.
+    /// Returns the error with the field's name changed from `from` to `to`, in `param` and in the message.
     pub fn renamed(self, from: &str, to: &str) -> Self {
         match self {
             Self::InvalidRequest { param: Some(param), message } => {
@@ -146,7 +146,7 @@ impl WireError {
         }
     }
 
-    /// `error.code` and `status`.
+    /// Returns `error.code` and the HTTP status.
     pub fn code(&self) -> (&'static str, u16) {
         match self {
             Self::InvalidJson(_) => ("invalid_json", 400),
@@ -187,7 +187,7 @@ impl WireError {
         }
     }
 
-    /// Where a retry makes sense, after how many milliseconds.
+    /// Milliseconds after which the client may retry; `None` if a retry cannot help.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::ServerOverloaded { retry_after_ms }
@@ -206,7 +206,7 @@ impl WireError {
         }
     }
 
-    /// The limit that was reached, as the metric's label; `None` for other errors.
+    /// Returns the limit that was reached, as a label of the metrics; `None` if the error is not about a limit.
     pub fn limit(&self) -> Option<&'static str> {
         Some(match self {
             Self::MessageTooLarge { .. } => "message_bytes",
@@ -249,7 +249,7 @@ impl WireError {
         }
     }
 
-    /// The `error` object of HTTP bodies and of the WebSocket event.
+    /// Returns the `error` object of HTTP bodies and of the WebSocket event.
     pub fn body(&self) -> ErrorBody<'_> {
         let (code, status) = self.code();
         let kind = match status {

@@ -1,4 +1,4 @@
-//! Server events. A response's events are numbered from 0 without gaps; connection events have a counter of their own.
+//! Server events. The events of a response are numbered from 0 without gaps; the events of a connection have their own counter.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,30 +9,30 @@ use super::{
     response::{Response, Status},
 };
 
-/// An event of a response, with its place in the order and what connections add.
+/// An event of a response, with its number and the fields that a connection adds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Numbered<'a> {
     #[serde(flatten)]
     pub event: &'a Event,
     pub sequence_number: u64,
-    /// Sent only where extensions are on.
+    /// Sent only if the client uses the extensions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_id: Option<&'a str>,
-    /// What of the request was ignored; sent only with `response.created` where extensions are on.
+    /// The ignored parts of the request. Sent only with `response.created` and only if the client uses the extensions.
     #[serde(rename = "caudal:warnings", skip_serializing_if = "<[_]>::is_empty")]
     pub warnings: &'a [String],
 }
 
 impl<'a> Numbered<'a> {
-    /// An event as every client gets it, without extensions.
+    /// Numbers an event, without the fields of the extensions.
     pub fn of_response(event: &'a Event, sequence_number: u64) -> Self {
         Self { event, sequence_number, response_id: None, stream_id: None, warnings: &[] }
     }
 }
 
-/// What happens to a response, in the order of `PROTOCOL.md`.
+/// An event of a response, in the order of `PROTOCOL.md`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum Event {
@@ -75,7 +75,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The response object that the event carries.
+    /// Returns the response object if the event carries one.
     pub fn into_response(self) -> Option<Response> {
         match self {
             Self::Created { response }
@@ -88,7 +88,7 @@ impl Event {
         }
     }
 
-    /// The body's `type`, which is also the SSE event name.
+    /// Returns the event's `type`, which is also the SSE event name.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Created { .. } => "response.created",
@@ -123,7 +123,7 @@ pub enum Extension<'a> {
     Resumed {
         response_id: &'a str,
         starting_after: Option<u64>,
-        /// The last event that exists now.
+        /// The number of the newest event of the response.
         last_sequence_number: u64,
         status: Status,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,7 @@ pub enum Extension<'a> {
     #[serde(rename = "caudal:response.queued")]
     Queued {
         response_id: &'a str,
-        /// Requests that start before this one, and this one: 1 is next.
+        /// Position in the queue; the request at 1 starts next.
         position: usize,
         estimated_wait_ms: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,16 +146,16 @@ pub enum Extension<'a> {
     Pong {},
 }
 
-/// What one connection may do.
+/// The limits of one connection.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[schemars(rename = "ConnectionLimits")]
 pub struct Limits {
     pub max_message_bytes: usize,
-    /// Lanes that have work at once.
+    /// Most lanes that may have work at the same time.
     pub max_in_flight: usize,
 }
 
-/// An event with the connection's own counter.
+/// An event that is numbered by the connection's own counter.
 #[derive(Debug, Serialize)]
 pub struct ConnectionEvent<'a, E: Serialize> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! What shape the text of an output has.
+//! The format that the text of an output must have.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::{
     shorten,
 };
 
-/// Of a schema or a grammar.
+/// Most bytes of a schema or a grammar.
 const MAX_FORMAT_BYTES: usize = 256 * 1024;
 
 /// `text` of a request and a response.
@@ -19,7 +19,7 @@ pub struct TextConfig {
     pub format: Format,
 }
 
-/// `text.format`. Echoed with every field of its type.
+/// `text.format`. The response echoes every field of the type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "TextFormat")]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -29,7 +29,7 @@ pub enum Format {
     /// Any JSON object.
     JsonObject,
     JsonSchema(JsonSchema),
-    /// An extension: what llguidance understands.
+    /// An extension: a grammar that llguidance compiles.
     Grammar(GrammarFormat),
 }
 
@@ -42,7 +42,7 @@ pub struct JsonSchema {
     pub description: Option<String>,
     #[schemars(with = "serde_json::Map<String, Value>")]
     pub schema: Value,
-    /// Whether a schema that the output cannot wholly be held to is refused.
+    /// `true`: the server refuses a schema with parts that it cannot enforce.
     #[serde(default)]
     pub strict: Option<bool>,
 }
@@ -62,10 +62,10 @@ pub enum Syntax {
     Regex,
 }
 
-/// Reads `text.format`.
+/// Parses `text.format`.
 pub fn parse_format(mut format: Value) -> Result<Format, WireError> {
     const PATH: &str = "text.format";
-    /// What has no fields beside its type.
+    /// A format without fields beside its type.
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Bare {}
@@ -96,7 +96,7 @@ pub fn parse_format(mut format: Value) -> Result<Format, WireError> {
         Format::Grammar(grammar) => grammar.definition.len(),
     };
     if bytes > MAX_FORMAT_BYTES {
-        return Err(WireError::invalid(PATH, format!("A format may have {MAX_FORMAT_BYTES} bytes.")));
+        return Err(WireError::invalid(PATH, format!("A format may have at most {MAX_FORMAT_BYTES} bytes.")));
     }
     Ok(format)
 }

@@ -1,4 +1,4 @@
-//! The `input` of a request: a string, or items: messages of text, calls of tools and their outputs, thoughts.
+//! The `input` of a request: a string, or items (messages, tool calls and their outputs, reasoning, references).
 
 use std::collections::BTreeMap;
 
@@ -23,28 +23,28 @@ pub enum InputItem {
     Message(InputMessage),
     FunctionCall(InputCall),
     FunctionCallOutput(InputCallOutput),
-    /// What the model thought earlier. Accepted back; not shown to the model again.
+    /// Earlier reasoning of the model. It is accepted and left out of the prompt.
     Reasoning(InputThought),
-    /// An item that the server has. Replaced by the item before a response is created.
+    /// The id of a stored item. The server replaces it by the item before it creates the response.
     Reference(InputReference),
-    /// An item of a tool that this server does not have, such as `web_search_call`. Holds its place among the items; not
-    /// shown to the model.
+    /// An item of a tool that this server does not have, such as `web_search_call`. It keeps its index among the items and is
+    /// left out of the prompt.
     Ignored(IgnoredItem),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoredItem {
-    /// Its type.
+    /// The `type` of the item.
     pub kind: String,
 }
 
-/// The id of an item of the tenant, wherever the item is stored.
+/// The id of a stored item of the tenant, of a response or a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputReference {
     pub id: String,
 }
 
-/// A message, its text parts joined.
+/// A message. Its text parts are joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputMessage {
     pub role: InputRole,
@@ -62,7 +62,7 @@ pub enum InputRole {
     Developer,
 }
 
-/// What the model called earlier.
+/// An earlier call of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputCall {
     pub call_id: String,
@@ -71,7 +71,7 @@ pub struct InputCall {
     pub arguments: String,
 }
 
-/// What a call came to, its text parts joined.
+/// The output of a call. Its text parts are joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputCallOutput {
     pub call_id: String,
@@ -84,7 +84,7 @@ pub struct InputThought {
 }
 
 impl InputItem {
-    /// Of its text, names and ids.
+    /// Returns the bytes of the item's text, names and ids.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Message(message) => message.text.len(),
@@ -107,7 +107,7 @@ impl InputMessage {
     }
 }
 
-/// Reads `input`; errors name the item and the part.
+/// Parses `input`. Errors name the item and the part.
 pub fn parse_input(input: Value) -> Result<Vec<InputItem>, WireError> {
     let items = match input {
         Value::String(text) => vec![InputItem::message(InputRole::User, text)],
@@ -119,7 +119,7 @@ pub fn parse_input(input: Value) -> Result<Vec<InputItem>, WireError> {
     Ok(items)
 }
 
-/// The items of an input that are ignored, such as `input[1]: web_search_call`.
+/// Returns the names of the ignored items, such as `input[1]: web_search_call`.
 pub fn ignored(items: &[InputItem]) -> Vec<String> {
     let named = items.iter().enumerate().filter_map(|(at, item)| match item {
         InputItem::Ignored(ignored) => Some(format!("input[{at}]: {}", ignored.kind)),
@@ -128,7 +128,7 @@ pub fn ignored(items: &[InputItem]) -> Vec<String> {
     named.collect()
 }
 
-/// Items of tools that run on a provider's side, or in another way than by a function's call.
+/// Types of items that belong to tools which a provider runs, or which are not called like a function.
 const ELSEWHERE: [&str; 24] = [
     "web_search_call",
     "file_search_call",
@@ -178,7 +178,7 @@ fn parse_item(at: usize, item: Value) -> Result<InputItem, WireError> {
     }
 }
 
-/// An item's type. An item without one is a message, or a reference if it has nothing but an id.
+/// Returns the type of an item. An item without a type is a reference if it has only an id, otherwise a message.
 fn kind_of<'i>(path: &str, item: &'i Value) -> Result<&'i str, WireError> {
     match item.get("type").filter(|kind| !kind.is_null()) {
         Some(Value::String(kind)) => Ok(kind),
@@ -190,9 +190,9 @@ fn kind_of<'i>(path: &str, item: &'i Value) -> Result<&'i str, WireError> {
     }
 }
 
-// Items come back from earlier answers, of this server or of others: fields that are not read here are ignored.
+// Clients send back items of earlier answers, also of other servers, so unknown fields are ignored.
 
-/// A message. Of `system` and `developer` it instructs, of `assistant` it is an earlier answer.
+/// A message. With the role `system` or `developer` it is an instruction, with `assistant` an earlier answer.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "InputMessage", extend("allOf" = [content_unless_assistant()]))]
 pub struct MessageBody {
@@ -203,7 +203,7 @@ pub struct MessageBody {
     role: Option<InputRole>,
     #[schemars(with = "Option<TextBody>")]
     content: Option<Value>,
-    /// The client's own notes, which the item has where it is listed. Up to 16 pairs, keys of 64 characters, values of 512.
+    /// Key-value pairs of the client; lists return them with the item. Up to 16 pairs, keys of 64 characters, values of 512.
     #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = metadata_value()))]
     metadata: Option<BTreeMap<String, String>>,
     /// Ignored.
@@ -222,7 +222,7 @@ fn parse_message(path: &str, item: Value) -> Result<InputMessage, WireError> {
     let item: MessageBody = read_field(path, item)?;
     let role = item.role.ok_or_else(|| missing(&format!("{path}.role")))?;
     let text = match item.content {
-        // An assistant that only called, or was cut in its thoughts.
+        // A message of the assistant has no content if it only called functions or was cut off while it reasoned.
         None if role == InputRole::Assistant => String::new(),
         content => parse_text(&format!("{path}.content"), content)?,
     };
@@ -256,7 +256,7 @@ fn parse_call(path: &str, item: Value) -> Result<InputCall, WireError> {
     Ok(InputCall { call_id: item.call_id, name: item.name, arguments: item.arguments })
 }
 
-/// A call of a custom tool, whose input is text. The model is shown a call with the argument `input`.
+/// A call of a custom tool, whose input is text. The prompt has a call with the argument `input`.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "CustomToolCallInput")]
 struct CustomCallBody {
@@ -274,12 +274,12 @@ fn parse_custom_call(path: &str, item: Value) -> Result<InputCall, WireError> {
     Ok(InputCall { call_id: item.call_id, name: item.name, arguments: custom_arguments(&item.input) })
 }
 
-/// The input of a custom tool as the arguments of a function.
+/// Returns the input of a custom tool as the arguments of a function.
 pub fn custom_arguments(input: &str) -> String {
     json!({ "input": input }).to_string()
 }
 
-/// The result of a call before it, here or in what the request continues.
+/// The output of an earlier call, of this input or of the continued response or conversation.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "FunctionCallOutput")]
 struct CallOutputBody {
@@ -301,7 +301,7 @@ fn parse_call_output(path: &str, item: Value) -> Result<InputCallOutput, WireErr
     Ok(InputCallOutput { call_id: item.call_id, output: parse_text(&format!("{path}.output"), item.output)? })
 }
 
-/// What the model thought earlier. Accepted back; not shown to the model again.
+/// Earlier reasoning of the model. It is accepted and left out of the prompt.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ReasoningInput")]
 struct ThoughtBody {
@@ -321,7 +321,7 @@ fn parse_thought(path: &str, item: Value) -> Result<InputThought, WireError> {
     Ok(InputThought { summary: summary.unwrap_or_default() })
 }
 
-/// An item that the server has, of a response or a conversation.
+/// The id of an item that the server stores, of a response or a conversation.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ItemReference")]
 struct ReferenceBody {
@@ -335,7 +335,7 @@ fn parse_reference(path: &str, item: Value) -> Result<InputReference, WireError>
     Ok(InputReference { id: item.id })
 }
 
-/// What `POST /v1/responses/compact` answered.
+/// The item that `POST /v1/responses/compact` returned.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "CompactionInput")]
 struct CompactionBody {
@@ -354,7 +354,7 @@ fn parse_compaction(path: &str, item: Value) -> Result<InputMessage, WireError> 
     Ok(InputMessage::new(InputRole::Developer, text))
 }
 
-// What is dispatched by hand above, as schemas. No value of these types is made.
+// Schemas of the types that are dispatched by hand above. These types have no values.
 
 /// The `input` of a request.
 #[allow(dead_code)]
@@ -366,7 +366,7 @@ pub enum InputBody {
     Items(Vec<ItemBody>),
 }
 
-/// What an `input` may hold. Every output item may go back in as it came.
+/// An element of `input`. Every output item may be sent back unchanged.
 #[allow(dead_code)]
 #[derive(JsonSchema)]
 #[schemars(rename = "InputItem")]
@@ -390,7 +390,7 @@ pub enum TypedItem {
     Compaction(CompactionBody),
 }
 
-/// The result of a call of a custom tool.
+/// The output of a call of a custom tool.
 #[allow(dead_code)]
 #[derive(JsonSchema)]
 #[schemars(rename = "CustomToolCallOutput")]
@@ -410,12 +410,12 @@ pub struct HostedItem {
     kind: String,
 }
 
-/// The types of [`HostedItem`].
+/// Returns the schemas of the types of [`HostedItem`].
 fn elsewhere() -> Value {
     json!([{"enum": ELSEWHERE}, {"type": "string", "pattern": FOREIGN}])
 }
 
-/// An input in which not every item is ignored.
+/// Returns the schema of an input with at least one item that is not ignored.
 pub fn something_said() -> Value {
     let ignored = json!({"required": ["type"], "properties": {"type": {"anyOf": elsewhere()}}});
     let input = json!({"anyOf": [{"type": "string"}, {"type": "array", "contains": {"not": ignored}}]});
@@ -451,13 +451,13 @@ pub enum TextPart {
     Refusal {
         refusal: Option<String>,
     },
-    /// Not shown to the model.
+    /// Left out of the prompt.
     ReasoningText {
         text: Option<String>,
     },
 }
 
-/// Text as a string or as an array of parts, which are joined.
+/// Parses text: a string, or an array of parts, which are joined.
 pub fn parse_text(path: &str, text: Option<Value>) -> Result<String, WireError> {
     match text.filter(|text| !text.is_null()).ok_or_else(|| missing(path))? {
         Value::String(text) => Ok(text),
@@ -476,7 +476,7 @@ fn parse_part<'p>(path: &str, part: &'p Value) -> Result<&'p str, WireError> {
             Some(_) => Err(WireError::invalid(format!("{path}.text"), format!("'{path}.text' must be a string."))),
         },
         "refusal" => Ok(part.get("refusal").and_then(Value::as_str).unwrap_or_default()),
-        // A model is not shown its earlier thoughts.
+        // The prompt leaves out earlier reasoning.
         "reasoning_text" => Ok(""),
         kind => Err(WireError::invalid(
             format!("{path}.type"),

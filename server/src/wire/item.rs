@@ -1,4 +1,4 @@
-//! Items as lists of them show what went in: of a response's input, of a conversation.
+//! Items as the lists of a response's input and of a conversation show them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
     output::{ItemStatus, OutputItem},
 };
 
-/// What a conversation holds: what was asked, what was answered, and what functions gave.
+/// An item of a conversation: a message, a function call, the output of a call, a reasoning item or a reference.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ConversationItem")]
 #[serde(untagged)]
@@ -21,7 +21,7 @@ pub enum ListedItem {
     Reference(StoredReference),
 }
 
-/// A message that is no answer.
+/// A message of the user, the system or the developer.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StoredMessage {
     #[serde(rename = "type")]
@@ -32,7 +32,7 @@ pub struct StoredMessage {
     #[schemars(with = "String", extend("enum" = ["user", "system", "developer"]))]
     pub role: InputRole,
     pub content: [InputText; 1],
-    /// The client's own notes.
+    /// Key-value pairs that the client set.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }
@@ -47,7 +47,7 @@ pub struct InputText {
     pub text: String,
 }
 
-/// The result of a function's call.
+/// The output of a function call.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StoredCallOutput {
     #[serde(rename = "type")]
@@ -59,7 +59,7 @@ pub struct StoredCallOutput {
     pub output: String,
 }
 
-/// An item that is stored elsewhere.
+/// A reference to an item that another response or conversation stores.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StoredReference {
     #[serde(rename = "type")]

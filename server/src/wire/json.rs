@@ -1,5 +1,5 @@
-//! How the protocol reads JSON into types, in one place: a member that is `null` is absent, an array is never read as an
-//! object, and errors name JSON's types.
+//! Deserialises JSON by the rules of the protocol: a member that is `null` is absent, an array is never read as an
+//! object, and errors use JSON's names of types.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-/// What is wrong with a value, without its path.
+/// The fault of a value, without its path.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum JsonError {
-    /// What follows the field's name, such as "must be a string, not a number".
+    /// The message after the field's name, such as "must be a string, not a number".
     #[error("{0}")]
     Wrong(String),
-    /// An object has a member that is not known.
+    /// An object has an unknown member; its name.
     #[error("unknown")]
     Unknown(String),
-    /// An object lacks a member.
+    /// An object lacks a required member; its name.
     #[error("missing")]
     Missing(&'static str),
 }
@@ -58,7 +58,7 @@ impl de::Error for JsonError {
     }
 }
 
-/// An expectation of Rust's in JSON's words.
+/// Translates an expectation of serde into JSON's names of types.
 fn expectation(expected: &str) -> String {
     let range = match expected {
         "u8" => Some((0, u64::from(u8::MAX))),
@@ -80,7 +80,7 @@ fn expectation(expected: &str) -> String {
     }
 }
 
-/// JSON's name of a type.
+/// Returns JSON's name of a type.
 fn type_name(found: Unexpected) -> &'static str {
     match found {
         Unexpected::Bool(_) => "a boolean",
@@ -103,9 +103,10 @@ fn unexpected(value: &Value) -> Unexpected<'_> {
     }
 }
 
-/// A whole number written with a point or an exponent, such as `1.0`, as the same number without. Other values as they are.
+/// Turns a whole number that is written with a point or an exponent, such as `1.0`, into an integer. Returns other values
+/// unchanged.
 pub fn whole(value: Value) -> Value {
-    /// From here on not every whole number has a float of its own.
+    /// 2^53. Above it, a float no longer represents every whole number.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match value.as_f64() {
         Some(number) if !value.is_i64() && !value.is_u64() && number.fract() == 0.0 && number.abs() < EXACT => {
@@ -118,7 +119,7 @@ pub fn whole(value: Value) -> Value {
 /// Deserialises a value.
 pub struct Reader(pub Value);
 
-/// Reads whole numbers, however they are written.
+/// Accepts whole numbers with a point or an exponent.
 macro_rules! deserialize_whole {
     ($($name:ident)*) => {$(
         fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
@@ -139,7 +140,7 @@ impl Reader {
 impl<'de> Deserializer<'de> for Reader {
     type Error = JsonError;
 
-    /// For [`Value`] itself, which keeps what it has: in a schema `null` means something.
+    /// Deserialises a [`Value`] unchanged, with its nulls: `null` has a meaning in a schema.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
         match self.0 {
             Value::Null => visitor.visit_unit(),
@@ -254,7 +255,7 @@ impl<'de> MapAccess<'de> for Raw {
     }
 }
 
-/// A variant by its name.
+/// The name of a variant.
 struct Name(String);
 
 impl<'de> EnumAccess<'de> for Name {
@@ -267,7 +268,7 @@ impl<'de> EnumAccess<'de> for Name {
     }
 }
 
-/// The content of a variant: none.
+/// The content of a variant, which is empty.
 struct Unit;
 
 impl<'de> VariantAccess<'de> for Unit {

@@ -1,14 +1,14 @@
-//! The `stream_id`, which names a lane: what it may be, and how it is found in a message that is not valid JSON, so that the error
-//! reaches the lane that waits for an answer.
+//! The `stream_id`, which names a lane. Checks its characters, and finds it in a message that is not valid JSON, so that the error
+//! event can carry it.
 
 use super::read::MAX_ID_CHARS;
 
-/// `[A-Za-z0-9_.-]{1,256}`.
+/// Returns whether an id matches `[A-Za-z0-9_.-]{1,256}`.
 pub fn is_stream_id(id: &str) -> bool {
     (1..=MAX_ID_CHARS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
-/// Finds the value of the top-level member `stream_id`, as far as the text can be read.
+/// Finds the value of the top-level member `stream_id` in the part of the text that can be read.
 pub fn find(text: &str) -> Option<&str> {
     let mut scanner = Scanner { text, at: 0 };
     let (mut depth, mut key) = (0u32, None);
@@ -43,7 +43,7 @@ impl<'t> Scanner<'t> {
         Some(byte)
     }
 
-    /// The rest of a string, without its quotes and as it was escaped.
+    /// Reads the rest of a string, without its quotes. Escapes are not decoded.
     fn string(&mut self) -> Option<&'t str> {
         let start = self.at;
         loop {

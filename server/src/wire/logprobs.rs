@@ -1,9 +1,9 @@
-//! Log-probabilities of tokens, in the shape that both APIs have.
+//! Log-probabilities of tokens, in the shape of both APIs.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// A token of the output and the likeliest at its place.
+/// A token of the output and the most likely tokens at its position.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Logprob {
     #[serde(flatten)]

@@ -1,7 +1,7 @@
 //! The protocol as serde types: requests, events, the response object, error and close codes.
 //!
-//! Owns the names and shapes of `PROTOCOL.md`; refuses to know how any of it comes about. Imports nothing of ours
-//! but [`crate::limits`].
+//! Owns the names and shapes of `PROTOCOL.md`. Decides nothing about generations, and imports no other module of the crate
+//! except [`crate::limits`].
 
 pub mod cache;
 pub mod chat;
@@ -38,7 +38,7 @@ pub const SUBPROTOCOL: &str = "caudal.responses.v1";
 /// Prefix of the subprotocol that carries a browser's short-lived key.
 pub const KEY_SUBPROTOCOL_PREFIX: &str = "openai-insecure-api-key.";
 
-/// Quotes what a client sent without letting it write a novel into our messages.
+/// Cuts a client's text, so that an error message can quote it.
 fn shorten(text: &str) -> String {
     match text.char_indices().nth(200) {
         Some((at, _)) => format!("{}…", &text[..at]),

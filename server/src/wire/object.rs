@@ -1,4 +1,4 @@
-//! Small objects that HTTP answers are made of.
+//! Small objects of HTTP answers.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct List<T> {
     pub has_more: bool,
 }
 
-/// What is gone.
+/// The answer to a deletion.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Deleted<'a> {
     pub id: &'a str,
@@ -31,7 +31,7 @@ pub struct Deleted<'a> {
     pub deleted: bool,
 }
 
-/// How many tokens a prompt has.
+/// The number of tokens of a prompt.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct InputTokens {
     #[schemars(extend("const" = "response.input_tokens"))]
@@ -39,7 +39,7 @@ pub struct InputTokens {
     pub input_tokens: usize,
 }
 
-/// A conversation as the one item that it was summed up to.
+/// The answer of `POST /v1/responses/compact`: one item that summarises the input.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Compaction")]
 pub struct Compacted {
@@ -53,7 +53,7 @@ pub struct Compacted {
     pub usage: Option<Usage>,
 }
 
-/// One version of a stored prompt. A request uses it by `prompt: {id, version, variables}`.
+/// One version of a stored prompt. A request names it with `prompt: {id, version, variables}`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "StoredPrompt")]
 pub struct PromptObject {
@@ -94,14 +94,14 @@ pub struct ModelObject<'a> {
     /// Unix seconds.
     pub created: u64,
     pub owned_by: &'static str,
-    /// Other names that select it.
+    /// Other names of the model.
     pub aliases: &'a [String],
-    /// Tokens that prompt and output may take together.
+    /// Most tokens of prompt and output together.
     pub context_length: u32,
     pub quantisation: Option<&'a str>,
-    /// LoRA adapters that are part of it.
+    /// LoRA adapters that the model includes.
     pub adapters: &'a [String],
-    /// What a request that says nothing is sampled with.
+    /// The sampling options of a request that sets none.
     pub sampling: SamplingOptions,
     pub capabilities: Capabilities,
 }
@@ -111,17 +111,17 @@ pub struct ModelObject<'a> {
 pub struct Capabilities {
     pub structured_output: bool,
     pub logprobs: bool,
-    /// Whether the model's own template describes tools to it, or a prompt of the server does.
+    /// `template`: the model's chat template describes the tools to the model. `prompt`: a prompt of the server does.
     #[schemars(extend("enum" = ["template", "prompt"]))]
     pub tools: &'static str,
-    /// Whether it thinks before it answers.
+    /// `true`: the model reasons before it answers.
     pub reasoning: bool,
 }
 
-/// Whether the server can take requests.
+/// The answer of `GET /readyz`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Readiness<'a> {
-    /// `ready`, `loading`, `draining`, or why the store cannot be reached.
+    /// `ready`, `loading`, `draining`, or the reason why the store cannot be reached.
     pub status: &'a str,
     pub models: Vec<LoadedModel>,
 }
@@ -132,7 +132,7 @@ pub struct LoadedModel {
     pub loaded: bool,
 }
 
-/// What the prompt cache did on this replica since it started, and holds of each tenant on all replicas.
+/// Counts of the prompt cache on this replica since its start, and the entries of each tenant on all replicas.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PromptCacheReport {
     #[schemars(extend("const" = "prompt_cache"))]
@@ -150,7 +150,7 @@ pub struct TenantCache {
     pub evicted: u64,
 }
 
-/// A model before and after its files were loaded again.
+/// A model before and after a reload of its files.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ReloadedModel")]
 pub struct ReloadReport {
@@ -169,7 +169,7 @@ pub struct ModelOutline {
     pub context_length: u32,
 }
 
-/// The body of an answer that refuses.
+/// The body of an error answer.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorAnswer<'a> {
     pub error: ErrorBody<'a>,

@@ -1,4 +1,4 @@
-//! The items of an output: messages, calls of functions, thoughts.
+//! The items of an output: messages, function calls, reasoning.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub struct OutputMessage {
     #[schemars(extend("const" = "assistant"))]
     pub role: &'static str,
     pub content: Vec<OutputText>,
-    /// The client's own notes, of an answer that the client brought.
+    /// Key-value pairs that the client set, if the client sent this message.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }
@@ -36,14 +36,14 @@ pub struct FunctionCall {
     pub status: ItemStatus,
     pub call_id: String,
     pub name: String,
-    /// JSON, as the model wrote it; whole when the item's status is `completed`.
+    /// JSON, as the model wrote it; complete if the item's status is `completed`.
     pub arguments: String,
-    /// The namespace that the function came in.
+    /// The namespace tool that declared the function.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
-/// What the model thought, as it wrote it.
+/// The reasoning of the model, verbatim.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "ReasoningItem")]
 pub struct Thought {

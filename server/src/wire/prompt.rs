@@ -1,4 +1,4 @@
-//! Stored prompts on the wire: the body that stores one, its `{{variables}}`, and `prompt` in a request.
+//! Stored prompts on the wire: the body of `POST /v1/prompts`, the `{{variables}}`, and `prompt` in a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,26 +20,26 @@ const MAX_VARIABLES: usize = 64;
 const MAX_NAME: usize = 64;
 const MAX_TITLE: usize = 256;
 
-/// `[A-Za-z0-9_.-]{1,128}`.
+/// Checks that an id matches `[A-Za-z0-9_.-]{1,128}`.
 fn check_id(id: &str) -> Result<(), WireError> {
     let fits = (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     if fits { Ok(()) } else { Err(WireError::invalid("id", "'id' must be 1 to 128 characters of A-Z a-z 0-9 _ . -")) }
 }
 
-/// What a prompt says, with `{{name}}` where a variable's value goes.
+/// The text of a prompt. `{{name}}` stands for the value of a variable.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Template {
     pub name: Option<String>,
     pub instructions: Option<String>,
     pub messages: Vec<InputMessage>,
-    /// The names that occur.
+    /// The names of the variables in the text.
     pub variables: BTreeSet<String>,
 }
 
 /// A validated `POST /v1/prompts`.
 #[derive(Debug, PartialEq)]
 pub struct PutPrompt {
-    /// Chosen by the client; a prompt that has it already gets its next version.
+    /// Chosen by the client. If a prompt with this id exists, the body becomes its next version.
     pub id: Option<String>,
     pub template: Template,
 }
@@ -48,12 +48,12 @@ pub struct PutPrompt {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PromptUse {
     pub id: String,
-    /// A number, as a string; the latest without it.
+    /// A number as a string. Default: the latest version.
     pub version: Option<String>,
     pub variables: BTreeMap<String, String>,
 }
 
-/// A template with its variables' values.
+/// A template with the values of its variables filled in.
 #[derive(Debug, PartialEq)]
 pub struct Expanded {
     pub instructions: Option<String>,
@@ -64,17 +64,17 @@ pub struct Expanded {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "PromptCreateParams", extend("allOf" = [{"anyOf": [given("instructions"), messages_given()]}]))]
 pub struct PutBody {
-    /// The prompt that this is the next version of; a new one without it.
+    /// The id of the prompt. If it exists, the body becomes its next version. Default: a new prompt with an id of the server.
     #[schemars(pattern(r"^[A-Za-z0-9_.-]{1,128}$"))]
     id: Option<String>,
     #[schemars(length(min = 1, max = 256))]
     name: Option<String>,
     /// Text with `{{variables}}`.
     instructions: Option<String>,
-    /// What has been said before the request's own input, with `{{variables}}` too.
+    /// Messages before the input of the request. They may have `{{variables}}`.
     #[schemars(with = "Option<MessagesBody>")]
     messages: Option<Value>,
-    /// The variables, for the server to check that they are those that occur.
+    /// The names of the variables. The server checks that exactly these occur in the text.
     variables: Option<Vec<String>>,
 }
 
@@ -83,7 +83,7 @@ pub struct PutBody {
 #[schemars(rename = "StoredPromptReference")]
 pub struct UseBody {
     id: String,
-    /// The newest without it.
+    /// Default: the latest version.
     #[schemars(with = "Option<VersionBody>")]
     version: Option<Value>,
     #[schemars(with = "Option<BTreeMap<String, VariableBody>>")]
@@ -94,7 +94,7 @@ fn messages_given() -> Value {
     json!({"required": ["messages"], "properties": {"messages": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}}})
 }
 
-// What is read by hand, as schemas. No value of these types is made.
+// Schemas of the fields that are parsed by hand. These types have no values.
 
 #[allow(dead_code)]
 #[derive(JsonSchema)]
@@ -145,14 +145,14 @@ impl PutPrompt {
             names(&format!("messages[{at}].content"), &message.text, &mut variables)?;
         }
         if variables.len() > MAX_VARIABLES {
-            let message = format!("A prompt may have {MAX_VARIABLES} variables.");
+            let message = format!("A prompt may have at most {MAX_VARIABLES} variables.");
             return Err(WireError::invalid("variables", message));
         }
-        // Those that were declared must be those that occur: a slip of the pen is found here and not in use.
+        // The declared names must equal the names in the text, so that a typo is found now and not at the first use.
         if let Some(declared) = body.variables {
             let declared: BTreeSet<String> = declared.into_iter().collect();
             if let Some(odd) = declared.symmetric_difference(&variables).next() {
-                let place = if declared.contains(odd) { "declared and occurs nowhere" } else { "not declared" };
+                let place = if declared.contains(odd) { "declared but not used" } else { "used but not declared" };
                 let message = format!("The variable '{}' is {place}.", shorten(odd));
                 return Err(WireError::invalid("variables", message));
             }
@@ -178,7 +178,9 @@ impl PromptUse {
             None | Some(Value::Null) => None,
             Some(version) => Some(
                 parse_version(&version)
-                    .ok_or_else(|| WireError::invalid("prompt.version", "'prompt.version' must be such as \"1\"."))?
+                    .ok_or_else(|| {
+                        WireError::invalid("prompt.version", "'prompt.version' must be a number, such as \"1\".")
+                    })?
                     .to_string(),
             ),
         };
@@ -199,7 +201,7 @@ impl PromptUse {
     }
 }
 
-/// A version as a number or as a string of one.
+/// Parses a version: a number, or a string with a number.
 pub fn parse_version(version: &Value) -> Option<u32> {
     match version {
         Value::String(text) => text.parse().ok(),
@@ -209,7 +211,7 @@ pub fn parse_version(version: &Value) -> Option<u32> {
 }
 
 impl Template {
-    /// Puts the values in their places. A value is text and nothing else: what looks like a variable in it stays as it is.
+    /// Fills in the values. A `{{name}}` inside a value is not expanded.
     pub fn expand(&self, values: &BTreeMap<String, String>) -> Result<Expanded, WireError> {
         let wrong = |name: &str, what: &str| {
             let param = format!("prompt.variables.{}", shorten(name));
@@ -225,7 +227,7 @@ impl Template {
         let bytes = texts.map(|text| filled_bytes(text, values)).fold(0, usize::saturating_add);
         if bytes > EXPANDED_PROMPT_BYTES {
             let message = format!(
-                "The prompt would have {bytes} bytes with 'prompt.variables' filled in, and may have {EXPANDED_PROMPT_BYTES}. Send shorter values."
+                "The prompt would have {bytes} bytes with 'prompt.variables' filled in; the limit is {EXPANDED_PROMPT_BYTES}. Send shorter values."
             );
             return Err(WireError::invalid("prompt.variables", message));
         }
@@ -237,7 +239,7 @@ impl Template {
         })
     }
 
-    /// What comes before anything that differs from use to use: instructions and messages up to the first variable.
+    /// Returns the constant beginning of the prompt: instructions and messages up to the first one with a variable.
     pub fn constant(&self) -> Expanded {
         let is_constant = |text: &str| pieces(text).all(|piece| matches!(piece, Piece::Text(_)));
         let instructions = self.instructions.clone().filter(|text| is_constant(text));
@@ -261,8 +263,8 @@ impl<'t> Piece<'t> {
     }
 }
 
-/// Splits a text at its variables. Two braces that enclose no name are text. Linear: a name has no braces, so of all `{{`
-/// before a `}}` only the last one can begin a variable, and each byte is searched once.
+/// Splits a text at its variables. Braces that do not enclose a name are text. Takes linear time: a name has no braces, so only the
+/// last `{{` before a `}}` can begin a variable, and each byte is searched once.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     let mut next = None;
@@ -288,8 +290,8 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// Finds the next `}}` at or after `from`: the text before its `{{`, the name between them unless it is none, and where the
-/// `}}` ends. Moves `from` there.
+/// Finds the next `}}` at or after `from`. Returns the text before its `{{`, the name between the braces if it is a valid one, and
+/// the end of the `}}`. Moves `from` to that end.
 fn variable<'t>(text: &'t str, from: &mut usize) -> Option<(&'t str, Option<&'t str>, usize)> {
     let segment = text.get(*from..)?;
     let (inside, _) = segment.split_once("}}")?;
@@ -305,12 +307,12 @@ fn fill(text: &str, values: &BTreeMap<String, String>) -> String {
     pieces(text).map(|piece| piece.with(values)).collect()
 }
 
-/// The bytes that [`fill`] will take.
+/// Returns the bytes of the text that [`fill`] makes.
 fn filled_bytes(text: &str, values: &BTreeMap<String, String>) -> usize {
     pieces(text).map(|piece| piece.with(values).len()).fold(0, usize::saturating_add)
 }
 
-/// Collects the names in a text. Something in braces that is meant as a variable and is no name is refused.
+/// Collects the names of the variables in a text. Refuses a variable whose name is not valid.
 fn names(path: &str, text: &str, names: &mut BTreeSet<String>) -> Result<(), WireError> {
     for piece in pieces(text) {
         match piece {
@@ -324,7 +326,7 @@ fn names(path: &str, text: &str, names: &mut BTreeSet<String>) -> Result<(), Wir
                     && !odd.contains(['{', '\n', '"'])
                 {
                     let message = format!(
-                        "'{}' in '{path}' is no variable's name: letters, digits and _, at most {MAX_NAME}, no digit first.",
+                        "'{}' in '{path}' is not a valid name of a variable. Use letters, digits and _, at most {MAX_NAME} characters, and no digit first.",
                         shorten(odd)
                     );
                     return Err(WireError::invalid(path, message));
@@ -379,8 +381,8 @@ mod tests {
         assert_eq!(expanded.instructions.map(|text| text.len()), Some(most * 50_000));
     }
 
-    /// Each would take minutes if a `{{` were searched to the end of the text for its `}}`, or a name were trimmed again for
-    /// each `{{` before it.
+    /// Each text would take minutes if every `{{` were followed by a search to the end of the text, or if a name were trimmed again
+    /// for each `{{` before it.
     #[test]
     fn a_text_of_braces_is_read_in_linear_time() {
         let n = 4_000_000;

@@ -1,4 +1,4 @@
-//! Deserialising with errors that name the field.
+//! Deserialises values; the errors name the field.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::{
     shorten,
 };
 
-/// Of ids that clients choose.
+/// Most characters of an id that a client chooses.
 pub const MAX_ID_CHARS: usize = 256;
 
 /// Deserialises a whole body.
@@ -17,11 +17,11 @@ pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, WireError> {
     read_field("", value)
 }
 
-/// Deserialises the value at `path`, with the path of what is wrong in `param`.
+/// Deserialises the value at `path`. An error has the path of the wrong field in `param`.
 pub fn read_field<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, WireError> {
     serde_path_to_error::deserialize(Reader(value)).map_err(|error| {
         let mut param = path.to_owned();
-        // A key that cannot be read has no path of its own.
+        // A key that is not valid has no path of its own.
         let inner = error.path().to_string().trim_end_matches(".?").to_owned();
         if inner != "." {
             push(&mut param, &inner);
@@ -36,7 +36,7 @@ pub fn read_field<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, Wi
                 missing(&param)
             }
             JsonError::Unknown(field) => {
-                // The path to an unknown field ends in the field already.
+                // The path of an unknown field already ends in the field.
                 let field = shorten(&field);
                 if param != field && !param.ends_with(&format!(".{field}")) {
                     push(&mut param, &field);
@@ -47,7 +47,7 @@ pub fn read_field<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, Wi
     })
 }
 
-/// Lengthens a path by a segment.
+/// Appends a segment to a path.
 fn push(path: &mut String, segment: &str) {
     if !path.is_empty() && !segment.starts_with('[') {
         path.push('.');
@@ -63,7 +63,7 @@ pub fn unsupported(param: &str) -> WireError {
     WireError::invalid(param, format!("'{param}' is not supported by this server with the value given."))
 }
 
-/// The `type` of the object at `path`.
+/// Returns the `type` of the object at `path`.
 pub fn type_of<'v>(path: &str, value: &'v Value) -> Result<&'v str, WireError> {
     if !value.is_object() {
         return Err(WireError::invalid(path, format!("'{path}' must be an object.")));
@@ -76,15 +76,15 @@ pub fn type_of<'v>(path: &str, value: &'v Value) -> Result<&'v str, WireError> {
     }
 }
 
-/// Types of items and tools of other implementations, as [`is_foreign`] knows them.
+/// The pattern of the types that [`is_foreign`] accepts.
 pub const FOREIGN: &str = "^[^:]+:.+";
 
-/// Whether a type of an item or a tool belongs to another implementation, such as `acme:document_search`.
+/// Returns whether the type of an item or a tool belongs to another implementation, such as `acme:document_search`.
 pub fn is_foreign(kind: &str) -> bool {
     kind.split_once(':').is_some_and(|(owner, name)| !owner.is_empty() && !name.is_empty())
 }
 
-/// 1 to [`MAX_ID_CHARS`] characters.
+/// Checks that an id has 1 to [`MAX_ID_CHARS`] characters.
 pub fn check_id(param: &str, id: &str) -> Result<(), WireError> {
     if id.is_empty() || id.chars().count() > MAX_ID_CHARS {
         return Err(WireError::invalid(param, format!("'{param}' must have 1 to {MAX_ID_CHARS} characters.")));
@@ -92,7 +92,7 @@ pub fn check_id(param: &str, id: &str) -> Result<(), WireError> {
     Ok(())
 }
 
-/// `[A-Za-z0-9_-]{1,64}`, as functions and schemas are named.
+/// Checks the name of a function or a schema: `[A-Za-z0-9_-]{1,64}`.
 pub fn check_name(param: &str, name: &str) -> Result<(), WireError> {
     let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     if !fits {

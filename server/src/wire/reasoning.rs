@@ -1,4 +1,4 @@
-//! How much a model is to think.
+//! How much a model reasons before it answers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Reasoning {
     pub effort: Option<Effort>,
-    /// Echoed: thoughts are always shown, as they are.
+    /// Echoed and otherwise ignored: the reasoning is always sent verbatim.
     pub summary: Option<Summary>,
 }
 
@@ -35,7 +35,7 @@ pub enum Summary {
 }
 
 impl Effort {
-    /// As it is on the wire and in chat templates.
+    /// Returns the name on the wire and in chat templates.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",

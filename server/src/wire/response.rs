@@ -13,7 +13,7 @@ use super::{
     tools::{FunctionTool, ToolChoice},
 };
 
-/// Where a response stands.
+/// The state of a response.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
 #[schemars(rename = "ResponseStatus")]
 #[serde(rename_all = "snake_case")]
@@ -22,12 +22,12 @@ pub enum Status {
     InProgress,
     Completed,
     Incomplete,
-    /// Ended by a cancel; of background responses only, others are `incomplete`.
+    /// A background response that was cancelled. Any other cancelled response is `incomplete`.
     Cancelled,
     Failed,
 }
 
-/// The response object. Every field is present; those that may be null are null.
+/// The response object. A field without a value is null, not absent.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "ResponseObject")]
 pub struct Response {
@@ -48,7 +48,7 @@ pub struct Response {
     pub tools: Vec<FunctionTool>,
     pub tool_choice: ToolChoice,
     pub truncation: Truncation,
-    /// An extension, present only where something was left out of the prompt.
+    /// An extension. Present only if turns were left out of the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncation_details: Option<TruncationDetails>,
     pub parallel_tool_calls: bool,
@@ -79,7 +79,7 @@ pub enum Truncation {
     Disabled,
 }
 
-/// How urgent a request is, most urgent first. `auto` is `default`.
+/// The priority of a request, highest first. `auto` is read as `default`.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceTier {
@@ -96,14 +96,14 @@ pub struct ConversationId {
     pub id: String,
 }
 
-/// What `truncation: auto` did.
+/// What `truncation: auto` left out of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TruncationDetails {
-    /// Whole turns, the oldest first.
+    /// Number of whole turns that were left out, from the oldest on.
     pub dropped_turns: u32,
 }
 
-/// `max_output_tokens`, `cancelled` or `steered`.
+/// Why a response is incomplete: `max_output_tokens`, `cancelled` or `steered`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct IncompleteDetails {
     #[schemars(extend("enum" = ["max_output_tokens", "cancelled", "steered"]))]

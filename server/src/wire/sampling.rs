@@ -1,10 +1,10 @@
-//! The options that a token is picked with: of a request, of a model's defaults, and of the two together.
+//! The sampling options of a request, of a model's defaults, and of both together.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// How tokens are picked, as far as it is set. What is absent is neutral: the model's own distribution.
+/// Sampling options. An absent option is neutral: it leaves the model's distribution unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ModelSampling", !deny_unknown_fields)]
@@ -32,7 +32,7 @@ const NAMES: [&str; 7] =
     ["temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"];
 
 impl SamplingOptions {
-    /// Takes the options out of the fields of a request, as they were sent. The other fields keep their order.
+    /// Removes the options from the fields of a request and returns them unparsed. The other fields keep their order.
     pub fn take(request: &mut Value) -> Map<String, Value> {
         let Some(fields) = request.as_object_mut() else { return Map::new() };
         let (options, rest) = std::mem::take(fields).into_iter().partition(|(name, _)| NAMES.contains(&name.as_str()));
@@ -40,7 +40,7 @@ impl SamplingOptions {
         options
     }
 
-    /// The options of `self`, and those of `defaults` where `self` has none.
+    /// Fills the absent options of `self` from `defaults`.
     pub fn or(self, defaults: Self) -> Self {
         Self {
             temperature: self.temperature.or(defaults.temperature),
@@ -53,14 +53,14 @@ impl SamplingOptions {
         }
     }
 
-    /// The options as a log has them: completed by the `defaults` of the model. Two penalties are in any case set, because earlier
-    /// versions of the server read no log without them.
+    /// Returns the options for the log: those of the request, completed by the `defaults` of the model. Two penalties are always
+    /// set, because earlier versions of the server cannot read a log without them.
     pub fn completed(self, defaults: Self) -> Self {
         let neutral = Self { frequency_penalty: Some(0.0), presence_penalty: Some(0.0), ..Self::default() };
         self.or(defaults).or(neutral)
     }
 
-    /// The name of an option that is out of range, and the range in words.
+    /// Returns the name of the first option that is out of range, and the range in words.
     pub fn out_of_range(&self) -> Option<(&'static str, &'static str)> {
         let is = |value: Option<f32>, holds: fn(f32) -> bool| value.is_none_or(holds);
         let checks = [
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// Every option set, to numbers that no other option has.
+    /// Returns options that are all set, each to a number of its own.
     fn all() -> SamplingOptions {
         let numbers = (1..).map(|n| json!(n as f32 / 8.0));
         let mut options: Map<_, _> = NAMES.iter().map(|name| (*name).to_owned()).zip(numbers).collect();

@@ -1,4 +1,4 @@
-//! `response.steer`: input into a running response of a connection, and how the server answers it.
+//! `response.steer`: input into a running response of a connection, and the answers of the server.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,17 +15,17 @@ pub struct Steer {
     pub previous_response_id: String,
     /// Messages of the user; at least one.
     pub items: Vec<InputItem>,
-    /// As it was sent, for when it cannot be committed.
+    /// The input as the client sent it. `response.steer.failed` returns it.
     pub input: Value,
 }
 
-/// Puts input into a response that this connection created and that runs.
+/// Adds input to a running response that this connection created.
 #[allow(dead_code)]
 #[derive(JsonSchema)]
 #[schemars(rename = "SteerParams")]
 pub struct SteerBody {
     previous_response_id: String,
-    /// Text, or messages of the user.
+    /// Text, or messages of the role `user`.
     input: InputBody,
 }
 
@@ -50,14 +50,14 @@ pub enum SteerErrorCode {
     SuccessorCreationFailed,
 }
 
-/// The answers, numbered by the connection's own counter.
+/// The answers to `response.steer`, numbered by the connection's own counter.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum SteerEvent<'a> {
     /// The input is valid and queued.
     #[serde(rename = "response.steer.accepted")]
     Accepted { steer: Submission<'a> },
-    /// The input stays queued until the outputs of calls are there.
+    /// The input stays queued until the client sends the outputs of the required calls.
     #[serde(rename = "response.steer.pending")]
     Pending {
         steer: Submission<'a>,
@@ -65,7 +65,7 @@ pub enum SteerEvent<'a> {
         reason: &'static str,
         required_input: &'a [RequiredInput],
     },
-    /// The input comes back.
+    /// The input was not committed. The event returns it.
     #[serde(rename = "response.steer.failed")]
     Failed { steer: Returned<'a>, error: SteerError },
 }
@@ -80,7 +80,7 @@ pub struct Submission<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ReturnedSteer")]
 pub struct Returned<'a> {
-    /// Absent where the input was refused before it was queued.
+    /// Absent if the input was refused before it was queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
     pub previous_response_id: &'a str,
@@ -96,7 +96,7 @@ pub struct SteerError {
     message: String,
 }
 
-/// A call whose output is awaited: `{type: "function_call_output", call_id}`.
+/// A call whose output the server waits for: `{type: "function_call_output", call_id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RequiredInput {
     #[serde(rename = "type")]
@@ -105,7 +105,7 @@ pub struct RequiredInput {
     pub call_id: String,
 }
 
-/// Why an accepted input waits.
+/// The `reason` of `response.steer.pending`.
 pub const WAITING: &str = "waiting_for_required_input";
 
 impl SteerError {
@@ -120,7 +120,7 @@ impl RequiredInput {
     }
 }
 
-/// Reads the fields of `response.steer` beside its type.
+/// Parses the fields of `response.steer` except its type.
 pub fn parse_steer(mut fields: serde_json::Map<String, Value>) -> Result<Steer, RefusedSteer> {
     let input = fields.remove("input").unwrap_or_default();
     let id = fields.remove("previous_response_id").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Functions that the model may call, and which of them it must.
+//! The functions that the model may call or must call.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,26 +10,26 @@ use super::{
     shorten,
 };
 
-/// OpenAI's bound.
+/// Most functions of a request; OpenAI's limit.
 const MAX_TOOLS: usize = 128;
-/// Of one tool's description and parameters, as JSON.
+/// Most bytes of one tool's description and parameters, as JSON.
 const MAX_TOOL_BYTES: usize = 256 * 1024;
 
-/// A function that the client offers. Echoed with every field, those without a value as null.
+/// A function that the client offers. The response echoes every field; a field without a value is null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionTool {
     #[serde(rename = "type")]
     kind: Function,
     pub name: String,
     pub description: Option<String>,
-    /// A JSON schema of an object.
+    /// A JSON schema of type `object`.
     #[schemars(with = "Option<serde_json::Map<String, Value>>")]
     pub parameters: Option<Value>,
     pub strict: Option<bool>,
-    /// The namespace that the function came in; its calls name it again.
+    /// The namespace tool that declared the function. Calls of the function carry the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Where the request has it, such as `tools[1]` or `tools[0].tools[2]`. Empty where it was read from a log.
+    /// The path in the request, such as `tools[1]` or `tools[0].tools[2]`. Empty if the function was read from a log.
     #[serde(skip)]
     pub path: String,
 }
@@ -42,7 +42,7 @@ pub enum Function {
     Function,
 }
 
-/// Which functions may be called, and whether one must be. Reads and writes OpenAI's shapes.
+/// Which functions the model may call, and whether it must call one. Serialised in OpenAI's shapes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ToolChoice {
@@ -95,7 +95,7 @@ impl Default for ToolChoice {
 }
 
 impl ToolChoice {
-    /// Whether the output must be a call.
+    /// Returns whether the output must be a call.
     pub fn is_required(&self) -> bool {
         match self {
             Self::Mode(mode) => *mode == Mode::Required,
@@ -104,12 +104,12 @@ impl ToolChoice {
         }
     }
 
-    /// Whether it names the one function to call.
+    /// Returns whether the choice names the one function to call.
     pub fn is_named(&self) -> bool {
         matches!(self, Self::Named(_))
     }
 
-    /// Whether the function may be called.
+    /// Returns whether the model may call the function.
     pub fn allows(&self, name: &str) -> bool {
         match self {
             Self::Mode(mode) => *mode != Mode::None,
@@ -118,7 +118,7 @@ impl ToolChoice {
         }
     }
 
-    /// The functions it names.
+    /// Returns the names of the functions in the choice.
     fn names(&self) -> Vec<&str> {
         match self {
             Self::Mode(_) => vec![],
@@ -128,15 +128,15 @@ impl ToolChoice {
     }
 }
 
-/// What `tools` come to.
+/// The parsed `tools` of a request.
 #[derive(Debug, Default)]
 pub struct Tools {
     pub functions: Vec<FunctionTool>,
-    /// Tools that this server does not have, such as `tools[0]: web_search`. The model is not told of them.
+    /// Tools that this server does not have, such as `tools[0]: web_search`. They are left out of the prompt.
     pub ignored: Vec<String>,
 }
 
-/// Tools that run on a provider's side, or in another way than by a function's call. Left out.
+/// Types of tools that a provider runs, or that are not called like a function. They are left out of the prompt.
 const ELSEWHERE: [&str; 14] = [
     "web_search",
     "file_search",
@@ -154,13 +154,13 @@ const ELSEWHERE: [&str; 14] = [
     "namespace",
 ];
 
-/// Whether a type of tools is known and not here, or another implementation's. Searches come with a date, as
-/// `web_search_2025_08_26`.
+/// Returns whether the server accepts and ignores tools of this type: a hosted tool, or one of another implementation. The type of
+/// a search may end in a date, such as `web_search_2025_08_26`.
 fn is_elsewhere(kind: &str) -> bool {
     ELSEWHERE.contains(&kind) || kind.starts_with("web_search_") || is_foreign(kind)
 }
 
-/// Reads `tools`; errors name the tool and its field. The functions of a namespace are functions.
+/// Parses `tools`. Errors name the tool and its field. The functions of a namespace are added to the other functions.
 pub fn sort_tools(tools: Vec<Value>) -> Result<Tools, WireError> {
     let mut parsed = Tools::default();
     for (at, tool) in tools.into_iter().enumerate() {
@@ -175,7 +175,7 @@ pub fn sort_tools(tools: Vec<Value>) -> Result<Tools, WireError> {
     Ok(parsed)
 }
 
-/// The functions among `tools`.
+/// Parses `tools` and returns the functions.
 #[cfg(test)]
 pub fn parse_tools(tools: Vec<Value>) -> Result<Vec<FunctionTool>, WireError> {
     Ok(sort_tools(tools)?.functions)
@@ -184,7 +184,7 @@ pub fn parse_tools(tools: Vec<Value>) -> Result<Vec<FunctionTool>, WireError> {
 impl Tools {
     fn add(&mut self, path: &str, tool: FunctionTool) -> Result<(), WireError> {
         if self.functions.len() >= MAX_TOOLS {
-            return Err(WireError::invalid("tools", format!("'tools' may have {MAX_TOOLS} functions.")));
+            return Err(WireError::invalid("tools", format!("'tools' may have at most {MAX_TOOLS} functions.")));
         }
         if self.functions.iter().any(|other| other.name == tool.name) {
             let message = format!("'{path}.name' is the name of an earlier tool too.");
@@ -194,8 +194,8 @@ impl Tools {
         Ok(())
     }
 
-    /// Adds the functions of a namespace. A function whose name is taken is left out: clients number the names of
-    /// different namespaces on their own.
+    /// Adds the functions of a namespace. A function with the name of an earlier one is left out, because the names of
+    /// different namespaces may be equal.
     fn add_namespace(&mut self, path: &str, tool: Value) -> Result<(), WireError> {
         let namespace: NamespaceBody = read_field(path, tool)?;
         check_id(&format!("{path}.name"), &namespace.name)?;
@@ -218,7 +218,7 @@ impl Tools {
     }
 }
 
-/// A function as a request has it.
+/// A function tool of a request.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "FunctionTool")]
@@ -229,7 +229,7 @@ struct FunctionBody {
     #[schemars(pattern(r"^[A-Za-z0-9_-]{1,64}$"))]
     name: String,
     description: Option<String>,
-    /// A JSON schema of the arguments, which is of an object.
+    /// The JSON schema of the arguments, of type `object`.
     #[schemars(with = "Option<serde_json::Map<String, Value>>")]
     parameters: Option<Value>,
     strict: Option<bool>,
@@ -244,7 +244,7 @@ struct FunctionBody {
     _output_schema: Option<Value>,
 }
 
-/// Functions under a name of their own.
+/// A group of functions with a common name.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "NamespaceTool")]
 struct NamespaceBody {
@@ -257,7 +257,7 @@ struct NamespaceBody {
     tools: Option<Vec<Value>>,
 }
 
-/// A tool that this server does not have. Left out of what the model is told.
+/// A tool that this server does not have. It is left out of the prompt.
 #[allow(dead_code)]
 #[derive(JsonSchema)]
 #[schemars(rename = "HostedTool")]
@@ -267,7 +267,7 @@ pub struct HostedBody {
     kind: String,
 }
 
-/// A tool that has no other shape in a chat completion.
+/// A tool without a nested shape in a chat completion.
 #[allow(dead_code, private_interfaces)]
 #[derive(JsonSchema)]
 #[schemars(rename = "ChatOtherTool")]
@@ -277,7 +277,7 @@ pub enum OtherTool {
     Hosted(HostedBody),
 }
 
-/// What `tools` may hold: the schema of what [`sort_tools`] dispatches.
+/// An element of `tools`: the schema of the types that [`sort_tools`] dispatches.
 #[allow(dead_code, private_interfaces, clippy::large_enum_variant)]
 #[derive(JsonSchema)]
 #[schemars(rename = "Tool")]
@@ -288,7 +288,7 @@ pub enum ToolBody {
     Hosted(HostedBody),
 }
 
-/// The types of hosted tools. A namespace is none of them.
+/// Returns the schema of the types of hosted tools, without `namespace`.
 fn hosted_types() -> Value {
     let dated = ["web_search_2025_08_26", "web_search_preview"];
     let known: Vec<&str> = ELSEWHERE.into_iter().filter(|kind| *kind != "namespace").chain(dated).collect();
@@ -310,7 +310,7 @@ fn parse_tool(path: &str, tool: Value) -> Result<FunctionTool, WireError> {
     let bytes =
         parameters.as_ref().map_or(0, |p| p.to_string().len()) + tool.description.as_deref().map_or(0, str::len);
     if bytes > MAX_TOOL_BYTES {
-        let message = format!("A tool's description and parameters may have {MAX_TOOL_BYTES} bytes.");
+        let message = format!("A tool's description and parameters may have at most {MAX_TOOL_BYTES} bytes.");
         return Err(WireError::invalid(path, message));
     }
     Ok(FunctionTool {
@@ -328,7 +328,7 @@ fn unsupported_type(path: &str, what: &str, kind: &str) -> WireError {
     WireError::invalid(format!("{path}.type"), format!("{what} of type '{}' are not supported.", shorten(kind)))
 }
 
-/// The functions that `allowed_tools` names; tools that are left out cannot be called anyway.
+/// Removes all tools except functions from `allowed_tools`: the model cannot call the others.
 fn allowed_functions(mut choice: Value) -> Result<Value, WireError> {
     let Some(Value::Array(tools)) = choice.get_mut("tools") else { return Ok(choice) };
     let mut functions = Vec::with_capacity(tools.len());
@@ -344,7 +344,7 @@ fn allowed_functions(mut choice: Value) -> Result<Value, WireError> {
     Ok(choice)
 }
 
-/// Reads `tool_choice`, which may name only functions among `tools`.
+/// Parses `tool_choice`, which may name only functions in `tools`.
 pub fn parse_tool_choice(choice: Option<Value>, tools: &[FunctionTool]) -> Result<ToolChoice, WireError> {
     const PATH: &str = "tool_choice";
     let choice = match choice {

@@ -1,4 +1,4 @@
-//! Counts the JSON values of a message and how deep they nest, before any of it is parsed.
+//! Counts the JSON values of a message and their nesting depth before the message is parsed.
 
 use super::error::WireError;
 use crate::limits::{DEPTH_OF_MESSAGE, VALUES_OF_MESSAGE};
@@ -6,8 +6,8 @@ use crate::limits::{DEPTH_OF_MESSAGE, VALUES_OF_MESSAGE};
 /// Counts the values of a message.
 ///
 /// # Errors
-/// `invalid_json` for a message that nests deeper than the parser goes; `invalid_request` for a message with so many values that it
-/// would take many times its bytes when it is parsed.
+/// `invalid_json` for a message that nests deeper than the parser allows; `invalid_request` for a message with so many values that
+/// the parsed form would take many times its bytes of memory.
 pub fn count_values(json: &[u8]) -> Result<usize, WireError> {
     let (mut values, mut depth, mut in_string, mut escaped) = (1_usize, 0_usize, false, false);
     for byte in json {

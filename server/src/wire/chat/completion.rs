@@ -1,4 +1,4 @@
-//! The answers: a completion, or the chunks of one.
+//! The answers: a completion, or its chunks.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -19,7 +19,7 @@ pub struct Chunk {
     pub model: String,
     pub choices: Vec<ChunkChoice>,
     pub service_tier: ServiceTier,
-    /// Absent unless asked for; then null in all chunks except the last.
+    /// Absent unless the request asks for usage; then null in all chunks except the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<ChatUsage>")]
     pub usage: Option<Option<ChatUsage>>,
@@ -42,14 +42,14 @@ pub struct Delta {
     pub role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// What the model thinks, in the field that clients of thinking models read.
+    /// The reasoning of the model, in the field that clients of reasoning models read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCallDelta>,
 }
 
-/// The first of a call has `id`, `type` and the name, the others the next piece of its arguments.
+/// A part of a call. The first part of a call has `id`, `type` and the name; the later parts have a piece of the arguments.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ChatToolCallDelta")]
 pub struct ToolCallDelta {
@@ -99,7 +99,7 @@ pub struct Choice {
 pub struct Message {
     #[schemars(extend("const" = "assistant"))]
     pub role: &'static str,
-    /// Null if there are calls and no text.
+    /// Null if the message has calls and no text.
     pub content: Option<String>,
     pub refusal: Option<()>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,7 +143,7 @@ pub struct ChatUsage {
 }
 
 impl ChoiceLogprobs {
-    /// Null where there are none.
+    /// Returns `None` if there are no log-probabilities.
     pub fn of(content: Vec<Logprob>) -> Option<Self> {
         (!content.is_empty()).then_some(Self { content, refusal: None })
     }
@@ -156,7 +156,7 @@ impl ToolCall {
 }
 
 impl ChatUsage {
-    /// The usage of several choices of one prompt: the prompt counts once.
+    /// Adds the usage of another choice of the same prompt. The prompt counts once.
     pub fn together(mut self, other: Self) -> Self {
         self.completion_tokens += other.completion_tokens;
         self.completion_tokens_details.reasoning_tokens += other.completion_tokens_details.reasoning_tokens;

@@ -1,4 +1,4 @@
-//! `messages` of a chat completion, as items.
+//! Reads `messages` of a chat completion as items.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::wire::{
     read::{check_id, missing, read_field},
 };
 
-/// A message as it may arrive. Fields that are not read here are ignored: clients send back what they got.
+/// A message of the request. Unknown fields are ignored, because clients send back the messages that they received.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ChatMessageParam", extend("allOf" = rules()))]
 pub struct Message {
@@ -43,7 +43,7 @@ enum ChatRole {
 struct ToolCall {
     #[schemars(length(min = 1, max = 256))]
     id: String,
-    /// A function's without it.
+    /// Default `function`.
     #[serde(rename = "type")]
     _type: Option<CallType>,
     function: Option<FunctionCall>,
@@ -58,7 +58,7 @@ enum CallType {
     Custom,
 }
 
-/// A call of a custom tool, whose input is text. The model is shown a call with the argument `input`.
+/// A call of a custom tool, whose input is text. The prompt has a call with the argument `input`.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "ChatCustomCall")]
 struct CustomCall {
@@ -75,7 +75,7 @@ struct FunctionCall {
     arguments: String,
 }
 
-/// Which fields a role needs, and which it must not have.
+/// Returns the schema rules for the fields that each role requires and forbids.
 fn rules() -> Value {
     let other = json!({"not": {"const": "assistant"}});
     json!([
@@ -85,7 +85,7 @@ fn rules() -> Value {
     ])
 }
 
-/// Reads `messages`; errors name the message and its field.
+/// Parses `messages`. Errors name the message and its field.
 pub fn parse_messages(messages: Vec<Value>) -> Result<Vec<InputItem>, WireError> {
     if messages.is_empty() {
         return Err(WireError::invalid("messages", "'messages' has no messages."));
@@ -135,7 +135,7 @@ fn parse_message(
         ChatRole::Developer => InputRole::Developer,
     };
     let tool_calls = message.tool_calls.unwrap_or_default();
-    // An assistant that only called, or was cut in its thoughts, has no content.
+    // A message of the assistant has no content if it only called functions or was cut off while it reasoned.
     let is_assistant = message.role == ChatRole::Assistant;
     if message.content.is_some() || tool_calls.is_empty() {
         let text = match message.content {

@@ -1,5 +1,5 @@
-//! Chat completions, which today's chat UIs still speak: the request, read as a [`Create`](super::request::Create), and the
-//! answers.
+//! Chat completions, for chat UIs without the Responses API: the request, which is parsed into a
+//! [`Create`](super::request::Create), and the answers.
 
 mod completion;
 mod messages;

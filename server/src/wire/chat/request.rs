@@ -1,4 +1,4 @@
-//! The request. What both APIs have is validated as in `POST /v1/responses`; errors have the names of this API.
+//! The request. Fields that both APIs have are validated as in `POST /v1/responses`; errors use the field names of this API.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::wire::{
     tools::{AllowedToolsType, Function as FunctionType, Mode, OtherTool},
 };
 
-/// Choices that one request may ask for.
+/// Most choices of one request.
 const MAX_CHOICES: u32 = 8;
 
 /// A validated chat completion request.
@@ -49,7 +49,7 @@ pub struct Body {
     max_tokens: Option<Value>,
     #[schemars(with = "Option<u32>", range(min = 1))]
     max_completion_tokens: Option<Value>,
-    /// Choices, each a response of its own.
+    /// Number of choices. Each choice is a response of its own.
     #[schemars(range(min = 1, max = 8))]
     n: Option<u32>,
     #[schemars(with = "Option<BTreeMap<String, f32>>", extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
@@ -61,7 +61,7 @@ pub struct Body {
     response_format: Option<Value>,
     #[schemars(with = "Option<String>")]
     model: Option<Value>,
-    // Read with the fields of the response.
+    // Parsed together with the fields of the response.
     #[serde(skip)]
     #[schemars(!skip, flatten)]
     _sampling: SamplingOptions,
@@ -93,16 +93,16 @@ pub struct Body {
     verbosity: Option<Value>,
     #[schemars(extend("items" = {"const": "text"}))]
     modalities: Option<Vec<String>>,
-    /// A tool that runs on a provider's side: left out.
+    /// Options of a hosted tool. Ignored.
     web_search_options: Option<Value>,
-    // Hints.
+    // Hints, which have no effect.
     #[serde(rename = "prediction")]
     _prediction: Option<Value>,
     #[serde(rename = "prompt_cache_retention")]
     _prompt_cache_retention: Option<Value>,
     #[serde(rename = "prompt_cache_options")]
     _prompt_cache_options: Option<Value>,
-    // Known and refused by name.
+    // Refused with a message that names the field.
     #[schemars(skip)]
     functions: Option<Value>,
     #[schemars(skip)]
@@ -111,13 +111,13 @@ pub struct Body {
     audio: Option<Value>,
 }
 
-/// `top_logprobs` needs `logprobs`.
+/// Returns the schema rule that `top_logprobs` needs `logprobs`.
 fn alternatives_with_logprobs() -> Value {
     let asked = json!({"type": "integer", "not": {"const": 0}});
     when("top_logprobs", &asked, &json!({"required": ["logprobs"], "properties": {"logprobs": {"const": true}}}))
 }
 
-// What is read by hand, as schemas. No value of these types is made.
+// Schemas of the fields that are parsed by hand. These types have no values.
 
 #[allow(dead_code)]
 #[derive(JsonSchema)]
@@ -128,7 +128,7 @@ enum ToolBody {
     Other(OtherTool),
 }
 
-/// A function, within `function`.
+/// The object in the field `function` of a tool.
 #[allow(dead_code)]
 #[derive(JsonSchema)]
 #[schemars(rename = "ChatFunction", deny_unknown_fields)]
@@ -209,7 +209,7 @@ impl ChatRequest {
     /// Validates the body of `POST /v1/chat/completions`.
     ///
     /// # Errors
-    /// `invalid_request`, with the field's name as it was sent.
+    /// `invalid_request`, with the field's name in this API.
     pub fn from_value(mut value: Value) -> Result<Self, WireError> {
         let sampling = SamplingOptions::take(&mut value);
         let mut body: Body = read(value)?;
@@ -238,7 +238,7 @@ impl ChatRequest {
         })
     }
 
-    /// Gives an error about the responses of this request the names of this API.
+    /// Translates the field names of an error about this request's responses into those of this API.
     pub fn rename(&self, error: WireError) -> WireError {
         self.names.rename(error)
     }
@@ -262,7 +262,7 @@ impl Body {
         Ok(())
     }
 
-    /// The fields of a `response.create` that mean the same.
+    /// Returns the fields of the equivalent `response.create`.
     fn fields(self, format: Option<Value>, sampling: Map<String, Value>) -> Result<Map<String, Value>, WireError> {
         let fields = [
             ("model", self.model),

@@ -1,4 +1,5 @@
-//! The nested shapes of this API as the flat ones of `POST /v1/responses`, and the names of their fields back again.
+//! Turns the nested shapes of this API into the flat ones of `POST /v1/responses`, and field names in errors back into those of
+//! this API.
 
 use serde_json::{Map, Value};
 
@@ -8,17 +9,17 @@ use crate::wire::{
     shorten,
 };
 
-/// What fields were called that have one name there and several here.
+/// The names in this request of the fields that have one name in the Responses API and several here.
 #[derive(Debug, Clone, Copy)]
 pub struct Names {
-    /// Of the bound of the output.
+    /// The name of the limit of the output's tokens.
     pub bound: &'static str,
-    /// Where the fields of the format are.
+    /// The path of the format's fields.
     pub format: &'static str,
 }
 
 impl Names {
-    /// Gives an error of the responses API the names of this one.
+    /// Translates the field names of an error of the Responses API into those of this API.
     pub fn rename(self, error: WireError) -> WireError {
         match error {
             WireError::InvalidRequest { param: Some(param), message } => {
@@ -51,7 +52,7 @@ impl Names {
             return format!("tool_choice.allowed_tools.tools{}", tools.replace("].name", "].function.name"));
         }
         match param.strip_prefix("tools[").and_then(|rest| rest.split_once("].")) {
-            // A namespace has its functions as they are.
+            // The functions of a namespace are flat in both APIs.
             Some((at, field)) if field != "type" && !field.starts_with("tools[") => {
                 format!("tools[{at}].function.{field}")
             }
@@ -60,7 +61,7 @@ impl Names {
     }
 }
 
-/// `{type, inner: {…}}` → `{type, …}`
+/// Flattens `{type, inner: {…}}` into `{type, …}`.
 fn flat(path: &str, value: Value, inner: &str) -> Result<Value, WireError> {
     let Value::Object(mut outer) = value else { return Ok(value) };
     let kind = outer.remove("type");
@@ -83,7 +84,7 @@ fn flat(path: &str, value: Value, inner: &str) -> Result<Value, WireError> {
     Ok(Value::Object(members))
 }
 
-/// A function within `function`; a tool of another kind as it is.
+/// Flattens a function tool. Returns a tool of another type unchanged.
 fn tool(path: &str, tool: Value) -> Result<Value, WireError> {
     if tool.get("type").is_some_and(|kind| kind == "function") { flat(path, tool, "function") } else { Ok(tool) }
 }
@@ -107,7 +108,7 @@ pub fn tool_choice(choice: Value) -> Result<Value, WireError> {
     Ok(choice)
 }
 
-/// `{type, json_schema: {…}}` → `{type, …}`, and where errors say that its fields are.
+/// Flattens `{type, json_schema: {…}}` into `{type, …}`. Returns the path of its fields for errors, too.
 pub fn format(format: Value) -> Result<(Value, &'static str), WireError> {
     const PATH: &str = "response_format";
     Ok(match type_of(PATH, &format)? {
@@ -116,7 +117,7 @@ pub fn format(format: Value) -> Result<(Value, &'static str), WireError> {
     })
 }
 
-/// `text` of the responses API.
+/// Returns `text` of the Responses API; `None` if neither member is given.
 pub fn text(format: Option<Value>, verbosity: Option<Value>) -> Option<Value> {
     let members = [("format", format), ("verbosity", verbosity)];
     let given: Map<String, Value> =

@@ -1,4 +1,4 @@
-//! AsyncAPI 3: what goes both ways over a WebSocket.
+//! AsyncAPI 3: the events of both directions of a WebSocket.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use crate::wire::{
     steer::{SteerBody, SteerEvent},
 };
 
-/// Names the lane of a request.
+/// Returns the schema of `stream_id`.
 fn stream_id() -> Value {
     json!({"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,256}$"})
 }
@@ -34,13 +34,13 @@ pub fn response_events(schemas: &mut Schemas) -> Value {
         add(&mut event, false, &[("response_id", own), ("stream_id", stream_id())]);
         if tag == "response.created" {
             let warnings = json!({"type": "array", "items": {"type": "string"},
-                "description": format!("What of the request was ignored. Only for clients of {SUBPROTOCOL}.")});
+                "description": format!("The ignored parts of the request. Only for clients of {SUBPROTOCOL}.")});
             add(&mut event, false, &[("caudal:warnings", warnings)]);
         }
         names.push(add_event(schemas, &tag, event));
     }
     let union: Vec<Value> = names.iter().map(|name| reference(name)).collect();
-    schemas.add("ResponseEvent", json!({"oneOf": union, "description": "What happens to a response, in order."}))
+    schemas.add("ResponseEvent", json!({"oneOf": union, "description": "An event of a response."}))
 }
 
 fn add_event(schemas: &mut Schemas, tag: &str, event: Value) -> String {
@@ -49,12 +49,13 @@ fn add_event(schemas: &mut Schemas, tag: &str, event: Value) -> String {
     name
 }
 
-/// Events that count with the connection's own numbers.
+/// Adds the schemas of the events that the connection's own counter numbers. Returns the tag and the schema's name of each.
 fn connection_events(schemas: &mut Schemas) -> Vec<(String, String)> {
     let mut variants = schemas.variants::<Extension<'static>>();
     variants.extend(schemas.variants::<SteerEvent<'static>>());
     let added = variants.into_iter().map(|(tag, mut event)| {
-        let number = json!({"type": "integer", "minimum": 0, "description": "Counts the connection's own events."});
+        let number =
+            json!({"type": "integer", "minimum": 0, "description": "Numbers the connection's own events, from 0."});
         add(&mut event, true, &[("sequence_number", number)]);
         add(&mut event, false, &[("stream_id", stream_id())]);
         let name = add_event(schemas, &tag, event);
@@ -63,7 +64,7 @@ fn connection_events(schemas: &mut Schemas) -> Vec<(String, String)> {
     added.collect()
 }
 
-/// The events of clients: tag and schema's name.
+/// Adds the schemas of the events of clients. Returns the tag and the schema's name of each.
 fn client_events(schemas: &mut Schemas) -> Vec<(String, String)> {
     let empty = |text: &str| json!({"type": "object", "description": text});
     let events = [
@@ -73,7 +74,7 @@ fn client_events(schemas: &mut Schemas) -> Vec<(String, String)> {
         ("response.cancel", schemas.fields::<Cancel>()),
         ("response.steer", schemas.fields::<SteerBody>()),
         ("caudal:ping", empty("Asks for a caudal:pong.")),
-        ("caudal:pong", empty("Proves that the client lives, as any message does.")),
+        ("caudal:pong", empty("Shows that the client is alive, like any other message.")),
     ];
     let added = events.into_iter().map(|(tag, mut event)| {
         add(&mut event, false, &[("stream_id", stream_id())]);

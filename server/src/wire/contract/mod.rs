@@ -1,5 +1,5 @@
-//! The protocol as documents for other programs: OpenAPI 3.1 of what HTTP takes and answers, AsyncAPI 3 of a WebSocket's
-//! events. Their schemas are made from the types that the server reads and writes.
+//! The protocol as documents for other programs: OpenAPI 3.1 of the HTTP routes, AsyncAPI 3 of a WebSocket's events. The schemas
+//! come from the types that the server reads and writes.
 
 mod asyncapi;
 mod openapi;
@@ -10,12 +10,12 @@ use serde_json::Value;
 
 pub use openapi::routes;
 
-/// The OpenAPI document.
+/// Builds the OpenAPI document.
 pub fn openapi() -> Value {
     openapi::document()
 }
 
-/// The AsyncAPI document.
+/// Builds the AsyncAPI document.
 pub fn asyncapi() -> Value {
     asyncapi::document()
 }
@@ -26,7 +26,7 @@ mod tests {
 
     use super::*;
 
-    /// The documents in `docs/` are those that the types make. `CAUDAL_RENEW=1` writes them anew.
+    /// The documents in `docs/` equal those of the types. `CAUDAL_RENEW=1` rewrites them.
     #[test]
     fn the_documents_in_the_repository_are_current() {
         for (name, document) in [("openapi.json", openapi()), ("asyncapi.json", asyncapi())] {
@@ -36,7 +36,7 @@ mod tests {
                 fs::write(&path, &current).unwrap();
             }
             let stored = fs::read_to_string(&path).unwrap_or_default();
-            assert!(stored == current, "docs/{name} is not what the types make; `make renew` writes it anew");
+            assert!(stored == current, "docs/{name} differs from the types; `make renew` rewrites it");
         }
     }
 

@@ -1,4 +1,4 @@
-//! OpenAPI 3.1: every route, what it takes and what it answers.
+//! OpenAPI 3.1: every route, with its parameters, its body and its answers.
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ use crate::wire::{
     response::Response,
 };
 
-/// Statuses of errors, and when each comes.
+/// Statuses of errors, and the reason for each.
 const ERRORS: [(u16, &str); 14] = [
     (400, "The request is not valid: `param` names the field."),
     (401, "No valid API key was given."),
@@ -27,19 +27,19 @@ const ERRORS: [(u16, &str); 14] = [
     (409, "Another turn of the conversation, or another reload, is in progress."),
     (410, "The response was not stored, and its resume window has ended."),
     (413, "The body is too large."),
-    (415, "The body is not JSON, or compressed in another way than gzip and zstd."),
-    (421, "The server is not served under this name: see server.hosts."),
-    (426, "The request is no WebSocket's handshake of version 13."),
+    (415, "The body is not JSON, or its encoding is neither gzip nor zstd."),
+    (421, "The server does not answer to this host name: see server.hosts."),
+    (426, "The request is not a WebSocket handshake of version 13."),
     (429, "Too many requests or tokens of this tenant."),
     (500, "The engine failed."),
-    (503, "The server has no room, drains, or cannot reach its store."),
+    (503, "The server has no room, is draining, or cannot reach its store."),
 ];
 
-/// Who may ask.
+/// The key that a route requires.
 #[derive(Clone, Copy, PartialEq)]
 enum Access {
     Public,
-    /// With an API key, where `auth.mode` is `keys`.
+    /// An API key if `auth.mode` is `keys`.
     Tenant,
     Admin,
 }
@@ -53,10 +53,10 @@ struct Route {
     access: Access,
     query: Vec<Value>,
     body: Option<(Value, bool)>,
-    /// Status, description, content by its type.
+    /// Status, description, and the content of each media type.
     answers: Vec<(u16, &'static str, Value)>,
     errors: Vec<u16>,
-    /// Whether answers tell how much of a quota is left, and what was ignored.
+    /// Whether answers have the headers of quotas and of ignored parts.
     creates: bool,
 }
 
@@ -104,7 +104,7 @@ impl Route {
         self
     }
 
-    /// Of a route that begins a generation.
+    /// Marks a route that creates a generation.
     fn creates(mut self) -> Self {
         self.creates = true;
         self.errors(&[404, 409, 429, 500])
@@ -159,7 +159,7 @@ fn content(schema: Value) -> Value {
     json!({"application/json": {"schema": schema}})
 }
 
-/// Also server-sent events, each a JSON object of `event`.
+/// Returns the content of a route that answers JSON or server-sent events; each event is a JSON object of the schema `event`.
 fn with_stream(schema: Value, event: Value) -> Value {
     let stream = json!({"schema": {"type": "string"}, "x-event-schema": event});
     json!({"application/json": {"schema": schema}, "text/event-stream": stream})
@@ -169,10 +169,10 @@ fn parameter(name: &str, schema: Value) -> Value {
     json!({"name": name, "in": "query", "schema": schema})
 }
 
-/// Parameters of every list.
+/// Returns the parameters of every list.
 fn page() -> [Value; 4] {
     [
-        parameter("after", json!({"type": "string", "description": "The last id of the page before."})),
+        parameter("after", json!({"type": "string", "description": "The last id of the previous page."})),
         parameter("limit", json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 20})),
         parameter("order", json!({"type": "string", "enum": ["asc", "desc"], "default": "desc"})),
         include(),
@@ -183,14 +183,14 @@ fn include() -> Value {
     parameter("include", json!({"type": "array", "items": {"type": "string", "enum": INCLUDABLE}}))
 }
 
-/// Every route, in the order of the document.
+/// Returns every route, in the order of the document.
 fn table(schemas: &mut Schemas) -> Vec<Route> {
     schemas.written::<Deleted<'static>>();
     schemas.written::<ErrorAnswer<'static>>();
     [responses(schemas), models(schemas), conversations(schemas), prompts(schemas), operations(schemas)].concat()
 }
 
-/// Responses, chat completions and the secrets to create them with.
+/// Returns the routes of responses, chat completions and client secrets.
 fn responses(schemas: &mut Schemas) -> Vec<Route> {
     let route = Route::new;
     let response = schemas.written::<Response>();
@@ -203,7 +203,7 @@ fn responses(schemas: &mut Schemas) -> Vec<Route> {
             .errors(&[400, 426]),
         route("post", "/v1/responses", "createResponse", "Creates a response")
             .body(create.clone())
-            .answers("The response as it ended, or its events", with_stream(response.clone(), event.clone()))
+            .answers("The ended response, or its events", with_stream(response.clone(), event.clone()))
             .creates(),
         route("post", "/v1/responses/compact", "compactResponse", "Sums up a conversation")
             .body(json!({"allOf": [create, {"not": given("conversation")}]}))
@@ -220,15 +220,15 @@ fn responses(schemas: &mut Schemas) -> Vec<Route> {
                 parameter("include_obfuscation", json!({"type": "boolean"})),
                 include(),
             ])
-            .answers("The response as it stands, or its events", with_stream(response.clone(), event))
+            .answers("The response in its current state, or its events", with_stream(response.clone(), event))
             .errors(&[404, 410]),
-        route("delete", "/v1/responses/{id}", "deleteResponse", "Cancels a response and deletes all of it")
+        route("delete", "/v1/responses/{id}", "deleteResponse", "Cancels a response and deletes it")
             .answers("It is gone", content(deleted()))
             .errors(&[404]),
         route("post", "/v1/responses/{id}/cancel", "cancelResponse", "Cancels a response")
             .answers("The response as it ended", content(response))
             .errors(&[404, 410]),
-        route("get", "/v1/responses/{id}/input_items", "listInputItems", "Lists what a response was created with")
+        route("get", "/v1/responses/{id}/input_items", "listInputItems", "Lists the input items of a response")
             .query(page())
             .answers("A page", content(items))
             .errors(&[404]),
@@ -238,7 +238,7 @@ fn responses(schemas: &mut Schemas) -> Vec<Route> {
             .creates(),
         route("post", "/v1/client_secrets", "createClientSecret", "Makes a short-lived secret for a browser")
             .optional_body(schemas.read::<SecretBody>())
-            .answers("The secret, told once", content(schemas.written::<ClientSecret>()))
+            .answers("The secret, which is shown only once", content(schemas.written::<ClientSecret>()))
             .errors(&[403, 404]),
     ]
 }
@@ -247,7 +247,7 @@ fn models(schemas: &mut Schemas) -> Vec<Route> {
     let route = Route::new;
     let model = schemas.written::<ModelObject<'static>>();
     vec![
-        route("get", "/v1/models", "listModels", "Lists what is served, the default first")
+        route("get", "/v1/models", "listModels", "Lists the models, the default first")
             .answers("All models", content(schemas.written::<ModelList<'static>>())),
         route("get", "/v1/models/{id}", "retrieveModel", "Reads a model, by its id or an alias")
             .answers("The model", content(model))
@@ -279,7 +279,7 @@ fn conversations(schemas: &mut Schemas) -> Vec<Route> {
     let items = schemas.written::<List<ListedItem>>();
     let item = schemas.written::<ListedItem>();
     vec![
-        route("get", "/v1/conversations", "listConversations", "Lists the tenant's conversations, by age")
+        route("get", "/v1/conversations", "listConversations", "Lists the tenant's conversations, sorted by age")
             .query(page())
             .answers("A page", content(conversations)),
         route("post", "/v1/conversations", "createConversation", "Creates a conversation")
@@ -293,14 +293,14 @@ fn conversations(schemas: &mut Schemas) -> Vec<Route> {
             .body(schemas.read::<UpdateBody>())
             .answers("The conversation", content(conversation.clone()))
             .errors(&[404]),
-        route("delete", "/v1/conversations/{id}", "deleteConversation", "Deletes a conversation and all in it")
+        route("delete", "/v1/conversations/{id}", "deleteConversation", "Deletes a conversation and its items")
             .answers("It is gone", content(deleted()))
             .errors(&[404]),
         route(
             "post",
             "/v1/conversations/{id}/fork",
             "forkConversation",
-            "Copies a conversation, whole or up to an item",
+            "Copies a conversation, completely or up to an item",
         )
         .optional_body(schemas.read::<ForkBody>())
         .answers("The copy", content(conversation.clone()))
@@ -316,7 +316,7 @@ fn conversations(schemas: &mut Schemas) -> Vec<Route> {
         route("get", "/v1/conversations/{id}/items/{item}", "retrieveItem", "Reads an item")
             .answers("The item", content(item))
             .errors(&[404]),
-        route("delete", "/v1/conversations/{id}/items/{item}", "deleteItem", "Takes an item out")
+        route("delete", "/v1/conversations/{id}/items/{item}", "deleteItem", "Deletes an item")
             .answers("The conversation", content(conversation))
             .errors(&[404]),
     ]
@@ -327,7 +327,7 @@ fn prompts(schemas: &mut Schemas) -> Vec<Route> {
     let prompt = schemas.written::<PromptObject>();
     let prompts = schemas.written::<List<PromptObject>>();
     vec![
-        route("get", "/v1/prompts", "listPrompts", "Lists stored prompts in their latest versions, by age")
+        route("get", "/v1/prompts", "listPrompts", "Lists the latest versions of stored prompts, sorted by age")
             .query(page())
             .answers("A page", content(prompts)),
         route("post", "/v1/prompts", "createPrompt", "Stores a prompt, or the next version of one")
@@ -335,15 +335,15 @@ fn prompts(schemas: &mut Schemas) -> Vec<Route> {
             .answers("The version", content(prompt.clone())),
         route("get", "/v1/prompts/{id}", "retrievePrompt", "Reads a stored prompt")
             .query([parameter("version", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX}))])
-            .answers("The version that is asked for, else the latest", content(prompt))
+            .answers("The requested version, or the latest", content(prompt))
             .errors(&[404]),
-        route("delete", "/v1/prompts/{id}", "deletePrompt", "Deletes a prompt in all its versions")
+        route("delete", "/v1/prompts/{id}", "deletePrompt", "Deletes a prompt and all its versions")
             .answers("It is gone", content(deleted()))
             .errors(&[404]),
     ]
 }
 
-/// Routes for operators and tools.
+/// Returns the routes for operators and tools.
 fn operations(schemas: &mut Schemas) -> Vec<Route> {
     let route = Route::new;
     let readiness = schemas.written::<Readiness<'static>>();
@@ -352,10 +352,10 @@ fn operations(schemas: &mut Schemas) -> Vec<Route> {
         route("post", "/admin/models/{id}/reload", "reloadModel", "Loads a model's files again")
             .answers("The model before and after", content(schemas.written::<ReloadReport>()))
             .errors(&[404, 409, 500]),
-        route("get", "/admin/cache", "readCache", "What the prompt cache did and holds")
+        route("get", "/admin/cache", "readCache", "Reads the counts of the prompt cache")
             .answers("Counts", content(schemas.written::<PromptCacheReport>()))
             .errors(&[503]),
-        route("get", "/admin/metrics", "readMetrics", "What this replica did and does, for Prometheus").answers(
+        route("get", "/admin/metrics", "readMetrics", "Reads the metrics of this replica, for Prometheus").answers(
             "OpenMetrics text",
             json!({"application/openmetrics-text; version=1.0.0; charset=utf-8": {"schema": {"type": "string"}}}),
         ),
@@ -363,7 +363,7 @@ fn operations(schemas: &mut Schemas) -> Vec<Route> {
         {
             let mut ready = route("get", "/readyz", "isReady", "Whether every model is loaded");
             ready.answers = vec![
-                (200, "It takes requests", content(readiness.clone())),
+                (200, "The server accepts requests", content(readiness.clone())),
                 (503, "It takes none yet, or no more", content(readiness)),
             ];
             ready
@@ -379,7 +379,7 @@ fn deleted() -> Value {
     super::schemas::reference("Deleted")
 }
 
-/// The methods and paths that the document describes.
+/// Returns the methods and paths of the document.
 pub fn routes() -> Vec<(&'static str, &'static str)> {
     table(&mut Schemas::new()).iter().map(|route| (route.method, route.path)).collect()
 }
@@ -392,7 +392,7 @@ pub fn document() -> Value {
         let operations = paths.entry(path).or_insert_with(|| json!({}));
         operations[method] = route.operation();
     }
-    // The answer to an upgrade has no content.
+    // The answer to an upgrade has a description only.
     paths["/v1/responses"]["get"]["responses"]["101"] = json!({"description": "The connection is a WebSocket now."});
     let mut responses = Map::new();
     for (status, description) in ERRORS {
@@ -424,11 +424,11 @@ pub fn document() -> Value {
             "responses": responses,
             "headers": {
                 "RequestId": header("Names the request.", text.clone()),
-                "Ignored": header("What of the request was ignored, separated by commas.", text.clone()),
-                "RetryAfter": header("Seconds until a retry makes sense.", number.clone()),
-                "RateLimit": header("What the tenant may use in a minute.", number.clone()),
+                "Ignored": header("The ignored parts of the request, separated by commas.", text.clone()),
+                "RetryAfter": header("Seconds to wait before a retry.", number.clone()),
+                "RateLimit": header("The quota of the tenant or key per minute.", number.clone()),
                 "RateLimitRemaining": header("What is left of it.", number),
-                "RateLimitReset": header("When all of it is there again, such as 120ms.", text),
+                "RateLimitReset": header("Time until the quota is full again, such as 120ms.", text),
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "Needed with auth.mode = \"keys\"."},

@@ -1,18 +1,18 @@
-//! The schemas of a document, each under its type's name.
+//! The schemas of a document, each under the name of its type.
 
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 const WRITTEN: &str = "#/components/schemas/";
-/// Where schemas of what the server reads are, until [`Schemas::finish`] gives them their names.
+/// The path of the schemas that the server reads, until [`Schemas::finish`] names them.
 const READ: &str = "#/components/read/";
 
-/// Collects schemas: of what the server writes, where a field without a value may be present as null, and of what it reads,
-/// where such a field may be left out.
+/// Collects schemas of types that the server writes, in which a field without a value may be null, and of types that it reads,
+/// in which such a field may be left out.
 pub struct Schemas {
     written: SchemaGenerator,
     read: SchemaGenerator,
-    /// Schemas that no single type has, such as a response's events.
+    /// Schemas without a Rust type, such as the events of a response.
     own: Map<String, Value>,
 }
 
@@ -31,36 +31,36 @@ impl Schemas {
         }
     }
 
-    /// A reference to the schema of what the server writes.
+    /// Returns a reference to the schema of a type that the server writes.
     pub fn written<T: JsonSchema + ?Sized>(&mut self) -> Value {
         self.written.subschema_for::<T>().to_value()
     }
 
-    /// A reference to the schema of what the server reads.
+    /// Returns a reference to the schema of a type that the server reads.
     pub fn read<T: JsonSchema + ?Sized>(&mut self) -> Value {
         self.read.subschema_for::<T>().to_value()
     }
 
-    /// Adds a schema under a name.
+    /// Adds a schema under a name. Returns a reference to it.
     pub fn add(&mut self, name: &str, schema: Value) -> Value {
         self.own.insert(name.into(), schema);
         reference(name)
     }
 
-    /// The variants of a tagged enum that the server writes, each with its tag.
+    /// Returns the variants of a tagged enum that the server writes, each with its tag.
     pub fn variants<T: JsonSchema>(&mut self) -> Vec<(String, Value)> {
         let schema = T::json_schema(&mut self.written).to_value();
         let variants = schema["oneOf"].as_array().cloned().unwrap_or_default();
         variants.into_iter().map(|variant| (tag(&variant).unwrap_or_default().to_owned(), variant)).collect()
     }
 
-    /// The fields of an object that the server reads.
+    /// Returns the schema of an object that the server reads, not a reference.
     pub fn fields<T: JsonSchema>(&mut self) -> Value {
         T::json_schema(&mut self.read).to_value()
     }
 
-    /// Puts all schemas into `document`. A type whose shape differs by direction is there twice: the read one's name ends
-    /// in `Param`.
+    /// Adds all schemas to `document`. A type with a different shape in each direction is added twice; the name of the one that
+    /// the server reads ends in `Param`.
     pub fn finish(mut self, mut document: Value) -> Value {
         let mut written = self.written.take_definitions(true);
         let mut read = self.read.take_definitions(true);
@@ -99,7 +99,7 @@ pub fn reference(name: &str) -> Value {
     json!({ "$ref": format!("{WRITTEN}{name}") })
 }
 
-/// The name of an event's schema: `response.output_text.delta` → `ResponseOutputTextDeltaEvent`.
+/// Returns the name of an event's schema: `response.output_text.delta` → `ResponseOutputTextDeltaEvent`.
 pub fn event_name(tag: &str) -> String {
     let words = tag.split(|c: char| !c.is_ascii_alphanumeric());
     let mut name: String = words.map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect();
@@ -126,7 +126,7 @@ pub fn each_reference(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
     }
 }
 
-/// Replaces Rust's number formats, which no reader knows, by what they mean.
+/// Replaces Rust's number formats, such as `uint64`, by standard keywords.
 fn plain_numbers(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -198,7 +198,7 @@ pub fn add(schema: &mut Value, required: bool, properties: &[(&str, Value)]) {
     }
 }
 
-/// The schema of an event's `type`.
+/// Returns the schema of an event's `type`.
 pub fn type_of(tag: &str) -> Value {
     json!({"type": "string", "const": tag})
 }

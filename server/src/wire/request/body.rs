@@ -1,4 +1,4 @@
-//! The body of a request as it comes: every field that a client may send, with its type and its schema.
+//! The body of a request before validation: every field that a client may send, with its type and its schema.
 
 use std::collections::BTreeMap;
 
@@ -28,39 +28,39 @@ use super::fields::{INCLUDABLE, MAX_TOP_LOGPROBS, NamedConversation, in_range, o
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ResponseCreateParams", extend("allOf" = rules()))]
 pub struct Body {
-    /// Text, or items: see [`InputBody`]. Read before the rest.
+    /// Text or items, see [`InputBody`]. Parsed before the other fields.
     #[serde(rename = "input")]
     #[schemars(
         with = "Option<InputBody>",
-        description = "Required, except where there is other input: a history, a stored prompt, instructions to compute ahead."
+        description = "Required, unless the request has other input: a history, a stored prompt, or instructions with `generate: false`."
     )]
     pub(super) _input: Option<Value>,
-    /// An id or alias of `GET /v1/models`; the first without it.
+    /// An id or alias of `GET /v1/models`. Default: the first model.
     pub(super) model: Option<String>,
     pub(super) instructions: Option<String>,
-    /// Continue from this response. Not together with `conversation`.
+    /// The id of the response to continue. Not allowed together with `conversation`.
     pub(super) previous_response_id: Option<String>,
-    /// Continue this conversation; both sides of the turn are added to it.
+    /// The conversation to continue. The server adds the input and the output to it.
     #[schemars(with = "Option<ConversationBody>")]
     pub(super) conversation: Option<Value>,
-    /// Whether the server keeps the response for `GET /v1/responses/{id}` and `previous_response_id`. Default true.
+    /// Whether the server stores the response for `GET /v1/responses/{id}` and `previous_response_id`. Default `true`.
     pub(super) store: Option<bool>,
-    // Read apart from the rest, so that an error names the option.
+    // Parsed apart from the other fields, so that an error names the option.
     #[serde(skip)]
     #[schemars(!skip, flatten)]
     pub(super) sampling: SamplingOptions,
-    /// From token ids to what is added to their logits, -100 to 100.
+    /// Token id → the number added to the logit of that token, from -100 to 100.
     #[schemars(extend("maxProperties" = 300, "propertyNames" = {"pattern": "^[0-9]{1,9}$"}, "additionalProperties" = bias()))]
     pub(super) logit_bias: Option<BTreeMap<String, f32>>,
-    /// The output ends before the first of these.
+    /// The output ends before the first occurrence of one of these strings.
     #[schemars(with = "Option<StopBody>")]
     pub(super) stop: Option<Value>,
     #[schemars(range(min = 1))]
     pub(super) max_output_tokens: Option<u32>,
-    /// Calls that an output may have.
+    /// Most function calls in the output.
     #[schemars(range(min = 1))]
     pub(super) max_tool_calls: Option<u32>,
-    /// The same seed and request give the same text. A signed or unsigned number of 64 bits.
+    /// The same seed and request give the same text. A signed or unsigned 64-bit number.
     #[schemars(with = "Option<i128>", extend("type" = ["integer", "null"], "minimum" = i64::MIN, "maximum" = u64::MAX))]
     pub(super) seed: Option<Value>,
     pub(super) truncation: Option<Truncation>,
@@ -74,14 +74,14 @@ pub struct Body {
     pub(super) safety_identifier: Option<String>,
     #[schemars(length(min = 1, max = 256))]
     pub(super) prompt_cache_key: Option<String>,
-    /// Makes the request idempotent: a second create that has the same id follows the first one's response, from its
-    /// start.
+    /// Makes the request idempotent: a second request with the same id follows the response of the first, from the first
+    /// event.
     #[schemars(length(min = 1, max = 256))]
     pub(super) client_request_id: Option<String>,
-    /// How many alternatives each token of the text comes with, in `logprobs`.
+    /// Number of alternatives of each token of the text, in `logprobs`.
     #[schemars(range(max = 20))]
     pub(super) top_logprobs: Option<u8>,
-    /// `message.output_text.logprobs` asks for log-probabilities of the chosen tokens; the others change nothing.
+    /// `message.output_text.logprobs` adds log-probabilities of the chosen tokens. The other values have no effect.
     #[schemars(extend("items" = {"type": "string", "enum": INCLUDABLE}))]
     pub(super) include: Option<Vec<String>>,
     #[schemars(with = "Option<Vec<ToolBody>>")]
@@ -94,12 +94,12 @@ pub struct Body {
     pub(super) prompt: Option<Value>,
     #[schemars(with = "Option<CacheBody>")]
     pub(super) cache: Option<Value>,
-    /// `false`: only computes the prompt, for requests that begin like it.
+    /// `false`: the server computes and caches the prompt, for later requests with the same beginning, and generates no output.
     pub(super) generate: Option<bool>,
-    /// Which goes first if requests wait.
+    /// The priority of the request in the queue.
     #[schemars(with = "Option<TierBody>")]
     pub(super) service_tier: Option<ServiceTier>,
-    /// Over HTTP: answers at once, and the generation goes on without followers.
+    /// Over HTTP, `true`: the server answers at once, and the generation continues without followers.
     pub(super) background: Option<bool>,
     // The route decides whether events are streamed.
     #[serde(rename = "stream")]
@@ -107,7 +107,7 @@ pub struct Body {
     pub(super) _stream: Option<Value>,
     #[serde(rename = "stream_options")]
     pub(super) _stream_options: Option<Value>,
-    // Hints and telemetry: they do nothing here.
+    // Hints and telemetry, which have no effect.
     #[serde(rename = "client_metadata")]
     pub(super) _client_metadata: Option<Value>,
     #[serde(rename = "prompt_cache_retention")]
@@ -122,7 +122,7 @@ pub struct Body {
     pub(super) _image: Option<Value>,
 }
 
-/// The rules between fields: there is something to answer, and only one field names what came before.
+/// Returns the schema rules between fields: the request has input, and at most one field names a history.
 fn rules() -> serde_json::Value {
     let warm_up = json!({"allOf": [given("instructions"), {"required": ["generate"], "properties": {"generate": {"const": false}}}]});
     json!([
@@ -132,9 +132,9 @@ fn rules() -> serde_json::Value {
     ])
 }
 
-// Schemas of fields that are read by hand. No value of these types is made.
+// Schemas of the fields that are parsed by hand. These types have no values.
 
-/// An id, or an object that has it.
+/// An id, or an object with the id.
 #[allow(dead_code, private_interfaces)]
 #[derive(JsonSchema)]
 #[schemars(rename = "ConversationParam")]
@@ -169,15 +169,15 @@ pub enum TierBody {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "TextOptions")]
 pub(super) struct Text {
-    /// What the text has to be. The model is held to it, token by token.
+    /// The format of the text. The server enforces it token by token.
     #[schemars(with = "Option<Format>")]
     pub(super) format: Option<Value>,
-    /// A hint.
+    /// A hint, which has no effect.
     #[serde(rename = "verbosity")]
     pub(super) _verbosity: Option<Verbosity>,
 }
 
-/// How long an answer is wished for.
+/// The desired length of the answer.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verbosity {
@@ -194,7 +194,7 @@ pub(super) struct ReasoningBody {
     pub(super) summary: Option<Summary>,
     /// The older name of `summary`.
     pub(super) generate_summary: Option<Summary>,
-    // Hints.
+    // Hints, which have no effect.
     #[serde(rename = "context")]
     pub(super) _context: Option<Value>,
     #[serde(rename = "mode")]
@@ -208,15 +208,15 @@ impl ReasoningBody {
 }
 
 impl Body {
-    /// Reads the fields of a request.
+    /// Parses the fields of a request.
     pub(super) fn from_fields(mut fields: Value) -> Result<Self, WireError> {
         let sampling = SamplingOptions::take(&mut fields);
         let body: Self = read(fields)?;
         Ok(Self { sampling: read(sampling.into())?, ..body })
     }
 
-    /// Returns whether a request without input has something to answer: what came before, a stored prompt, or
-    /// the instructions that are to be computed ahead.
+    /// Returns whether a request without `input` has other input: a history, a stored prompt, or instructions that are only
+    /// computed and cached.
     pub(super) fn has_other_input(&self) -> bool {
         self.previous_response_id.is_some()
             || self.conversation.is_some()

@@ -19,10 +19,10 @@ use crate::{
 const MAX_STOP: usize = 16;
 const MAX_STOP_CHARS: usize = 256;
 const MAX_BIAS: usize = 300;
-/// OpenAI's bound.
+/// OpenAI's limit.
 pub(super) const MAX_TOP_LOGPROBS: u8 = 20;
 
-/// The first of the names, as many as fit into a header, and how many more there are.
+/// Cuts the names to those that fit into a header, followed by the number of the others.
 pub(super) fn first_names(mut names: Vec<String>) -> Vec<String> {
     let mut bytes = 0;
     let fits = |name: &&String| {
@@ -58,8 +58,8 @@ pub(super) fn short(param: &str, value: Option<String>) -> Result<Option<String>
     value.map(|value| check_id(param, &value).map(|()| value)).transpose()
 }
 
-/// Returns whether log-probabilities are asked for. Encrypted thoughts are asked for by clients that send whole
-/// conversations; ours are in the clear, and never shown to the model again.
+/// Returns whether the request asks for log-probabilities. A request for encrypted reasoning is accepted without effect: this
+/// server sends reasoning in clear text and leaves it out of later prompts.
 pub(super) fn parse_include(include: Vec<String>) -> Result<bool, WireError> {
     let mut logprobs = false;
     for (at, what) in include.into_iter().enumerate() {
@@ -71,7 +71,7 @@ pub(super) fn parse_include(include: Vec<String>) -> Result<bool, WireError> {
 
 const LOGPROBS: &str = "message.output_text.logprobs";
 
-/// The values of `include` in OpenAI's API. Except for log-probabilities none of them has an effect here.
+/// The values of `include` in OpenAI's API. Only log-probabilities have an effect in this server.
 pub const INCLUDABLE: [&str; 8] = [
     LOGPROBS,
     "reasoning.encrypted_content",
@@ -88,10 +88,10 @@ pub fn check_includable(param: &str, what: &str) -> Result<(), WireError> {
     if INCLUDABLE.contains(&what) {
         return Ok(());
     }
-    Err(WireError::invalid(param, format!("'{}' is nothing that can be included.", shorten(what))))
+    Err(WireError::invalid(param, format!("'{}' is not a value of 'include'.", shorten(what))))
 }
 
-/// Reads `seed`: OpenAI's is a signed number of 64 bits, ours an unsigned one; both are taken.
+/// Parses `seed`. OpenAI's is a signed 64-bit number, this server's an unsigned one; both are accepted.
 pub(super) fn parse_seed(seed: Value) -> Result<u64, WireError> {
     let seed = whole(seed);
     seed.as_u64()
@@ -105,7 +105,7 @@ pub(super) fn parse_bias(bias: BTreeMap<String, f32>) -> Result<BTreeMap<u32, f3
     let bias = bias.into_iter().map(|(id, bias)| Ok((id.parse().map_err(not_an_id)?, bias)));
     let bias: BTreeMap<u32, f32> = bias.collect::<Result<_, _>>()?;
     if bias.len() > MAX_BIAS || bias.values().any(|b| !(-100.0..=100.0).contains(b)) {
-        let message = format!("'logit_bias' may have {MAX_BIAS} token ids, with values from -100 to 100.");
+        let message = format!("'logit_bias' may have at most {MAX_BIAS} token ids, with values from -100 to 100.");
         return Err(WireError::invalid("logit_bias", message));
     }
     Ok(bias)
@@ -119,7 +119,7 @@ pub(super) struct NamedConversation {
     id: String,
 }
 
-/// Reads a conversation's id, or an object that has it.
+/// Parses the id of a conversation, or an object with the id.
 pub fn parse_conversation(conversation: Value) -> Result<String, WireError> {
     let id = match conversation {
         Value::String(id) => id,
@@ -137,7 +137,7 @@ pub(super) fn parse_stop(stop: Option<Value>) -> Result<Vec<String>, WireError> 
         Some(many) => read_field("stop", many)?,
     };
     if stop.len() > MAX_STOP || stop.iter().any(|s| s.is_empty() || s.chars().count() > MAX_STOP_CHARS) {
-        let message = format!("'stop' may have {MAX_STOP} strings of 1 to {MAX_STOP_CHARS} characters.");
+        let message = format!("'stop' may have at most {MAX_STOP} strings of 1 to {MAX_STOP_CHARS} characters.");
         return Err(WireError::invalid("stop", message));
     }
     Ok(stop)

@@ -1,5 +1,5 @@
-//! The body that creates a response. Parsing validates: a [`Create`] in hand proves that every field is known, typed, in
-//! range and supported.
+//! The body that creates a response. Parsing validates: every field of a [`Create`] is known, typed, in range and
+//! supported.
 
 mod body;
 mod fields;
@@ -37,24 +37,24 @@ pub struct Create {
     pub input: Vec<InputItem>,
     pub instructions: Option<String>,
     pub previous_response_id: Option<String>,
-    /// The conversation that this is a turn of.
+    /// The conversation of which the response is a turn.
     #[serde(default)]
     pub conversation: Option<String>,
     #[serde(default)]
     pub prompt: Option<PromptUse>,
-    /// What the stored prompt says before everything else but the instructions.
+    /// The messages of the stored prompt. They come after the instructions and before everything else.
     #[serde(default)]
     pub preamble: Vec<InputMessage>,
     #[serde(default)]
     pub cache: CacheOptions,
     pub store: bool,
-    /// Whether the generation goes on to its end without followers.
+    /// `true`: the generation runs to its end even if no client follows it.
     #[serde(default)]
     pub background: bool,
-    /// What is absent here, the model's settings decide.
+    /// An absent option takes the model's default.
     #[serde(flatten)]
     pub sampling: SamplingOptions,
-    /// Token id → what is added to its logit.
+    /// Token id → the number added to the logit of that token.
     pub logit_bias: BTreeMap<u32, f32>,
     pub stop: Vec<String>,
     pub max_output_tokens: Option<u32>,
@@ -67,16 +67,16 @@ pub struct Create {
     pub parallel_tool_calls: bool,
     pub text: TextConfig,
     pub reasoning: Reasoning,
-    /// Whether the log-probabilities of the text's tokens were asked for.
+    /// Whether the output has the log-probabilities of the text's tokens.
     pub logprobs: bool,
-    /// How many of the likeliest tokens come with each.
+    /// Number of most likely alternatives with each token.
     pub top_logprobs: u8,
-    /// `false`: the prompt is computed and kept, and nothing is said.
+    /// `false`: the server computes and caches the prompt, and generates no output.
     pub generate: bool,
-    /// Calls of functions that the output may have; the model's further calls are left out.
+    /// Most function calls in the output; later calls of the model are left out.
     #[serde(default)]
     pub max_tool_calls: Option<u32>,
-    /// What of the request was taken and does nothing, such as `tools[0]: web_search`.
+    /// Parts of the request that the server accepts and ignores, such as `tools[0]: web_search`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
     pub metadata: BTreeMap<String, String>,
@@ -87,7 +87,7 @@ pub struct Create {
 }
 
 impl Create {
-    /// Validates the body of `POST /v1/responses`, which is also `response.create` without its `type`.
+    /// Validates the body of `POST /v1/responses`, or a `response.create` without its `type`.
     pub fn from_value(mut value: Value) -> Result<Self, WireError> {
         let input = value.as_object_mut().and_then(|body| body.remove("input")).filter(|input| !input.is_null());
         let body = Body::from_fields(value)?;
@@ -98,13 +98,13 @@ impl Create {
         Self::new(body, input)
     }
 
-    /// Validates the fields beside `input`, which was read from elsewhere.
+    /// Validates all fields except `input`, which the caller has parsed.
     pub fn with_input(fields: Value, input: Vec<InputItem>) -> Result<Self, WireError> {
         Self::new(Body::from_fields(fields)?, input)
     }
 
-    /// Validates the body of `POST /v1/responses/compact`: that of a response, of which only what determines the prompt has a
-    /// meaning there.
+    /// Validates the body of `POST /v1/responses/compact`. It has the fields of a response; only those that determine the prompt
+    /// have an effect.
     ///
     /// # Errors
     /// `invalid_request`, as for a response.
@@ -124,7 +124,7 @@ impl Create {
         let top_logprobs = body.top_logprobs.unwrap_or(0);
         let conversation = body.conversation.map(parse_conversation).transpose()?;
         if conversation.is_some() && body.previous_response_id.is_some() {
-            let message = "'conversation' and 'previous_response_id' do not go together: both say what came before.";
+            let message = "Send either 'conversation' or 'previous_response_id', not both.";
             return Err(WireError::invalid("conversation", message));
         }
         if body.background == Some(true) && body.store == Some(false) {
@@ -134,7 +134,7 @@ impl Create {
         let deterministic = seed.is_some() || body.sampling.temperature == Some(0.0);
         let cache = match body.cache {
             Some(_) if conversation.is_some() => {
-                return Err(WireError::invalid("cache", "'cache' does not go together with 'conversation'."));
+                return Err(WireError::invalid("cache", "'cache' cannot be used together with 'conversation'."));
             }
             Some(cache) => CacheOptions::from_value(cache, deterministic)?,
             None if conversation.is_some() => CacheOptions::default(),

@@ -112,7 +112,7 @@ fn items_of_other_tools_are_understood_or_ignored() {
     );
 }
 
-/// A rolling deploy has replicas of both versions: each reads the logs of the other.
+/// In a rolling deploy, replicas of both versions read each other's logs.
 #[test]
 fn sampling_options_stand_in_a_log_as_earlier_versions_wrote_them() {
     let mut create = Create::from_value(json!({"input": "x", "temperature": 0.7, "top_k": 3})).unwrap();
