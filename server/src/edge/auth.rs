@@ -1,5 +1,5 @@
-//! Who asks, and from where: checks the key and the origin of a request. Refuses a request without a valid key, from a web page
-//! of another origin, or for more than its key may do.
+//! Checks the key and the origin of a request. Refuses a request without a valid key, from a web page of another origin, or
+//! without the scope that it needs.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Authenticator {
         Self { access, allowed_origins: server.allowed_origins.clone(), trusted: server.trusted_proxies.clone() }
     }
 
-    /// Who asks; may do what the method says.
+    /// Identifies the client and checks that its key has the scope for the request's method.
     fn identify(&self, request: &HttpRequest) -> Result<Identity, WireError> {
         self.check_origin(request)?;
         if !self.access.has_keys() {
@@ -35,7 +35,7 @@ impl Authenticator {
         }
         let secret = bearer(request).or_else(|| subprotocol_key(request));
         let identity = self.known(request, secret, WireError::InvalidApiKey)?;
-        // What a socket may do is decided by what it sends.
+        // The events that a socket sends are checked one by one, so either scope may open the socket.
         let is_socket = request.method() == Method::GET && request.match_pattern().as_deref() == Some("/v1/responses");
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let needed = if reads { Scope::Read } else { Scope::Create };
@@ -43,7 +43,7 @@ impl Authenticator {
         if may { Ok(identity) } else { Err(lacks(request, &identity, needed)) }
     }
 
-    /// As [`Self::identify`]; a request is identified once, however many extractors ask.
+    /// Identifies a request once and stores the result with the request for the next extractor. See [`Self::identify`].
     pub fn identify_once(&self, request: &HttpRequest) -> Result<Arc<Identity>, WireError> {
         if let Some(identity) = request.extensions().get::<Arc<Identity>>() {
             return Ok(identity.clone());
@@ -53,7 +53,7 @@ impl Authenticator {
         Ok(identity)
     }
 
-    /// Whose secret this is; else `error`.
+    /// Returns the owner of the secret, or `error` if the secret is not valid.
     fn known(&self, request: &HttpRequest, secret: Option<&str>, error: WireError) -> Result<Identity, WireError> {
         let identified = match secret {
             Some(secret) => self.access.identify(secret),
@@ -80,11 +80,12 @@ impl Authenticator {
         if self.access.has_keys() && identity.scopes.contains(&Scope::Admin) {
             return Ok(());
         }
-        // A tenant's key is no key here.
+        // A tenant's key without the scope `admin` gets the same error as an unknown key.
         Err(refuse(request, "admin", Some(identity.tenant), WireError::InvalidAdminKey))
     }
 
-    /// Browsers send the page's origin; other clients send none and are let through to the key check.
+    /// Refuses a page of an origin that is neither the server's own nor allowed. Clients that are not browsers send no origin and
+    /// pass this check.
     fn check_origin(&self, request: &HttpRequest) -> Result<(), WireError> {
         let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or_default();
@@ -98,14 +99,14 @@ impl Authenticator {
         Err(refuse(request, "origin", None, WireError::InsufficientPermissions(message.into())))
     }
 
-    /// Whether pages of `origin` may use the server.
+    /// Returns whether pages of `origin` may use the server.
     pub fn allows(&self, origin: &str) -> bool {
         self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed == origin)
     }
 }
 
 fn lacks(request: &HttpRequest, identity: &Identity, scope: Scope) -> WireError {
-    let message = format!("This key has not the scope '{}'.", scope.name());
+    let message = format!("This key does not have the scope '{}'.", scope.name());
     refuse(request, "scope", Some(identity.tenant.clone()), WireError::InsufficientPermissions(message))
 }
 

@@ -1,4 +1,5 @@
-//! The bodies of requests: read within a deadline, decompressed, counted, parsed off the connection's thread where they are large.
+//! The bodies of requests: reads them within a deadline, decompresses them, counts them for the tenant's budget, and parses large
+//! ones off the connection's thread.
 
 use std::{fmt::Display, io::Read, sync::Arc, time::Duration};
 
@@ -14,13 +15,14 @@ use crate::{
     wire::{error::WireError, values::count_values},
 };
 
-/// The log of the largest window that a compressed body may need, in bytes: 8 MiB, zstd's own recommendation.
+/// The base-2 logarithm of the largest zstd window of a body, in bytes: 8 MiB, as zstd recommends.
 const WINDOW_LOG: u32 = 23;
 
-/// A JSON body, from a sender that says it is JSON: a web page cannot do so to another origin without asking first.
+/// A JSON body with the content type `application/json`. A browser sends this type to another origin only after a preflight
+/// request.
 pub struct JsonBody(pub Value);
 
-/// A JSON body, or none.
+/// An optional JSON body.
 pub struct OptionalJson(pub Option<Value>);
 
 impl FromRequest for JsonBody {
@@ -63,7 +65,8 @@ fn is_json(request: &HttpRequest) -> bool {
     request.content_type().eq_ignore_ascii_case("application/json")
 }
 
-/// Parses a body. What was held of its tenant is held until the request is answered, and what its values take when they are parsed.
+/// Parses a body. Its share of the tenant's budget grows by the size of the parsed values, and is held until the request is
+/// answered.
 async fn parse(request: &HttpRequest, Body { bytes, mut held }: Body) -> Result<Value, WireError> {
     let (length, counted) = (bytes.len(), bytes.clone());
     let values = beside(length, move || count_values(&counted)).await?;
@@ -73,12 +76,12 @@ async fn parse(request: &HttpRequest, Body { bytes, mut held }: Body) -> Result<
         .await
 }
 
-/// Reads a request out of a JSON body, off the connection's thread: it may take as long as the body is large.
+/// Validates a JSON body off the connection's thread, because the time grows with the size of the body.
 pub async fn parsed<T: Send + 'static>(body: Value, from: fn(Value) -> Result<T, WireError>) -> Result<T, WireError> {
     beside(PARSED_BESIDE_BYTES, move || from(body)).await
 }
 
-/// Runs what takes as long as a client's `bytes` are many, off the connection's thread if they are many.
+/// Runs work whose time grows with the number of `bytes`. Work on many bytes runs off the connection's thread.
 pub async fn beside<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T, WireError> + Send + 'static,
@@ -87,19 +90,19 @@ pub async fn beside<T: Send + 'static>(
         return work();
     }
     web::block(work).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "reading a request panicked");
+        tracing::error!(%error, "the parser of a request panicked");
         Err(WireError::EngineFailed)
     })
 }
 
-/// How a body is compressed.
+/// The compression of a body.
 #[derive(Clone, Copy)]
 enum Encoding {
     Gzip,
     Zstd,
 }
 
-/// Reads a body within its deadline, and decompresses it. Bounded before and after.
+/// Reads a body within its deadline and decompresses it. The size limit holds before and after.
 fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static, Result<Body, WireError>> {
     let settings = request.app_data::<web::Data<Edge>>().map(|edge| &edge.settings.server);
     let (limit, deadline) = settings.map_or((0, 0), |server| (server.max_message_bytes, server.body_timeout_ms));
@@ -111,12 +114,12 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
         let collected = timeout(Duration::from_millis(deadline), collected).await;
         let body = collected.map_err(|_| WireError::BodyTimeout)??;
         let Some(encoding) = encoding else { return Ok(body) };
-        // Off the connections' thread.
+        // Decompression runs off the connection's thread.
         let decoded = web::block(move || decode(encoding, body, limit)).await;
         decoded.unwrap_or_else(|_| Err(broken("the server is shutting down")))
     };
     let count = move |error: &WireError| {
-        // What exceeds other limits has been counted by who counts it.
+        // Refusals by other limits are counted where they occur.
         if let (Some(edge), WireError::MessageTooLarge { .. } | WireError::BodyTimeout) = (&edge, error) {
             edge.generations.metrics.refused(error);
         }
@@ -124,7 +127,7 @@ fn read(request: &HttpRequest, payload: &mut Payload) -> LocalBoxFuture<'static,
     body.map(|body: Result<_, WireError>| body.inspect_err(count)).boxed_local()
 }
 
-/// Reads a body piece by piece; each is counted when it arrives.
+/// Reads a body piece by piece. Counts each piece when it arrives.
 async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Result<Body, WireError> {
     let too_large = || WireError::MessageTooLarge { limit };
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -136,7 +139,7 @@ async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Re
         let piece = piece.map_err(|error| match error {
             PayloadError::Overflow => too_large(),
             PayloadError::Incomplete(_) => {
-                WireError::InvalidRequest { param: None, message: "The body ended before it was whole.".into() }
+                WireError::InvalidRequest { param: None, message: "The body ended before it was complete.".into() }
             }
             _ => WireError::InvalidRequest { param: None, message: format!("The body cannot be read: {error}.") },
         })?;
@@ -149,13 +152,13 @@ async fn collect(request: HttpRequest, mut payload: Payload, limit: usize) -> Re
     Ok(Body { bytes: body.freeze(), held })
 }
 
-/// A body that has arrived, and what is held for it.
+/// A complete body and its share of the tenant's budget.
 struct Body {
     bytes: web::Bytes,
     held: HeldBody,
 }
 
-/// The share of its tenant's budget that a request's body holds. A request without a tenant holds none, and reaches no handler.
+/// The share of the tenant's budget that a request's body holds; `None` for a request without a tenant, which no handler receives.
 struct HeldBody(Option<(Arc<Generations>, BudgetShare)>);
 
 impl HeldBody {
@@ -167,7 +170,7 @@ impl HeldBody {
     }
 
     /// # Errors
-    /// `rate_limit_exceeded` when the tenant would hold too much; it is counted.
+    /// `rate_limit_exceeded` if the tenant's budget is exhausted. The refusal is counted in the metrics.
     fn grow(&mut self, bytes: usize) -> Result<(), WireError> {
         match &mut self.0 {
             Some((generations, held)) => generations.hold_more(held, bytes),
@@ -186,10 +189,10 @@ fn encoding(request: &HttpRequest) -> Result<Option<Encoding>, WireError> {
     }
 }
 
-/// Decompresses a body. Each piece is counted before the next is made.
+/// Decompresses a body. Counts each piece before it makes the next.
 ///
 /// # Errors
-/// `message_too_large` for more than `limit` bytes, and those of [`HeldBody::grow`].
+/// `message_too_large` for more than `limit` bytes, and the errors of [`HeldBody::grow`].
 fn decode(encoding: Encoding, Body { bytes, mut held }: Body, limit: usize) -> Result<Body, WireError> {
     let mut decoder: Box<dyn Read> = match encoding {
         Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(&*bytes)),

@@ -1,4 +1,4 @@
-//! What browsers ask before a page of another origin may send a request.
+//! CORS: answers preflight requests, so that pages of allowed origins may send requests.
 
 use actix_cors::Cors;
 use actix_web::web;
@@ -21,12 +21,12 @@ pub const EXPOSED: [&str; 12] = [
     "x-ratelimit-reset-tokens",
 ];
 
-/// Answers the browsers of allowed origins what they ask before a request across origins.
+/// Returns the middleware that answers preflight requests of allowed origins.
 pub fn cors(edge: web::Data<Edge>) -> Cors {
     Cors::default()
         .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| edge.auth.allows(origin)))
         .allowed_methods(["GET", "HEAD", "POST", "DELETE"])
-        // SDKs send headers of their own, which grow with every version.
+        // SDKs send their own headers, and every version adds some.
         .allow_any_header()
         .expose_headers(EXPOSED)
         .max_age(3600)

@@ -1,5 +1,5 @@
-//! What every request passes before its handler, and every answer after it: the name by which the server is called is checked,
-//! refusals are logged, counted and slowed, and calls of `/admin` are logged. Decides nothing about keys.
+//! The outer middleware of every route: checks the host name of the request; logs, counts and delays refusals; logs calls of
+//! `/admin`. Does not check keys.
 
 use std::net::IpAddr;
 
@@ -42,7 +42,7 @@ pub async fn pass(
     let status = answer.status().as_u16();
     let head = answer.request().head();
     let (method, path) = (head.method.as_str(), head.uri.path());
-    // A path may be written in other ways than its route.
+    // An encoded path may match a route of `/admin` without the literal prefix.
     let called = answer.request().match_pattern().is_some_and(|route| route.starts_with("/admin/"));
     if is_admin || called {
         tracing::info!(address = %shown(address), method, path = shorten(path), status, "an admin call");
@@ -60,13 +60,14 @@ pub async fn pass(
     Ok(answer)
 }
 
-/// Why the request's name for this server will not do. The routes of `/admin` are opened by a key alone.
+/// Returns the error for a request whose host name is missing, ambiguous or not served. Routes of `/admin` accept any host name,
+/// because they always need a key.
 fn misnamed(request: &ServiceRequest, edge: &Edge, is_admin: bool) -> Option<WireError> {
     let head = request.head();
     let given = head.headers.get_all(header::HOST).count();
     let named = given == 1 || given == 0 && (head.version != Version::HTTP_11 || head.uri.authority().is_some());
     if !named {
-        return Some(WireError::invalid("host", "A request has one Host header."));
+        return Some(WireError::invalid("host", "A request must have exactly one Host header."));
     }
     let misdirected = || Some(WireError::Misdirected);
     let Some(hosts) = peer::hosts(head, &edge.settings.server.trusted_proxies) else { return misdirected() };
@@ -77,7 +78,7 @@ fn shown(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "-".to_owned(), |address| address.to_string())
 }
 
-/// A path is the client's: no more of it is logged than this.
+/// Cuts a path for the log, because clients choose its length.
 fn shorten(path: &str) -> &str {
     path.get(..path.len().min(100)).unwrap_or("")
 }

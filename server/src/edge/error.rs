@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::wire::error::WireError;
 
-/// The encodings that the server decodes, for a client that used another.
+/// The content encodings that the server decodes. An answer to a client that used another one lists them.
 const ENCODINGS: &str = "gzip, zstd";
 
-/// An error as an HTTP answer: its status, `{error: {…}}`, `Retry-After` where a retry makes sense.
+/// An error as an HTTP answer: its status, `{error: {…}}`, and `Retry-After` if a retry can help.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ApiError(#[from] pub WireError);
@@ -41,7 +41,7 @@ impl ResponseError for ApiError {
             _ => {}
         }
         let response = response.json(json!({"error": self.0.body()}));
-        // The rest of the body is not read.
+        // The rest of the body stays unread, so the connection cannot be reused.
         let unread = matches!(self.0, WireError::BodyTimeout | WireError::MessageTooLarge { .. });
         if unread { closing(response) } else { response }
     }
@@ -49,7 +49,7 @@ impl ResponseError for ApiError {
 
 pub type Answer = Result<HttpResponse, ApiError>;
 
-/// An answer after which the connection ends, since the rest of the request is not read.
+/// Makes the connection close after the answer, because the rest of the request is not read.
 pub fn closing(mut response: HttpResponse) -> HttpResponse {
     response.head_mut().set_connection_type(ConnectionType::Close);
     response

@@ -1,4 +1,4 @@
-//! Who asks, as handlers take it. Fails closed: a request that its key does not allow reaches no handler.
+//! Extractors for the client of a request. A request that its key does not allow reaches no handler.
 
 use std::{
     future::{Ready, ready},
@@ -11,11 +11,11 @@ use futures::{FutureExt, future::LocalBoxFuture};
 use super::{error::ApiError, grants, state::Edge};
 use crate::{access::Identity, wire::error::WireError};
 
-/// The authenticated tenant of a request, which may do what the request asks for.
+/// The tenant of an authenticated and permitted request.
 #[derive(Debug, Clone)]
 pub struct Tenant(pub String);
 
-/// As [`Tenant`], for handlers that create: they hold what they create to it.
+/// The identity of an authenticated and permitted request, for handlers that apply the limits of its key.
 pub struct Identified(pub Arc<Identity>);
 
 /// A request that may use `/admin`.
@@ -38,7 +38,7 @@ impl FromRequest for Identified {
 }
 
 impl Tenant {
-    /// Who asks, before the extractors have run.
+    /// Returns the tenant of a request without a check of its route.
     pub fn of(request: &HttpRequest) -> Result<Self, WireError> {
         let edge = request.app_data::<web::Data<Edge>>().ok_or(WireError::InvalidApiKey)?;
         edge.auth.identify_once(request).map(|identity| Self(identity.tenant.clone()))

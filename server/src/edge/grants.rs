@@ -1,5 +1,5 @@
-//! What a key or a client secret is held to: its models, its conversation, its length of outputs. A route that is not named here
-//! is closed to client secrets of one conversation.
+//! The limits of a key or a client secret: its models, its conversation, its output length. A client secret that is pinned to a
+//! conversation may use only the routes that are named here.
 
 use actix_web::{HttpRequest, http::Method};
 
@@ -12,27 +12,28 @@ use crate::{
     wire::{error::WireError, request::Create},
 };
 
-/// Where a request names what a pin is compared with.
+/// Routes whose `{id}` is compared with the pinned conversation.
 const CONVERSATION_ROUTES: [&str; 3] =
     ["/v1/conversations/{id}", "/v1/conversations/{id}/items", "/v1/conversations/{id}/items/{item}"];
 const RESPONSE_ROUTES: [&str; 3] =
     ["/v1/responses/{id}", "/v1/responses/{id}/cancel", "/v1/responses/{id}/input_items"];
-/// Routes on which a handler compares.
+/// Routes whose handler calls [`hold`].
 const HELD: [&str; 1] = ["/v1/responses"];
 const PUBLIC: [&str; 3] = ["/v1/models", "/v1/models/{id:.+}", "/v1/models/{id:.+}/file"];
-/// Routes that run a model without [`hold`].
+/// Routes that run a model and do not call [`hold`].
 const UNHELD: [&str; 1] = ["/v1/responses/compact"];
 
-/// The key of a request, where that key has limits of its own.
+/// Returns the key of a request if the key has its own limits.
 pub fn limited_key(identity: &Identity) -> Option<LimitedKey> {
     let id = identity.key.clone().filter(|_| !identity.limits.is_none())?;
     Some(LimitedKey { id, limits: identity.limits })
 }
 
-/// Checks a route against the pins.
+/// Checks that the pins of a client secret allow the route.
 ///
 /// # Errors
-/// What is another conversation's does not exist; a route that cannot be pinned is closed.
+/// `conversation_not_found` or `response_not_found` for another conversation; `insufficient_permissions` for a route that
+/// pins do not allow.
 pub async fn check_route(edge: &Edge, identity: &Identity, request: &HttpRequest) -> Result<(), WireError> {
     let route = request.match_pattern().unwrap_or_default();
     let route = route.as_str();
@@ -41,7 +42,7 @@ pub async fn check_route(edge: &Edge, identity: &Identity, request: &HttpRequest
         Err(refuse(request, "scope", Some(identity.tenant.clone()), error))
     };
     if UNHELD.contains(&route) && !(identity.models.is_empty() && identity.pins == Default::default()) {
-        return closed("This key is held to models, and this route is not.");
+        return closed("This key is limited to some models or to a conversation, and may not use this route.");
     }
     let Some(pinned) = &identity.pins.conversation else { return Ok(()) };
     let id = request.match_info().get("id").unwrap_or_default();
@@ -55,13 +56,14 @@ pub async fn check_route(edge: &Edge, identity: &Identity, request: &HttpRequest
     if RESPONSE_ROUTES.contains(&route) && request.method() != Method::DELETE {
         return check_response(edge, identity, id).await;
     }
-    closed("This client secret is for one conversation, and this route is not.")
+    closed("This client secret is for one conversation, and may not use this route.")
 }
 
-/// Whether a response may be seen: with a client secret of one conversation, only that conversation's.
+/// Checks that the client may see a response. A client secret with a conversation may see only the responses of that
+/// conversation.
 ///
 /// # Errors
-/// `response_not_found` for others, as for one that does not exist.
+/// `response_not_found` for any other response, whether it exists or not.
 pub async fn check_response(edge: &Edge, identity: &Identity, id: &str) -> Result<(), WireError> {
     let Some(pinned) = &identity.pins.conversation else { return Ok(()) };
     let header = edge.generations.header(&identity.tenant, id).await?;
@@ -72,7 +74,7 @@ pub async fn check_response(edge: &Edge, identity: &Identity, id: &str) -> Resul
 }
 
 /// # Errors
-/// `conversation_not_found` for another than the pinned one.
+/// `conversation_not_found` for any conversation except the pinned one.
 pub fn check_conversation(identity: &Identity, id: &str) -> Result<(), WireError> {
     match &identity.pins.conversation {
         Some(pinned) if pinned != id => Err(WireError::ConversationNotFound(id.to_owned())),
@@ -80,18 +82,19 @@ pub fn check_conversation(identity: &Identity, id: &str) -> Result<(), WireError
     }
 }
 
-/// Whether what was asked for over a socket may be done at all.
+/// Checks that the key of a socket has the scope for an event.
 ///
 /// # Errors
-/// `insufficient_permissions` without the scope.
+/// `insufficient_permissions` if the key does not have the scope.
 pub fn check_scope(identity: &Identity, scope: Scope) -> Result<(), WireError> {
     if identity.scopes.contains(&scope) {
         return Ok(());
     }
-    Err(WireError::InsufficientPermissions(format!("This key has not the scope '{}'.", scope.name())))
+    Err(WireError::InsufficientPermissions(format!("This key does not have the scope '{}'.", scope.name())))
 }
 
-/// Holds a request to what its key and client secret are for: what it leaves open is set, what it asks beyond is refused.
+/// Applies the limits of the key and the client secret to a request: sets the fields that the request leaves open, and refuses
+/// values beyond the limits.
 ///
 /// # Errors
 /// `insufficient_permissions`, and `conversation_not_found` for another conversation.
@@ -123,7 +126,7 @@ fn hold_to_model(edge: &Edge, identity: &Identity, create: &mut Create) -> Resul
     match &create.model {
         Some(name) => match models.iter().find(|model| model.is_called(name)) {
             Some(model) => check_model(edge, identity, model),
-            // A model that does not exist is refused as such.
+            // Another check refuses a model that does not exist.
             None => Ok(()),
         },
         None if identity.models.is_empty() && identity.pins.model.is_none() => Ok(()),
@@ -135,14 +138,14 @@ fn hold_to_model(edge: &Edge, identity: &Identity, create: &mut Create) -> Resul
     }
 }
 
-/// Whether a model is open to a key or client secret.
+/// Returns whether a key or client secret may use a model.
 pub fn may_use(identity: &Identity, model: &ModelInfo) -> bool {
     let by_key = identity.models.is_empty() || identity.models.iter().any(|name| model.is_called(name));
     by_key && identity.pins.model.as_ref().is_none_or(|name| model.is_called(name))
 }
 
 /// # Errors
-/// `insufficient_permissions` for a model that the key or client secret may not use. Names those that it may.
+/// `insufficient_permissions` for a model that the key or client secret may not use. The message names the permitted models.
 pub fn check_model(edge: &Edge, identity: &Identity, model: &ModelInfo) -> Result<(), WireError> {
     if may_use(identity, model) {
         return Ok(());
@@ -157,7 +160,7 @@ pub fn check_model(edge: &Edge, identity: &Identity, model: &ModelInfo) -> Resul
     Err(WireError::InsufficientPermissions(message))
 }
 
-/// None of the models that a key is for is served.
+/// Returns the error of a key none of whose models is served.
 fn no_model(identity: &Identity) -> WireError {
     let names: Vec<&str> = identity.models.iter().chain(&identity.pins.model).map(String::as_str).collect();
     WireError::InsufficientPermissions(format!("This key is for {}, and no such model is here.", quoted(&names)))

@@ -1,4 +1,4 @@
-//! Headers that tell a client about its request: what was ignored, and how much of its quota is left.
+//! Headers with the ignored parts of a request and with the remaining quota.
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -8,12 +8,12 @@ use actix_web::{
 use super::{error::Answer, grants::limited_key, state::Edge};
 use crate::{access::Identity, store::rates::Unit};
 
-/// Names what a request asked for and this server does not have.
+/// Names the parts of a request that the server ignored.
 pub const IGNORED: HeaderName = HeaderName::from_static("x-caudal-ignored");
 
-/// Adds what was ignored of the request, separated by commas.
+/// Adds the ignored parts of the request, separated by commas.
 pub fn ignored(mut answer: HttpResponse, ignored: &[String]) -> HttpResponse {
-    // The names are the client's: what a header cannot carry is left out.
+    // Clients choose the names. Characters that a header cannot carry are left out.
     let visible = |name: &String| name.chars().filter(|c| (' '..='~').contains(c) && *c != ',').collect::<String>();
     let names: Vec<String> = ignored.iter().map(visible).collect();
     if let Ok(value) = HeaderValue::from_str(&names.join(", "))
@@ -24,7 +24,7 @@ pub fn ignored(mut answer: HttpResponse, ignored: &[String]) -> HttpResponse {
     answer
 }
 
-/// Adds `x-ratelimit-*` where the key or the tenant has a limit, also to refusals.
+/// Adds `x-ratelimit-*` to an answer or a refusal if the key or the tenant has a limit.
 pub async fn rates(edge: &Edge, identity: &Identity, answer: Answer) -> Answer {
     let quotas = edge.generations.quotas(&identity.tenant, limited_key(identity).as_ref()).await;
     if quotas.is_empty() {

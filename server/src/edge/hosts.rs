@@ -1,14 +1,14 @@
-//! The names by which the server may be called. Where nobody needs a key, a page that binds its own name to this machine's address
-//! must not reach the server.
+//! The host names that the server answers to. Without keys, this check stops DNS rebinding: a web page whose host name resolves to
+//! this machine's address must not reach the server.
 
 use std::net::IpAddr;
 
 use crate::settings::{AuthMode, Settings};
 
-/// The names that are answered.
+/// The accepted host names.
 pub enum Hosts {
     Any,
-    /// Loopback names, these, and addresses where other machines are served.
+    /// Loopback names, `hosts`, and literal IP addresses if `addresses` is set.
     Known {
         hosts: Vec<String>,
         addresses: bool,
@@ -18,7 +18,7 @@ pub enum Hosts {
 impl Hosts {
     pub fn new(settings: &Settings) -> Self {
         let hosts = &settings.server.hosts;
-        // With keys, a page that rebinds a name has none.
+        // A page that rebinds a name has no key.
         match settings.auth.mode {
             AuthMode::Keys => Self::Any,
             _ if hosts.iter().any(|host| host == "*") => Self::Any,
@@ -26,7 +26,7 @@ impl Hosts {
         }
     }
 
-    /// Whether the server answers under `host`, which may have a port.
+    /// Returns whether the server answers to `host`, which may have a port.
     pub fn serves(&self, host: &str) -> bool {
         let Self::Known { hosts, addresses } = self else { return true };
         let name = without_port(host);
@@ -35,7 +35,7 @@ impl Hosts {
     }
 }
 
-/// A host without its port.
+/// Removes the port of a host.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port))
@@ -47,12 +47,12 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// The address that stands in place of a name, if one does.
+/// Parses a literal IP address, with or without brackets.
 fn literal(name: &str) -> Option<IpAddr> {
     name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name).parse().ok()
 }
 
-/// Whether a name can only mean this machine.
+/// Returns whether a name can only mean this machine.
 fn is_loopback(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_local = |name: &str| name.eq_ignore_ascii_case("localhost");

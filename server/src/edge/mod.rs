@@ -1,5 +1,5 @@
-//! The edge: actix, sockets, HTTP. Turns what arrives into calls on [`Generations`](crate::generation::Generations) and what is
-//! followed into frames and SSE events. The only module that names actix; decides nothing about generations.
+//! The edge: actix, sockets, HTTP. Turns requests into calls on [`Generations`](crate::generation::Generations), and followed
+//! events into frames and SSE events. The only module that names actix. Decides nothing about generations.
 
 mod auth;
 mod body;

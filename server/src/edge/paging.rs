@@ -1,4 +1,4 @@
-//! Lists over HTTP: `after`, `limit` and `order` in, `{object: "list", data, first_id, last_id, has_more}` out.
+//! Lists over HTTP: parses `after`, `limit` and `order`, and builds `{object: "list", data, first_id, last_id, has_more}`.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::{
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
 
-/// Reads the query of a list.
+/// Parses the query of a list.
 ///
 /// # Errors
 /// `invalid_request`, naming the parameter.
@@ -37,17 +37,17 @@ pub fn list<T>(listed: Listed<T>, object: impl Fn(T) -> Value) -> List<Value> {
     List { object: "list", first_id: id(data.first()), last_id: id(data.last()), has_more: listed.has_more, data }
 }
 
-/// A page of items that are all at hand, the oldest first.
+/// Cuts a page out of all items of a list, which are sorted from the oldest to the newest.
 ///
 /// # Errors
-/// `invalid_request` for an `after` that names none of them.
+/// `invalid_request` if no item has the id `after`.
 pub fn cut(mut items: Vec<Value>, page: &Page) -> Result<Listed<Value>, WireError> {
     if page.order == Order::Descending {
         items.reverse();
     }
     if let Some(after) = &page.after {
         let at = items.iter().position(|item| item["id"] == after.as_str());
-        let at = at.ok_or_else(|| WireError::invalid("after", "'after' names nothing in this list."))?;
+        let at = at.ok_or_else(|| WireError::invalid("after", "'after' is not the id of an item in this list."))?;
         items.drain(..=at);
     }
     Ok(Listed::cut(items, page.limit))

@@ -1,5 +1,5 @@
-//! Who is at the other end of a connection, and by which name the client calls this server. Forwarded headers count only where
-//! the connection comes from a proxy of `server.trusted_proxies`.
+//! The address of the client and the host names in its request. Forwarded headers count only if the connection comes from a proxy
+//! of `server.trusted_proxies`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::settings::Network;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The client's address: the last that no trusted proxy has.
+/// Returns the client's address: that of the peer, or behind trusted proxies the last forwarded address that is not trusted.
 pub fn address(head: &RequestHead, trusted: &[Network]) -> Option<IpAddr> {
     let mut address = head.peer_addr?.ip().to_canonical();
     let values: Vec<&str> = head
@@ -41,8 +41,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     alone.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// Every name, with its port, by which the request calls this server: what is checked must hold for all of them. `None`: a
-/// header is not text.
+/// Returns every host name of the request, with its port. A check must hold for all of them. `None`: a header is not text.
 pub fn hosts<'a>(head: &'a RequestHead, trusted: &[Network]) -> Option<Vec<&'a str>> {
     let mut hosts: Vec<&str> = head.uri.authority().map(|authority| authority.as_str()).into_iter().collect();
     for value in head.headers.get_all(header::HOST) {

@@ -1,4 +1,4 @@
-//! The query of a request, with the same rules as bodies: a parameter is known or refused by name, and errors name it.
+//! The query of a request, with the same rules as bodies: an unknown parameter is refused, and errors name the parameter.
 
 use std::future::{Ready, ready};
 
@@ -7,7 +7,7 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use super::error::ApiError;
 use crate::wire::{error::WireError, request::check_includable};
 
-/// The parameters that were sent, in order, decoded.
+/// The decoded parameters, in the order of the request.
 #[derive(Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 
@@ -25,7 +25,7 @@ impl FromRequest for Query {
 }
 
 impl Query {
-    /// Takes a parameter that may be given once. Empty is absent.
+    /// Takes a parameter that may be given once. An empty value counts as absent.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, WireError> {
         let (found, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0).into_iter().partition(|(key, _)| key == name);
         self.0 = rest;
@@ -57,8 +57,8 @@ impl Query {
         self.text(name)?.map(|text| parse(text).ok_or_else(wrong)).transpose()
     }
 
-    /// Takes `include`, however a client writes a list: `include`, `include[]` and `include[0]`, each any number of
-    /// times, separated by commas too. Nothing that can be included changes an answer here.
+    /// Takes `include` in all notations of a list: `include`, `include[]` and `include[0]`, each any number of times, and values
+    /// separated by commas. Checks the values; they have no effect.
     pub fn includes(&mut self) -> Result<(), WireError> {
         let is_include = |key: &str| key == "include" || key.starts_with("include[") && key.ends_with(']');
         let (found, rest): (Vec<_>, Vec<_>) =
@@ -71,7 +71,7 @@ impl Query {
             .try_for_each(|what| check_includable("include", what))
     }
 
-    /// Refuses what was not taken.
+    /// Refuses the parameters that were not taken.
     pub fn end(self) -> Result<(), WireError> {
         match self.0.first() {
             Some((name, _)) => Err(WireError::invalid(name, format!("Unknown parameter '{name}'."))),

@@ -1,4 +1,4 @@
-//! Refused requests: why, for the log, and how often each address was refused, to slow it.
+//! Refused requests: the reason for the log, and the number of refusals of each address, which delays the next ones.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -7,30 +7,30 @@ use moka::sync::Cache;
 
 use crate::wire::error::WireError;
 
-/// How long the refusals of an address are counted together.
+/// The time after which the count of an address starts again.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Addresses that are counted; the least recently refused is forgotten.
+/// Most addresses with a count. The cache evicts the count of another address when it is full.
 const ADDRESSES: u64 = 10_000;
-/// Refusals of an address in a minute that are answered at once, and logged one by one.
+/// Refusals of an address in a minute that are answered without delay and all logged.
 const FREE: u32 = 20;
-/// What each later refusal waits longer, and at most.
+/// The delay that each later refusal adds, and the longest delay.
 const SLOWER: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_secs(2);
 
-/// Why a request was refused; its extractor leaves this with the request.
+/// The reason of a refusal. The extractor stores it in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub reason: &'static str,
     pub tenant: Option<String>,
 }
 
-/// Leaves the reason with the request, for the log, and returns `error`.
+/// Stores the reason in the request's extensions, for the log, and returns `error`.
 pub fn refuse(request: &HttpRequest, reason: &'static str, tenant: Option<String>, error: WireError) -> WireError {
     request.extensions_mut().insert(Refusal { reason, tenant });
     error
 }
 
-/// Refusals of each address in this minute.
+/// The number of refusals of each address in this minute.
 pub struct Refusals(Cache<IpAddr, u32>);
 
 impl Default for Refusals {
@@ -40,7 +40,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Counts a refusal: how often the address was refused in this minute, this time included.
+    /// Counts a refusal. Returns the number of refusals of the address in this minute, including this one.
     pub fn count(&self, address: Option<IpAddr>) -> u32 {
         let Some(address) = address else { return 1 };
         let entry = self
@@ -51,12 +51,12 @@ impl Refusals {
     }
 }
 
-/// Whether a minute's refusal number `count` is logged: each of the first, then every hundredth.
+/// Returns whether refusal number `count` of a minute is logged: each of the first ones, then every hundredth.
 pub fn is_logged(count: u32) -> bool {
     count <= FREE || count.is_multiple_of(100)
 }
 
-/// How long the answer to a minute's refusal number `count` waits.
+/// Returns the delay of the answer to refusal number `count` of a minute.
 pub fn delay(count: u32) -> Duration {
     (SLOWER * count.saturating_sub(FREE)).min(SLOWEST)
 }

@@ -1,5 +1,5 @@
-//! What every answer has, whoever gives it: a request id, headers that keep it out of caches and out of guesses about
-//! its type, and the framing that the request's version and method ask for.
+//! The parts that every answer has: a request id, the security headers, and the framing for the request's HTTP version and
+//! method.
 
 use actix_web::{
     Error, HttpResponse,
@@ -16,17 +16,17 @@ use tracing::Instrument;
 use super::error::{ApiError, closing};
 use crate::{random::random_hex, wire::error::WireError};
 
-/// Names a request in an answer; clients show it in their errors.
+/// The id of a request. Clients show it in their errors.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Headers that keep an answer out of frames, out of guesses about its type, and out of pages of other sites.
+/// Headers that forbid frames, guesses about the content type, and use by pages of other sites.
 const SECURITY: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
-/// The policy of an answer that is no page: shown as one, it can do nothing.
+/// The policy of an answer that is not a page. A browser that shows it as a page loads and runs nothing.
 const NO_PAGE: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Wraps every route.
@@ -50,7 +50,7 @@ pub async fn finish(
     Ok(dressed(answer, head, (version, &id)))
 }
 
-/// Whether the request asks for a WebSocket where there can be none: its body would have no end.
+/// Returns whether a request with another method than GET asks for a WebSocket. Its body would have no end.
 fn takes_no_upgrade(request: &ServiceRequest) -> bool {
     let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     request.method() != Method::GET && upgrade.to_ascii_lowercase().contains("websocket")
@@ -63,7 +63,7 @@ fn dressed(
 ) -> ServiceResponse<BoxBody> {
     let response = answer.response_mut();
     if version < Version::HTTP_11 && response.body().size() == BodySize::Stream {
-        // HTTP/1.0 has no chunks: the body ends with the connection.
+        // HTTP/1.0 has no chunks, so the end of the connection ends the body.
         response.head_mut().no_chunking(true);
         response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     }
@@ -72,7 +72,7 @@ fn dressed(
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
     }
-    // An upgrade has no content that a browser could show.
+    // An upgrade has no content that a browser could show, so it needs no security headers.
     if !is_upgrade {
         for (name, value) in SECURITY {
             headers.insert(name, HeaderValue::from_static(value));
@@ -86,7 +86,7 @@ fn dressed(
     if is_json && !answer.headers().contains_key(header::CACHE_CONTROL) {
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    // A stream that nobody reads is not begun; lengths are told as for GET.
+    // HEAD does not start a stream. Other bodies keep the length that GET has.
     if head && answer.response().body().size() == BodySize::Stream {
         return answer.map_body(|_, _| BoxBody::new(()));
     }

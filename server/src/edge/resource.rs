@@ -1,5 +1,5 @@
-//! How a path is routed. A path that is known answers other methods with 405 and `Allow`; HEAD is answered as GET. A path that
-//! nobody knows is answered with what may be wrong with it.
+//! Routing of a path. A known path answers other methods with 405 and `Allow`, and HEAD like GET. The answer to an unknown path
+//! names the likely mistake.
 
 use actix_web::{
     HttpRequest, HttpResponse, Resource, Route,
@@ -8,7 +8,7 @@ use actix_web::{
 };
 use serde_json::json;
 
-/// A method and who answers it.
+/// A method and its handler.
 pub type Handled = (Method, Route);
 
 pub fn get<F, Args>(handler: F) -> Handled
@@ -38,7 +38,7 @@ where
     (Method::DELETE, web::delete().to(handler))
 }
 
-/// A path with its methods.
+/// Builds the resource of a path with its methods.
 pub fn resource<const N: usize>(path: &str, handled: [Handled; N]) -> Resource {
     let mut allowed: Vec<&str> = handled.iter().map(|(method, _)| method.as_str()).collect();
     if allowed.contains(&"GET") {
@@ -53,17 +53,17 @@ pub fn resource<const N: usize>(path: &str, handled: [Handled; N]) -> Resource {
     }))
 }
 
-/// The answer for a method that a path does not take.
+/// Returns the answer for a method that the path does not accept.
 pub fn not_allowed(request: &HttpRequest, allow: &str) -> HttpResponse {
     let method = request.method();
     if method == Method::OPTIONS {
         return HttpResponse::NoContent().insert_header((header::ALLOW, allow)).finish();
     }
-    let message = format!("{} takes {allow}, not {method}.", request.path());
+    let message = format!("{} accepts {allow}, not {method}.", request.path());
     HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, allow)).json(error("method_not_allowed", &message))
 }
 
-/// The answer for a path that nobody knows.
+/// Returns the answer for an unknown path.
 pub async fn unknown(request: HttpRequest) -> HttpResponse {
     let (method, path) = (request.method(), request.path());
     let mut message = format!("There is no {method} {path} here");
@@ -75,7 +75,7 @@ pub async fn unknown(request: HttpRequest) -> HttpResponse {
     HttpResponse::NotFound().json(error("not_found", &message))
 }
 
-/// What is wrong with the base URL of a client that asks for this path, if anything is.
+/// Returns the likely mistake in the base URL of a client that requests this path.
 fn wrong_base(path: &str) -> Option<&'static str> {
     const UNDER_V1: [&str; 6] = ["responses", "chat", "models", "conversations", "prompts", "client_secrets"];
     let mut names = path.trim_start_matches('/').split('/');

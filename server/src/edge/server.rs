@@ -1,4 +1,4 @@
-//! The HTTP servers: what wraps their routes, and the limits of their connections.
+//! The HTTP servers: the middleware around their routes, and the limits of their connections.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -16,11 +16,11 @@ use super::{
 /// The bound sockets.
 pub struct Listeners {
     pub public: TcpListener,
-    /// Where `/admin` is served, if it has an address of its own.
+    /// The listener of `/admin`, if `/admin` has its own address.
     pub admin: Option<TcpListener>,
 }
 
-/// Serves on bound listeners. The futures end after their handles' `stop`.
+/// Serves on bound listeners. Each future ends after `stop` on its handle.
 pub fn serve(listeners: Listeners, edge: Edge) -> std::io::Result<Vec<Server>> {
     let edge = web::Data::new(edge);
     let apart = listeners.admin.is_some();
@@ -29,7 +29,7 @@ pub fn serve(listeners: Listeners, edge: Edge) -> std::io::Result<Vec<Server>> {
     Ok([public].into_iter().chain(admin).collect())
 }
 
-/// Serves `/admin` and the probes, on an address of their own.
+/// Serves `/admin` and the probes on their own address.
 fn serve_admin(listener: TcpListener, edge: web::Data<Edge>) -> std::io::Result<Server> {
     let handshake = Duration::from_millis(edge.settings.server.handshake_timeout_ms);
     let server = HttpServer::new(move || {
@@ -45,7 +45,7 @@ fn serve_admin(listener: TcpListener, edge: web::Data<Edge>) -> std::io::Result<
     Ok(server.listen(listener)?.run())
 }
 
-/// `apart`: `/admin` is elsewhere.
+/// Serves the public routes. `apart`: `/admin` has its own address.
 fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> std::io::Result<Server> {
     let settings = edge.settings.server.clone();
     let chat_dir = page::folder(&settings);
@@ -55,7 +55,7 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
     };
     let json_limit = settings.max_message_bytes;
     let server = HttpServer::new(move || {
-        // Called once on each thread that serves connections.
+        // actix calls this closure once on each worker thread.
         rt::spawn(edge.generations.metrics.watch_lag("connections"));
         let app = App::new()
             .app_data(edge.clone())
@@ -73,9 +73,9 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
     });
     let server = server
         .workers(workers)
-        // A token is a packet: it must not wait for the next one.
+        // Each token is sent in its own packet, without waiting for the next one.
         .tcp_nodelay(true)
-        // A client that hangs up on an answer that takes long is not noticed otherwise.
+        // Otherwise the server does not notice that a client has left before a slow answer.
         .h1_allow_half_closed(false)
         .on_connect(|io, _| abandon_dead_peers(io))
         .max_connections(settings.max_connections)
@@ -87,13 +87,13 @@ fn serve_public(listener: TcpListener, edge: web::Data<Edge>, apart: bool) -> st
     Ok(server.run())
 }
 
-/// A peer that takes no byte for this long is dropped by the kernel, even in the middle of a write.
+/// The kernel drops a peer that acknowledges no byte for this long, even in the middle of a write.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn abandon_dead_peers(io: &dyn std::any::Any) {
     #[cfg(target_os = "linux")]
     if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
-        // Without it the connection only lives longer.
+        // If the option cannot be set, a dead connection only lives longer.
         let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(PEER_TIMEOUT));
     }
     #[cfg(not(target_os = "linux"))]

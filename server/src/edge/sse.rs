@@ -1,7 +1,7 @@
-//! Followed responses as server-sent events. Pull-driven: the next event is rendered when the socket has taken the last.
-//! While there is none a comment line is sent, so that no proxy and no client takes the stream for dead. When the key ends that
-//! opened the stream, so does the stream, with an error; the generation goes on. The last data line is `[DONE]`, also after an
-//! error.
+//! Followed responses as server-sent events. Pull-driven: an event is rendered when the socket has accepted the previous one.
+//! During a pause the server sends comment lines, so that no proxy or client takes the stream for dead. When the key of the
+//! request expires or is revoked, the stream ends with an error and the generation continues. The last data line is `[DONE]`,
+//! also after an error.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ use crate::{
 };
 
 const DONE: &str = "data: [DONE]\n\n";
-/// Clients pass comments over.
+/// A comment line, which clients ignore.
 const COMMENT: &str = ": keep-alive\n\n";
 
-/// Responses: `event:` equals the body's type, no `id:`.
+/// Streams a response. `event:` equals the event's `type`; there is no `id:`.
 pub fn responses(
     edge: &web::Data<Edge>,
     identity: &Arc<Identity>,
@@ -51,16 +51,16 @@ pub fn responses(
     answer(edge, Ending::new(edge, identity, runs, revoked), frames, traced)
 }
 
-/// The choices of a chat completion, and what their streams share.
+/// The choices of a chat completion, and the values that their streams share.
 pub struct ChatStream {
     pub follows: Vec<Follow>,
-    /// Its id is the id of all chunks.
+    /// The response of the first choice. All chunks have its id.
     pub first: Response,
     pub include_usage: bool,
     pub traced: Traced,
 }
 
-/// Chat completions: data only. The choices' chunks come as they are generated.
+/// Streams a chat completion, in data lines only. The chunks of all choices are sent in the order of their generation.
 pub fn chunks(edge: &web::Data<Edge>, identity: &Arc<Identity>, chat: ChatStream) -> HttpResponse {
     let ChatStream { follows, first, include_usage, traced } = chat;
     let runs = follows.iter().map(|follow| follow.run.clone()).collect();
@@ -100,23 +100,23 @@ pub fn chunks(edge: &web::Data<Edge>, identity: &Arc<Identity>, chat: ChatStream
     answer(edge, Ending::new(edge, identity, runs, revoked), frames, Some(traced))
 }
 
-/// What a choice comes to, piece by piece.
+/// A piece of a choice.
 enum Piece {
     Frame(String),
-    /// The choice has ended.
+    /// The usage of the choice. This is its last piece.
     Used(Option<ChatUsage>),
 }
 
-/// A response's events to its end.
+/// Returns the events of a response up to the last one.
 fn events(follow: Follow) -> impl Stream<Item = Result<(u64, Event), WireError>> {
     stream::unfold(follow, |mut follow| async { follow.next().await.map(|next| (next, follow)) })
 }
 
-/// What ends a stream before its last event: the end of the key that opened it.
+/// Ends a stream early when the key that opened the stream expires or is revoked.
 struct Ending {
     denied: LocalBoxFuture<'static, Denied>,
     edge: web::Data<Edge>,
-    /// The generations that are followed.
+    /// The followed generations.
     runs: Vec<String>,
     /// The last frame.
     frame: String,
@@ -129,7 +129,7 @@ impl Ending {
         Self { denied, edge: edge.clone(), runs, frame }
     }
 
-    /// The generations are not cancelled with the stream.
+    /// Returns the last bytes of the stream. Lets the generations continue without this follower.
     fn end(self, denied: Denied) -> String {
         self.edge.generations.metrics.denied(denied.reason());
         self.runs.iter().for_each(|run| self.edge.generations.spare(run));
@@ -137,7 +137,7 @@ impl Ending {
     }
 }
 
-/// `traced` ends with the stream.
+/// Builds the streaming answer. The span of `traced` ends with the stream.
 fn answer(
     edge: &Edge,
     ending: Ending,
@@ -145,7 +145,7 @@ fn answer(
     traced: Option<Traced>,
 ) -> HttpResponse {
     let pause = Duration::from_millis(edge.settings.server.sse_comment_ms);
-    // An event may have no frame of its own, and an empty piece would end the body.
+    // Some events have no frame, and an empty piece would end the body.
     let frames = frames.filter(|frame| std::future::ready(!frame.is_empty())).boxed_local();
     let body = stream::unfold(Some((frames, ending, traced)), move |state| async move {
         let (mut frames, mut ending, traced) = state?;

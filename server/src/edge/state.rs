@@ -11,30 +11,30 @@ use crate::{
     settings::Settings,
 };
 
-/// Where the process stands; connections watch it.
+/// The phase of the process. Connections watch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum Phase {
     Serving,
-    /// Running streams go on, new ones are refused.
+    /// Running streams continue; new ones are refused.
     Draining,
     /// Sockets close when their streams have ended.
     Closing,
-    /// Sockets close at once: their streams go on elsewhere.
+    /// Sockets close at once. Their streams continue on another replica.
     HandedOver,
 }
 
-/// What every handler shares.
+/// The state that all handlers share.
 pub struct Edge {
     pub generations: Arc<Generations>,
     pub settings: Settings,
     pub phase: watch::Receiver<Phase>,
     pub auth: Authenticator,
     pub hosts: Hosts,
-    /// Refusals of each client address.
+    /// The number of refusals of each client address.
     pub refusals: Refusals,
     /// Open sockets of each client address.
     pub sockets: Budgets,
-    /// Of the models' files.
+    /// SHA-256 of the models' files.
     pub sums: Sums,
 }
 

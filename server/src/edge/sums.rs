@@ -1,4 +1,4 @@
-//! SHA-256 of models' files, each computed once for each version of the file.
+//! SHA-256 of models' files, computed once for each version of a file.
 
 use std::{
     collections::HashMap,
@@ -12,22 +12,22 @@ use tokio::sync::OnceCell;
 
 use crate::model;
 
-/// A file's path, length and time of change.
+/// A file's path, length in bytes and modification time.
 type FileVersion = (PathBuf, u64, Option<SystemTime>);
 
-/// The sums that are known.
+/// The computed sums.
 #[derive(Default)]
 pub struct Sums(Mutex<HashMap<FileVersion, Arc<OnceCell<String>>>>);
 
 impl Sums {
-    /// The sum of the file at `path`, whose length and time of change are `state`; in hexadecimal.
+    /// Returns the sum of the file at `path` in hexadecimal. `state`: the file's length in bytes and modification time.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// The file cannot be read.
     pub async fn of(&self, path: &Path, state: (u64, Option<SystemTime>)) -> anyhow::Result<String> {
         let cell = {
             let mut sums = self.0.lock();
-            // A file that was replaced is not asked for again.
+            // The sums of older versions of the file are no longer needed.
             sums.retain(|(known, bytes, modified), _| known != path || (*bytes, *modified) == state);
             sums.entry((path.to_owned(), state.0, state.1)).or_default().clone()
         };

@@ -1,4 +1,4 @@
-//! The span of a request over HTTP or of a message on a socket, below the `traceparent` that its client sent.
+//! The span of an HTTP request or of a message on a socket, a child of the `traceparent` that the client sent.
 
 use std::future::{Ready, ready};
 
@@ -11,7 +11,7 @@ use crate::{
     telemetry::trace::{self, Span},
 };
 
-/// A request that is being answered. Its span ends when it is dropped.
+/// The span of a request in progress. The span ends when this is dropped.
 #[derive(Debug)]
 pub struct Traced {
     pub span: Span,
@@ -19,7 +19,7 @@ pub struct Traced {
 }
 
 impl Traced {
-    /// A message on a socket whose handshake had this context.
+    /// Starts the span of a message on a socket. `handshake` is the context that the client sent with its handshake.
     pub fn message(name: &'static str, handshake: &Context) -> Self {
         let attributes = vec![KeyValue::new("network.protocol.name", "websocket")];
         Self { span: Span::request(name, handshake, attributes), transport: Transport::Websocket }
@@ -35,7 +35,7 @@ impl FromRequest for Traced {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        // Who is not let in fills no trace.
+        // A refused request makes no span.
         if let Err(error) = Tenant::of(request) {
             return ready(Err(ApiError(error)));
         }
@@ -51,7 +51,7 @@ impl FromRequest for Traced {
     }
 }
 
-/// The context that a client sent with a request or a handshake.
+/// Returns the context that a client sent with a request or a handshake.
 pub fn sent(request: &HttpRequest) -> Context {
     trace::sent(&Headers(request.headers()))
 }

@@ -13,21 +13,21 @@ use super::{
     ws,
 };
 
-/// The scope of `/v1`, open to browsers of allowed origins.
+/// Builds the scope of `/v1`, with CORS for allowed origins.
 pub fn v1(edge: web::Data<Edge>) -> impl HttpServiceFactory {
     web::scope("/v1").wrap(cors(edge)).configure(v1_routes)
 }
 
-/// The routes under `/v1`.
+/// Adds the routes under `/v1`.
 fn v1_routes(config: &mut web::ServiceConfig) {
     config
         .default_service(web::to(unknown))
         .service(resource("/models", [get(models::list)]))
-        // This route comes before that of the ids, which may have slashes.
+        // Before the route of a model, because an id may have slashes.
         .service(resource("/models/{id:.+}/file", [get(model_file::get)]))
         .service(resource("/models/{id:.+}", [get(models::one)]))
         .service(resource("/responses", [get(ws::upgrade), post(responses::create)]))
-        // Before the ids.
+        // Before the routes of `{id}`.
         .service(resource("/responses/compact", [post(compact::create)]))
         .service(resource("/responses/input_tokens", [post(input_tokens::count)]))
         .service(resource("/responses/{id}", [get(responses::retrieve), delete(responses::delete)]))
@@ -50,7 +50,7 @@ fn v1_routes(config: &mut web::ServiceConfig) {
         .service(resource("/prompts/{id}", [get(prompts::retrieve), delete(prompts::delete)]));
 }
 
-/// The routes under `/admin`.
+/// Adds the routes under `/admin`.
 pub fn admin_routes(config: &mut web::ServiceConfig) {
     config
         .default_service(web::to(unknown))
@@ -59,17 +59,17 @@ pub fn admin_routes(config: &mut web::ServiceConfig) {
         .service(resource("/metrics", [get(admin::metrics)]));
 }
 
-/// `/admin` where it is served on an address of its own.
+/// Adds no route: answers `/admin` like an unknown path if `/admin` has its own address.
 pub fn no_routes(config: &mut web::ServiceConfig) {
     config.default_service(web::to(unknown));
 }
 
-/// The probes, for whoever starts and stops the server.
+/// Adds the probes for supervisors and load balancers.
 pub fn probe_routes(config: &mut web::ServiceConfig) {
     config.service(resource("/healthz", [get(probes::healthy)])).service(resource("/readyz", [get(probes::ready)]));
 }
 
-/// The documents that describe the protocol to other programs.
+/// Adds the documents that describe the protocol to other programs.
 pub fn document_routes(config: &mut web::ServiceConfig) {
     config
         .service(resource("/openapi.json", [get(contract::openapi)]))

@@ -1,6 +1,6 @@
-//! What is answered while models load: probes learn how far it has come, a browser gets a page that reloads itself, everything
-//! else is asked to try again. A server of its own on the same socket, so that the real one never exists half; those who connect
-//! in between wait in the socket's queue.
+//! The server that answers while models load: probes get the progress, a browser gets a page that reloads itself, and every other
+//! request gets an error with `Retry-After`. It uses the listening socket before the main server does. Connections that arrive
+//! between the two wait in the socket's queue.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -22,21 +22,21 @@ use super::{
 };
 use crate::{engine::ModelStatus, settings::Settings, wire::error::WireError};
 
-/// When to ask again.
+/// Milliseconds after which a client may retry.
 const RETRY_MS: u64 = 1000;
-/// How long the last answers may take.
+/// The time for the last answers after the end of loading.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// The waiting server, until it ends.
+/// A running waiting server.
 pub struct WaitingServer {
     handle: ServerHandle,
     server: JoinHandle<std::io::Result<()>>,
 }
 
-/// Starts it on a bound listener.
+/// Starts the waiting server on a bound listener.
 ///
 /// # Errors
-/// Where the threads cannot be started.
+/// The threads cannot be started.
 pub fn serve(
     listener: TcpListener,
     settings: &Settings,
@@ -51,7 +51,7 @@ pub fn serve(
             .default_service(web::to(later))
     })
     .workers(1)
-    // Nobody keeps a connection that is about to end.
+    // A kept connection would end with this server.
     .keep_alive(KeepAlive::Disabled)
     .client_request_timeout(Duration::from_millis(settings.server.handshake_timeout_ms))
     .shutdown_timeout(CLOSING.as_secs())
@@ -62,7 +62,7 @@ pub fn serve(
 }
 
 impl WaitingServer {
-    /// Ends it after the answers it has begun.
+    /// Ends the server after the answers in progress.
     pub async fn end(self) {
         self.handle.stop(true).await;
         let _ = self.server.await;
@@ -92,17 +92,17 @@ async fn later(request: HttpRequest, progress: web::Data<watch::Receiver<Vec<Mod
         .body(page(loaded, all))
 }
 
-/// Whether a browser asks for a page.
+/// Returns whether a browser requests a page.
 fn is_page(request: &HttpRequest) -> bool {
     let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     request.method() == Method::GET && accepted.contains("text/html")
 }
 
-/// What the page may do.
+/// The content security policy of the page.
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page. It has no script: the header `Refresh` reloads it.
+/// Renders the page. It has no script; the header `Refresh` reloads it.
 fn page(loaded: usize, all: usize) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\

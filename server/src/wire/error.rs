@@ -38,7 +38,7 @@ pub enum WireError {
     ContextLengthExceeded { prompt: usize, context: u32, field: &'static str },
     #[error("The model '{}' does not exist. GET /v1/models lists those that do.", shorten(.0))]
     ModelNotFound(String),
-    #[error("The file of the model '{}' was replaced and has another SHA-256. Send HEAD for the new one.", shorten(.0))]
+    #[error("The file of the model '{}' was replaced and has another SHA-256. A HEAD request without 'sha256' returns the new one as ETag.", shorten(.0))]
     FileReplaced(String),
     #[error("Response with id '{}' not found.", shorten(.0))]
     ResponseNotFound(String),

@@ -132,7 +132,7 @@ pub struct LoadedModel {
     pub loaded: bool,
 }
 
-/// Counts of the prompt cache on this replica since its start, and the entries of each tenant on all replicas.
+/// Counts of the prompt cache on this replica since its start, and the size of each tenant's cache on all replicas.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PromptCacheReport {
     #[schemars(extend("const" = "prompt_cache"))]

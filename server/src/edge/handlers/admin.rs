@@ -1,5 +1,4 @@
-//! `/admin`: what operators do to a running server. Opened by `auth.admin_key` and by keys with the scope
-//! `admin`, closed without one.
+//! `/admin`: operations on a running server. They need `auth.admin_key` or a key with the scope `admin`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,7 +17,7 @@ use crate::{
     },
 };
 
-/// Loads a model's files again and switches to them. Goes on when the client has gone.
+/// Reloads a model's files and switches to the new model. The reload continues if the client disconnects.
 pub async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> Answer {
     match edge.generations.engine().reload(&id).await {
         Ok(reloaded) => Ok(HttpResponse::Ok().json(ReloadReport {
@@ -43,13 +42,13 @@ pub async fn reload(edge: web::Data<Edge>, _: Admin, id: web::Path<String>) -> A
     }
 }
 
-/// For Prometheus: what this replica did since it started, and does now.
+/// Returns the metrics of this replica, for Prometheus.
 pub async fn metrics(edge: web::Data<Edge>, _: Admin) -> HttpResponse {
     let text = edge.generations.metrics_text(&edge.auth.access.tenants()).await;
     HttpResponse::Ok().content_type(CONTENT_TYPE).body(text)
 }
 
-/// What the prompt cache did on this replica since it started, and what it holds of each tenant on all of them.
+/// Returns the counts of the prompt cache on this replica since its start, and the size of each tenant's cache on all replicas.
 pub async fn cache(edge: web::Data<Edge>, _: Admin) -> Answer {
     let generations = &edge.generations;
     let sizes = edge.auth.access.tenants().into_iter().map(async |tenant| {

@@ -54,7 +54,7 @@ async fn try_create(edge: &web::Data<Edge>, identity: &Arc<Identity>, body: Valu
     Ok(headers::ignored(answer, &ignored))
 }
 
-/// A response for each choice. When one cannot be created, those before it lose their followers and end.
+/// Creates and follows a response for each choice. If one cannot be created, the earlier ones lose their followers and end.
 async fn follows(
     edge: &Edge,
     identity: &Identity,
@@ -65,7 +65,7 @@ async fn follows(
     let mut follows = Vec::new();
     for choice in 0..chat.choices {
         let create = Create {
-            // Choices of one seed are different, and each is repeated by the same seed.
+            // The choices of a seeded request differ, and the same seed repeats each of them.
             seed: chat.create.seed.map(|seed| seed.wrapping_add(u64::from(choice))),
             ..chat.create.clone()
         };

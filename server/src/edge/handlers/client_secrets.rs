@@ -1,4 +1,4 @@
-//! `POST /v1/client_secrets`: a server with a key makes a short-lived secret for a browser, in the shape of OpenAI's.
+//! `POST /v1/client_secrets`: makes a short-lived secret for a browser, in OpenAI's shape.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
@@ -25,10 +25,10 @@ pub async fn create(
         Err(refuse(&request, "scope", Some(identity.tenant.clone()), error).into())
     };
     if identity.is_client_secret {
-        return forbidden("A client secret makes no client secrets. Use the server's key.");
+        return forbidden("A client secret cannot make client secrets. Use an API key.");
     }
     if !edge.auth.access.has_keys() {
-        return forbidden("Without keys there are no client secrets. Set auth.mode = \"keys\".");
+        return forbidden("Client secrets need keys. Set auth.mode = \"keys\".");
     }
     let NewSecret { seconds, model, conversation, max_output_tokens } = NewSecret::from_value(body)?;
     let pins = Pins { model, conversation, max_output_tokens };
@@ -56,7 +56,7 @@ pub async fn create(
     Ok(HttpResponse::Ok().json(ClientSecret { value, expires_at, session }))
 }
 
-/// A request for a model and nothing else, to be held to a key's models.
+/// Makes a minimal request for a model, to check that the key may use the model.
 fn probe(model: &str) -> Result<crate::wire::request::Create, WireError> {
     crate::wire::request::Create::from_value(json!({"model": model, "input": "x"}))
 }

@@ -1,4 +1,4 @@
-//! `GET /openapi.json` and `/asyncapi.json`: the protocol for other programs.
+//! `GET /openapi.json` and `/asyncapi.json`: the protocol as documents for other programs.
 
 use std::sync::LazyLock;
 
@@ -29,7 +29,7 @@ fn document(body: &Bytes) -> HttpResponse {
 mod tests {
     use super::*;
 
-    /// The paths that a source file gives to `resource`.
+    /// Returns the paths that a source file passes to `resource`.
     fn paths(source: &str, scope: &str) -> Vec<String> {
         let quoted = source.split("resource(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
         let paths = quoted.filter_map(|rest| rest.split('"').next());

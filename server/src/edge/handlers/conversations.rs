@@ -1,4 +1,4 @@
-//! `/v1/conversations`: OpenAI's Conversations API, and a list of a tenant's.
+//! `/v1/conversations`: OpenAI's Conversations API, with a list of the tenant's conversations and a fork.
 
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! `POST /v1/responses/input_tokens`: how many tokens a request's prompt has.
+//! `POST /v1/responses/input_tokens`: counts the tokens of a request's prompt.
 
 use actix_web::{HttpResponse, web};
 
@@ -17,7 +17,7 @@ use crate::{
 
 pub async fn count(edge: web::Data<Edge>, Identified(identity): Identified, JsonBody(mut body): JsonBody) -> Answer {
     if let Some(fields) = body.as_object_mut() {
-        // A style of the answer, which changes no prompt here.
+        // OpenAI's style of the answer, which has no effect on the prompt.
         fields.remove("personality");
     }
     let mut create = parsed(body, Create::from_value).await?;

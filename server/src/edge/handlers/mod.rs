@@ -1,4 +1,5 @@
-//! The handlers of the routes, a file a resource: each validates a request, calls [`generation`](crate::generation) and answers.
+//! The handlers of the routes, one file for each resource. A handler validates a request, calls
+//! [`generation`](crate::generation) and answers.
 
 pub mod admin;
 pub mod chat;

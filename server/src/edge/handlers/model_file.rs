@@ -1,4 +1,4 @@
-//! `GET /v1/models/{id}/file`: the file of a model, for an engine in the browser. Refuses models that are not shared.
+//! `GET /v1/models/{id}/file`: the file of a model, for an engine in the browser. Refuses a model that is not shared.
 
 use std::{io::SeekFrom, path::Path};
 
@@ -23,13 +23,13 @@ use crate::{
     wire::error::WireError,
 };
 
-/// Bytes that are read at once.
+/// Bytes of one read.
 const PIECE: usize = 256 << 10;
-/// The caching of an address that names the file's sum: its content never changes. It is private because keys differ in what they
-/// may fetch.
+/// `Cache-Control` of a URL with the file's sum, whose content never changes. The cache is private because keys differ in the
+/// models that they may use.
 const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
-/// Answers the file, or the one range of it that is asked for. `?sha256=` asks for that file or none.
+/// Returns the file, or the requested range. With `?sha256=` the file must have this sum.
 pub async fn get(
     edge: web::Data<Edge>,
     Identified(identity): Identified,
@@ -84,11 +84,11 @@ enum Wanted {
     Whole,
     /// First and last byte.
     Part(u64, u64),
-    /// The file does not have the bytes.
+    /// The range is outside the file.
     Nothing,
 }
 
-/// Reads `Range` and `If-Range`. Several ranges, or ranges of another version of the file, get the whole file.
+/// Parses `Range` and `If-Range`. Several ranges, or a range of another version of the file, return the whole file.
 fn wanted_range(request: &HttpRequest, etag: &EntityTag, bytes: u64) -> Wanted {
     let Ok(Range::Bytes(ranges)) = Range::parse(request) else { return Wanted::Whole };
     if request.headers().contains_key(header::IF_RANGE) {
@@ -103,7 +103,7 @@ fn wanted_range(request: &HttpRequest, etag: &EntityTag, bytes: u64) -> Wanted {
     }
 }
 
-/// Returns whether the client does not have the file yet.
+/// Returns whether `If-None-Match` does not name this version of the file.
 fn is_news(request: &HttpRequest, etag: &EntityTag) -> bool {
     match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Items(known)) => !known.iter().any(|tag| tag.weak_eq(etag)),
@@ -117,7 +117,7 @@ fn not_shared(model: &ModelInfo) -> WireError {
     WireError::InsufficientPermissions(message)
 }
 
-/// The operator reads why; the client reads that it failed.
+/// Logs the reason for the operator. Returns an error without the reason for the client.
 fn unreadable(path: &Path, error: &anyhow::Error) -> WireError {
     tracing::error!(path = %path.display(), error = format!("{error:#}"), "the file of a model cannot be read");
     WireError::EngineFailed

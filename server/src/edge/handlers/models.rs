@@ -1,4 +1,4 @@
-//! `GET /v1/models`: the models that the client may use, and what each can do.
+//! `GET /v1/models`: the models that the client may use, with their properties.
 
 use actix_web::{HttpResponse, web};
 

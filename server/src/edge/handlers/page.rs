@@ -1,4 +1,4 @@
-//! The chat page: the files of one folder, at `/`. What is no file there is answered as every unknown path is.
+//! The chat page: the files of one folder, at `/`. A path without a file gets the answer of an unknown path.
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +17,15 @@ use crate::{
     settings::ServerSettings,
 };
 
-/// The page's policy: it loads from this server and connects to it, and to no other. `'self'` holds for its WebSockets as well. The engine in
-/// the browser is WebAssembly, and begins its workers from text that it brings (`blob:`).
+/// The content security policy of the page: it loads from this server only and connects to this server only. `'self'` includes
+/// WebSockets. The engine in the browser is WebAssembly and starts its workers from `blob:` URLs.
 const POLICY: &str = "default-src 'self'; connect-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// Headers that isolate the page from other origins. Only an isolated page has threads in WebAssembly.
+/// Headers that isolate the page from other origins. WebAssembly has threads only on an isolated page.
 const ISOLATION: [(&str, &str); 2] =
     [("cross-origin-opener-policy", "same-origin"), ("cross-origin-embedder-policy", "require-corp")];
 
-/// The folder of the built page, if there is one. Warns of a folder that was set and has no page.
+/// Returns the folder of the built page, if there is one. Warns if the configured folder has no page.
 pub fn folder(settings: &ServerSettings) -> Option<PathBuf> {
     let set = &settings.chat_dir;
     let is_set = !set.as_os_str().is_empty();
@@ -34,12 +34,12 @@ pub fn folder(settings: &ServerSettings) -> Option<PathBuf> {
         return Some(dir);
     }
     if is_set {
-        tracing::warn!("server.chat_dir: {} has no index.html, so there is no chat page", set.display());
+        tracing::warn!("server.chat_dir: {} has no index.html, so the server has no chat page", set.display());
     }
     None
 }
 
-/// `/` and the page's files.
+/// Builds the scope of `/` with the page's files.
 pub fn scope(dir: &Path) -> impl HttpServiceFactory + use<> {
     let headers = DefaultHeaders::new().add((header::CONTENT_SECURITY_POLICY, POLICY));
     web::scope("")
@@ -48,13 +48,13 @@ pub fn scope(dir: &Path) -> impl HttpServiceFactory + use<> {
         .service(Files::new("/", dir).index_file("index.html"))
 }
 
-/// `/` where there is no page.
+/// Answers `/` if there is no page.
 pub async fn missing() -> HttpResponse {
     HttpResponse::NotFound()
         .body("The chat page is not built. Build it with `make chat`, or set server.chat_dir to its folder.\n")
 }
 
-/// actix-files refuses every method but GET, whatever the path, and answers what it does not have without a body.
+/// Replaces the errors of actix-files: it refuses every method except GET on any path, and answers a missing file without a body.
 async fn file_or_unknown(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,

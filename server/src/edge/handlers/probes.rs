@@ -7,12 +7,12 @@ use crate::{
     wire::object::{LoadedModel, Readiness},
 };
 
-/// 200 as long as the process lives.
+/// Returns 200 while the process runs.
 pub async fn healthy() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n")
 }
 
-/// 200 once every model is loaded; those that still load are told.
+/// Returns 200 if the server accepts requests, otherwise 503. The body lists the models with their states.
 pub async fn ready(edge: web::Data<Edge>) -> HttpResponse {
     let models = edge.generations.engine().status();
     let models = models.into_iter().map(|model| LoadedModel { id: model.id, loaded: model.loaded }).collect();

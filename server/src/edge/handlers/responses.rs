@@ -46,7 +46,7 @@ async fn try_create(edge: &web::Data<Edge>, identity: &Arc<Identity>, body: Valu
     let caller = Caller::without_resume(traced.origin()).with_key(grants::limited_key(identity));
     let created = edge.generations.create(tenant, create, caller).await;
     let created = created.inspect_err(|error| traced.span.fail(error.code().0))?;
-    // Its `client_request_id` may have been used before, elsewhere.
+    // The `client_request_id` may belong to a response of another conversation.
     grants::check_response(edge, identity, &created.id).await?;
     let answer = if background && !stream {
         HttpResponse::Ok().json(edge.generations.retrieve(tenant, &created.id).await?)
@@ -61,10 +61,10 @@ async fn try_create(edge: &web::Data<Edge>, identity: &Arc<Identity>, body: Valu
     Ok(headers::ignored(answer, &ignored))
 }
 
-/// The response as its last event has it.
+/// Follows a response to its end. Returns the response of the last event.
 ///
 /// # Errors
-/// Those of the store, and `response_not_found` when the response is deleted meanwhile.
+/// Those of the store, and `response_not_found` if the response is deleted meanwhile.
 pub async fn ended(mut follow: Follow) -> Result<Response, WireError> {
     let mut last = None;
     while let Some(event) = follow.next().await {

@@ -1,4 +1,5 @@
-//! A connection keeps its requests as text until their turn comes, and counts them from the moment they arrive.
+//! Queued requests of a connection. They stay unparsed text until their turn in the lane, and count for the budgets from their
+//! arrival on.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 
-/// A `response.create` that waits for its turn, or runs.
+/// A `response.create` that is queued or running.
 #[derive(Debug)]
 pub struct Arrival {
     text: Arc<str>,
@@ -24,13 +25,13 @@ pub struct Arrival {
     held: HeldMessage,
 }
 
-/// The shares of two budgets that a message holds: its bytes of the connection's, its bytes and values of the tenant's.
+/// The budget shares of a message: its bytes in the connection's budget, its bytes and values in the tenant's.
 pub type HeldMessage = (BudgetShare, BudgetShare);
 
-/// What one connection's messages may hold.
+/// The budget of one connection's messages.
 pub struct Arrivals {
     budget: Arc<Budget>,
-    /// The context that the connection's client sent.
+    /// The trace context that the client sent with its handshake.
     handshake: Context,
 }
 
@@ -39,10 +40,10 @@ impl Arrivals {
         Self { budget: Budget::new(HELD_BY_CONNECTION.saturating_mul(max_message_bytes)), handshake }
     }
 
-    /// Counts a message of `tenant`.
+    /// Reserves the size of a message in both budgets.
     ///
     /// # Errors
-    /// `websocket_stream_limit_reached` and `rate_limit_exceeded`.
+    /// `websocket_stream_limit_reached` if the connection's budget is exhausted, `rate_limit_exceeded` if the tenant's is.
     pub fn hold(&self, edge: &Edge, tenant: &str, size: Size) -> Result<HeldMessage, WireError> {
         let own = self.budget.hold(size.bytes).ok_or_else(|| {
             let most = self.budget.most();
@@ -55,7 +56,7 @@ impl Arrivals {
         Ok((own, edge.generations.hold(tenant, size.bytes + size.values * VALUE_BYTES)?))
     }
 
-    /// Keeps a request until its turn comes.
+    /// Queues a request as text.
     ///
     /// # Errors
     /// Those of [`Self::hold`].
@@ -67,7 +68,7 @@ impl Arrivals {
     }
 }
 
-/// The size of a message: its bytes, and its JSON values when they are parsed.
+/// The size of a message: its bytes, and the number of its JSON values, or 0 if the message stays unparsed.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub bytes: usize,
@@ -75,8 +76,10 @@ pub struct Size {
 }
 
 impl Arrival {
+    /// Parses the request.
+    ///
     /// # Errors
-    /// Those of the request, and `rate_limit_exceeded` when its tenant would hold too much that is parsed.
+    /// Those of the request, and `rate_limit_exceeded` if the parsed values exceed the tenant's budget.
     pub async fn parse(&mut self, edge: &Edge) -> Result<Create, WireError> {
         let (text, counted) = (self.text.clone(), self.text.clone());
         let values = beside(text.len(), move || count_values(counted.as_bytes())).await?;

@@ -1,6 +1,6 @@
-//! Judges frames by their headers, before a byte of them is kept: actix waits for a whole frame, of whatever length, before
-//! it compares the length with its limit, and does not tell reserved bits from text that is not UTF-8. Counts what has arrived of
-//! a message that is not whole yet: it waits in memory as long as the client likes.
+//! Checks the headers of frames before their payload is buffered. actix buffers a whole frame of any length before it compares the
+//! length with its limit, and reports reserved bits like text that is not UTF-8. Counts the bytes of incomplete messages, because
+//! they stay in memory as long as the client does not finish them.
 
 use std::{
     cell::Cell,
@@ -21,29 +21,29 @@ use crate::{
     wire::close,
 };
 
-/// So few bytes are copied out of the buffer that they were read into.
+/// Pieces up to this number of bytes are copied out of their read buffer.
 const SMALL: usize = 1024;
 
-/// The close code and reason of a frame that may not pass.
+/// The close code and the reason for a refused frame.
 pub type Violation = (u16, &'static str);
 
 const TOO_LARGE: Violation = (close::TOO_LARGE, "message too large");
 const FRAGMENTS: Violation = (close::TOO_LARGE, "too many fragments");
 const RESERVED: Violation = (close::PROTOCOL, "reserved bits");
-pub const TOO_MUCH: Violation = (close::UNFINISHED, "too much that is not whole");
+pub const TOO_MUCH: Violation = (close::UNFINISHED, "too many bytes of incomplete messages");
 
-/// Passes bytes through and ends before a frame that may not pass. It ends, too, where the socket fails:
-/// actix would answer an error with what it has read before still unread.
+/// Passes bytes through and ends before a refused frame. It also ends, without an error, when the socket fails: after an error
+/// actix would drop the bytes that were read before.
 pub struct FrameGuard<S> {
     bytes: S,
     frames: Frames,
     arriving: Rc<Arriving>,
     budget: Arc<Budget>,
-    /// What of the tenant's budget the message that is not whole yet holds, and its bytes.
+    /// The share of the tenant's budget that the incomplete message holds, and the bytes of that message.
     held: Option<(BudgetShare, usize)>,
 }
 
-/// What the connection knows of its guard.
+/// The state of the guard that the connection reads.
 #[derive(Default)]
 pub struct Arriving {
     violation: Cell<Option<Violation>>,
@@ -51,25 +51,25 @@ pub struct Arriving {
 }
 
 impl Arriving {
-    /// Why the guard has ended.
+    /// Returns why the guard has ended.
     pub fn violation(&self) -> Option<Violation> {
         self.violation.get()
     }
 
-    /// For how long a message has been arriving that is not whole yet.
+    /// Returns the time since the first byte of the incomplete message; `None` if there is none.
     pub fn unfinished(&self) -> Option<Duration> {
         self.since.get().map(|since| since.elapsed())
     }
 }
 
 impl<S> FrameGuard<S> {
-    /// The guard, and what the connection knows of it. `budget` is what the tenant's messages may hold.
+    /// Returns the guard and the state for the connection. `limit`: the most bytes of a message. `budget`: the tenant's.
     pub fn new(bytes: S, limit: usize, budget: Arc<Budget>) -> (Self, Rc<Arriving>) {
         let (frames, arriving) = (Frames::new(limit as u64), Rc::<Arriving>::default());
         (Self { bytes, frames, arriving: arriving.clone(), budget, held: None }, arriving)
     }
 
-    /// Counts bytes that have just arrived; those before a violation pass.
+    /// Counts arrived bytes. An error has the number of bytes before the violation, which pass.
     fn count(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
         self.frames.read(bytes)?;
         let unfinished = self.frames.unfinished();
@@ -108,7 +108,7 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameGuar
                     self.held = None;
                     bytes.truncate(before);
                 }
-                // What is read last keeps its buffer, which is actix's of 8 KiB.
+                // A slice keeps actix's whole read buffer of 8 KiB in memory.
                 if bytes.len() <= SMALL {
                     bytes = Bytes::copy_from_slice(&bytes);
                 }
@@ -120,19 +120,19 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameGuar
     }
 }
 
-/// Where in a frame the stream is (RFC 6455, section 5.2).
+/// The position of the stream within a frame (RFC 6455, section 5.2).
 struct Frames {
     limit: u64,
     /// The bytes of the header so far.
     header: Vec<u8>,
-    /// Bytes of the payload to come.
+    /// Bytes of the payload that have not arrived.
     payload: u64,
-    /// Bytes of the message that were announced so far, all its fragments together.
+    /// Payload bytes of the message that the headers of its fragments have announced.
     message: u64,
-    /// Of those, the bytes that have arrived, and the fragments.
+    /// Payload bytes of the message that have arrived.
     arrived: u64,
     fragments: usize,
-    /// Of the frame: whether it is part of a message, and the last.
+    /// Whether the frame is part of a message, not a control frame.
     is_data: bool,
     is_final: bool,
 }
@@ -151,12 +151,12 @@ impl Frames {
         }
     }
 
-    /// What the message that is not whole yet holds in memory, in bytes; 0: there is none.
+    /// Returns the bytes of memory that the incomplete message takes; 0 if there is none.
     fn unfinished(&self) -> usize {
         usize::try_from(self.arrived).unwrap_or(usize::MAX).saturating_add(self.fragments * FRAGMENT_BYTES)
     }
 
-    /// So many bytes of a frame's payload have arrived, and with them the message where it was the last.
+    /// Counts arrived bytes of a payload. Resets the counts if they complete the message.
     fn arrive(&mut self, bytes: u64) {
         self.payload -= bytes;
         if !self.is_data {
@@ -168,7 +168,7 @@ impl Frames {
         }
     }
 
-    /// Fails at a frame that may not pass, with how many of these bytes come before it.
+    /// Reads bytes. An error has the number of these bytes before the refused frame.
     fn read(&mut self, bytes: &[u8]) -> Result<(), (usize, Violation)> {
         let (mut at, mut frame) = (0, 0);
         while let Some(&byte) = bytes.get(at) {
@@ -191,7 +191,7 @@ impl Frames {
                 self.header.clear();
                 self.payload = length;
                 (self.is_data, self.is_final) = (opcode < 8, is_final);
-                // Control frames may come between the fragments of a message.
+                // Control frames may arrive between the fragments of a message.
                 if opcode < 8 {
                     self.message = self.message.saturating_add(length);
                     self.fragments += 1;
@@ -213,7 +213,7 @@ impl Frames {
         Ok(())
     }
 
-    /// The payload's length, once the header is whole.
+    /// Returns the length of the payload if the header is complete.
     fn announced(&self) -> Option<u64> {
         let second = *self.header.get(1)?;
         let mask = if second & 0x80 != 0 { 4 } else { 0 };
@@ -286,7 +286,7 @@ mod tests {
     fn what_is_not_whole_counts_until_it_is() {
         let mut frames = frames(300);
         assert_eq!(frames.read(&[&frame(0x81, 9)[..], &frame(0x89, 100)[..50]].concat()), Ok(()));
-        assert_eq!(frames.unfinished(), 0, "a whole message and half a ping");
+        assert_eq!(frames.unfinished(), 0, "a complete message and half a ping");
         assert_eq!(frames.read(&[&frame(0x89, 100)[50..], &frame(0x01, 200)[..]].concat()), Ok(()));
         assert_eq!(frames.unfinished(), 200 + FRAGMENT_BYTES);
         assert_eq!(frames.read(&[&frame(0x89, 10)[..], &frame(0x80, 50)[..30]].concat()), Ok(()));
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_is_not_whole_is_bounded_for_all_sockets_of_a_tenant() {
-        // Each part has 192 bytes beside its header.
+        // Each part has a payload of 192 bytes.
         let budget = Budget::new(700);
         let socket = || FrameGuard::new(futures::stream::empty::<Result<Bytes, PayloadError>>(), 300, budget.clone()).0;
         let mut sockets = [socket(), socket(), socket()];

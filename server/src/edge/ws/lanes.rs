@@ -1,4 +1,4 @@
-//! A connection's requests: one after the other in a lane, lanes side by side.
+//! The lanes of a connection. Requests of one lane run one after the other; lanes run concurrently.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,22 +7,22 @@ use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use super::arrival::Arrival;
 use crate::wire::{client::Target, error::WireError};
 
-/// Lanes that have work at once; OpenAI's limit.
+/// Most lanes that have work at the same time; OpenAI's limit.
 pub const MAX_IN_FLIGHT: usize = 16;
-/// Requests that may wait in a lane.
+/// Most requests that wait in a lane.
 const MAX_WAITING: usize = 64;
 
-/// `None` is the lane of requests without a `stream_id`.
+/// The `stream_id` of a lane; `None` for requests without one.
 pub type Lane = Option<String>;
 
-/// A request that takes its turn in a lane.
+/// A request in a lane.
 #[derive(Debug)]
 pub enum LaneJob {
     Create(Arrival),
     Resume { target: Target, starting_after: Option<u64> },
 }
 
-/// The lanes that have work. A lane ends with its last job.
+/// The lanes with work. A lane is removed with its last job.
 #[derive(Default)]
 pub struct Lanes {
     waiting: HashMap<Lane, VecDeque<LaneJob>>,
@@ -30,7 +30,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Adds a job to its lane; it is started by `start` now or when its turn comes.
+    /// Adds a job to its lane. Starts it with `start` if the lane has no work; otherwise [`Self::advance`] starts it later.
     pub fn push(
         &mut self,
         lane: Lane,
@@ -39,14 +39,16 @@ impl Lanes {
     ) -> Result<(), WireError> {
         if let Some(waiting) = self.waiting.get_mut(&lane) {
             if waiting.len() >= MAX_WAITING {
-                return Err(WireError::StreamLimit(format!("{MAX_WAITING} requests wait in this lane already.")));
+                return Err(WireError::StreamLimit(format!(
+                    "{MAX_WAITING} requests are waiting in this lane already. Wait until some are answered."
+                )));
             }
             waiting.push_back(job);
             return Ok(());
         }
         if self.running.len() >= MAX_IN_FLIGHT {
             return Err(WireError::StreamLimit(format!(
-                "{MAX_IN_FLIGHT} streams are in flight on this connection already."
+                "{MAX_IN_FLIGHT} streams are in flight on this connection already. Wait until one has ended."
             )));
         }
         self.waiting.insert(lane.clone(), VecDeque::new());
@@ -58,7 +60,7 @@ impl Lanes {
         self.running.is_empty()
     }
 
-    /// Drives the running jobs until one ends, then starts its lane's next.
+    /// Drives the running jobs until one ends, then starts the next job of that lane.
     pub async fn advance(&mut self, start: impl FnOnce(Lane, LaneJob) -> LocalBoxFuture<'static, Lane>) {
         let Some(lane) = self.running.next().await else { return };
         match self.waiting.get_mut(&lane).and_then(VecDeque::pop_front) {

@@ -1,5 +1,5 @@
-//! WebSockets: `guard` bounds what arrives, `connection` is the life of one, `arrival` what waits, `lanes` its requests in order,
-//! `outbox` what waits to be sent, `writer` the only code that touches the socket.
+//! WebSockets. `guard` limits incoming bytes, `connection` runs one connection, `arrival` queues its requests, `lanes` orders them,
+//! `outbox` queues frames, and `writer` is the only code that writes to the socket.
 
 mod arrival;
 mod connection;
@@ -28,7 +28,7 @@ use crate::{
     wire::{KEY_SUBPROTOCOL_PREFIX, SUBPROTOCOL, error::WireError},
 };
 
-/// `GET /v1/responses` with an upgrade.
+/// Answers `GET /v1/responses` with an upgrade to a WebSocket.
 pub async fn upgrade(
     edge: web::Data<Edge>,
     Identified(identity): Identified,
@@ -51,7 +51,7 @@ pub async fn upgrade(
     Ok(response)
 }
 
-/// Counts the socket of its tenant and its address.
+/// Counts the socket for its tenant and its address.
 fn hold(edge: &Edge, tenant: &str, request: &HttpRequest) -> Result<(BudgetShare, Option<BudgetShare>), WireError> {
     let of_tenant = edge.generations.hold_socket(tenant)?;
     let Some(address) = peer::address(request.head(), &edge.settings.server.trusted_proxies) else {
@@ -65,8 +65,8 @@ fn hold(edge: &Edge, tenant: &str, request: &HttpRequest) -> Result<(BudgetShare
     Ok((of_tenant, Some(held)))
 }
 
-/// The subprotocol that the client gets: ours if it is offered, else the first that is no key, else the first. Browsers
-/// fail a connection on which none of those offered is selected.
+/// Returns the selected subprotocol: the server's if the client offers it, else the first offer without a key, else the first.
+/// Browsers fail a connection if the server selects none of the offers.
 fn selected(request: &HttpRequest) -> Option<String> {
     let offers = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
     let offered: Vec<&str> =

@@ -1,4 +1,4 @@
-//! What waits to be sent on one connection, bounded in bytes. A client that lets it stay full is cut.
+//! The queue of frames of one connection, limited in bytes. If the queue stays full, the connection is closed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use tokio::{
 
 use crate::wire::close;
 
-/// Bytes that a frame costs beside its text; bounds the number of frames too.
+/// Bytes that a frame counts beside its text. This limits the number of frames, too.
 const FRAME_OVERHEAD: usize = 64;
 
-/// A frame and the room it takes until it is written.
+/// A frame, and its permits of the queue's bytes until it is written.
 pub struct Frame {
     pub body: FrameBody,
     pub _room: OwnedSemaphorePermit,
@@ -26,16 +26,16 @@ pub enum FrameBody {
     Pong(Bytes),
 }
 
-/// How a connection shall end.
+/// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closing {
     pub code: u16,
     pub reason: &'static str,
-    /// Whether what waits is sent first.
+    /// Whether the queued frames are sent first.
     pub flush: bool,
 }
 
-/// The connection takes no more frames.
+/// The connection accepts no more frames.
 #[derive(Debug)]
 pub struct Gone;
 
@@ -49,18 +49,18 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The outbox, and what its writer reads.
+    /// Returns the outbox and the two receivers of its writer. `grace`: how long the queue may stay full.
     pub fn new(bytes: usize, grace: Duration) -> (Self, mpsc::Receiver<Frame>, watch::Receiver<Option<Closing>>) {
-        // The room bounds the frames: the channel never fills before it.
+        // The bytes limit the number of frames, so the channel never fills first.
         let (frames, receiver) = mpsc::channel(bytes / FRAME_OVERHEAD + 1);
         let (closing, closed) = watch::channel(None);
         (Self { frames, room: Arc::new(Semaphore::new(bytes)), bytes, grace, closing }, receiver, closed)
     }
 
-    /// Queues an event, waiting for room. Without room for the grace period the client is cut.
+    /// Queues an event; waits for room. Closes the connection if there is no room for the grace period.
     pub async fn send(&self, event: &impl Serialize) -> Result<(), Gone> {
         let text = serde_json::to_string(event).map_err(|error| {
-            tracing::error!(%error, "an event could not be written as JSON");
+            tracing::error!(%error, "an event could not be serialised as JSON");
             Gone
         })?;
         let size = self.size(text.len());
@@ -78,7 +78,7 @@ impl Outbox {
         self.frames.send(Frame { body: FrameBody::Text(text), _room: room }).await.map_err(|_| Gone)
     }
 
-    /// Queues a control frame if there is room; without room its loss is the least of this client's worries.
+    /// Queues a control frame, or drops it if there is no room.
     pub fn control(&self, body: FrameBody) {
         let size = self.size(if let FrameBody::Pong(bytes) = &body { bytes.len() } else { 0 });
         if let Ok(room) = self.room.clone().try_acquire_many_owned(size) {
@@ -86,7 +86,7 @@ impl Outbox {
         }
     }
 
-    /// Ends the connection. The first reason stays.
+    /// Ends the connection. Later calls do not change the first reason.
     pub fn close(&self, closing: Closing) {
         self.closing.send_if_modified(|current| {
             let first = current.is_none();
@@ -98,9 +98,9 @@ impl Outbox {
         }
     }
 
-    /// Returns when the connection is to end.
+    /// Waits until the connection is about to end.
     pub async fn closed(&self) {
-        // The sender is ours, so waiting cannot fail.
+        // `self` holds the sender, so waiting cannot fail.
         let _ = self.closing.subscribe().wait_for(Option::is_some).await;
     }
 

@@ -1,4 +1,4 @@
-//! Input that steers the running responses of a connection: queued here until a successor of the response commits it.
+//! Input that steers the running responses of a connection. It is queued until a successor of the response commits it.
 
 use std::{
     cell::RefCell,
@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// Inputs that may wait for one response.
+/// Most queued inputs of one response.
 const MAX_PENDING: usize = 16;
-/// Responses whose end, or whose waiting inputs, a connection remembers.
+/// Most ended responses, and most responses with waiting inputs, that a connection remembers.
 const MAX_REMEMBERED: usize = 64;
 
 /// An accepted input.
@@ -29,36 +29,36 @@ const MAX_REMEMBERED: usize = 64;
 pub struct PendingSteer {
     pub id: String,
     pub items: Vec<InputItem>,
-    /// As it was sent.
+    /// The input as the client sent it.
     pub input: Value,
     _held: HeldMessage,
 }
 
-/// The responses that this connection created and follows, and the inputs that wait.
+/// The responses that this connection created and follows, and their queued inputs.
 #[derive(Default)]
 pub struct Steering {
     running: RefCell<HashMap<String, SteeredRun>>,
     ended: RefCell<VecDeque<String>>,
-    /// By the response whose calls have no outputs yet.
+    /// Inputs by the id of the response whose calls have no outputs yet.
     waiting: RefCell<VecDeque<(String, Vec<PendingSteer>)>>,
 }
 
 struct SteeredRun {
-    /// The lane, where the response has one.
+    /// The lane of the response.
     stream_id: Option<String>,
     supported: bool,
     pending: Vec<PendingSteer>,
 }
 
-/// What became of a `response.steer`.
+/// The result of a `response.steer`.
 pub struct Verdict {
     pub stream_id: Option<String>,
-    /// The id of the queued input, or why it is not queued.
+    /// The id of the queued input, or why it was refused.
     pub outcome: Result<String, SteerErrorCode>,
 }
 
 impl Steering {
-    /// A response of this connection has been created.
+    /// Registers a response that this connection created.
     pub fn begin(&self, id: &str, create: &Create, stream_id: Option<&str>) {
         let running = SteeredRun {
             stream_id: stream_id.map(str::to_owned),
@@ -89,24 +89,24 @@ impl Steering {
         Verdict { stream_id, outcome }
     }
 
-    /// The lane of a running response.
+    /// Returns the lane of a running response.
     pub fn stream_id(&self, id: &str) -> Option<String> {
         self.running.borrow().get(id).and_then(|running| running.stream_id.clone())
     }
 
-    /// A response has ended, or is followed no more; the inputs that wait for that.
+    /// Removes a response that has ended or is no longer followed. Returns its queued inputs.
     pub fn end(&self, id: &str) -> Vec<PendingSteer> {
         let running = self.running.borrow_mut().remove(id);
         remember(&mut self.ended.borrow_mut(), id.to_owned());
         running.map(|running| running.pending).unwrap_or_default()
     }
 
-    /// Lets inputs wait for the request that brings the outputs of a response's calls.
+    /// Stores inputs until a request sends the outputs of the response's calls.
     pub fn wait(&self, id: &str, pending: Vec<PendingSteer>) {
         remember(&mut self.waiting.borrow_mut(), (id.to_owned(), pending));
     }
 
-    /// The inputs that waited for a request that continues `previous`.
+    /// Removes and returns the inputs that waited for a request that continues `previous`.
     pub fn take(&self, previous: Option<&str>) -> Vec<PendingSteer> {
         let mut waiting = self.waiting.borrow_mut();
         let at = waiting.iter().position(|(id, _)| Some(id.as_str()) == previous);
@@ -121,7 +121,7 @@ fn remember<T>(all: &mut VecDeque<T>, new: T) {
     all.push_back(new);
 }
 
-/// The calls of an ended response, whose outputs only the client has.
+/// Returns the calls of an ended response, whose outputs the client has to send.
 pub fn required(response: &Response) -> Vec<RequiredInput> {
     let calls = response.output.iter().filter_map(|item| match item {
         OutputItem::FunctionCall(call) => Some(RequiredInput::new(call.call_id.clone())),
@@ -130,7 +130,7 @@ pub fn required(response: &Response) -> Vec<RequiredInput> {
     calls.collect()
 }
 
-/// The request that goes on from a steered response with what was said meanwhile: all else is as it was.
+/// Returns the request that continues a steered response with the queued inputs. All other fields equal those of `create`.
 pub fn successor(create: &Create, previous: &str, pending: &[PendingSteer]) -> Create {
     Create {
         input: pending.iter().flat_map(|pending| pending.items.iter().cloned()).collect(),
@@ -140,15 +140,17 @@ pub fn successor(create: &Create, previous: &str, pending: &[PendingSteer]) -> C
     }
 }
 
-/// What a client reads of a code.
+/// Returns the message of an error code.
 pub fn explain(code: SteerErrorCode) -> &'static str {
     match code {
         SteerErrorCode::ResponseNotFound => "No such response runs on this connection.",
         SteerErrorCode::InvalidInput => "The input is not valid.",
-        SteerErrorCode::SteeringNotSupported => "A turn of a conversation, or a warm-up, cannot be steered.",
-        SteerErrorCode::TooManyPendingSteers => "Too many inputs wait for this response.",
+        SteerErrorCode::SteeringNotSupported => {
+            "A turn of a conversation or a request with 'generate: false' cannot be steered."
+        }
+        SteerErrorCode::TooManyPendingSteers => "Too many inputs are queued for this response.",
         SteerErrorCode::ResponseAlreadyCompleted => "The response has ended.",
-        SteerErrorCode::ResponseNotActive => "The response has ended before the input could be committed.",
+        SteerErrorCode::ResponseNotActive => "The response ended before the input could be committed.",
         SteerErrorCode::SuccessorCreationFailed => "The successor could not be created.",
     }
 }

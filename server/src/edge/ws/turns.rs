@@ -1,4 +1,4 @@
-//! The conversations that a connection has to do with, so that a second tab learns of the next turn.
+//! The conversations that a connection watches, so that a second tab is notified of the next turn.
 
 use std::{
     cell::RefCell,
@@ -10,22 +10,22 @@ use tokio::sync::mpsc;
 
 use crate::store::conversations::Notice;
 
-/// Conversations that a connection watches; of more it is not told.
+/// Most conversations that a connection watches. Turns of further ones are not notified.
 const MAX_WATCHED: usize = 32;
-/// Responses that it remembers to have followed.
+/// Most followed responses that a connection remembers.
 const MAX_FOLLOWED: usize = 64;
 
-/// A turn that has begun: its conversation and its response.
+/// A turn that has begun: the ids of its conversation and its response.
 type TurnNotice = (String, String);
 
-/// What the connection's jobs say.
+/// The side of the connection's jobs: adds watched conversations and followed responses.
 pub struct ConversationWatches {
     watched: RefCell<HashSet<String>>,
     followed: RefCell<VecDeque<String>>,
     sender: mpsc::Sender<BoxStream<'static, TurnNotice>>,
 }
 
-/// What the connection hears.
+/// The side of the connection's loop: receives the turns of the watched conversations.
 pub struct ConversationNotices {
     receiver: mpsc::Receiver<BoxStream<'static, TurnNotice>>,
     turns: SelectAll<BoxStream<'static, TurnNotice>>,
@@ -33,13 +33,13 @@ pub struct ConversationNotices {
 
 impl ConversationWatches {
     pub fn new() -> (Self, ConversationNotices) {
-        // As many as may be watched.
+        // Room for every conversation that may be watched.
         let (sender, receiver) = mpsc::channel(MAX_WATCHED);
         let turns = Self { watched: RefCell::default(), followed: RefCell::default(), sender };
         (turns, ConversationNotices { receiver, turns: SelectAll::new() })
     }
 
-    /// Whether a conversation is not watched yet and can be.
+    /// Returns whether a conversation is not watched yet and the limit allows another one.
     pub fn is_new(&self, conversation: &str) -> bool {
         let watched = self.watched.borrow();
         watched.len() < MAX_WATCHED && !watched.contains(conversation)
@@ -58,7 +58,7 @@ impl ConversationWatches {
             };
             std::future::ready(turn)
         });
-        // There is room for all that are new.
+        // The channel has room for every new conversation.
         let _ = self.sender.try_send(turns.boxed());
     }
 
@@ -76,7 +76,7 @@ impl ConversationWatches {
 }
 
 impl ConversationNotices {
-    /// The next turn that begins; never ends.
+    /// Waits for the next turn that begins. Never ends without one.
     pub async fn next(&mut self) -> TurnNotice {
         loop {
             tokio::select! {

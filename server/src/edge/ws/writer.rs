@@ -1,4 +1,4 @@
-//! The only code that touches the socket.
+//! The only code that writes to the socket.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::{
 
 use super::outbox::{Closing, Frame, FrameBody};
 
-/// How long a closing connection may take to take what is left.
+/// The time in which a closing connection must accept the remaining frames.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Writes frames until the connection is to close or has gone.
+/// Writes frames until the connection is closed or lost.
 pub async fn run(
     mut session: Session,
     mut frames: mpsc::Receiver<Frame>,
@@ -27,7 +27,7 @@ pub async fn run(
                 Some(frame) => tokio::select! {
                     biased;
                     written = write(&mut session, frame) => if written.is_err() { return },
-                    // A client that does not read would hold this write for ever.
+                    // Without this branch, a client that does not read would block the write for ever.
                     closing = ended(&mut closing) => break closing,
                 },
                 None => return,
@@ -53,7 +53,7 @@ async fn ended(closing: &mut watch::Receiver<Option<Closing>>) -> Option<Closing
     closing.wait_for(Option::is_some).await.ok().and_then(|closing| *closing)
 }
 
-/// The frame's room is given back when it has been handed to the socket.
+/// Writes a frame. Its permits return to the outbox when the socket has accepted it.
 async fn write(session: &mut Session, frame: Frame) -> Result<(), Closed> {
     let Frame { body, _room } = frame;
     match body {

@@ -1,4 +1,4 @@
-//! Cancels run beside the lanes: a store that answers late delays no stream of the connection.
+//! Cancels of a connection. They run beside the lanes, so a slow store delays no stream.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -12,11 +12,11 @@ use crate::{
     wire::error::WireError,
 };
 
-/// Cancels of a connection that may be under way. The connection reads no further message while there are more.
+/// Most cancels of a connection in progress. A further cancel stops the reading of messages until one has ended.
 pub const MAX_CANCELS: usize = 16;
 
 impl SocketConnection {
-    /// Begins to cancel a response. An error is sent when it is known; a connection that ends meanwhile stops no cancel.
+    /// Starts to cancel a response. Sends an error if the cancel fails. The cancel continues if the connection ends.
     pub(super) async fn cancel(self: &Rc<Self>, response_id: String, stream_id: Option<String>) -> Result<(), Gone> {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&self.cancels).acquire_owned().await else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! The requests of a connection, which take their turns in its lanes: a response is created or resumed, and followed to its end.
+//! The jobs in the lanes of a connection: each creates or resumes a response, and follows it to its end.
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl SocketConnection {
-    /// Adds a job to its lane. A lane that takes no more answers with an error.
+    /// Adds a job to its lane. Sends an error if the limits allow no further job.
     pub(super) async fn push(self: &Rc<Self>, lanes: &mut Lanes, stream_id: Lane, job: LaneJob) -> Result<(), Gone> {
         match lanes.push(stream_id.clone(), job, |lane, job| self.start(lane, job)) {
             Ok(()) => Ok(()),
@@ -46,14 +46,14 @@ impl SocketConnection {
                     connection.resume(target, starting_after, lane.as_deref()).await
                 }
             };
-            // `Gone`: the connection ends, and its loop knows.
+            // After `Gone` the connection's loop ends, too.
             let _ = done;
             lane
         }
         .boxed_local()
     }
 
-    /// Creates a response and follows it; then its successors, as long as input steers them.
+    /// Creates a response and follows it. Then does the same with each successor that steering input requires.
     async fn create(&self, mut arrival: Arrival, stream_id: Option<&str>) -> Result<(), Gone> {
         let parsed = arrival.parse(&self.edge).await;
         let held = parsed.and_then(|mut create| {
@@ -67,7 +67,7 @@ impl SocketConnection {
                 return self.error(&error, stream_id).await;
             }
         };
-        // The inputs that the request commits.
+        // The waiting inputs that this request commits.
         let mut steers = self.steering.take(create.previous_response_id.as_deref());
         let waited = steers.iter().flat_map(|pending| pending.items.iter().cloned());
         create.input = waited.chain(std::mem::take(&mut create.input)).collect();
@@ -90,7 +90,7 @@ impl SocketConnection {
         }
     }
 
-    /// Creates a response; its id, unless it is refused. `steers` are the inputs that it commits.
+    /// Creates a response. Returns `None` if it is refused; the client then has the error. `steers`: the inputs that it commits.
     async fn begin(
         &self,
         create: Create,
@@ -119,7 +119,7 @@ impl SocketConnection {
                 return self.error(&error, stream_id).await.map(|()| None);
             }
         };
-        // Its `client_request_id` may have been used before, elsewhere.
+        // The `client_request_id` may belong to a response of another conversation.
         if let Err(error) = grants::check_response(&self.edge, &self.identity, &created.id).await {
             return self.error(&error, stream_id).await.map(|()| None);
         }
@@ -137,7 +137,7 @@ impl SocketConnection {
         let response_id = match target {
             Target::Response(id) => id,
             Target::Conversation(id) => {
-                // Before it is looked at: the turn after it is told.
+                // The watch starts before the read, so that no turn is missed in between.
                 self.watch(&id).await;
                 match self.edge.generations.current(&self.tenant, &id).await {
                     Ok(id) => id,
@@ -166,7 +166,7 @@ impl SocketConnection {
         self.pump(follow, stream_id).await.map(drop)
     }
 
-    /// Sends a response's events until its last; the response as the last event has it.
+    /// Sends the events of a response up to the last one. Returns the response of the last event.
     async fn pump(&self, follow: Follow, stream_id: Option<&str>) -> Result<Option<Response>, Gone> {
         let run = follow.run.clone();
         self.following.borrow_mut().insert(run.clone());

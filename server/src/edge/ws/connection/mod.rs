@@ -1,4 +1,4 @@
-//! The life of one connection: reads client events, runs their jobs in lanes, keeps the heart beating, ends cleanly.
+//! The loop of one connection: reads client events, runs their jobs in lanes, sends heartbeats, and closes the connection.
 
 mod cancel;
 mod jobs;
@@ -48,19 +48,19 @@ use crate::{
 use cancel::MAX_CANCELS;
 use socket::SocketConnection;
 
-/// What arrives: messages and, when they have ended, the frame that ended them.
+/// The incoming messages, and the state of the guard, which has the violation that ended them.
 pub struct Incoming {
     pub messages: AggregatedMessageStream,
     pub arriving: Rc<Arriving>,
 }
 
-/// Who is connected, and whether the client takes our extensions.
+/// The client of a connection, and whether it uses the extensions.
 pub struct SocketClient {
     pub identity: Arc<Identity>,
     pub extensions: bool,
-    /// The context that the client sent with its handshake.
+    /// The trace context that the client sent with its handshake.
     pub handshake: Context,
-    /// The socket counts for its tenant and its address as long as it is open.
+    /// The shares of an open socket in the budgets of its tenant and its address.
     pub _held: (BudgetShare, Option<BudgetShare>),
 }
 
@@ -90,13 +90,13 @@ pub async fn run(edge: web::Data<Edge>, client: SocketClient, session: Session, 
     let _connected = edge.generations.metrics.connected();
     let span = tracing::error_span!("connection", id = connection.id, tenant = connection.tenant);
     let _ = connection.live(incoming, watched).instrument(span).await;
-    // Ends the writer once it has sent what was queued.
+    // The writer ends after the queued frames.
     drop(connection);
     let _ = writer.await;
 }
 
 impl SocketConnection {
-    /// Until the client leaves, breaks a rule or the server closes.
+    /// Runs until the client leaves or breaks a rule, or the server closes the connection.
     async fn live(self: &Rc<Self>, mut incoming: Incoming, mut watched: ConversationNotices) -> Result<(), Gone> {
         let settings = &self.edge.settings.server;
         let mut lanes = Lanes::default();
@@ -112,7 +112,7 @@ impl SocketConnection {
         let mut ended = std::pin::pin!(access.ended(&self.identity));
         self.greet().await?;
         loop {
-            // Streams that have ended are sent to their last event before the socket closes.
+            // The socket closes after the last event of every stream.
             let now = *phase.borrow();
             if now == Phase::HandedOver || now == Phase::Closing && lanes.is_empty() {
                 self.close(close::RESTART, "the server is restarting; reconnect");
@@ -125,14 +125,14 @@ impl SocketConnection {
                     self.enter(now).await?;
                 }
                 () = lanes.advance(|lane, job| self.start(lane, job)), if !lanes.is_empty() => {}
-                // In boxes of their own: an idle connection is as large as everything that it may wait for.
+                // Boxed, because an idle connection takes the memory of every future that the loop contains.
                 turn = watched.next() => Box::pin(self.turn(turn)).await?,
                 _ = heartbeat.tick() => {
                     if incoming.arriving.unfinished().is_some_and(|since| since >= body_timeout) {
                         self.refuse(&WireError::MessageTimeout).await?;
-                        self.close(close::UNFINISHED, "a message did not arrive whole in time");
+                        self.close(close::UNFINISHED, "a message did not arrive completely in time");
                     } else if heard.elapsed() >= idle_timeout {
-                        self.close(close::IDLE, "nothing was heard for the idle timeout");
+                        self.close(close::IDLE, "no message within the idle timeout");
                     } else {
                         self.outbox.control(FrameBody::Ping);
                     }
@@ -144,7 +144,7 @@ impl SocketConnection {
                 }
                 denied = &mut ended => {
                     self.edge.generations.metrics.denied(denied.reason());
-                    // What runs goes on for whoever may follow it.
+                    // Running generations continue for other followers.
                     self.following.borrow().iter().for_each(|run| self.edge.generations.spare(run));
                     let reason = match denied {
                         Denied::Expired => "the key has expired",
@@ -175,7 +175,7 @@ impl SocketConnection {
         }
     }
 
-    /// Ends the connection of a client that broke a rule of the transport.
+    /// Closes the connection of a client that broke a rule of the transport.
     async fn violated(&self, (code, reason): Violation) -> Result<(), Gone> {
         if code == close::TOO_LARGE {
             let limit = self.edge.settings.server.max_message_bytes;
@@ -202,7 +202,7 @@ impl SocketConnection {
         self.enter(phase).await
     }
 
-    /// Tells once that the server drains, also where it closes at once.
+    /// Notifies the client once that the server is draining, even if the server closes at once.
     async fn enter(&self, phase: Phase) -> Result<(), Gone> {
         if phase >= Phase::Draining && !self.told.replace(true) {
             self.extension(Extension::Draining { reconnect_after_ms: 1000 }).await?;
@@ -211,7 +211,7 @@ impl SocketConnection {
     }
 }
 
-/// The close code of a broken stream of frames.
+/// Returns the close code and the reason for a broken stream of frames.
 fn broken(error: &ProtocolError) -> Violation {
     match error {
         ProtocolError::Overflow => (close::TOO_LARGE, "message too large"),

@@ -1,4 +1,4 @@
-//! What a connection tells of its own accord: turns of conversations, and where a waiting response stands.
+//! Notifications of a connection: turns of conversations, and the queue position of a waiting response.
 
 use tokio::sync::watch;
 
@@ -6,12 +6,12 @@ use super::socket::SocketConnection;
 use crate::{edge::ws::outbox::Gone, generation::admission::QueuePlace, wire::event::Extension};
 
 impl SocketConnection {
-    /// Tells the client of the turns of a conversation from now on, but of those that it follows already.
+    /// Notifies the client of later turns of a conversation, except those that it already follows.
     pub(super) async fn watch(&self, conversation: &str) {
         if !self.extensions || !self.turns.is_new(conversation) {
             return;
         }
-        // What cannot be watched cannot be used either, and the client hears of that.
+        // If the store fails, the job that uses the conversation sends the error.
         if let Ok(notices) = self.edge.generations.watch(&self.tenant, conversation).await {
             self.turns.add(conversation, notices);
         }
@@ -25,7 +25,7 @@ impl SocketConnection {
         self.extension(turn).await
     }
 
-    /// Tells where a waiting response stands.
+    /// Sends the queue position of a waiting response.
     pub(super) async fn place(
         &self,
         response_id: &str,
@@ -42,7 +42,7 @@ impl SocketConnection {
     }
 }
 
-/// The next place that is told; `None` when it waits no longer.
+/// Waits for the next queue position; `None` if the response no longer waits.
 pub(super) async fn changed(place: &mut Option<watch::Receiver<Option<QueuePlace>>>) -> Option<QueuePlace> {
     let place = place.as_mut()?;
     loop {

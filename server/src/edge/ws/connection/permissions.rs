@@ -1,4 +1,4 @@
-//! What the key or the client secret of a connection lets it do.
+//! Checks of the key or the client secret of a connection.
 
 use super::socket::SocketConnection;
 use crate::{
@@ -8,12 +8,12 @@ use crate::{
 };
 
 impl SocketConnection {
-    /// Whether the key of this connection has a scope; a refusal is counted.
+    /// Checks that the key of this connection has a scope. Counts a refusal.
     pub(super) fn may(&self, scope: Scope) -> Result<(), WireError> {
         grants::check_scope(&self.identity, scope).inspect_err(|_| self.edge.generations.metrics.denied("scope"))
     }
 
-    /// Whether this connection may follow a response, or the turns of a conversation.
+    /// Checks that this connection may follow a response, or the turns of a conversation.
     pub(super) async fn may_follow(&self, target: &Target) -> Result<(), WireError> {
         self.may(Scope::Read)?;
         match target {

@@ -1,4 +1,4 @@
-//! Reads the messages of a connection: of a request only its lane, and nothing that is large on the connection's thread.
+//! Reads the messages of a connection. A request is only assigned to its lane; large messages are read off the connection's thread.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -25,9 +25,9 @@ use crate::{
 };
 
 impl SocketConnection {
-    /// Starts what a message asks for, or gives it its place in its lane.
+    /// Handles a message: answers it, or adds its job to a lane.
     pub(super) async fn receive(self: &Rc<Self>, text: &str, lanes: &mut Lanes) -> Result<(), Gone> {
-        // A request is parsed when its turn comes; only its lane is read now.
+        // A request is parsed when its lane runs it. Only its lane is read now.
         let message: Arc<str> = text.into();
         let lane = {
             let message = message.clone();
@@ -60,7 +60,7 @@ impl SocketConnection {
         let parsed = beside(size.bytes, move || Ok(parse_client_event(&message))).await;
         drop(held);
         let (stream_id, job) = match parsed.unwrap_or_else(|error| Err((error, None))) {
-            // Its lane has no valid name.
+            // The lane was not found before, so the `stream_id` is not valid.
             Ok(ClientEvent::Create { stream_id, .. }) => {
                 return self.error(&WireError::InvalidStreamId, stream_id.as_deref()).await;
             }

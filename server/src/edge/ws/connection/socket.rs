@@ -1,4 +1,4 @@
-//! What the jobs of a connection share, and how they answer its client.
+//! The shared state of a connection's jobs, and the answers to its client.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,38 +28,38 @@ use crate::{
     },
 };
 
-/// What a connection's jobs share. They all run on the connection's task.
+/// The state that all jobs of a connection share. They run on the connection's task.
 pub struct SocketConnection {
     pub id: String,
     pub edge: web::Data<Edge>,
     pub identity: Arc<Identity>,
     pub tenant: String,
-    /// Whether the client takes our extensions.
+    /// Whether the client uses the extensions.
     pub extensions: bool,
     pub outbox: Outbox,
-    /// The number of the next event of the connection's own.
+    /// The number of the next event of the connection.
     pub next: Cell<u64>,
-    /// Whether the client knows that the server drains.
+    /// Whether the client was notified that the server is draining.
     pub told: Cell<bool>,
-    /// The generations that are followed now.
+    /// The ids of the followed generations.
     pub following: RefCell<HashSet<String>>,
     /// The latest response of this connection with `store: false`, which only this connection may continue.
     pub unstored: RefCell<Option<String>>,
     pub turns: ConversationWatches,
     pub arrivals: Arrivals,
     pub steering: Steering,
-    /// A permit for each cancel that may be under way.
+    /// A permit for each cancel in progress.
     pub cancels: Arc<Semaphore>,
 }
 
 impl SocketConnection {
-    /// Tells of an error of the connection, and counts it.
+    /// Sends an error of the connection, and counts it.
     pub async fn refuse(&self, error: &WireError) -> Result<(), Gone> {
         self.edge.generations.metrics.refused(error);
         self.error(error, None).await
     }
 
-    /// What the end of this connection means to the generations that it follows: only the extensions have a resume.
+    /// What happens to the followed generations when this connection ends. Only clients with the extensions can resume.
     pub fn on_disconnect(&self) -> OnDisconnect {
         if self.extensions { OnDisconnect::Grace } else { OnDisconnect::Cancel }
     }
@@ -79,12 +79,12 @@ impl SocketConnection {
         self.outbox.send(&ConnectionEvent { event, sequence_number, stream_id }).await
     }
 
-    /// Tells of an error, of a lane if one is given.
+    /// Sends an error, with the lane if one is given.
     pub async fn error(&self, error: &WireError, stream_id: Option<&str>) -> Result<(), Gone> {
         self.outbox.send(&ErrorEvent::new(error, stream_id)).await
     }
 
-    /// Closes the socket when what waits is sent.
+    /// Closes the socket after the queued frames.
     pub fn close(&self, code: u16, reason: &'static str) {
         self.outbox.close(Closing { code, reason, flush: true });
     }

@@ -1,4 +1,4 @@
-//! How a connection answers `response.steer`, and what it does with queued input when a response has ended.
+//! Answers `response.steer`, and handles queued input when a response has ended.
 
 use serde_json::Value;
 
@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl SocketConnection {
-    /// What becomes of the inputs that were queued for a response, now that it has ended with `last`: those that a
-    /// successor is to commit.
+    /// Handles the inputs that were queued for a response that has ended with `last`. Returns those that a successor commits at
+    /// once; otherwise notifies the client that they wait or failed.
     pub(super) async fn continued(
         &self,
         last: Option<Response>,
