@@ -1,17 +1,17 @@
-//! Client secrets: what a server with a key gives to a browser. Signed, short-lived, and pinned to what they are for; nothing of
-//! them is stored.
+//! Client secrets: short-lived credentials that a server with a key gives to a browser. They are signed and not stored. Their pins
+//! limit them to a model, a conversation or an output length.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// What every client secret begins with, as OpenAI's do.
+/// The prefix of every client secret; OpenAI's have the same.
 const PREFIX: &str = "ek_";
-/// The longest that is read.
+/// Most bytes of a client secret.
 const LONGEST: usize = 4096;
 
-/// What a client secret is held to.
+/// The limits of a client secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pins {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,26 +22,26 @@ pub struct Pins {
     pub max_output_tokens: Option<u32>,
 }
 
-/// What is signed.
+/// The signed content of a client secret.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Claims {
-    /// The id of the key that made it.
+    /// The id of the key that made the secret.
     key: String,
-    /// Seconds since 1970.
+    /// Unix seconds.
     pub expires_at: u64,
     #[serde(flatten)]
     pub pins: Pins,
-    /// Makes two secrets of one second different.
+    /// Random, so that two secrets of one second differ.
     nonce: String,
 }
 
-/// A client secret as it was sent, not verified.
+/// A client secret that is not verified yet.
 pub struct Sent<'a> {
     signed: &'a str,
     signature: Vec<u8>,
 }
 
-/// The secret's text, `ek_KEY.CLAIMS.SIGNATURE`. All of it may stand in a subprotocol's name.
+/// Makes the text of a secret, `ek_KEY.CLAIMS.SIGNATURE`, from characters that are allowed in the name of a subprotocol.
 pub fn sign(key: &str, signs: &[u8; 32], pins: Pins, expires_at: u64) -> Option<String> {
     let mut nonce = [0; 12];
     getrandom::fill(&mut nonce).ok()?;
@@ -52,7 +52,7 @@ pub fn sign(key: &str, signs: &[u8; 32], pins: Pins, expires_at: u64) -> Option<
     (secret.len() <= LONGEST).then_some(secret)
 }
 
-/// The id of the key that a client secret names, and the rest to be verified; `None`: it is no client secret.
+/// Splits a client secret into the id of its key and the part to verify. Returns `None` if the text is not a client secret.
 pub fn parse(secret: &str) -> Option<(&str, Sent<'_>)> {
     if secret.len() > LONGEST {
         return None;
@@ -63,7 +63,7 @@ pub fn parse(secret: &str) -> Option<(&str, Sent<'_>)> {
 }
 
 impl Sent<'_> {
-    /// What it says, if it was signed with this.
+    /// Returns the claims if the secret was signed with `signs`.
     pub fn verified(&self, signs: &[u8; 32]) -> Option<Claims> {
         mac(signs, self.signed)?.verify_slice(&self.signature).ok()?;
         let (key, claims) = self.signed.strip_prefix(PREFIX)?.split_once('.')?;

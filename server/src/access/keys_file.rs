@@ -1,5 +1,5 @@
-//! The file with the hashes of keys (`auth.keys_file`), which `caudal key` writes and servers read. A key's text is nowhere: it is
-//! shown once, when the key is made.
+//! The file with the hashes of keys (`auth.keys_file`), which `caudal key` writes and servers read. The text of a key is not
+//! stored; it is shown once, when the key is made.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use crate::{
     settings::{KeyLimits, Scope},
 };
 
-/// What every key begins with.
+/// The prefix of every key.
 const PREFIX: &str = "ck_";
 const HEAD: &str =
     "# Written by `caudal key`; servers read it again when it changes. Salted SHA-256 of random keys of 256 bits.\n\n";
@@ -30,7 +30,7 @@ pub struct KeysFile {
     pub keys: Vec<StoredKey>,
 }
 
-/// What is kept of a key. Times are in seconds since 1970.
+/// A key in the file. Times are Unix seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredKey {
@@ -48,12 +48,12 @@ pub struct StoredKey {
     pub hash: String,
 }
 
-/// A file that cannot be used.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("auth.keys_file: {0}")]
 pub struct FileError(String);
 
-/// What a new key may do, for whom and how long.
+/// A new key: its tenant, permissions, limits and expiry.
 #[derive(Debug, Clone)]
 pub struct NewKey {
     pub tenant: String,
@@ -64,13 +64,16 @@ pub struct NewKey {
 }
 
 impl KeysFile {
+    /// Reads a file.
+    ///
     /// # Errors
-    /// When the file is not there, others than its owner can read or write it, or its text is wrong. No part of it is repeated.
+    /// The file does not exist, users except its owner can read or write it, or its text is not valid. The message quotes no part
+    /// of the text.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let shown = path.display();
         let failed = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => FileError(format!(
-                "{shown} is not there; `caudal key create --tenant NAME --keys-file {shown}` writes it"
+                "{shown} does not exist; `caudal key create --tenant NAME --keys-file {shown}` creates it"
             )),
             _ => FileError(format!("{shown}: {error}")),
         };
@@ -78,25 +81,25 @@ impl KeysFile {
         let mode = file.metadata().map_err(failed)?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(FileError(format!(
-                "others can use {shown} (its mode is {:o}); chmod 600 {shown}",
+                "other users can read or write {shown} (its mode is {:o}); run `chmod 600 {shown}`",
                 mode & 0o777
             )));
         }
         let mut text = String::new();
         std::io::Read::read_to_string(&mut file, &mut text).map_err(failed)?;
         let read: Self =
-            toml::from_str(&text).map_err(|_| FileError(format!("{shown} is not as `caudal key` writes it")))?;
+            toml::from_str(&text).map_err(|_| FileError(format!("{shown} is not in the format of `caudal key`")))?;
         let ids: BTreeSet<&str> = read.keys.iter().map(|key| key.id.as_str()).collect();
         if ids.len() != read.keys.len() {
             return Err(FileError(format!("{shown} has an id twice")));
         }
         if let Some((id, what)) = read.keys.iter().find_map(|key| Some((&key.id, key.limits.check().err()?))) {
-            return Err(FileError(format!("{shown}: of the key {id}, limits.{what}")));
+            return Err(FileError(format!("{shown}: the key {id}: limits.{what}")));
         }
         Ok(read)
     }
 
-    /// As [`Self::read`]; a file that is not there is empty.
+    /// Reads a file. A file that does not exist counts as empty.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -104,10 +107,10 @@ impl KeysFile {
         if path.exists() { Self::read(path) } else { Ok(Self::default()) }
     }
 
-    /// Replaces the file at once: a server reads the old one or the new one.
+    /// Replaces the file atomically: a server reads the old file or the new one.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let failed = |error: &dyn std::fmt::Display| FileError(format!("{}: {error}", path.display()));
         let text = toml::to_string(self).map_err(|error| failed(&error))?;
@@ -126,10 +129,10 @@ impl KeysFile {
         written.map_err(|error| failed(&error))
     }
 
-    /// Adds a key, and returns its text, which is nowhere else.
+    /// Adds a key and returns its text, which is not stored.
     ///
     /// # Errors
-    /// When the operating system gives no random bytes.
+    /// The operating system returns no random bytes.
     pub fn create(&mut self, new: NewKey) -> Result<String, FileError> {
         let mut random = [0; 56];
         getrandom::fill(&mut random).map_err(|error| FileError(format!("no random bytes: {error}")))?;
@@ -144,7 +147,7 @@ impl KeysFile {
         Ok(text)
     }
 
-    /// Whether there was a key with that id.
+    /// Removes a key. Returns whether a key with this id existed.
     pub fn revoke(&mut self, id: &str) -> bool {
         let before = self.keys.len();
         self.keys.retain(|key| key.id != id);
@@ -155,7 +158,7 @@ impl KeysFile {
         self.keys.iter().find(|key| key.id == id)
     }
 
-    /// The key with that text.
+    /// Returns the key with this text.
     pub fn find(&self, text: &str) -> Option<&StoredKey> {
         let (id, _) = text.strip_prefix(PREFIX)?.split_once('_')?;
         let key = self.by_id(id)?;

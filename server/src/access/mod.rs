@@ -1,7 +1,7 @@
-//! Finds out who asks, by what they know: a key of the settings, a key of `auth.keys_file`, or a client secret that one of them made.
+//! Identifies clients by a secret: a key of the settings, a key of `auth.keys_file`, or a client secret that one of them made.
 //!
-//! Owns keys and client secrets, and forgets every key's text but those of the settings; refuses to know how a request
-//! arrives. A secret that fits nothing is denied.
+//! Owns keys and client secrets. Stores only hashes of keys and of the admin key. Does not know how a request arrives. Denies an
+//! unknown secret.
 
 pub mod client_secret;
 pub mod keys_file;
@@ -26,32 +26,33 @@ use crate::{
 use client_secret::Pins;
 use keys_file::{FileError, KeysFile, StoredKey};
 
-/// The tenant of everybody where there are no keys.
+/// The tenant of every client of a server without keys.
 const ONLY_TENANT: &str = "default";
-/// How often the keys file is looked at.
+/// How often the keys file is read.
 const REREAD: Duration = Duration::from_secs(1);
-/// Without `auth.token_secret` a client secret is signed by its key alone, which then must be hard to guess.
+/// Fewest characters of a configured key that signs client secrets without `auth.token_secret`: a shorter key could be guessed
+/// from the signature.
 const HARD_TO_GUESS: usize = 32;
 
-/// Who asks, and what they may do.
+/// A client and its permissions.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub tenant: String,
     pub scopes: BTreeSet<Scope>,
-    /// Names of the models that may be used; empty: all.
+    /// Names of the models that the client may use. Empty: all models.
     pub models: Vec<String>,
-    /// What a client secret is held to.
+    /// The limits of a client secret; none for a key.
     pub pins: Pins,
-    /// The id of the key, or of the key that made the client secret; `None` where there are no keys.
+    /// The id of the key, or of the key that made the client secret. `None` if the server has no keys.
     pub key: Option<String>,
     pub is_client_secret: bool,
-    /// Seconds since 1970.
+    /// Unix seconds.
     pub expires_at: Option<u64>,
-    /// Of the key; its client secrets share them.
+    /// The limits of the key, which its client secrets share.
     pub limits: KeyLimits,
 }
 
-/// Why somebody is not let in.
+/// Why a client is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     Unknown,
@@ -60,7 +61,7 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// The label of the metric that counts refusals.
+    /// Returns the label of the metric that counts refusals.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unknown => "key",
@@ -70,7 +71,7 @@ impl Denied {
     }
 }
 
-/// A key, in the form in which it is checked.
+/// The properties of a key, without its text.
 #[derive(Clone)]
 struct AccessKey {
     tenant: String,
@@ -78,25 +79,25 @@ struct AccessKey {
     models: Vec<String>,
     expires_at: Option<u64>,
     limits: KeyLimits,
-    /// What its client secrets are signed with; `None`: it may make none.
+    /// Signs the client secrets of the key. `None`: the key may make none.
     signs: Option<[u8; 32]>,
 }
 
 pub struct Access {
-    /// Whether anybody is asked for a key.
+    /// Whether clients need a key.
     has_keys: bool,
-    /// The id of a key by the key's hash: a look-up by hash takes no time that depends on how much of a guess is right.
+    /// The id of a key by the key's hash. The time of a look-up by hash does not reveal how much of a guess is right.
     configured: HashMap<[u8; 32], String>,
     configured_keys: HashMap<String, AccessKey>,
     admin: Option<[u8; 32]>,
     token_secret: String,
     file: Option<PathBuf>,
     stored: RwLock<KeysFile>,
-    /// Counts how often the keys of the file have changed.
+    /// The number of changes of the keys in the file.
     changed: watch::Sender<u64>,
 }
 
-/// A model that a key names and that is not served.
+/// A model that a key names and that the server does not serve.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownModel {
     pub key: String,
@@ -104,8 +105,10 @@ pub struct UnknownModel {
 }
 
 impl Access {
+    /// Reads the keys of the settings and of `auth.keys_file`.
+    ///
     /// # Errors
-    /// When `auth.keys_file` cannot be read, is readable by others, or is no such file.
+    /// `auth.keys_file` cannot be read, other users can read or write it, or its text is not valid.
     pub fn new(auth: &Auth) -> Result<Arc<Self>, FileError> {
         let token_secret = auth.token_secret.expose().to_owned();
         let (mut configured, mut configured_keys) = (HashMap::new(), HashMap::new());
@@ -144,7 +147,7 @@ impl Access {
         }))
     }
 
-    /// What keys name beside the models that `is_served`.
+    /// Returns the models that keys name and for which `is_served` is false.
     fn unknown_models(&self, is_served: impl Fn(&str) -> bool) -> Vec<UnknownModel> {
         let stored = self.stored.read();
         let configured = self.configured_keys.iter().map(|(id, key)| (id, &key.models));
@@ -154,7 +157,7 @@ impl Access {
         unknown.map(|(id, model)| UnknownModel { key: id.clone(), model: model.clone() }).collect()
     }
 
-    /// Warns of every model that a key names and that is not served: now, and whenever the keys have changed.
+    /// Starts a task that warns of every model that a key names and that is not served, now and after every change of the keys.
     pub fn spawn_checking_models(self: &Arc<Self>, is_served: impl Fn(&str) -> bool + Send + 'static) {
         let (access, mut changed) = (Arc::downgrade(self), self.changed.subscribe());
         tokio::spawn(async move {
@@ -167,7 +170,7 @@ impl Access {
                     tracing::warn!(
                         key,
                         model,
-                        "a key is for a model that is not here (GET /v1/models, caudal key list)"
+                        "a key names a model that is not served; compare GET /v1/models with `caudal key list`"
                     );
                 }
                 told = unknown;
@@ -178,8 +181,8 @@ impl Access {
         });
     }
 
-    /// Reads the keys file again whenever it has changed, for as long as anybody else holds this. A file that cannot be read
-    /// leaves the keys as they were.
+    /// Starts a task that reads the keys file every second and applies its changes, until `self` is dropped. If the file cannot be
+    /// read, the previous keys stay in use.
     pub fn spawn_rereading(self: &Arc<Self>) {
         let Some(path) = self.file.clone() else { return };
         let access = Arc::downgrade(self);
@@ -199,7 +202,7 @@ impl Access {
                     }
                     Ok(Err(error)) if !failed => {
                         failed = true;
-                        tracing::error!(%error, "the keys stay as they were");
+                        tracing::error!(%error, "the keys file cannot be read; the previous keys stay in use");
                     }
                     _ => {}
                 }
@@ -218,7 +221,7 @@ impl Access {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Everybody who may be let in.
+    /// Returns all tenants.
     pub fn tenants(&self) -> BTreeSet<String> {
         if !self.has_keys {
             return [ONLY_TENANT.to_owned()].into();
@@ -228,25 +231,25 @@ impl Access {
         configured.chain(stored.keys.iter().map(|key| key.tenant.clone())).collect()
     }
 
-    /// Whether a secret is asked for.
+    /// Returns whether clients need a key.
     pub fn has_keys(&self) -> bool {
         self.has_keys
     }
 
-    /// Whether anything opens `/admin`.
+    /// Returns whether there is a key for `/admin`.
     pub fn has_admin(&self) -> bool {
         let stored = self.stored.read();
         let by_scope = self.configured_keys.values().any(|key| key.scopes.contains(&Scope::Admin));
         self.admin.is_some() || by_scope || stored.keys.iter().any(|key| key.scopes.contains(&Scope::Admin))
     }
 
-    /// Whether this is `auth.admin_key`. The comparison is of hashes.
+    /// Returns whether this is `auth.admin_key`. Compares the hashes in constant time.
     pub fn is_admin_key(&self, secret: &str) -> bool {
         let given: [u8; 32] = Sha256::digest(secret).into();
         self.admin.is_some_and(|expected| given.ct_eq(&expected).into())
     }
 
-    /// Whom a server without keys serves.
+    /// Returns the identity of every client of a server without keys.
     pub fn anybody(&self) -> Identity {
         Identity {
             tenant: ONLY_TENANT.into(),
@@ -260,7 +263,7 @@ impl Access {
         }
     }
 
-    /// Who knows this secret. With the denial comes the tenant, where the secret was good once.
+    /// Identifies the client by its secret. A denial has the tenant if the secret was valid before.
     pub fn identify(&self, secret: &str) -> Result<Identity, (Denied, Option<String>)> {
         if let Some((key_id, sent)) = client_secret::parse(secret) {
             let key = self.key(key_id).ok_or((Denied::Unknown, None))?;
@@ -299,14 +302,14 @@ impl Access {
         })
     }
 
-    /// Signs a client secret with the key of `identity`. `None`: that key may make none.
+    /// Makes a client secret with the key of `identity`. `None`: the key may make none.
     pub fn sign(&self, identity: &Identity, pins: Pins, expires_at: u64) -> Option<String> {
         let id = identity.key.as_deref()?;
         let signs = self.key(id)?.signs?;
         client_secret::sign(id, &signs, pins, expires_at)
     }
 
-    /// Waits until `identity` is let in no longer: its time is over, or its key is revoked.
+    /// Waits until `identity` expires or its key is revoked. Returns which of them happened.
     pub async fn ended(&self, identity: &Identity) -> Denied {
         let mut changed = self.changed.subscribe();
         loop {
@@ -321,7 +324,7 @@ impl Access {
             }
             let over = async {
                 match left {
-                    // The clock may be set meanwhile.
+                    // The system clock may be changed during the sleep.
                     Some(left) => tokio::time::sleep(left.min(Duration::from_secs(60))).await,
                     None => std::future::pending().await,
                 }
@@ -360,9 +363,9 @@ fn unexpired(identity: Identity) -> Result<Identity, (Denied, Option<String>)> {
     }
 }
 
-/// HMAC-SHA-256 under `secret`, for one purpose.
+/// Computes HMAC-SHA-256 under `secret`, with a label for one purpose.
 fn keyed(secret: &str, purpose: &[u8], of: &[u8]) -> [u8; 32] {
-    // HMAC takes keys of every length.
+    // HMAC accepts keys of every length, so this does not fail.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return [0; 32] };
     mac.update(purpose);
     mac.update(&[0]);

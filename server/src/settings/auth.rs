@@ -1,5 +1,5 @@
-//! The section `auth`, and the settings that decide who can reach the server. Refuses combinations that leave the server
-//! open where nobody asked for that.
+//! The section `auth`, and the settings that decide who can reach the server. Refuses combinations that open the server to
+//! everybody by accident.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,9 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{problem::SettingsError, secret::Secret};
 
-/// A key or an admin key has at least this many characters.
+/// Fewest characters of a key or an admin key.
 const SHORTEST_KEY: usize = 8;
-/// The largest rates that are counted exactly.
+/// The largest rates a minute that the quotas count exactly.
 pub const MOST_REQUESTS: u32 = 1_000_000;
 pub const MOST_TOKENS: u32 = 50_000_000;
 
@@ -30,21 +30,21 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Checks who is let in where the server listens at `bind` and answers pages of `allowed_origins`.
+    /// Checks the settings of a server that listens at `bind` and answers pages of `allowed_origins`.
     ///
     /// # Errors
-    /// What would be open by accident, or closed for everybody, with what to do.
+    /// The settings would open the server by accident, or close it for everybody. The message says what to do.
     pub(super) fn check(&self, bind: SocketAddr, allowed_origins: &[String]) -> Result<(), SettingsError> {
         let wrong = |message: String| Err(SettingsError(message));
         let has_keys = !self.keys.is_empty() || !self.keys_file.as_os_str().is_empty();
         match self.mode {
             AuthMode::Keys if !has_keys => {
-                return wrong("auth.keys: auth.mode is \"keys\" and there is no key; add one, as { key = \"…\", tenant = \"…\" }, or set auth.keys_file and run `caudal key create`".into());
+                return wrong("auth.keys: auth.mode is \"keys\" and there is no key; add one, such as { key = \"…\", tenant = \"…\" }, or set auth.keys_file and run `caudal key create`".into());
             }
             AuthMode::None | AuthMode::Open if has_keys => {
                 let (mode, key) = (name(self.mode), if self.keys.is_empty() { "auth.keys_file" } else { "auth.keys" });
                 return wrong(format!(
-                    "auth.mode is \"{mode}\", so nobody is asked for the keys of {key}; set auth.mode = \"keys\", or remove {key}"
+                    "auth.mode is \"{mode}\", so the server checks no keys and ignores {key}; set auth.mode = \"keys\", or remove {key}"
                 ));
             }
             AuthMode::None if !bind.ip().to_canonical().is_loopback() => {
@@ -55,7 +55,7 @@ impl Auth {
             _ => {}
         }
         if self.mode == AuthMode::Keys && allowed_origins.iter().any(|origin| origin == "*") {
-            return wrong("server.allowed_origins: \"*\" lets every web page use the keys that its visitors have; with auth.mode = \"keys\" name the origins, as \"https://app.example\"".into());
+            return wrong("server.allowed_origins: \"*\" lets every web page use the keys that its visitors have; with auth.mode = \"keys\", name the origins, such as \"https://app.example\"".into());
         }
         self.check_keys()
     }
@@ -66,7 +66,7 @@ impl Auth {
         let mut seen: HashMap<&str, &str> = HashMap::new();
         for ApiKey { key, tenant, scopes, limits, .. } in &self.keys {
             if let Err(what) = limits.check() {
-                return wrong(format!("auth.keys: of a key of tenant '{tenant}', limits.{what}"));
+                return wrong(format!("auth.keys: a key of tenant '{tenant}': limits.{what}"));
             }
             if key.expose().len() < SHORTEST_KEY || tenant.is_empty() {
                 return wrong(format!(
@@ -104,10 +104,10 @@ impl Auth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
-    /// No keys, and only this machine is served.
+    /// No keys; the server answers this machine only.
     None,
     Keys,
-    /// No keys, and everybody who reaches the address is served.
+    /// No keys; the server answers everybody who reaches the address.
     Open,
 }
 
@@ -118,26 +118,26 @@ pub struct ApiKey {
     pub tenant: String,
     #[serde(default = "Scope::of_a_tenant")]
     pub scopes: BTreeSet<Scope>,
-    /// Names of the models that the key may use; empty: all.
+    /// Names of the models that the key may use. Empty: all models.
     #[serde(default)]
     pub models: Vec<String>,
     #[serde(default)]
     pub limits: KeyLimits,
 }
 
-/// What one key may use; its tenant's limits hold beside these. `None`: no bound of its own.
+/// The limits of one key. The limits of its tenant apply, too. `None`: the key has no limit of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<NonZeroU32>,
-    /// Of prompts and outputs together.
+    /// Tokens of prompts and outputs together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<NonZeroU32>,
-    /// Of responses that the key created.
+    /// Megabytes of stored responses that the key created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_mb: Option<NonZeroU32>,
-    /// Whether the key may use `service_tier: priority`, also where `admission.priority` does not name its tenant.
+    /// Whether the key may use `service_tier: priority`, even if `admission.priority` does not name its tenant.
     #[serde(default, skip_serializing_if = "is_false")]
     pub priority: bool,
 }
@@ -147,7 +147,7 @@ impl KeyLimits {
         *self == Self::default()
     }
 
-    /// What is larger than what is counted exactly.
+    /// Checks that the quotas can count the limits exactly. An error names the limit and its largest value.
     pub fn check(&self) -> Result<(), &'static str> {
         let above = |limit: Option<NonZeroU32>, most| limit.is_some_and(|limit| limit.get() > most);
         if above(self.requests_per_minute, MOST_REQUESTS) {
@@ -164,20 +164,20 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// What a key may do.
+/// A permission of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Change something of the tenant: create, cancel, delete.
+    /// Change data of the tenant: create, cancel, delete.
     Create,
-    /// Read what the tenant has.
+    /// Read data of the tenant.
     Read,
     /// The routes under `/admin`.
     Admin,
 }
 
 impl Scope {
-    /// What a key may do that names no scopes.
+    /// Returns the scopes of a key that names none.
     pub fn of_a_tenant() -> BTreeSet<Self> {
         [Self::Create, Self::Read].into()
     }
@@ -191,7 +191,7 @@ impl Scope {
     }
 }
 
-/// An address, or a network such as `10.0.0.0/8`.
+/// An IP address, or a network such as `10.0.0.0/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
 
@@ -206,7 +206,9 @@ impl<'de> Deserialize<'de> for Network {
         let text = String::deserialize(deserializer)?;
         let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         let wrong = |_| {
-            D::Error::custom(format!("'{text}' is no address, such as 10.0.0.1, and no network, such as 10.0.0.0/8"))
+            D::Error::custom(format!(
+                "'{text}' is neither an address, such as 10.0.0.1, nor a network, such as 10.0.0.0/8"
+            ))
         };
         network.map(Self).map_err(wrong)
     }

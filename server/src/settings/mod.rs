@@ -1,5 +1,5 @@
-//! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every key; `config/caudal.toml`
-//! documents them and is what the defaults are read from, so that the two cannot differ.
+//! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every setting. `config/caudal.toml`
+//! documents the settings and is compiled in as the defaults, so that the two cannot differ.
 
 mod auth;
 mod optional_address;
@@ -115,7 +115,7 @@ pub enum EngineKind {
 pub struct AdmissionSettings {
     pub queue: usize,
     pub queue_per_tenant: usize,
-    /// Tenants that may ask for `service_tier: priority`.
+    /// Tenants that may use `service_tier: priority`.
     pub priority: BTreeSet<String>,
     pub weights: BTreeMap<String, f64>,
 }
@@ -129,7 +129,7 @@ pub struct LimitsSettings {
     pub tenants: BTreeMap<String, LimitsTenant>,
 }
 
-/// What differs for one tenant.
+/// Settings of one tenant, which override the general ones.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsTenant {
@@ -138,19 +138,19 @@ pub struct LimitsTenant {
 }
 
 impl LimitsSettings {
-    /// Requests that a tenant may send in a minute; `None`: any number.
+    /// Returns the most requests of a tenant a minute; `None`: no limit.
     pub fn requests_per_minute(&self, tenant: &str) -> Option<NonZeroU32> {
         let own = self.tenants.get(tenant).and_then(|tenant| tenant.requests_per_minute);
         NonZeroU32::new(own.unwrap_or(self.requests_per_minute))
     }
 
-    /// Tokens that a tenant's responses may use in a minute, prompts and outputs together; `None`: any number.
+    /// Returns the most tokens of a tenant's responses a minute, prompts and outputs together; `None`: no limit.
     pub fn tokens_per_minute(&self, tenant: &str) -> Option<NonZeroU32> {
         let own = self.tenants.get(tenant).and_then(|tenant| tenant.tokens_per_minute);
         NonZeroU32::new(own.unwrap_or(self.tokens_per_minute))
     }
 
-    /// The first that is larger than what is counted exactly: its name, and the largest.
+    /// Returns the name and the largest value of the first limit that is too large for the quotas to count exactly.
     fn wrong(&self) -> Option<(&'static str, u32)> {
         let of = |own: fn(&LimitsTenant) -> Option<u32>, general| {
             self.tenants.values().filter_map(own).chain([general]).max().unwrap_or(0)
@@ -173,7 +173,7 @@ pub struct GenerationSettings {
     pub conversation_wait_ms: u64,
 }
 
-/// What happens to a turn while another one runs in its conversation.
+/// How the server handles a turn while another turn of its conversation is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConversationConflict {
@@ -218,7 +218,7 @@ pub struct StoreSettings {
     pub redis: StoreRedis,
 }
 
-/// What differs for one tenant.
+/// Settings of one tenant, which override the general ones.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreTenant {
@@ -249,7 +249,7 @@ pub struct StoreSqlite {
 }
 
 impl StoreSqlite {
-    /// The file: the one of the settings, or `caudal.db` in `CAUDAL_DATA_DIR` or the user's data folder.
+    /// Returns the path of the database: the setting, or `caudal.db` in `CAUDAL_DATA_DIR` or in the user's data folder.
     pub fn file(&self) -> PathBuf {
         if !self.path.as_os_str().is_empty() {
             return self.path.clone();
@@ -295,11 +295,11 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelemetrySettings {
-    /// The collector's base URL; empty: none.
+    /// The base URL of the OTLP collector. Empty: no telemetry.
     pub otlp: String,
 }
 
-/// Keys and values of a few hundred tokens of the smallest models, in MB.
+/// The least `engine.kv_mb`: room for the keys and values of a few hundred tokens of the smallest models.
 const LEAST_KV_MB: u64 = 16;
 
 impl Settings {
@@ -333,7 +333,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// How long what has ended is kept.
+    /// Returns how long ended responses are stored.
     pub fn retention(&self) -> Retention {
         let tenants = self.store.tenants.iter();
         let tenants = tenants.filter_map(|(name, t)| Some((name.clone(), Duration::from_secs(t.retention_s?))));
@@ -344,7 +344,7 @@ impl Settings {
         }
     }
 
-    /// How much tenants may store.
+    /// Returns the storage quotas of the tenants.
     pub fn storage_quotas(&self) -> StorageQuotas {
         let given = |mb: Option<u64>, responses: Option<u64>| QuotaSetting {
             bytes: mb.filter(|mb| *mb > 0).map(|mb| mb.saturating_mul(1 << 20)),
@@ -359,7 +359,7 @@ impl Settings {
         }
     }
 
-    /// What types cannot say.
+    /// Checks rules that the types do not express.
     fn check(&self) -> Result<(), SettingsError> {
         let wrong = |message: &str| Err(SettingsError(message.into()));
         self.auth.check(self.server.bind, &self.server.allowed_origins)?;
@@ -378,7 +378,7 @@ impl Settings {
             );
         }
         if self.store.sqlite.max_mb != 0 && self.store.sqlite.max_mb < 4 {
-            return wrong("store.sqlite.max_mb must be at least 4, or 0 for what the disk has");
+            return wrong("store.sqlite.max_mb must be at least 4, or 0 for no limit but the disk");
         }
         let prefix = &self.store.redis.prefix;
         if prefix.is_empty() || prefix.contains(['{', '}']) {
@@ -388,7 +388,7 @@ impl Settings {
             return wrong("store.redis.timeout_ms must be above 0 and cluster.lease_ms at least 100");
         }
         if !self.cluster.replica.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-            return wrong("cluster.replica: letters, digits, '.', '_' and '-' only");
+            return wrong("cluster.replica may have letters, digits, '.', '_' and '-' only");
         }
         if self.server.max_message_bytes == 0 || self.server.outbox_bytes < 1024 {
             return wrong("server.max_message_bytes must be above 0 and server.outbox_bytes at least 1024");
@@ -417,7 +417,7 @@ impl Settings {
     }
 }
 
-/// `a.b=value` as TOML; a value that is no TOML value is a string.
+/// Turns `a.b=value` into TOML. A value that is not valid TOML becomes a string.
 fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     let (key, value) = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty()).ok_or_else(|| {
         let key = key_of(assignment);

@@ -1,4 +1,4 @@
-//! An address in the settings that may be `""`, for none.
+//! Reads and writes an optional address of the settings; `""` means none.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| D::Error::custom(format!("'{text}' is no address, such as 127.0.0.1:8081")))
+    text.parse().map(Some).map_err(|_| D::Error::custom(format!("'{text}' is not an address, such as 127.0.0.1:8081")))
 }
 
 pub fn serialize<S: Serializer>(address: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,30 +1,30 @@
-//! What is wrong with the settings, in words. A value is repeated only where no secret can stand: in no section of
-//! `SECRET`, whatever its type.
+//! Messages about wrong settings. A message never has a value of a section in `SECRET`, whatever the type of the value, because
+//! it may be a secret.
 
 use figment::error::{Actual, Kind};
 
 use super::sources::{DEFAULTS, Given, shown};
 
-/// Sections of which no value is printed.
+/// Sections whose values are not printed.
 const SECRET: [&str; 3] = ["auth", "kv_store", "store"];
 
-/// Settings that earlier versions had, and what took their place.
+/// Removed settings, and what to do instead.
 const GONE: [(&str, &str); 3] = [
     ("engine.mode", "every model runs its generations as one batch, so remove it"),
     ("engine.slots", "engine.max_running is how many generations of a model run at once"),
     ("engine.prefix_cache_mb", "engine.kv_mb is the memory for the keys and values of a model, cached ones included"),
 ];
 
-/// Settings whose type does not say what is expected.
+/// Settings whose type does not describe the expected value.
 const EXPECTED: [(&str, &str); 2] = [("server.bind", ADDRESS), ("server.admin_bind", ADDRESS)];
 const ADDRESS: &str = "ADDRESS:PORT with an IP address, such as 127.0.0.1:9090";
 
-/// What is wrong with the settings, naming the key and where it was set.
+/// An error in the settings. The message names the setting and the place that set it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub(super) String);
 
-/// The setting, what is wrong with it, and where it was set.
+/// Describes an error: the setting, the fault, and the place that set it.
 pub fn describe(error: &figment::Error, given: &Given) -> String {
     let mut path = error.path.clone();
     if let Kind::UnknownField(field, _) = &error.kind {
@@ -43,7 +43,7 @@ pub fn describe(error: &figment::Error, given: &Given) -> String {
         }
         let parent = path.split_last().map_or(&[][..], |(_, parent)| parent);
         if in_a_key {
-            // The key itself may stand where a name should.
+            // The unknown name may be a key by mistake, so it is not printed.
             return format!("{}: an unknown field; there are {}{source}", shown(parent), known.join(", "));
         }
         return format!("unknown setting {}; {}{source}", shown(&path), hint(parent, field, known));
@@ -61,7 +61,7 @@ fn is_gone(path: &[String], gone: &str) -> bool {
         || name.starts_with("engine.models") && path.last().is_some_and(|last| gone.ends_with(&format!(".{last}")))
 }
 
-/// What may have been meant by an unknown setting.
+/// Suggests a known setting for an unknown one.
 fn hint(parent: &[String], field: &str, known: &[&str]) -> String {
     let named = |name: &str| shown(&[parent, &[name.to_owned()]].concat());
     let distance = |name: &str| strsim::damerau_levenshtein(name, field);
@@ -81,7 +81,7 @@ fn hint(parent: &[String], field: &str, known: &[&str]) -> String {
 
 fn kind(kind: &Kind, is_secret: bool) -> String {
     match kind {
-        // A parser's message may quote the line, with what stands on it.
+        // The later lines of a parser's message may quote a secret.
         Kind::Message(message) => message.lines().next().unwrap_or_default().to_owned(),
         Kind::InvalidType(actual, wanted) | Kind::InvalidValue(actual, wanted) => {
             let found = if is_secret { masked(actual).to_owned() } else { found(actual) };
@@ -94,7 +94,7 @@ fn kind(kind: &Kind, is_secret: bool) -> String {
     }
 }
 
-/// Rust's name of a type, in words.
+/// Translates Rust's name of a type into plain words.
 fn expected(wanted: &str) -> String {
     match wanted {
         "usize" | "u64" => "a whole number, 0 or more".into(),
@@ -109,7 +109,7 @@ fn expected(wanted: &str) -> String {
     }
 }
 
-/// `"a", "b" or "c"`.
+/// Joins the names as `"a", "b" or "c"`.
 fn one_of(known: &[&str]) -> String {
     let known: Vec<String> = known.iter().map(|name| format!("{name:?}")).collect();
     match known.split_last() {
@@ -118,7 +118,7 @@ fn one_of(known: &[&str]) -> String {
     }
 }
 
-/// A value as it was written; of a list or a table only that.
+/// Describes a value as it was written. A list or a table is only called so.
 fn found(actual: &Actual) -> String {
     match actual {
         Actual::Bool(value) => value.to_string(),
@@ -130,7 +130,7 @@ fn found(actual: &Actual) -> String {
     }
 }
 
-/// The type of a value.
+/// Returns the type of a value, without the value.
 fn masked(actual: &Actual) -> &'static str {
     match actual {
         Actual::Bool(_) => "a boolean",
@@ -142,7 +142,7 @@ fn masked(actual: &Actual) -> &'static str {
     }
 }
 
-/// What is wrong with a file, with the line and without what stands on it.
+/// Describes a fault of a file with the number of the line, without its text.
 pub fn unreadable(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.lines().count().max(1);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A string that is never printed.
+/// A string that `Debug` and serialisation do not reveal.
 #[derive(Clone, Default)]
 pub struct Secret(String);
 
@@ -38,7 +38,7 @@ impl<'de> Deserialize<'de> for Secret {
 
 struct Text;
 
-/// The error of a number and the like names the setting and the remedy; serde's own would print the value.
+/// Refuses values that are not strings with a message that says what to do. The message of serde would print the value.
 macro_rules! refused {
     ($($visit:ident: $type:ty),*) => {
         $(fn $visit<E: de::Error>(self, _: $type) -> Result<Secret, E> {

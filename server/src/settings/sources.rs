@@ -1,5 +1,5 @@
-//! Where settings come from: the documented defaults, files, the environment, `--set`. Finds the place that set a
-//! setting, and names no value.
+//! The sources of settings: the documented defaults, files, the environment, `--set`. Finds the place that set a setting, and
+//! never returns a value.
 
 use std::{
     collections::HashMap,
@@ -10,26 +10,26 @@ use std::{
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../../../config/caudal.toml");
 
-/// What every variable of the environment with a setting begins with.
+/// The prefix of environment variables with settings.
 pub const ENVIRONMENT: &str = "CAUDAL__";
 
-/// Where settings beside the defaults come from: files in order, the environment, then `key=value` overrides.
+/// The sources beside the defaults: files in order, the environment, then `key=value` overrides.
 #[derive(Debug, Default)]
 pub struct Sources {
     pub files: Vec<PathBuf>,
     pub overrides: Vec<String>,
 }
 
-/// What was given beside the defaults, the earliest first.
+/// The given sources beside the defaults, the earliest first.
 #[derive(Default)]
 pub struct Given<'a> {
-    /// With their text.
+    /// The paths and the texts of the files.
     pub files: Vec<(&'a Path, String)>,
     pub overrides: &'a [String],
 }
 
 impl Given<'_> {
-    /// The last place that sets `path`, or a table around it.
+    /// Returns the last place that sets `path`, or a table around it.
     pub fn place(&self, path: &[String]) -> Option<String> {
         let sets = |key: &str| {
             let names: Vec<String> = key.split('.').map(|name| name.trim().to_owned()).collect();
@@ -51,13 +51,13 @@ impl Given<'_> {
     }
 }
 
-/// The part of an assignment that can be a key.
+/// Returns the part of an assignment that can be a key.
 pub fn key_of(assignment: &str) -> &str {
     let end = assignment.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(assignment.len());
     assignment.get(..end).unwrap_or_default()
 }
 
-/// A setting as people write it: `engine.models[0].id`.
+/// Writes the path of a setting in the notation of the documentation: `engine.models[0].id`.
 pub fn shown(path: &[String]) -> String {
     path.iter().fold(String::new(), |mut shown, name| {
         if name.parse::<usize>().is_ok() {
@@ -70,7 +70,7 @@ pub fn shown(path: &[String]) -> String {
     })
 }
 
-/// The line of a TOML file that sets `path`, or the smallest table around it.
+/// Returns the number of the line of a TOML file that sets `path`, or the smallest table around it.
 fn line_of(text: &str, path: &[String]) -> Option<usize> {
     let mut section: Vec<String> = Vec::new();
     let mut members: HashMap<String, usize> = HashMap::new();

@@ -43,7 +43,7 @@ fn models_are_tables_or_paths() {
     };
     let both = r#"["/a.gguf", {id="b", aliases=["c"], model="o/b", max_running=2, sampling={temperature=0.5}}]"#;
     assert_eq!(models(both), [plain, named]);
-    // `caudal config` prints what can be read again.
+    // The output of `caudal config` can be read again.
     let printed = toml::to_string(&set(&[&format!("engine.models={both}")]).unwrap()).unwrap();
     assert!(printed.contains("[[engine.models]]"), "{printed}");
     assert_eq!(toml::from_str::<Settings>(&printed).unwrap().engine.models, models(both));
