@@ -1,20 +1,20 @@
-//! The JSON of one call as it comes: first its head, up to where the arguments begin, then the arguments themselves.
+//! Reads the JSON of one call as a stream: first the head, up to the beginning of the arguments, then the arguments.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// A head longer than this is none.
+/// Most bytes of a head. A longer one is malformed.
 pub const MAX_HEAD: usize = 8192;
 
-/// What is known of a call by the text so far.
+/// The state of a call after the text so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Head {
     /// More text is needed.
     Incomplete,
-    /// It is no call.
+    /// The text is not a call.
     Malformed,
     /// The object of the arguments begins at `at`.
     Begun { name: String, at: usize },
-    /// The call ended before `end`. `arguments` are those that stood before the name, or `{}`.
+    /// The call ended before `end`. `arguments` are the arguments before the name, or `{}`.
     Whole { name: String, arguments: String, end: usize },
 }
 
@@ -23,7 +23,7 @@ enum Stop {
     Malformed,
 }
 
-/// Reads the head of the call that `text` begins with. What it says depends on the first [`MAX_HEAD`] bytes alone.
+/// Reads the head of the call at the beginning of `text`. The result depends on the first [`MAX_HEAD`] bytes only.
 pub fn head(text: &str) -> Head {
     let window = &text[..text.floor_char_boundary(MAX_HEAD)];
     match read_head(window) {
@@ -71,7 +71,7 @@ struct Cursor<'t> {
 }
 
 impl Cursor<'_> {
-    /// The next byte that is not white space, not taken.
+    /// Skips white space and returns the next byte without taking it.
     fn peek(&mut self) -> Result<u8, Stop> {
         let rest = self.text[self.at..].trim_start();
         self.at = self.text.len() - rest.len();
@@ -99,7 +99,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Finds the end of a JSON object that comes in pieces.
+/// Finds the end of a JSON object that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct Nesting {
     depth: usize,
@@ -108,7 +108,7 @@ pub struct Nesting {
 }
 
 impl Nesting {
-    /// The length of what belongs to the object, where it ends in `text`.
+    /// Reads the next piece. Returns the length of the part that belongs to the object if the object ends in it.
     pub fn end(&mut self, text: &str) -> Option<usize> {
         for (at, byte) in text.bytes().enumerate() {
             match byte {

@@ -1,12 +1,12 @@
-//! A model's dialect, told by its chat template: the template writes earlier calls and thoughts the way the model does.
+//! Detects the dialect of a model from its chat template, which writes earlier calls and thoughts in the model's notation.
 
 use super::{Calls, Dialect, Tags};
 
-/// Tags of thoughts that models are known to write.
+/// The known tags of thoughts.
 const THOUGHTS: [(&str, &str); 4] =
     [("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"), ("[THINK]", "[/THINK]")];
 
-/// Calls in a way that is not known here count as none: the model is then taught one.
+/// Detects the dialect. If the notation of calls is unknown, the model is taught [`Calls::Hermes`].
 pub fn detect(chat_template: &str) -> Dialect {
     let calls = calls(chat_template).filter(|_| has_word(chat_template, "tools"));
     Dialect {
@@ -18,11 +18,11 @@ pub fn detect(chat_template: &str) -> Dialect {
 
 fn calls(template: &str) -> Option<Calls> {
     if template.contains(Calls::Mistral.open()) {
-        // Newer ones write `[TOOL_CALLS]name[ARGS]{…}`.
+        // Newer templates write `[TOOL_CALLS]name[ARGS]{…}`, which is unknown here.
         return (!template.contains("[ARGS]")).then_some(Calls::Mistral);
     }
     if template.contains(Calls::Hermes.open()) {
-        // Some put XML between the tags.
+        // Some templates write XML between the tags, which is unknown here.
         return (!template.contains("<function=")).then_some(Calls::Hermes);
     }
     template.contains("\"parameters\"").then_some(Calls::Llama)
@@ -30,7 +30,7 @@ fn calls(template: &str) -> Option<Calls> {
 
 fn reasoning(template: &str) -> Option<Tags> {
     let (open, close) = THOUGHTS.into_iter().find(|(_, close)| template.contains(close))?;
-    // What the template writes where the reply begins.
+    // The part of the template that writes the beginning of the reply.
     let beginning = template.rsplit("add_generation_prompt").next().unwrap_or_default();
     let opened = beginning.rfind(open).is_some_and(|at| !beginning[at..].contains(close));
     let optional = has_word(template, "enable_thinking");

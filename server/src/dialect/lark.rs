@@ -1,5 +1,5 @@
-//! A grammar of the outputs that are allowed, in llguidance's variant of Lark: a thought where the model thinks, then calls
-//! of the functions or a body. Written so that [`super::Parser`] reads whatever it lets through.
+//! The grammar of the allowed outputs, in llguidance's variant of Lark: a thought if the model thinks, then calls of the functions
+//! or a body. [`super::Parser`] reads every output that the grammar allows.
 
 use std::fmt::Write;
 
@@ -11,44 +11,44 @@ use super::{
 };
 use crate::wire::tools::FunctionTool;
 
-/// What an output may be, beside the thought before it.
+/// The allowed output after the thought.
 pub struct Output<'a> {
     pub calls: Option<CallRules<'a>>,
     pub body: GrammarBody<'a>,
-    /// `false`: the model was told not to think.
+    /// `false`: the output has no thought.
     pub thinks: bool,
 }
 
 pub struct CallRules<'a> {
-    /// At least one.
+    /// The functions that the model may call; at least one.
     pub functions: Vec<Callable<'a>>,
     /// Whether the output must be a call.
     pub required: bool,
-    /// Whether there may be several.
+    /// Whether an output may have several calls.
     pub parallel: bool,
 }
 
-/// A function that may be called.
+/// A function that the model may call.
 pub struct Callable<'a> {
     pub name: &'a str,
-    /// The schema of its arguments, as [`arguments`] makes it.
+    /// The schema of the arguments, from [`arguments`].
     pub arguments: Value,
 }
 
 pub enum GrammarBody<'a> {
     Text,
-    /// JSON by a schema, as [`schema::hold`] makes it.
+    /// JSON of a schema from [`schema::hold`].
     Json(&'a Value),
     Regex(&'a str),
 }
 
-/// How JSON is written: on one line, since small models lose themselves in white space. What the schema says itself goes
-/// before this.
+/// Adds rules for the white space of JSON unless the schema has its own: JSON is written on one line, because small models may
+/// repeat white space without end.
 pub fn compact(schema: &Value) -> Value {
     with(schema, "x-guidance", json!({"whitespace_flexible": false, "item_separator": ", ?", "key_separator": ": ?"}))
 }
 
-/// The grammar of `output`.
+/// Writes the grammar of `output`.
 pub fn lark(dialect: &Dialect, output: &Output) -> String {
     let free = matches!(output.body, GrammarBody::Text) && output.calls.as_ref().is_none_or(|calls| !calls.required);
     let mut rules = String::new();
@@ -74,7 +74,7 @@ fn thought(dialect: &Dialect, output: &Output, free: bool, rules: &mut String) -
     }
     let open = if tags.opened { String::new() } else { quoted(&tags.open) + " " };
     let _ = writeln!(rules, "thought[lazy]: {open}ANY {}\nANY: /(?s:.*)/", quoted(&tags.close));
-    // What stands between a thought and text is the text's own.
+    // Without a gap, white space after a thought belongs to the text.
     let gap = if free { "" } else { " gap" };
     if !free {
         let _ = writeln!(rules, "gap: /[ \\t\\r\\n]{{1,4}}/?");
@@ -92,7 +92,7 @@ fn body(body: &GrammarBody, rules: &mut String) -> String {
     "body".to_owned()
 }
 
-/// Text that is neither a call nor a thought, nor begins like one; a call may follow on it where calls have tags.
+/// Returns the pattern of plain text, which does not begin like a thought, or like a call without tags.
 fn plain(dialect: &Dialect, output: &Output) -> String {
     let thought =
         dialect.reasoning.as_ref().filter(|tags| output.thinks && !tags.opened).map(|tags| tags.open.as_str());
@@ -102,7 +102,7 @@ fn plain(dialect: &Dialect, output: &Output) -> String {
     format!("/(?s:.*)/{exclusions}")
 }
 
-/// The rules of a block of calls. `lead`: the rule that begins it, which may take the text before it too.
+/// Writes the rules of a block of calls. `lead`: the name of the rule that begins the block; it may include the text before.
 fn write_calls(way: Calls, calls: &CallRules, lead: &str, rules: &mut String) -> String {
     let names: Vec<String> = (0..calls.functions.len()).map(|at| format!("call_{at}")).collect();
     let _ = writeln!(rules, "call: {}", names.join(" | "));
@@ -130,17 +130,17 @@ fn write_calls(way: Calls, calls: &CallRules, lead: &str, rules: &mut String) ->
     }
 }
 
-/// The schema of a function's arguments, as an output is held to it: always an object.
+/// Returns the enforceable schema of a function's arguments, which are always an object.
 ///
 /// # Errors
-/// The schema is malformed, or the function is strict and an output cannot be held to all of it.
+/// The schema is malformed, or the function is strict and the engine cannot enforce the whole schema.
 pub fn arguments(function: &FunctionTool, loosened: &Loosened) -> Result<Value, Refused> {
     let none = json!({"properties": {}});
     let parameters = with(function.parameters.as_ref().unwrap_or(&none), "type", json!("object"));
     schema::hold(&parameters, loosened, function.strict == Some(true))
 }
 
-/// The object with one more member, unless it has it.
+/// Adds a member to the object unless the object has it.
 fn with(object: &Value, key: &str, value: Value) -> Value {
     let mut object = object.clone();
     if let Some(members) = object.as_object_mut() {
@@ -153,7 +153,7 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Text as a regular expression of itself.
+/// Escapes text for a regular expression.
 fn escaped(text: &str) -> String {
     let mut regex = String::new();
     for c in text.chars() {
@@ -165,7 +165,7 @@ fn escaped(text: &str) -> String {
     regex
 }
 
-/// A regular expression between slashes: its own are escaped.
+/// Escapes the slashes and line ends of a regular expression that is written between slashes.
 fn delimited(regex: &str) -> String {
     let mut delimited = String::new();
     let mut is_escaped = false;
@@ -174,7 +174,7 @@ fn delimited(regex: &str) -> String {
             delimited.push('\\');
         }
         is_escaped = c == '\\' && !is_escaped;
-        // A line's end would end the rule.
+        // A line end would end the rule.
         match c {
             '\n' => delimited.push_str("\\n"),
             '\r' => delimited.push_str("\\r"),
@@ -198,7 +198,7 @@ mod tests {
         wire::tools::parse_tools,
     };
 
-    /// With narrow limits: what is written here must not need much.
+    /// Makes a factory with low limits, because the grammars of this file must be cheap.
     fn factory() -> ParserFactory {
         let mut factory = ParserFactory::new_simple(&ApproximateTokEnv::single_byte_env()).unwrap();
         *factory.limits_mut() = ParserLimits {
@@ -212,7 +212,7 @@ mod tests {
         factory
     }
 
-    /// Whether the grammar takes the text, byte by byte, and may end there.
+    /// Returns whether the grammar accepts the whole text, byte by byte.
     #[track_caller]
     fn accepts(grammar: &str, text: &str) -> bool {
         let mut matcher = Matcher::new(factory().create_parser(TopLevelGrammar::from_lark(grammar.to_owned())));

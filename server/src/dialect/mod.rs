@@ -1,14 +1,14 @@
-//! Dialects: how a model writes what is not plain text, that is thoughts and calls of functions.
+//! Dialects: the notations in which models write thoughts and function calls.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `detect` | a dialect, told by a model's chat template |
-//! | `parse` | an output's text → thoughts, text and calls, as it comes |
-//! | `call` | the JSON of one call, as it comes |
-//! | `schema` | JSON schemas in the form to which an output can be held |
-//! | `regex` | regular expressions as clients mean them |
-//! | `lark` | a grammar of the outputs that are allowed |
-//! | `teach` | calls as text, for models whose template has no tools |
+//! | `detect` | the dialect of a model, from its chat template |
+//! | `parse` | the text of an output → thoughts, text and calls, as a stream |
+//! | `call` | the JSON of one call, as a stream |
+//! | `schema` | JSON schemas in the form that the engine can enforce |
+//! | `regex` | clients' regular expressions in the syntax of the engine |
+//! | `lark` | the grammar of the allowed outputs |
+//! | `teach` | calls as text, for models whose chat template has no tools |
 
 mod call;
 mod detect;
@@ -24,45 +24,45 @@ pub use detect::detect;
 pub(crate) use parse::overlap;
 pub use parse::{Parser, Segment};
 
-/// One model's way of writing. Part of a response's header, since the text is read by it for ever.
+/// The dialect of a model. It is stored in the header of a response, because every later read of the log parses the text with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dialect {
-    /// Where the model thinks aloud.
+    /// The tags around a thought. `None`: the model writes no thoughts.
     pub reasoning: Option<Tags>,
     pub calls: Calls,
-    /// Whether the chat template describes tools to the model; otherwise a message of ours does.
+    /// Whether the chat template describes tools to the model. Otherwise a message of the server does.
     pub template_has_tools: bool,
 }
 
-/// What encloses a thought.
+/// The tags around a thought.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tags {
     pub open: String,
     pub close: String,
-    /// The prompt ends with the opening tag, so that the output begins inside the thought.
+    /// Whether the prompt ends with the opening tag, so that the output begins inside the thought.
     #[serde(default)]
     pub opened: bool,
-    /// The template leaves the thought out where it is told to, by `enable_thinking`.
+    /// Whether the template can leave the thought out, by `enable_thinking`.
     #[serde(default)]
     pub optional: bool,
 }
 
-/// How calls are written.
+/// The notation of calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Calls {
-    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, one a call; what models without a way of their own are taught.
+    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>` for each call. Models without a known notation are taught it.
     #[default]
     Hermes,
     /// `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`.
     Mistral,
-    /// `{"name": …, "parameters": {…}}`, alone.
+    /// `{"name": …, "parameters": {…}}`, without tags.
     Llama,
 }
 
 impl Dialect {
-    /// What encloses thoughts and calls. A token that is one of these has a text, whatever the vocabulary says.
+    /// Returns the tags of thoughts and calls. A token for a tag is decoded as text even if the vocabulary marks it as special.
     pub fn tags(&self) -> Vec<String> {
         let calls = match self.calls {
             Calls::Hermes => &["<tool_call>", "</tool_call>"][..],
@@ -73,7 +73,7 @@ impl Dialect {
         thoughts.chain(calls.iter().map(|tag| (*tag).to_owned())).collect()
     }
 
-    /// The dialect of an output before which the model was told not to think.
+    /// Returns the dialect of an output for which the template was told to leave the thought out.
     pub fn without_thought(mut self) -> Self {
         if let Some(tags) = &mut self.reasoning {
             tags.opened &= !tags.optional;
@@ -83,7 +83,7 @@ impl Dialect {
 }
 
 impl Calls {
-    /// What begins a block of calls; nothing where a call stands alone.
+    /// Returns the opening tag of a block of calls; empty for a notation without tags.
     fn open(self) -> &'static str {
         match self {
             Self::Hermes => "<tool_call>",

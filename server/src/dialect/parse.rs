@@ -1,17 +1,17 @@
-//! An output's text, read as it comes. What is not plain text stands between tags; the parser takes them out, and holds
-//! back the few bytes that may become one. Nothing is lost: what turns out to be no tag and no call is text.
+//! Parses the text of an output as a stream. Removes the tags around thoughts and calls, and holds back the few bytes that may
+//! become a tag. Loses no text: bytes that turn out to be neither a tag nor a call become text.
 
 use super::{
     Calls, Dialect, Tags,
     call::{Head, Nesting, head},
 };
 
-/// A piece of the output, in order. The segments' kinds and joined texts do not depend on how the text was cut.
+/// A piece of the output, in order. The kinds and the joined texts of the pieces do not depend on how the text was cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
     Thought(String),
     Text(String),
-    /// A call begins; its arguments follow.
+    /// The beginning of a call. Its arguments follow.
     Call {
         name: String,
     },
@@ -19,17 +19,17 @@ pub enum Segment {
     Arguments(String),
 }
 
-/// Reads one output.
+/// Parses one output.
 pub struct Parser {
     thought: Option<Tags>,
     calls: Option<Calls>,
     state: ParserState,
-    /// Text that was not decided on yet.
+    /// Text whose kind is not decided yet.
     held: String,
 }
 
 enum ParserState {
-    /// Nothing but white space since the output began (`first`), or since the last thought or call.
+    /// Only white space since the beginning of the output (`first`), or since the last thought or call.
     Gap(Gap),
     Text,
     Thought {
@@ -37,7 +37,7 @@ enum ParserState {
     },
     /// In a block of calls, where a call may begin.
     CallBlock(CallBlock),
-    /// In a call before its arguments; what is held begins with its brace.
+    /// In a call before its arguments. The held text begins with the call's brace.
     Head(CallBlock),
     Arguments(Nesting),
     /// In a call after its arguments.
@@ -47,20 +47,20 @@ enum ParserState {
 #[derive(Clone, Copy)]
 struct Gap {
     first: bool,
-    /// A call has ended just before.
+    /// Whether the gap follows a call.
     after_call: bool,
 }
 
 #[derive(Default)]
 struct CallBlock {
-    /// What was taken since the block's begin and is text after all if no call comes.
+    /// The text since the beginning of the block. It becomes text of the output if the block has no call.
     raw: String,
-    /// A call has come.
+    /// Whether the block has a call.
     called: bool,
 }
 
 impl Parser {
-    /// `calls`: whether the model may call functions; if not, what looks like a call is text.
+    /// Makes a parser. `calls`: whether the model may call functions; if not, calls are parsed as text.
     pub fn new(dialect: &Dialect, calls: bool) -> Self {
         let thought = dialect.reasoning.clone();
         let state = match &thought {
@@ -70,7 +70,7 @@ impl Parser {
         Self { thought, calls: calls.then_some(dialect.calls), state, held: String::new() }
     }
 
-    /// Adds text and returns what is known by it.
+    /// Adds text and returns the decided segments.
     pub fn push(&mut self, text: &str) -> Vec<Segment> {
         self.held.push_str(text);
         let mut segments = Vec::new();
@@ -78,29 +78,29 @@ impl Parser {
         segments
     }
 
-    /// What is still held when the output has ended.
+    /// Ends the output and returns the segments of the held text.
     pub fn finish(&mut self) -> Vec<Segment> {
         let mut segments = Vec::new();
         while self.step(true, &mut segments) {}
         segments
     }
 
-    /// Whether the next text belongs to a thought.
+    /// Returns whether the next text belongs to a thought.
     pub fn is_thinking(&self) -> bool {
         matches!(self.state, ParserState::Thought { .. })
     }
 
-    /// Whether the next text may be shown as it is, or what is held may.
+    /// Returns whether the next text, or the held text, may be plain text.
     pub fn is_plain(&self) -> bool {
         matches!(self.state, ParserState::Gap(_) | ParserState::Text)
     }
 
-    /// Whether the arguments of a call have not ended.
+    /// Returns whether the arguments of a call have not ended.
     pub fn is_in_arguments(&self) -> bool {
         matches!(self.state, ParserState::Arguments(_))
     }
 
-    /// Whether the last call is whole and nothing has followed on it.
+    /// Returns whether the last call is complete and nothing has followed.
     pub fn is_after_call(&self) -> bool {
         match &self.state {
             ParserState::Tail => true,
@@ -110,12 +110,12 @@ impl Parser {
         }
     }
 
-    /// Whether text waits for more to be decided on.
+    /// Returns whether held text needs more text for a decision.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Bytes at the end of the text so far that were not decided on: they may become text, or a part of something else.
+    /// Returns the number of undecided bytes at the end of the text so far.
     pub fn undecided(&self) -> usize {
         let taken = match &self.state {
             ParserState::CallBlock(block) | ParserState::Head(block) if !block.called => block.raw.len(),
@@ -124,7 +124,7 @@ impl Parser {
         taken + self.held.len()
     }
 
-    /// Takes one step; `false` where it needs more text. With `last` there is no more.
+    /// Takes one step. Returns `false` if it needs more text. `last`: there is no more text.
     fn step(&mut self, last: bool, segments: &mut Vec<Segment>) -> bool {
         match std::mem::replace(&mut self.state, ParserState::Text) {
             ParserState::Gap(gap) => self.gap(gap, last, segments),
@@ -152,7 +152,7 @@ impl Parser {
             self.held = rest[tag.len()..].to_owned();
             self.state = ParserState::Thought { begun: false };
         } else if let Some(tag) = block.filter(|tag| rest.starts_with(tag)) {
-            // A brace is the call's own.
+            // A brace is part of the call, not a tag.
             let taken = if tag == "{" { "" } else { tag };
             let raw = format!("{}{taken}", if gap.first { blank } else { "" });
             self.held = rest[taken.len()..].to_owned();
@@ -187,7 +187,7 @@ impl Parser {
         let end = self.held.find(close);
         let keep = if last { 0 } else { overlap(&self.held, close) };
         let body = &self.held[..end.unwrap_or(self.held.len() - keep)];
-        // White space at either end of a thought is the tags' own.
+        // White space at both ends of a thought belongs to the tags.
         let body = if begun { body } else { body.trim_start() }.trim_end();
         let begun = begun || !body.is_empty();
         emit(segments, Segment::Thought(body.to_owned()));
@@ -232,7 +232,7 @@ impl Parser {
             }
             return false;
         } else if block.called && last && close.starts_with(&self.held) {
-            // The closing tag, cut.
+            // The output ends within the closing tag.
             self.held.clear();
         } else if block.called && !close.is_empty() && self.held.starts_with(close) {
             self.held.drain(..close.len());
@@ -279,7 +279,7 @@ impl Parser {
         end.is_some()
     }
 
-    /// Reads what follows the arguments of a call.
+    /// Reads the rest of a call after its arguments.
     fn tail(&mut self) -> bool {
         let (_, rest) = split_blank(&self.held);
         match rest.strip_prefix('}') {
@@ -305,12 +305,12 @@ fn emit(segments: &mut Vec<Segment>, segment: Segment) {
     }
 }
 
-/// The white space that a text begins with, and the rest.
+/// Splits a text into its leading white space and the rest.
 fn split_blank(text: &str) -> (&str, &str) {
     text.split_at(text.len() - text.trim_start().len())
 }
 
-/// Length of the longest suffix of `text` that is a proper prefix of `tag`: what may become one.
+/// Returns the length of the longest suffix of `text` that is a proper prefix of `tag`, and so may become the tag.
 pub(crate) fn overlap(text: &str, tag: &str) -> usize {
     tag.char_indices().map(|(at, _)| at).skip(1).filter(|at| text.ends_with(&tag[..*at])).max().unwrap_or(0)
 }
@@ -324,7 +324,7 @@ mod tests {
         Dialect { reasoning: Some(tags), calls, template_has_tools: true }
     }
 
-    /// Neighbours of one kind joined.
+    /// Joins neighbouring segments of one kind.
     fn joined(segments: Vec<Segment>) -> Vec<Segment> {
         let mut joined: Vec<Segment> = Vec::new();
         for segment in segments {
@@ -345,7 +345,7 @@ mod tests {
         joined(segments)
     }
 
-    /// However the text is cut, the segments are the same.
+    /// Asserts that the segments do not depend on how the text is cut.
     #[track_caller]
     fn assert_parses(dialect: &Dialect, calls: bool, text: &str, expected: &[Segment]) {
         let parser = || Parser::new(dialect, calls);

@@ -1,20 +1,20 @@
-//! Regular expressions as clients mean them, in the syntax of the engine's compiler, which is that of the crate `regex`.
+//! Translates clients' regular expressions into the syntax of the engine's compiler, which is that of the crate `regex`.
 
-/// Digits and letters of words, as a class's members: to the compiler they are those of all scripts.
+/// The members of `\d` and `\w`. In the compiler's syntax these classes include the digits and letters of all scripts.
 const DIGIT: &str = "0-9";
 const WORD: &str = "A-Za-z0-9_";
 
-/// A `pattern` of a JSON schema, so one of ECMA 262: `\d` and `\w` are ASCII, and within a class a bracket is itself.
+/// Translates a `pattern` of a JSON schema, which is of ECMA 262: `\d` and `\w` are ASCII, and a bracket within a class is literal.
 pub fn pattern(ecma: &str) -> String {
     rewritten(ecma, true)
 }
 
-/// A regex of a client in the compiler's syntax, where `\d` and `\w` are ASCII too.
+/// Translates a regex that a client wrote in the compiler's syntax, so that `\d` and `\w` are ASCII.
 pub fn ascii(regex: &str) -> String {
     rewritten(regex, false)
 }
 
-/// `flat`: a class has no classes and no operators in it.
+/// `flat`: a class has no nested classes and no operators.
 fn rewritten(regex: &str, flat: bool) -> String {
     let mut out = String::with_capacity(regex.len());
     let mut open = 0usize;

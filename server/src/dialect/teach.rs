@@ -1,10 +1,10 @@
-//! Calls as text, in the Hermes format, for models whose chat template knows no tools.
+//! Calls as text in the Hermes notation, for models whose chat template has no tools.
 
 use serde_json::{Value, json};
 
 use crate::wire::tools::FunctionTool;
 
-/// Tells a model of functions and how to call them.
+/// Writes instructions that describe the functions and the notation of calls to a model.
 pub fn instructions<'f>(functions: impl Iterator<Item = &'f FunctionTool>) -> String {
     let functions: Vec<String> = functions.map(|function| describe(function).to_string()).collect();
     format!(
@@ -15,7 +15,7 @@ pub fn instructions<'f>(functions: impl Iterator<Item = &'f FunctionTool>) -> St
     )
 }
 
-/// A function as models are told of it: `{name, description?, parameters}`.
+/// Returns the description of a function for a model: `{name, description?, parameters}`.
 pub fn describe(function: &FunctionTool) -> Value {
     let none = json!({"type": "object", "properties": {}});
     let parameters = function.parameters.as_ref().unwrap_or(&none);
@@ -25,12 +25,12 @@ pub fn describe(function: &FunctionTool) -> Value {
     }
 }
 
-/// A call as the model wrote it.
+/// Writes an earlier call of the model.
 pub fn call(name: &str, arguments: &str) -> String {
     format!("<tool_call>\n{{\"name\": {}, \"arguments\": {arguments}}}\n</tool_call>", Value::from(name))
 }
 
-/// What a call came to.
+/// Writes the output of a call.
 pub fn output(output: &str) -> String {
     format!("<tool_response>\n{output}\n</tool_response>")
 }

@@ -1,22 +1,22 @@
-//! Closing objects. An object whose schema does not say whether it may have other properties has none: a model that may add
-//! properties adds them until its output ends.
+//! Closes the schemas of objects: without `additionalProperties`, an object may have only the named properties. A model that may
+//! add properties adds them until its output ends.
 //!
-//! Where a schema is a union or an intersection, the properties that any of its parts names are allowed in each part.
+//! In a union or an intersection, each part allows the properties that any part names.
 
 use std::{cell::Cell, collections::HashSet};
 
 use serde_json::{Map, Value, json};
 
-/// Parts within parts of one schema.
+/// Most levels of nested parts of one schema.
 const MAX_DEPTH: usize = 16;
-/// Values that closing may read or add, for each value of the schema, and beside those: parts that refer to each other, and
-/// properties of many alternatives, multiply.
+/// Most values that closing may read or add: a number for each value of the schema, and a constant. Parts that refer to each
+/// other, and properties of many alternatives, would multiply.
 const GROWTH: usize = 8;
 const GROWTH_BESIDE: usize = 4096;
 const DEFINITIONS: &str = "#/$defs/";
 
-/// Closes `root` and the `definitions` that it refers to, and puts them together. Objects stay open if closing all of them
-/// would let the schema grow too far.
+/// Closes `root` and the `definitions` that it refers to, and joins them. All objects stay open if the closed schema would be too
+/// large.
 pub fn close(root: Value, definitions: Map<String, Value>) -> Value {
     let values = size(&root) + definitions.values().map(size).sum::<usize>();
     let closer = Closer { definitions: &definitions, left: Cell::new(GROWTH_BESIDE + GROWTH * values) };
@@ -40,7 +40,7 @@ fn joined(mut root: Value, definitions: Map<String, Value>) -> Value {
     root
 }
 
-/// How many values a value has, itself included.
+/// Counts the values within a value, including itself.
 fn size(value: &Value) -> usize {
     1 + match value {
         Value::Array(all) => all.iter().map(size).sum(),
@@ -49,7 +49,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// PropertyNames of properties, each once, in the order in which they came.
+/// Distinct names of properties, in the order of their first occurrence.
 #[derive(Clone, Default)]
 struct PropertyNames {
     all: Vec<String>,
@@ -68,19 +68,19 @@ impl Extend<String> for PropertyNames {
 
 struct Closer<'d> {
     definitions: &'d Map<String, Value>,
-    /// Values that may still be read or added.
+    /// The number of values that may still be read or added.
     left: Cell<usize>,
 }
 
 impl Closer<'_> {
-    /// Takes from what is left; returns `false`, now and later, if that is too little.
+    /// Subtracts from the remaining number of values. Returns `false` if none remain, also in all later calls.
     fn spend(&self, values: usize) -> bool {
         let left = self.left.get().saturating_sub(values);
         self.left.set(left);
         left > 0
     }
 
-    /// Closes the schema of a place. `also`: names of properties that other parts of the schema of that place allow.
+    /// Closes a schema. `also`: the names of properties that other parts of the same union or intersection allow.
     fn close(&self, schema: Value, also: &PropertyNames, depth: usize) -> Value {
         let Value::Object(mut members) = schema else { return schema };
         if depth > MAX_DEPTH || !self.spend(1 + also.all.len()) {
@@ -94,7 +94,7 @@ impl Closer<'_> {
         }
         let own = names(&members);
         if let Some(reference) = members.get("$ref").cloned() {
-            // What is referred to closes itself, unless something is added to it here.
+            // The definition is closed on its own, unless this schema adds properties.
             if own.all.is_empty() && also.all.is_empty() && !is_union && !is_intersection {
                 return Value::Object(members);
             }
@@ -106,7 +106,7 @@ impl Closer<'_> {
         let mut allowed = also.clone();
         allowed.extend(own.all);
         match parts.as_slice() {
-            // A reference in a wrapper, as some write it to add a description.
+            // A single part, such as a reference that is wrapped to add a description.
             [one] if allowed.all.is_empty() && !is_union => {
                 members.insert("allOf".into(), json!([self.close(one.clone(), &PropertyNames::default(), depth + 1)]));
                 return Value::Object(members);
@@ -126,7 +126,7 @@ impl Closer<'_> {
         if !parts.is_empty() {
             let parts = parts.into_iter().map(|part| {
                 let part = self.inlined(part, 0);
-                // One union within is enough to close the whole.
+                // Closing one union among the parts closes the whole intersection.
                 if !is_closed && part.get("anyOf").is_some() {
                     is_closed = true;
                     return self.close(part, &allowed, depth + 1);
@@ -144,7 +144,7 @@ impl Closer<'_> {
         Value::Object(members)
     }
 
-    /// Closes the schemas of the values within a value.
+    /// Closes the schemas of properties and items.
     fn close_places(&self, members: &mut Map<String, Value>, depth: usize) {
         for (keyword, value) in members.iter_mut() {
             let close =
@@ -158,7 +158,7 @@ impl Closer<'_> {
         }
     }
 
-    /// A schema in the place of a reference to it.
+    /// Replaces a schema that is only a reference by its target.
     fn inlined(&self, schema: Value, depth: usize) -> Value {
         let target = match schema.as_object() {
             Some(members) if members.len() == 1 => members.get("$ref").and_then(|reference| self.target(reference)),
@@ -174,7 +174,7 @@ impl Closer<'_> {
         self.definitions.get(reference.as_str()?.strip_prefix(DEFINITIONS)?)
     }
 
-    /// The properties that any part of the schema names.
+    /// Returns the names of properties in all parts of a schema.
     fn all_names(&self, schema: &Value, depth: usize) -> PropertyNames {
         let Some(members) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return PropertyNames::default() };
         let mut all = names(members);
@@ -189,7 +189,7 @@ impl Closer<'_> {
     }
 }
 
-/// The properties that a schema itself names.
+/// Returns the names of properties in the schema itself, without its parts.
 fn names(members: &Map<String, Value>) -> PropertyNames {
     let mut names = PropertyNames::default();
     names.extend(members.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned());
@@ -198,7 +198,7 @@ fn names(members: &Map<String, Value>) -> PropertyNames {
     names
 }
 
-/// Closes an object whose properties are known. One that names none, and one that must have more than it names, stay open.
+/// Closes an object. It stays open if it names no properties, or if it must have more properties than it names.
 fn seal(members: &mut Map<String, Value>, allowed: &PropertyNames) {
     let is_object = members.get("type").is_none_or(|kind| {
         *kind == "object" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "object"))

@@ -1,4 +1,4 @@
-//! Tells whether no value fits two schemas at once, in time that grows with their size and not with the number of pairs.
+//! Checks that no value fits two of several schemas, in time that grows with their size and not with the number of pairs.
 
 use std::collections::HashSet;
 
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::keywords::TYPES;
 
-/// References that are followed one after the other.
+/// Most references in a chain that are followed.
 const MAX_REFERENCES: usize = 16;
-/// Alternatives that are compared in pairs.
+/// Most alternatives that are compared in pairs.
 const MAX_PAIRED: usize = 64;
-/// Bytes of values, as JSON, that are compared: a few times what a schema may have.
+/// Most bytes of values, as JSON, that are compared: a few times the largest schema.
 const MAX_COMPARED: usize = 1 << 20;
 
-/// Returns whether no value fits two of the schemas; `false` if that is not known.
+/// Returns whether no value fits two of the schemas; `false` if the result is not known.
 pub fn all(root: &Value, schemas: &[Value]) -> bool {
     let mut comparison = Comparison { root, left: MAX_COMPARED };
     let schemas: Vec<&Value> = schemas.iter().map(|schema| comparison.resolved(schema)).collect();
@@ -43,7 +43,7 @@ struct Comparison<'s> {
 }
 
 impl<'s> Comparison<'s> {
-    /// Returns whether all schemas are of objects that must have the same property, with other values in each.
+    /// Returns whether all schemas are of objects that require the same property, with different values in each schema.
     fn has_discriminator(&mut self, schemas: &[&'s Value]) -> bool {
         let Some(first) = schemas.first().filter(|_| schemas.iter().all(|schema| types(schema) == ["object"])) else {
             return false;
@@ -56,7 +56,7 @@ impl<'s> Comparison<'s> {
         })
     }
 
-    /// Returns whether no value stands in two of the lists.
+    /// Returns whether no value is in two of the lists.
     fn are_distinct(&mut self, lists: impl Iterator<Item = Vec<&'s Value>>) -> bool {
         let mut seen = HashSet::new();
         for list in lists {
@@ -74,12 +74,12 @@ impl<'s> Comparison<'s> {
         true
     }
 
-    /// The values that a property may have, if they are enumerated.
+    /// Returns the values of a property, if they are enumerated.
     fn property(&self, schema: &'s Value, name: &str) -> Option<Vec<&'s Value>> {
         values(self.resolved(schema.get("properties")?.get(name)?))
     }
 
-    /// The schema that a reference leads to; any other schema itself.
+    /// Follows the references of a schema to their target.
     fn resolved(&self, mut schema: &'s Value) -> &'s Value {
         for _ in 0..MAX_REFERENCES {
             let pointer = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
@@ -96,7 +96,7 @@ fn required(schema: &Value) -> impl Iterator<Item = &str> {
     schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// The values of an enumeration.
+/// Returns the values of an enumeration.
 fn values(schema: &Value) -> Option<Vec<&Value>> {
     match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
         (Some(value), _) => Some(vec![value]),
@@ -105,7 +105,7 @@ fn values(schema: &Value) -> Option<Vec<&Value>> {
     }
 }
 
-/// The names of the types of a schema's values, each once.
+/// Returns the distinct names of the types of a schema's values.
 fn types(schema: &Value) -> Vec<&str> {
     let mut names = match schema.get("type") {
         Some(Value::String(one)) => vec![one.as_str()],
@@ -131,7 +131,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Whether no value has a type of both.
+/// Returns whether the lists of types have no type in common.
 fn are_disjoint(first: &[&str], second: &[&str]) -> bool {
     let is_number = |kind: &str| kind == "integer" || kind == "number";
     let overlap = |first: &str, second: &str| first == second || (is_number(first) && is_number(second));

@@ -1,19 +1,19 @@
-//! What each keyword of JSON Schema means here.
+//! The keywords of JSON Schema, and which of them the engine enforces.
 
-/// What a keyword is to an output.
+/// The effect of a keyword on an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The engine holds an output to it.
-    Held,
-    /// As `Held`, and given up at [`super::Level::Shape`].
+    /// The engine enforces it.
+    Enforced,
+    /// The engine enforces it, except at [`super::Level::Shape`].
     Bound,
-    /// It constrains values, and the engine cannot hold an output to it.
-    Unheld,
+    /// It constrains values, and the engine cannot enforce it.
+    Unenforced,
     /// It constrains nothing.
     Annotation,
 }
 
-/// Formats that the engine knows.
+/// Formats that the engine enforces.
 const FORMATS: [&str; 15] = [
     "date-time",
     "time",
@@ -47,7 +47,7 @@ pub fn kind(keyword: &str) -> Kind {
         | "anyOf"
         | "oneOf"
         | "allOf"
-        | "$ref" => Kind::Held,
+        | "$ref" => Kind::Enforced,
         "pattern" | "format" | "minLength" | "maxLength" | "minimum" | "maximum" | "exclusiveMinimum"
         | "exclusiveMaximum" | "multipleOf" | "minItems" | "maxItems" | "minProperties" | "maxProperties"
         | "patternProperties" => Kind::Bound,
@@ -66,8 +66,8 @@ pub fn kind(keyword: &str) -> Kind {
         | "unevaluatedItems"
         | "unevaluatedProperties"
         | "$dynamicRef"
-        | "$recursiveRef" => Kind::Unheld,
-        // Words that JSON Schema does not know constrain nothing either.
+        | "$recursiveRef" => Kind::Unenforced,
+        // Unknown keywords constrain nothing either.
         _ => Kind::Annotation,
     }
 }
@@ -76,7 +76,7 @@ pub fn is_format(name: &str) -> bool {
     FORMATS.contains(&name)
 }
 
-/// The bounds that stand at one value, those of its type together, in the order in which they are given up.
+/// The bounds of each type, in the order in which they are dropped if the schema is too complex.
 pub const BOUNDS: [(&str, &[&str]); 4] = [
     ("string", &["format", "maxLength", "minLength", "pattern"]),
     ("number", &["multipleOf", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum"]),

@@ -1,11 +1,11 @@
-//! What of a schema an output is not held to.
+//! The parts of a schema that are not enforced.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// What of a schema is not held to, because compiling it failed. Part of a response's header, so that every replica holds the
-/// output to the same grammar.
+/// The parts of a schema that are not enforced because they cannot be compiled. Stored in the header of a response, so that every
+/// replica enforces the same grammar.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loosened {
     pub level: Level,
@@ -13,15 +13,15 @@ pub struct Loosened {
     pub dropped: BTreeSet<String>,
 }
 
-/// How much of a schema an output is held to.
+/// How much of a schema is enforced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// All of it.
+    /// The whole schema, except the dropped keywords.
     #[default]
     Whole,
-    /// Types, properties and enumerations; no patterns, formats and bounds.
+    /// Types, properties and enumerations; no patterns, formats or bounds.
     Shape,
-    /// Any object, or any JSON where the schema is not of an object.
+    /// Any object, or any JSON if the schema is not of an object.
     Any,
 }

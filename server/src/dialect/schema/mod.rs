@@ -1,11 +1,11 @@
-//! JSON schemas in the form to which an output can be held. What constrains nothing is left out, objects are closed where
-//! the schema does not say, and what the engine cannot hold an output to is ignored, or refused where the client is strict.
+//! JSON schemas in the form that the engine can enforce. Leaves out keywords that constrain nothing, closes objects without
+//! `additionalProperties`, and ignores keywords that the engine cannot enforce, or refuses them if the client is strict.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `keywords` | which keywords constrain, and which of those an output can be held to |
-//! | `loosened` | what of a schema an output is not held to |
-//! | `walk` | a client's schema → one of those keywords alone, with all references at one place |
+//! | `keywords` | which keywords constrain values, and which of those the engine enforces |
+//! | `loosened` | the parts of a schema that are not enforced |
+//! | `walk` | a client's schema → a schema of enforced keywords only, with all definitions in one place |
 //! | `close` | objects without `additionalProperties` → closed objects, through unions and intersections |
 //! | `disjoint` | whether no value fits two schemas |
 
@@ -21,10 +21,10 @@ pub use loosened::{Level, Loosened};
 use walk::Walker;
 pub use walk::{Refused, Site, join};
 
-/// The schema as an output is held to it.
+/// Returns the enforceable form of a schema.
 ///
 /// # Errors
-/// The schema is malformed, or `strict` and an output cannot be held to all of it.
+/// The schema is malformed, or `strict` is set and the engine cannot enforce the whole schema.
 pub fn hold(schema: &Value, loosened: &Loosened, strict: bool) -> Result<Value, Refused> {
     if loosened.level == Level::Any {
         return Ok(if is_of_object(schema) { json!({"type": "object"}) } else { json!({}) });
@@ -34,7 +34,7 @@ pub fn hold(schema: &Value, loosened: &Loosened, strict: bool) -> Result<Value, 
     Ok(close::close(root, walker.definitions()?))
 }
 
-/// The places whose constraints may be more than the compiler is allowed.
+/// Returns the places with constraints that may exceed the limits of the compiler.
 ///
 /// # Errors
 /// The schema is malformed.

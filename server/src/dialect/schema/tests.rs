@@ -212,7 +212,7 @@ fn a_loosened_schema_holds_to_less() {
     );
 }
 
-/// References to the next definition, `fan` of them in each of 16 definitions.
+/// Returns 16 definitions; each except the last has `fan` references to the next one.
 fn fanned(keyword: &str, fan: usize) -> Map<String, Value> {
     let mut definitions: Map<String, Value> = (0..15)
         .map(|at| (format!("d{at}"), json!({(keyword): vec![json!({"$ref": format!("#/$defs/d{}", at + 1)}); fan]})))

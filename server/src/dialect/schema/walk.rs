@@ -1,4 +1,4 @@
-//! A client's schema, read keyword by keyword.
+//! Reads a client's schema keyword by keyword.
 
 use std::collections::HashMap;
 
@@ -11,29 +11,30 @@ use super::{
     loosened::{Level, Loosened},
 };
 
-/// Schemas within schemas.
+/// Most levels of nested schemas.
 const MAX_DEPTH: usize = 128;
-/// The compiler's ranges end here: it overflows its stack at some beyond. A wider range is narrowed to this.
+/// The largest absolute value of a range's bound. The compiler overflows its stack at some larger ones, so wider ranges are
+/// narrowed.
 const FARTHEST: f64 = 1e18;
-/// Integers below this are exact where the compiler keeps them as floats.
+/// 2^53. The compiler stores integers as floats, which are exact below this.
 const EXACT: f64 = 9_007_199_254_740_992.0;
-/// Where all that is referred to is put.
+/// The place of all definitions that references name.
 const DEFINITIONS: &str = "#/$defs/";
 
 /// Why a schema is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Of the keyword within the schema, such as `properties.name.pattern`. Empty: the schema itself.
+    /// The path of the keyword within the schema, such as `properties.name.pattern`. Empty: the schema itself.
     pub path: String,
     pub reason: String,
 }
 
-/// Constraints of one place of a schema, as a schema of its own.
+/// The constraints of one place of a schema, as a separate schema.
 #[derive(Debug, PartialEq)]
 pub struct Site {
-    /// Of the place. A keyword's path is this, a dot, and its name; the name alone where this is empty.
+    /// The path of the place. [`join`] makes the path of a keyword from it.
     pub path: String,
-    /// In the order in which they are given up.
+    /// The keywords in the order in which they are dropped.
     pub keywords: Vec<String>,
     pub schema: Value,
 }
@@ -43,9 +44,9 @@ pub struct Walker<'s> {
     root: &'s Value,
     loosened: &'s Loosened,
     strict: bool,
-    /// Pointers into the root that were referred to, and the names that they get.
+    /// The names of the definitions, by the pointer into the root.
     names: HashMap<String, String>,
-    /// Of those, the ones that were not read yet, with their places.
+    /// The definitions that are not read yet: name, schema and path.
     unread: Vec<(String, &'s Value, String)>,
     sites: Vec<Site>,
     depth: usize,
@@ -56,7 +57,7 @@ impl<'s> Walker<'s> {
         Self { root, loosened, strict, names: HashMap::new(), unread: vec![], sites: vec![], depth: 0 }
     }
 
-    /// Reads what was referred to, by the names in the result.
+    /// Reads all definitions that references name.
     pub fn definitions(&mut self) -> Result<Map<String, Value>, Refused> {
         let mut definitions = Map::new();
         while let Some((name, schema, mut path)) = self.unread.pop() {
@@ -70,7 +71,7 @@ impl<'s> Walker<'s> {
         self.sites
     }
 
-    /// One schema. `path`: its place in the root.
+    /// Reads one schema. `path`: its place in the root.
     pub fn schema(&mut self, schema: &'s Value, path: &mut String) -> Result<Value, Refused> {
         let members = match schema {
             Value::Bool(_) => return Ok(schema.clone()),
@@ -105,9 +106,9 @@ impl<'s> Walker<'s> {
     ) -> Result<(), Refused> {
         match kind(keyword) {
             Kind::Annotation => return Ok(()),
-            Kind::Unheld if is_trivial(keyword, value, members) => return Ok(()),
-            Kind::Unheld => return self.ignore(path, "is a keyword that an output cannot be held to"),
-            // The pattern beside it says what the format means.
+            Kind::Unenforced if is_trivial(keyword, value, members) => return Ok(()),
+            Kind::Unenforced => return self.ignore(path, "is a keyword that the server cannot enforce"),
+            // The pattern beside an unknown format defines it.
             Kind::Bound if keyword == "format" && members.contains_key("pattern") && !is_known_format(value) => {
                 return Ok(());
             }
@@ -116,21 +117,21 @@ impl<'s> Walker<'s> {
                 return self.ignore(path, "cannot be compiled, or is too complex");
             }
             Kind::Bound => return self.bound(keyword, value, path, out),
-            Kind::Held => {}
+            Kind::Enforced => {}
         }
         let read = match keyword {
             "type" => types(value, path)?,
             "enum" | "const" if is_inexact(value) => {
-                return self.ignore(path, "has an integer of more digits than an output can be held to");
+                return self.ignore(path, "has an integer with more digits than the server can enforce");
             }
             "enum" | "const" | "required" => value.clone(),
             "$ref" => match self.reference(value) {
                 Some(reference) => reference,
-                None => return self.ignore(path, "refers to a schema that is not here"),
+                None => return self.ignore(path, "refers to a schema outside this one"),
             },
             "properties" => self.map(value, path)?,
             "items" if value.is_array() => {
-                // A tuple, as it was written up to draft 2019-09.
+                // The notation of a tuple up to draft 2019-09.
                 out.insert("prefixItems".into(), self.list(value, path)?);
                 let rest = members.get("additionalItems").cloned().unwrap_or(Value::Bool(true));
                 out.insert("items".into(), Value::Bool(rest != Value::Bool(false)));
@@ -152,7 +153,7 @@ impl<'s> Walker<'s> {
         }
     }
 
-    /// At least one of the schemas; exactly one, where no value fits two of them.
+    /// Replaces `oneOf` by `anyOf`, which means the same if no value fits two of the schemas.
     fn one_of(&self, given: &Value, read: Value, path: &str, out: &mut Map<String, Value>) -> Result<(), Refused> {
         let options = given.as_array().map(Vec::as_slice).unwrap_or_default();
         if !disjoint::all(self.root, options) {
@@ -177,7 +178,7 @@ impl<'s> Walker<'s> {
         let fits = match keyword {
             "pattern" => value.is_string(),
             "format" if !is_known_format(value) => {
-                return self.ignore(path, "is a format that an output cannot be held to");
+                return self.ignore(path, "is a format that the server cannot enforce");
             }
             "format" => true,
             "patternProperties" => value.is_object(),
@@ -207,7 +208,7 @@ impl<'s> Walker<'s> {
                     None => return self.ignore(path, "is farther from zero than 10^18"),
                 }
             }
-            // Any version of a UUID is one.
+            // All versions of a UUID are written alike.
             "format" if value.as_str().is_some_and(|name| name.starts_with("uuid")) => json!("uuid"),
             // 3.0 is an integer in JSON Schema.
             name if name.ends_with("Length") || name.ends_with("Items") || name.ends_with("Properties") => {
@@ -219,7 +220,7 @@ impl<'s> Walker<'s> {
         Ok(())
     }
 
-    /// Passes over a keyword, unless the client is strict.
+    /// Ignores a keyword, or refuses it if the client is strict.
     fn ignore(&self, path: &str, reason: &str) -> Result<(), Refused> {
         if self.strict { refuse(path, reason) } else { Ok(()) }
     }
@@ -252,7 +253,7 @@ impl<'s> Walker<'s> {
     }
 
     fn reference(&mut self, value: &Value) -> Option<Value> {
-        // Decoded, so that one place has one name however it is spelled.
+        // Decoded, so that one place has one name in every spelling.
         let pointer = decoded(value.as_str()?.strip_prefix('#')?);
         let target = self.root.pointer(&pointer)?;
         let next = format!("d{}", self.names.len());
@@ -268,7 +269,7 @@ impl<'s> Walker<'s> {
         Some(Value::String(format!("{DEFINITIONS}{name}")))
     }
 
-    /// Notes the bounds of one place.
+    /// Collects the bounds of one place.
     fn site(&mut self, path: &str, out: &Map<String, Value>) {
         for (kind, keywords) in BOUNDS {
             let found: Vec<String> = keywords
@@ -294,24 +295,24 @@ impl<'s> Walker<'s> {
     }
 }
 
-/// `path` and a keyword, as one path.
+/// Joins `path` and a keyword with a dot; an empty `path` without one.
 pub fn join(path: &str, keyword: &str) -> String {
     if path.is_empty() { keyword.to_owned() } else { format!("{path}.{keyword}") }
 }
 
-/// A bound of a range that the compiler takes; none where all numbers that it leaves are too far from zero.
+/// Returns a bound that the compiler accepts; `None` if all numbers in the range are too far from zero.
 fn within(keyword: &str, value: &Value) -> Option<Value> {
     let is_least = keyword == "minimum" || keyword == "exclusiveMinimum";
     match value.as_f64() {
         Some(number) if number.abs() <= FARTHEST => Some(value.clone()),
         Some(number) if (number < 0.0) == is_least => Some(json!(FARTHEST.copysign(number))),
         Some(_) => None,
-        // Draft 4: a flag of the bound beside it.
+        // In draft 4 the value is a flag for the bound beside it.
         None => Some(value.clone()),
     }
 }
 
-/// Whether a float loses digits of an integer in the value.
+/// Returns whether a float would lose digits of an integer in the value.
 fn is_inexact(value: &Value) -> bool {
     match value {
         Value::Number(number) => !number.is_f64() && number.as_f64().is_none_or(|float| float.abs() >= EXACT),
@@ -338,7 +339,7 @@ fn types(value: &Value, path: &str) -> Result<Value, Refused> {
     if known { Ok(value.clone()) } else { refuse(path, &format!("must be of {}", TYPES.join(", "))) }
 }
 
-/// Whether a keyword that cannot be held constrains nothing, or is held in another way.
+/// Returns whether an unenforced keyword constrains nothing, or is enforced in another way.
 fn is_trivial(keyword: &str, value: &Value, members: &Map<String, Value>) -> bool {
     match keyword {
         "uniqueItems" => *value == Value::Bool(false),
@@ -350,7 +351,7 @@ fn is_trivial(keyword: &str, value: &Value, members: &Map<String, Value>) -> boo
                 || says("pattern")
                 || value.as_object().is_some_and(|names| names.keys().all(|key| key == "type"))
         }
-        // Objects are closed in any case.
+        // Objects are closed anyway.
         "unevaluatedProperties" | "unevaluatedItems" => value.is_boolean(),
         "minContains" | "maxContains" => !members.contains_key("contains"),
         "then" | "else" => !members.contains_key("if"),
@@ -358,7 +359,7 @@ fn is_trivial(keyword: &str, value: &Value, members: &Map<String, Value>) -> boo
     }
 }
 
-/// `propertyNames` of a list or of a pattern, as properties of these names.
+/// Turns `propertyNames` with a list or a pattern into properties of these names.
 fn names_of_properties(members: &Map<String, Value>, out: &mut Map<String, Value>) {
     let Some(names) = members.get("propertyNames") else { return };
     let value = out.get("additionalProperties").cloned().unwrap_or(Value::Bool(true));
@@ -378,7 +379,7 @@ fn names_of_properties(members: &Map<String, Value>, out: &mut Map<String, Value
     out.insert("additionalProperties".into(), Value::Bool(false));
 }
 
-/// A pointer in a fragment, with its percent signs resolved.
+/// Decodes the percent escapes of a pointer.
 fn decoded(pointer: &str) -> String {
     let mut bytes = Vec::with_capacity(pointer.len());
     let mut rest = pointer.as_bytes();
