@@ -42,7 +42,9 @@ pub async fn check_route(edge: &Edge, identity: &Identity, request: &HttpRequest
         Err(refuse(request, "scope", Some(identity.tenant.clone()), error))
     };
     if UNHELD.contains(&route) && !(identity.models.is_empty() && identity.pins == Default::default()) {
-        return closed("This key is limited to some models or to a conversation, and may not use this route.");
+        return closed(
+            "This key is limited to some models, a conversation or an output length, and may not use this route.",
+        );
     }
     let Some(pinned) = &identity.pins.conversation else { return Ok(()) };
     let id = request.match_info().get("id").unwrap_or_default();

@@ -87,7 +87,7 @@ fn parse_event_body(mut object: Map<String, Value>, stream_id: Option<String>) -
     let kind = match object.remove("type") {
         Some(Value::String(kind)) => kind,
         Some(other) if !other.is_null() => return Err(WireError::invalid("type", "'type' must be a string.")),
-        _ => return Err(WireError::invalid("type", "'type' is missing, such as \"response.create\".")),
+        _ => return Err(WireError::invalid("type", "'type' is missing. Send one, such as \"response.create\".")),
     };
     match kind.as_str() {
         "response.create" => {

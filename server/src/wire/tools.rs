@@ -187,7 +187,7 @@ impl Tools {
             return Err(WireError::invalid("tools", format!("'tools' may have at most {MAX_TOOLS} functions.")));
         }
         if self.functions.iter().any(|other| other.name == tool.name) {
-            let message = format!("'{path}.name' is the name of an earlier tool too.");
+            let message = format!("'{path}.name' is already the name of an earlier tool.");
             return Err(WireError::invalid(format!("{path}.name"), message));
         }
         self.functions.push(tool);

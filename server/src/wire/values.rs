@@ -30,7 +30,7 @@ pub fn count_values(json: &[u8]) -> Result<usize, WireError> {
     if values <= VALUES_OF_MESSAGE {
         return Ok(values);
     }
-    let message = format!("The message has {values} JSON values, and may have {VALUES_OF_MESSAGE}. Send less at once.");
+    let message = format!("The message has {values} JSON values; the limit is {VALUES_OF_MESSAGE}. Send less at once.");
     Err(WireError::InvalidRequest { param: None, message })
 }
 

@@ -59,7 +59,7 @@ pub async fn retrieve(
     let version = match version {
         Some(version) => Some(
             parse_version(&Value::String(version))
-                .ok_or_else(|| WireError::invalid("version", "'version' must be such as 1."))?,
+                .ok_or_else(|| WireError::invalid("version", "'version' must be a number, such as 1."))?,
         ),
         None => None,
     };
