@@ -22,17 +22,17 @@ export interface ApiError {
 
 export type CacheMode = "off" | "read_write" | "read";
 
-/** Whether a request that repeats another one word for word is answered with that one's reply. */
+/** Whether a request that equals an earlier one word for word gets the reply of the earlier one. */
 export interface CacheOptions {
-  /** Default `read_write` for requests that are seeded or of temperature 0, `off` for others. */
+  /** Default: `read_write` for requests with a seed or with temperature 0, `off` for others. */
   mode?: CacheMode | null;
-  /** How long the reply may be repeated, in seconds. */
+  /** Seconds for which the stored reply may be replayed. */
   ttl_s?: number | null;
   /** Default `instant`. */
   replay?: Replay | null;
 }
 
-/** A secret, told once. */
+/** A new client secret. Its value is in this answer only. */
 export interface ClientSecret {
   value: string;
   /** Unix seconds. */
@@ -46,7 +46,7 @@ export interface ClientSecretCreateParams {
   session?: ClientSecretSessionParams | null;
 }
 
-/** What requests with the secret are held to. */
+/** Limits of the requests that use the secret. */
 export interface ClientSecretSession {
   object: "session";
   type: "response";
@@ -55,16 +55,16 @@ export interface ClientSecretSession {
   max_output_tokens?: number | null;
 }
 
-/** What requests with the secret are held to. */
+/** Limits of the requests that use the secret. */
 export interface ClientSecretSessionParams {
-  /** The kind of a session, which other servers want. */
+  /** Ignored. Other servers require the kind of the session. */
   type?: unknown;
   model?: string | null;
   conversation?: string | null;
   max_output_tokens?: number | null;
 }
 
-/** A conversation as the one item that it was summed up to. */
+/** The answer of `POST /v1/responses/compact`: one item that summarises the input. */
 export interface Compaction {
   id: string;
   /** `response.compaction` */
@@ -75,7 +75,7 @@ export interface Compaction {
   usage: Usage | null;
 }
 
-/** What `POST /v1/responses/compact` answered. */
+/** The item that `POST /v1/responses/compact` returned. */
 export interface CompactionInput {
   type: "compaction";
   encrypted_content: string;
@@ -83,7 +83,7 @@ export interface CompactionInput {
   id?: unknown;
 }
 
-/** The item that stands in place of all that was said. */
+/** A summary that replaces the items of a conversation. */
 export interface CompactionItem {
   type: "compaction";
   id: string;
@@ -102,7 +102,7 @@ export interface Conversation {
 
 /** The body of `POST /v1/conversations`. */
 export interface ConversationCreateParams {
-  /** What has been said already. */
+  /** The first items of the conversation. */
   items?: readonly InputItem[] | null;
   /** Up to 16 pairs, keys of 64 characters, values of 512. */
   metadata?: Record<string, string | null> | null;
@@ -110,13 +110,13 @@ export interface ConversationCreateParams {
 
 /** The body of `POST /v1/conversations/{id}/fork`. */
 export interface ConversationForkParams {
-  /** Id of the item before which the copy ends; without it all items are copied. */
+  /** The id of the item before which the copy ends. Default: all items are copied. */
   before?: string | null;
-  /** Of the copy; without it the original's. */
+  /** Metadata of the copy. Default: the metadata of the original. */
   metadata?: Record<string, string> | null;
 }
 
-/** What a conversation holds: what was asked, what was answered, and what functions gave. */
+/** An item of a conversation: a message, a function call, the output of a call, a reasoning item or a reference. */
 export type ConversationItem = StoredMessage | StoredCallOutput | OutputItem | StoredReference;
 
 /** A page of a list. */
@@ -142,7 +142,7 @@ export interface ConversationList {
   has_more: boolean;
 }
 
-/** An id, or an object that has it. */
+/** An id, or an object with the id. */
 export type ConversationParam = string | ConversationReferenceParam;
 
 export interface ConversationReference {
@@ -155,11 +155,11 @@ export interface ConversationReferenceParam {
 
 /** The body of `POST /v1/conversations/{id}`. */
 export interface ConversationUpdateParams {
-  /** Replaces the metadata. */
+  /** The new metadata, which replaces the old. */
   metadata?: Record<string, string | null> | null;
 }
 
-/** A call of a custom tool, whose input is text. The model is shown a call with the argument `input`. */
+/** A call of a custom tool, whose input is text. The prompt has a call with the argument `input`. */
 export interface CustomToolCallInput {
   type: "custom_tool_call";
   call_id: string;
@@ -167,28 +167,28 @@ export interface CustomToolCallInput {
   input: string;
 }
 
-/** The result of a call of a custom tool. */
+/** The output of a call of a custom tool. */
 export interface CustomToolCallOutput {
   type: "custom_tool_call_output";
   call_id: string;
   output: Text;
 }
 
-/** What is gone. */
+/** The answer to a deletion. */
 export interface Deleted {
   id: string;
   object: "response" | "conversation.deleted" | "prompt.deleted";
   deleted: true;
 }
 
-/** The body of an answer that refuses. */
+/** The body of an error answer. */
 export interface ErrorAnswer {
   error: ApiError;
 }
 
 export interface ExpiresAfter {
   anchor?: Anchor | null;
-  /** Default 600. */
+  /** Seconds until the secret expires. Default 600. */
   seconds?: number | null;
 }
 
@@ -198,9 +198,9 @@ export interface FunctionCall {
   status: ItemStatus;
   call_id: string;
   name: string;
-  /** JSON, as the model wrote it; whole when the item's status is `completed`. */
+  /** JSON, as the model wrote it; complete if the item's status is `completed`. */
   arguments: string;
-  /** The namespace that the function came in. */
+  /** The namespace tool that declared the function. */
   namespace?: string | null;
 }
 
@@ -217,7 +217,7 @@ export interface FunctionCallInput {
   status?: unknown;
 }
 
-/** The result of a call before it, here or in what the request continues. */
+/** The output of an earlier call, of this input or of the continued response or conversation. */
 export interface FunctionCallOutput {
   type: "function_call_output";
   call_id: string;
@@ -228,24 +228,24 @@ export interface FunctionCallOutput {
   status?: unknown;
 }
 
-/** A function that the client offers. Echoed with every field, those without a value as null. */
+/** A function that the client offers. The response echoes every field; a field without a value is null. */
 export interface FunctionTool {
   type: FunctionType;
   name: string;
   description: string | null;
-  /** A JSON schema of an object. */
+  /** A JSON schema of type `object`. */
   parameters: Record<string, unknown> | null;
   strict: boolean | null;
-  /** The namespace that the function came in; its calls name it again. */
+  /** The namespace tool that declared the function. Calls of the function carry the same name. */
   namespace?: string | null;
 }
 
-/** A function as a request has it. */
+/** A function tool of a request. */
 export interface FunctionToolParam {
   type: FunctionType;
   name: string;
   description?: string | null;
-  /** A JSON schema of the arguments, which is of an object. */
+  /** The JSON schema of the arguments, of type `object`. */
   parameters?: Record<string, unknown> | null;
   strict?: boolean | null;
   allowed_callers?: unknown;
@@ -259,7 +259,7 @@ export type FunctionType = "function";
 
 export type GrammarSyntax = "lark" | "regex";
 
-/** A tool that this server does not have. Left out of what the model is told. */
+/** A tool that this server does not have. It is left out of the prompt. */
 export interface HostedTool {
   type: "web_search" | "file_search" | "computer" | "code_interpreter" | "image_generation" | "mcp" | "local_shell" | "shell" | "custom" | "apply_patch" | "tool_search" | "programmatic_tool_calling" | "computer_use_preview" | "web_search_2025_08_26" | "web_search_preview" | `${string}:${string}`;
 }
@@ -269,7 +269,7 @@ export interface HostedToolItem {
   type: "web_search_call" | "file_search_call" | "computer_call" | "computer_call_output" | "code_interpreter_call" | "image_generation_call" | "local_shell_call" | "local_shell_call_output" | "shell_call" | "shell_call_output" | "apply_patch_call" | "apply_patch_call_output" | "mcp_list_tools" | "mcp_call" | "mcp_approval_request" | "mcp_approval_response" | "tool_search_call" | "tool_search_output" | "additional_tools" | "configuration_update" | "program" | "program_output" | "compaction_trigger" | "context_compaction" | `${string}:${string}`;
 }
 
-/** `max_output_tokens`, `cancelled` or `steered`. */
+/** Why a response is incomplete: `max_output_tokens`, `cancelled` or `steered`. */
 export interface IncompleteDetails {
   reason: "max_output_tokens" | "cancelled" | "steered";
 }
@@ -277,15 +277,15 @@ export interface IncompleteDetails {
 /** The `input` of a request. */
 export type Input = string | readonly InputItem[];
 
-/** What an `input` may hold. Every output item may go back in as it came. */
+/** An element of `input`. Every output item may be sent back unchanged. */
 export type InputItem = TypedItem | InputMessage | HostedToolItem;
 
-/** A message. Of `system` and `developer` it instructs, of `assistant` it is an earlier answer. */
+/** A message. With the role `system` or `developer` it is an instruction, with `assistant` an earlier answer. */
 export interface InputMessage {
   type?: "message" | null;
   role: InputRole;
   content?: Text | null;
-  /** The client's own notes, which the item has where it is listed. Up to 16 pairs, keys of 64 characters, values of 512. */
+  /** Key-value pairs of the client; lists return them with the item. Up to 16 pairs, keys of 64 characters, values of 512. */
   metadata?: Record<string, string | null> | null;
   /** Ignored. */
   id?: unknown;
@@ -301,7 +301,7 @@ export interface InputTextPart {
   text: string;
 }
 
-/** How many tokens a prompt has. */
+/** The number of tokens of a prompt. */
 export interface InputTokens {
   object: "response.input_tokens";
   input_tokens: number;
@@ -311,7 +311,7 @@ export interface InputTokensDetails {
   cached_tokens: number;
 }
 
-/** An item that the server has, of a response or a conversation. */
+/** The id of an item that the server stores, of a response or a conversation. */
 export interface ItemReference {
   type: "item_reference";
   id: string;
@@ -324,7 +324,7 @@ export interface LoadedModel {
   loaded: boolean;
 }
 
-/** A token of the output and the likeliest at its place. */
+/** A token of the output and the most likely tokens at its position. */
 export interface Logprob {
   token: string;
   logprob: number;
@@ -339,14 +339,14 @@ export interface Model {
   /** Unix seconds. */
   created: number;
   owned_by: string;
-  /** Other names that select it. */
+  /** Other names of the model. */
   aliases: readonly string[];
-  /** Tokens that prompt and output may take together. */
+  /** Most tokens of prompt and output together. */
   context_length: number;
   quantisation: string | null;
-  /** LoRA adapters that are part of it. */
+  /** LoRA adapters that the model includes. */
   adapters: readonly string[];
-  /** What a request that says nothing is sampled with. */
+  /** The sampling options of a request that sets none. */
   sampling: ModelSampling;
   capabilities: ModelCapabilities;
 }
@@ -354,9 +354,9 @@ export interface Model {
 export interface ModelCapabilities {
   structured_output: boolean;
   logprobs: boolean;
-  /** Whether the model's own template describes tools to it, or a prompt of the server does. */
+  /** `template`: the model's chat template describes the tools to the model. `prompt`: a prompt of the server does. */
   tools: "template" | "prompt";
-  /** Whether it thinks before it answers. */
+  /** `true`: the model reasons before it answers. */
   reasoning: boolean;
 }
 
@@ -372,7 +372,7 @@ export interface ModelOutline {
   context_length: number;
 }
 
-/** How tokens are picked, as far as it is set. What is absent is neutral: the model's own distribution. */
+/** Sampling options. An absent option is neutral: it leaves the model's distribution unchanged. */
 export interface ModelSampling {
   temperature: number | null;
   top_p: number | null;
@@ -389,7 +389,7 @@ export interface NamedFunction {
   name: string;
 }
 
-/** Functions under a name of their own. */
+/** A group of functions with a common name. */
 export interface NamespaceTool {
   type: "namespace";
   name: string;
@@ -406,7 +406,7 @@ export interface OutputMessage {
   /** `assistant` */
   role: "assistant";
   content: readonly OutputTextPart[];
-  /** The client's own notes, of an answer that the client brought. */
+  /** Key-value pairs that the client set, if the client sent this message. */
   metadata?: Record<string, string>;
 }
 
@@ -422,7 +422,7 @@ export interface OutputTokensDetails {
   reasoning_tokens: number;
 }
 
-/** What the prompt cache did on this replica since it started, and holds of each tenant on all replicas. */
+/** Counts of the prompt cache on this replica since its start, and the size of each tenant's cache on all replicas. */
 export interface PromptCacheReport {
   object: "prompt_cache";
   hits: number;
@@ -433,14 +433,14 @@ export interface PromptCacheReport {
 }
 
 export interface PromptCreateParams {
-  /** The prompt that this is the next version of; a new one without it. */
+  /** The id of the prompt. If it exists, the body becomes its next version. Default: a new prompt with an id of the server. */
   id?: string | null;
   name?: string | null;
   /** Text with `{{variables}}`. */
   instructions?: string | null;
-  /** What has been said before the request's own input, with `{{variables}}` too. */
+  /** Messages before the input of the request. They may have `{{variables}}`. */
   messages?: PromptMessages | null;
-  /** The variables, for the server to check that they are those that occur. */
+  /** The names of the variables. The server checks that exactly these occur in the text. */
   variables?: readonly string[] | null;
 }
 
@@ -454,7 +454,7 @@ export type PromptMessages = string | readonly InputMessage[];
 /** `prompt` of a `response.create`. */
 export interface PromptUse {
   id: string;
-  /** A number, as a string; the latest without it. */
+  /** A number as a string. Default: the latest version. */
   version: string | null;
   variables: Record<string, string>;
 }
@@ -463,9 +463,9 @@ export type PromptVariable = string | TextPart;
 
 export type PromptVersion = number | string;
 
-/** Whether the server can take requests. */
+/** The answer of `GET /readyz`. */
 export interface Readiness {
-  /** `ready`, `loading`, `draining`, or why the store cannot be reached. */
+  /** `ready`, `loading`, `draining`, or the reason why the store cannot be reached. */
   status: string;
   models: readonly LoadedModel[];
 }
@@ -473,13 +473,13 @@ export interface Readiness {
 /** `reasoning` of a request and a response. */
 export interface Reasoning {
   effort: ReasoningEffort | null;
-  /** Echoed: thoughts are always shown, as they are. */
+  /** Echoed and otherwise ignored: the reasoning is always sent verbatim. */
   summary: ReasoningSummary | null;
 }
 
 export type ReasoningEffort = "none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max";
 
-/** What the model thought earlier. Accepted back; not shown to the model again. */
+/** Earlier reasoning of the model. It is accepted and left out of the prompt. */
 export interface ReasoningInput {
   type: "reasoning";
   summary?: readonly SummaryTextPart[] | null;
@@ -489,7 +489,7 @@ export interface ReasoningInput {
   status?: unknown;
 }
 
-/** What the model thought, as it wrote it. */
+/** The reasoning of the model, verbatim. */
 export interface ReasoningItem {
   type: "reasoning";
   id: string;
@@ -508,7 +508,7 @@ export interface ReasoningOptions {
 
 export type ReasoningSummary = "auto" | "concise" | "detailed";
 
-/** A model before and after its files were loaded again. */
+/** A model before and after a reload of its files. */
 export interface ReloadedModel {
   id: string;
   object: "model.reloaded";
@@ -517,7 +517,7 @@ export interface ReloadedModel {
   took_ms: number;
 }
 
-/** How a reply that is there is told. */
+/** How fast a stored reply is sent. */
 export type Replay = "instant" | "paced";
 
 export interface ResponseCompletedEvent {
@@ -558,16 +558,16 @@ export interface ResponseContentPartDoneEvent {
 
 /** The body of `POST /v1/responses`, and of `response.create`. */
 export interface ResponseCreateParams {
-  /** Required, except where there is other input: a history, a stored prompt, instructions to compute ahead. */
+  /** Required, unless the request has other input: a history, a stored prompt, or instructions with `generate: false`. */
   input?: Input | null;
-  /** An id or alias of `GET /v1/models`; the first without it. */
+  /** An id or alias of `GET /v1/models`. Default: the first model. */
   model?: string | null;
   instructions?: string | null;
-  /** Continue from this response. Not together with `conversation`. */
+  /** The id of the response to continue. Not allowed together with `conversation`. */
   previous_response_id?: string | null;
-  /** Continue this conversation; both sides of the turn are added to it. */
+  /** The conversation to continue. The server adds the input and the output to it. */
   conversation?: ConversationParam | null;
-  /** Whether the server keeps the response for `GET /v1/responses/{id}` and `previous_response_id`. Default true. */
+  /** Whether the server stores the response for `GET /v1/responses/{id}` and `previous_response_id`. Default `true`. */
   store?: boolean | null;
   temperature?: number | null;
   top_p?: number | null;
@@ -576,14 +576,14 @@ export interface ResponseCreateParams {
   frequency_penalty?: number | null;
   presence_penalty?: number | null;
   repetition_penalty?: number | null;
-  /** From token ids to what is added to their logits, -100 to 100. */
+  /** Token id → the number added to the logit of that token, from -100 to 100. */
   logit_bias?: Record<string, number | null> | null;
-  /** The output ends before the first of these. */
+  /** The output ends before the first occurrence of one of these strings. */
   stop?: Stop | null;
   max_output_tokens?: number | null;
-  /** Calls that an output may have. */
+  /** Most function calls in the output. */
   max_tool_calls?: number | null;
-  /** The same seed and request give the same text. A signed or unsigned number of 64 bits. */
+  /** The same seed and request give the same text. A signed or unsigned 64-bit number. */
   seed?: number | null;
   truncation?: Truncation | null;
   parallel_tool_calls?: boolean | null;
@@ -593,13 +593,13 @@ export interface ResponseCreateParams {
   safety_identifier?: string | null;
   prompt_cache_key?: string | null;
   /**
-   * Makes the request idempotent: a second create that has the same id follows the first one's response, from its
-   * start.
+   * Makes the request idempotent: a second request with the same id follows the response of the first, from the first
+   * event.
    */
   client_request_id?: string | null;
-  /** How many alternatives each token of the text comes with, in `logprobs`. */
+  /** Number of alternatives of each token of the text, in `logprobs`. */
   top_logprobs?: number | null;
-  /** `message.output_text.logprobs` asks for log-probabilities of the chosen tokens; the others change nothing. */
+  /** `message.output_text.logprobs` adds log-probabilities of the chosen tokens. The other values have no effect. */
   include?: readonly ("message.output_text.logprobs" | "reasoning.encrypted_content" | "file_search_call.results" | "web_search_call.results" | "web_search_call.action.sources" | "message.input_image.image_url" | "computer_call_output.output.image_url" | "code_interpreter_call.outputs")[] | null;
   tools?: readonly Tool[] | null;
   tool_choice?: ToolChoice | null;
@@ -607,11 +607,11 @@ export interface ResponseCreateParams {
   reasoning?: ReasoningOptions | null;
   prompt?: StoredPromptReference | null;
   cache?: CacheOptions | null;
-  /** `false`: only computes the prompt, for requests that begin like it. */
+  /** `false`: the server computes and caches the prompt, for later requests with the same beginning, and generates no output. */
   generate?: boolean | null;
-  /** Which goes first if requests wait. */
+  /** The priority of the request in the queue. */
   service_tier?: ServiceTierParam | null;
-  /** Over HTTP: answers at once, and the generation goes on without followers. */
+  /** Over HTTP, `true`: the server answers at once, and the generation continues without followers. */
   background?: boolean | null;
   stream?: boolean | null;
   stream_options?: unknown;
@@ -631,7 +631,7 @@ export interface ResponseCreatedEvent {
   /** Only for clients of caudal.responses.v1. */
   response_id?: string;
   stream_id?: string;
-  /** What of the request was ignored. Only for clients of caudal.responses.v1. */
+  /** The ignored parts of the request. Only for clients of caudal.responses.v1. */
   "caudal:warnings"?: readonly string[];
 }
 
@@ -640,7 +640,7 @@ export interface ResponseError {
   message: string;
 }
 
-/** What happens to a response, in order. */
+/** An event of a response. */
 export type ResponseEvent = ResponseCreatedEvent | ResponseQueuedEvent | ResponseInProgressEvent | ResponseOutputItemAddedEvent | ResponseContentPartAddedEvent | ResponseOutputTextDeltaEvent | ResponseOutputTextDoneEvent | ResponseContentPartDoneEvent | ResponseFunctionCallArgumentsDeltaEvent | ResponseFunctionCallArgumentsDoneEvent | ResponseReasoningSummaryPartAddedEvent | ResponseReasoningSummaryTextDeltaEvent | ResponseReasoningSummaryTextDoneEvent | ResponseReasoningSummaryPartDoneEvent | ResponseOutputItemDoneEvent | ResponseCompletedEvent | ResponseIncompleteEvent | ResponseFailedEvent;
 
 export interface ResponseFailedEvent {
@@ -697,7 +697,7 @@ export interface ResponseIncompleteEvent {
   stream_id?: string;
 }
 
-/** The response object. Every field is present; those that may be null are null. */
+/** The response object. A field without a value is null, not absent. */
 export interface ResponseObject {
   id: string;
   object: "response";
@@ -715,7 +715,7 @@ export interface ResponseObject {
   tools: readonly FunctionTool[];
   tool_choice: ToolChoice;
   truncation: Truncation;
-  /** An extension, present only where something was left out of the prompt. */
+  /** An extension. Present only if turns were left out of the prompt. */
   truncation_details?: TruncationDetails | null;
   parallel_tool_calls: boolean;
   text: TextOptions;
@@ -849,17 +849,17 @@ export interface ResponseReasoningSummaryTextDoneEvent {
   stream_id?: string;
 }
 
-/** Where a response stands. */
+/** The state of a response. */
 export type ResponseStatus = "queued" | "in_progress" | "completed" | "incomplete" | "failed" | "cancelled";
 
-/** How urgent a request is, most urgent first. `auto` is `default`. */
+/** The priority of a request, highest first. `auto` is read as `default`. */
 export type ServiceTier = "priority" | "default" | "flex";
 
 export type ServiceTierParam = "auto" | "default" | "priority" | "flex";
 
 export type Stop = string | readonly string[];
 
-/** The result of a function's call. */
+/** The output of a function call. */
 export interface StoredCallOutput {
   type: "function_call_output";
   id: string;
@@ -868,18 +868,18 @@ export interface StoredCallOutput {
   output: string;
 }
 
-/** A message that is no answer. */
+/** A message of the user, the system or the developer. */
 export interface StoredMessage {
   type: "message";
   id: string;
   status: ItemStatus;
   role: "user" | "system" | "developer";
   content: readonly InputTextPart[];
-  /** The client's own notes. */
+  /** Key-value pairs that the client set. */
   metadata?: Record<string, string>;
 }
 
-/** One version of a stored prompt. A request uses it by `prompt: {id, version, variables}`. */
+/** One version of a stored prompt. A request names it with `prompt: {id, version, variables}`. */
 export interface StoredPrompt {
   id: string;
   object: "prompt";
@@ -903,12 +903,12 @@ export interface StoredPromptList {
 
 export interface StoredPromptReference {
   id: string;
-  /** The newest without it. */
+  /** Default: the latest version. */
   version?: PromptVersion | null;
   variables?: Record<string, PromptVariable> | null;
 }
 
-/** An item that is stored elsewhere. */
+/** A reference to an item that another response or conversation stores. */
 export interface StoredReference {
   type: "item_reference";
   id: string;
@@ -928,10 +928,10 @@ export interface TenantCache {
 /** Text, or parts of a text, which are joined. */
 export type Text = string | readonly TextPart[];
 
-/** `text.format`. Echoed with every field of its type. */
+/** `text.format`. The response echoes every field of the type. */
 export type TextFormat = { type: "text"; } | { type: "json_object"; } | { type: "json_schema"; name: string; description: string | null; schema: Record<string, unknown>; strict: boolean | null; } | { type: "grammar"; syntax: GrammarSyntax; definition: string; };
 
-/** `text.format`. Echoed with every field of its type. */
+/** `text.format`. The response echoes every field of the type. */
 export type TextFormatParam = { type: "text"; } | { type: "json_object"; } | { type: "json_schema"; name: string; description?: string | null; schema: Record<string, unknown>; strict?: boolean | null; } | { type: "grammar"; syntax: GrammarSyntax; definition: string; };
 
 /** `text` of a request and a response. */
@@ -940,9 +940,9 @@ export interface TextOptions {
 }
 
 export interface TextOptionsParam {
-  /** What the text has to be. The model is held to it, token by token. */
+  /** The format of the text. The server enforces it token by token. */
   format?: TextFormatParam | null;
-  /** A hint. */
+  /** A hint, which has no effect. */
   verbosity?: Verbosity | null;
 }
 
@@ -954,19 +954,19 @@ export interface TokenLogprob {
   bytes: readonly number[];
 }
 
-/** What `tools` may hold: the schema of what [`sort_tools`] dispatches. */
+/** An element of `tools`: the schema of the types that [`sort_tools`] dispatches. */
 export type Tool = FunctionToolParam | NamespaceTool | HostedTool;
 
-/** Which functions may be called, and whether one must be. Reads and writes OpenAI's shapes. */
+/** Which functions the model may call, and whether it must call one. Serialised in OpenAI's shapes. */
 export type ToolChoice = ToolChoiceMode | NamedFunction | AllowedTools;
 
 export type ToolChoiceMode = "auto" | "none" | "required";
 
 export type Truncation = "auto" | "disabled";
 
-/** What `truncation: auto` did. */
+/** What `truncation: auto` left out of the prompt. */
 export interface TruncationDetails {
-  /** Whole turns, the oldest first. */
+  /** Number of whole turns that were left out, from the oldest on. */
   dropped_turns: number;
 }
 
@@ -980,21 +980,21 @@ export interface Usage {
   total_tokens: number;
 }
 
-/** How long an answer is wished for. */
+/** The desired length of the answer. */
 export type Verbosity = "low" | "medium" | "high";
 
 export interface CaudalConversationTurnEvent {
   type: "caudal:conversation.turn";
   conversation: string;
   response_id: string;
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
   stream_id?: string;
 }
 
 export interface CaudalPongEvent {
   type: "caudal:pong";
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
   stream_id?: string;
 }
@@ -1002,11 +1002,11 @@ export interface CaudalPongEvent {
 export interface CaudalResponseQueuedEvent {
   type: "caudal:response.queued";
   response_id: string;
-  /** Requests that start before this one, and this one: 1 is next. */
+  /** Position in the queue; the request at 1 starts next. */
   position: number;
   estimated_wait_ms: number;
   stream_id?: string;
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
 }
 
@@ -1014,18 +1014,18 @@ export interface CaudalResponseResumedEvent {
   type: "caudal:response.resumed";
   response_id: string;
   starting_after: number | null;
-  /** The last event that exists now. */
+  /** The number of the newest event of the response. */
   last_sequence_number: number;
   status: ResponseStatus;
   stream_id?: string;
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
 }
 
 export interface CaudalServerDrainingEvent {
   type: "caudal:server.draining";
   reconnect_after_ms: number;
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
   stream_id?: string;
 }
@@ -1036,7 +1036,7 @@ export interface CaudalSessionCreatedEvent {
   limits: ConnectionLimits;
   resume_window_ms: number;
   heartbeat_ms: number;
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
   stream_id?: string;
 }
@@ -1047,30 +1047,30 @@ export interface ClientCaudalPingEvent {
   stream_id?: string;
 }
 
-/** Proves that the client lives, as any message does. */
+/** Shows that the client is alive, like any other message. */
 export interface ClientCaudalPongEvent {
   type: "caudal:pong";
   stream_id?: string;
 }
 
-/** Ends a response, from any connection of the tenant. */
+/** Cancels a response. Any connection of the tenant may send this event. */
 export interface ClientCaudalResponseCancelEvent {
   type: "caudal:response.cancel";
   response_id: string;
   stream_id?: string;
 }
 
-/** Follows a response that exists, or what is active in a conversation: one of the two. */
+/** Resumes a response, or the current response of a conversation. Exactly one of `response_id` and `conversation` is given. */
 export interface ClientCaudalResponseResumeEvent {
   type: "caudal:response.resume";
   response_id?: string | null;
   conversation?: ConversationParam | null;
-  /** The last event that the client has; from the first without it. */
+  /** The `sequence_number` of the last event that the client received. Default: the stream starts at the first event. */
   starting_after?: number | null;
   stream_id?: string;
 }
 
-/** Ends a response, from any connection of the tenant. */
+/** Cancels a response. Any connection of the tenant may send this event. */
 export interface ClientResponseCancelEvent {
   type: "response.cancel";
   response_id: string;
@@ -1080,16 +1080,16 @@ export interface ClientResponseCancelEvent {
 /** The body of `POST /v1/responses`, and of `response.create`. */
 export interface ClientResponseCreateEvent {
   type: "response.create";
-  /** Required, except where there is other input: a history, a stored prompt, instructions to compute ahead. */
+  /** Required, unless the request has other input: a history, a stored prompt, or instructions with `generate: false`. */
   input?: Input | null;
-  /** An id or alias of `GET /v1/models`; the first without it. */
+  /** An id or alias of `GET /v1/models`. Default: the first model. */
   model?: string | null;
   instructions?: string | null;
-  /** Continue from this response. Not together with `conversation`. */
+  /** The id of the response to continue. Not allowed together with `conversation`. */
   previous_response_id?: string | null;
-  /** Continue this conversation; both sides of the turn are added to it. */
+  /** The conversation to continue. The server adds the input and the output to it. */
   conversation?: ConversationParam | null;
-  /** Whether the server keeps the response for `GET /v1/responses/{id}` and `previous_response_id`. Default true. */
+  /** Whether the server stores the response for `GET /v1/responses/{id}` and `previous_response_id`. Default `true`. */
   store?: boolean | null;
   temperature?: number | null;
   top_p?: number | null;
@@ -1098,14 +1098,14 @@ export interface ClientResponseCreateEvent {
   frequency_penalty?: number | null;
   presence_penalty?: number | null;
   repetition_penalty?: number | null;
-  /** From token ids to what is added to their logits, -100 to 100. */
+  /** Token id → the number added to the logit of that token, from -100 to 100. */
   logit_bias?: Record<string, number | null> | null;
-  /** The output ends before the first of these. */
+  /** The output ends before the first occurrence of one of these strings. */
   stop?: Stop | null;
   max_output_tokens?: number | null;
-  /** Calls that an output may have. */
+  /** Most function calls in the output. */
   max_tool_calls?: number | null;
-  /** The same seed and request give the same text. A signed or unsigned number of 64 bits. */
+  /** The same seed and request give the same text. A signed or unsigned 64-bit number. */
   seed?: number | null;
   truncation?: Truncation | null;
   parallel_tool_calls?: boolean | null;
@@ -1115,13 +1115,13 @@ export interface ClientResponseCreateEvent {
   safety_identifier?: string | null;
   prompt_cache_key?: string | null;
   /**
-   * Makes the request idempotent: a second create that has the same id follows the first one's response, from its
-   * start.
+   * Makes the request idempotent: a second request with the same id follows the response of the first, from the first
+   * event.
    */
   client_request_id?: string | null;
-  /** How many alternatives each token of the text comes with, in `logprobs`. */
+  /** Number of alternatives of each token of the text, in `logprobs`. */
   top_logprobs?: number | null;
-  /** `message.output_text.logprobs` asks for log-probabilities of the chosen tokens; the others change nothing. */
+  /** `message.output_text.logprobs` adds log-probabilities of the chosen tokens. The other values have no effect. */
   include?: readonly ("message.output_text.logprobs" | "reasoning.encrypted_content" | "file_search_call.results" | "web_search_call.results" | "web_search_call.action.sources" | "message.input_image.image_url" | "computer_call_output.output.image_url" | "code_interpreter_call.outputs")[] | null;
   tools?: readonly Tool[] | null;
   tool_choice?: ToolChoice | null;
@@ -1129,11 +1129,11 @@ export interface ClientResponseCreateEvent {
   reasoning?: ReasoningOptions | null;
   prompt?: StoredPromptReference | null;
   cache?: CacheOptions | null;
-  /** `false`: only computes the prompt, for requests that begin like it. */
+  /** `false`: the server computes and caches the prompt, for later requests with the same beginning, and generates no output. */
   generate?: boolean | null;
-  /** Which goes first if requests wait. */
+  /** The priority of the request in the queue. */
   service_tier?: ServiceTierParam | null;
-  /** Over HTTP: answers at once, and the generation goes on without followers. */
+  /** Over HTTP, `true`: the server answers at once, and the generation continues without followers. */
   background?: boolean | null;
   stream?: boolean | null;
   stream_options?: unknown;
@@ -1146,19 +1146,19 @@ export interface ClientResponseCreateEvent {
   stream_id?: string;
 }
 
-/** Puts input into a response that this connection created and that runs. */
+/** Adds input to a running response that this connection created. */
 export interface ClientResponseSteerEvent {
   type: "response.steer";
   previous_response_id: string;
-  /** Text, or messages of the user. */
+  /** Text, or messages of the role `user`. */
   input: Input;
   stream_id?: string;
 }
 
-/** What one connection may do. */
+/** The limits of one connection. */
 export interface ConnectionLimits {
   max_message_bytes: number;
-  /** Lanes that have work at once. */
+  /** Most lanes that may have work at the same time. */
   max_in_flight: number;
 }
 
@@ -1171,7 +1171,7 @@ export interface ErrorEvent {
   stream_id?: string | null;
 }
 
-/** A call whose output is awaited: `{type: "function_call_output", call_id}`. */
+/** A call whose output the server waits for: `{type: "function_call_output", call_id}`. */
 export interface RequiredInput {
   type: "function_call_output";
   call_id: string;
@@ -1181,34 +1181,34 @@ export interface RequiredInput {
 export interface ResponseSteerAcceptedEvent {
   type: "response.steer.accepted";
   steer: SteerSubmission;
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
   stream_id?: string;
 }
 
-/** The input comes back. */
+/** The input was not committed. The event returns it. */
 export interface ResponseSteerFailedEvent {
   type: "response.steer.failed";
   steer: ReturnedSteer;
   error: SteerError;
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
   stream_id?: string;
 }
 
-/** The input stays queued until the outputs of calls are there. */
+/** The input stays queued until the client sends the outputs of the required calls. */
 export interface ResponseSteerPendingEvent {
   type: "response.steer.pending";
   steer: SteerSubmission;
   reason: "waiting_for_required_input";
   required_input: readonly RequiredInput[];
-  /** Counts the connection's own events. */
+  /** Numbers the connection's own events, from 0. */
   sequence_number: number;
   stream_id?: string;
 }
 
 export interface ReturnedSteer {
-  /** Absent where the input was refused before it was queued. */
+  /** Absent if the input was refused before it was queued. */
   id?: string | null;
   previous_response_id: string;
   input: unknown;
