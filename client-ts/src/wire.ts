@@ -954,10 +954,10 @@ export interface TokenLogprob {
   bytes: readonly number[];
 }
 
-/** An element of `tools`: the schema of the types that [`sort_tools`] dispatches. */
+/** An element of `tools`. */
 export type Tool = FunctionToolParam | NamespaceTool | HostedTool;
 
-/** Which functions the model may call, and whether it must call one. Serialised in OpenAI's shapes. */
+/** Which functions the model may call, and whether it must call one. */
 export type ToolChoice = ToolChoiceMode | NamedFunction | AllowedTools;
 
 export type ToolChoiceMode = "auto" | "none" | "required";

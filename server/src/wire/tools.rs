@@ -42,7 +42,7 @@ pub enum Function {
     Function,
 }
 
-/// Which functions the model may call, and whether it must call one. Serialised in OpenAI's shapes.
+/// Which functions the model may call, and whether it must call one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ToolChoice {
@@ -277,7 +277,8 @@ pub enum OtherTool {
     Hosted(HostedBody),
 }
 
-/// An element of `tools`: the schema of the types that [`sort_tools`] dispatches.
+/// An element of `tools`.
+// The schema of the types that `sort_tools` dispatches.
 #[allow(dead_code, private_interfaces, clippy::large_enum_variant)]
 #[derive(JsonSchema)]
 #[schemars(rename = "Tool")]
