@@ -56,7 +56,7 @@ impl Generations {
     ///
     /// # Errors
     /// Those of the store; `rate_limit_exceeded` if the tenant follows too many streams; `invalid_request` if the log does not
-    /// reach the event `after` within [`CATCH_UP`].
+    /// reach the event `after` within two seconds.
     pub async fn follow(
         &self,
         tenant: &str,

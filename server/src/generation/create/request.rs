@@ -12,7 +12,8 @@ use crate::{
 /// Builds the engine's request. `output`: the tokens that the log has already.
 ///
 /// # Errors
-/// Those of [`grammar`]. None for a header that `create` made: `create` has checked the same grammar.
+/// The schemas or the format cannot constrain an output. None for a header that `create` made: `create` has checked the same
+/// grammar.
 pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> Result<GenerateRequest, WireError> {
     let spec = &header.spec;
     Ok(GenerateRequest {
