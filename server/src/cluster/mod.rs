@@ -126,14 +126,14 @@ impl Cluster {
                     let since = *steady.get_or_insert(asked);
                     let is_certain = self.fleet.is_exclusive() || since.elapsed() >= self.lease;
                     let living = members.iter().filter(|member| is_certain && member.silent <= self.lease);
-                    self.generations.heard_of(living.cloned().collect());
+                    self.generations.set_other_replicas(living.cloned().collect());
                     if is_certain && members.iter().any(|member| member.silent > self.lease) {
                         tokio::spawn(self.clone().take_over_dead(members));
                     }
                 }
                 Err(error) => {
                     steady = None;
-                    self.generations.heard_of(vec![]);
+                    self.generations.set_other_replicas(vec![]);
                     if std::mem::replace(&mut heard, false) {
                         tracing::warn!(%error, "the heartbeat failed: the store cannot be reached");
                     }
@@ -232,7 +232,7 @@ impl Cluster {
         while let Some(control) = control.next().await {
             match control {
                 Control::Cancel { id } => self.generations.end(&id),
-                Control::PollRequests { id } => self.generations.look(&id),
+                Control::PollRequests { id } => self.generations.poll_requests(&id),
                 Control::Steer { id } => self.generations.end_steered(&id),
                 // If this replica is late, the offering replica has claimed the response again. So only a response without an owner is
                 // claimed.

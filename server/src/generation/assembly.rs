@@ -1,4 +1,4 @@
-//! How the service is put together when the server starts.
+//! Assembles the service when the server starts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +23,13 @@ use crate::{
 };
 
 impl Generations {
-    /// To be called on the runtime that generations shall run on.
+    /// Assembles the service and starts its background tasks. To be called on the runtime that generations run on.
     pub fn new(engine: Arc<dyn Engine>, stores: Stores, settings: &settings::Settings) -> Arc<Self> {
         let Stores { responses, conversations, prompts, cache, rates, fleet, .. } = stores;
         let metrics = Arc::new(Metrics::default());
         counts::report(&metrics);
         let quotas = Arc::new(Quotas { limits: settings.limits.clone(), rates });
-        let endings = EndHooks {
+        let end_hooks = EndHooks {
             conversations: conversations.clone(),
             cache: cache.clone(),
             quotas: quotas.clone(),
@@ -52,7 +52,7 @@ impl Generations {
             cache,
             metrics,
             quotas,
-            endings: Arc::new(endings),
+            end_hooks: Arc::new(end_hooks),
             offers: Arc::new(Offers::new(is_fleet, cacheable, heartbeat)),
             retention: settings.retention(),
             suspects: Arc::new(Semaphore::new(1)),
@@ -72,7 +72,7 @@ impl Generations {
     }
 }
 
-/// Bytes that the requests of one tenant may hold: at least those of one message with as many values as a message may have.
+/// Returns the bytes that the requests of one tenant may hold: at least those of one message with the maximum of values.
 fn held_by_tenant(max_message_bytes: usize) -> usize {
     let one = max_message_bytes.saturating_add(VALUES_OF_MESSAGE * VALUE_BYTES);
     HELD_BY_TENANT.saturating_mul(max_message_bytes).max(one)

@@ -1,5 +1,5 @@
-//! Budgets: how much of something is held at once, of one connection or one tenant. What is held is counted when it arrives and
-//! given back when it is dropped.
+//! Budgets: bounds on bytes, streams or sockets that one connection or one tenant holds at a time. A [`BudgetShare`] counts until
+//! it is dropped.
 
 use std::{
     collections::HashMap,
@@ -11,14 +11,14 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// A bound, and what is held of it.
+/// A bound, and the sum of the shares that are held.
 #[derive(Debug)]
 pub struct Budget {
     most: usize,
     held: AtomicUsize,
 }
 
-/// What is held of a budget until it is dropped.
+/// A share of a budget. Dropping it returns the amount.
 #[derive(Debug)]
 pub struct BudgetShare {
     budget: Arc<Budget>,
@@ -30,7 +30,7 @@ impl Budget {
         Arc::new(Self { most, held: AtomicUsize::new(0) })
     }
 
-    /// `None` if that would be more than the bound.
+    /// Takes a share. Returns `None` if all shares together would exceed the bound.
     pub fn hold(self: &Arc<Self>, amount: usize) -> Option<BudgetShare> {
         let mut held = BudgetShare { budget: self.clone(), amount: 0 };
         held.grow(amount).then_some(held)
@@ -46,7 +46,7 @@ impl BudgetShare {
         &self.budget
     }
 
-    /// Holds more; false if that would be more than the bound.
+    /// Adds to the share. Returns `false`, and changes nothing, if all shares together would exceed the bound.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {
         let most = self.budget.most;
@@ -65,7 +65,7 @@ impl Drop for BudgetShare {
     }
 }
 
-/// A budget for each tenant that holds something.
+/// A budget for each tenant that holds a share.
 #[derive(Debug)]
 pub struct Budgets {
     most: usize,
@@ -82,7 +82,7 @@ impl Budgets {
         if let Some(budget) = tenants.get(tenant).and_then(Weak::upgrade) {
             return budget;
         }
-        // Tenants that hold nothing any more.
+        // Drops the budgets of tenants that hold no share any more.
         tenants.retain(|_, budget| budget.strong_count() > 0);
         let budget = Budget::new(self.most);
         tenants.insert(tenant.to_owned(), Arc::downgrade(&budget));
@@ -90,7 +90,7 @@ impl Budgets {
     }
 }
 
-/// A setting where 0 means any number.
+/// Returns the bound of a setting in which 0 means no bound.
 pub fn bounded(setting: usize) -> usize {
     if setting == 0 { usize::MAX } else { setting }
 }

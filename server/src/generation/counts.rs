@@ -1,4 +1,4 @@
-//! What this replica does and did: for operators.
+//! Counts and loads of this replica, for operators.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -14,22 +14,25 @@ use crate::{
     wire::error::WireError,
 };
 
-/// What the id of a log that the cache may keep begins with.
+/// The prefix of the id of a log that the prompt cache may keep.
 pub const LOG: &str = "log_";
 
 const REPORT: Duration = Duration::from_secs(60);
 
-/// Requests that were answered by a finished reply, by one that was running, by none; and the runs for the cache that are
-/// in flight.
+/// Counts of the prompt cache since this process began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
+    /// Requests that were answered from a complete log.
     pub hits: u64,
+    /// Requests that joined a log that was still being written.
     pub joined: u64,
+    /// Requests that found no log.
     pub misses: u64,
+    /// Runs of the cache that are active now.
     pub in_flight: usize,
 }
 
-/// Says every minute what the prompt cache did, where that has changed.
+/// Logs the counts of the prompt cache every minute if they have changed.
 pub fn report(metrics: &Arc<Metrics>) {
     let metrics = Arc::downgrade(metrics);
     tokio::spawn(async move {
@@ -52,10 +55,10 @@ fn answers(metrics: &Metrics) -> (u64, u64, u64) {
 }
 
 impl Generations {
-    /// Counts, times and loads as OpenMetrics text.
+    /// Returns counts, times and loads as OpenMetrics text. `tenants`: those whose prompt caches are summed up.
     pub async fn metrics_text(&self, tenants: &BTreeSet<String>) -> String {
         let sizes = join_all(tenants.iter().map(|tenant| self.cache.size(tenant))).await;
-        // A size that cannot be asked for now leaves the last one in place.
+        // If the store cannot be reached, the gauge keeps its last value.
         if let Ok(sizes) = sizes.into_iter().collect::<Result<Vec<_>, _>>() {
             let bytes: u64 = sizes.iter().map(|size| size.bytes).sum();
             self.metrics.prompt_cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -70,14 +73,14 @@ impl Generations {
         self.metrics.text(models)
     }
 
-    /// Since this process began.
+    /// Returns the counts of the prompt cache since this process began.
     pub fn cache_counts(&self) -> Counted {
         let (hits, joined, misses) = answers(&self.metrics);
         let in_flight = self.running.ids().iter().filter(|id| id.starts_with(LOG)).count();
         Counted { hits, joined, misses, in_flight }
     }
 
-    /// What is kept of a tenant, by all replicas together.
+    /// Returns the size of a tenant's prompt cache, which all replicas share.
     pub async fn cache_size(&self, tenant: &str) -> Result<CacheSize, WireError> {
         self.cache.size(tenant).await.map_err(|error| store_error(error, Named::Response(tenant)))
     }

@@ -1,4 +1,4 @@
-//! The following half: reads a log and renders it, from any point, at the pace of whoever asks.
+//! Followers: read a log from any event and render it, at the pace of the reader.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -21,29 +21,29 @@ use crate::{
 /// An event with its sequence number.
 type Numbered = (u64, Event);
 
-/// A response being followed. Pull-driven: a follower that does not ask costs nothing but its place.
+/// A follower of a response. It reads and renders only when [`Follow::next`] is called.
 pub struct Follow {
     pub id: String,
-    /// The conversation that it is a turn of.
+    /// The conversation that the response is a turn of.
     pub conversation: Option<String>,
-    /// What waits in the queue and runs: the response, or the run whose log it shares.
+    /// The id that waits in the queue and runs: the response, or the run whose log the response shares.
     pub run: String,
     pub start: Start,
-    /// What of the request was ignored.
+    /// Parts of the request that the server accepted and ignored.
     pub ignored: Vec<String>,
     batches: BoxStream<'static, Result<EntryBatch, StoreError>>,
     renderer: Renderer,
-    /// Read, and not rendered yet: an entry is rendered when its events are asked for.
+    /// Entries that were read and are not rendered yet.
     unread: VecDeque<Arc<Entry>>,
     /// The events of the entry that was rendered last.
     ready: VecDeque<Numbered>,
     after: Option<u64>,
-    /// A place among the tenant's streams, and the bytes of a header that no other has.
+    /// A share of the tenant's streams, and the bytes of the header if this follower has its own copy.
     _held: (BudgetShare, Option<BudgetShare>),
     _followers: (FollowerGuard, Option<FollowerGuard>),
 }
 
-/// Where the response stood when following began.
+/// The state of the response when the follower began.
 #[derive(Debug, Clone, Copy)]
 pub struct Start {
     pub status: Status,
@@ -51,8 +51,12 @@ pub struct Start {
 }
 
 impl Generations {
-    /// Follows a response: every event after `after`, existing and to come, all of them with `None`. `leaving` is what
-    /// the follower's disconnect means: [`OnDisconnect::Grace`] for one that can resume.
+    /// Follows a response: all existing and later events after the number `after`, or all events for `None`. `leaving` says what a
+    /// disconnect of the follower does to the generation: [`OnDisconnect::Grace`] for a client that can resume.
+    ///
+    /// # Errors
+    /// Those of the store; `rate_limit_exceeded` if the tenant follows too many streams; `invalid_request` if the log does not
+    /// reach the event `after` within two seconds.
     pub async fn follow(
         &self,
         tenant: &str,
@@ -64,17 +68,17 @@ impl Generations {
         let follower = self.running.follower(id, leaving);
         let followed = self.store.follow(tenant, id).await.map_err(|e| store_error(e, Named::Response(id)))?;
         let Followed { header, entries, more, rest } = followed;
-        // Who follows a shared log keeps its run from being an orphan.
+        // A follower of a shared log also follows the run that writes it, so that the run is no orphan.
         let run = header.shared_log().unwrap_or(id).to_owned();
         let shared = (run != id).then(|| self.running.follower(&run, leaving));
         let (conversation, ignored) = (header.spec.conversation.clone(), header.spec.ignored.clone());
-        // Where the log stands is told to who can resume, and decides what may be started after.
+        // A client that can resume gets the log's state, and `reach_start` compares `after` with the last event.
         let start = match after.is_some() || leaving >= OnDisconnect::Grace {
             true if more => self.measure_all(tenant, id).await?,
             true => self.measure(&header, &entries).await?,
             false => Start::default(),
         };
-        // Nothing is shown of the input and the prompt, which may be megabytes.
+        // No event shows the input or the prompt, which may be megabytes.
         let (header, copied) = match Arc::try_unwrap(header) {
             Ok(own) => {
                 let own = without_input(own);
@@ -84,7 +88,7 @@ impl Generations {
             Err(shared) => (shared, None),
         };
         let (mut renderer, mut ready) = (Renderer::new(header), VecDeque::new());
-        renderer.begin(&mut |number, event| keep_after(after, &mut ready, (number, event)));
+        renderer.begin(&mut |number, event| push_if_after(after, &mut ready, (number, event)));
         let id = id.to_owned();
         let mut follow = Follow {
             id,
@@ -113,7 +117,7 @@ impl Generations {
         })
     }
 
-    /// Where a log stands that is not read at once: part by part is rendered and dropped.
+    /// Finds the state of a log that is too long to read at once: reads it batch by batch, renders each batch and drops the events.
     async fn measure_all(&self, tenant: &str, id: &str) -> Result<Start, WireError> {
         let failed = |error| store_error(error, Named::Response(id));
         let Followed { header, entries, mut more, mut rest } = self.store.follow(tenant, id).await.map_err(failed)?;
@@ -128,7 +132,7 @@ impl Generations {
         Ok(measure.start)
     }
 
-    /// Where a log stands: its entries are rendered, and the events are dropped one by one.
+    /// Finds the state of a log: renders its entries and drops the events.
     async fn measure(&self, header: &Arc<Header>, entries: &[Arc<Entry>]) -> Result<Start, WireError> {
         if entries.len() < RENDERED_BESIDE_ENTRIES {
             return Ok(measure(header, entries));
@@ -148,7 +152,7 @@ fn measure(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Start {
     measure.start
 }
 
-/// Finds out where a log stands.
+/// Finds the state of a log.
 struct Measure {
     renderer: Renderer,
     start: Start,
@@ -180,15 +184,15 @@ impl Start {
     }
 }
 
-/// A header with all that events show.
+/// Removes from a header what no event shows.
 fn without_input(mut header: Header) -> Header {
     header.prompt = vec![];
     header.spec.input = vec![];
     header
 }
 
-/// How long a follower waits for the event that it wants to start after. What a store lost in a crash is written again
-/// within this time.
+/// How long a follower waits for the event that it starts after. Within this time the writer appends again what a store lost in a
+/// crash.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 fn status(event: &Event) -> Option<Status> {
@@ -203,15 +207,15 @@ fn status(event: &Event) -> Option<Status> {
     }
 }
 
-fn keep_after(after: Option<u64>, ready: &mut VecDeque<Numbered>, numbered: Numbered) {
+fn push_if_after(after: Option<u64>, ready: &mut VecDeque<Numbered>, numbered: Numbered) {
     if after.is_none_or(|after| numbered.0 > after) {
         ready.push_back(numbered);
     }
 }
 
 impl Follow {
-    /// Makes sure that there is an event with the number `after`: a follower that waits for a number which never comes
-    /// would not even see the end.
+    /// Waits until the log has an event with the number `after`. Without this check a follower with a number that never comes would
+    /// wait for ever and miss the end.
     async fn reach_start(&mut self) -> Result<(), WireError> {
         let Some(after) = self.after else { return Ok(()) };
         let deadline = Instant::now() + CATCH_UP;
@@ -230,18 +234,18 @@ impl Follow {
         Ok(())
     }
 
-    /// Renders the next entry that was read; the number of its last event, or 0 if it has none. `None`: all are rendered.
+    /// Renders the next unread entry. Returns the number of its last event, or 0 if it has no event; `None` if no entry is unread.
     fn render_next(&mut self) -> Option<u64> {
         let entry = self.unread.pop_front()?;
         let (after, ready, mut last) = (self.after, &mut self.ready, 0);
         self.renderer.entry(&entry, &mut |number, event| {
             last = number;
-            keep_after(after, ready, (number, event));
+            push_if_after(after, ready, (number, event));
         });
         Some(last)
     }
 
-    /// The next event; `None` after the last.
+    /// Waits for the next event. Returns `None` after the last one.
     pub async fn next(&mut self) -> Option<Result<Numbered, WireError>> {
         loop {
             if let Some(event) = self.ready.pop_front() {

@@ -1,5 +1,5 @@
-//! Generations: from a validated request to a log (`create`, `admission`, `run`), and from a log to events (`follow`). The
-//! two halves meet in the store and nowhere else. Knows nothing of sockets.
+//! Generations. `create`, `admission` and `run` turn a validated request into a log; `follow` turns a log into events. The two
+//! halves share nothing but the store. This room knows no sockets.
 
 pub mod admission;
 mod assembly;

@@ -1,4 +1,4 @@
-//! Which replica has the beginning of a prompt cached: what is told to the others, and what they told.
+//! Which replica has the beginning of a prompt cached: the report to the other replicas, and their reports.
 
 use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
@@ -9,61 +9,61 @@ use crate::{
     store::{Header, fleet::Member},
 };
 
-/// Tokens between two names of a prompt's beginnings.
+/// A prompt has one name for each beginning of a multiple of this many tokens.
 const STEP: usize = 256;
-/// Names that a replica tells the others: 5 KB.
-const TOLD: usize = 256;
-/// The longest time that an offer waits: less than the time until a sweep takes the response for one that was lost.
+/// Names that a replica reports to the others: 5 KB.
+const MAX_REPORTED: usize = 256;
+/// The longest time that an offer waits: shorter than the time after which a sweep takes the response for lost.
 pub const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Prompts that this replica has cached, and the reports of the others.
+/// Beginnings of prompts that this replica has cached, and the reports of the other replicas.
 pub struct Offers {
-    /// Names of the beginnings of prompts that were computed here, the one used last at the end.
+    /// Names of the beginnings that this replica has computed, the max_names recently used last.
     computed: Mutex<VecDeque<u64>>,
-    /// Names that are told; 0 where there are no other replicas.
-    most: usize,
-    /// Replicas that lived at the last heartbeat.
+    /// The maximum of names to report; 0 if there are no other replicas.
+    max_names: usize,
+    /// The replicas that lived at the last heartbeat.
     others: Mutex<Vec<Member>>,
-    /// The time that an offer waits.
+    /// How long an offer waits for the other replica.
     pub patience: Duration,
 }
 
 impl Offers {
-    /// `cache`: the tokens of prompts that the engine can cache, if they are counted.
+    /// `cache`: the tokens of prompts that the engine can cache; `None` if the engine does not count them.
     pub fn new(is_fleet: bool, cache: Option<usize>, patience: Duration) -> Self {
-        let most = cache.map_or(TOLD, |tokens| (tokens / STEP).min(TOLD));
-        let most = if is_fleet { most } else { 0 };
-        Self { computed: Mutex::default(), most, others: Mutex::default(), patience }
+        let max_names = cache.map_or(MAX_REPORTED, |tokens| (tokens / STEP).min(MAX_REPORTED));
+        let max_names = if is_fleet { max_names } else { 0 };
+        Self { computed: Mutex::default(), max_names, others: Mutex::default(), patience }
     }
 
-    /// The keys and values of a response's prompt and output are cached here now.
+    /// Notes that the keys and values of a response's prompt and output are cached on this replica now.
     pub fn computed(&self, header: &Header, output: &[u32]) {
-        if self.most == 0 {
+        if self.max_names == 0 {
             return;
         }
         let names = names(header, &[&header.prompt, output].concat());
         let mut computed = self.computed.lock();
-        // The first the last: the beginning of a conversation is used more often than its end.
+        // In reverse, so that the shortest beginnings count as the max_names recent: they are used more often than longer ones.
         for name in names.into_iter().rev() {
             computed.retain(|other| *other != name);
             computed.push_back(name);
         }
-        let surplus = computed.len().saturating_sub(self.most);
+        let surplus = computed.len().saturating_sub(self.max_names);
         computed.drain(..surplus);
     }
 
-    /// Names of what was computed here, the one used last at the end.
-    pub fn told(&self) -> Vec<u64> {
+    /// Returns the names to report, the max_names recently used last.
+    pub fn reported(&self) -> Vec<u64> {
         self.computed.lock().iter().copied().collect()
     }
 
-    /// The replicas that live, as they told of themselves with their last heartbeats.
-    pub fn heard_of(&self, others: Vec<Member>) {
+    /// Replaces the reports of the other living replicas.
+    pub fn set_others(&self, others: Vec<Member>) {
         *self.others.lock() = others;
     }
 
-    /// The replica that has most of a prompt's beginning and is not busier than this one, which runs `running` of the model; and how
-    /// many tokens it has.
+    /// Returns the replica that has the longest beginning of a prompt and is not busier than this one, and the length of that
+    /// beginning in tokens. `running`: responses of the model that run here.
     pub fn best(&self, header: &Header, running: usize) -> Option<(String, usize)> {
         let others = self.others.lock();
         if others.is_empty() {
@@ -79,7 +79,7 @@ impl Offers {
         found.max().map(|(known, _, replica)| (replica.clone(), known * STEP))
     }
 
-    /// Counts a response that a replica was offered as one that runs there, until the next heartbeat.
+    /// Counts an offered response as one that runs on the other replica, until the next heartbeat.
     pub fn offered(&self, replica: &str, model: &str) {
         let mut others = self.others.lock();
         let member = others.iter_mut().find(|member| member.replica == replica);
@@ -90,7 +90,8 @@ impl Offers {
     }
 }
 
-/// Names of a prompt's beginnings, each [`STEP`] tokens longer than the one before. Equal on all replicas.
+/// Returns the names of a prompt's beginnings, each [`STEP`] tokens longer than the one before. The names are equal on all
+/// replicas.
 fn names(header: &Header, tokens: &[u32]) -> Vec<u64> {
     let next = |name: &mut BlockName, chunk: &[u32]| {
         *name = name.next(chunk);
@@ -118,7 +119,7 @@ mod tests {
         Member { replica: replica.into(), silent: Duration::ZERO, report }
     }
 
-    fn told(offers: &Offers) -> Vec<u64> {
+    fn reported(offers: &Offers) -> Vec<u64> {
         offers.computed.lock().iter().copied().collect()
     }
 
@@ -147,12 +148,12 @@ mod tests {
         offers.computed(&one, &[]);
         offers.computed(&other, &[7; 255]);
         let (mut of_one, of_other) = (names(&one, &one.prompt), names(&other, &other.prompt));
-        assert_eq!(told(&offers), [of_one[1], of_one[0], of_other[1], of_other[0]]);
+        assert_eq!(reported(&offers), [of_one[1], of_one[0], of_other[1], of_other[0]]);
         offers.computed(&one, &[7; 256]);
         of_one.reverse();
-        assert_eq!(told(&offers)[1..], of_one);
+        assert_eq!(reported(&offers)[1..], of_one);
         let alone = Offers::new(false, None, Duration::ZERO);
         alone.computed(&one, &[]);
-        assert!(told(&alone).is_empty());
+        assert!(reported(&alone).is_empty());
     }
 }

@@ -1,8 +1,7 @@
-//! The exact prompt cache: a request that was answered before, or is being answered, follows that log instead of starting
-//! a run of its own.
+//! The exact prompt cache: a request equal to an earlier one follows the log of that request instead of starting a run of its own.
 //!
-//! Every response of a cacheable request is a header that shows a log of the cache; the first one's, too. The run that
-//! writes the log belongs to none of them: a cancel lets one response leave, and the last one who leaves ends the run.
+//! Every response of a cacheable request, the first one too, is a header that shows a log of the cache. The run that writes the log
+//! belongs to none of the responses: a cancelled response leaves the log, and the run ends when the last response leaves.
 
 use std::{
     sync::Arc,
@@ -33,17 +32,17 @@ use crate::{
     },
 };
 
-/// Bounds of a paced replay's interval between entries.
+/// Bounds of a paced replay's interval between entries, in milliseconds.
 const PACE_MS: (u64, u64) = (2, 100);
 
-/// Everything that determines a reply. Of the request all that is not known to be without effect: a field that is forgotten
-/// here costs a hit, and never gives a wrong one.
+/// Computes the cache key: a hash of everything that determines a reply. It includes every field of the request except those known
+/// to have no effect. So a new field can cost a hit, and never causes a wrong one.
 fn key(header: &Header, model: &ModelInfo) -> CacheKey {
     #[derive(Serialize)]
     struct Determined<'a> {
         tenant: &'a str,
         model: &'a str,
-        /// Another file under the same name gives other replies.
+        /// Changes when another file is served under the same name.
         created: u64,
         quantisation: Option<&'a str>,
         adapters: &'a [String],
@@ -53,7 +52,7 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
         spec: GenerationSpec,
     }
     let spec = GenerationSpec {
-        // What they say is in the prompt.
+        // The prompt contains the text of these fields.
         input: vec![],
         instructions: None,
         previous_response_id: None,
@@ -64,7 +63,7 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
         ignored: vec![],
         store: true,
         max_output_tokens: None,
-        // The likeliest token is the same whatever the seed.
+        // At temperature 0 the seed has no effect.
         seed: header.spec.seed.filter(|_| header.spec.sampling.temperature != Some(0.0)),
         service_tier: Default::default(),
         metadata: Default::default(),
@@ -91,6 +90,9 @@ fn key(header: &Header, model: &ModelInfo) -> CacheKey {
 
 impl Generations {
     /// Starts a response that may be answered from the cache.
+    ///
+    /// # Errors
+    /// Those of the store and of [`Self::start`].
     pub(super) async fn start_cached(
         self: &Arc<Self>,
         header: Header,
@@ -112,7 +114,7 @@ impl Generations {
         self.lead(header, key, cache).await
     }
 
-    /// Starts the run that writes the key's log, or joins the one that somebody else has started meanwhile.
+    /// Starts the run that writes the key's log, or joins a run that another request has started meanwhile.
     async fn lead(
         self: &Arc<Self>,
         header: Header,
@@ -129,7 +131,7 @@ impl Generations {
             sharing: Some(Sharing::Run { key: key.clone(), ttl_s: ttl.as_secs() }),
             ..header.clone()
         };
-        // The log is there before the index names it.
+        // The log MUST exist before the index names it.
         let Created::New(lease) = self.store.create(run.clone()).await.map_err(failed)? else {
             return Err(WireError::EngineFailed);
         };
@@ -139,7 +141,7 @@ impl Generations {
                 self.abandon(&tenant, &lease).await;
                 return match self.show(&header, &key, cached, cache.replay).await? {
                     Some(created) => Ok(created),
-                    // Gone already: alone, then, rather than again and again.
+                    // That log is gone already. Start without the cache instead of trying again.
                     None => self.start(header).await,
                 };
             }
@@ -148,31 +150,31 @@ impl Generations {
                 return Err(failed(error));
             }
         }
-        let give_up = || async {
+        let roll_back = || async {
             let _ = self.cache.discard(&tenant, &key, &log).await;
             self.abandon(&tenant, &lease).await;
         };
         let id = match self.member(&header, &key, &log, MemberRole::First).await {
             Ok(id) => id,
             Err(error) => {
-                give_up().await;
+                roll_back().await;
                 return Err(error);
             }
         };
         if id != header.id {
-            give_up().await;
+            roll_back().await;
             return Ok(CreatedResponse { follower: self.running.follower(&id, header.on_disconnect), id });
         }
         let follower = self.running.follower(&log, header.on_disconnect);
         if let Err(error) = self.begin(run, lease.clone()).await {
-            give_up().await;
+            roll_back().await;
             let _ = self.store.delete(&tenant, &id).await;
             return Err(error);
         }
         Ok(CreatedResponse { id, follower })
     }
 
-    /// Creates the response that shows a log; `None` when the log is gone.
+    /// Creates the response that shows a log. Returns `None` if the log is gone.
     async fn show(
         self: &Arc<Self>,
         header: &Header,
@@ -182,7 +184,7 @@ impl Generations {
     ) -> Result<Option<CreatedResponse>, WireError> {
         let (tenant, log) = (&header.tenant, &cached.log);
         let failed = |error: StoreError| store_error(error, Named::Response(&header.id));
-        // From here on the run is no orphan.
+        // From here on the run has a follower, so it is not cancelled as an orphan.
         let follower = self.running.follower(log, header.on_disconnect);
         match self.store.touch_retention(tenant, log).await {
             Ok(()) => {}
@@ -207,7 +209,8 @@ impl Generations {
         Ok(Some(CreatedResponse { follower, id }))
     }
 
-    /// Creates a response that shows a log; its id, or that of the one which its `client_request_id` created before.
+    /// Creates a response that shows a log. Returns its id, or the id of the response that the same `client_request_id` created
+    /// before.
     async fn member(&self, header: &Header, key: &CacheKey, log: &str, role: MemberRole) -> Result<String, WireError> {
         let asked = header.id.clone();
         let failed = |error: StoreError| store_error(error, Named::Response(&asked));
@@ -217,7 +220,7 @@ impl Generations {
         let (model, transport) = (header.model.clone(), header.origin.transport.name());
         match self.store.create(header).await {
             Ok(Created::New(_)) => {
-                // The line of the log has the times.
+                // The line that ends the log's run has the times.
                 tracing::info!(target: "caudal::response", response = id, tenant, model, transport, log, "response shows a log");
                 Ok(id)
             }
@@ -232,7 +235,7 @@ impl Generations {
         }
     }
 
-    /// Lets a response leave a log that is being written; the last one who leaves ends the run.
+    /// Removes a response from a log that is being written. The last response that leaves ends the run.
     pub(super) async fn leave(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
         let failed = |error: StoreError| store_error(error, Named::Response(id));
         if self.cache.leave(tenant, key, log, id).await.map_err(failed)? == 0 {
@@ -240,12 +243,12 @@ impl Generations {
             self.running.cancel(log);
         } else {
             self.store.request_leave(tenant, log, id).await.map_err(failed)?;
-            self.running.look(log);
+            self.running.poll_requests(log);
         }
         Ok(())
     }
 
-    /// After a response was deleted: with the last one that shows it a log is deleted too.
+    /// Removes a deleted response from its log. The log is deleted with the last response that shows it.
     pub(super) async fn forget(&self, tenant: &str, key: &CacheKey, log: &str, id: &str) -> Result<(), WireError> {
         let failed = |error: StoreError| store_error(error, Named::Response(id));
         if self.cache.leave(tenant, key, log, id).await.map_err(failed)? > 0 {
@@ -259,7 +262,7 @@ impl Generations {
     }
 }
 
-/// Entries at the steady rate that takes as long as the run took, in whole seconds, within bounds.
+/// Returns the pace of a replay that takes as long as the run took (in whole seconds), with the interval within [`PACE_MS`].
 fn pace(run: &Header, entries: &[Arc<Entry>]) -> ReplayPace {
     let ended = entries.last().map_or(run.created_at, |last| match &**last {
         Entry::Finished { completed_at, .. } => *completed_at,

@@ -1,4 +1,4 @@
-//! How the store's errors read to clients: the one place that maps them.
+//! Maps errors of the store to errors of the wire. No other module does.
 
 use crate::{
     limits::STORE_FULL_RETRY_MS,
@@ -6,7 +6,7 @@ use crate::{
     wire::error::{Limited, WireError},
 };
 
-/// What a client asked for, by its id.
+/// The object that a client asked for, by its id.
 #[derive(Debug, Clone, Copy)]
 pub enum Named<'a> {
     Response(&'a str),
@@ -47,7 +47,7 @@ impl Named<'_> {
     }
 }
 
-/// How a store's error reads to the client that asked for what is named.
+/// Maps a store's error to the wire error for a client that asked for the object `named`.
 pub fn store_error(error: StoreError, named: Named<'_>) -> WireError {
     match error {
         StoreError::NotFound | StoreError::Fenced | StoreError::Behind(_) => named.not_found(),

@@ -1,4 +1,4 @@
-//! The service: what it is made of, and what it does with a response that exists.
+//! The service: its parts, and its operations on a response that exists.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -34,41 +34,41 @@ pub struct Generations {
     pub(super) cache: Arc<dyn PromptCache>,
     pub metrics: Arc<Metrics>,
     pub(super) quotas: Arc<Quotas>,
-    pub(super) endings: Arc<EndHooks>,
+    pub(super) end_hooks: Arc<EndHooks>,
     pub(super) retention: Retention,
     pub admission: Admission,
     pub(super) running: Arc<RunRegistry>,
-    /// The other replicas, where there are some.
+    /// The other replicas; `None` if the store serves one process only.
     pub(super) fleet: Option<Arc<dyn Fleet>>,
-    /// Prompts that this replica and the others have cached.
+    /// Beginnings of prompts that this replica and the others have cached.
     pub(super) offers: Arc<Offers>,
-    /// Admits one at a time the responses whose last replicas died without progress.
+    /// Admits one response at a time of those whose last replica died before they made progress.
     pub(super) suspects: Arc<Semaphore>,
     /// Tenants that may use `service_tier: priority`.
     pub(super) priority: BTreeSet<String>,
-    /// Bytes of each tenant's requests that are being read, wait or run.
+    /// Bytes of each tenant's requests that arrive, wait or run.
     pub(super) held: Budgets,
     /// Streams that each tenant follows.
     pub(super) follows: Budgets,
     /// Open sockets of each tenant.
     pub(super) sockets: Budgets,
-    /// This process, for operators.
+    /// The name of this process in logs and traces.
     pub(super) replica: Arc<str>,
     pub(super) settings: settings::GenerationSettings,
-    /// How long a running generation waits for a store that cannot be reached.
+    /// How long a running generation waits while the store cannot be reached.
     pub(super) patience: Duration,
-    /// Where generations run, so that they outlive the connection's thread.
+    /// The runtime that generations run on. They outlive the thread of the connection.
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) tasks: TaskTracker,
     pub(super) draining: CancellationToken,
 }
 
 impl Generations {
-    /// What the logs of responses are written with.
-    pub(super) fn writing(&self) -> LogSink {
+    /// Returns what a [`LogWriter`](super::run::log_writer::LogWriter) needs of the service.
+    pub(super) fn log_sink(&self) -> LogSink {
         LogSink {
             store: self.store.clone(),
-            endings: self.endings.clone(),
+            end_hooks: self.end_hooks.clone(),
             patience: self.patience,
             suspects: self.suspects.clone(),
             replica: self.replica.clone(),
@@ -76,15 +76,15 @@ impl Generations {
         }
     }
 
-    /// What is left of the limits of a tenant and its key.
+    /// Returns what remains of the rate limits of a tenant and its key.
     pub async fn quotas(&self, tenant: &str, key: Option<&LimitedKey>) -> Vec<Quota> {
         self.quotas.left(tenant, key).await
     }
 
-    /// Counts a socket of a tenant until what is returned is dropped.
+    /// Counts a socket of a tenant until the returned share is dropped.
     ///
     /// # Errors
-    /// `rate_limit_exceeded` if the tenant has as many as it may.
+    /// `rate_limit_exceeded` if the tenant has the maximum of sockets open.
     pub fn hold_socket(&self, tenant: &str) -> Result<BudgetShare, WireError> {
         let budget = self.sockets.of(tenant);
         budget.hold(1).ok_or_else(|| {
@@ -93,26 +93,26 @@ impl Generations {
         })
     }
 
-    /// What a tenant's requests may hold together, for what grows while it arrives.
+    /// Returns the budget of bytes that all requests of a tenant share, for a request whose size grows while it arrives.
     pub fn budget(&self, tenant: &str) -> Arc<Budget> {
         self.held.of(tenant)
     }
 
-    /// Keeps a generation from being cancelled at once when its followers leave: they were sent away, and may come back.
+    /// Grants a generation the grace period after its followers leave: the server closed their connections, so they may return.
     pub fn spare(&self, run: &str) {
         drop(self.running.follower(run, OnDisconnect::Grace));
     }
 
-    /// Counts bytes of a tenant's request from when they arrive until the request is answered.
+    /// Counts bytes of a tenant's request from their arrival until the request is answered.
     ///
     /// # Errors
-    /// `rate_limit_exceeded` if the tenant's requests would have too many bytes together.
+    /// `rate_limit_exceeded` if all requests of the tenant together would have too many bytes.
     pub fn hold(&self, tenant: &str, bytes: usize) -> Result<BudgetShare, WireError> {
         let budget = self.held.of(tenant);
         budget.hold(bytes).ok_or_else(|| self.too_much_held(&budget))
     }
 
-    /// Counts more of what is held already.
+    /// Adds bytes to a share.
     ///
     /// # Errors
     /// As [`Self::hold`].
@@ -130,7 +130,10 @@ impl Generations {
         &*self.engine
     }
 
-    /// The model that is called so; the default one where no name is given.
+    /// Returns the model of a name, or the default model for `None`.
+    ///
+    /// # Errors
+    /// `model_not_found`.
     pub(super) fn model(&self, name: Option<&str>) -> Result<Arc<ModelInfo>, WireError> {
         let mut models = self.engine.models().into_iter();
         match name {
@@ -140,7 +143,7 @@ impl Generations {
         .ok_or_else(|| WireError::ModelNotFound(name.unwrap_or("default").to_owned()))
     }
 
-    /// The response object as it stands now.
+    /// Returns the current response object.
     pub async fn retrieve(&self, tenant: &str, id: &str) -> Result<Response, WireError> {
         let (header, entries) = self.store.read(tenant, id).await.map_err(|e| store_error(e, Named::Response(id)))?;
         let render = move || crate::render::response(&header, entries.iter().map(|e| &**e)).0;
@@ -156,8 +159,8 @@ impl Generations {
         Ok(self.store.follow(tenant, id).await.map_err(|error| store_error(error, Named::Response(id)))?.header)
     }
 
-    /// Cancels a generation, wherever it runs; one that has ended stays as it is. Others who share its log are not
-    /// disturbed.
+    /// Cancels a generation on whatever replica it runs. A generation that has ended does not change. Other responses that share
+    /// the log continue.
     pub async fn cancel(&self, tenant: &str, id: &str) -> Result<(), WireError> {
         let header = self.header(tenant, id).await?;
         if let Some(Sharing::Member { key, log, .. }) = &header.sharing {
@@ -174,24 +177,24 @@ impl Generations {
         Ok(())
     }
 
-    /// Ends a generation as steered at its next token, wherever it runs. If the other replica does not hear of it, the generation
-    /// goes on to its own end.
+    /// Ends a generation as steered at its next token, on whatever replica it runs. If the message to the other replica is lost,
+    /// the generation runs to its own end.
     pub fn steer(&self, id: &str) {
         let Some(fleet) = self.fleet.clone().filter(|_| !self.running.runs(id)) else { return self.end_steered(id) };
         let id = id.to_owned();
         self.runtime.spawn(async move {
             if let Err(error) = fleet.steer(&id).await {
-                tracing::debug!(response = id, %error, "it is steered when it ends");
+                tracing::debug!(response = id, %error, "cannot ask the other replica to steer; the generation runs to its own end");
             }
         });
     }
 
-    /// Ends a generation as steered if it runs here or comes here; nothing is asked of other replicas.
+    /// Ends a generation as steered if it runs on this replica now or later. Sends no message to other replicas.
     pub fn end_steered(&self, id: &str) {
         self.running.steer(id);
     }
 
-    /// Cancels a generation and deletes everything of it.
+    /// Cancels a generation and deletes its header, its log and its place in a conversation.
     pub async fn delete(&self, tenant: &str, id: &str) -> Result<(), WireError> {
         let header = self.header(tenant, id).await;
         self.store.delete(tenant, id).await.map_err(|e| store_error(e, Named::Response(id)))?;
@@ -201,7 +204,7 @@ impl Generations {
             self.forget(tenant, key, log, id).await?;
         }
         if let Some(conversation) = &header.spec.conversation {
-            // The line moves on; one that cannot be told now is found out by the next in it.
+            // The next turn may begin. If this call fails, the next turn finds the response gone and ends its place.
             let _ = self.conversations.end(tenant, conversation, id, vec![]).await;
         }
         Ok(())
@@ -217,7 +220,7 @@ impl Generations {
         self.draining.is_cancelled()
     }
 
-    /// Whether new work makes sense here; if not, why.
+    /// Checks whether this replica can take new work. The error is the reason for the readiness probe.
     pub fn ready(&self) -> Result<(), &'static str> {
         match (self.is_draining(), self.store.is_reachable()) {
             (true, _) => Err("draining"),
@@ -226,17 +229,17 @@ impl Generations {
         }
     }
 
-    /// Returns when all generations have ended after [`Self::drain`].
+    /// Waits until all generations have ended. To be called after [`Self::drain`].
     pub async fn finished(&self) {
         self.tasks.wait().await;
     }
 
-    /// Returns when what the engine computed for them is stored, where it is stored beyond this process.
+    /// Waits until the engine has stored the keys and values that it computed, if it stores them outside this process.
     pub async fn settled(&self) {
         self.engine.flush_blocks().await;
     }
 
-    /// Cancels what still runs.
+    /// Cancels all generations that run on this replica.
     pub fn cancel_all(&self) {
         self.running.cancel_all();
     }

@@ -1,8 +1,8 @@
-//! The index of the exact prompt cache: which log answers a key, and which responses share a log. This module owns the
-//! contract; `memory` and `redis` keep it. The logs themselves are in the [`Store`](super::Store).
+//! The contract of the prompt cache's index: which log answers a key, and which responses share a log. The logs themselves are in
+//! the [`Store`](super::Store).
 //!
-//! A key has at most one log. It is *led* by the run that writes it, *completed* when that run ended well, and *discarded*
-//! when it did not: nobody joins a log that will not be whole.
+//! A key has at most one log. A run *leads* the key while it writes the log. The log is *completed* if the run ends well, and
+//! *discarded* otherwise, so that no response joins an incomplete log.
 
 use std::time::Duration;
 
@@ -20,33 +20,34 @@ pub struct CacheKey(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cached {
     pub log: String,
-    /// Whether it has ended well; otherwise it is being written.
+    /// `true`: the log has ended well; `false`: it is being written.
     pub complete: bool,
 }
 
-/// What the index of a tenant holds.
+/// The size of a tenant's index.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CacheSize {
-    /// Of completed logs.
+    /// Bytes of completed logs.
     pub bytes: u64,
-    /// Logs that were struck to make room.
+    /// Logs that were evicted to make room.
     pub evicted: u64,
 }
 
-/// The time for which a log counts as being written; longer than any run.
+/// How long a log counts as being written. Longer than any run.
 pub const WRITTEN_WITHIN: Duration = Duration::from_secs(86400);
 
-/// Responses that may share a log; the next one starts afresh.
+/// The maximum of responses that share a log. The next response starts a new log.
 pub const MAX_SHARING: usize = 10_000;
 
-/// Every method is one atomic step, and every one names the tenant.
+/// An index of the prompt cache. Every method MUST be atomic, and fails with `Unavailable` if the store cannot be reached.
 #[async_trait]
 pub trait PromptCache: Send + Sync + 'static {
-    /// The log of a key, which the response shares from now on.
+    /// Returns the log of a key and adds the response to those that share it. Returns `None` if the key has no log, if the log's
+    /// time is over, or if [`MAX_SHARING`] responses share it; the key is then free.
     async fn join(&self, tenant: &str, key: &CacheKey, response: &str) -> Result<Option<Cached>, StoreError>;
 
-    /// Makes `log` the key's for `ttl` and `response` the first to share it; `None`. Where the key has one already, joins
-    /// that one: of many who lead at once, one does.
+    /// Makes `log` the log of the key, with `response` as the first to share it, and returns `None`. If the key has a log already,
+    /// joins that log as [`Self::join`] does. Of concurrent calls exactly one MUST lead. `ttl` counts from the log's completion.
     async fn lead(
         &self,
         tenant: &str,
@@ -56,15 +57,16 @@ pub trait PromptCache: Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<Option<Cached>, StoreError>;
 
-    /// The log has ended well, so it is replayed until its time is over or until the room is needed for others that were
-    /// used later.
+    /// Records that the log has ended well. The log can be joined until its `ttl` is over, or until it is evicted as the least
+    /// recently used one of the tenant.
     async fn complete(&self, tenant: &str, key: &CacheKey, log: &str, bytes: u64) -> Result<(), StoreError>;
 
-    /// The log is no answer to the key. Nothing happens where the key has another by now.
+    /// Frees the key of a log. Changes nothing if the key has another log.
     async fn discard(&self, tenant: &str, key: &CacheKey, log: &str) -> Result<(), StoreError>;
 
-    /// The response no longer shares the log; how many do. With the last one the log is discarded too.
+    /// Removes the response from those that share the log. Returns how many still share it. The last one that leaves frees the key.
     async fn leave(&self, tenant: &str, key: &CacheKey, log: &str, response: &str) -> Result<usize, StoreError>;
 
+    /// Returns the size of a tenant's index.
     async fn size(&self, tenant: &str) -> Result<CacheSize, StoreError>;
 }

@@ -1,9 +1,8 @@
-//! Conversations: items in order, and the line of turns that extend them. This module owns the contract; `memory` and
-//! `redis` keep it.
+//! The contract of the stores of conversations. A conversation is a list of items and a line of turns that extend the list.
 //!
-//! One turn runs at a time. A response *enters* the line; when it is the first it *begins*, which appends its input, and
-//! *ends*, which appends its output and lets the next one begin. Beginning and ending are idempotent by response, so that
-//! whoever takes over a generation can repeat them.
+//! One turn runs at a time. A response *enters* the line. When it is first in line, it *begins*: its input is appended. Then it
+//! *ends*: its output is appended, and the next response may begin. `begin` and `end` are idempotent by response, so that the
+//! replica that takes a generation over can repeat them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +16,7 @@ use super::{
     page::{Listed, Page},
 };
 
-/// A conversation beside its items.
+/// A conversation without its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
     pub id: String,
@@ -27,7 +26,7 @@ pub struct Conversation {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// An item in the shape that the wire gives it, so that it can be read as input again.
+/// An item, as JSON in the form of the wire, so that it can be parsed as input again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     pub id: String,
@@ -35,7 +34,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// What it counts for the bounds.
+    /// Returns the bytes that the item counts for the bounds.
     pub fn bytes(&self) -> usize {
         self.body.to_string().len()
     }
@@ -44,27 +43,27 @@ impl Item {
 /// A turn in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
-    /// The response that it is.
+    /// The id of the response that runs this turn.
     pub response: String,
-    /// Since it entered, by the store's clock: those of replicas differ.
+    /// Time since the response entered the line, by the store's clock: the clocks of replicas differ.
     pub waited: Duration,
 }
 
-/// Who runs, who waits, and who ended last.
+/// The line of a conversation: the turns that run or wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Line {
-    /// The first one runs.
+    /// In order; only the first one may run.
     pub turns: Vec<Turn>,
     /// The response that ended last.
     pub latest: Option<String>,
 }
 
-/// What happens to a conversation's turns.
+/// An event of a conversation's line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// This response has begun; it can be followed.
+    /// The turn of this response has begun. The response can be followed.
     Began(String),
-    /// A turn ended or left, so the line has moved.
+    /// A turn has ended or left the line.
     Moved,
 }
 
@@ -72,20 +71,26 @@ pub enum Notice {
 #[derive(Debug, Clone, Copy)]
 pub struct ConversationBounds {
     pub items: usize,
-    /// Of the items' JSON.
+    /// Bytes of the items' JSON.
     pub bytes: usize,
 }
 
-/// Where conversations live. Every method is one atomic step, and every one names the tenant. `create`, `append` and
-/// `set_metadata` are refused with `OverQuota` when the tenant would store more than it may; they, `enter` and `begin` with
-/// `StoreFull` when there is no room. The others are not: what ends or is deleted needs no room.
+/// A store of conversations.
+///
+/// Every method MUST be atomic. A method with an `id` MUST fail with `NotFound` if the tenant has no such conversation. Every
+/// change MUST start the conversation's retention anew. `create`, `append` and `set_metadata` fail with `OverQuota` if the tenant
+/// would store more than its quota; these three, `enter` and `begin` fail with `StoreFull` if the store has no room. The other
+/// methods MUST NOT fail for lack of room: they end or delete something. Every method fails with `Unavailable` if the store cannot
+/// be reached.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
+    /// Creates a conversation with its first items, or nothing: `OverBounds` if there are too many items or bytes.
     async fn create(&self, conversation: Conversation, items: Vec<Item>) -> Result<(), StoreError>;
 
+    /// Returns a conversation.
     async fn get(&self, tenant: &str, id: &str) -> Result<Conversation, StoreError>;
 
-    /// Replaces the metadata.
+    /// Replaces the metadata. Returns the changed conversation.
     async fn set_metadata(
         &self,
         tenant: &str,
@@ -93,35 +98,42 @@ pub trait Conversations: Send + Sync + 'static {
         metadata: BTreeMap<String, String>,
     ) -> Result<Conversation, StoreError>;
 
-    /// Deletes it with its items and its line; tells which responses belonged to it, running and ended.
+    /// Deletes a conversation with its items and its line, and ends its watches. Returns the ids of its responses: those that have
+    /// ended and those in line. Their logs are deleted by the caller.
     async fn delete(&self, tenant: &str, id: &str) -> Result<Vec<String>, StoreError>;
 
-    /// A tenant's conversations by the time they were created. Costs the same however many there are.
+    /// Returns a page of the tenant's conversations, ordered by creation; `CursorNotFound` if `page.after` is not among them. The
+    /// cost MUST NOT grow with the number of conversations.
     async fn list(&self, tenant: &str, page: &Page) -> Result<Listed<Conversation>, StoreError>;
 
-    /// Appends items, all or none.
+    /// Appends all items or none: `OverBounds` if there would be too many items or bytes.
     async fn append(&self, tenant: &str, id: &str, items: Vec<Item>) -> Result<(), StoreError>;
 
+    /// Returns a page of the items in order; `CursorNotFound` if `page.after` is not among them.
     async fn items(&self, tenant: &str, id: &str, page: &Page) -> Result<Listed<Item>, StoreError>;
 
+    /// Returns an item; `ItemNotFound` if the conversation does not have it.
     async fn item(&self, tenant: &str, id: &str, item: &str) -> Result<Item, StoreError>;
 
+    /// Deletes an item; `ItemNotFound` if the conversation does not have it. Returns the conversation.
     async fn remove_item(&self, tenant: &str, id: &str, item: &str) -> Result<Conversation, StoreError>;
 
-    /// Puts a response at the end of the line, if at most `patience` turns are before it; tells how many are.
+    /// Puts a response at the end of the line. Returns the number of turns before it; `Busy` if more than `patience` are.
     async fn enter(&self, tenant: &str, id: &str, response: &str, patience: usize) -> Result<usize, StoreError>;
 
-    /// The first in line begins: its input is appended and watchers are told. `Busy` when it is not the first. Again:
-    /// nothing happens.
+    /// Begins the turn of the response that is first in line: appends its input and notifies watchers. Fails with `Busy` if the
+    /// response is not first, and with `OverBounds` if the input exceeds the bounds. MUST succeed and change nothing if the turn
+    /// has begun or ended.
     async fn begin(&self, tenant: &str, id: &str, response: &str, input: Vec<Item>) -> Result<(), StoreError>;
 
-    /// A response leaves the line; what it said is appended if it had begun. Again: nothing happens. Takes output over the
-    /// bounds too: what was said is not lost.
+    /// Removes a response from the line and notifies watchers. If its turn had begun, appends its output, even beyond the bounds:
+    /// output MUST NOT be lost. MUST succeed and change nothing if the response is not in line.
     async fn end(&self, tenant: &str, id: &str, response: &str, output: Vec<Item>) -> Result<(), StoreError>;
 
+    /// Returns the line.
     async fn line(&self, tenant: &str, id: &str) -> Result<Line, StoreError>;
 
-    /// What happens from now on; nothing that happens after it returned is missed, except by one who lags far behind. Ends
-    /// when the conversation is deleted.
+    /// Streams later events. The stream MUST contain every event after this method has returned, unless its reader lags far behind.
+    /// It ends when the conversation is deleted.
     async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! What is stored of a generation as it goes on: the entries of its log.
+//! The entries of a response's log.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use crate::{
     wire::response::Usage,
 };
 
-/// One step of a generation. Its names are short where it is stored: there is one for every token.
+/// One step of a generation. The serialized names are short, because a log has an entry for every token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "k")]
 pub enum Entry {
-    /// It waits to run. Only present when it had to.
+    /// The response waits to run. Absent if the response did not wait.
     #[serde(rename = "q")]
     Queued,
-    /// It runs.
+    /// The response runs.
     #[serde(rename = "s")]
     Started,
-    /// The engine produced tokens; `text` is what they let be shown.
+    /// The engine produced tokens. `text` is the text that can be shown after them.
     #[serde(rename = "d")]
     Delta {
         #[serde(rename = "t")]
@@ -28,11 +28,11 @@ pub enum Entry {
         text: String,
         #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
         logprobs: Vec<Logprobs>,
-        /// On the first: prompt tokens whose KV was there already.
+        /// On the first delta: the prompt tokens whose keys and values were cached.
         #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
         cached_tokens: Option<u32>,
     },
-    /// One of the responses that share the log ends here, cancelled; for the others it means nothing.
+    /// One of the responses that share the log ends here as cancelled. The other responses skip this entry.
     #[serde(rename = "e")]
     MemberLeft {
         response: String,
@@ -40,7 +40,7 @@ pub enum Entry {
         /// Unix seconds.
         completed_at: u64,
     },
-    /// The last entry.
+    /// The generation has ended. This entry is the last one of a log.
     #[serde(rename = "f")]
     Finished {
         finish: Finish,
@@ -61,6 +61,6 @@ impl Entry {
 pub struct EntryBatch {
     pub first: u64,
     pub entries: Vec<Arc<Entry>>,
-    /// The log had more entries than these when they were read.
+    /// The log had entries after these when they were read.
     pub more: bool,
 }

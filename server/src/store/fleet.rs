@@ -1,5 +1,5 @@
-//! What replicas that share a store know of each other: who lives, what each runs and follows, and what they tell each
-//! other. The memory store has no fleet; of the embedded store this process is the only living member.
+//! The contract between replicas that share a store: their heartbeats, the responses that each runs and follows, and their
+//! messages. The memory store has no fleet. In the fleet of an SQLite store this process is the only living member.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,9 +17,9 @@ use super::{error::StoreError, header::Header, responses::Lease};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub replica: String,
-    /// Since it was last heard, by the store's clock.
+    /// Time since its last heartbeat, by the store's clock.
     pub silent: Duration,
-    /// The report of its last heartbeat. Empty if the replica is of a version that sends none.
+    /// The report of its last heartbeat. Empty if the replica's version sends none.
     pub report: Report,
 }
 
@@ -29,7 +29,7 @@ pub struct Member {
 pub struct Report {
     /// Load of each model, by the model's id.
     pub models: BTreeMap<String, Occupancy>,
-    /// Names of the beginnings of prompts that it has cached, of any tenant. The tenant is part of a name, which cannot be read.
+    /// Names of the beginnings of prompts that it has cached, for all tenants. A name is a hash that includes the tenant.
     pub prompts: Vec<u64>,
 }
 
@@ -42,18 +42,18 @@ pub struct Occupancy {
     pub idle: usize,
 }
 
-/// What is told to every replica. Whoever misses it learns of it later, from the log or at a sweep.
+/// A message to every replica. A replica that misses a message learns of it later: from its next append or at a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Control {
-    /// Whoever runs the response is to end it.
+    /// The replica that runs the response cancels it.
     Cancel { id: String },
-    /// Whoever runs the response is to look what was asked of it.
+    /// The replica that runs the response polls the requests to its writer, with an empty append.
     #[serde(rename = "look")]
     PollRequests { id: String },
-    /// Whoever runs the response is to end it at its next token: a successor goes on from there.
+    /// The replica that runs the response ends it as steered at its next token. A successor continues from its output.
     Steer { id: String },
-    /// `by` has released the response: it waits to be claimed, by `to` if that is named, else by anybody.
+    /// Replica `by` has released the response. Replica `to` may claim it, or any replica if `to` is absent.
     Released {
         id: String,
         by: String,
@@ -62,56 +62,58 @@ pub enum Control {
     },
 }
 
-/// The replicas of one store, seen by one of them.
+/// The fleet of a store, as one replica sees it. Every method fails with `Unavailable` if the store cannot be reached.
 #[async_trait]
 pub trait Fleet: Send + Sync + 'static {
-    /// This replica's name, which no other ever had.
+    /// Returns this replica's name. It MUST be unique for ever: a restarted process has another name.
     fn me(&self) -> &str;
 
-    /// Whether nobody else can use the store while this process does: every other member is dead for certain.
+    /// Returns whether no other process can use the store at the same time. Then every other member is certainly dead.
     fn is_exclusive(&self) -> bool {
         false
     }
 
-    /// Says that this replica lives and how, and returns the others that ever said so and were not forgotten.
+    /// Records a heartbeat with a report. Returns all other replicas that ever did so and were not forgotten, dead ones too.
     async fn beat(&self, report: &Report) -> Result<Vec<Member>, StoreError>;
 
-    /// Says that this replica ends, so that nobody waits for its lease to run out, and returns the others.
+    /// Records that this replica ends, so that the others see it as dead at once. Returns the others.
     async fn leave(&self) -> Result<Vec<Member>, StoreError>;
 
-    /// Forgets a dead replica that has nothing left to take over.
+    /// Removes a dead replica from the fleet. To be called when it has no response left to take over.
     async fn forget(&self, replica: &str) -> Result<(), StoreError>;
 
-    /// The responses that a replica runs, or ran when it died.
+    /// Returns the ids of the responses that a replica runs, or ran when it died. The list MUST contain every response that the
+    /// replica owns; it may contain others.
     async fn runs(&self, replica: &str) -> Result<Vec<String>, StoreError>;
 
-    /// Keeps what runs here from expiring while it waits. Returns those whose end was asked for.
+    /// Keeps running responses from expiring while nothing is appended. Returns those that a client has cancelled.
     async fn renew(&self, ids: &[String]) -> Result<Vec<String>, StoreError>;
 
-    /// The header of a response of any tenant; `None` when it is gone.
+    /// Returns the header of a response of any tenant; `None` if the response is gone.
     async fn header(&self, id: &str) -> Result<Option<Arc<Header>>, StoreError>;
 
-    /// The owner of a response that no living replica runs, as [`super::Store::claim`] wants it; `None` when one does, or when
-    /// the response has ended or is gone.
+    /// Returns the owner of a response that no living replica runs, for [`super::Store::claim`]. Returns `None` if a living replica
+    /// runs the response, or if the response has ended or is gone.
     async fn dead_owner(&self, id: &str) -> Result<Option<String>, StoreError>;
 
-    /// Says which of the responses that run here nobody follows any more, and which are followed again: whoever takes one over
-    /// grants it no second grace.
+    /// Records which responses of this replica nobody follows any more (`left`), and which are followed again. The replica that
+    /// takes one over counts its grace period from then.
     async fn left(&self, left: &[String], followed: &[String]) -> Result<(), StoreError>;
 
-    /// Says which responses are followed here from now on, and which no longer.
+    /// Records which responses are followed at this replica from now on, and which no longer (`left`).
     async fn announce(&self, followed: &[String], left: &[String]) -> Result<(), StoreError>;
 
-    /// Of `ids`, those that are followed on another living replica.
+    /// Returns those of `ids` that are followed at another living replica.
     async fn followed(&self, ids: &[String]) -> Result<HashSet<String>, StoreError>;
 
-    /// Gives the lease of a response back for the replica `to` to claim, as from nobody. Until somebody has claimed the response, it
-    /// is listed as one that this replica runs: whoever buries this replica finds it. Whether the offer is heard is not known.
+    /// Releases a lease and asks the replica `to` to claim the response. Until a replica has claimed the response, [`Self::runs`]
+    /// MUST list it for this replica, so that it is found if this replica dies. The message may be lost without an error.
     async fn offer(&self, lease: &Lease, to: &str) -> Result<(), StoreError>;
 
-    /// Asks whoever runs the response to end it as steered. Nothing happens if nobody hears it.
+    /// Asks the replica that runs the response to end it as steered. The message may be lost without an error.
     async fn steer(&self, id: &str) -> Result<(), StoreError>;
 
-    /// What replicas tell each other from now on; does not end. Messages sent while the store cannot be reached are lost.
+    /// Streams later messages of all replicas, those of this one too. The stream does not end. Messages that are sent while the
+    /// store cannot be reached are lost.
     fn control(&self) -> BoxStream<'static, Control>;
 }

@@ -1,4 +1,4 @@
-//! What is stored of a response when it is created.
+//! The header of a response, which is stored when the response is created.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{error::StoreError, quota::KeyQuota, sharing::Sharing, spec::GenerationSpec};
 use crate::dialect::{Dialect, schema::Loosened};
 
-/// The version of [`Header`] and [`Entry`](super::entry::Entry) that this build writes. Older ones stay readable and render as they did.
+/// The version of [`Header`] and [`Entry`](super::entry::Entry) that this build writes. Every later build MUST read older versions
+/// and render the same events.
 pub const LOG_VERSION: u32 = 1;
 
-/// What a response was created with. Immutable; with the entries it determines every event, on every replica.
+/// The parameters of a response. Immutable. Header and entries together determine every event, on every replica.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     pub version: u32,
@@ -18,26 +19,26 @@ pub struct Header {
     pub tenant: String,
     /// Unix seconds.
     pub created_at: u64,
-    /// The model's id after defaults were applied.
+    /// The id of the model; never an alias or a default.
     pub model: String,
-    /// Under the name that headers of version 1 have.
+    /// The request. Serialized as `create`, the name in headers of version 1.
     #[serde(rename = "create")]
     pub spec: GenerationSpec,
-    /// The rendered prompt, so that any replica can continue the generation.
+    /// The tokens of the prompt, so that any replica can continue the generation.
     pub prompt: Vec<u32>,
     pub seed: u64,
-    /// Bound on output tokens after the context's end was considered.
+    /// The bound on output tokens: the request's bound, or less if the context holds less.
     pub max_output_tokens: u32,
-    /// How the model writes thoughts and calls.
+    /// The form in which the model writes thoughts and calls.
     #[serde(default)]
     pub dialect: Dialect,
-    /// What of the request's schemas the output is not held to.
+    /// The parts of the request's schemas that do not constrain the output, by function name; empty name: `text.format`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holding: BTreeMap<String, Loosened>,
-    /// What `truncation: auto` left out of the prompt.
+    /// The turns that `truncation: auto` left out of the prompt.
     #[serde(default)]
     pub left_out: TruncatedItems,
-    /// Where the log is not this response's alone.
+    /// Present if the response shares a log with others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
     /// What happens to the generation when nobody follows it any more.
@@ -45,17 +46,17 @@ pub struct Header {
     pub on_disconnect: OnDisconnect,
     #[serde(default)]
     pub origin: Origin,
-    /// The key that created it, where that key has limits of its own.
+    /// The key that created the response, if that key has limits of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_quota: Option<KeyQuota>,
 }
 
-/// How a response was asked for. For operators: no event depends on it.
+/// The origin of a request, for logs and traces. No event depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Origin {
     pub transport: Transport,
-    /// The span of the request, as W3C Trace Context has it. Whoever takes the response over goes on with its trace.
+    /// The span of the request, in the form of W3C Trace Context. The replica that takes the response over continues its trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
@@ -81,25 +82,25 @@ impl Transport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// The generation is cancelled within two seconds: its client cannot resume.
+    /// The generation is cancelled within two seconds, because its client cannot resume.
     Cancel,
-    /// The generation goes on for `generation.orphan_grace_ms`: its client may resume.
+    /// The generation continues for `generation.orphan_grace_ms`, because its client may resume.
     #[default]
     Grace,
-    /// The generation goes on to its end: the request had `background: true`.
+    /// The generation runs to its end, because the request had `background: true`.
     Continue,
 }
 
 impl Header {
-    /// The log that it shows, where that is not its own.
+    /// Returns the id of the log that the response shows, if the response has no log of its own.
     pub fn shared_log(&self) -> Option<&str> {
         self.sharing.as_ref().and_then(Sharing::log)
     }
 
-    /// Reads a header as stores write it: as JSON.
+    /// Parses a stored header.
     ///
     /// # Errors
-    /// `Unreadable` when a newer version wrote it, or when it is damaged.
+    /// `Unreadable` if a newer version wrote the header, or if it is damaged.
     pub fn from_json(json: &str) -> Result<Arc<Self>, StoreError> {
         let unreadable =
             |error: serde_json::Error| StoreError::Unreadable(format!("a header that is not valid: {error}"));
@@ -112,13 +113,13 @@ impl Header {
     }
 }
 
-/// Whole turns, the oldest first, that had no room in the prompt.
+/// The number of whole turns, the oldest ones, that were left out of the prompt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TruncatedItems {
     pub turns: u32,
 }
 
-/// The version alone, which every version of the header has.
+/// The version field, which every version of the header has.
 #[derive(Deserialize)]
 struct Version {
     version: u32,

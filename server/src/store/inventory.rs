@@ -1,17 +1,17 @@
-//! Lists of everything in a store, for copies of it.
+//! Lists of all objects in a store, for copying it.
 
 use async_trait::async_trait;
 
 use super::error::StoreError;
 
-/// Whose something is, and its id.
+/// The tenant and the id of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     pub tenant: String,
     pub id: String,
 }
 
-/// What a store has, of all tenants, the oldest first.
+/// Lists the objects of all tenants, oldest first.
 #[async_trait]
 pub trait Inventory: Send + Sync + 'static {
     async fn responses(&self) -> Result<Vec<Name>, StoreError>;

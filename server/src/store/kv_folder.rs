@@ -1,8 +1,8 @@
-//! Blocks of keys and values in a folder, a file each: what one machine computed outlives the process.
+//! Blocks of keys and values in a folder, one file each. They survive a restart of the process.
 //!
-//! A block is `<tenant>/<first two digits>/<name>`, where the tenant is hashed. Files are written beside their place and renamed, so
-//! that a file is whole or absent. The folder is listed once, when the store begins. A tenant that has filled its part loses its own
-//! least recently used blocks, and others none.
+//! The path of a block is `<tenant>/<first two digits>/<name>`, with a hash of the tenant. A file is written under another name and
+//! then renamed, so it is either whole or absent. The folder is listed once, at the first use. A tenant that has filled its part
+//! loses its own least recently used blocks; other tenants lose none.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,7 +21,7 @@ use crate::engine::kv::{BlockName, KvError, KvStore};
 
 pub struct KvFolder {
     folder: Arc<BlockFolder>,
-    /// Set when the folder is listed.
+    /// Set after the folder was listed.
     listed: OnceCell<()>,
 }
 
@@ -30,12 +30,12 @@ const FULL_PARTS: u64 = 4;
 
 struct BlockFolder {
     path: PathBuf,
-    /// The bound of one tenant.
+    /// The bound on the bytes of one tenant.
     max_bytes: u64,
     index: Mutex<FolderIndex>,
 }
 
-/// Which files there are.
+/// The files in the folder.
 #[derive(Default)]
 struct FolderIndex {
     files: HashMap<(TenantId, String), BlockFile>,
@@ -56,13 +56,13 @@ struct BlockFile {
 }
 
 impl KvFolder {
-    /// `max_bytes`: of a tenant's blocks; all tenants together have `FULL_PARTS` times as many.
+    /// `max_bytes`: the bound on the bytes of one tenant. All tenants together may have `FULL_PARTS` times as many.
     pub fn new(path: PathBuf, max_bytes: u64) -> Self {
         let folder = BlockFolder { path, max_bytes, index: Mutex::default() };
         Self { folder: Arc::new(folder), listed: OnceCell::new() }
     }
 
-    /// Runs file operations off the async threads, on the listed folder.
+    /// Runs file operations on a thread that may block, after the folder was listed.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&BlockFolder) -> io::Result<T> + Send + 'static,
@@ -105,7 +105,7 @@ impl KvStore for KvFolder {
                     Err(error) => return Err(error),
                 }
             }
-            // From the last, so that a chain is evicted from its end.
+            // In reverse, so that a chain is evicted from its end.
             for name in chain.iter().take(blocks.len()).rev() {
                 folder.index().touch(&tenant, name.to_string());
             }
@@ -133,7 +133,7 @@ impl BlockFolder {
         self.path.join(&**tenant).join(name.get(..2).unwrap_or_default()).join(name)
     }
 
-    /// Reads which files there are, those that were used last at the end, and removes unfinished ones.
+    /// Lists the files in the order of their last writes, and deletes unfinished ones.
     fn list(&self) -> io::Result<()> {
         private_folder(&self.path)?;
         let mut files = Vec::new();
@@ -173,7 +173,7 @@ impl BlockFolder {
         self.evict()
     }
 
-    /// Removes the least recently used files of the tenant that has the most, until each tenant and all together fit.
+    /// Deletes the least recently used files of the largest tenant until each tenant and all together are within their bounds.
     fn evict(&self) -> io::Result<()> {
         loop {
             let mut index = self.index();
@@ -188,7 +188,7 @@ impl BlockFolder {
     }
 }
 
-/// What the name of a file ends with that is being written.
+/// The end of the name of a file that is being written.
 const UNFINISHED: &str = ".part";
 
 impl FolderIndex {
@@ -218,7 +218,7 @@ impl FolderIndex {
         self.bytes -= file.bytes;
     }
 
-    /// The next file to be evicted, where a tenant has more than `max_bytes` or all together have no room.
+    /// Returns the next file to evict if a tenant has more than `max_bytes`, or all together too many.
     fn excess(&self, max_bytes: u64) -> Option<(TenantId, String)> {
         let (tenant, most) = self.tenant_bytes.iter().max_by_key(|(_, bytes)| **bytes)?;
         if *most <= max_bytes && self.bytes <= max_bytes.saturating_mul(FULL_PARTS) {
@@ -238,7 +238,7 @@ fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
 }
 
-/// Makes a folder that only its owner can read: keys and values tell what was asked.
+/// Creates a folder that only its owner can read, because prompts can be inferred from keys and values.
 fn private_folder(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)

@@ -1,4 +1,4 @@
-//! The entries of a log that are in this process' memory, and the followers that wait for more.
+//! The entries of a log in the memory of this process, and the followers that wait for more.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct LogEntries {
     progress: watch::Sender<LogProgress>,
 }
 
-/// What followers wait for.
+/// The state that followers wait for.
 #[derive(Clone, Copy, Default)]
 struct LogProgress {
     len: usize,
@@ -33,12 +33,12 @@ impl LogEntries {
         has_ended(&self.entries.read())
     }
 
-    /// The entries from an index on.
+    /// Returns the entries from an index on.
     pub fn from(&self, first: usize) -> Vec<Arc<Entry>> {
         self.entries.read().get(first..).unwrap_or_default().to_vec()
     }
 
-    /// Appends entries. Followers see them when it returns.
+    /// Appends entries. Followers see them when this returns.
     pub fn push(&self, new: &[Arc<Entry>]) {
         let mut entries = self.entries.write();
         entries.extend_from_slice(new);
@@ -47,19 +47,19 @@ impl LogEntries {
         self.progress.send_modify(|progress| progress.len = len);
     }
 
-    /// The log was deleted: followers end with `NotFound`.
+    /// Ends all followers with `NotFound`, because the log was deleted.
     pub fn end_followers(&self) {
         self.progress.send_modify(|progress| progress.deleted = true);
     }
 
-    /// The entries after those that were seen, as they come.
+    /// Streams the entries after `seen`, existing and later ones, up to the last.
     pub fn follow(self: &Arc<Self>, seen: &[Arc<Entry>]) -> BoxStream<'static, Result<EntryBatch, StoreError>> {
         let (log, progress) = (self.clone(), self.progress.subscribe());
         stream::unfold((log, progress, seen.len(), has_ended(seen)), |(log, mut progress, next, ended)| async move {
             if ended {
                 return None;
             }
-            // The sender is in `log`, so waiting cannot fail.
+            // This cannot fail: `log` holds the sender.
             let now = *progress.wait_for(|progress| progress.len > next || progress.deleted).await.ok()?;
             if now.deleted {
                 return Some((Err(StoreError::NotFound), (log, progress, next, true)));

@@ -1,10 +1,9 @@
-//! Stores: where generations are logged, and conversations, prompts and counts are kept. This folder owns the contracts and their
-//! guarantees. `memory` keeps everything in the process, `sqlite` in a file, `redis` shares it between replicas. `conformance` is one
-//! suite that every store passes.
+//! Stores of responses, conversations, prompts and rates. This folder owns their contracts. `memory` stores in the process,
+//! `sqlite` in a file, `redis` on a server that all replicas share. `conformance` is one suite that every store passes.
 //!
-//! A response is its [`Header`], written once when it is created, and its log of [`Entry`]s, each written once, by whoever
-//! holds the response's [`Lease`]: see [`Store`]. What replicas need to know of each other is [`fleet`]. All stores fail with
-//! one [`StoreError`].
+//! A response consists of its [`Header`], which is written once when the response is created, and its log of [`Entry`]s, which are
+//! appended by the holder of the response's [`Lease`]: see [`Store`]. [`fleet`] is the contract between replicas. All stores fail
+//! with one [`StoreError`].
 
 pub mod cache;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A store around another that counts the calls that found the store unavailable.
+//! A wrapper around a store that counts calls which fail with `Unavailable`.
 
 use std::sync::Arc;
 

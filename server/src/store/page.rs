@@ -1,9 +1,9 @@
-//! Listing in pages: what every list of a store takes and gives.
+//! Pages of lists.
 
-/// Which part of a list, and in which order.
+/// A request for a part of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The last id of the page before.
+    /// The last id of the previous page; `None` for the first page.
     pub after: Option<String>,
     pub limit: usize,
     pub order: Order,
@@ -22,19 +22,19 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<T> {
     pub data: Vec<T>,
-    /// Whether there are more after it.
+    /// The list has more after this page.
     pub has_more: bool,
 }
 
 impl Page {
-    /// Everything, the oldest first.
+    /// Requests the whole list, oldest first.
     pub fn all() -> Self {
         Self { after: None, limit: usize::MAX, order: Order::Ascending }
     }
 }
 
 impl<T> Listed<T> {
-    /// A page of what was asked for with one more than its limit, so that it is known whether more follow.
+    /// Makes a page from up to `limit + 1` elements. The extra one shows that the list has more.
     pub fn cut(mut data: Vec<T>, limit: usize) -> Self {
         let has_more = data.len() > limit;
         data.truncate(limit);

@@ -1,31 +1,31 @@
-//! How much of a store each tenant may fill. This module owns the numbers and what exceeding them means; every store keeps them.
+//! Storage quotas of tenants and keys. This module owns the numbers and the contract:
 //!
-//! What a store MUST do:
-//! - [`Store::create`](super::Store::create) is refused with [`StoreError::OverQuota`](super::StoreError::OverQuota) when the
-//!   tenant, or the key in the header, would hold more than its quota. A store that loses everything with its process may
-//!   instead evict finished responses of the same tenant (of the same key), the least recently used first.
-//! - What one tenant writes never evicts a response of a tenant that holds fewer bytes.
-//! - An append is never refused for a quota: what runs is written to its end, and counts.
-//! - Deletion and the end of the retention give bytes back. A tenant over its quota reads, cancels and deletes as ever.
-//! - A response counts [`RESPONSE_OVERHEAD`] and the bytes of its header and its entries, as the store encodes them;
-//!   conversations count against the same bytes, or against as many of their own.
+//! - [`Store::create`](super::Store::create) MUST fail with [`StoreError::OverQuota`](super::StoreError::OverQuota) if the tenant, or the
+//! key in the header, would exceed its quota. A store that loses everything with its process may instead evict finished responses
+//! of the same tenant or key, least recently used first.
+//! - A write of one tenant MUST NOT evict a response of a tenant that stores fewer bytes.
+//! - An append MUST NOT fail for a quota: a running response is written to its end, and its bytes count.
+//! - Deletion and the end of the retention MUST return bytes. A tenant over its quota can still read, cancel and delete.
+//! - A response counts [`RESPONSE_OVERHEAD`] and the bytes of its header and its entries, as the store encodes them. Conversations count
+//!   against the same bytes, or against an equal number of their own.
 
 use std::{collections::HashMap, fmt, num::NonZeroU32, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// What a response or a conversation counts beside its texts: bookkeeping, indexes, the record of its `client_request_id`.
+/// The bytes that a response or a conversation counts besides its texts: bookkeeping, indexes, the record of its
+/// `client_request_id`.
 pub const RESPONSE_OVERHEAD: u64 = 1024;
 
-/// What one tenant may store. `u64::MAX`: any number.
+/// The quota of one tenant. `u64::MAX`: no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorageQuota {
-    /// Of responses and conversations.
+    /// Bytes of responses and conversations.
     pub bytes: u64,
     pub responses: u64,
 }
 
-/// What the settings say of a quota; `None`: nothing.
+/// The settings of a quota; `None`: not set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QuotaSetting {
     pub bytes: Option<u64>,
@@ -35,15 +35,15 @@ pub struct QuotaSetting {
 /// The quotas of all tenants. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StorageQuotas {
-    /// Of a tenant without settings of its own.
+    /// The quota of tenants without settings of their own.
     pub default: QuotaSetting,
     pub tenants: Arc<HashMap<String, QuotaSetting>>,
-    /// Where no setting gives bytes, a tenant may fill one of so many parts of the store's bound.
+    /// Without a setting for bytes, a tenant may fill this fraction (1/`parts`) of the store's bound.
     pub parts: u64,
 }
 
 impl StorageQuotas {
-    /// A tenant's quota in a store that holds `bound` bytes; `None`: the store has no bound that is known.
+    /// Returns a tenant's quota in a store that holds `bound` bytes; `None`: the store's bound is not known.
     pub fn of(&self, tenant: &str, bound: Option<u64>) -> StorageQuota {
         let own = self.tenants.get(tenant).copied().unwrap_or_default();
         let share = bound.map_or(u64::MAX, |bound| bound / self.parts.max(1));
@@ -64,14 +64,14 @@ impl StorageQuotas {
 pub struct KeyQuota {
     /// The key's id.
     pub key: String,
-    /// `u64::MAX`: any number.
+    /// `u64::MAX`: no bound.
     pub bytes: u64,
-    /// What its responses may use in a minute, prompts and outputs together.
+    /// Tokens per minute of its responses, prompts and outputs together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<NonZeroU32>,
 }
 
-/// The quota that a create would exceed, and its bound. Displayed as what may be stored.
+/// The quota that would be exceeded, with its bound. Displayed as the amount that may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exceeded {
     TenantBytes(u64),

@@ -1,29 +1,29 @@
-//! How long what has ended is kept, by tenant.
+//! How long finished responses and unused conversations are stored, by tenant.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-/// Cheap to clone.
+/// The retention of all tenants. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Retention {
-    /// Where a tenant has none of its own.
+    /// The retention of tenants without one of their own.
     pub default: Duration,
     pub tenants: Arc<HashMap<String, Duration>>,
-    /// Of responses with `store: false`, after they have ended.
+    /// How long responses with `store: false` are stored after their end.
     pub resume_window: Duration,
 }
 
 impl Retention {
-    /// Of what is stored.
+    /// Returns the retention of a tenant.
     pub fn stored(&self, tenant: &str) -> Duration {
         self.tenants.get(tenant).copied().unwrap_or(self.default)
     }
 
-    /// Of a response.
+    /// Returns the retention of a response. `store`: as in the request.
     pub fn response(&self, tenant: &str, store: bool) -> Duration {
         if store { self.stored(tenant) } else { self.resume_window }
     }
 
-    /// That of the tenant whose things are kept longest.
+    /// Returns the longest retention of any tenant.
     pub fn longest(&self) -> Duration {
         self.tenants.values().copied().fold(self.default, Duration::max)
     }

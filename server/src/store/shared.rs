@@ -1,7 +1,8 @@
-//! Logs that several responses share: one run writes, each of the others is a header that refers to its log. What a
-//! response shows of the log is a pure function of its header and the log's entries, as with a log of its own.
+//! Logs that several responses share: one run writes the log, and each response is a header that refers to it. The entries that a
+//! response shows are a pure function of its header and the log's entries.
 //!
-//! This is a store around another: callers read and follow a response without knowing whose log it is.
+//! [`SharedLogs`] is a wrapper around a store. Callers read and follow every response in the same way, whether it shares a log or
+//! not.
 
 use std::{
     sync::Arc,
@@ -21,13 +22,13 @@ use super::{
 };
 use crate::engine::Finish;
 
-/// What a member shows of an entry; `None`: nothing.
+/// Returns the entry that a member shows for an entry of the log; `None` if it shows none.
 fn seen(header: &Header, role: &MemberRole, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
     match &**entry {
         Entry::MemberLeft { response, usage, completed_at } => (*response == header.id).then(|| {
             Arc::new(Entry::Finished { finish: Finish::Cancelled, usage: *usage, completed_at: *completed_at })
         }),
-        // It did not wait.
+        // A replay does not wait in the queue.
         Entry::Queued if matches!(role, MemberRole::Replayed { .. }) => None,
         Entry::Finished { finish, usage, completed_at } if *role != MemberRole::First => {
             let mut usage = *usage;
@@ -39,7 +40,7 @@ fn seen(header: &Header, role: &MemberRole, entry: &Arc<Entry>) -> Option<Arc<En
     }
 }
 
-/// What a member shows of a log, up to its end.
+/// The view of a member on a shared log, up to the member's end.
 struct View {
     header: Arc<Header>,
     role: MemberRole,
@@ -167,8 +168,8 @@ impl Store for SharedLogs {
     }
 }
 
-/// Entries one by one, each when it is due; those that are due already at once. An entry waits no longer than it would if the
-/// replay began now: the clock of the replica that wrote `from_ms` may be hours ahead.
+/// Streams entries one by one, each when it is due. No entry waits longer than if the replay began now, because the clock of the
+/// replica that wrote `from_ms` may be hours ahead.
 fn paced(
     batches: impl Stream<Item = Result<EntryBatch, StoreError>> + Send + 'static,
     pace: ReplayPace,

@@ -1,31 +1,31 @@
-//! Which log a response shows, if others show the log too.
+//! The role of a response in a shared log.
 
 use serde::{Deserialize, Serialize};
 
 use super::cache::CacheKey;
 
-/// How a response has to do with a shared log.
+/// The role of a response in a shared log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Sharing {
-    /// It is the run that writes one, for this key. No client knows it.
+    /// The response is the run that writes the log of this cache key. No client knows its id.
     Run { key: CacheKey, ttl_s: u64 },
-    /// It shows one, and has no entries of its own.
+    /// The response shows the log with id `log` and has no entries of its own.
     Member { key: CacheKey, log: String, role: MemberRole },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum MemberRole {
-    /// The run was started for it.
+    /// The run was started for this response.
     First,
-    /// The run had begun.
+    /// The run had begun when this response joined.
     Joined,
-    /// The run had ended.
+    /// The run had ended: the log is replayed, with a pace if the request asked for one.
     Replayed { pace: Option<ReplayPace> },
 }
 
-/// When entry n of a replay is shown: `from_ms + n * interval_ms`, in Unix milliseconds.
+/// The pace of a replay: entry n is shown at `from_ms + n * interval_ms`, in Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayPace {
     pub from_ms: u64,
@@ -33,7 +33,7 @@ pub struct ReplayPace {
 }
 
 impl Sharing {
-    /// The log that a member shows.
+    /// Returns the id of the log that a member shows.
     pub fn log(&self) -> Option<&str> {
         match self {
             Self::Member { log, .. } => Some(log),

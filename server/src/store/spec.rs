@@ -1,10 +1,10 @@
-//! What a response was asked to be, as far as anybody needs it after the response was created.
+//! The stored part of a request: all fields that are needed after the response was created.
 //!
-//! The set of fields and their names are the store's: they are in every stored header, and a change of the request's type does
-//! not change them. Values that are nouns of the Responses API (items, tools, formats) are stored as they are on the wire.
+//! The fields and their names belong to the store. They are in every stored header, and a change of the request's type does not
+//! change them. Nouns of the Responses API (items, tools, formats) are stored in the form of the wire.
 //!
-//! A field that is added MUST have a default for headers that lack it. A field MUST NOT be removed unless it had a default in
-//! the version before: replicas of that version read what this one writes.
+//! A new field MUST have a default, for headers that lack it. A field MUST NOT be removed unless it had a default in the previous
+//! version, because replicas of that version read the headers of this one.
 
 use std::collections::BTreeMap;
 
@@ -21,12 +21,13 @@ use crate::wire::{
     tools::{FunctionTool, ToolChoice},
 };
 
+/// The stored part of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerationSpec {
-    /// What was asked. A turn of a conversation that waits renders its prompt when its turn comes.
+    /// The input items. A waiting turn of a conversation renders its prompt from them when its turn comes.
     pub input: Vec<InputItem>,
     pub instructions: Option<String>,
-    /// The response that this one continues, for responses that continue this one.
+    /// The response that this one continues.
     pub previous_response_id: Option<String>,
     /// The conversation that this is a turn of.
     #[serde(default)]
@@ -34,23 +35,23 @@ pub struct GenerationSpec {
     /// The stored prompt that was used, with its version.
     #[serde(default)]
     pub prompt: Option<PromptUse>,
-    /// What the stored prompt says before everything else but the instructions.
+    /// The messages of the stored prompt, which stand after the instructions and before all other items.
     #[serde(default)]
     pub preamble: Vec<InputMessage>,
-    /// Whether the response is stored for longer than the resume window.
+    /// `true`: the response is stored for the tenant's retention; `false`: for the resume window.
     pub store: bool,
-    /// Whether the generation goes on to its end without followers.
+    /// `true`: the generation runs to its end even if no client follows it.
     #[serde(default)]
     pub background: bool,
-    /// Completed by the defaults of the model.
+    /// The parameters of sampling; absent fields have taken the model's defaults.
     #[serde(flatten)]
     pub sampling: SamplingOptions,
-    /// Token id → what is added to its logit.
+    /// Token id → the number added to the logit of that token.
     pub logit_bias: BTreeMap<u32, f32>,
     pub stop: Vec<String>,
-    /// The bound of the request. The header has the bound that holds.
+    /// The bound of the request. [`Header::max_output_tokens`](super::Header::max_output_tokens) is the bound that applies.
     pub max_output_tokens: Option<u32>,
-    /// The seed of the request. The header has the seed that was used.
+    /// The seed of the request. [`Header::seed`](super::Header::seed) is the seed that is used.
     pub seed: Option<u64>,
     pub truncation: Truncation,
     #[serde(default)]
@@ -60,40 +61,41 @@ pub struct GenerationSpec {
     pub parallel_tool_calls: bool,
     pub text: TextConfig,
     pub reasoning: Reasoning,
-    /// Whether the log-probabilities of the text's tokens were asked for.
+    /// `true`: the output includes the log-probabilities of its tokens.
     pub logprobs: bool,
-    /// How many of the likeliest tokens come with each.
+    /// The number of likeliest tokens that come with each token.
     pub top_logprobs: u8,
-    /// `false`: the prompt is computed and cached, and nothing is generated.
+    /// `false`: the engine computes and caches the prompt, and generates nothing.
     pub generate: bool,
-    /// Calls of functions that the output may have; the model's further calls are left out.
+    /// The maximum of function calls in the output. Further calls of the model are left out.
     #[serde(default)]
     pub max_tool_calls: Option<u32>,
-    /// What of the request was taken and does nothing, such as `tools[0]: web_search`.
+    /// Parts of the request that the server accepts and ignores, such as `tools[0]: web_search`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
     pub metadata: BTreeMap<String, String>,
     pub user: Option<String>,
     pub safety_identifier: Option<String>,
     pub prompt_cache_key: Option<String>,
-    /// Two creates of a tenant with one id are one response.
+    /// Makes creates idempotent: all creates of a tenant with the same id return one response.
     pub client_request_id: Option<String>,
 }
 
 impl GenerationSpec {
-    /// The functions that may be called.
+    /// Returns the functions that the model may call.
     pub fn callable(&self) -> impl Iterator<Item = &FunctionTool> {
         self.tools.iter().filter(|tool| self.tool_choice.allows(&tool.name))
     }
 }
 
-/// All of a request but what only its creation needs. Names every field, so that one that is new in a request is decided upon.
+/// Takes all fields except those that only the creation needs. Names every field, so that a new field of the request does not
+/// compile until somebody decides whether it is stored.
 impl From<Create> for GenerationSpec {
     fn from(create: Create) -> Self {
         let Create {
             // The header has the model's id.
             model: _,
-            // Which log answers the request is decided when it is created.
+            // Only the creation uses the cache options.
             cache: _,
             input,
             instructions,

@@ -1,4 +1,4 @@
-//! The stores of one kind, together.
+//! All stores of one kind.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::{
     rates::Rates, responses::Store,
 };
 
-/// All that one kind of store keeps.
+/// All stores of one kind.
 #[derive(Clone)]
 pub struct Stores {
     pub responses: Arc<dyn Store>,
@@ -15,8 +15,8 @@ pub struct Stores {
     pub prompts: Arc<dyn Prompts>,
     pub cache: Arc<dyn PromptCache>,
     pub rates: Arc<dyn Rates>,
-    /// Where replicas share them.
+    /// `None` for the memory store, which no other process can use.
     pub fleet: Option<Arc<dyn Fleet>>,
-    /// Where everything can be listed, to be copied to another store.
+    /// Lists all objects, to copy them to another store; `None` for the memory store.
     pub inventory: Option<Arc<dyn Inventory>>,
 }

@@ -1,9 +1,8 @@
-//! Copies of everything in a store, as lines of JSON, from any kind of store to any other. What is copied goes through the
-//! stores' contracts; only the list of what there is comes from an [`Inventory`](super::inventory::Inventory).
+//! Copies a store as lines of JSON, from any kind of store to any other. The copy uses the stores' contracts, and an
+//! [`Inventory`](super::inventory::Inventory) for the lists of objects.
 //!
-//! A response that has not ended is copied as far as it is, and is continued by whoever serves the other store. Responses that
-//! share a log are copied as each shows it, so each has a log of its own from then on. How long things are to be kept counts
-//! anew. The prompt cache's index and the rates are not copied: they only save time.
+//! A response that has not ended is copied with its current entries. The server of the target store continues it. A response that
+//! shares a log gets a log of its own in the copy. Retention starts anew. The prompt cache's index and the rates are not copied.
 
 use std::{
     io::{BufRead, Write},
@@ -32,11 +31,11 @@ use super::{
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Record {
-    /// The first line. `version` is the newest of the logs that may follow.
+    /// The first line. `version` is the newest version of the logs that follow.
     Caudal {
         version: u32,
     },
-    /// Each version of a prompt is a line, in order.
+    /// One version of a prompt. The versions of a prompt follow in order.
     Prompt {
         prompt: StoredPrompt,
     },
@@ -50,17 +49,17 @@ enum Record {
     },
 }
 
-/// How much was copied; of an import, without what was there.
+/// The numbers of copied objects.
 #[derive(Debug, Default)]
 pub struct CopyReport {
     pub prompts: u64,
     pub conversations: u64,
     pub responses: u64,
-    /// What was there already, or that nothing is left of.
+    /// Export: objects that expired meanwhile. Import: objects that the store had already.
     pub passed_over: u64,
 }
 
-/// Writes everything to `out`.
+/// Writes all objects of a store to `out`.
 ///
 /// # Errors
 /// The store cannot be listed or read, or `out` cannot be written.
@@ -104,7 +103,7 @@ pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::R
             }
             Err(error) => return Err(error).with_context(|| format!("the response {id}")),
         };
-        // The log that others show: they are copied with what they show.
+        // Skips the run of a shared log: its members are copied with their entries.
         if matches!(header.sharing, Some(Sharing::Run { .. })) {
             continue;
         }
@@ -116,10 +115,11 @@ pub async fn export(stores: &Stores, out: &mut (impl Write + Send)) -> anyhow::R
     Ok(copied)
 }
 
-/// Reads what [`export`] wrote. What is there already stays as it is, so an import that was interrupted can be repeated.
+/// Reads the lines that [`export`] wrote. Objects that the store has already do not change, so an interrupted import can be
+/// repeated.
 ///
 /// # Errors
-/// A line is not one of a copy that this version can read, or the store refuses it; with the line's number.
+/// This version cannot read a line, or the store refuses it. The error has the line's number.
 pub async fn import(stores: &Stores, lines: impl BufRead) -> anyhow::Result<CopyReport> {
     if stores.inventory.is_none() {
         bail!("store.kind = \"memory\" would lose everything when this command ends");
@@ -217,7 +217,7 @@ async fn response_line(
     Ok(())
 }
 
-/// Gives a response its place in its conversation, whose items are there.
+/// Adds a response to its conversation's line, or to its ended turns. The conversation's items are copied before.
 async fn turn(stores: &Stores, header: &Header, entries: &[Arc<Entry>], has_ended: bool) -> anyhow::Result<()> {
     let Some(conversation) = &header.spec.conversation else { return Ok(()) };
     let (turns, tenant) = (&stores.conversations, &header.tenant);

@@ -1,5 +1,5 @@
-//! What work costs, learnt from work that has ended: seconds a prompt token, seconds an output token, and how long replies
-//! are. Of one model; replies of a tenant are its own matter as soon as there are some.
+//! Estimates of the cost of work with one model, learnt from work that has ended: seconds per prompt token, seconds per output
+//! token, and lengths of replies. A tenant's own replies count for its lengths as soon as there are some.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,39 +8,39 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::lengths::{Hazard, Lengths};
 
-/// What each piece of work leaves of the weight of that before it: about the last twenty count.
+/// The factor by which each piece of work reduces the weight of earlier work. About the last twenty count.
 const MEMORY: f64 = 0.95;
-/// Seconds a token where nothing is known.
+/// Seconds per token while nothing is known.
 const UNKNOWN_PREFILL: f64 = 0.005;
 const UNKNOWN_DECODE: f64 = 0.05;
-/// Tenants whose replies are remembered, the latest; a few hundred bytes each.
+/// The maximum of tenants whose lengths of replies are remembered; a few hundred bytes each.
 const MAX_TENANTS: u64 = 10_000;
 
-/// What a request asks for.
+/// The size of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
     pub prompt_tokens: u32,
     pub max_output_tokens: u32,
 }
 
-/// How far work has come. The default has not begun.
+/// The progress of work. The default: work that has not begun.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WorkProgress {
-    /// Since it runs.
+    /// Time since the work began to run.
     pub elapsed: Duration,
-    /// How long the first token took, if it is there.
+    /// Time to the first token, if the work has one.
     pub first_token: Option<Duration>,
     pub output_tokens: u32,
 }
 
-/// How work went that has ended.
+/// Work that has ended, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct EndedWork {
     pub work: Work,
     pub progress: WorkProgress,
-    /// The reply ended by itself, not by its bound, a cancel or a fault.
+    /// The reply ended by itself, not by its bound, a cancel or an error.
     pub by_itself: bool,
-    /// Others waited.
+    /// Other requests waited.
     pub busy: bool,
 }
 
@@ -52,7 +52,7 @@ pub struct Costs {
 #[derive(Default)]
 struct ModelPace {
     any: MeasuredPace,
-    /// Of work that ended while others waited, which is the pace that counts for those who wait.
+    /// The pace of work that ended while others waited. Estimates for waiting requests use this pace.
     busy: MeasuredPace,
     lengths: Lengths,
 }
@@ -63,7 +63,7 @@ struct MeasuredPace {
     decode: Rate,
 }
 
-/// Seconds a token.
+/// Seconds per token, as a decaying sum of times over a decaying sum of tokens.
 #[derive(Default, Clone, Copy)]
 struct Rate {
     seconds: f64,
@@ -75,18 +75,18 @@ impl Costs {
         Self { model: Mutex::default(), tenants: Cache::new(MAX_TENANTS) }
     }
 
-    /// Tokens of output that the work is expected to have.
+    /// Returns the expected number of output tokens.
     pub fn output(&self, tenant: &str, work: Work) -> usize {
         self.known(tenant).1.mean(work.max_output_tokens).ceil() as usize
     }
 
-    /// The mean of what this costs, in seconds of running.
+    /// Returns the mean time that the work runs, in seconds.
     pub fn mean(&self, tenant: &str, work: Work) -> f64 {
         let (pace, hazard) = self.known(tenant);
         pace.prefill() * f64::from(work.prompt_tokens) + pace.decode() * hazard.mean(work.max_output_tokens)
     }
 
-    /// How long the work goes on; a share of `quantile` of such work takes no longer.
+    /// Returns the time that the work still takes. A share of `quantile` of such work takes no longer.
     pub fn rest(&self, tenant: &str, work: Work, progress: WorkProgress, quantile: f64) -> Duration {
         let (pace, hazard) = self.known(tenant);
         let prefill = match progress.first_token {
@@ -97,6 +97,7 @@ impl Costs {
         Duration::try_from_secs_f64(prefill.max(0.0) + tokens * pace.decode()).unwrap_or(Duration::MAX)
     }
 
+    /// Learns from work that has ended.
     pub fn learn(&self, tenant: &Arc<str>, ended: EndedWork) {
         let EndedWork { work, progress, by_itself, busy } = ended;
         let mut model = self.model();
@@ -104,7 +105,7 @@ impl Costs {
         if busy {
             model.busy.learn(work, progress);
         }
-        // What never spoke says nothing of lengths.
+        // Work without output that was cut short tells nothing about lengths.
         if progress.output_tokens > 0 || by_itself {
             model.lengths.learn(progress.output_tokens, by_itself);
             let mut own = self.tenants.get(tenant).unwrap_or_default();
@@ -131,12 +132,12 @@ impl MeasuredPace {
         let Some(first_token) = progress.first_token else { return };
         self.prefill.learn(first_token, work.prompt_tokens);
         if progress.output_tokens > 1 {
-            // To the end of the run: that is what those who wait wait for.
+            // Includes the time after the last token until the run ends, because waiting requests wait for that end.
             self.decode.learn(progress.elapsed.saturating_sub(first_token), progress.output_tokens - 1);
         }
     }
 
-    /// This where something was learnt.
+    /// Returns this pace, or `other` where this one has learnt nothing.
     fn or(self, other: Self) -> Self {
         Self { prefill: self.prefill.or(other.prefill), decode: self.decode.or(other.decode) }
     }

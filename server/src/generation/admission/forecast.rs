@@ -1,11 +1,11 @@
-//! What is to come: who starts when, if nobody else arrives and work takes as long as is expected of it.
+//! Forecast of when each waiting request starts, if no other request arrives and all work takes its expected time.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use super::queue::{Queue, QueuedRequest};
 
-/// The numbers of those who wait, in the order in which they start, with the time until then. `ends`: when each of those that
-/// run ends; `takes`: how long a request runs.
+/// Returns the numbers of the waiting requests in the order in which they start, each with the time until its start. `ends`: the
+/// time until each running request ends; `takes`: how long a request runs.
 pub fn starts(
     mut queue: Queue,
     ends: Vec<Duration>,
@@ -21,8 +21,8 @@ pub fn starts(
     starts
 }
 
-/// Which of the equally likely lengths a request is reckoned with. Work whose length is unknown does not all take the mean:
-/// of several, one ends early. Consecutive numbers are spread evenly, and each keeps its own.
+/// Returns the quantile of the length that the forecast assumes for a request. Not all work takes the mean length: of several
+/// requests, one ends early. The quantiles of consecutive numbers are spread evenly, and a number always has the same quantile.
 pub fn quantile(number: u64) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     (number as f64 * GOLDEN).fract()

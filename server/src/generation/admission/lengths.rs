@@ -1,18 +1,18 @@
-//! How long replies are: a life table over their tokens. A reply that was cut short (by its bound, by a cancel) says that
-//! replies reach this length, and nothing about where they end; so bounds do not pass for lengths. Within a bucket of
-//! lengths the chance that a reply ends at the next token is taken to be constant.
+//! Lengths of replies: a life table over their tokens. A reply that was cut short by its bound or a cancel counts as one that
+//! reached this length, not as one that ended there. So bounds are not taken for lengths. Within a bucket of lengths the chance
+//! that a reply ends at the next token is assumed to be constant.
 
 const BUCKETS: usize = 18;
-/// The first bucket's end in tokens; each later one is as long as all before it together, and the last has no end.
+/// The end of the first bucket in tokens. Each later bucket is as long as all before it together; the last one has no end.
 const FIRST: f64 = 16.0;
-/// What each reply leaves of the weight of those before it: about the last fifty count.
+/// The factor by which each reply reduces the weight of earlier ones. About the last fifty count.
 const MEMORY: f64 = 0.98;
-/// Chance to end at each token where nothing is known: replies of 256 tokens.
+/// The chance to end at each token while nothing is known: a mean of 256 tokens.
 const UNKNOWN: f64 = 1.0 / 256.0;
-/// The weight of what is known from elsewhere, in tokens observed.
+/// The weight of the prior, in observed tokens.
 const PRIOR_TOKENS: f64 = 32.0;
 
-/// What was seen of replies, a bucket each: tokens that were produced in it, and replies that ended in it by themselves.
+/// Observed replies by bucket: tokens that were produced in the bucket, and replies that ended in it by themselves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lengths([Seen; BUCKETS]);
 
@@ -22,18 +22,18 @@ struct Seen {
     ended: f64,
 }
 
-/// The chance to end at the next token, by bucket.
+/// The chance that a reply ends at the next token, by bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Hazard([f64; BUCKETS]);
 
-/// The buckets' first tokens and ends.
+/// Returns the start and end of each bucket, in tokens.
 fn bounds() -> impl Iterator<Item = (f64, f64)> {
     let end = |bucket| if bucket + 1 == BUCKETS { f64::INFINITY } else { FIRST * f64::from(1u32 << bucket) };
     (0..BUCKETS).map(move |bucket| (if bucket == 0 { 0.0 } else { end(bucket - 1) }, end(bucket)))
 }
 
 impl Lengths {
-    /// Learns from a reply of this many tokens. `ended`: by itself, not because something cut it short.
+    /// Learns from a reply of `tokens` tokens. `ended`: the reply ended by itself and was not cut short.
     pub fn learn(&mut self, tokens: u32, ended: bool) {
         let length = f64::from(tokens);
         for (seen, (start, end)) in self.0.iter_mut().zip(bounds()) {
@@ -43,7 +43,8 @@ impl Lengths {
         }
     }
 
-    /// What is known, blended with `prior` where little was seen: without one, with the bucket before.
+    /// Returns the chances, blended with `prior` in buckets with few observations. Without a prior, each bucket is blended with the
+    /// one before it.
     pub fn hazard(&self, prior: Option<&Hazard>) -> Hazard {
         let mut hazard = prior.copied().unwrap_or(Hazard([UNKNOWN; BUCKETS]));
         let mut before = UNKNOWN;
@@ -57,7 +58,8 @@ impl Lengths {
 }
 
 impl Hazard {
-    /// Tokens that a reply of `produced` tokens still gets: the share `quantile` of replies get no more. At most to `bound`.
+    /// Returns how many more tokens a reply of `produced` tokens gets, within `bound`. A share of `quantile` of such replies gets
+    /// no more.
     pub fn rest(&self, produced: u32, bound: u32, quantile: f64) -> f64 {
         let (mut at, bound) = (f64::from(produced), f64::from(bound));
         let mut left = -(1.0 - quantile).ln();
@@ -73,7 +75,7 @@ impl Hazard {
         (at.min(bound) - f64::from(produced)).max(0.0)
     }
 
-    /// The mean length of a reply, at most `bound`.
+    /// Returns the mean length of replies that are cut at `bound`.
     pub fn mean(&self, bound: u32) -> f64 {
         const QUANTILES: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
         QUANTILES.iter().map(|quantile| self.rest(0, bound, *quantile)).sum::<f64>() / QUANTILES.len() as f64

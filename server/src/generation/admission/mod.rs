@@ -1,5 +1,6 @@
-//! Admission: the engine is given what can run now; the rest waits here within a bound. A model has a capacity of its own and a
-//! queue for it. Who is next says `queue`; what work costs, `estimate` and `lengths`; who starts when, `forecast`.
+//! Admission: passes to the engine the requests that can run now; the others wait in a bounded queue. Each model has its own
+//! capacity and queue. `queue` decides the order, `estimate` and `lengths` estimate the cost of work, `forecast` estimates the
+//! starts.
 
 mod estimate;
 mod forecast;
@@ -24,28 +25,34 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// `models`: each model's id and what of it runs at once. To be called on the runtime that keeps the places up to date.
+    /// `models`: the id and capacity of each model. To be called on a runtime, where tasks keep the places up to date.
     pub fn new(models: impl IntoIterator<Item = (String, Capacity)>, settings: &settings::AdmissionSettings) -> Self {
         let gates = models.into_iter().map(|(model, capacity)| (model, Gate::new(capacity, settings.clone())));
         Self { gates: gates.collect() }
     }
 
     /// Takes a permit or a place in the queue.
+    ///
+    /// # Errors
+    /// `model_not_found`; `server_overloaded` if the queue is full; `rate_limit_exceeded` if too many requests of the tenant wait.
     pub fn enter(&self, header: &Header) -> Result<Ticket, WireError> {
         self.gate(header)?.enter(&header.id, &header.tenant, header.spec.service_tier, work(header))
     }
 
-    /// Takes a permit or a place among the first, which there always is: what was taken over has waited elsewhere already.
+    /// Takes a permit or a place among the first, whatever the queue's bound: a response that was taken over has waited before.
+    ///
+    /// # Errors
+    /// `model_not_found`.
     pub fn enter_first(&self, header: &Header) -> Result<Ticket, WireError> {
         Ok(self.gate(header)?.enter_first(&header.id, &header.tenant, work(header)))
     }
 
-    /// How many more of a model could run; 0 while somebody waits.
+    /// Returns how many more requests of a model could run; 0 while requests wait.
     pub fn idle(&self, model: &str) -> usize {
         self.gates.get(model).map_or(0, |gate| gate.idle())
     }
 
-    /// Of a model, how many run and how many wait.
+    /// Returns how many requests of a model run, and how many wait.
     pub fn load(&self, model: &str) -> (usize, usize) {
         self.gates.get(model).map_or((0, 0), |gate| gate.load())
     }
@@ -54,8 +61,8 @@ impl Admission {
         self.gates.get(&header.model).ok_or_else(|| WireError::ModelNotFound(header.model.clone()))
     }
 
-    /// Where a response stands, `None` until that is known, and every change of it; ends when it waits no longer. `None`
-    /// when it does not wait.
+    /// Watches the place of a response in the queue. The value is `None` until the place is known; the watch ends when the response
+    /// waits no longer. Returns `None` if the response does not wait.
     pub fn place(&self, id: &str) -> Option<watch::Receiver<Option<QueuePlace>>> {
         self.gates.values().find_map(|gate| gate.place(id))
     }

@@ -1,15 +1,15 @@
-//! Who is next. Tiers, then tenants, then length, each within a bound, so that nobody waits without end:
+//! The order of waiting requests: by tier, then by tenant, then by length. Each rule has a bound, so that every request starts:
 //!
-//! - `priority` goes before `default` before `flex`; a tier that was passed over [`MAX_PASSED_OVER`] times goes next. Each
-//!   tier in which somebody waits gets at least one of six starts.
+//! - `priority` goes before `default`, and `default` before `flex`. A tier that was passed over [`MAX_PASSED_OVER`] times goes next. Each
+//!   tier with waiting requests gets at least one of six starts.
 //! - The tenants of a tier share it by weight and expected cost, whatever the number of their requests (start-time fair
-//!   queueing). What a tenant has used, in whatever tier, is remembered as long as somebody waits.
+//!   queueing). The use of a tenant, in any tier, is remembered while requests wait.
 //! - Weights hold across tiers: a tenant whose `priority` requests have used [`MAX_AHEAD`] requests more than its share waits for the
-//!   tenants of `default`. So priority saves waiting, and gives no larger share.
-//! - Of a tenant's requests in a tier the one that is expected to be the shortest goes first; nobody is overtaken by more than
-//!   [`MAX_OVERTAKES`] that came later.
+//!   tenants of `default`. So priority shortens the wait, but gives no larger share.
+//! - Of a tenant's requests in a tier, the one with the lowest expected cost goes first. At most [`MAX_OVERTAKES`] later requests
+//!   overtake a request.
 //!
-//! No time and no randomness: a clone of the queue tells the order to come.
+//! The order depends on neither time nor randomness, so a clone of the queue predicts it.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -20,44 +20,44 @@ use std::{
 use super::estimate::Work;
 use crate::wire::response::ServiceTier;
 
-/// Starts that higher tiers may have while a tier waits.
+/// The maximum of starts of higher tiers while a tier waits.
 const MAX_PASSED_OVER: u32 = 4;
-/// Later requests of the same tenant and tier that may go before one.
+/// The maximum of later requests of the same tenant and tier that start before a request.
 const MAX_OVERTAKES: u64 = 8;
 
-/// Requests by which a tenant in `priority` may be ahead of its share.
+/// The number of requests by which a tenant's `priority` requests may exceed its share.
 const MAX_AHEAD: f64 = 4.0;
 
 /// A request in the queue.
 #[derive(Debug, Clone)]
 pub struct QueuedRequest {
-    /// Counts arrivals.
+    /// The number of the arrival at the gate.
     pub number: u64,
     pub tenant: Arc<str>,
     pub tier: ServiceTier,
     pub work: Work,
-    /// Expected seconds over the tenant's weight.
+    /// Expected seconds divided by the tenant's weight.
     pub cost: f64,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
-    /// Those in which somebody waits.
+    /// The tiers with waiting requests.
     tiers: BTreeMap<ServiceTier, Tier>,
-    /// The virtual time at which each tenant's next request is due: of a tier's tenants the one with the least is served.
+    /// The virtual time at which each tenant's next request is due. The tenant with the lowest tag of a tier is served next.
     tags: HashMap<Arc<str>, f64>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Tier {
-    /// Starts of higher tiers since this one had its last, or since somebody waits.
+    /// Starts of higher tiers since the last start of this tier, or since its first request arrived.
     passed_over: u32,
-    /// Virtual time: the tag of the tenant that was served last.
+    /// The virtual time: the tag of the tenant that was served last.
     clock: f64,
     tenants: HashMap<Arc<str>, QueueTenant>,
 }
 
-/// Who is next in a tier: the tenant, its tag, and the cost of its shortest request.
+/// The tenant that is next in a tier, with its tag and the cost of its cheapest request.
 struct NextTenant {
     tag: f64,
     cost: f64,
@@ -67,9 +67,9 @@ struct NextTenant {
 #[derive(Debug, Clone, Default)]
 struct QueueTenant {
     arrived: u64,
-    /// Of those that arrived, how many wait no longer.
+    /// How many of the arrived requests wait no longer.
     gone: u64,
-    /// With their count of arrival, oldest first.
+    /// Waiting requests, oldest first, each with its number among the tenant's arrivals.
     waiting: VecDeque<(u64, QueuedRequest)>,
 }
 
@@ -89,12 +89,12 @@ impl Queue {
         tenant.arrived += 1;
     }
 
-    /// The next, which stays.
+    /// Returns the next request without removing it.
     pub fn peek(&self) -> Option<QueuedRequest> {
         self.clone().pop()
     }
 
-    /// Takes the next out.
+    /// Removes and returns the next request.
     pub fn pop(&mut self) -> Option<QueuedRequest> {
         let overdue = self.tiers.iter().find(|(_, tier)| tier.passed_over >= MAX_PASSED_OVER);
         let (&name, _) = overdue.or_else(|| self.tiers.first_key_value())?;
@@ -109,15 +109,16 @@ impl Queue {
         next
     }
 
-    /// Whether the tenant that is next in `priority` has used more than its share beside somebody who waits in `default`.
+    /// Returns whether the tenant that is next in `priority` has used more than its share compared to the next tenant in `default`.
     fn is_ahead(&self) -> bool {
         let due = |tier| self.tiers.get(&tier).and_then(|tier: &Tier| tier.next(&self.tags));
         let (Some(next), Some(other)) = (due(ServiceTier::Priority), due(ServiceTier::Default)) else { return false };
-        // What was taken over costs nothing, and waits for nobody.
+        // A response that was taken over has cost 0 and waits for no other tenant.
         next.cost > 0.0 && next.tag - other.tag > MAX_AHEAD * next.cost
     }
 
-    /// Forgets what tenants without requests have used, unless they would gain by that.
+    /// Forgets the tags of tenants without requests, except tags ahead of the virtual time: forgetting those would favour the
+    /// tenant.
     fn forget_tags(&mut self) {
         let Self { tiers, tags } = self;
         tiers.values_mut().for_each(|tier| tier.tenants.retain(|_, tenant| !tenant.waiting.is_empty()));
@@ -126,7 +127,7 @@ impl Queue {
         tags.retain(|tenant, tag| *tag > latest || waits(tenant));
     }
 
-    /// Takes out one that no longer waits.
+    /// Removes a request that waits no longer.
     pub fn remove(&mut self, number: u64) {
         for tenant in self.tiers.values_mut().flat_map(|tier| tier.tenants.values_mut()) {
             if let Some(at) = tenant.waiting.iter().position(|(_, waiting)| waiting.number == number) {
@@ -137,7 +138,7 @@ impl Queue {
         self.forget_empty();
     }
 
-    /// The tenant's requests in all tiers.
+    /// Returns the tenant's requests in all tiers.
     pub fn of_tenant(&self, tenant: &str) -> impl Iterator<Item = &QueuedRequest> {
         let tenants = self.tiers.values().filter_map(move |tier| tier.tenants.get(tenant));
         tenants.flat_map(|tenant| tenant.waiting.iter().map(|(_, waiting)| waiting))
@@ -152,13 +153,13 @@ impl Queue {
 }
 
 impl Tier {
-    /// The tenant that is served next.
+    /// Returns the tenant that is served next.
     fn next(&self, tags: &HashMap<Arc<str>, f64>) -> Option<NextTenant> {
         let due = self.tenants.iter().filter_map(|(name, tenant)| {
             let tag = tags.get(name).copied().unwrap_or(self.clock);
             Some((tag, tenant.waiting.front()?.1.number, name, tenant))
         });
-        // Between equals, who waits the longest.
+        // Equal tags: the tenant whose request has waited longest.
         let (tag, _, name, tenant) = due.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         let cost = tenant.waiting.iter().map(|(_, waiting)| waiting.cost).min_by(f64::total_cmp)?;
         Some(NextTenant { tag, cost, tenant: name.clone() })
@@ -175,7 +176,7 @@ impl Tier {
 
 impl QueueTenant {
     fn pop(&mut self) -> Option<QueuedRequest> {
-        // All that arrived before the oldest are gone; the others that are gone have overtaken it, or left.
+        // All requests that arrived before the oldest are gone. The other gone requests have overtaken it, or left the queue.
         let overtaken = self.gone - self.waiting.front()?.0;
         let costs = self.waiting.iter().map(|(_, waiting)| waiting.cost);
         let (shortest, _) = costs.enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b))?;

@@ -1,15 +1,15 @@
-//! What is told to who waits.
+//! The place in the queue that clients are shown.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Where a waiting request stands.
+/// The place of a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuePlace {
-    /// Requests that start before this one, and this one: 1 is next.
+    /// The position in the order of starts: 1 is next.
     pub position: usize,
-    /// When it is expected to start.
+    /// When the request is expected to start.
     pub starts: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! Compaction: the model sums up what was said, and the summary stands in place of it.
+//! Compaction: the model writes a summary of a conversation, which replaces the items of the conversation.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use crate::{
     },
 };
 
-/// What the model is asked for.
+/// The message that asks the model for a summary.
 const REQUEST: &str = "Summarise the conversation so far for somebody who continues it without having seen it. Keep \
      every fact, decision, name, number and open question, and the results of tools. Write the summary only.";
-/// What the summary begins with when it is given to the model.
+/// The text before the summary when the model reads it.
 const INTRODUCTION: &str = "Summary of the conversation so far:\n";
 
 impl Generations {
-    /// Lets the model sum up what a request would say to it.
+    /// Lets the model summarise the prompt of a request.
     ///
     /// # Errors
-    /// Those of [`Self::create`], and `engine_failed` when there is no summary.
+    /// Those of [`Self::create`]; `engine_failed` if the model wrote no summary.
     pub async fn compact(
         self: &Arc<Self>,
         tenant: &str,
@@ -52,7 +52,7 @@ impl Generations {
         while let Some(event) = follow.next().await {
             last = event?.1.into_response().or(last);
         }
-        // Nobody knows the response's id.
+        // No client knows the id of this response, so nobody else deletes it.
         let _ = self.delete(tenant, &created.id).await;
         let response = last.filter(|response| response.status != Status::Failed).ok_or(WireError::EngineFailed)?;
         let summary = format!("{INTRODUCTION}{}", text(&response).trim());

@@ -1,4 +1,4 @@
-//! What was asked and said, as items of a conversation.
+//! Converts inputs and outputs of responses to items of a conversation.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::{
     wire::input::InputItem,
 };
 
-/// Items of a request, as the conversation `id` keeps them. Their ids name the conversation, so that a reference finds
-/// them.
+/// Converts items of a request to items of the conversation `id`. Their ids contain the conversation's id, so that a reference
+/// finds them.
 pub fn new_items(id: &str, items: &[InputItem]) -> Vec<Item> {
     named(render::items_of(items, &id_suffix(id)))
 }
 
-/// Copies of items for the conversation `id`, with ids as [`new_items`] gives them.
+/// Copies items for the conversation `id`, with new ids in the form of [`new_items`].
 pub fn copied_items(id: &str, items: &[Item]) -> Vec<Item> {
     let suffix = id_suffix(id);
     let copies = items.iter().enumerate().map(|(at, item)| {
@@ -38,12 +38,12 @@ fn id_suffix(conversation: &str) -> String {
     format!("{conversation}-{random}")
 }
 
-/// The items of a response's input.
+/// Returns the items of a response's input.
 pub fn input_items(header: &Header) -> Vec<Item> {
     named(render::input_items(header))
 }
 
-/// What a response said, as far as it is kept: all but what failed, and nothing that is empty.
+/// Returns the output items of a response that its conversation stores: none if the response failed, and no empty message.
 pub fn output_items(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Vec<Item> {
     let failed = entries.last().is_some_and(|last| {
         matches!(&**last, Entry::Finished { finish: Finish::Failed(_) | Finish::Refused { .. }, .. })

@@ -1,4 +1,4 @@
-//! Conversations as clients use them: what is created, deleted and resumed, beside the turns of `turns`.
+//! Operations of clients on conversations: create, fork, append, delete, resume and watch. `turns` runs their responses.
 
 mod compact;
 pub mod items;
@@ -30,7 +30,8 @@ impl Generations {
     /// Creates a conversation with its first items.
     ///
     /// # Errors
-    /// `item_not_found` for a reference to nothing; `invalid_request` when the items are more than a conversation holds.
+    /// `item_not_found` for a reference to an item that does not exist; `invalid_request` if there are more items than a
+    /// conversation holds.
     pub async fn create_conversation(&self, tenant: &str, mut new: NewConversation) -> Result<Conversation, WireError> {
         self.resolve(tenant, None, None, &mut new.items).await.map_err(|error| error.renamed("input", "items"))?;
         let conversation = Conversation {
@@ -44,7 +45,7 @@ impl Generations {
         Ok(conversation)
     }
 
-    /// Copies a conversation, up to an item if one is named, into a new one. The original stays as it is.
+    /// Copies a conversation into a new one: all items, or those before `fork.before`. The original does not change.
     ///
     /// # Errors
     /// `conversation_not_found`, and `item_not_found` if the original has no such item.
@@ -73,7 +74,7 @@ impl Generations {
         Ok(copy)
     }
 
-    /// Appends items to a conversation; the items as they are stored.
+    /// Appends items to a conversation. Returns the stored items, with their ids.
     ///
     /// # Errors
     /// As [`Self::create_conversation`], and `conversation_not_found`.
@@ -90,7 +91,7 @@ impl Generations {
         Ok(items)
     }
 
-    /// Deletes a conversation and all that was said in it: its responses with their logs; what runs is cancelled.
+    /// Deletes a conversation with its items, its responses and their logs. Cancels the responses that run.
     pub async fn delete_conversation(&self, tenant: &str, id: &str) -> Result<(), WireError> {
         let responses =
             self.conversations.delete(tenant, id).await.map_err(|e| store_error(e, Named::Conversation(id)))?;
@@ -103,14 +104,17 @@ impl Generations {
         Ok(())
     }
 
-    /// The response that runs in a conversation, else the one that ended last.
+    /// Returns the id of the response that runs in a conversation, or of the one that ended last.
+    ///
+    /// # Errors
+    /// `response_not_found` if the conversation has no response that can be read.
     pub async fn current(&self, tenant: &str, id: &str) -> Result<String, WireError> {
         let line = self.conversations.line(tenant, id).await.map_err(|e| store_error(e, Named::Conversation(id)))?;
         let candidates = line.turns.into_iter().map(|turn| turn.response).chain(line.latest);
         for response in candidates {
             match self.store.read(tenant, &response).await {
                 Ok(_) => return Ok(response),
-                // A turn that is about to be created, or a response that is gone.
+                // The turn's response does not exist yet, or is gone.
                 Err(StoreError::NotFound | StoreError::Expired) => {}
                 Err(error) => return Err(store_error(error, Named::Response(&response))),
             }
@@ -118,7 +122,7 @@ impl Generations {
         Err(WireError::NothingToResume(id.into()))
     }
 
-    /// What happens in a conversation from now on.
+    /// Streams the later events of a conversation.
     pub async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, WireError> {
         self.conversations.watch(tenant, id).await.map_err(|e| store_error(e, Named::Conversation(id)))
     }

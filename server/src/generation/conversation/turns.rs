@@ -1,8 +1,8 @@
-//! Turns of a conversation: one after the other, on whatever replica each of them runs.
+//! Turns of a conversation. They run one after the other, each on any replica.
 //!
-//! A response enters the conversation's line when it is created. The first in line begins at once; the others are queued,
-//! and their prompt is rendered when their turn comes. A turn whose replica died is ended by the replica that takes its
-//! response over, or by the next in line when there is nothing left to take over.
+//! A response enters the conversation's line when it is created. The first in line begins at once. The others are queued, and their
+//! prompts are rendered when their turns come. If the replica of a turn dies, the replica that takes the response over ends the
+//! turn. If nothing is left to take over, the next in line ends it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,14 +32,14 @@ use crate::{
     },
 };
 
-/// Turns that may wait in a conversation.
+/// The maximum of turns that wait in a conversation.
 const MAX_WAITING: usize = 16;
-/// Between looks at whether the turn before has died.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval between checks of whether the response of the first turn has ended or is gone.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a turn may be in line before its response exists.
-const CREATION: Duration = Duration::from_secs(5);
+const MAX_CREATION: Duration = Duration::from_secs(5);
 
-/// A response's place in the line. Dropped before the response runs, it leaves the line.
+/// A response's place in the line. Dropping it removes the response from the line, unless [`Self::keep`] was called.
 pub struct TurnPlace {
     generations: Arc<Generations>,
     tenant: String,
@@ -50,18 +50,18 @@ pub struct TurnPlace {
 }
 
 impl TurnPlace {
-    /// The response runs, or waits, and leaves the line itself.
+    /// Leaves the response in the line. The response runs or waits from here on, and leaves the line when it ends.
     fn keep(mut self) {
         self.kept = true;
     }
 
-    /// Whether the response may wait for its turn.
+    /// Refuses a response that would have to wait if the settings say so.
     fn check(&self) -> Result<(), WireError> {
         let refused = self.generations.settings.conversation_conflict == ConversationConflict::Refuse;
         if refused && !self.is_first { Err(WireError::ConversationBusy(self.conversation.clone())) } else { Ok(()) }
     }
 
-    /// Begins the first turn: its input is in the conversation from now on.
+    /// Begins the first turn: appends its input to the conversation.
     async fn begin(&self, header: &Header) -> Result<(), WireError> {
         let begun =
             self.generations.conversations.begin(&self.tenant, &self.conversation, &self.response, input_items(header));
@@ -77,20 +77,24 @@ impl Drop for TurnPlace {
         let (generations, tenant) = (self.generations.clone(), std::mem::take(&mut self.tenant));
         let (conversation, response) = (std::mem::take(&mut self.conversation), std::mem::take(&mut self.response));
         self.generations.runtime.spawn(async move {
-            // One that cannot be told now is found out by the next in line.
+            // If this call fails, the next in line finds that the response is gone.
             let _ = generations.conversations.end(&tenant, &conversation, &response, vec![]).await;
         });
     }
 }
 
-/// Why a waiting response does not get its turn.
+/// Why a waiting response gets no turn.
 enum Missed {
-    /// It was cancelled or is handed over.
+    /// The response was cancelled or is handed over.
     Stopped,
     Refused(WireError),
 }
 
 impl Generations {
+    /// Puts a response into the conversation's line. Ends the turns before it whose responses have ended or are gone.
+    ///
+    /// # Errors
+    /// `conversation_not_found`; `conversation_busy` if [`MAX_WAITING`] turns wait; those of the store.
     pub(in crate::generation) async fn enter(
         self: &Arc<Self>,
         tenant: &str,
@@ -107,8 +111,8 @@ impl Generations {
             is_first: false,
             kept: false,
         };
-        // Who is refused, or waits, does so for a turn that lives.
-        while ahead > 0 && self.settle(tenant, conversation).await? {
+        // The response waits, or is refused, only if a turn before it is alive.
+        while ahead > 0 && self.end_abandoned_turn(tenant, conversation).await? {
             let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
             ahead = line.turns.iter().position(|turn| turn.response == response).unwrap_or(0);
         }
@@ -116,7 +120,7 @@ impl Generations {
         Ok(place)
     }
 
-    /// Starts a turn of a conversation, or lets it wait.
+    /// Creates the response of a turn. Runs it if it is first in line; otherwise it waits for its turn in a task of its own.
     pub(in crate::generation) async fn start_turn(
         self: &Arc<Self>,
         header: Header,
@@ -144,7 +148,7 @@ impl Generations {
             }
             let held = self.hold_request(&header)?;
             let registration = self.running.register(&id, header.on_disconnect);
-            let mut log = LogWriter::new(self.writing(), Arc::new(header), lease.clone(), vec![]);
+            let mut log = LogWriter::new(self.log_sink(), Arc::new(header), lease.clone(), vec![]);
             log.held = Some(held);
             log.stop = registration.stop.clone();
             let span = log.log_span();
@@ -159,7 +163,7 @@ impl Generations {
         Ok(CreatedResponse { id, follower })
     }
 
-    /// What was said in a conversation before this response's input, oldest first.
+    /// Returns the items of a conversation before this response's input, oldest first.
     pub(in crate::generation) async fn items_before(
         &self,
         tenant: &str,
@@ -177,7 +181,7 @@ impl Generations {
         parse_input(Value::Array(before)).map_err(|error| error.renamed("input", "conversation"))
     }
 
-    /// Lets a response take its turn, now or when it comes, and run. `again`: it was taken over.
+    /// Waits for a response's turn, then runs the response. `again`: this replica has taken the response over.
     pub(in crate::generation) async fn take_turn(
         self: Arc<Self>,
         mut log: LogWriter,
@@ -189,8 +193,8 @@ impl Generations {
         if !again && let Err(error) = log.append(vec![Entry::Queued]).await {
             return close_or_release(&log, Err(error)).await;
         }
-        let prepared = match self.turn_comes(&header, conversation, &registration).await {
-            Ok(()) => self.prepared_in_time(&header, conversation, &registration).await,
+        let prepared = match self.wait_for_turn(&header, conversation, &registration).await {
+            Ok(()) => self.prepare_with_retries(&header, conversation, &registration).await,
             Err(missed) => Err(missed),
         };
         let outcome = match prepared {
@@ -212,8 +216,9 @@ impl Generations {
         close_or_release(&log, outcome).await;
     }
 
-    /// [`Self::prepared`], as soon as the store can be reached and has room: a turn that has waited goes on as one that runs.
-    async fn prepared_in_time(
+    /// Calls [`Self::prepare_turn`] until the store can be reached and has room. A turn that has waited is not refused for an
+    /// outage.
+    async fn prepare_with_retries(
         &self,
         header: &Arc<Header>,
         conversation: &str,
@@ -221,9 +226,9 @@ impl Generations {
     ) -> Result<Header, Missed> {
         let mut paused = None;
         loop {
-            match self.prepared(header, conversation).await {
+            match self.prepare_turn(header, conversation).await {
                 Err(WireError::StoreFull { .. }) if paused.is_none() => {
-                    tracing::warn!(response = header.id, "the turn waits until there is room");
+                    tracing::warn!(response = header.id, "the store is full; the turn waits until there is room");
                     paused = Some(self.metrics.paused());
                 }
                 Err(WireError::StoreFull { .. } | WireError::StoreUnavailable { .. }) => {}
@@ -232,13 +237,13 @@ impl Generations {
             tokio::select! {
                 biased;
                 () = registration.stop.cancelled() => return Err(Missed::Stopped),
-                () = sleep(LOOK) => {}
+                () = sleep(POLL_INTERVAL) => {}
             }
         }
     }
 
-    /// Begins the turn; the header, with its prompt.
-    async fn prepared(&self, header: &Arc<Header>, conversation: &str) -> Result<Header, WireError> {
+    /// Renders the prompt of a turn and begins the turn. Returns the header with the prompt.
+    async fn prepare_turn(&self, header: &Arc<Header>, conversation: &str) -> Result<Header, WireError> {
         let prepared = if header.prompt.is_empty() {
             let before = self.items_before(&header.tenant, conversation, header).await?;
             self.with_prompt(header, before).await?
@@ -250,15 +255,16 @@ impl Generations {
         Ok(prepared)
     }
 
-    async fn turn_comes(&self, header: &Header, conversation: &str, registration: &RunGuard) -> Result<(), Missed> {
+    /// Waits for the turn of a response, at most `conversation_wait_ms`.
+    async fn wait_for_turn(&self, header: &Header, conversation: &str, registration: &RunGuard) -> Result<(), Missed> {
         let waited = Instant::now() + Duration::from_millis(self.settings.conversation_wait_ms);
         let comes = async {
             loop {
-                match self.line_moves(header, conversation).await {
+                match self.is_first_in_line(header, conversation).await {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
-                    // The store is away or full: the turn comes later.
-                    Err(WireError::StoreUnavailable { .. } | WireError::StoreFull { .. }) => sleep(LOOK).await,
+                    // The store cannot be reached or is full. Try again later.
+                    Err(WireError::StoreUnavailable { .. } | WireError::StoreFull { .. }) => sleep(POLL_INTERVAL).await,
                     Err(error) => return Err(Missed::Refused(error)),
                 }
             }
@@ -273,8 +279,8 @@ impl Generations {
         }
     }
 
-    /// Waits until something may have changed in the line; whether it is the response's turn.
-    async fn line_moves(&self, header: &Header, conversation: &str) -> Result<bool, WireError> {
+    /// Waits until it is the response's turn. Returns `false` if the notices of the conversation have ended before.
+    async fn is_first_in_line(&self, header: &Header, conversation: &str) -> Result<bool, WireError> {
         let tenant = &header.tenant;
         let failed = |error| store_error(error, Named::Conversation(conversation));
         let mut notices = self.conversations.watch(tenant, conversation).await.map_err(failed)?;
@@ -283,18 +289,19 @@ impl Generations {
             match line.turns.iter().position(|turn| turn.response == header.id) {
                 Some(0) => return Ok(true),
                 Some(_) => {}
-                // Its turn has ended but for the log's last entry, or it lost its place: whether it may begin tells.
+                // The turn has ended and only the last entry of the log is missing, or the response lost its place. `begin` finds
+                // out.
                 None => return Ok(true),
             }
             tokio::select! {
                 notice = notices.next() => if notice.is_none() { return Ok(false) },
-                () = sleep(LOOK) => { self.settle(tenant, conversation).await?; }
+                () = sleep(POLL_INTERVAL) => { self.end_abandoned_turn(tenant, conversation).await?; }
             }
         }
     }
 
-    /// Ends the first turn in line where its response has ended without doing so, or is gone. Whether it did.
-    async fn settle(&self, tenant: &str, conversation: &str) -> Result<bool, WireError> {
+    /// Ends the first turn in line if its response has ended or is gone. Returns whether it ended a turn.
+    async fn end_abandoned_turn(&self, tenant: &str, conversation: &str) -> Result<bool, WireError> {
         let failed = |error: StoreError| store_error(error, Named::Conversation(conversation));
         let line = self.conversations.line(tenant, conversation).await.map_err(failed)?;
         let Some(first) = line.turns.first() else { return Ok(false) };
@@ -302,11 +309,11 @@ impl Generations {
             Ok((header, entries)) if entries.last().is_some_and(|last| last.is_last()) => {
                 output_items(&header, &entries)
             }
-            Err(StoreError::NotFound | StoreError::Expired) if first.waited > CREATION => vec![],
+            Err(StoreError::NotFound | StoreError::Expired) if first.waited > MAX_CREATION => vec![],
             Ok(_) | Err(StoreError::NotFound | StoreError::Expired) => return Ok(false),
             Err(error) => return Err(store_error(error, Named::Response(&first.response))),
         };
-        tracing::info!(response = first.response, conversation, "ending a turn that was left behind");
+        tracing::info!(response = first.response, conversation, "ending a turn whose response has ended or is gone");
         self.conversations.end(tenant, conversation, &first.response, output).await.map_err(failed)?;
         Ok(true)
     }

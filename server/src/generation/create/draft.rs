@@ -1,4 +1,4 @@
-//! A response to be: what was said before, and its input, become its prompt, as far as the model's context holds them.
+//! Renders the prompt of a new response from its history and its input, as far as the model's context holds them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,11 @@ use crate::{
 };
 
 impl Generations {
-    /// The header with its prompt: what was said before, and its input.
+    /// Adds the prompt to a header, rendered from the history and the header's input.
+    ///
+    /// # Errors
+    /// `invalid_request` if the input is missing, answers an unknown call, or cannot be rendered or constrained as asked;
+    /// `context_length_exceeded`; `server_overloaded` if the engine is busy.
     pub(in crate::generation) async fn with_prompt(
         &self,
         header: &Header,
@@ -28,7 +32,7 @@ impl Generations {
         self.runtime.spawn_blocking(move || draft.fit(history)).await.map_err(panicked)?
     }
 
-    /// How many tokens the whole prompt has.
+    /// Counts the tokens of the whole prompt, even if it does not fit the context.
     pub(in crate::generation) async fn count_prompt(
         &self,
         header: &Header,
@@ -41,7 +45,7 @@ impl Generations {
     fn draft(&self, header: &Header, history: &[InputItem]) -> Result<Draft, WireError> {
         let spec = &header.spec;
         let is_empty = history.is_empty() && spec.input.is_empty() && spec.preamble.is_empty();
-        // Instructions alone are a prompt where they are only to be computed ahead, or come from a stored prompt.
+        // Instructions alone are a prompt only with `generate: false` or from a stored prompt.
         if is_empty && (spec.instructions.is_none() || spec.generate && spec.prompt.is_none()) {
             return Err(missing("input"));
         }
@@ -65,14 +69,15 @@ fn panicked(error: tokio::task::JoinError) -> WireError {
 struct Draft {
     engine: Arc<dyn Engine>,
     model: Arc<ModelInfo>,
-    /// Without its prompt; its `max_output_tokens` are what was asked for, or the default.
+    /// The header without its prompt. `max_output_tokens` is the request's number or the default.
     header: Header,
 }
 
 impl Draft {
-    /// The header with its prompt, and what the context leaves to the output.
+    /// Renders the prompt, and bounds `max_output_tokens` by the rest of the context. With `truncation: auto` leaves out the oldest
+    /// turns that do not fit.
     fn fit(self, history: Vec<InputItem>) -> Result<Header, WireError> {
-        // What is wrong with the request is told before its prompt is rendered.
+        // Checks the schemas first: an invalid request is refused before its prompt is rendered.
         grammar(&self.header)?;
         let (Header { spec, .. }, context) = (&self.header, self.model.context_length);
         let turns = turns(history.into_iter().chain(spec.input.iter().cloned()).collect());
@@ -80,7 +85,7 @@ impl Draft {
             Truncation::Auto => turns.len() - 1,
             Truncation::Disabled => 0,
         };
-        // The output is left what it may take, up to a quarter of the context.
+        // Reserves room for the maximal output, but at most a quarter of the context.
         let room = (context - self.header.max_output_tokens.min(context / 4)) as usize;
         let preamble: Vec<InputItem> = spec.preamble.iter().cloned().map(InputItem::Message).collect();
         let (prompt, dropped) = fit(droppable, room, |dropped| {
@@ -113,7 +118,7 @@ impl Draft {
         })
     }
 
-    /// The tokens of the prompt with nothing left out.
+    /// Counts the tokens of the prompt without leaving out any turn.
     fn count(self, history: Vec<InputItem>) -> Result<usize, WireError> {
         grammar(&self.header)?;
         let spec = &self.header.spec;
@@ -122,8 +127,8 @@ impl Draft {
         tokens.map(|tokens| tokens.len()).map_err(|error| self.refusal(error))
     }
 
-    /// The prompt of the items, at most `most` tokens. A template that fails at a tool is not given any: the tools are then
-    /// described in a message.
+    /// Renders and tokenizes the items, at most `most` tokens. If the template fails with tools, renders again without: a message
+    /// then describes the tools.
     fn tokenize<'i>(
         &self,
         items: impl Iterator<Item = &'i InputItem> + Clone,
@@ -143,7 +148,7 @@ impl Draft {
         }
     }
 
-    /// What the engine's error means to the client.
+    /// Maps an error of the engine to an error for the client.
     fn refusal(&self, error: EngineError) -> WireError {
         match error {
             EngineError::UnknownModel(name) => WireError::ModelNotFound(name),

@@ -1,4 +1,4 @@
-//! What a response's output is held to, by the request and the model's dialect.
+//! The grammar that constrains a response's output. It follows from the request and the model's dialect.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +21,15 @@ use crate::{
     },
 };
 
-/// What of a request's schemas its output is not held to, by the name of the function; by an empty name of the text's format.
+/// The parts of a request's schemas that do not constrain the output. The key is the name of the function, or empty for
+/// `text.format`.
 pub type Holding = BTreeMap<String, Loosened>;
 
-/// The grammar of a response's output; `None` where the output is free.
+/// Builds the grammar of a response's output. Returns `None` if nothing constrains the output.
 ///
 /// # Errors
-/// `invalid_request`: a combination that no grammar expresses, a malformed schema, or a strict one that an output cannot be
-/// held to. `param` is the path of the keyword.
+/// `invalid_request` for a combination that no grammar expresses, a malformed schema, or a strict schema that cannot constrain an
+/// output. `param` is the path of the keyword.
 pub fn grammar(header: &Header) -> Result<Option<Grammar>, WireError> {
     let rules = rules(&header.dialect, &header.spec, &header.holding)?;
     Ok(rules.map(|rules| Grammar { tenant: header.tenant.as_str().into(), rules }))
@@ -47,7 +48,7 @@ fn rules(dialect: &Dialect, spec: &GenerationSpec, holding: &Holding) -> Result<
                 "This model writes calls as plain JSON, so its text cannot be JSON as well: set 'tool_choice' to 'none' or 'required'.",
             );
         }
-        None if dialect.reasoning.is_none() => return alone(format, holding),
+        None if dialect.reasoning.is_none() => return format_rules(format, holding),
         None if *format == Format::Text => return Ok(None),
         _ => {}
     }
@@ -70,7 +71,7 @@ fn rules(dialect: &Dialect, spec: &GenerationSpec, holding: &Holding) -> Result<
     Ok(Some(Rules::Lark(lark::lark(dialect, &Output { calls, body, thinks }))))
 }
 
-/// What is allowed of calls; `None` where there are none to make.
+/// Returns the rules for calls; `None` if the request has no functions to call.
 fn call_rules<'c>(spec: &'c GenerationSpec, holding: &Holding) -> Result<Option<CallRules<'c>>, WireError> {
     let mut functions = Vec::new();
     for tool in spec.callable() {
@@ -81,13 +82,13 @@ fn call_rules<'c>(spec: &'c GenerationSpec, holding: &Holding) -> Result<Option<
     Ok((!functions.is_empty()).then(|| CallRules {
         functions,
         required: spec.tool_choice.is_required(),
-        // A function that is named is called once.
+        // With a named function in `tool_choice`, the model calls that function once.
         parallel: spec.parallel_tool_calls && !spec.tool_choice.is_named(),
     }))
 }
 
-/// The format as the whole output's grammar.
-fn alone(format: &Format, holding: &Holding) -> Result<Option<Rules>, WireError> {
+/// Returns the format as the grammar of the whole output.
+fn format_rules(format: &Format, holding: &Holding) -> Result<Option<Rules>, WireError> {
     Ok(match format {
         Format::Grammar(GrammarFormat { syntax: Syntax::Lark, definition }) => Some(Rules::Lark(definition.clone())),
         Format::Grammar(GrammarFormat { syntax: Syntax::Regex, definition }) => {
@@ -97,7 +98,7 @@ fn alone(format: &Format, holding: &Holding) -> Result<Option<Rules>, WireError>
     })
 }
 
-/// The schema of a format of JSON, as the output is held to it.
+/// Returns the schema that constrains the text of a JSON format; `None` for other formats.
 fn schema(format: &Format, holding: &Holding) -> Result<Option<Value>, WireError> {
     let format = match format {
         Format::JsonObject => return Ok(Some(json!({"type": "object"}))),
@@ -107,7 +108,7 @@ fn schema(format: &Format, holding: &Holding) -> Result<Option<Value>, WireError
     let loosened = holding.get("").cloned().unwrap_or_default();
     let held = schema::hold(&format.schema, &loosened, format.strict == Some(true));
     let mut held = held.map_err(|why| refused(SCHEMA, &why))?;
-    // How white space is written.
+    // `x-guidance` sets how white space is written.
     if let (Some(members), Some(options), schema::Level::Whole | schema::Level::Shape) =
         (held.as_object_mut(), format.schema.get("x-guidance"), loosened.level)
     {
@@ -116,15 +117,15 @@ fn schema(format: &Format, holding: &Holding) -> Result<Option<Value>, WireError
     Ok(Some(held))
 }
 
-/// The field of a format's schema.
+/// The path of the field with a format's schema.
 pub const SCHEMA: &str = "text.format.schema";
 
-/// The field of a tool's parameters.
+/// Returns the path of the field with a tool's parameters.
 pub fn parameters_of(tool: &FunctionTool) -> String {
     format!("{}.parameters", tool.path)
 }
 
-/// What a refused schema of the field `param` means to the client.
+/// Maps a refused schema of the field `param` to an error for the client.
 pub fn refused(param: &str, why: &Refused) -> WireError {
     let param = schema::join(param, &why.path);
     WireError::invalid(&param, format!("'{param}' {}.", why.reason))

@@ -1,4 +1,4 @@
-//! What was said before a response: the chain of `previous_response_id`, as items.
+//! The history of a response: the items of the chain of `previous_response_id`.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -16,19 +16,24 @@ use crate::{
     },
 };
 
-/// Responses that a chain of `previous_response_id` may have.
+/// The maximum of responses in a chain of `previous_response_id`.
 const MAX_CHAIN: usize = 1000;
-/// Bytes of what a chain asked and said. No context holds more; a chain is read and rendered for every request that names it.
+/// The maximum of bytes of the inputs and outputs of a chain. No context holds more, and every request that names a chain reads and
+/// renders all of it.
 const MAX_CHAIN_BYTES: usize = 2 << 20;
 
 impl Generations {
-    /// The items before this turn, oldest first: what each response of the chain was asked and what it said. `connection`
-    /// names the connection's own `store: false` response, the only such one that may be continued.
+    /// Returns the inputs and outputs of the responses of a chain, oldest first. `own_unstored_response`: the
+    /// own_unstored_response's own response with `store: false`, the only such response that may be continued.
+    ///
+    /// # Errors
+    /// `previous_response_not_found`; `invalid_request` if the chain is too long, or a response of it runs or is a turn of a
+    /// conversation; those of the store.
     pub(in crate::generation) async fn history(
         &self,
         tenant: &str,
         previous: Option<&str>,
-        connection: Option<&str>,
+        own_unstored_response: Option<&str>,
     ) -> Result<Vec<InputItem>, WireError> {
         let mut chain = Vec::new();
         let mut bytes = 0;
@@ -41,8 +46,8 @@ impl Generations {
                 }
                 _ => not_found(),
             })?;
-            // Only the first link: what the connection's own response continued was reachable then.
-            if chain.is_empty() && !header.spec.store && connection != Some(&id) {
+            // Only the first link is checked: the others were checked when the responses after them were created.
+            if chain.is_empty() && !header.spec.store && own_unstored_response != Some(&id) {
                 return Err(not_found());
             }
             if !entries.last().is_some_and(|entry| entry.is_last()) {
@@ -72,13 +77,13 @@ impl Generations {
     }
 }
 
-/// A response's input and its output; thoughts are not shown to the model again.
+/// Returns a response's input and output. Thoughts are left out: the model does not read them again.
 fn items(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Vec<InputItem> {
     let (response, _) = render::response(header, entries.iter().map(|entry| &**entry));
     let said = response.output.into_iter().filter_map(|item| match item {
         OutputItem::Message(message) => {
             let text: String = message.content.into_iter().map(|part| part.text).collect();
-            // A reply that was cancelled before its first token said nothing.
+            // A reply that was cancelled before its first token is empty.
             (!text.is_empty()).then(|| InputItem::message(InputRole::Assistant, text))
         }
         OutputItem::FunctionCall(call) => Some(InputItem::FunctionCall(InputCall {
@@ -91,7 +96,10 @@ fn items(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Vec<InputItem> {
     header.spec.input.iter().cloned().chain(said).collect()
 }
 
-/// Every output answers a call that was made before it.
+/// Checks that every function call output answers an earlier call.
+///
+/// # Errors
+/// `invalid_request` with the path of the output's `call_id`.
 pub fn check_outputs(history: &[InputItem], input: &[InputItem]) -> Result<(), WireError> {
     let mut calls: HashSet<&str> = HashSet::new();
     let begin = history.len();

@@ -1,5 +1,5 @@
-//! Creating a response: its model, its history, its prompt; then it starts, alone, as a turn or from the prompt cache. When
-//! `create` returns, the log exists and its generation goes on by itself.
+//! Creates responses: finds the model and the history, renders the prompt and starts the generation, alone, as a turn of a
+//! conversation or from the prompt cache. When `create` returns, the log exists and the generation runs in a task of its own.
 
 mod draft;
 mod grammar;
@@ -27,23 +27,23 @@ use crate::{
 };
 use start::CreatedResponse;
 
-/// What a response's creation depends on beside the request: the connection that sent the request.
+/// The sender of a request: what the creation of a response depends on besides the request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The id of the response, if a new one is created. The connection knows it beforehand, so that it tells a turn that it
-    /// begins from the turns of others.
+    /// The id of the response if a new one is created. The connection knows this id beforehand, so that it can distinguish its own
+    /// turns from those of other connections.
     pub new_response_id: String,
     /// The latest response of the connection with `store: false`, the only such response that the request may continue.
     pub own_unstored_response: Option<String>,
     /// What happens to the generation when the connection ends.
     pub on_disconnect: OnDisconnect,
     pub origin: Origin,
-    /// The key that the request was sent with, where that key has limits of its own.
+    /// The key of the request; `None` if that key has no limits of its own.
     pub key: Option<LimitedKey>,
 }
 
 impl Caller {
-    /// A client that cannot resume: one over HTTP.
+    /// A client over HTTP, which cannot resume.
     pub fn without_resume(origin: Origin) -> Self {
         Self::new(None, OnDisconnect::Cancel, origin)
     }
@@ -59,10 +59,10 @@ impl Caller {
 }
 
 impl Generations {
-    /// Creates a response, or finds the one that this `client_request_id` created before.
+    /// Creates a response, or finds the response that the same `client_request_id` created before.
     ///
-    /// The creation runs on a task of its own: a caller that is dropped meanwhile leaves a whole response, which ends
-    /// as any response without followers does.
+    /// The creation runs in a task of its own. If the caller is dropped meanwhile, the response is complete and ends as any
+    /// response without followers.
     pub async fn create(
         self: &Arc<Self>,
         tenant: &str,
@@ -113,13 +113,13 @@ impl Generations {
         let header = self.with_prompt(&header, history).await?;
         match cache.mode {
             CacheMode::Off => self.start(header).await,
-            // A run of the cache ends with its last follower, and a background response has none.
+            // A run of the cache ends with its last follower, so a background response cannot share one.
             _ if !header.spec.generate || header.spec.background => self.start(header).await,
             _ => self.start_cached(header, &model, cache).await,
         }
     }
 
-    /// How many tokens a request's prompt has, whether it fits the context or not.
+    /// Counts the tokens of a request's prompt, even if it does not fit the context.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -142,9 +142,9 @@ impl Generations {
     }
 }
 
-/// The header of a response to be, without its prompt.
+/// Builds the header of a new response, without its prompt.
 fn header(tenant: &str, mut create: Create, model: &ModelInfo, caller: &Caller) -> Header {
-    // What the request leaves open the model's settings decide, once: the header says with what it was sampled.
+    // Absent fields take the model's defaults now, so that the header has all parameters of the sampling.
     create.sampling = create.sampling.completed(model.sampling);
     Header {
         version: LOG_VERSION,

@@ -1,4 +1,4 @@
-//! Items to a prompt, in the way of the model's dialect, and as many of them as the context holds.
+//! Converts items to the messages of a prompt by the model's dialect, and leaves out turns that the context does not hold.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::{
     wire::input::{InputItem, InputRole},
 };
 
-/// What is said to the model: instructions, tools and items.
+/// Builds the prompt: instructions, tools and items.
 pub fn prompt<'i>(dialect: &Dialect, spec: &GenerationSpec, items: impl Iterator<Item = &'i InputItem>) -> Prompt {
     let mut writer = PromptWriter { dialect, messages: Vec::new(), names: HashMap::new(), answering: false };
     if let Some(instructions) = &spec.instructions {
@@ -27,7 +27,7 @@ pub fn prompt<'i>(dialect: &Dialect, spec: &GenerationSpec, items: impl Iterator
     } else if !tools.is_empty() {
         let taught = teach::instructions(tools.iter());
         match messages.first_mut().filter(|message| message.role == Role::System) {
-            // Many templates take one system message, at the begin.
+            // Many templates accept only one system message, at the beginning.
             Some(system) => system.content = format!("{}\n\n{taught}", system.content),
             None => messages.insert(0, Message::text(Role::System, taught)),
         }
@@ -41,7 +41,7 @@ struct PromptWriter<'a> {
     messages: Vec<Message>,
     /// Call id → function.
     names: HashMap<&'a str, &'a str>,
-    /// The last message is ours, with the outputs of calls.
+    /// The last message is one that this writer made from outputs of calls.
     answering: bool,
 }
 
@@ -89,12 +89,12 @@ impl<'a> PromptWriter<'a> {
                 }
                 self.answering = true;
             }
-            // No reference is left in what was created.
+            // `resolve` has replaced all references before.
             InputItem::Reasoning(_) | InputItem::Reference(_) | InputItem::Ignored(_) => self.answering = answering,
         }
     }
 
-    /// The assistant's message that a call belongs to.
+    /// Returns the assistant's message that a call belongs to: the last message, or a new one.
     fn assistant(&mut self) -> &mut Message {
         if self.messages.last().is_none_or(|message| message.role != Role::Assistant) {
             self.messages.push(Message::text(Role::Assistant, ""));
@@ -103,7 +103,7 @@ impl<'a> PromptWriter<'a> {
         &mut self.messages[last]
     }
 
-    /// Mistral's templates refuse ids of any other length.
+    /// Returns the id of a call in the prompt. Mistral's templates accept ids of 9 characters only.
     fn call_id(&self, id: &str) -> String {
         match self.dialect.calls {
             Calls::Mistral => hex::encode(Sha256::digest(id)).chars().take(9).collect(),
@@ -112,7 +112,7 @@ impl<'a> PromptWriter<'a> {
     }
 }
 
-/// Items in turns: each begins with what a user says, so that a call and its output are never apart.
+/// Splits items into turns. Each turn begins with a message of the user, so a call and its output stay in one turn.
 pub fn turns(items: Vec<InputItem>) -> Vec<Vec<InputItem>> {
     let mut turns: Vec<Vec<InputItem>> = vec![vec![]];
     let mut asked = false;
@@ -128,7 +128,7 @@ pub fn turns(items: Vec<InputItem>) -> Vec<Vec<InputItem>> {
     turns
 }
 
-/// The items that stay when the first `dropped` turns are left out: what systems and developers said always does.
+/// Returns the items that remain without the first `dropped` turns. Messages of systems and developers always remain.
 pub fn kept(turns: &[Vec<InputItem>], dropped: usize) -> impl Iterator<Item = &InputItem> + Clone {
     let is_pinned = |item: &InputItem| matches!(item, InputItem::Message(m) if matches!(m.role, InputRole::System | InputRole::Developer));
     turns
@@ -137,12 +137,11 @@ pub fn kept(turns: &[Vec<InputItem>], dropped: usize) -> impl Iterator<Item = &I
         .flat_map(move |(at, turn)| turn.iter().filter(move |item| at >= dropped || is_pinned(item)))
 }
 
-/// A prompt's tokens, or how many more than the context holds it has at least.
+/// A prompt's tokens, or a number of tokens that exceeds the context if the prompt is too long.
 pub type Rendered = Result<Vec<u32>, usize>;
 
-/// Leaves out as few turns as it takes for the prompt to have at most `room` tokens, or all that may be. `render` makes the
-/// prompt without the first so many turns, at most `droppable`; it is asked as often as a binary search asks. Returns the
-/// prompt and how many turns it is without.
+/// Leaves out the fewest turns so that the prompt has at most `room` tokens, or `droppable` turns if no number fits. `render(n)`
+/// makes the prompt without the first `n` turns; a binary search calls it. Returns the prompt and the number of turns left out.
 ///
 /// # Errors
 /// Those of `render`.
@@ -156,7 +155,7 @@ pub fn fit<E>(
     if fits(&whole) || droppable == 0 {
         return Ok((whole, 0));
     }
-    // Without `low` turns it does not fit; `best` is the prompt without `high` turns.
+    // The prompt without `low` turns does not fit. `best` is the prompt without `high` turns, which fits.
     let (mut low, mut high) = (0, droppable);
     let mut best = render(high)?;
     if !fits(&best) {

@@ -1,4 +1,4 @@
-//! What a tenant, and a key of it, may use in a minute: bounded by the settings, counted in the store for all replicas.
+//! Rate limits of tenants and keys, per minute. The settings give the limits; the store counts for all replicas.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct Quotas {
     pub rates: Arc<dyn Rates>,
 }
 
-/// A key with limits of its own, as a request was sent with it.
+/// The key of a request, which has limits of its own.
 #[derive(Debug, Clone)]
 pub struct LimitedKey {
     pub id: String,
@@ -29,32 +29,35 @@ pub struct LimitedKey {
 }
 
 impl LimitedKey {
-    /// What of the limits outlives the request.
+    /// Returns the limits that hold after the request, for the response's header.
     pub fn quota(&self) -> KeyQuota {
         let bytes = self.limits.storage_mb.map_or(u64::MAX, |mb| u64::from(mb.get()) << 20);
         KeyQuota { key: self.id.clone(), bytes, tokens_per_minute: self.limits.tokens_per_minute }
     }
 }
 
-/// What is left of a limit.
+/// The state of a limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Quota {
     pub unit: Unit,
     /// Per minute.
     pub limit: u64,
     pub remaining: u64,
-    /// Until all of it is there again.
+    /// Milliseconds until the whole limit is available again.
     pub reset_ms: u64,
 }
 
-/// The name of a key's buckets. No tenant has one with this character: settings and keys files are text.
+/// Returns the name of a key's buckets. It contains NUL, which no tenant's name contains: settings and key files are text.
 fn of_key(tenant: &str, key: &str) -> String {
     format!("{tenant}\0{key}")
 }
 
 impl Quotas {
-    /// Counts a request, and its first token. Before anything else, so that what is refused costs nothing but this. The key's
-    /// limits come first: who is refused by them takes nothing of the tenant's.
+    /// Counts a request and its first token. To be called before any other work on the request, so that a refused request costs
+    /// little. The key's limits come first: a request that they refuse takes nothing from the tenant's limits.
+    ///
+    /// # Errors
+    /// `rate_limit_exceeded` with the time to wait; those of the store.
     pub async fn enter(&self, tenant: &str, key: Option<&LimitedKey>) -> Result<(), WireError> {
         if let Some(LimitedKey { id, limits }) = key {
             let name = of_key(tenant, id);
@@ -79,7 +82,8 @@ impl Quotas {
         Ok(())
     }
 
-    /// Counts what a response has used, once it is known. In the worst case that is more than there was, and the tenant waits.
+    /// Charges the tokens of a response that has ended. They may exceed the rest of the limit; the tenant then waits until its
+    /// bucket refills.
     pub async fn used(&self, header: &Header, usage: &Usage) {
         let tenant = &header.tenant;
         self.spend(tenant, self.limits.tokens_per_minute(tenant), usage).await;
@@ -96,7 +100,7 @@ impl Quotas {
         }
     }
 
-    /// What is left of the key's limits or, where it has none, of its tenant's; empty while the store cannot be reached.
+    /// Returns the state of the key's limits, or of the tenant's if the key has none. Empty while the store cannot be reached.
     pub async fn left(&self, tenant: &str, key: Option<&LimitedKey>) -> Vec<Quota> {
         let mut quotas = vec![];
         for unit in [Unit::Requests, Unit::Tokens] {
@@ -121,7 +125,7 @@ impl Quotas {
         quotas
     }
 
-    /// The limit and how many ms until there is one again, where there is none.
+    /// Takes one from a bucket. Returns `None` on success, or the limit and the milliseconds until the bucket has one again.
     async fn take(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! `item_reference`: items that the server has are put in the place of their ids.
+//! Replaces each `item_reference` by the stored item.
 
 use std::collections::HashMap;
 
@@ -17,18 +17,18 @@ use crate::{
     },
 };
 
-/// Responses and conversations that one request may refer to.
+/// The maximum of responses and conversations that one request refers to.
 const MAX_OWNERS: usize = 1000;
-/// Bytes of the items that one request may refer to, as JSON.
+/// The maximum of bytes of the items that one request refers to, as JSON.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Where an item is stored, as its id says.
+/// The response or conversation that an item's id names.
 enum Owner<'i> {
     Response(String),
     Conversation { id: String, item: &'i str },
 }
 
-/// The owner that an item's id names: `msg_<response>_2` or, for items that were appended to a conversation,
+/// Parses the owner from an item's id: `msg_<response>_2` or, for items that were appended to a conversation,
 /// `msg_<conversation>-<random>_in0`.
 fn owner(item: &str) -> Option<Owner<'_>> {
     let (_, rest) = item.split_once('_')?;
@@ -39,10 +39,10 @@ fn owner(item: &str) -> Option<Owner<'_>> {
     })
 }
 
-/// What has been read for a request's references.
+/// The items that were read for a request's references.
 #[derive(Default)]
 struct Resolved {
-    /// By response: its items, by id.
+    /// Response id → item id → item.
     responses: HashMap<String, HashMap<String, Value>>,
     reads: usize,
     bytes: usize,
@@ -51,11 +51,11 @@ struct Resolved {
 impl Generations {
     /// Replaces each reference by the item that it names.
     ///
-    /// `own_unstored_response` is the only response with `store: false` that may be referred to.
+    /// `own_unstored_response`: the only response with `store: false` that a reference may name.
     ///
     /// # Errors
-    /// `item_not_found`, naming the reference, for items of other tenants, too; `invalid_request` for more items than
-    /// one request may refer to.
+    /// `item_not_found` with the path of the reference, also for items of other tenants; `invalid_request` if the references need
+    /// too many reads or bytes.
     pub(in crate::generation) async fn resolve(
         &self,
         tenant: &str,
@@ -106,7 +106,7 @@ impl Generations {
             }
         };
         match conversation {
-            // A response may be gone while the conversation keeps what it said.
+            // The response may be gone, but its items may still be in the conversation.
             Some(conversation) if found.is_none() => {
                 resolved.reads += 1;
                 self.item_of(tenant, conversation, id).await
@@ -115,8 +115,7 @@ impl Generations {
         }
     }
 
-    /// A response's items by their ids: what it was asked, and what it said so far. None for a response that may not be
-    /// referred to.
+    /// Returns a response's input and current output, by item id. Empty if the response may not be referred to.
     async fn items_of(
         &self,
         tenant: &str,

@@ -1,4 +1,4 @@
-//! What the engine is asked for, by a response's header alone: any replica asks for the same.
+//! Builds the engine's request from a response's header alone, so that every replica builds the same.
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,10 +9,11 @@ use crate::{
     wire::error::WireError,
 };
 
-/// The engine's request. `output`: the tokens that the log has already.
+/// Builds the engine's request. `output`: the tokens that the log has already.
 ///
 /// # Errors
-/// None for a header that `create` made, which found the same grammar.
+/// The schemas or the format cannot constrain an output. None for a header that `create` made: `create` has checked the same
+/// grammar.
 pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> Result<GenerateRequest, WireError> {
     let spec = &header.spec;
     Ok(GenerateRequest {
@@ -29,7 +30,7 @@ pub fn request(header: &Header, output: Vec<u32>, cancel: CancellationToken) -> 
     })
 }
 
-/// A turn of a conversation is followed by another, and a stored prompt is used again.
+/// Returns whether a later prompt will begin with this one: another turn follows a turn, and a stored prompt is used again.
 fn reuse(spec: &GenerationSpec) -> Reuse {
     let is_turn = spec.conversation.is_some() || spec.previous_response_id.is_some();
     if is_turn || spec.prompt.is_some() { Reuse::Expected } else { Reuse::Unknown }

@@ -1,4 +1,4 @@
-//! Starting a response: its log, and its place in the queue. From there it goes on by itself.
+//! Starts a response: creates its log and enters the queue. The generation then runs in a task of its own.
 
 use std::sync::Arc;
 
@@ -16,16 +16,17 @@ use crate::{
     wire::{error::WireError, format::Format, input::InputItem},
 };
 
-/// Of a parsed JSON value, beside its text.
+/// Bytes of a parsed JSON value besides its text.
 const VALUE_BYTES: usize = 32;
 
-/// A created response, with a follower so that it is not orphaned before it is followed.
+/// A created response. `follower` keeps it from being cancelled as an orphan before the client follows it.
 pub struct CreatedResponse {
     pub id: String,
     pub follower: FollowerGuard,
 }
 
 impl Generations {
+    /// Creates a response's log and begins its generation, or finds the response that the same `client_request_id` created before.
     pub(in crate::generation) async fn start(self: &Arc<Self>, header: Header) -> Result<CreatedResponse, WireError> {
         let (tenant, id) = (header.tenant.clone(), header.id.clone());
         let lease = match self.store.create(header.clone()).await.map_err(|e| store_error(e, Named::Response(&id)))? {
@@ -42,23 +43,29 @@ impl Generations {
         Ok(CreatedResponse { id, follower })
     }
 
-    /// Leaves nothing of a response that was created and could not begin; it does not count as running here any more.
+    /// Deletes a response that was created and could not begin, and removes it from those that run here.
     pub(in crate::generation) async fn abandon(&self, tenant: &str, lease: &Lease) {
         let _ = self.store.delete(tenant, &lease.id).await;
         let _ = self.store.ended(lease).await;
     }
 
-    /// Counts what a response holds while it waits and runs.
+    /// Counts the bytes that a response holds while it waits and runs.
+    ///
+    /// # Errors
+    /// As [`Self::hold`].
     pub(in crate::generation) fn hold_request(&self, header: &Header) -> Result<BudgetShare, WireError> {
         self.hold(&header.tenant, held_bytes(header))
     }
 
-    /// Starts a response or gives it a place in the queue; it goes on by itself from here.
+    /// Runs a response in a task of its own, at once or when it leaves the queue.
+    ///
+    /// # Errors
+    /// The tenant's requests hold too many bytes, or the queue is full.
     pub(in crate::generation) fn run(self: &Arc<Self>, header: Header, lease: Lease) -> Result<(), WireError> {
         let held = self.hold_request(&header)?;
         let ticket = self.admission.enter(&header)?;
         let registration = self.running.register(&header.id, header.on_disconnect);
-        let mut log = LogWriter::new(self.writing(), Arc::new(header), lease, vec![]);
+        let mut log = LogWriter::new(self.log_sink(), Arc::new(header), lease, vec![]);
         log.held = Some(held);
         log.stop = registration.stop.clone();
         let span = log.log_span();
@@ -68,7 +75,7 @@ impl Generations {
     }
 }
 
-/// What a response holds while it waits and runs, roughly: parsed JSON takes many times the bytes of its text.
+/// Estimates the bytes that a response holds while it waits and runs. Parsed JSON takes many times the bytes of its text.
 fn held_bytes(header: &Header) -> usize {
     let spec = &header.spec;
     let items: usize = spec.input.iter().map(InputItem::bytes).sum();
@@ -82,7 +89,7 @@ fn held_bytes(header: &Header) -> usize {
     items + preamble + spec.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
 }
 
-/// The recursion is as deep as the JSON, which the parser bounds at 128.
+/// Estimates the bytes of a parsed JSON value. The recursion is as deep as the JSON, and the parser bounds the depth to 128.
 fn value_bytes(value: &Value) -> usize {
     let inside = match value {
         Value::String(text) => text.len(),

@@ -1,4 +1,4 @@
-//! Stored prompts in use: expanded into a request, and warmed in this replica's engines while there is room.
+//! Use of stored prompts: expands them into requests, and computes their constant beginnings ahead while the engine is idle.
 
 use std::{collections::HashMap, sync::Weak, time::Duration};
 
@@ -20,13 +20,15 @@ use crate::{
     wire::{error::WireError, input::InputItem, prompt::PutPrompt, request::Create},
 };
 
-/// Prompts that are kept warm, for each model served, and the time between looks at which those are.
+/// Stored prompts to warm, for each model served.
 const HOT: usize = 8;
-const LOOK: Duration = Duration::from_secs(10);
-/// Between looks at whether the last idle place is taken while a prompt is warmed.
-const YIELD: Duration = Duration::from_millis(20);
+/// The interval between reads of which stored prompts are used most.
+const REFRESH: Duration = Duration::from_secs(10);
+/// The interval between checks, while a prompt is warmed, of whether a request needs its place in the engine.
+const YIELD_CHECK: Duration = Duration::from_millis(20);
 
 impl Generations {
+    /// Stores a new version of a prompt, or a new prompt if `put` has no id. Returns it with its version.
     pub async fn put_prompt(&self, tenant: &str, put: PutPrompt) -> Result<StoredPrompt, WireError> {
         let id = put.id.unwrap_or_else(|| format!("pmpt_{}", crate::random::random_hex()));
         let prompt = StoredPrompt {
@@ -39,8 +41,11 @@ impl Generations {
         self.prompts.put(prompt).await.map_err(|error| store_error(error, Named::Prompt(&id)))
     }
 
-    /// Puts what the request's stored prompt says into it, and counts it as used with the model. The request's own
-    /// instructions stand before the prompt's.
+    /// Expands the request's stored prompt into the request, and counts a use of it with the model. The request's own instructions
+    /// replace the prompt's.
+    ///
+    /// # Errors
+    /// `prompt_not_found`; `invalid_request` if the variables do not match, or neither request nor prompt has a message.
     pub(in crate::generation) async fn expand(
         &self,
         tenant: &str,
@@ -61,7 +66,7 @@ impl Generations {
         })?;
         used.variables = values;
         let expanded = expanded?;
-        // What was used is said, also when it was the latest.
+        // The response reports the version, also if the request named none.
         used.version = Some(stored.version.to_string());
         create.instructions = create.instructions.take().or(expanded.instructions);
         create.preamble = expanded.messages;
@@ -70,14 +75,15 @@ impl Generations {
         }
         let counted = Use { tenant: tenant.to_owned(), prompt: used.id.clone(), model: model.to_owned() };
         if let Err(error) = self.prompts.used(counted, weight(unix_seconds())).await {
-            tracing::debug!(prompt = used.id, %error, "a use was not counted");
+            tracing::debug!(prompt = used.id, %error, "cannot count this use of the stored prompt");
         }
         Ok(())
     }
 
-    /// Lets the engine compute the constant beginning of a prompt, if it can be done without anybody waiting for it.
+    /// Lets the engine compute the constant beginning of a stored prompt while it is idle. Returns `None` if this has to be tried
+    /// again later.
     async fn warm_one(&self, stored: &StoredPrompt, model: &str) -> Option<()> {
-        // One place stays for whoever comes meanwhile. A model that is not served here is another replica's.
+        // One place stays free for the next request. If this replica does not serve the model, another one warms the prompt.
         let model = self.model(Some(model)).ok()?;
         if self.is_draining() || self.admission.idle(&model.id) < 2 {
             return None;
@@ -113,7 +119,7 @@ impl Generations {
             let prompt = engine.tokenize(&header.model, &prompt).ok()?;
             Some(Header { prompt, ..header })
         });
-        // A template that refuses a prompt without a question is not asked again.
+        // Some templates refuse a prompt without a question. Such a prompt is not tried again.
         let Some(header) = rendered.await.ok()? else { return Some(()) };
         let mut ticket = self.admission.enter(&header).ok()?;
         if ticket.waits {
@@ -125,14 +131,14 @@ impl Generations {
         loop {
             tokio::select! {
                 delta = deltas.recv() => if delta.is_none() { break },
-                () = sleep(YIELD) => if self.admission.idle(&header.model) == 0 { stop.cancel() },
+                () = sleep(YIELD_CHECK) => if self.admission.idle(&header.model) == 0 { stop.cancel() },
             }
         }
         (!stop.is_cancelled()).then_some(())
     }
 }
 
-/// Warms what is hot, each with the models that it is used with, now and whenever something else becomes hot.
+/// Warms the stored prompts that are used most, each with the models that it is used with. Runs until the service is dropped.
 pub async fn warm(generations: Weak<Generations>) {
     let mut warmed: HashMap<Use, u32> = HashMap::new();
     loop {
@@ -150,7 +156,7 @@ pub async fn warm(generations: Weak<Generations>) {
                 }
             }
         }
-        sleep(LOOK).await;
+        sleep(REFRESH).await;
     }
 }
 

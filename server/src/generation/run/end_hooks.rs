@@ -1,5 +1,5 @@
-//! What ends with a response: its turn in a conversation, its run in the prompt cache, its share of a tenant's tokens; and it
-//! is counted.
+//! What follows from the end of a response: its turn in a conversation and its run in the prompt cache end, and its tokens are
+//! charged and counted.
 
 use std::sync::Arc;
 
@@ -18,27 +18,32 @@ pub struct EndHooks {
 }
 
 impl EndHooks {
-    /// To be called before the last entry is appended, so that whoever sees it finds everything done; and again by whoever
-    /// takes the response over when it could not be appended.
+    /// Ends the response's turn in its conversation, and removes a failed run from the prompt cache. To be called before the last
+    /// entry is appended, so that a reader of that entry finds both done. If the append fails, the replica that takes the response
+    /// over calls this again.
+    ///
+    /// # Errors
+    /// The store cannot be reached or is full.
     pub async fn before(&self, header: &Arc<Header>, entries: &[Arc<Entry>]) -> Result<(), StoreError> {
         if let Some(conversation) = &header.spec.conversation {
             let output = output_items(header, entries);
             match self.conversations.end(&header.tenant, conversation, &header.id, output).await {
                 Err(error @ (StoreError::Unavailable(_) | StoreError::StoreFull(_))) => return Err(error),
-                Err(error) => tracing::debug!(response = header.id, %error, "its conversation takes no turn's end"),
+                Err(error) => tracing::debug!(response = header.id, %error, "cannot end the turn in the conversation"),
                 Ok(()) => {}
             }
         }
         if let Some(Sharing::Run { key, .. }) = &header.sharing
             && !ended_well(entries)
         {
-            // Whoever asks the same from now on starts afresh.
+            // The next equal request starts a new run.
             self.cache.discard(&header.tenant, key, &header.id).await?;
         }
         Ok(())
     }
 
-    /// To be called after the last entry was appended.
+    /// Counts the response, charges its tokens and completes its run in the prompt cache. To be called after the last entry was
+    /// appended.
     pub async fn after(&self, header: &Header, entries: &[Arc<Entry>]) {
         if let Some(Entry::Finished { finish, usage, .. }) = entries.last().map(|entry| &**entry) {
             self.metrics.ended(&header.model, status(finish), usage);
@@ -72,7 +77,7 @@ fn ended_well(entries: &[Arc<Entry>]) -> bool {
     matches!(finish, Some(Finish::Stop | Finish::Length))
 }
 
-/// What a log takes, roughly.
+/// Estimates the size of a log in bytes.
 fn bytes(entries: &[Arc<Entry>]) -> u64 {
     let entry = |entry: &Arc<Entry>| match &**entry {
         Entry::Delta { tokens, text, logprobs, .. } => 100 + 4 * tokens.len() + text.len() + 100 * logprobs.len(),

@@ -1,4 +1,4 @@
-//! The writer of one response's log: appends in order, with patience while the store cannot be reached.
+//! The writer of one response's log: appends entries in order, and retries while the store cannot be reached or is full.
 
 use std::{
     sync::Arc,
@@ -25,47 +25,47 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_millis(500);
 
-/// What logs are written with.
+/// What every [`LogWriter`] of this replica shares.
 #[derive(Clone)]
 pub struct LogSink {
     pub store: Arc<dyn Store>,
-    pub endings: Arc<EndHooks>,
-    /// How long an append waits for a store that cannot be reached.
+    pub end_hooks: Arc<EndHooks>,
+    /// How long an append is retried while the store cannot be reached.
     pub patience: Duration,
-    /// Admits one at a time the responses whose last replicas died without progress.
+    /// Admits one response at a time of those whose last replica died before they made progress.
     pub suspects: Arc<Semaphore>,
-    /// Who writes, for operators.
+    /// The name of this replica in logs and traces.
     pub replica: Arc<str>,
-    /// Is told what is cached.
+    /// Collects the beginnings of prompts that the engine has cached.
     pub offers: Arc<Offers>,
 }
 
-/// Everything that was written, so that what a store loses in a crash can be written again.
+/// Appends to one log. Keeps all entries, so that it can append again what a store lost in a crash.
 pub struct LogWriter {
-    writing: LogSink,
+    sink: LogSink,
     header: Arc<Header>,
     lease: Lease,
     entries: Vec<Arc<Entry>>,
-    /// Of `entries`, those that the store has.
+    /// How many of `entries` the store has.
     stored: usize,
     output: Vec<u32>,
     cached_tokens: u32,
     timeline: Timeline,
-    /// What ends with the response was told before its last entry.
-    told: bool,
-    /// Somebody asked for the end, on whatever replica.
+    /// [`EndHooks::before`] has succeeded.
+    hooks_ran: bool,
+    /// A client has cancelled the response, through any replica.
     pub cancelled: bool,
-    /// Cancelled when the engine is to stop.
+    /// Cancelled to stop the engine.
     pub stop: CancellationToken,
-    /// Attempts to run the response since the log last grew, before this one.
+    /// Earlier attempts to run the response since the log last grew.
     pub tries: u32,
-    /// The bytes of the request that the log was created for; none of a log that was taken over.
+    /// The bytes of the request that the log was created for; `None` if the log was taken over.
     pub held: Option<BudgetShare>,
 }
 
 impl LogWriter {
-    /// A log that has `entries` already when the response was taken over.
-    pub fn new(writing: LogSink, header: Arc<Header>, lease: Lease, entries: Vec<Arc<Entry>>) -> Self {
+    /// Creates a writer. `entries`: those that the store has already, if the response was taken over.
+    pub fn new(sink: LogSink, header: Arc<Header>, lease: Lease, entries: Vec<Arc<Entry>>) -> Self {
         let (mut output, mut cached_tokens) = (Vec::new(), 0);
         for entry in &entries {
             if let Entry::Delta { tokens, cached_tokens: cached, .. } = &**entry {
@@ -73,11 +73,11 @@ impl LogWriter {
                 cached_tokens = cached.unwrap_or(cached_tokens);
             }
         }
-        let replica = writing.replica.clone();
-        let timeline = Timeline::new(&writing.endings.metrics, replica, &header, !entries.is_empty());
+        let replica = sink.replica.clone();
+        let timeline = Timeline::new(&sink.end_hooks.metrics, replica, &header, !entries.is_empty());
         let stored = entries.len();
         Self {
-            writing,
+            sink,
             header,
             lease,
             entries,
@@ -85,7 +85,7 @@ impl LogWriter {
             output,
             cached_tokens,
             timeline,
-            told: false,
+            hooks_ran: false,
             cancelled: false,
             stop: CancellationToken::new(),
             tries: 0,
@@ -94,10 +94,10 @@ impl LogWriter {
     }
 
     pub fn metrics(&self) -> &Metrics {
-        &self.writing.endings.metrics
+        &self.sink.end_hooks.metrics
     }
 
-    /// What lines of the log are said of.
+    /// Returns the span of this response's log lines.
     pub fn log_span(&self) -> tracing::Span {
         let Header { id, tenant, model, .. } = &*self.header;
         tracing::error_span!("response", id, tenant, model)
@@ -107,7 +107,7 @@ impl LogWriter {
         &self.header
     }
 
-    /// Fills in what the header could not know when the response was created.
+    /// Replaces the header by one that has the prompt.
     pub fn prepare(&mut self, header: Header) {
         self.header = Arc::new(header);
     }
@@ -124,17 +124,21 @@ impl LogWriter {
         self.entries.last().is_some_and(|entry| entry.is_last())
     }
 
-    /// What the engine is to generate: the rest, if there is output already. Made on a thread that may block: a large schema
-    /// takes milliseconds to read.
+    /// Returns the engine's request. If the log has output already, the engine generates the rest. Runs on a thread that may block,
+    /// because reading a large schema takes milliseconds.
     ///
     /// # Errors
-    /// None for a header that `create` made, unless the making panics. For the log.
+    /// A text for the log. Only a panic, or a header that `create` did not make, causes an error.
     pub async fn request(&self, registration: &RunGuard) -> Result<GenerateRequest, String> {
         let (header, output, stop) = (self.header.clone(), self.output.clone(), registration.stop.clone());
         let made = tokio::task::spawn_blocking(move || request(&header, output, stop)).await;
         made.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
     }
 
+    /// Appends entries. Retries while the store is full, and for [`LogSink::patience`] while it cannot be reached.
+    ///
+    /// # Errors
+    /// `Fenced` if another replica writes the log or the response was deleted; `Unavailable` after the patience.
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
         let (before, begun) = (self.entries.len(), Instant::now());
         self.entries.extend(entries.into_iter().map(Arc::new));
@@ -156,8 +160,9 @@ impl LogWriter {
                         tracing::warn!(response = self.header.id, reason, "the stream pauses until there is room");
                         paused = Some(self.metrics().paused());
                     }
-                    self.ask().await?;
-                    // What is not stored yet goes with the last entry, which needs no room.
+                    self.check_cancelled().await?;
+                    // A cancelled response ends now: `finish` appends what is not stored yet together with the last entry, which
+                    // needs no room.
                     if (self.cancelled || self.stop.is_cancelled()) && !self.has_ended() {
                         break;
                     }
@@ -169,7 +174,7 @@ impl LogWriter {
                         tracing::warn!(response = self.header.id, reason, "the log cannot be written; trying again");
                         Instant::now()
                     });
-                    if since.elapsed() >= self.writing.patience {
+                    if since.elapsed() >= self.sink.patience {
                         return Err(StoreError::Unavailable(reason));
                     }
                     sleep(retry).await;
@@ -180,19 +185,19 @@ impl LogWriter {
         }
         self.timeline.appended(&self.header, self.entries.get(before..).unwrap_or_default(), begun);
         if self.has_ended() {
-            self.writing.endings.after(&self.header, &self.entries).await;
+            self.sink.end_hooks.after(&self.header, &self.entries).await;
         }
         Ok(())
     }
 
-    /// Appends what the store has not yet, and learns what was asked of the writer.
+    /// Appends the entries that the store does not have. Takes in the requests to cancel, and of members to leave.
     async fn write(&mut self) -> Result<(), StoreError> {
-        if self.has_ended() && !self.told {
-            self.writing.endings.before(&self.header, &self.entries).await?;
-            self.told = true;
+        if self.has_ended() && !self.hooks_ran {
+            self.sink.end_hooks.before(&self.header, &self.entries).await?;
+            self.hooks_ran = true;
         }
         let new = self.entries.get(self.stored..).unwrap_or_default();
-        let appended = self.writing.store.append(&self.lease, self.stored as u64, new).await?;
+        let appended = self.sink.store.append(&self.lease, self.stored as u64, new).await?;
         self.cancelled |= appended.cancelled;
         self.stored = self.entries.len();
         if !self.has_ended() {
@@ -208,27 +213,27 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Learns whether the end was asked for while the store takes no entries.
-    async fn ask(&mut self) -> Result<(), StoreError> {
-        match self.writing.store.append(&self.lease, self.stored as u64, &[]).await {
+    /// Asks a store that is full whether the response was cancelled, with an empty append.
+    async fn check_cancelled(&mut self) -> Result<(), StoreError> {
+        match self.sink.store.append(&self.lease, self.stored as u64, &[]).await {
             Ok(appended) => self.cancelled |= appended.cancelled,
             Err(error @ StoreError::Fenced) => return Err(error),
-            // The next attempt finds out.
+            // The next attempt asks again.
             Err(_) => {}
         }
         Ok(())
     }
 
-    /// Does what was asked of the writer without having anything to append.
-    pub async fn look(&mut self) -> Result<(), StoreError> {
+    /// Takes in requests to the writer (cancel, leave) when there is no entry to append.
+    pub async fn poll_requests(&mut self) -> Result<(), StoreError> {
         match self.write().await {
-            // The next append learns of it too.
+            // `append` retries.
             Ok(()) | Err(StoreError::Unavailable(_) | StoreError::StoreFull(_)) => self.append(vec![]).await,
             Err(error) => Err(error),
         }
     }
 
-    /// Appends what the engine said, unless the log was ended while it waited for room.
+    /// Appends deltas of the engine, unless the log has ended while it waited for room.
     pub async fn append_deltas(&mut self, deltas: impl Iterator<Item = Delta>) -> Result<(), StoreError> {
         if self.has_ended() {
             return Ok(());
@@ -236,7 +241,7 @@ impl LogWriter {
         let (mut entries, mut is_computed) = (Vec::new(), false);
         for Delta { tokens, text, logprobs, cached_tokens, finish } in deltas {
             self.output.extend_from_slice(&tokens);
-            // The prompt is cached when the first token is there, and the output too when the last one is.
+            // The engine has cached the prompt with the first token, and the output with the last one.
             is_computed |= cached_tokens.is_some() || finish.is_some() && !self.output.is_empty();
             self.cached_tokens = cached_tokens.unwrap_or(self.cached_tokens);
             if !tokens.is_empty() || !text.is_empty() {
@@ -247,9 +252,9 @@ impl LogWriter {
             }
         }
         self.append(entries).await?;
-        // No token waits for this.
+        // After the append, so that no token waits for this.
         if is_computed {
-            self.writing.offers.computed(&self.header, &self.output);
+            self.sink.offers.computed(&self.header, &self.output);
         }
         Ok(())
     }
@@ -258,34 +263,35 @@ impl LogWriter {
         self.append(vec![self.last(finish)]).await
     }
 
-    /// Counts an attempt to run a response that was taken over. A response whose last attempt killed its replica, or fell with
-    /// it, goes on alone: what this returns is held until there is progress.
+    /// Counts an attempt to run a response that was taken over. If the last replica died before the response made progress, the
+    /// response may have killed it. Then this waits for a permit, and at most one such response runs at a time. The caller holds
+    /// the permit until the response makes progress.
     ///
     /// # Errors
-    /// `Err(None)` when the response was tried too often; else those of the store.
+    /// `Err(None)` after [`MAX_TRIES`] attempts without progress; else those of the store.
     pub async fn try_again(&mut self) -> Result<Option<OwnedSemaphorePermit>, Option<StoreError>> {
         if self.lease.fence == 1 {
             return Ok(None);
         }
-        let alone = match self.tries {
+        let permit = match self.tries {
             0 => None,
             // The semaphore is never closed.
-            _ => self.writing.suspects.clone().acquire_owned().await.ok(),
+            _ => self.sink.suspects.clone().acquire_owned().await.ok(),
         };
-        let tries = self.writing.store.try_again(&self.lease).await.map_err(Some)?;
-        if tries >= MAX_TRIES { Err(None) } else { Ok(alone) }
+        let tries = self.sink.store.try_again(&self.lease).await.map_err(Some)?;
+        if tries >= MAX_TRIES { Err(None) } else { Ok(permit) }
     }
 
-    /// Gives the response to whoever claims it.
+    /// Releases the lease, so that another replica can claim the response.
     pub async fn release(&self) -> Result<(), StoreError> {
-        self.writing.store.release(&self.lease).await
+        self.sink.store.release(&self.lease).await
     }
 
-    /// To be called when nothing more will be appended.
+    /// Removes the response from those that this replica runs. To be called after the last append.
     pub async fn close(&self) {
-        // What cannot be said now is found out at a sweep.
-        if let Err(error) = self.writing.store.ended(&self.lease).await {
-            tracing::debug!(response = self.header.id, %error, "the end could not be said");
+        // If this call fails, a sweep finds that the response does not run here.
+        if let Err(error) = self.sink.store.ended(&self.lease).await {
+            tracing::debug!(response = self.header.id, %error, "cannot report the end to the store; a sweep finds it");
         }
     }
 

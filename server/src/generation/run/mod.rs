@@ -1,5 +1,5 @@
-//! The producing half: takes its turn, runs the engine, appends what it says to the log. Waits for the store and for
-//! nothing else; knows no follower.
+//! The run of a generation: waits for admission, runs the engine and appends its output to the log. It waits for no follower and
+//! knows none.
 
 mod begin;
 pub mod end_hooks;
@@ -20,7 +20,7 @@ use crate::{
 use log_writer::LogWriter;
 use registry::RunGuard;
 
-/// Deltas taken from the engine at once; what arrives while an append is in flight goes together into the next.
+/// The maximum of deltas in one append. Deltas that arrive during an append go together into the next one.
 const BATCH: usize = 256;
 
 pub struct RunJob {
@@ -36,14 +36,17 @@ impl RunJob {
         let generate = generate(&*engine, &mut log, ticket, &registration);
         let outcome = match AssertUnwindSafe(generate).catch_unwind().await {
             Ok(outcome) => outcome,
-            // Whatever broke, followers are not left waiting for an end that never comes.
+            // Followers wait for the last entry, so a panic ends the log too.
             Err(_) => log.finish(Finish::Failed("the generation panicked".into())).await,
         };
         close_or_release(&log, outcome).await;
     }
 }
 
-/// Ends well with the log's last entry, or without it when the response is to be handed over.
+/// Runs a generation until the log has its last entry, or until the response is handed over.
+///
+/// # Errors
+/// Those of the last append. The log then has no last entry.
 async fn generate(
     engine: &dyn Engine,
     log: &mut LogWriter,
@@ -58,11 +61,11 @@ async fn generate(
             biased;
             () = registration.stop.cancelled() => break None,
             permit = ticket.admitted() => break permit,
-            () = registration.look.notified() => log.look().await?,
+            () = registration.requested.notified() => log.poll_requests().await?,
         }
     };
     let Some(permit) = permit else {
-        // Leaves the queue before the log is told, which may take a while.
+        // The request leaves the queue before the append, which may take long.
         drop(ticket);
         return finish_without_engine(log, registration).await;
     };
@@ -73,26 +76,26 @@ async fn generate(
         drop(permit);
         return finish_without_engine(log, registration).await;
     }
-    let tried = tokio::select! {
+    let attempt = tokio::select! {
         biased;
         () = registration.stop.cancelled() => None,
-        tried = log.try_again() => Some(tried),
+        attempt = log.try_again() => Some(attempt),
     };
-    let mut alone = match tried {
+    let mut suspect_permit = match attempt {
         None => {
             drop(permit);
             return finish_without_engine(log, registration).await;
         }
-        Some(Ok(alone)) => alone,
+        Some(Ok(permit)) => permit,
         Some(Err(None)) => {
             drop(permit);
             return log.finish(Finish::Failed("every replica that ran it died".into())).await;
         }
         Some(Err(Some(StoreError::Fenced))) => return Err(StoreError::Fenced),
-        // Not counted: the store is waited for when the next entry is appended.
+        // The attempt is not counted. The next append waits for the store.
         Some(Err(Some(_))) => None,
     };
-    tracing::debug!(response = log.header().id, "to the engine");
+    tracing::debug!(response = log.header().id, "submitting to the engine");
     let begun = log
         .request(registration)
         .await
@@ -103,19 +106,20 @@ async fn generate(
     };
     let mut batch = Vec::with_capacity(BATCH);
     let mut outcome = Ok(());
-    // The channel closes when the engine has left the generation; until then the permit is held, even if the log takes no more.
+    // The channel closes when the engine has ended the generation. The permit is held until then, even if the log takes no more
+    // entries.
     loop {
         tokio::select! {
             biased;
             received = deltas.recv_many(&mut batch, BATCH) => if received == 0 { break },
-            () = registration.look.notified() => if outcome.is_ok() { outcome = log.look().await },
+            () = registration.requested.notified() => if outcome.is_ok() { outcome = log.poll_requests().await },
         }
         permit.produced(batch.iter().map(|delta| delta.tokens.len() as u32).sum());
         if batch.iter().any(|delta| delta.finish == Some(Finish::Stop)) {
             permit.ended_by_itself();
         }
         if registration.is_handed_over() {
-            // The engine was stopped, not the generation.
+            // The engine reports a cancel because it was stopped, but the generation continues on another replica.
             batch.retain(|delta| delta.finish != Some(Finish::Cancelled));
         }
         if registration.is_steered() && !log.cancelled {
@@ -124,8 +128,8 @@ async fn generate(
         }
         if outcome.is_ok() {
             outcome = log.append_deltas(batch.drain(..)).await;
-            // There is progress.
-            drop(alone.take());
+            // The response has made progress.
+            drop(suspect_permit.take());
         }
         if outcome.is_err() || log.cancelled {
             registration.cancel();
@@ -139,30 +143,32 @@ async fn generate(
     log.finish(Finish::Failed("the engine ended without a finish".into())).await
 }
 
-/// What follows from how the writing of a log went.
+/// Closes a log that has ended, and releases one that is handed over. `outcome`: the result of the run.
 pub async fn close_or_release(log: &LogWriter, outcome: Result<(), StoreError>) {
     let id = &log.header().id;
     match outcome {
         Ok(()) if log.has_ended() => log.close().await,
-        // Handed over: it stays listed as this replica's until somebody has claimed it.
+        // Handed over. The store lists the response as this replica's until another replica claims it.
         Ok(()) => match log.release().await {
             Ok(()) => {
                 log.metrics().handed_over.inc();
                 tracing::info!(response = id, "handed over");
             }
-            Err(error) => tracing::warn!(response = id, %error, "not handed over; it is taken over later"),
+            Err(error) => {
+                tracing::warn!(response = id, %error, "cannot hand over now; another replica takes the response over later")
+            }
         },
-        // It was deleted, or another replica has it: nobody is to see more of it from here.
+        // The response was deleted, or another replica runs it.
         Err(StoreError::Fenced) => {
             tracing::info!(response = id, "fenced out: the log takes no more entries from here");
             log.close().await;
         }
-        // It stays listed, so that it is continued when the store is back.
+        // The store still lists the response, so a sweep continues it when the store can be reached.
         Err(error) => tracing::error!(response = id, %error, "gave up writing the log"),
     }
 }
 
-/// The end of a generation that did not get to the engine.
+/// Ends a generation that the engine has not started: as cancelled, steered or failed, or with no entry if it is handed over.
 pub async fn finish_without_engine(log: &mut LogWriter, registration: &RunGuard) -> Result<(), StoreError> {
     let finish = match registration.stop.is_cancelled() || log.cancelled {
         true if registration.is_handed_over() => return Ok(()),

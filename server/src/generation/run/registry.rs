@@ -1,5 +1,5 @@
-//! What runs in this process, and what is followed here: cancels on request, hands over, and ends what nobody follows,
-//! here or on another replica, for the grace period.
+//! The generations that run in this process, and the responses that clients follow here. Cancels and hands over generations, and
+//! cancels those that no client has followed for the grace period, on this replica or another.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -14,21 +14,21 @@ use tokio_util::sync::CancellationToken;
 use crate::store::{OnDisconnect, fleet::Fleet};
 
 const RETRY: Duration = Duration::from_millis(500);
-/// How long a generation whose clients cannot resume goes on without followers. Covers the moment between two followers
-/// of one client, and a replica that takes the generation over.
+/// How long a generation runs without followers if its clients cannot resume. Covers the moment between two followers of one
+/// client, and the moment after another replica has taken the generation over.
 const CANCEL_AFTER: Duration = Duration::from_millis(500);
-/// Between looks at which generations have no follower.
+/// The longest interval between checks for generations without followers.
 const PAUSE: Duration = Duration::from_millis(250);
-/// What an announced id begins with when one of its followers here can resume.
+/// The prefix of an announced id if one of its followers here can resume.
 const RESUMABLE: char = '~';
 
-/// Steered responses that are remembered where they do not run.
+/// The maximum of steered responses to remember that do not run here.
 const MAX_STEERED: usize = 1024;
 
 pub struct RunRegistry {
     grace: Duration,
     state: Mutex<RegistryState>,
-    /// Where other replicas look what is followed here; none without a fleet.
+    /// Where this replica announces the responses that are followed here; `None` without a fleet.
     fleet: Option<Arc<dyn Fleet>>,
     announce: Notify,
 }
@@ -36,57 +36,57 @@ pub struct RunRegistry {
 #[derive(Default)]
 struct RegistryState {
     generations: HashMap<String, RegisteredRun>,
-    /// Followers of each response that is followed here, wherever it runs.
+    /// Followers here of each response, on whatever replica it runs.
     followers: HashMap<String, Followers>,
-    /// What the fleet has not been told yet.
+    /// Ids of responses whose followers have changed since the last announcement.
     changed: HashSet<String>,
     registrations: u64,
-    /// Responses that were steered and do not run here, the latest at the end: one of them may be on its way to this replica.
+    /// Steered responses that do not run here, the latest last. This replica may be about to run one of them.
     steered: VecDeque<String>,
 }
 
 #[derive(Default)]
 struct Followers {
     count: usize,
-    /// Whether one of them can resume, or could.
+    /// One of the followers, present or past, can resume.
     resumable: bool,
 }
 
 struct RegisteredRun {
-    /// Tells a registration from an earlier one of the same response.
+    /// Distinguishes a registration from an earlier one of the same response.
     number: u64,
     stop: CancellationToken,
     handed_over: CancellationToken,
     steered: CancellationToken,
-    look: Arc<Notify>,
-    /// Since when it is known that nobody follows here.
+    requested: Arc<Notify>,
+    /// When the response was last known to have a follower.
     left: Instant,
-    /// Whether the fleet was told that nobody follows.
-    told: bool,
+    /// The fleet knows that nobody follows.
+    is_reported: bool,
     on_disconnect: OnDisconnect,
 }
 
-/// Counts as one follower of a response as long as it lives.
+/// Counts as one follower of a response until it is dropped.
 pub struct FollowerGuard {
     running: Arc<RunRegistry>,
     id: String,
 }
 
-/// Keeps a response registered as long as it runs.
+/// Registers a run until it is dropped.
 pub struct RunGuard {
     running: Arc<RunRegistry>,
     id: String,
     number: u64,
-    /// Cancelled when the engine is to stop: the generation was cancelled or is handed over.
+    /// Cancelled to stop the engine: the generation was cancelled or steered, or is handed over.
     pub stop: CancellationToken,
-    /// Told when the writer is to look what was asked of it.
-    pub look: Arc<Notify>,
+    /// Notified when the writer has to poll the requests to it.
+    pub requested: Arc<Notify>,
     handed_over: CancellationToken,
     steered: CancellationToken,
 }
 
 impl RunRegistry {
-    /// To be called on the runtime that generations run on.
+    /// Creates the registry and starts its background tasks. To be called on the runtime that generations run on.
     pub fn new(grace: Duration, fleet: Option<Arc<dyn Fleet>>) -> Arc<Self> {
         let running = Arc::new(Self { grace, state: Mutex::default(), fleet, announce: Notify::new() });
         tokio::spawn(running.clone().end_orphans());
@@ -96,22 +96,23 @@ impl RunRegistry {
         running
     }
 
+    /// Registers a run. Stops it at once if it was steered before.
     pub fn register(self: &Arc<Self>, id: &str, on_disconnect: OnDisconnect) -> RunGuard {
         let (stop, handed_over, steered): (CancellationToken, CancellationToken, CancellationToken) =
             Default::default();
         let mut state = self.state();
         state.registrations += 1;
         let number = state.registrations;
-        let look = Arc::new(Notify::new());
+        let requested = Arc::new(Notify::new());
         let resumable = state.followers.get(id).is_some_and(|followers| followers.resumable);
         let generation = RegisteredRun {
             number,
             stop: stop.clone(),
             handed_over: handed_over.clone(),
             steered: steered.clone(),
-            look: look.clone(),
+            requested: requested.clone(),
             left: Instant::now(),
-            told: false,
+            is_reported: false,
             on_disconnect: if resumable { on_disconnect.max(OnDisconnect::Grace) } else { on_disconnect },
         };
         if state.steered.iter().any(|steered_id| steered_id == id) {
@@ -119,19 +120,19 @@ impl RunRegistry {
             stop.cancel();
         }
         state.generations.insert(id.to_owned(), generation);
-        RunGuard { running: self.clone(), id: id.to_owned(), number, stop, look, handed_over, steered }
+        RunGuard { running: self.clone(), id: id.to_owned(), number, stop, requested, handed_over, steered }
     }
 
-    /// Of a generation that was taken over: for how long nobody had followed it.
-    pub fn left_before(&self, id: &str, left: Duration) {
+    /// Sets for how long nobody has followed a generation that was taken over.
+    pub fn restore_unfollowed(&self, id: &str, left: Duration) {
         if let Some(generation) = self.state().generations.get_mut(id) {
             generation.left = Instant::now().checked_sub(left).unwrap_or(generation.left);
-            generation.told = true;
+            generation.is_reported = true;
         }
     }
 
-    /// A follower of `id`, wherever it runs. `leaving` is what the follower's disconnect means; a generation that was
-    /// followed by a client that can resume gets the grace period.
+    /// Adds a follower of `id`, on whatever replica it runs. `leaving` says what a disconnect of the follower does to the
+    /// generation. If one follower could resume, the generation gets the grace period.
     pub fn follower(self: &Arc<Self>, id: &str, leaving: OnDisconnect) -> FollowerGuard {
         let resumable = leaving >= OnDisconnect::Grace;
         let mut state = self.state();
@@ -140,7 +141,7 @@ impl RunRegistry {
         let is_news = followers.count == 1 || resumable && !followers.resumable;
         followers.resumable |= resumable;
         if is_news {
-            self.presence(&mut state, id);
+            self.queue_announcement(&mut state, id);
         }
         if resumable && let Some(generation) = state.generations.get_mut(id) {
             generation.on_disconnect = generation.on_disconnect.max(OnDisconnect::Grace);
@@ -162,7 +163,8 @@ impl RunRegistry {
         }
     }
 
-    /// Ends a generation so that a successor goes on from where it is: now if it runs here, else when it begins to.
+    /// Ends a generation as steered, so that a successor continues from its output: now if it runs here, else when it begins to run
+    /// here.
     pub fn steer(&self, id: &str) {
         let mut state = self.state();
         match state.generations.get(id) {
@@ -180,10 +182,10 @@ impl RunRegistry {
         }
     }
 
-    /// Lets the writer look what was asked of it.
-    pub fn look(&self, id: &str) {
+    /// Lets the writer poll the requests to it.
+    pub fn poll_requests(&self, id: &str) {
         if let Some(generation) = self.state().generations.get(id) {
-            generation.look.notify_one();
+            generation.requested.notify_one();
         }
     }
 
@@ -191,7 +193,7 @@ impl RunRegistry {
         self.state().generations.values().for_each(|generation| generation.stop.cancel());
     }
 
-    /// Stops everything so that another replica can continue it.
+    /// Stops all generations so that other replicas can continue them.
     pub fn hand_over(&self) {
         for generation in self.state().generations.values() {
             if !generation.stop.is_cancelled() {
@@ -201,7 +203,7 @@ impl RunRegistry {
         }
     }
 
-    /// Tells the fleet everything again, when it may have forgotten.
+    /// Announces all followed responses again, after the store may have lost them.
     pub fn announce_again(&self) {
         let mut state = self.state();
         let followed: Vec<String> = state.followers.keys().cloned().collect();
@@ -209,24 +211,25 @@ impl RunRegistry {
         self.announce.notify_one();
     }
 
-    fn presence(&self, state: &mut RegistryState, id: &str) {
+    /// Queues the followers of `id` for the next announcement.
+    fn queue_announcement(&self, state: &mut RegistryState, id: &str) {
         if self.fleet.is_some() {
             state.changed.insert(id.to_owned());
             self.announce.notify_one();
         }
     }
 
-    /// Cancels the generations that nobody follows, here or on another replica, once their grace has passed.
+    /// Cancels the generations that nobody has followed for their grace period, on this replica or another.
     async fn end_orphans(self: Arc<Self>) {
         let pause = (self.grace / 8).clamp(Duration::from_millis(10), PAUSE);
         loop {
             sleep(pause).await;
-            let alone = self.alone();
-            let elsewhere = self.followed_elsewhere(&alone).await;
-            self.tell_who_left(&alone, &elsewhere).await;
+            let unfollowed = self.unfollowed();
+            let elsewhere = self.followed_elsewhere(&unfollowed).await;
+            self.report_unfollowed(&unfollowed, &elsewhere).await;
             let mut state = self.state();
             let RegistryState { generations, followers, .. } = &mut *state;
-            for id in alone.iter().filter(|id| !followers.contains_key(*id)) {
+            for id in unfollowed.iter().filter(|id| !followers.contains_key(*id)) {
                 let Some(generation) = generations.get_mut(id) else { continue };
                 if elsewhere.contains(&resumable(id)) {
                     generation.on_disconnect = generation.on_disconnect.max(OnDisconnect::Grace);
@@ -245,15 +248,15 @@ impl RunRegistry {
         }
     }
 
-    /// Tells the fleet which generations nobody follows any more, and which are followed again.
-    async fn tell_who_left(&self, alone: &[String], elsewhere: &HashSet<String>) {
+    /// Reports to the fleet the generations that nobody follows any more, and those that are followed again.
+    async fn report_unfollowed(&self, unfollowed: &[String], elsewhere: &HashSet<String>) {
         let Some(fleet) = &self.fleet else { return };
-        let alone: HashSet<&String> = alone.iter().collect();
+        let unfollowed: HashSet<&String> = unfollowed.iter().collect();
         let (mut left, mut followed) = (vec![], vec![]);
         for (id, generation) in &mut self.state().generations {
-            let is_left = alone.contains(id) && !elsewhere.contains(id);
-            if is_left != generation.told {
-                generation.told = is_left;
+            let is_left = unfollowed.contains(id) && !elsewhere.contains(id);
+            if is_left != generation.is_reported {
+                generation.is_reported = is_left;
                 let list = if is_left { &mut left } else { &mut followed };
                 list.push(id.clone());
             }
@@ -262,27 +265,27 @@ impl RunRegistry {
             return;
         }
         if let Err(error) = fleet.left(&left, &followed).await {
-            tracing::debug!(%error, "who left could not be told");
+            tracing::debug!(%error, "cannot report which generations have no follower; retrying when that changes");
         }
     }
 
-    /// The generations that run here, have no follower here, and end without one.
-    fn alone(&self) -> Vec<String> {
+    /// Returns the generations that run here, have no follower here, and end without one.
+    fn unfollowed(&self) -> Vec<String> {
         let state = self.state();
         let ends = |generation: &RegisteredRun| generation.on_disconnect != OnDisconnect::Continue;
-        let alone = state.generations.iter().filter(|(id, g)| ends(g) && !state.followers.contains_key(*id));
-        alone.map(|(id, _)| id.clone()).collect()
+        let unfollowed = state.generations.iter().filter(|(id, g)| ends(g) && !state.followers.contains_key(*id));
+        unfollowed.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Of `ids`, those that another replica follows; each also in its [`resumable`] form where a follower can resume.
+    /// Returns those of `ids` that have followers on another replica, and their [`resumable`] forms if such a follower can resume.
     async fn followed_elsewhere(&self, ids: &[String]) -> HashSet<String> {
         let Some(fleet) = self.fleet.as_ref().filter(|_| !ids.is_empty()) else { return HashSet::new() };
         let asked: Vec<String> = ids.iter().flat_map(|id| [id.clone(), resumable(id)]).collect();
-        // A generation is no orphan while nobody can be asked.
+        // While the store cannot be reached, no generation counts as an orphan.
         fleet.followed(&asked).await.unwrap_or_else(|_| ids.iter().cloned().collect())
     }
 
-    /// Tells the fleet what is followed here, all changes since the last time in one go.
+    /// Announces the responses that are followed here: all changes since the last announcement at once.
     async fn announce(self: Arc<Self>, fleet: Arc<dyn Fleet>) {
         loop {
             self.announce.notified().await;
@@ -299,7 +302,7 @@ impl RunRegistry {
         }
     }
 
-    /// What is followed here of `changed`, and what no longer is, each id also in its [`resumable`] form.
+    /// Splits `changed` into ids that are followed here and ids that are not, each also in its [`resumable`] form.
     fn announcement(&self, changed: &HashSet<String>) -> (Vec<String>, Vec<String>) {
         let state = self.state();
         let (mut followed, mut left) = (vec![], vec![]);
@@ -318,7 +321,7 @@ impl RunRegistry {
     }
 }
 
-/// How replicas announce that one of an id's followers can resume.
+/// Returns the form of an id by which replicas announce that one of its followers can resume.
 fn resumable(id: &str) -> String {
     format!("{RESUMABLE}{id}")
 }
@@ -355,7 +358,7 @@ impl Drop for FollowerGuard {
             return;
         }
         state.followers.remove(&self.id);
-        self.running.presence(&mut state, &self.id);
+        self.running.queue_announcement(&mut state, &self.id);
         if let Some(generation) = state.generations.get_mut(&self.id) {
             generation.left = Instant::now();
         }

@@ -1,4 +1,4 @@
-//! Generations that change hands: continued here from another replica's log, or stopped here for another to continue.
+//! Take-over and hand-over: continues generations of other replicas from their logs, and stops generations for others to continue.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Generations {
-    /// Whether this replica could continue a response: it serves its model and does not end.
+    /// Returns whether this replica can continue a response: it serves the model and does not drain.
     pub fn can_take_over(&self, header: &Header) -> bool {
         !self.is_draining() && self.engine.models().iter().any(|model| model.id == header.model)
     }
@@ -22,13 +22,13 @@ impl Generations {
         let id = claim.header.id.clone();
         tracing::info!(response = id, fence = claim.lease.fence, entries = claim.entries.len(), "taken over");
         self.metrics.taken_over.inc();
-        let mut log = LogWriter::new(self.writing(), claim.header, claim.lease, claim.entries);
+        let mut log = LogWriter::new(self.log_sink(), claim.header, claim.lease, claim.entries);
         log.cancelled = claim.cancelled;
         log.tries = claim.tries;
         let registration = self.running.register(&id, log.header().on_disconnect);
         log.stop = registration.stop.clone();
         if let Some(left) = claim.left {
-            self.running.left_before(&id, left);
+            self.running.restore_unfollowed(&id, left);
         }
         if claim.cancelled {
             registration.cancel();
@@ -40,22 +40,24 @@ impl Generations {
         }
         let ticket = match self.admission.enter_first(log.header()) {
             Ok(ticket) => ticket,
-            // Its models are looked at before it is claimed.
-            Err(error) => return tracing::error!(response = id, %error, "taken over in vain"),
+            // `can_take_over` is checked before the claim, so the model exists.
+            Err(error) => {
+                return tracing::error!(response = id, %error, "taken over, but this replica does not serve the model");
+            }
         };
         let span = log.log_span();
         let job = run::RunJob { engine: self.engine.clone(), log, ticket, registration };
         self.tasks.spawn_on(job.run().instrument(span), &self.runtime);
     }
 
-    /// Ends a response that was claimed and cannot run here or anywhere.
+    /// Ends a claimed response that cannot run: as cancelled, or as failed because no replica serves its model.
     pub async fn end_claimed(&self, claim: Claim) {
         let finish = if claim.cancelled {
             Finish::Cancelled
         } else {
             Finish::Failed(format!("no replica serves the model {}", claim.header.model))
         };
-        let mut log = LogWriter::new(self.writing(), claim.header, claim.lease, claim.entries);
+        let mut log = LogWriter::new(self.log_sink(), claim.header, claim.lease, claim.entries);
         let outcome = log.finish(finish).await;
         run::close_or_release(&log, outcome).await;
     }
@@ -71,7 +73,7 @@ impl Generations {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = ended.await {
-            tracing::warn!(response = id, %error, "it is cancelled when it is taken over");
+            tracing::warn!(response = id, %error, "cannot end the cancelled response now; it ends when a replica takes it over");
         }
     }
 
@@ -79,27 +81,27 @@ impl Generations {
         self.running.runs(id)
     }
 
-    /// What runs or waits here.
+    /// Returns the ids of the responses that run or wait on this replica.
     pub fn running(&self) -> Vec<String> {
         self.running.ids()
     }
 
-    /// Ends a generation if it runs here; nothing is asked of the store.
+    /// Cancels a generation if it runs here. Does not call the store.
     pub fn end(&self, id: &str) {
         self.running.cancel(id);
     }
 
-    /// Lets a generation that runs here look what was asked of it.
-    pub fn look(&self, id: &str) {
-        self.running.look(id);
+    /// Lets the writer of a generation that runs here poll the requests to it.
+    pub fn poll_requests(&self, id: &str) {
+        self.running.poll_requests(id);
     }
 
-    /// Stops everything at its next token, for other replicas to continue. To be called after [`Self::drain`].
+    /// Stops all generations at their next tokens, for other replicas to continue. To be called after [`Self::drain`].
     pub fn hand_over(&self) {
         self.running.hand_over();
     }
 
-    /// Tells the fleet again what is followed here, when it may have forgotten.
+    /// Announces all followed responses again, after the store may have lost them.
     pub fn announce_again(&self) {
         self.running.announce_again();
     }

@@ -1,5 +1,5 @@
-//! When what happened to one response on this replica. Told as it happens to the histograms and to the trace, and as one line in the
-//! log when the response has ended.
+//! The times of one response on this replica. Records each in the histograms and the trace as it happens, and writes one log line
+//! when the response has ended.
 
 use std::{
     sync::Arc,
@@ -19,14 +19,14 @@ use crate::{
     wire::response::Usage,
 };
 
-/// An append that takes longer has a span of its own.
+/// An append that takes longer gets a span of its own.
 const SLOW_APPEND: Duration = Duration::from_millis(100);
 
 pub struct Timeline {
     timing: Timing,
     span: Span,
     replica: Arc<str>,
-    /// Another replica began the response: its queue and its first token were the other's.
+    /// Another replica began the response, so this replica does not know its queue time and its time to the first token.
     is_taken_over: bool,
     begun: (Instant, SystemTime),
     admitted: Option<Instant>,
@@ -38,7 +38,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Begins with the response, or when the response is taken over.
+    /// Begins the timeline when the response is created or taken over.
     pub fn new(metrics: &Metrics, replica: Arc<str>, header: &Header, is_taken_over: bool) -> Self {
         let mut timing = metrics.begin(&header.model);
         if is_taken_over {
@@ -65,7 +65,7 @@ impl Timeline {
         }
     }
 
-    /// The store has taken these entries; the append began at `since`.
+    /// Records an append that has succeeded. `since`: when it began.
     pub fn appended(&mut self, header: &Header, entries: &[Arc<Entry>], since: Instant) {
         if entries.is_empty() {
             return;
@@ -169,7 +169,7 @@ impl Timeline {
     }
 }
 
-/// In milliseconds, to the microsecond.
+/// Converts to milliseconds, rounded down to the microsecond.
 fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }

@@ -1,4 +1,4 @@
-//! The prompt cache's index of a single process.
+//! The prompt cache's index in memory.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,17 +17,17 @@ use crate::store::{
 };
 
 pub struct MemoryCache {
-    /// Of a tenant's completed logs.
+    /// The bound on the bytes of a tenant's completed logs.
     max_bytes: u64,
     tenants: Mutex<HashMap<String, CacheIndex>>,
-    /// Log → who shares it, also of logs that are no longer in an index.
+    /// Log → the responses that share it. Includes logs that are not in an index any more.
     sharing: Cache<String, Arc<Mutex<HashSet<String>>>>,
 }
 
 #[derive(Default)]
 struct CacheIndex {
     keys: HashMap<CacheKey, CacheSlot>,
-    /// Last use → key.
+    /// Number of the last use → key.
     used: BTreeMap<u64, CacheKey>,
     uses: u64,
     size: CacheSize,
@@ -42,7 +42,7 @@ struct CacheSlot {
 }
 
 impl MemoryCache {
-    /// `retention`: how long a log may live.
+    /// `retention`: the longest time that a log is stored.
     pub fn new(max_bytes: u64, retention: Duration) -> Self {
         let sharing =
             Cache::builder().max_capacity(MAX_IDS).eviction_policy(EvictionPolicy::lru()).time_to_idle(retention);
@@ -53,7 +53,8 @@ impl MemoryCache {
         self.tenants.lock()
     }
 
-    /// To be called with the tenant's index locked, as all that changes both.
+    /// Adds a response to the log of a key, or frees the key. Changes the index and `sharing`, so the caller holds the lock of the
+    /// index.
     fn share(&self, index: &mut CacheIndex, key: &CacheKey, response: &str) -> Option<Cached> {
         let slot = index.keys.get(key)?;
         let sharing = self.sharing.get(&slot.cached.log);
@@ -97,7 +98,7 @@ impl PromptCache for MemoryCache {
         let sharing = Arc::new(Mutex::new(HashSet::from([response.to_owned()])));
         self.sharing.insert(log.to_owned(), sharing);
         let cached = Cached { log: log.to_owned(), complete: false };
-        // While it is written its time does not run.
+        // The ttl counts from completion.
         let until = Instant::now() + WRITTEN_WITHIN;
         index.keys.insert(key.clone(), CacheSlot { cached, used: 0, bytes: 0, ttl, until });
         index.touch(key);

@@ -1,5 +1,5 @@
-//! Conversations of a single process: kept for their retention after the last change, within their tenant's quota and the bound
-//! of all.
+//! Conversations in memory. They are stored for their retention after the last change, within the tenant's quota and the bound on
+//! all tenants.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -23,9 +23,9 @@ use crate::store::{
     quota::StorageQuota,
 };
 
-/// Notices that a watcher may lag behind before it misses some.
+/// The number of notices that a watcher may lag behind before it misses some.
 const NOTICES: usize = 64;
-/// The bookkeeping bytes of a conversation and of an item, roughly.
+/// Estimated bookkeeping bytes of a conversation and of an item.
 const OVERHEAD: usize = 512;
 const ITEM_OVERHEAD: usize = 200;
 
@@ -36,7 +36,7 @@ pub struct MemoryConversations {
     bounds: ConversationBounds,
 }
 
-/// Tenant → its conversations by age.
+/// Tenant → its conversations in the order of creation.
 #[derive(Default)]
 struct ConversationIndex {
     next: u64,
@@ -44,11 +44,11 @@ struct ConversationIndex {
 }
 
 struct StoredConversation {
-    /// Its place in the order of creation.
+    /// The number in the order of creation.
     number: u64,
     tenant: String,
     state: Mutex<ConversationState>,
-    /// `None` when it is deleted.
+    /// `None` is sent when the conversation is deleted.
     notices: broadcast::Sender<Option<Notice>>,
 }
 
@@ -70,7 +70,7 @@ struct Entered {
 }
 
 impl Entered {
-    fn told(&self) -> Turn {
+    fn to_turn(&self) -> Turn {
         Turn { response: self.response.clone(), waited: self.at.elapsed() }
     }
 }
@@ -80,7 +80,7 @@ impl MemoryConversations {
         Self { kept: Shelf::new(limits.max_bytes), index: Mutex::default(), limits, bounds }
     }
 
-    /// Of a tenant's conversations; their number is bounded by their bytes alone.
+    /// Returns the quota of a tenant's conversations. It bounds their bytes, not their number.
     fn quota(&self, tenant: &str) -> StorageQuota {
         let quota = self.limits.quotas.of(tenant, Some(self.limits.max_bytes));
         StorageQuota { responses: u64::MAX, ..quota }
@@ -95,7 +95,7 @@ impl MemoryConversations {
         self.kept.get(id).filter(|kept| kept.tenant == tenant).ok_or(StoreError::NotFound)
     }
 
-    /// Changes a conversation; its weight and its age count anew.
+    /// Changes a conversation, then counts its bytes again and starts its retention anew.
     fn change<T>(
         &self,
         tenant: &str,
@@ -104,7 +104,7 @@ impl MemoryConversations {
     ) -> Result<T, StoreError> {
         let kept = self.find(tenant, id)?;
         let outcome = change(&mut kept.state(), &kept.notices)?;
-        // Only if it is still there: a deletion in between stays one.
+        // `renew` does nothing if the conversation was deleted meanwhile.
         let bytes = kept.bytes();
         self.forget(self.kept.renew(id, bytes, self.quota(tenant)));
         Ok(outcome)
@@ -165,7 +165,7 @@ impl Conversations for MemoryConversations {
             None => None,
         };
         let wanted = page.limit.saturating_add(1);
-        // More ids than asked for: some may have expired a moment ago.
+        // Reads more ids than requested, because some conversations may have expired a moment ago.
         let ids: Vec<String> = {
             let index = self.index.lock();
             index.tenants.get(tenant).map_or_else(Vec::new, |ids| {
@@ -227,7 +227,7 @@ impl Conversations for MemoryConversations {
                         return Ok(());
                     }
                 }
-                // It has ended already.
+                // The turn has ended already.
                 _ if state.responses.contains(response) => return Ok(()),
                 _ => return Err(StoreError::Busy),
             }
@@ -256,7 +256,7 @@ impl Conversations for MemoryConversations {
     async fn line(&self, tenant: &str, id: &str) -> Result<Line, StoreError> {
         let kept = self.find(tenant, id)?;
         let state = kept.state();
-        Ok(Line { turns: state.line.iter().map(|(turn, _)| turn.told()).collect(), latest: state.latest.clone() })
+        Ok(Line { turns: state.line.iter().map(|(turn, _)| turn.to_turn()).collect(), latest: state.latest.clone() })
     }
 
     async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, StoreError> {
@@ -331,7 +331,7 @@ impl ConversationIndex {
     }
 }
 
-/// The values after a number, in order.
+/// Returns the values after a number, in order.
 fn within<V>(map: &BTreeMap<u64, V>, after: Option<u64>, order: Order) -> Box<dyn Iterator<Item = &V> + '_> {
     match (order, after) {
         (Order::Ascending, after) => Box::new(map.range(after.map_or(0, |n| n + 1)..).map(|(_, v)| v)),

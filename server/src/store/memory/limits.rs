@@ -1,4 +1,4 @@
-//! How much is stored in memory.
+//! Limits of the memory store.
 
 use crate::store::{Retention, quota::StorageQuotas};
 
@@ -6,10 +6,10 @@ use crate::store::{Retention, quota::StorageQuotas};
 #[derive(Debug, Clone)]
 pub struct MemoryLimits {
     pub retention: Retention,
-    /// Bound on the bytes of finished responses.
+    /// The bound on the bytes of finished responses, and as much again for conversations.
     pub max_bytes: u64,
     pub quotas: StorageQuotas,
 }
 
-/// Bounds the maps of ids, whose values are a few dozen bytes.
+/// The bound on each map of ids. An entry takes a few dozen bytes.
 pub const MAX_IDS: u64 = 100_000;

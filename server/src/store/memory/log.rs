@@ -1,4 +1,4 @@
-//! The log of a response in memory: what it holds, and who may write it.
+//! The log of a response in memory: its entries and its lease.
 
 use std::sync::{
     Arc,
@@ -9,26 +9,26 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::store::{Entry, Header, StoreError, log_entries::LogEntries, quota::RESPONSE_OVERHEAD};
 
-/// The bookkeeping bytes of an entry beside its text and tokens, roughly.
+/// Estimated bookkeeping bytes of an entry besides its text and tokens.
 const ENTRY_OVERHEAD: usize = 120;
 const LOGPROB_OVERHEAD: usize = 80;
 
 /// A response in memory.
 pub struct MemoryLog {
     pub header: Arc<Header>,
-    /// What it counts for its tenant's quota.
+    /// The bytes that the response counts for its tenant's quota.
     bytes: AtomicU64,
     pub entries: Arc<LogEntries>,
     lease: Mutex<MemoryLease>,
 }
 
-/// Who may append, and what is asked of the writer.
+/// The lease, and the requests to the writer.
 #[derive(Default)]
 pub struct MemoryLease {
     pub fence: u64,
     pub cancelled: bool,
     pub left: Vec<String>,
-    /// Attempts to run it, and the entries that the log had then.
+    /// The number of attempts to run the response, and the length of the log at the last one.
     pub tries: (u32, usize),
 }
 
@@ -52,7 +52,8 @@ impl MemoryLog {
         self.lease.lock()
     }
 
-    /// Appends entries for whoever holds the lease; whether the log has ended with them, and the bytes by which it grew.
+    /// Appends entries. The caller proves with the locked lease that it has checked the fence. Returns whether the log has ended
+    /// with these entries, and the bytes by which it grew.
     pub fn append(&self, _: &MemoryLease, first: u64, new: &[Arc<Entry>]) -> Result<(bool, u64), StoreError> {
         let len = self.entries.len() as u64;
         if first + new.len() as u64 <= len {

@@ -1,5 +1,5 @@
-//! The store of a single process. Running logs are held as long as they run; finished ones for their retention, within their
-//! tenant's quota and the bound of all.
+//! The store of a single process. Logs are stored while they run, and then for their retention, within the tenant's quota and the
+//! bound on all tenants.
 
 mod cache;
 mod conversations;

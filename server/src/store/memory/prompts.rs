@@ -1,4 +1,4 @@
-//! Stored prompts of a single process: they live as long as it does.
+//! Stored prompts in memory. They are lost when the process ends.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +19,7 @@ pub struct MemoryPrompts {
 #[derive(Default)]
 struct StoredPrompts {
     next: u64,
-    /// By age.
+    /// In the order of creation.
     order: BTreeMap<u64, String>,
     prompts: HashMap<String, Versions>,
     bytes: usize,
@@ -28,7 +28,7 @@ struct StoredPrompts {
 struct Versions {
     number: u64,
     versions: Vec<StoredPrompt>,
-    /// By model.
+    /// Model → sum of the weights of its uses.
     uses: HashMap<String, f64>,
 }
 

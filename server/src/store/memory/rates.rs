@@ -1,4 +1,4 @@
-//! The rates of a single process.
+//! Rate counters in memory.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use crate::store::{
     rates::{Bucket, MINUTE, Rates, Unit},
 };
 
-/// When each bucket will be full again. Tenants are those of the settings, and no more.
+/// When each bucket will be full again. The map is bounded, because only tenants and keys of the settings have buckets.
 #[derive(Default)]
 pub struct MemoryRates(Mutex<HashMap<(String, Unit), Instant>>);
 
@@ -36,7 +36,8 @@ impl Rates for MemoryRates {
 }
 
 impl MemoryRates {
-    /// Takes `count`, unless the bucket would then take longer than `longest` to be full again: how much longer.
+    /// Takes `count` units, unless the bucket would then need more than `longest` to be full again. Returns the excess over
+    /// `longest` if nothing was taken.
     fn draw(&self, bucket: Bucket, count: u64, longest: Option<Duration>) -> Option<Duration> {
         let mut buckets = self.0.lock();
         let now = Instant::now();

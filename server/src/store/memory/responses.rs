@@ -1,4 +1,4 @@
-//! Responses and their logs: those that run, and those that have ended, for their retention.
+//! Responses and their logs in memory: running ones, and finished ones for their retention.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,16 +18,16 @@ use crate::store::{
 
 pub struct MemoryStore {
     limits: MemoryLimits,
-    /// Bounded by admission: nothing runs or waits that was not admitted.
+    /// Bounded by admission: every response that runs or waits was admitted.
     running: Mutex<RunningLogs>,
     finished: Shelf<Arc<MemoryLog>>,
-    /// Id → tenant of finished responses that are not to be stored, so that a resume after their window learns why.
+    /// Id → tenant of finished responses with `store: false`, so that a resume after the window fails with `Expired`.
     temporary: Cache<String, String>,
     /// `(tenant, client_request_id)` → response id.
     requests: Cache<(String, String), String>,
 }
 
-/// The owner of all that runs: there is one process.
+/// The owner of all leases: there is one process.
 const OWNER: &str = "memory";
 
 impl MemoryStore {
@@ -46,7 +46,7 @@ impl MemoryStore {
         self.limits.quotas.of(tenant, Some(self.limits.max_bytes))
     }
 
-    /// Keeps a finished log for its retention, in what its tenant's running logs leave of the quota.
+    /// Stores a finished log for its retention, in the part of the quota that the tenant's running logs leave.
     fn finish(&self, id: &str, log: Arc<MemoryLog>, running_bytes: u64) {
         let Header { tenant, spec, key_quota, .. } = &*log.header;
         if !spec.store {
@@ -66,7 +66,7 @@ impl MemoryStore {
 
     fn find(&self, tenant: &str, id: &str) -> Result<Arc<MemoryLog>, StoreError> {
         let running = self.running().get(id);
-        // A log is put among the finished before it leaves the running, so one of both look-ups finds it.
+        // A log is added to `finished` before it is removed from `running`, so one of the two look-ups finds it.
         match running.or_else(|| self.finished.get(id)) {
             Some(log) if log.header.tenant == tenant => Ok(log),
             Some(_) => Err(StoreError::NotFound),
@@ -78,7 +78,7 @@ impl MemoryStore {
     }
 }
 
-/// A bounded map of ids. Least recently used, as all here: the default policy turns the newest away.
+/// Makes a bounded map of ids. Evicts the least recently used id; moka's default policy could refuse the newest.
 fn ids<K: std::hash::Hash + Eq + Send + Sync + 'static>(retention: Duration) -> Cache<K, String> {
     Cache::builder().max_capacity(MAX_IDS).eviction_policy(EvictionPolicy::lru()).time_to_live(retention).build()
 }
@@ -89,7 +89,8 @@ impl Store for MemoryStore {
         let (id, shows, quota) = (header.id.clone(), header.shared_log().is_some(), self.quota(&header.tenant));
         let request = header.spec.client_request_id.clone().map(|request| (header.tenant.clone(), request));
         let log = Arc::new(MemoryLog::new(header, MemoryLease { fence: 1, ..MemoryLease::default() }));
-        // Held to the end: of two creates with one request id one is first, and whoever finds the id finds the log.
+        // Locked to the end, so that of two creates with one request id exactly one is new, and the log exists when the other finds
+        // its id.
         let mut running = self.running();
         if let Some(request) = request {
             if let Some(first) = self.requests.get(&request) {
@@ -122,7 +123,7 @@ impl Store for MemoryStore {
         let mut running = self.running();
         running.grew(&log, bytes);
         if ended {
-            // Among the finished before it leaves the running: whoever looks finds it.
+            // Added to `finished` before it is removed from `running`, so that `find` always finds it.
             let others = running.bytes(&log.header.tenant).saturating_sub(log.bytes());
             self.finish(id, log, others);
             running.remove(id);

@@ -1,4 +1,4 @@
-//! The logs that run or wait in this process, and what they count for the quotas of their tenants.
+//! The logs that run or wait in this process, and their bytes for the quotas of tenants and keys.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::store::{
 pub struct RunningLogs {
     logs: HashMap<String, Arc<MemoryLog>>,
     tenants: HashMap<String, Used>,
-    /// By tenant and key.
+    /// (tenant, key) → use.
     keys: HashMap<(String, String), Used>,
 }
 
@@ -27,12 +27,13 @@ impl RunningLogs {
         self.logs.get(id).cloned()
     }
 
-    /// Bytes of a tenant's logs.
+    /// Returns the bytes of a tenant's running logs.
     pub fn bytes(&self, tenant: &str) -> u64 {
         self.tenants.get(tenant).map_or(0, |used| used.bytes)
     }
 
-    /// Refuses a log that its tenant or its key has no room for beside what runs; what has finished makes room.
+    /// Refuses a log that would exceed the quota of its tenant or key together with the running logs. Finished logs do not count:
+    /// they are evicted if needed.
     pub fn check(&self, log: &MemoryLog, quota: StorageQuota) -> Result<(), StoreError> {
         let tenant = self.tenants.get(&log.header.tenant).copied().unwrap_or_default();
         if tenant.bytes.saturating_add(log.bytes()) > quota.bytes {
@@ -58,7 +59,7 @@ impl RunningLogs {
         self.logs.insert(id.to_owned(), log);
     }
 
-    /// A log that runs has more bytes now.
+    /// Counts bytes by which a running log has grown.
     pub fn grew(&mut self, log: &MemoryLog, bytes: u64) {
         if bytes > 0 && self.logs.contains_key(&log.header.id) {
             self.count(log, |used| used.bytes += bytes);

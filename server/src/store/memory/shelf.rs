@@ -1,5 +1,6 @@
-//! What tenants store in memory: each value for a time, within each tenant's quota and a bound on all together. Where there is
-//! no room, the least recently used values leave: first those of the tenant that stores, then those of the tenant that holds most.
+//! A store of values in memory, each for a limited time, within each tenant's quota and a bound on all tenants together. If there
+//! is no room, the least recently used values are evicted: first those of the writing tenant, then those of the tenant with the
+//! most bytes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,7 +19,7 @@ pub struct Shelf<V> {
 /// A value to be stored.
 pub struct Stored<V> {
     pub tenant: String,
-    /// A key of the tenant with a quota of its own.
+    /// A key of the tenant, and the key's quota in bytes.
     pub key: Option<(String, u64)>,
     pub value: V,
     pub bytes: u64,
@@ -29,7 +30,7 @@ struct ShelfState<V> {
     slots: HashMap<String, ShelfSlot<V>>,
     accounts: HashMap<Account, Pile>,
     bytes: u64,
-    /// Counts uses: a greater one is a later one.
+    /// Counts uses. A greater number is a later use.
     uses: u64,
     ends: BTreeSet<(Instant, String)>,
 }
@@ -43,7 +44,7 @@ struct ShelfSlot<V> {
 /// A tenant, or a key of a tenant.
 type Account = (String, Option<String>);
 
-/// What an account holds: ids by their last use.
+/// The values of an account: ids by the number of their last use.
 #[derive(Default)]
 struct Pile {
     bytes: u64,
@@ -57,8 +58,8 @@ impl<V: Clone> Shelf<V> {
         Self { state: Mutex::new(state), max_bytes }
     }
 
-    /// Stores a value, in place of the one with the same id. `quota` is what the tenant may hold here. Returns what left:
-    /// evicted and expired values, the new one too if it is larger than the quota.
+    /// Stores a value, or replaces the one with the same id. `quota`: the tenant's quota on this shelf. Returns the values that
+    /// were removed: evicted and expired ones, and the new one if it is larger than the quota.
     pub fn put(&self, id: &str, stored: Stored<V>, quota: StorageQuota) -> Vec<V> {
         let mut state = self.state();
         state.take(id);
@@ -67,7 +68,8 @@ impl<V: Clone> Shelf<V> {
         state.make_room(self.max_bytes, (tenant, key), quota)
     }
 
-    /// Gives a value new bytes and all of its time again; nothing happens where there is none. Returns what left.
+    /// Sets the bytes of a value and starts its time anew. Does nothing if there is no such value. Returns the values that were
+    /// removed.
     pub fn renew(&self, id: &str, bytes: u64, quota: StorageQuota) -> Vec<V> {
         let mut state = self.state();
         let Some(slot) = state.take(id) else { return vec![] };
@@ -76,7 +78,7 @@ impl<V: Clone> Shelf<V> {
         state.make_room(self.max_bytes, (tenant, key), quota)
     }
 
-    /// The value, which counts as used now.
+    /// Returns a value, which counts as used now.
     pub fn get(&self, id: &str) -> Option<V> {
         let mut state = self.state();
         if state.slots.get(id)?.until <= Instant::now() {
@@ -147,7 +149,8 @@ impl<V> ShelfState<V> {
         Some(slot)
     }
 
-    /// Removes what has expired, then what an account holds beyond its quota, then what is too much of all.
+    /// Removes expired values, then evicts values beyond the quotas of the key and the tenant, then values beyond the bound on all
+    /// tenants.
     fn make_room(
         &mut self,
         max_bytes: u64,

@@ -1,4 +1,4 @@
-//! What runs at once of one model, and the queue for it.
+//! The gate of one model: the requests that run and those that wait.
 
 #[cfg(test)]
 mod tests;
@@ -31,11 +31,11 @@ use crate::{
     wire::{error::WireError, response::ServiceTier},
 };
 
-/// Places are reckoned at most this often, for all who wait together; of those, whoever's has changed is told.
+/// The shortest interval between forecasts of the places of all waiting requests.
 const PAUSE: Duration = Duration::from_millis(100);
-/// And this often while nobody comes or goes, since what runs may take longer than expected.
+/// The longest interval between forecasts while requests wait: work may take longer than expected.
 const REFRESH: Duration = Duration::from_secs(1);
-/// The least that a refused client is asked to wait.
+/// The shortest `retry_after_ms` of a refusal.
 const MIN_RETRY: Duration = Duration::from_millis(100);
 
 pub struct Gate {
@@ -43,11 +43,11 @@ pub struct Gate {
     settings: settings::AdmissionSettings,
     costs: Costs,
     state: Mutex<GateState>,
-    /// Somebody came or went; also that the gate is gone.
+    /// Notified when a request arrives or leaves, and when the gate is dropped.
     changed: Arc<Notify>,
 }
 
-/// While there is room for the next request nobody waits.
+/// The state behind the lock. No request waits while there is room for the next one.
 #[derive(Default)]
 struct GateState {
     arrived: u64,
@@ -56,18 +56,18 @@ struct GateState {
     running: HashMap<u64, Arc<GateRun>>,
 }
 
-/// Whom to tell of those in the queue.
+/// A request in the queue, with its channels.
 struct Waiter {
     id: String,
     permit: oneshot::Sender<Permit>,
     place: watch::Sender<Option<QueuePlace>>,
 }
 
-/// Work in the engine.
+/// A request that runs in the engine.
 struct GateRun {
     tenant: Arc<str>,
     work: Work,
-    /// Tokens that it is expected to take of the capacity.
+    /// The tokens of the capacity that it is expected to take.
     tokens: usize,
     since: Instant,
     first_token: OnceLock<Duration>,
@@ -75,18 +75,19 @@ struct GateRun {
     by_itself: AtomicBool,
 }
 
-/// A place in the queue or, when there was room, the permit already. Dropping it leaves the queue.
+/// A place in the queue, or a permit if there was room at once. Dropping the ticket leaves the queue.
 pub struct Ticket {
     gate: Arc<Gate>,
     number: u64,
     permit: oneshot::Receiver<Permit>,
+    /// The request had to wait.
     pub waits: bool,
 }
 
-/// The right to run in the engine. Lives exactly as long as the work.
+/// The right to run in the engine. Held until the engine has ended the work; dropping it admits the next request.
 pub struct Permit {
     run: Arc<GateRun>,
-    /// `None` once the right has been passed on.
+    /// The gate and the request's number; `None` if the place is free already.
     place: Option<(Arc<Gate>, u64)>,
 }
 
@@ -100,10 +101,11 @@ impl Gate {
             state: Mutex::default(),
             changed: changed.clone(),
         });
-        tokio::spawn(keep_places(Arc::downgrade(&gate), changed));
+        tokio::spawn(update_places(Arc::downgrade(&gate), changed));
         gate
     }
 
+    /// Takes a permit or a place in the queue; see [`Admission::enter`](super::Admission::enter).
     pub fn enter(self: &Arc<Self>, id: &str, tenant: &str, tier: ServiceTier, work: Work) -> Result<Ticket, WireError> {
         let weight = self.settings.weights.get(tenant).copied().unwrap_or(1.0);
         let cost = self.costs.mean(tenant, work) / weight;
@@ -114,7 +116,7 @@ impl Gate {
         Ok(self.admit(state, id, QueuedRequest { number: 0, tenant: tenant.into(), tier, work, cost }))
     }
 
-    /// Before all others of its tenant, in the first tier, whatever the queue's bound.
+    /// Takes a permit or a place before all other requests of the tenant, in the first tier, whatever the queue's bound.
     pub fn enter_first(self: &Arc<Self>, id: &str, tenant: &str, work: Work) -> Ticket {
         let first = QueuedRequest { number: 0, tenant: tenant.into(), tier: ServiceTier::Priority, work, cost: 0.0 };
         self.admit(self.state(), id, first)
@@ -136,38 +138,40 @@ impl Gate {
         Ticket { gate: self.clone(), number, permit, waits }
     }
 
-    /// How many more could run; 0 while somebody waits.
+    /// Returns how many more requests could run; 0 while requests wait.
     pub fn idle(&self) -> usize {
         let state = self.state();
         if state.waiters.is_empty() { self.capacity.sequences.saturating_sub(state.running.len()) } else { 0 }
     }
 
-    /// Whether work of so many tokens can run beside what runs. Work that has the engine for itself always can: the engine
-    /// refuses what never fits.
+    /// Returns whether work of `tokens` tokens can run beside the running work. If nothing runs, any work can: the engine refuses
+    /// what never fits.
     fn has_room(&self, state: &GateState, tokens: usize) -> bool {
         let taken: usize = state.running.values().map(|run| run.tokens).sum();
         let fits = self.capacity.tokens.is_none_or(|all| taken + tokens <= all);
         state.running.len() < self.capacity.sequences && (fits || state.running.is_empty())
     }
 
-    /// Tokens that work is expected to take: its prompt, and an output of the usual length.
+    /// Returns the tokens that work is expected to take: the prompt and the expected output.
     fn tokens(&self, tenant: &str, work: Work) -> usize {
         work.prompt_tokens as usize + self.costs.output(tenant, work)
     }
 
-    /// How many run and how many wait.
+    /// Returns how many requests run, and how many wait.
     pub fn load(&self) -> (usize, usize) {
         let state = self.state();
         (state.running.len(), state.waiters.len())
     }
 
+    /// Watches the place of a response; see [`Admission::place`](super::Admission::place).
     pub fn place(&self, id: &str) -> Option<watch::Receiver<Option<QueuePlace>>> {
         let mut place = self.state().waiters.values().find(|waiter| waiter.id == id)?.place.subscribe();
-        // What is known already is news to who asks.
+        // The current place counts as a change for a new watcher.
         place.mark_changed();
         Some(place)
     }
 
+    /// Refuses a request if the queue is full, as a whole or for the tenant.
     fn check_queue(&self, state: &GateState, tenant: &str) -> Result<(), WireError> {
         let settings::AdmissionSettings { queue, queue_per_tenant, .. } = self.settings;
         if state.waiters.len() >= queue {
@@ -182,7 +186,7 @@ impl Gate {
         Ok(())
     }
 
-    /// When the first of these is expected to leave the queue or, where none is, the first of those that run to end.
+    /// Estimates when the first of `waiters` leaves the queue or, if there are none, when the first running request ends.
     fn retry_after_ms<'s>(&self, state: &'s GateState, waiters: impl Iterator<Item = &'s Waiter>) -> u64 {
         let place = |waiter: &Waiter| waiter.place.borrow().map(|place| place.estimated_wait());
         let wait = waiters.filter_map(place).min();
@@ -194,7 +198,7 @@ impl Gate {
         self.costs.rest(&run.tenant, run.work, run.progress(), forecast::quantile(number))
     }
 
-    /// Lets those who are next run, as long as there is room for the next.
+    /// Admits the next requests while there is room.
     fn fill(self: &Arc<Self>, state: &mut GateState) {
         while state.running.len() < self.capacity.sequences {
             let room = |next: &QueuedRequest| self.has_room(state, self.tokens(&next.tenant, next.work));
@@ -206,8 +210,8 @@ impl Gate {
             let tokens = self.tokens(&tenant, work);
             let run = Arc::new(GateRun::new(tenant, work, tokens));
             state.running.insert(number, run.clone());
-            // A ticket leaves the queue before its channel closes. Should one not have, it is passed over, and its permit
-            // must not free its place a second time.
+            // A dropped ticket leaves the queue before its channel closes, so this send does not fail. If it does, the request is
+            // skipped, and its permit must not free the place a second time.
             if let Err(mut unclaimed) = waiter.permit.send(Permit { run, place: Some((self.clone(), number)) }) {
                 unclaimed.place = None;
                 state.running.remove(&number);
@@ -215,7 +219,7 @@ impl Gate {
         }
     }
 
-    /// When everybody who waits is expected to start, in that order.
+    /// Estimates when each waiting request starts, in the order of the starts.
     fn forecast(&self) -> Vec<(u64, Duration)> {
         let state = self.state();
         let queue = state.queue.clone();
@@ -227,8 +231,8 @@ impl Gate {
         })
     }
 
-    /// Tells those whose place has changed.
-    fn tell(&self, starts: Vec<(u64, Duration)>) {
+    /// Publishes the places that have changed.
+    fn publish_places(&self, starts: Vec<(u64, Duration)>) {
         let (state, now) = (self.state(), Instant::now());
         let still = starts.iter().filter_map(|(number, wait)| Some((state.waiters.get(number)?, *wait)));
         for (at, (waiter, wait)) in still.enumerate() {
@@ -254,8 +258,8 @@ impl Drop for Gate {
     }
 }
 
-/// Keeps the places of a gate up to date as long as it lives.
-async fn keep_places(gate: Weak<Gate>, changed: Arc<Notify>) {
+/// Updates the places of a gate until the gate is dropped.
+async fn update_places(gate: Weak<Gate>, changed: Arc<Notify>) {
     loop {
         let waits = gate.upgrade().is_some_and(|gate| !gate.state().waiters.is_empty());
         if waits {
@@ -271,14 +275,15 @@ async fn keep_places(gate: Weak<Gate>, changed: Arc<Notify>) {
         })
         .await
         {
-            gate.tell(starts);
+            gate.publish_places(starts);
         }
         drop(gate);
         sleep(PAUSE).await;
     }
 }
 
-/// Whether a place is worth telling: another position, or a start that moved by a second and a quarter of the wait.
+/// Returns whether a place differs enough to be published: another position, or a start that moved by more than one second and more
+/// than a quarter of the wait.
 fn differs(told: QueuePlace, place: QueuePlace, now: Instant) -> bool {
     let moved = told.starts.max(place.starts) - told.starts.min(place.starts);
     let wait = place.starts.saturating_duration_since(now);
@@ -308,7 +313,7 @@ impl GateRun {
 }
 
 impl Ticket {
-    /// Waits for the permit.
+    /// Waits for the permit. Returns `None` if the gate is dropped.
     pub async fn admitted(&mut self) -> Option<Permit> {
         (&mut self.permit).await.ok()
     }
@@ -325,12 +330,13 @@ impl Drop for Ticket {
             drop(state);
             self.gate.changed.notify_one();
         }
-        // A permit that came meanwhile goes with the channel, and frees its place.
+        // A permit that was sent meanwhile is dropped with the channel and frees its place.
     }
 }
 
 impl Permit {
-    /// To be told of every token, so that what is left of the work can be estimated, and what work costs be learnt.
+    /// Records tokens that the engine has produced. Estimates of the rest of this work and of the cost of later work need every
+    /// token.
     pub fn produced(&self, tokens: u32) {
         if tokens > 0 {
             self.run.first_token.get_or_init(|| self.run.since.elapsed());
@@ -338,7 +344,7 @@ impl Permit {
         }
     }
 
-    /// To be told that the reply ended by itself, so that its length says how long replies are.
+    /// Records that the reply ended by itself, so that its length counts for the estimate of lengths.
     pub fn ended_by_itself(&self) {
         self.run.by_itself.store(true, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! The grammar that an output can be held to: the whole of what the request asks for, or as much of it as can be compiled.
-//! What cannot is ignored where the client is not strict, and refused with its path where it is.
+//! Loosens schemas until the grammar of the output compiles. A constraint that cannot be compiled is ignored if its schema is not
+//! strict; otherwise the request is refused with the path of the constraint.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::{
     wire::{error::WireError, format::Format},
 };
 
-/// Places of schemas whose constraints are compiled alone, to find those that cannot be.
+/// The maximum of places in schemas whose constraints are compiled one by one, to find those that cannot be.
 const MAX_SITES: usize = 64;
 
 /// Compiles a grammar; see [`crate::engine::Engine::check`].
@@ -25,11 +25,11 @@ pub type Check<'c> = dyn Fn(&Grammar) -> Result<(), EngineError> + 'c;
 pub enum Failed {
     /// The request is wrong.
     Refused(WireError),
-    /// The engine cannot compile it, or not now.
+    /// The engine cannot compile the grammar, or is busy.
     Engine(EngineError),
 }
 
-/// What is tried to make a grammar compile.
+/// An attempt to make a grammar compile.
 enum Step {
     DropCulprits,
     Lower(Level),
@@ -45,11 +45,11 @@ struct SchemaSource {
     strict: bool,
 }
 
-/// Notes in the header what its output is not held to, so that its grammar can be compiled. Blocks while grammars are
-/// compiled.
+/// Notes in `header.holding` the constraints that do not apply to the output, so that the grammar compiles. Blocks while grammars
+/// are compiled.
 ///
 /// # Errors
-/// A strict schema cannot be held to, a grammar of the client's own cannot be compiled, or the engine is busy.
+/// A strict schema or a grammar of the client cannot be compiled, or the engine is busy.
 pub fn loosen(mut header: Header, check: &Check) -> Result<Header, Failed> {
     let mut steps = [Step::DropCulprits, Step::Lower(Level::Shape), Step::Lower(Level::Any)].into_iter();
     loop {
@@ -66,7 +66,7 @@ pub fn loosen(mut header: Header, check: &Check) -> Result<Header, Failed> {
     }
 }
 
-/// Leaves out the constraints that cannot be compiled. A schema that cannot be compiled for another reason keeps its shape only.
+/// Leaves out the constraints that cannot be compiled. A schema that still cannot be compiled is reduced to its shape.
 fn drop_culprits(header: &mut Header, check: &Check) -> Result<(), Failed> {
     let mut sites = MAX_SITES;
     for source in sources(header) {
@@ -91,7 +91,7 @@ fn drop_culprits(header: &mut Header, check: &Check) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The constraints of a place without which the others can be compiled.
+/// Returns the constraints of a place that have to be left out so that the others compile.
 fn culprits(header: &Header, site: &schema::Site, check: &Check) -> Result<Vec<String>, Failed> {
     let mut left = site.schema.clone();
     let mut dropped = Vec::new();
@@ -115,7 +115,7 @@ fn culprits(header: &Header, site: &schema::Site, check: &Check) -> Result<Vec<S
     Ok(dropped)
 }
 
-/// Holds to no more than `level` of the schemas that are not strict.
+/// Reduces all schemas that are not strict to at most `level`.
 fn lower(header: &mut Header, level: Level) {
     for source in sources(header).into_iter().filter(|source| !source.strict) {
         let loosened = header.holding.entry(source.name).or_default();
@@ -133,7 +133,7 @@ fn wrong(source: &SchemaSource, why: &Refused) -> Failed {
     Failed::Refused(refused(&source.param, why))
 }
 
-/// Why a schema alone cannot be compiled, if it cannot.
+/// Compiles a schema alone. Returns the reason if it cannot be compiled.
 fn compile(header: &Header, schema: Value, check: &Check) -> Result<Option<String>, Failed> {
     let rules = Rules::JsonSchema(lark::compact(&schema));
     match check(&Grammar { tenant: header.tenant.as_str().into(), rules }) {
@@ -143,7 +143,7 @@ fn compile(header: &Header, schema: Value, check: &Check) -> Result<Option<Strin
     }
 }
 
-/// The schemas of the request that its output is held to.
+/// Returns the schemas of the request that constrain the output.
 fn sources(header: &Header) -> Vec<SchemaSource> {
     let spec = &header.spec;
     let mut sources = Vec::new();
