@@ -1,13 +1,13 @@
 //! Storage quotas of tenants and keys. This module owns the numbers and the contract:
 //!
-//! - [`Store::create`](super::Store::create) MUST fail with [`StoreError::OverQuota`](super::StoreError::OverQuota) if the tenant, or the
-//! key in the header, would exceed its quota. A store that loses everything with its process may instead evict finished responses
-//! of the same tenant or key, least recently used first.
+//! - [`Store::create`](super::Store::create) MUST fail with [`StoreError::OverQuota`](super::StoreError::OverQuota) if the tenant,
+//!   or the key in the header, would exceed its quota. A store that loses everything with its process may instead evict finished
+//!   responses of the same tenant or key, least recently used first.
 //! - A write of one tenant MUST NOT evict a response of a tenant that stores fewer bytes.
 //! - An append MUST NOT fail for a quota: a running response is written to its end, and its bytes count.
 //! - Deletion and the end of the retention MUST return bytes. A tenant over its quota can still read, cancel and delete.
-//! - A response counts [`RESPONSE_OVERHEAD`] and the bytes of its header and its entries, as the store encodes them. Conversations count
-//!   against the same bytes, or against an equal number of their own.
+//! - A response counts [`RESPONSE_OVERHEAD`] and the bytes of its header and its entries, as the store encodes them.
+//!   Conversations count against the same bytes, or against an equal number of their own.
 
 use std::{collections::HashMap, fmt, num::NonZeroU32, sync::Arc};
 

@@ -1,7 +1,7 @@
-//! Appends of many logs, written as groups: while `IN_FLIGHT` groups are on their way to Redis, the appends that arrive form the
-//! next one. So when it is quiet, each append is sent at once, and when many streams run, they share the cost of a command.
+//! Appends of many logs, sent in groups. While `IN_FLIGHT` groups are on their way to Redis, new appends form the next group. So
+//! with few streams each append is sent at once, and with many streams they share the cost of a command.
 //!
-//! A script touches the keys of one slot only in a cluster: there each append is a command of its own.
+//! In a cluster a script may touch the keys of one slot only, so there each append is a command of its own.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{link::Link, scripts::response};
 use crate::store::StoreError;
 
-/// Appends of one group: they hold Redis for less than a millisecond.
+/// The maximum of appends in a group. A group occupies Redis for less than a millisecond.
 const GROUP: usize = 64;
-/// Groups on their way at once. A group that Redis answers late holds up no append before all places are taken.
+/// The maximum of groups on their way. Appends wait only if this many groups are not answered yet.
 const IN_FLIGHT: usize = 2;
-/// Appends that wait for their group. A log has one append at a time; further ones wait for room.
+/// The maximum of appends that wait for a group. Further appends wait for room. A log has one append at a time.
 const QUEUE: usize = 4096;
 
-/// An append, as the script takes it.
+/// An append, in the form of the script's keys and arguments.
 pub struct AppendCall {
     /// The keys of the log: meta, log, gone.
     pub keys: [String; 3],
-    /// Fence, index of the first entry, count of entries, whether the last one ends the log, ms to live, channel.
+    /// Fence, index of the first entry, number of entries, `1` if the last one ends the log, ms to live, channel.
     pub arguments: [String; 6],
     /// The entries, encoded.
     pub batch: Vec<u8>,
@@ -44,14 +44,14 @@ pub struct Appends {
 }
 
 impl Appends {
-    /// Runs until the handle is gone.
+    /// Starts the task that sends appends. It runs until the handle is dropped.
     pub fn start(link: Arc<Link>) -> Self {
         let (queue, pending) = mpsc::channel(QUEUE);
         tokio::spawn(write(link.clone(), pending));
         Self { link, queue }
     }
 
-    /// Returns when the append is applied, or why not.
+    /// Waits until the append is applied.
     ///
     /// # Errors
     /// Redis refused the append, or has not answered in time.
@@ -60,7 +60,7 @@ impl Appends {
             return one(invoke(&self.link, &[&append]).await?.into_iter().next());
         }
         let (answer, answered) = oneshot::channel();
-        // The task that writes lives as long as `self`.
+        // The sending task lives as long as `self`.
         let _ = self.queue.send(PendingAppend { append, answer }).await;
         answered.await.unwrap_or_else(|_| one(None))
     }
@@ -95,7 +95,7 @@ async fn write_group(link: &Link, group: Vec<PendingAppend>) {
     let answers = invoke(link, &appends).await;
     let mut answers = answers.map(Vec::into_iter);
     for PendingAppend { answer, .. } in group {
-        // A writer that was dropped needs no answer.
+        // The caller may be gone.
         let _ = answer.send(match &mut answers {
             Ok(answers) => one(answers.next()),
             Err(error) => Err(error.clone()),
@@ -103,7 +103,7 @@ async fn write_group(link: &Link, group: Vec<PendingAppend>) {
     }
 }
 
-/// Either all of the appends end their logs, or none.
+/// Runs the script for a group of appends, of which either all or none end their logs.
 async fn invoke(link: &Link, appends: &[&AppendCall]) -> Result<Vec<AppendAnswer>, StoreError> {
     let last = appends.iter().all(|append| append.last);
     let mut script = if last { &response::APPEND_LAST } else { &response::APPEND }.prepare_invoke();

@@ -1,4 +1,4 @@
-//! The prompt cache's index on Redis: all of a tenant's in one slot.
+//! The prompt cache's index on Redis. All keys of a tenant are in one slot.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::store::{
 
 pub struct RedisCache {
     store: RedisStore,
-    /// Of a tenant's completed logs.
+    /// The bound on the bytes of a tenant's completed logs.
     max_bytes: u64,
-    /// How long a log may live.
+    /// The longest time that a log is stored.
     retention: Duration,
 }
 
 impl RedisStore {
-    /// The prompt cache's index in the same Redis, over the same connections.
+    /// Opens the prompt cache's index in the same Redis, over the same connections.
     pub fn cache(&self, max_bytes: u64, retention: Duration) -> RedisCache {
         RedisCache { store: self.clone(), max_bytes, retention }
     }
@@ -82,7 +82,7 @@ impl PromptCache for RedisCache {
             if first.is_empty() {
                 return Ok(None);
             }
-            // It may have been discarded in between; then the key is free.
+            // If the other log was discarded meanwhile, the key is free: try again.
             if let Some(cached) = self.share(tenant, key, &first, response).await? {
                 return Ok(Some(cached));
             }

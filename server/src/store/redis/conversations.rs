@@ -1,5 +1,6 @@
-//! Conversations on Redis. All of one is in one slot; a tenant's index of them is in another, where an entry is written
-//! before its conversation and struck after it, so that a conversation is always listed and what is listed may be gone.
+//! Conversations on Redis. All keys of a conversation are in one slot; the tenant's index of conversations is in another. An entry
+//! of the index is written before its conversation and removed after it. So every conversation is listed, and a listed one may be
+//! gone.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -20,9 +21,9 @@ use crate::store::{
     quota::RESPONSE_OVERHEAD,
 };
 
-/// Ended responses that a conversation remembers, so that they are deleted with it.
+/// The maximum of ended responses that a conversation remembers, so that they are deleted with it.
 const MAX_RESPONSES: usize = 10_000;
-/// Entries of the index that each new conversation checks: of those whose conversation has expired, few are left.
+/// The number of random entries of the index that each create checks. So few entries of expired conversations remain.
 const CHECKED: usize = 4;
 
 pub struct RedisConversations {
@@ -32,16 +33,17 @@ pub struct RedisConversations {
 }
 
 impl RedisStore {
-    /// Conversations in the same Redis, over the same connections.
+    /// Opens the conversations in the same Redis, over the same connections.
     pub fn conversations(&self, retention: Retention, bounds: ConversationBounds) -> RedisConversations {
         RedisConversations { store: self.clone(), retention, bounds }
     }
 }
 
-/// What an item counts beside its text.
+/// The bytes that an item counts besides its text.
 const ITEM_OVERHEAD: u64 = 200;
 
-/// How old an entry is before it counts as one whose conversation is gone: a younger one's may be about to come.
+/// The age in µs from which an entry without a conversation is removed. The conversation of a younger entry may be about to be
+/// created.
 const YOUNG_US: u64 = 60_000_000;
 
 fn done(state: u8) -> Result<(), StoreError> {
@@ -58,7 +60,7 @@ fn unreadable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("what this version cannot read: {error}"))
 }
 
-/// The most that a page may be asked to have, as scripts take it: one more than the limit, -1 for all.
+/// Returns the limit of a page in the form of the scripts: one more than `limit`, or -1 for all.
 fn wanted(limit: usize) -> i64 {
     i64::try_from(limit).map_or(-1, |limit| if limit > 1 << 40 { -1 } else { limit + 1 })
 }
@@ -76,7 +78,7 @@ impl RedisConversations {
         ms(self.retention.stored(tenant))
     }
 
-    /// A script with the keys of `id` and its first arguments.
+    /// Prepares a script with the keys of a conversation and the first arguments.
     fn prepare<'s>(&self, script: &'s Script, tenant: &str, id: &str) -> Result<ScriptInvocation<'s>, StoreError> {
         if !is_id(id) {
             return Err(StoreError::NotFound);
@@ -93,8 +95,8 @@ impl RedisConversations {
         done(self.inner().script(invocation).await?)
     }
 
-    /// Puts it among the tenant's, and looks after some of the others.
-    async fn list_it(&self, conversation: &Conversation) -> Result<(), StoreError> {
+    /// Adds a conversation to the tenant's index, and removes some entries of expired conversations.
+    async fn add_to_index(&self, conversation: &Conversation) -> Result<(), StoreError> {
         let (inner, tenant) = (self.inner(), &conversation.tenant);
         let mut list = index::ADD.prepare_invoke();
         list.key(inner.keys.conversations(tenant));
@@ -113,7 +115,7 @@ impl RedisConversations {
     async fn strike(&self, tenant: &str, id: &str, spared_us: u64) {
         let mut strike = index::STRIKE.prepare_invoke();
         strike.key(self.inner().keys.conversations(tenant)).arg(id).arg(spared_us);
-        // What stays listed is passed over.
+        // If this fails, the entry stays. Listing skips it.
         let _ = self.inner().script::<u8>(&strike).await;
     }
 
@@ -130,7 +132,7 @@ impl RedisConversations {
         Ok(Some(Conversation { id: id.into(), tenant, created_at, metadata }))
     }
 
-    /// Charges the tenant for what is about to be written, and takes the charge back where it is not.
+    /// Charges the tenant for a write, runs the write, and takes the charge back if the write fails.
     async fn charged(
         &self,
         (tenant, id): (&str, &str),
@@ -147,7 +149,7 @@ impl RedisConversations {
         written
     }
 
-    /// Charges the tenant for what a conversation has now.
+    /// Corrects the tenant's charge to the current bytes of a conversation.
     async fn recount(&self, tenant: &str, id: &str) {
         let (about, items) = (self.inner().keys.conversation(id, "about"), self.inner().keys.conversation(id, "items"));
         let mut ask = pipe();
@@ -160,7 +162,7 @@ impl RedisConversations {
         }
     }
 
-    /// The index lives on with the conversations in it.
+    /// Extends the time to live of the tenant's index, which must outlive its conversations.
     async fn keep_index(&self, tenant: &str) {
         let mut keep = cmd("PEXPIRE");
         keep.arg(self.inner().keys.conversations(tenant)).arg(self.ttl(tenant).saturating_mul(2));
@@ -198,7 +200,7 @@ impl Conversations for RedisConversations {
         create.arg(conversation.created_at).arg(metadata).arg(self.bounds.items).arg(self.bounds.bytes);
         arg_items(&mut create, &items);
         let create = async {
-            self.list_it(&conversation).await?;
+            self.add_to_index(&conversation).await?;
             let created = self.run(&create).await;
             if created.is_err() {
                 self.strike(tenant, id, 0).await;
@@ -254,7 +256,7 @@ impl Conversations for RedisConversations {
                     }
                 }
             }
-            // Where some were gone, others may come after them.
+            // Some listed conversations were gone, so read the next entries of the index.
             match ids.last() {
                 Some(last) if !complete && found.len() <= page.limit => after = Some(last.clone()),
                 _ => break,
@@ -349,7 +351,7 @@ impl Conversations for RedisConversations {
             let notice = match listener.next().await.as_deref() {
                 Some([]) => return None,
                 Some([b'b', response @ ..]) => Notice::Began(String::from_utf8_lossy(response).into_owned()),
-                // Something was missed, or the line moved: in both cases it is to be looked at.
+                // The line has moved, or messages were missed: in both cases the watcher has to read the line.
                 _ => Notice::Moved,
             };
             Some((notice, listener))

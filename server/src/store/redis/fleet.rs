@@ -1,5 +1,6 @@
-//! The fleet on Redis: heartbeats by Redis' clock in one sorted set, and for each replica the set of what it runs and the
-//! set of what is followed there. A heartbeat costs the same however much a replica runs.
+//! The fleet on Redis. One sorted set has the times of the heartbeats, by Redis' clock. Each replica has a set of the responses
+//! that it runs, and a set of those that are followed there. The cost of a heartbeat does not depend on how many responses a
+//! replica runs.
 
 use std::{
     collections::HashSet,
@@ -21,15 +22,15 @@ use crate::store::{
     fleet::{Control, Fleet, Member, Report},
 };
 
-/// Between questions for Redis' `maxmemory`.
+/// The interval between reads of Redis' `maxmemory`.
 const BOUND_ASKED: Duration = Duration::from_secs(30);
 
-/// The time for which Redis keeps the sets and the report of a dead replica.
+/// How long Redis stores the sets and the report of a dead replica.
 const KEPT: Duration = Duration::from_secs(3600);
 
 impl RedisInner {
-    /// `report`: absent when this replica leaves.
-    async fn heard(&self, report: Option<&Report>) -> Result<Vec<Member>, StoreError> {
+    /// Records a heartbeat, or with `None` that this replica leaves. Returns the other replicas.
+    async fn record_heartbeat(&self, report: Option<&Report>) -> Result<Vec<Member>, StoreError> {
         let me = &self.config.replica;
         let mut beat = scripts::fleet::BEAT.prepare_invoke();
         let told = serde_json::to_string(report.unwrap_or(&Report::default())).unwrap_or_default();
@@ -41,7 +42,7 @@ impl RedisInner {
             .map(|(replica, silent, report)| Member {
                 replica,
                 silent: Duration::from_millis(silent),
-                // A report that cannot be read is of another version.
+                // Another version may send a report that this one cannot read.
                 report: serde_json::from_str(&report).unwrap_or_default(),
             })
             .collect();
@@ -64,7 +65,7 @@ impl Fleet for RedisStore {
 
     async fn beat(&self, report: &Report) -> Result<Vec<Member>, StoreError> {
         let (beaten, ..) = tokio::join!(
-            self.0.heard(Some(report)),
+            self.0.record_heartbeat(Some(report)),
             self.0.keep(self.0.keys.runs(self.me())),
             self.0.keep(self.0.keys.follows(self.me())),
         );
@@ -86,7 +87,7 @@ impl Fleet for RedisStore {
     }
 
     async fn leave(&self) -> Result<Vec<Member>, StoreError> {
-        self.0.heard(None).await
+        self.0.record_heartbeat(None).await
     }
 
     async fn forget(&self, replica: &str) -> Result<(), StoreError> {
@@ -173,7 +174,7 @@ impl Fleet for RedisStore {
     }
 
     async fn steer(&self, id: &str) -> Result<(), StoreError> {
-        self.0.tell(&Control::Steer { id: id.into() }).await
+        self.0.publish(&Control::Steer { id: id.into() }).await
     }
 
     fn control(&self) -> BoxStream<'static, Control> {

@@ -1,5 +1,5 @@
-//! Reading logs, and following them: history by range reads, the tail by live messages, history again wherever a message
-//! may have been missed. A follower holds one page and a few messages, however far behind it is.
+//! Reads and follows logs. A follower reads existing entries by range and later ones from live messages. If it may have missed a
+//! message, it reads by range again. A follower holds at most one page and a few messages.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -9,18 +9,18 @@ use tokio::time::{sleep, timeout};
 use super::{handle::RedisInner, keys::is_id, live::Listener, scripts};
 use crate::store::{Entry, EntryBatch, Followed, Header, StoreError};
 
-/// Bytes of appends that are enough for one page. A follower holds one: 60 who follow a large log hold 4 MB of it, as text.
+/// Bytes of appends at which a page ends. A follower holds one page, so 60 followers of large logs hold 4 MB.
 const PAGE_BYTES: usize = 64 << 10;
-/// A follower that has heard nothing for so long looks whether the log is still there.
+/// After this time without a message a follower reads the log again, to see if it still exists.
 const QUIET: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Which part of a log is read.
+/// The part of a log to read.
 #[derive(Clone, Copy)]
 pub struct LogPart {
-    /// The first entry.
+    /// The index of the first entry.
     pub next: u64,
-    /// Whether the header is read too.
+    /// `true`: read the header too.
     pub header: bool,
 }
 
@@ -28,9 +28,9 @@ pub struct LogPart {
 pub struct LogPage {
     pub header: Option<Arc<Header>>,
     pub entries: Vec<EntryBatch>,
-    /// Entries the log had when it was read.
+    /// The number of entries of the log when it was read.
     len: u64,
-    /// Whether there was more than fits one page.
+    /// The log had entries after this page.
     more: bool,
 }
 
@@ -45,7 +45,10 @@ pub fn decode(bytes: &[u8]) -> Result<EntryBatch, StoreError> {
 }
 
 impl RedisInner {
-    /// The page of a log that begins at the append that wrote entry `part.next`; of any tenant's with `None`.
+    /// Reads a page of a log, from the append that wrote entry `part.next` on. `tenant`: `None` for any tenant.
+    ///
+    /// # Errors
+    /// `NotFound`, `Expired`, `Unreadable`, `Unavailable`.
     pub async fn page(&self, tenant: Option<&str>, id: &str, part: LogPart) -> Result<LogPage, StoreError> {
         if !is_id(id) {
             return Err(StoreError::NotFound);
@@ -64,13 +67,13 @@ impl RedisInner {
         }
         let header = part.header.then(|| Header::from_json(&header)).transpose()?;
         let mut entries = appends.iter().map(|bytes| decode(bytes)).collect::<Result<Vec<_>, _>>()?;
-        // All but the last are followed by others of this page.
+        // Every batch except the last has a successor in this page.
         let last = entries.len();
         entries.iter_mut().zip(1..).for_each(|(batch, at)| batch.more = at < last || more == 1);
         Ok(LogPage { header, entries, len, more: more == 1 })
     }
 
-    /// Everything that exists.
+    /// Reads the header and all entries that exist.
     pub async fn whole(&self, tenant: Option<&str>, id: &str) -> Result<(Arc<Header>, Vec<Arc<Entry>>), StoreError> {
         let (mut header, mut entries) = (None, Vec::new());
         loop {
@@ -106,7 +109,7 @@ impl RedisInner {
     }
 }
 
-/// What of a batch is not before `next`; `None` when that is nothing, or when entries are missing between.
+/// Returns the entries of a batch from index `next` on. `None` if it has none, or if there is a gap before the batch.
 fn rest(mut batch: EntryBatch, next: u64) -> Option<EntryBatch> {
     let known = next.checked_sub(batch.first)? as usize;
     if known >= batch.entries.len() {
@@ -122,9 +125,9 @@ struct LogReader {
     id: String,
     next: u64,
     ended: bool,
-    /// Only while the log is being written.
+    /// Present after the first catch-up.
     listener: Option<Listener>,
-    /// History has to be read before messages count.
+    /// Entries may be missing, so they have to be read by range before messages are used.
     behind: bool,
     ready: VecDeque<EntryBatch>,
 }
@@ -159,12 +162,12 @@ impl LogReader {
             } else if self.behind {
                 self.catch_up().await?;
             } else {
-                self.hear().await?;
+                self.receive().await?;
             }
         }
     }
 
-    /// Reads the next page of history, once the subscription is confirmed: nothing falls between the two.
+    /// Waits for the confirmation of the subscription, then reads the next page. So no entry is missed between page and messages.
     async fn catch_up(&mut self) -> Result<(), StoreError> {
         let channel = self.inner.keys.live(&self.id);
         let listener = self.listener.get_or_insert_with(|| self.inner.live.listen(&channel));
@@ -185,12 +188,14 @@ impl LogReader {
         if page.entries.first().map_or(page.len, |batch| batch.first) <= self.next {
             return Ok(page);
         }
-        // The append that wrote `next` began before it: an owner has repeated what the store had lost.
+        // The append that wrote entry `next` begins at an earlier entry: an owner has appended lost entries again. Read the whole
+        // log.
         let (_, entries) = self.inner.whole(Some(&self.tenant), &self.id).await?;
         Ok(LogPage { entries: vec![EntryBatch { first: 0, entries, more: false }], more: false, ..page })
     }
 
-    async fn hear(&mut self) -> Result<(), StoreError> {
+    /// Waits for the next live message.
+    async fn receive(&mut self) -> Result<(), StoreError> {
         let Some(listener) = &mut self.listener else {
             self.behind = true;
             return Ok(());

@@ -1,4 +1,4 @@
-//! What all parts of the store share: its configuration, its connections, and what is known of the fleet.
+//! What all parts of the store share: the configuration, the connections, and the last known state of the fleet.
 
 use std::{
     sync::{
@@ -23,26 +23,26 @@ use crate::store::{
     quota::StorageQuotas,
 };
 
-/// How long a log that is being written is kept when its owner says nothing more of it.
+/// How long a running log is stored after its owner's last append or renewal.
 pub const RUNNING: Duration = Duration::from_secs(3600);
 
-/// Where and how to store.
+/// The configuration of the store.
 #[derive(Clone)]
 pub struct RedisConfig {
     pub url: String,
-    /// What sentinels are asked with.
+    /// The user and password for sentinels.
     pub sentinel: Credentials,
-    /// What all keys begin with.
+    /// The prefix of all keys.
     pub prefix: String,
-    /// Bound on every wait for an answer.
+    /// The longest time that a command waits for its answer.
     pub timeout: Duration,
     pub retention: Retention,
-    /// This process' name, which no other process ever had.
+    /// The unique name of this process.
     pub replica: String,
-    /// A replica that was not heard for so long is dead.
+    /// A replica without a heartbeat for this time counts as dead.
     pub lease: Duration,
     pub quotas: StorageQuotas,
-    /// What quotas are parts of; 0: Redis' `maxmemory`.
+    /// The bytes that tenants share, for quotas that are a part of them; 0: Redis' `maxmemory`.
     pub max_bytes: u64,
 }
 
@@ -56,17 +56,17 @@ pub struct RedisInner {
     pub link: Arc<Link>,
     pub live: Arc<Live>,
     pub appends: Appends,
-    /// Whether the last heartbeat was answered.
+    /// `true`: Redis has answered the last heartbeat.
     pub reachable: AtomicBool,
-    /// The other replicas as of the last heartbeat.
+    /// The other replicas at the last heartbeat.
     pub members: Mutex<Vec<Member>>,
-    /// Redis' `maxmemory`, and when it was asked for.
+    /// Redis' `maxmemory`, and when it was last read.
     pub maxmemory: AtomicU64,
     pub asked: Mutex<Option<Instant>>,
 }
 
 impl RedisStore {
-    /// Connects when it is first used. To be called on the runtime that live messages shall be received on.
+    /// Makes a store that connects at the first use. To be called on the runtime that receives live messages.
     pub fn new(config: RedisConfig) -> Result<Self, UrlError> {
         let link = Arc::new(Link::new(&config.url, &config.sentinel, config.timeout)?);
         let live = Live::start(link.clone(), config.timeout);
@@ -86,9 +86,9 @@ impl RedisStore {
     }
 }
 
-/// Milliseconds, as Redis takes them.
+/// Converts to milliseconds for Redis, at least 1.
 pub fn ms(duration: Duration) -> u64 {
-    // Redis refuses a time to live of 0.
+    // Redis refuses 0 as a time to live.
     (duration.as_millis() as u64).max(1)
 }
 
@@ -101,7 +101,8 @@ impl RedisInner {
         self.link.run(|mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
-    pub async fn tell(&self, control: &Control) -> Result<(), StoreError> {
+    /// Publishes a message to all replicas.
+    pub async fn publish(&self, control: &Control) -> Result<(), StoreError> {
         let message = serde_json::to_string(control).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let mut publish = cmd("SPUBLISH");
         publish.arg(self.keys.control()).arg(message);

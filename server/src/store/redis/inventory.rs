@@ -1,4 +1,4 @@
-//! Lists everything that Redis holds under the prefix, on all servers of a cluster, to be copied to another store.
+//! Lists all objects under the prefix, on all servers of a cluster, to copy them to another store.
 
 use std::collections::HashMap;
 
@@ -21,22 +21,22 @@ use crate::store::{
     prompts::StoredPrompt,
 };
 
-/// Keys that a step of a scan looks at.
+/// The number of keys in one step of a scan.
 const STEP: usize = 1000;
-/// Hashes that are read at once.
+/// The maximum of concurrent reads of hashes.
 const AT_ONCE: usize = 64;
 
-/// Of a header.
+/// The field of a header that gives its age.
 #[derive(Deserialize)]
 struct Age {
     created_at: u64,
 }
 
-/// The address of a cluster's server; `None`: the only server.
+/// The address of a server of a cluster; `None`: the only server.
 type ClusterServer = Option<(String, u16)>;
 
 impl RedisInner {
-    /// The servers that hold keys.
+    /// Returns the servers that store keys.
     async fn servers(&self) -> Result<Vec<ClusterServer>, StoreError> {
         self.link
             .run(|connection| async move {
@@ -56,7 +56,7 @@ impl RedisInner {
             .await
     }
 
-    /// All keys that have this pattern.
+    /// Returns all keys that match a pattern.
     async fn keys_of(&self, pattern: &str) -> Result<Vec<String>, StoreError> {
         let mut keys = vec![];
         for server in self.servers().await? {
@@ -77,7 +77,7 @@ impl RedisInner {
         Ok(keys)
     }
 
-    /// The next cursor, and some keys.
+    /// Runs one step of a scan. Returns the next cursor and some keys.
     async fn scan(&self, scan: &Cmd, server: &ClusterServer) -> Result<(u64, Vec<String>), StoreError> {
         self.link
             .run(|connection| async move {
@@ -92,7 +92,7 @@ impl RedisInner {
             .await
     }
 
-    /// Tenants and ids of the hashes whose keys end with `part`, by their age, which `field` holds.
+    /// Returns tenants and ids of the hashes whose keys end with `part`, ordered by the age in `field`.
     async fn aged(&self, part: &str, field: &str) -> Result<Vec<Name>, StoreError> {
         let (before, after) = self.keys.around(part);
         let mut aged = vec![];
@@ -136,7 +136,7 @@ impl Inventory for RedisStore {
             list.arg(&key).arg(0).arg(-1);
             let ids: Vec<String> = self.0.query(&list).await?;
             for id in ids {
-                // The key names its tenant by a hash; the prompt by name.
+                // The key has only a hash of the tenant. The stored prompt has the name.
                 let versions = format!("{}:{id}", key.trim_end_matches('s'));
                 let mut get = cmd("HGET");
                 get.arg(versions).arg(1);

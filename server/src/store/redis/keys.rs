@@ -1,22 +1,22 @@
-//! The key layout. Every key begins with `<store.redis.prefix>:1:`, where 1 is the layout's version, and then has its hash
-//! tag, so that what one script touches is in one slot of a cluster.
+//! The key layout. Every key begins with `<store.redis.prefix>:1:`, where 1 is the layout's version. Then follows its hash tag, so
+//! that all keys of one script are in one slot of a cluster.
 //!
 //! | key | type | holds | lives |
 //! |---|---|---|---|
-//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel`, `left`, `keep` and `known` (ms after its end), `bytes` that it counts, `charged` | as the log |
-//! | `{<response>}:log` | stream | item `(n+1)-0`, field `b`: the entries from n on that one append wrote (MessagePack) | an hour, renewed as long as it runs; then its retention or, with `store: false`, its resume window |
-//! | `{<response>}:gone` | string | the tenant of a response that was not to be stored | its retention |
-//! | `{<response>}:live` | shard channel | what is appended, as in the log; empty: deleted | |
-//! | `{<conversation>}:about` | hash | `tenant`, `created_at`, `metadata` (JSON), `next` number, `bytes`, `latest` response | its tenant's retention after the last change, as all of it |
+//! | `{<response>}:meta` | hash | `header` (JSON), `tenant`, `request`, `store`, `owner`, `fence`, `len`, `end`, `cancel`, `left`, `keep` and `known` (ms after its end), `bytes` counted, bytes `charged` | as the log |
+//! | `{<response>}:log` | stream | item `(n+1)-0`, field `b`: the entries from n on that one append wrote (MessagePack) | an hour, renewed while it runs; then its retention or, with `store: false`, its resume window |
+//! | `{<response>}:gone` | string | the tenant of a response with `store: false` | its retention |
+//! | `{<response>}:live` | shard channel | the appended batches, as in the log; empty message: deleted | |
+//! | `{<conversation>}:about` | hash | `tenant`, `created_at`, `metadata` (JSON), `next` number, `bytes`, `latest` response | its tenant's retention after the last change; so for all keys of a conversation |
 //! | `{<conversation>}:items` | hash | item → JSON | |
 //! | `{<conversation>}:order` | sorted set | item → number | |
-//! | `{<conversation>}:line` | list | the responses whose turn it is or will be | |
-//! | `{<conversation>}:turns` | hash | response in line → `0` or, when it has begun, `1`, and when it entered, in ms | |
+//! | `{<conversation>}:line` | list | the responses in line | |
+//! | `{<conversation>}:turns` | hash | response in line → `0`, or `1` after it has begun, then the time in ms when it entered | |
 //! | `{<conversation>}:turns` | shard channel | `b<response>`: it began; `m`: the line moved; empty: deleted | |
 //! | `{<conversation>}:responses` | sorted set | ended response → number, the latest 10,000 | |
 //! | `{tenant:<hash>}:conversations` | sorted set | conversation → when it was created, in µs | twice the retention after the last turn |
-//! | `{tenant:<hash>}:prompts` | sorted set | prompt → when it was created, in µs | until it is deleted, as all of prompts |
-//! | `{tenant:<hash>}:prompt:<id>` | hash | version → JSON, `latest`, the `call` that made it | |
+//! | `{tenant:<hash>}:prompts` | sorted set | prompt → when it was created, in µs | until it is deleted; so for all keys of prompts |
+//! | `{tenant:<hash>}:prompt:<id>` | hash | version → JSON, `latest`, the `call` that made the latest | |
 //! | `{tenant:<hash>}:prompts:bytes` | string | bytes of all versions | |
 //! | `{prompts}:hot` | sorted set | tenant, prompt and model (JSON) → weight of its uses, the hottest 1,000 | for ever |
 //! | `{tenant:<hash>}:cache` | hash | cache key → `log complete bytes until ttl` | the retention after the last use |
@@ -28,19 +28,19 @@
 //! | `{tenant:<hash>}:kv_sizes` | hash | name of a block → its bytes; `` → those of all | the same |
 //! | `{tenant:<hash>}:stored` | hash | response or conversation → `bytes responses key`; `#bytes`, `#responses`, `#key:<key>`: their sums | as the last of them |
 //! | `{tenant:<hash>}:stored:ends` | sorted set | response or conversation → when it expires, in ms by Redis' clock | the same |
-//! | `{tenant:<hash>}:requests`, `:tokens` | string | until when what the tenant has used is counted, in µs by Redis' clock | until then |
+//! | `{tenant:<hash>}:requests`, `:tokens` | string | when the bucket will be full, in µs by Redis' clock | until then |
 //! | `{request:<hash>}` | string | the response of a tenant's `client_request_id` | its retention |
-//! | `{fleet}:replicas` | sorted set | replica → when it was last heard, in ms by Redis' clock | for ever; the dead are removed |
-//! | `{fleet}:reports` | hash | replica → what it tells of itself (JSON) | an hour after the last heartbeat of any |
-//! | `{fleet}:control` | shard channel | what replicas tell each other (JSON) | |
-//! | `{replica:<name>}:runs` | set | the responses a replica runs | an hour, renewed as long as it lives |
+//! | `{fleet}:replicas` | sorted set | replica → time of its last heartbeat, in ms by Redis' clock | for ever; the dead are removed |
+//! | `{fleet}:reports` | hash | replica → its report (JSON) | an hour after the last heartbeat of any |
+//! | `{fleet}:control` | shard channel | messages between replicas (JSON) | |
+//! | `{replica:<name>}:runs` | set | the responses that the replica runs | an hour, renewed while it lives |
 //! | `{replica:<name>}:follows` | set | the responses that are followed there | the same |
 //!
-//! The rights that this takes are in `docs/operations.md`.
+//! `docs/operations.md` lists the rights that the store needs.
 
 use sha2::{Digest, Sha256};
 
-/// Longer ids are nobody's.
+/// The maximum length of an id. Longer ids do not exist.
 pub const MAX_ID: usize = 128;
 /// An id that no response and no conversation has.
 const NOBODY: &str = "!";
@@ -50,7 +50,7 @@ pub struct Keys {
     prefix: String,
 }
 
-/// Whether a response or a conversation may have this id.
+/// Returns whether a response or a conversation may have this id.
 pub fn is_id(id: &str) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
@@ -60,14 +60,14 @@ impl Keys {
         Self { prefix: format!("{prefix}:1:") }
     }
 
-    /// A key of what has an id. An id that clients made up may have any letters, and with braces its keys would be in
-    /// different slots: such an id gets keys that nobody has.
+    /// Returns a key of a response or a conversation. Clients can send any id, and braces in an id would put its keys into
+    /// different slots. An invalid id gets the keys of [`NOBODY`], which do not exist.
     fn of(&self, id: &str, part: &str) -> String {
         let id = if is_id(id) { id } else { NOBODY };
         format!("{}{{{id}}}:{part}", self.prefix)
     }
 
-    /// What stands before and after the id in the keys of a part.
+    /// Returns the text before and after the id in the keys of a part.
     pub fn around(&self, part: &str) -> (String, String) {
         (format!("{}{{", self.prefix), format!("}}:{part}"))
     }
@@ -88,7 +88,7 @@ impl Keys {
         self.of(response, "live")
     }
 
-    /// Hashed: what clients send is of any length and any letters.
+    /// The request id is hashed, because clients choose its length and characters.
     pub fn request(&self, tenant: &str, request: &str) -> String {
         let mut hash = Sha256::new();
         hash.update((tenant.len() as u64).to_be_bytes());
@@ -105,7 +105,7 @@ impl Keys {
         self.tenant(tenant, "conversations")
     }
 
-    /// Hashed: a tenant's name may have any letters.
+    /// The tenant is hashed, because its name may have any characters.
     pub fn tenant(&self, tenant: &str, part: &str) -> String {
         format!("{}{{tenant:{}}}:{part}", self.prefix, hex::encode(Sha256::digest(tenant)))
     }

@@ -1,6 +1,6 @@
-//! Blocks of keys and values in Redis, over a connection of their own: the logs' commands do not wait behind their bytes.
+//! Blocks of keys and values in Redis. They use a separate connection, so that commands of logs do not wait behind their bytes.
 //!
-//! Blocks travel in groups of [`GROUP_BYTES`], since Redis runs all commands that it has of a client before those of the next.
+//! Blocks are sent in groups of [`GROUP_BYTES`], because Redis runs all waiting commands of one client before those of the next.
 
 use std::time::Duration;
 
@@ -18,31 +18,31 @@ use crate::{
     store::{Retention, StoreError},
 };
 
-/// Bytes that Redis reads or writes for blocks before it serves others.
+/// The maximum of bytes of blocks that Redis reads or writes before it serves other clients.
 const GROUP_BYTES: usize = 1 << 20;
-/// For an answer: a block may have megabytes.
+/// The longest wait for an answer. A block may have megabytes.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct RedisKv {
     link: Link,
     keys: Keys,
     retention: Retention,
-    /// Of a tenant.
+    /// The bound on the bytes of one tenant.
     max_bytes: u64,
 }
 
-/// Where blocks are stored.
+/// The configuration of the block store.
 pub struct KvConfig {
     pub url: String,
     pub sentinel: Credentials,
     pub prefix: String,
     pub retention: Retention,
-    /// Of a tenant.
+    /// The bound on the bytes of one tenant.
     pub max_bytes: u64,
 }
 
 impl RedisKv {
-    /// Connects when it is first used.
+    /// Makes a store that connects at the first use.
     pub fn new(config: KvConfig) -> Result<Self, UrlError> {
         let KvConfig { url, sentinel, prefix, retention, max_bytes } = config;
         let link = Link::new(&url, &sentinel, TIMEOUT)?;
@@ -53,7 +53,7 @@ impl RedisKv {
         self.keys.tenant(tenant, part)
     }
 
-    /// What the key of a tenant's block begins with.
+    /// Returns the prefix of the keys of a tenant's blocks.
     fn prefix(&self, tenant: &str) -> String {
         self.keys.tenant(tenant, "kv:")
     }
@@ -123,7 +123,7 @@ impl KvStore for RedisKv {
 }
 
 impl RedisKv {
-    /// Notes that blocks were used. The first of a chain counts as used last, so that a chain is evicted from its end.
+    /// Records a use of blocks. The first block of a chain counts as used last, so that a chain is evicted from its end.
     async fn used(&self, tenant: &str, chain: &[BlockName]) -> Result<(), KvError> {
         if chain.is_empty() {
             return Ok(());
@@ -139,7 +139,7 @@ impl RedisKv {
     }
 }
 
-/// Runs of blocks with at most [`GROUP_BYTES`] each, but at least one block.
+/// Splits blocks into groups of at most [`GROUP_BYTES`], with at least one block each.
 fn groups(blocks: &[(BlockName, Vec<u8>)]) -> impl Iterator<Item = &[(BlockName, Vec<u8>)]> {
     let largest = blocks.iter().map(|(_, block)| block.len()).max().unwrap_or(0).max(1);
     blocks.chunks((GROUP_BYTES / largest).max(1))

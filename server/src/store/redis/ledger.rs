@@ -1,8 +1,7 @@
-//! What each tenant stores in Redis. A response or a conversation is in a slot of its own, and its tenant's ledger is in another:
-//! so the object counts its bytes itself, in the script that writes, and the ledger is told when the object has outgrown what it
-//! was charged with. That is at its creation, a few times while it grows, and at its end: the ledger is off by a quarter of what
-//! runs at most. Each charge has an end, which is the object's own: what has expired is struck, the oldest first, by whichever
-//! charge comes next.
+//! The ledger of each tenant: the bytes that its responses and conversations (the objects) take in Redis. An object and its
+//! tenant's ledger are in different slots, so no script can write both. Therefore the object counts its own bytes, and the ledger
+//! is charged when the object is created, when it has outgrown its charge, and when it ends. For running objects the ledger is
+//! wrong by a quarter at most. A charge expires together with its object; each new charge removes expired ones, oldest first.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -17,12 +16,12 @@ use crate::store::{
     quota::{Exceeded, KeyQuota},
 };
 
-/// A charge to be made.
+/// A charge for an object.
 pub struct Charge<'a> {
     pub tenant: &'a str,
     /// The id of a response or a conversation.
     pub object: &'a str,
-    /// Beside what it is charged with already.
+    /// The bytes to add to the object's charge.
     pub bytes: u64,
     pub keep: Duration,
     pub is_response: bool,
@@ -30,10 +29,10 @@ pub struct Charge<'a> {
 }
 
 impl RedisInner {
-    /// Charges a tenant.
+    /// Adds a charge to a tenant's ledger.
     ///
     /// # Errors
-    /// `OverQuota`, and nothing is charged; those of the store.
+    /// `OverQuota` if a quota would be exceeded (nothing is charged then); those of the store.
     pub async fn charge(&self, charge: Charge<'_>) -> Result<(), StoreError> {
         let quota = self.config.quotas.of(charge.tenant, self.bound());
         let mut script = ledger::CHARGE.prepare_invoke();
@@ -52,25 +51,26 @@ impl RedisInner {
         }
     }
 
-    /// The object has so many bytes now and ends after `keep`. A ledger that cannot be told is wrong until then.
+    /// Sets the charge of an object to `bytes`, with the end after `keep`. If this fails, the ledger is wrong until then.
     pub async fn correct(&self, tenant: &str, object: &str, (bytes, keep): (u64, Duration)) {
         let mut correct = ledger::CORRECT.prepare_invoke();
         correct.arg(object).arg(bytes).arg(ms(keep));
         self.note(tenant, correct).await;
     }
 
-    /// The object is gone.
+    /// Removes the charge of a deleted object.
     pub async fn uncharge(&self, tenant: &str, object: &str) {
         self.correct(tenant, object, (0, Duration::ZERO)).await;
     }
 
-    /// What was charged last was not written.
+    /// Reduces the charge of an object by bytes that were not written after all.
     pub async fn take_back(&self, tenant: &str, object: &str, bytes: u64) {
         let mut take_back = ledger::TAKE_BACK.prepare_invoke();
         take_back.arg(object).arg(bytes);
         self.note(tenant, take_back).await;
     }
 
+    /// Sets the end of an object's charge to `keep` from now.
     pub async fn keep_charge(&self, tenant: &str, object: &str, keep: Duration) {
         let mut later = ledger::EXTEND.prepare_invoke();
         later.arg(object).arg(ms(keep));
@@ -82,7 +82,7 @@ impl RedisInner {
             script.key(key);
         }
         if let Err(error) = self.script::<u8>(&script).await {
-            tracing::debug!(%error, "a tenant's storage is counted wrongly until it expires");
+            tracing::debug!(%error, "cannot update a tenant's ledger; its storage is counted wrong until the object expires");
         }
     }
 
@@ -90,13 +90,13 @@ impl RedisInner {
         [self.keys.tenant(tenant, "stored:ends"), self.keys.tenant(tenant, "stored")]
     }
 
-    /// What quotas are parts of; `None`: nothing bounds this Redis.
+    /// Returns the bytes that tenants share; `None` if this Redis has no bound.
     fn bound(&self) -> Option<u64> {
         let set = self.config.max_bytes;
         Some(if set > 0 { set } else { self.maxmemory.load(Ordering::Relaxed) }).filter(|bound| *bound > 0)
     }
 
-    /// Asks for Redis' own bound, where quotas are parts of it.
+    /// Reads Redis' `maxmemory`.
     pub async fn ask_maxmemory(&self) {
         let mut ask = fleet::READ_MAXMEMORY.prepare_invoke();
         ask.key(self.keys.replicas());

@@ -1,5 +1,5 @@
-//! The connection to Redis: by URL to one server, by Sentinel to the current master, or to a cluster. One multiplexed
-//! connection for commands, made when it is needed and made again when it is lost, with backoff; every wait is bounded.
+//! The connection to Redis: to one server, to the current master by Sentinel, or to a cluster. All commands share one multiplexed
+//! connection. It is made at the first use, and again with backoff after it is lost. Every wait is bounded.
 
 use std::{
     future::Future,
@@ -23,13 +23,13 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::store::StoreError;
 
-/// Commands that may be on their way to the connection's task; more wait for room.
+/// The maximum of commands that wait for the connection's task. Further commands wait for room.
 const PIPELINE: usize = 1024;
-/// After so many unanswered commands in a row the connection counts as lost: its peer may be gone without a word.
+/// After this many unanswered commands in a row the connection counts as lost: the server may have vanished without closing it.
 const MAX_TIMEOUTS: u32 = 3;
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// What is wrong with the URL; never repeats it, for it may hold a password.
+/// The reason why a URL is invalid. Never contains the URL, which may contain a password.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UrlError(String);
@@ -40,7 +40,7 @@ enum Target {
     Cluster(Vec<ConnectionInfo>),
 }
 
-/// A user's name and password; empty where there is none.
+/// The name and password of a user; empty if there is none.
 #[derive(Clone, Default)]
 pub struct Credentials {
     pub user: String,
@@ -60,7 +60,7 @@ impl Credentials {
     }
 }
 
-/// A connection to whatever the URL names.
+/// A connection to a server or a cluster.
 #[derive(Clone)]
 pub enum RedisConnection {
     Single(MultiplexedConnection),
@@ -69,7 +69,7 @@ pub enum RedisConnection {
 
 pub struct Link {
     target: Target,
-    /// The URL without user, password and options.
+    /// The URL without user, password and options, for logs.
     shown: String,
     timeout: Duration,
     state: Mutex<LinkState>,
@@ -79,7 +79,7 @@ pub struct Link {
 struct LinkState {
     current: Option<Arc<Current>>,
     failures: u32,
-    /// When connecting failed last, and why.
+    /// When and why the last attempt to connect failed.
     failed: Option<(Instant, StoreError)>,
 }
 
@@ -92,7 +92,7 @@ struct Current {
 impl Link {
     /// `redis://`, `rediss://` (TLS) and `redis+unix://` name one server, `redis+sentinel://HOST,HOST/MASTER` and
     /// `redis+cluster://HOST,HOST` several (with TLS `rediss+…`); each may begin with `USER:PASSWORD@`.
-    /// Sentinels are asked with `sentinel`, the master with what the URL says.
+    /// `sentinel`: the credentials for sentinels. Those of the URL are for the master.
     pub fn new(url: &str, sentinel: &Credentials, timeout: Duration) -> Result<Self, UrlError> {
         let wrong = |what: &str| UrlError(what.into());
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it has no scheme, such as redis://"))?;
@@ -101,7 +101,7 @@ impl Link {
             _ => (scheme, "single"),
         };
         if scheme.starts_with("rediss") {
-            // Nobody else in the process may have chosen one; an earlier choice stays.
+            // Chooses the process' provider of TLS, unless another part has chosen one before.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let several = |rest: &str| -> Result<Vec<ConnectionInfo>, UrlError> {
@@ -144,7 +144,7 @@ impl Link {
         matches!(self.target, Target::Cluster(_))
     }
 
-    /// Runs an operation that may be repeated: it is, once, when the connection was lost under it.
+    /// Runs an idempotent operation. Repeats it once if the connection was lost meanwhile.
     pub async fn run<T, F>(&self, operation: impl Fn(RedisConnection) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = RedisResult<T>>,
@@ -157,7 +157,7 @@ impl Link {
         outcome.map_err(|(error, _)| error)
     }
 
-    /// The error, and whether another attempt makes sense at once.
+    /// Runs an operation once. The error says whether to repeat it at once.
     async fn attempt<T, F>(&self, operation: &impl Fn(RedisConnection) -> F) -> Result<T, (StoreError, bool)>
     where
         F: Future<Output = RedisResult<T>>,
@@ -170,7 +170,7 @@ impl Link {
             }
             Ok(Err(error)) => {
                 let lost = error.is_unrecoverable_error() || error.is_connection_dropped();
-                // A master that was demoted: whoever took its place is found by connecting again.
+                // This master was demoted. A new connection finds the new master.
                 let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
                 if lost || demoted {
                     self.discard(&current).await;
@@ -186,7 +186,7 @@ impl Link {
         }
     }
 
-    /// The connection, made now if there is none. While the last failure is recent it fails at once.
+    /// Returns the connection, or makes one. Fails at once shortly after a failed attempt.
     async fn current(&self) -> Result<Arc<Current>, StoreError> {
         let mut state = self.state.lock().await;
         if let Some(current) = &state.current {
@@ -219,7 +219,7 @@ impl Link {
         }
     }
 
-    /// A connection of one's own; `pushes` gets what the server sends unasked.
+    /// Makes a separate connection. `pushes` receives the messages that the server pushes.
     pub async fn connect(&self, pushes: Option<impl AsyncPushSender>) -> Result<RedisConnection, StoreError> {
         match timeout(self.timeout, self.connect_unbounded(pushes)).await {
             Ok(Ok(connection)) => Ok(connection),
@@ -233,7 +233,7 @@ impl Link {
     }
 
     async fn connect_unbounded(&self, pushes: Option<impl AsyncPushSender>) -> RedisResult<RedisConnection> {
-        // Waits are bounded around each operation.
+        // The timeouts of the client are off: each operation here has its own bound.
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
@@ -261,7 +261,7 @@ impl Link {
     }
 }
 
-/// A URL as it may be logged.
+/// Returns a URL without secrets, for logs.
 fn without_secrets(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     match (url.split_once("://"), url.rsplit_once('@')) {
@@ -271,7 +271,7 @@ fn without_secrets(url: &str) -> String {
 }
 
 fn tcp() -> TcpSettings {
-    // A token is a packet: it must not wait for the next one.
+    // Each token is a small packet, which must not wait for the next one.
     TcpSettings::default().set_nodelay(true)
 }
 
@@ -285,7 +285,7 @@ fn url_error(error: RedisError) -> UrlError {
     UrlError(format!("{error}"))
 }
 
-/// Whatever Redis refuses now it may accept later: it loads, fails over, is full or was promoted a moment ago.
+/// Maps an error of Redis. Every refusal can be temporary: Redis loads its data, fails over, is full or was just promoted.
 fn unavailable(error: &RedisError) -> StoreError {
     match error.code() {
         Some("OOM") => StoreError::StoreFull("Redis has as much memory as its maxmemory allows".into()),

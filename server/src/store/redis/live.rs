@@ -1,5 +1,5 @@
-//! Live messages: one connection for all channels that this replica listens to. It reconciles what is wanted with what the
-//! server has confirmed, and tells listeners when to read what they may have missed.
+//! Live messages. One connection serves all channels that this replica listens to. A task brings the confirmed subscriptions in
+//! line with the wanted ones, and notifies listeners that may have missed messages.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::link::{Link, RedisConnection};
 use crate::store::StoreError;
 
-/// Messages a listener may be behind; one further behind reads the log instead.
+/// The maximum of unread messages of a listener. A listener further behind misses messages and reads the log instead.
 const BACKLOG: usize = 32;
-/// Confirmations awaited at once.
+/// The maximum of unconfirmed subscriptions at a time.
 const IN_FLIGHT: usize = 256;
 const PING: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(100);
@@ -38,18 +38,18 @@ pub struct Live {
 #[derive(Default)]
 struct Channels {
     wanted: HashMap<String, Channel>,
-    /// Those whose subscription has to be begun or ended.
+    /// The channels to subscribe to or to unsubscribe from.
     changed: HashSet<String>,
 }
 
 struct Channel {
     messages: broadcast::Sender<LiveMessage>,
-    /// Which connection has confirmed the subscription; 0: none.
+    /// The number of the connection that has confirmed the subscription; 0: none.
     confirmed: watch::Sender<u64>,
     listeners: usize,
 }
 
-/// Hears a channel as long as it lives.
+/// A listener of a channel. Dropping it ends the subscription if no other listener remains.
 pub struct Listener {
     live: Arc<Live>,
     channel: String,
@@ -58,7 +58,7 @@ pub struct Listener {
 }
 
 impl Live {
-    /// Runs until the last handle is gone.
+    /// Starts the task of the connection. It runs until the last handle is dropped.
     pub fn start(link: Arc<Link>, patience: Duration) -> Arc<Self> {
         let live = Arc::new(Self::default());
         tokio::spawn(run(Arc::downgrade(&live), link, patience));
@@ -83,7 +83,7 @@ impl Live {
         self.channels.lock()
     }
 
-    /// What the server sent unasked.
+    /// Handles a message that the server has pushed.
     fn push(&self, push: PushInfo) {
         let text = |value: Option<&Value>| match value {
             Some(Value::BulkString(bytes)) => Some(bytes.clone()),
@@ -97,11 +97,11 @@ impl Live {
         match push.kind {
             PushKind::SMessage => {
                 if let Some(payload) = text(push.data.get(1)) {
-                    // Nobody listening any more is no error.
+                    // The channel may have no listener any more.
                     let _ = entry.messages.send(payload.into());
                 }
             }
-            // Its slot has moved to another node.
+            // The channel's slot has moved to another node.
             PushKind::SUnsubscribe => {
                 entry.confirmed.send_replace(0);
                 changed.insert(channel);
@@ -111,7 +111,7 @@ impl Live {
         }
     }
 
-    /// Subscribes and unsubscribes until nothing is left to be changed.
+    /// Subscribes and unsubscribes until no change is left.
     async fn reconcile(&self, connection: &RedisConnection, serial: u64) -> Result<(), StoreError> {
         loop {
             let changed: Vec<String> = self.channels().changed.drain().collect();
@@ -135,7 +135,7 @@ impl Live {
         }
     }
 
-    /// All that was confirmed has to be confirmed anew.
+    /// Marks all subscriptions as unconfirmed after the connection is lost.
     fn lost(&self) {
         let mut channels = self.channels();
         let Channels { wanted, changed } = &mut *channels;
@@ -173,7 +173,7 @@ async fn run(live: Weak<Live>, link: Arc<Link>, patience: Duration) {
         let Some(live) = live.upgrade() else { return };
         live.lost();
         drop(live);
-        // The same again and again is said once.
+        // A repeated error is logged once.
         if said.as_ref() != Some(&error) || begun.elapsed() > PING {
             tracing::warn!(%error, "no connection for live messages; trying again");
         }
@@ -182,7 +182,7 @@ async fn run(live: Weak<Live>, link: Arc<Link>, patience: Duration) {
     }
 }
 
-/// Keeps the subscriptions as they are wanted; returns why it cannot any more.
+/// Maintains the subscriptions over a connection. Returns the error that ended it.
 async fn listen(
     live: &Weak<Live>,
     connection: &RedisConnection,
@@ -193,7 +193,7 @@ async fn listen(
     let silent = || StoreError::Unavailable(format!("no answer within {patience:?}"));
     loop {
         let Some(live) = live.upgrade() else { return StoreError::Unavailable("closed".into()) };
-        // Thousands at once take longer than one.
+        // Thousands of subscriptions take longer than one.
         match timeout(patience * 10, live.reconcile(connection, serial)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error,
@@ -218,14 +218,14 @@ async fn listen(
 }
 
 impl Listener {
-    /// Waits until the subscription is confirmed: what is published from then on is heard.
+    /// Waits until the subscription is confirmed. The listener receives every message that is published afterwards.
     pub async fn confirmed(&mut self) {
         // The sender lives as long as the channel has listeners.
         let _ = self.confirmed.wait_for(|serial| *serial > 0).await;
         self.confirmed.mark_unchanged();
     }
 
-    /// The next message; `None` when some may have been missed.
+    /// Waits for the next message. Returns `None` if messages may have been missed.
     pub async fn next(&mut self) -> Option<LiveMessage> {
         tokio::select! {
             biased;

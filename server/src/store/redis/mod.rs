@@ -1,8 +1,8 @@
 //! The store of a fleet, on Redis 7 or Valkey: one server, Sentinel or Cluster. Its keys are described in [`keys`].
 //!
-//! A change of a response is one script of `lua/` on one slot, so it happens as a whole or not at all, and may be repeated
-//! after a lost answer. A log is read by range and heard by shard pub/sub over one connection (`live`, `follow`). Whatever
-//! Redis refuses or does not answer in time is `Unavailable`; callers decide how long they try again.
+//! A change of a response is one script of `lua/` on one slot. So it is atomic, and it may be repeated after a lost answer. A
+//! follower reads a log by range, and later entries from shard pub/sub over one connection (`live`, `follow`). A command that Redis
+//! refuses or does not answer in time fails with `Unavailable`; callers decide how long they retry.
 
 mod appends;
 mod cache;

@@ -1,4 +1,4 @@
-//! Stored prompts on Redis: all of a tenant's in one slot, what is hot of all tenants in another.
+//! Stored prompts on Redis. All prompts of a tenant are in one slot; the uses of all tenants' prompts are in another.
 
 use ::redis::cmd;
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use crate::store::{
     prompts::{PromptBounds, Prompts, StoredPrompt, Use},
 };
 
-/// Prompts, each with a model, whose uses are counted.
+/// The maximum of pairs of prompt and model whose uses are counted.
 const MAX_HOT: usize = 1000;
 
 pub struct RedisPrompts {
@@ -23,7 +23,7 @@ pub struct RedisPrompts {
 }
 
 impl RedisStore {
-    /// Stored prompts in the same Redis, over the same connections.
+    /// Opens the stored prompts in the same Redis, over the same connections.
     pub fn prompts(&self, bounds: PromptBounds) -> RedisPrompts {
         RedisPrompts { store: self.clone(), bounds }
     }
@@ -86,7 +86,7 @@ impl Prompts for RedisPrompts {
         let ids: Option<Vec<String>> = self.store.0.script(&list).await?;
         let ids = ids.ok_or(StoreError::CursorNotFound)?;
         let latest = futures::future::join_all(ids.iter().map(|id| self.get(tenant, id, None))).await;
-        // One that was deleted a moment ago is no longer listed.
+        // Skips prompts that were deleted a moment ago.
         let found = latest.into_iter().filter(|found| !matches!(found, Err(StoreError::NotFound)));
         Ok(Listed::cut(found.collect::<Result<_, _>>()?, page.limit))
     }
@@ -117,7 +117,7 @@ impl Prompts for RedisPrompts {
         let mut hot = cmd("ZREVRANGE");
         hot.arg(self.store.0.keys.hot_prompts()).arg(0).arg(count as i64 - 1);
         let members: Vec<String> = self.store.0.query(&hot).await?;
-        // Another version may have written some that this one cannot read; they are warmed by others.
+        // Skips uses that another version has written and this one cannot read.
         Ok(members.iter().filter_map(|member| serde_json::from_str(member).ok()).collect())
     }
 }

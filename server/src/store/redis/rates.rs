@@ -1,4 +1,4 @@
-//! The rates of a fleet on Redis: of each bucket one moment, by Redis' clock, since replicas' clocks differ.
+//! Rate counters on Redis. Each bucket has one time: when it will be full, by Redis' clock, because the clocks of replicas differ.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::store::{
     rates::{Bucket, MINUTE, Rates, Unit},
 };
 
-/// The last part of a bucket's key.
+/// Returns the last part of a bucket's key.
 fn name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",

@@ -1,4 +1,4 @@
-//! Responses: who may write their logs, and what their tenants are charged.
+//! Responses on Redis: their leases, their logs, and the charges of their tenants.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -21,13 +21,14 @@ use crate::store::{
 };
 
 impl RedisInner {
+    /// Adds a response to those that this replica runs, or removes it.
     pub async fn runs_here(&self, id: &str, runs: bool) -> Result<(), StoreError> {
         let mut change = SET_RUNNING.prepare_invoke();
         change.key(self.keys.runs(&self.config.replica)).arg(id).arg(u8::from(runs));
         self.script(&change).await
     }
 
-    /// Of two creates with one request id, the one whose response is named; the other's is deleted.
+    /// Registers the response of a request id. Returns the id of the response that was registered before, if any.
     async fn first_of_request(&self, request: &str, header: &Header) -> Result<Option<String>, StoreError> {
         let key = self.keys.request(&header.tenant, request);
         let mut set = cmd("SET");
@@ -65,11 +66,12 @@ fn found(state: u8) -> Result<(), StoreError> {
     }
 }
 
-/// What a response may grow before its tenant is charged again.
+/// The bytes that a new response may grow before its tenant is charged again.
 const GROWTH: u64 = 4096;
 
 impl RedisInner {
-    /// Charges the response's tenant. The response that the same request created before is found by one who may store no more too.
+    /// Charges the response's tenant. If the charge is refused, returns the id of the response that the same request created
+    /// before, if any: a repeated create succeeds without room.
     async fn charge_response(&self, header: &Header, charged: u64) -> Result<Option<String>, StoreError> {
         let runs = header.shared_log().is_none();
         let kept = self.config.retention.response(&header.tenant, header.spec.store);
@@ -91,13 +93,13 @@ impl RedisInner {
         }
     }
 
-    /// Gives a lease back, and tells whom it is for.
+    /// Releases a lease, and publishes the release with the replica that may claim it; `None`: any replica.
     pub async fn released(&self, lease: &Lease, to: Option<&str>) -> Result<(), StoreError> {
         let mut release = response::RELEASE.prepare_invoke();
         release.key(self.keys.meta(&lease.id)).arg(lease.fence);
         if self.script::<u8>(&release).await? == 1 {
             let (id, by, to) = (lease.id.clone(), lease.owner.clone(), to.map(str::to_owned));
-            self.tell(&Control::Released { id, by, to }).await?;
+            self.publish(&Control::Released { id, by, to }).await?;
         }
         Ok(())
     }
@@ -118,7 +120,8 @@ impl RedisInner {
         create.arg(ms(retention.response(&header.tenant, header.spec.store))).arg(ms(retention.stored(&header.tenant)));
         let runs = header.shared_log().is_none();
         create.arg(u8::from(!runs)).arg(bytes).arg(charged);
-        // Whoever looks for what this replica ran finds it; until both are done nobody knows of the response.
+        // Listed under this replica, so that others find it if this replica dies. No client knows the response before both are
+        // done.
         let listed = async { if runs { inner.runs_here(&id, true).await } else { Ok(()) } };
         let (listed, created) = tokio::join!(listed, inner.script::<u8>(&create));
         listed?;
@@ -185,11 +188,11 @@ impl Store for RedisStore {
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
         let inner = &*self.0;
         let me = &inner.config.replica;
-        // What this version cannot read is left to a newer one.
+        // A log that this version cannot read is left to replicas of a newer one.
         if let Err(error @ StoreError::Unreadable(_)) = inner.whole(None, id).await {
             return Err(error);
         }
-        // Before the claim, so that a response is always in the set of its owner.
+        // Before the claim, so that a response is always listed under its owner.
         inner.runs_here(id, true).await?;
         let mut claim = response::CLAIM.prepare_invoke();
         claim.key(inner.keys.meta(id)).arg(me).arg(from).arg(ms(RUNNING));
@@ -240,7 +243,7 @@ impl Store for RedisStore {
         let mut cancel = response::CANCEL.prepare_invoke();
         cancel.key(inner.keys.meta(id)).key(inner.keys.gone(id)).arg(tenant);
         found(inner.script(&cancel).await?)?;
-        inner.tell(&Control::Cancel { id: id.into() }).await
+        inner.publish(&Control::Cancel { id: id.into() }).await
     }
 
     async fn request_leave(&self, tenant: &str, log: &str, response: &str) -> Result<(), StoreError> {
@@ -248,7 +251,7 @@ impl Store for RedisStore {
         let mut request_leave = response::REQUEST_LEAVE.prepare_invoke();
         request_leave.key(inner.keys.meta(log)).arg(tenant).arg(response);
         found(inner.script(&request_leave).await?)?;
-        inner.tell(&Control::PollRequests { id: log.into() }).await
+        inner.publish(&Control::PollRequests { id: log.into() }).await
     }
 
     async fn touch_retention(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
@@ -273,7 +276,7 @@ impl Store for RedisStore {
 
     async fn delete(&self, tenant: &str, id: &str) -> Result<(), StoreError> {
         self.0.remove(tenant, id).await?;
-        self.0.tell(&Control::Cancel { id: id.into() }).await
+        self.0.publish(&Control::Cancel { id: id.into() }).await
     }
 
     fn is_reachable(&self) -> bool {

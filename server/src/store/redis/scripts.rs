@@ -1,21 +1,22 @@
-//! The scripts in `lua/`: every change of more than one step. A script touches keys of one slot only and may be repeated after a
-//! lost answer. Its file begins with what the script does and answers, then names its keys and arguments in their order.
+//! The scripts in `lua/`: every change of more than one step. A script touches keys of one slot only, and may be repeated after a
+//! lost answer. Each file begins with what the script does and what it answers, then names its keys and arguments in order.
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
-/// A script that a full Redis refuses as a whole at its first write.
+/// Makes a script that a full Redis refuses as a whole at its first write.
 fn script(code: &str) -> Script {
     Script::new(code)
 }
 
-/// A script that a full Redis runs too: ends, leaves and requests must be possible then, and take next to no memory.
+/// Makes a script that a full Redis also runs. These scripts end or release something or record a request, and take almost no
+/// memory.
 fn allow_oom(code: &str) -> Script {
     Script::new(&format!("#!lua flags=allow-oom\n{code}"))
 }
 
-/// Declares the scripts of one folder of `lua/`, each made of the files that are named.
+/// Declares the scripts of one folder of `lua/`, each made of the named files.
 macro_rules! scripts {
     ($folder:ident: $($name:ident = $kind:ident($($file:ident),+);)+) => {
         pub mod $folder {

@@ -1,4 +1,4 @@
-//! A copy of the file, also while a server uses it.
+//! Copies the file, even while a server uses it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -13,16 +13,16 @@ use super::{
     open_error::OpenError,
 };
 
-/// Copies the state of one moment to a new file, which can be used in place of the old one.
+/// Copies a consistent state of the file to `target`, which can replace the original.
 ///
 /// # Errors
-/// One of the files cannot be used; `target` exists.
+/// One of the files cannot be used, or `target` exists.
 pub fn back_up(path: &Path, target: &Path) -> Result<(), OpenError> {
     if fs::symlink_metadata(target).is_ok() {
         return Err(OpenError::Other(format!("{} exists; name a new file", target.display())));
     }
     let from = file::open_to_read(path)?;
-    // Under its name only when it is whole.
+    // The copy gets its name when it is complete.
     let part = beside(target, "part");
     let copied = copy(&from, &part).and_then(|()| Ok(fs::rename(&part, target)?));
     if copied.is_err() {
@@ -31,7 +31,7 @@ pub fn back_up(path: &Path, target: &Path) -> Result<(), OpenError> {
     copied
 }
 
-/// Bytes of a file's free pages.
+/// Returns the bytes of a file's free pages.
 ///
 /// # Errors
 /// The file cannot be used.
@@ -44,9 +44,9 @@ pub fn free_bytes(path: &Path) -> Result<u64, OpenError> {
 fn copy(from: &Connection, part: &Path) -> Result<(), OpenError> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part)?;
     let mut to = Connection::open(part)?;
-    // All pages in one step: a write of the server in between would begin the copy anew.
+    // Copies all pages in one step, because a write of the server between two steps restarts the copy.
     Backup::new(from, &mut to)?.step(-1)?;
-    // Then it is one file, without another beside it.
+    // Without a write-ahead log, so that the copy is a single file.
     to.pragma_update(None, "journal_mode", "DELETE")?;
     to.close().map_err(|(_, error)| error)?;
     Ok(OpenOptions::new().read(true).open(part)?.sync_all()?)

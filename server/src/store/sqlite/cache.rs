@@ -1,4 +1,4 @@
-//! The prompt cache's index.
+//! The prompt cache's index in the file.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use crate::store::{
 
 pub struct SqliteCache {
     store: SqliteStore,
-    /// Of a tenant's completed logs.
+    /// The bound on the bytes of a tenant's completed logs.
     max_bytes: i64,
-    /// How long a log may live.
+    /// The longest time that a log is stored.
     retention: Duration,
 }
 
 impl SqliteStore {
-    /// The prompt cache's index in the same file.
+    /// Opens the prompt cache's index in the same file.
     pub fn cache(&self, max_bytes: u64, retention: Duration) -> SqliteCache {
         let max_bytes = i64::try_from(max_bytes).unwrap_or(i64::MAX);
         SqliteCache { store: self.clone(), max_bytes, retention }
     }
 }
 
-/// A tenant's key.
+/// A cache key of a tenant.
 #[derive(Clone)]
 struct CacheRow {
     tenant: String,
@@ -44,7 +44,7 @@ impl CacheRow {
         db.prepare_cached(sql)?.execute(params![self.tenant, self.key]).map(drop)
     }
 
-    /// It was used last of the tenant's.
+    /// Marks the key as the tenant's most recently used one.
     fn touch(&self, db: &Connection) -> rusqlite::Result<()> {
         let sql = "UPDATE cached SET used = 1 + (SELECT max(used) FROM cached WHERE tenant = ?1) WHERE tenant = ?1 AND key = ?2";
         db.prepare_cached(sql)?.execute(params![self.tenant, self.key]).map(drop)
@@ -134,7 +134,7 @@ impl CacheRow {
     }
 }
 
-/// Bytes of a tenant's completed logs.
+/// Returns the bytes of a tenant's completed logs.
 fn size(db: &Connection, tenant: &str) -> rusqlite::Result<i64> {
     let sql = "SELECT ifnull(sum(bytes), 0) FROM cached WHERE tenant = ?1";
     db.prepare_cached(sql)?.query_row([tenant], |row| row.get(0))
@@ -159,7 +159,7 @@ impl PromptCache for SqliteCache {
         let read = move |db: &Connection| {
             db.prepare_cached("SELECT 1 FROM cached WHERE tenant = ?1 AND key = ?2")?.exists(params![of, named])
         };
-        // Most requests are new, and write nothing.
+        // Most keys are new. For those this read is enough, and nothing is written.
         if !self.store.0.readers.read(read).await? {
             return Ok(None);
         }

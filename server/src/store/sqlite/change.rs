@@ -1,8 +1,8 @@
-//! How a change in a transaction fails.
+//! Errors of changes in a transaction.
 
 use crate::store::StoreError;
 
-/// Why a change was not made: an error of the contract, which leaves the transaction as it was, or one of SQLite.
+/// Why a change was not made: an error of the contract, after which the transaction continues, or an error of SQLite.
 pub enum ChangeError {
     Refused(StoreError),
     Sql(rusqlite::Error),
@@ -20,7 +20,7 @@ pub const fn refused<T>(error: StoreError) -> ChangeOutcome<T> {
     Err(ChangeError::Refused(error))
 }
 
-/// The error of SQLite, which ends the transaction, apart from one of the contract.
+/// Separates an error of SQLite, which ends the transaction, from an error of the contract.
 pub fn split<T>(outcome: ChangeOutcome<T>) -> rusqlite::Result<Result<T, StoreError>> {
     match outcome {
         Ok(found) => Ok(Ok(found)),

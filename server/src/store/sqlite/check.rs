@@ -1,4 +1,4 @@
-//! Whether the file is whole: SQLite's own check, and what must be true of the rows.
+//! Checks the file: SQLite's own check, and the invariants of the rows.
 
 use std::{collections::HashMap, path::Path};
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::store::{Header, Sharing};
 
-/// Problems that are listed; more are counted.
+/// The maximum of problems to list.
 const LISTED: usize = 100;
 
-/// Rows that must not exist, and what they are.
+/// Queries for rows that MUST NOT exist, each with a description of such a row.
 const NEVER: &[(&str, &str)] = &[
     (
         "an item without its conversation",
@@ -50,13 +50,13 @@ const NEVER: &[(&str, &str)] = &[
     ),
 ];
 
-/// Reads the whole file; returns what is wrong with it.
+/// Reads the whole file. Returns the problems that it finds.
 ///
 /// # Errors
-/// The file cannot be opened or read at all.
+/// The file cannot be opened or read.
 pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
     let db = file::open_to_read(path)?;
-    // One moment of it, also beside a server that writes.
+    // One transaction, so that the check sees a consistent state while a server writes.
     db.execute_batch("BEGIN")?;
     let mut problems = Problems(vec![]);
     let mut find = db.prepare(&format!("PRAGMA integrity_check({LISTED})"))?;
@@ -89,7 +89,7 @@ impl Problems {
     }
 }
 
-/// Logs that have not ended: their entries are in the journal, one after the other.
+/// Checks the logs that have not ended: their entries are in the journal, in order and without a gap.
 fn running(db: &Connection, problems: &mut Problems) -> Result<(), OpenError> {
     let mut lengths: HashMap<i64, (String, usize)> = HashMap::new();
     let mut find = db.prepare("SELECT number, id, header FROM responses WHERE state = ?1")?;
@@ -120,7 +120,7 @@ fn running(db: &Connection, problems: &mut Problems) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Logs that have ended: as many entries as they say, and the last is the last.
+/// Checks the logs that have ended: they have as many entries as `len` says, and a last entry.
 fn ended(db: &Connection, problems: &mut Problems) -> Result<(), OpenError> {
     let mut find = db.prepare("SELECT id, header, entries, len FROM responses WHERE state = ?1")?;
     let mut rows = find.query(params![ENDED])?;

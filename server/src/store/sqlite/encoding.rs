@@ -1,5 +1,5 @@
-//! How entries are stored: MessagePack of runs, one after the other. Consecutive deltas that have nothing but tokens and text are
-//! one run of at most 512 entries, whose tokens and texts lie together; any other entry is a run of its own.
+//! The encoding of entries in the file: a sequence of runs in MessagePack. Consecutive deltas with only tokens and text make one
+//! run of at most 512 entries, with all tokens and all text together. Any other entry is a run of its own.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{Entry, StoreError};
 
-/// Entries that a follower reads at once.
+/// The maximum of entries in a run, and the number of entries at which a page ends.
 pub const PAGE: usize = 512;
 
 #[derive(Serialize, Deserialize)]
@@ -21,7 +21,7 @@ enum EntryRun {
         /// Bytes of each entry's text.
         #[serde(rename = "b")]
         lengths: Vec<u32>,
-        /// Tokens of each entry; empty: one each.
+        /// Number of tokens of each entry; empty if every entry has one.
         #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
         counts: Vec<u32>,
     },
@@ -66,7 +66,7 @@ fn push(runs: &mut Vec<EntryRun>, new: &[u32], more: &str) {
     }
 }
 
-/// All entries.
+/// Decodes all entries.
 pub fn decode(mut bytes: &[u8]) -> Result<Vec<Arc<Entry>>, StoreError> {
     let mut entries = Vec::new();
     while !bytes.is_empty() {
@@ -75,7 +75,7 @@ pub fn decode(mut bytes: &[u8]) -> Result<Vec<Arc<Entry>>, StoreError> {
     Ok(entries)
 }
 
-/// About a page of entries from the beginning of `bytes`, which then begins after them.
+/// Decodes about a page of entries from the beginning of `bytes`, and moves `bytes` behind them.
 pub fn decode_page(bytes: &mut &[u8]) -> Result<Vec<Arc<Entry>>, StoreError> {
     let mut entries = Vec::new();
     while !bytes.is_empty() && entries.len() < PAGE {

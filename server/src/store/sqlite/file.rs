@@ -1,4 +1,4 @@
-//! The file on disk: who may use it, what may be wrong with it, and how connections to it are made.
+//! The file on disk: its lock, and connections to it.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -12,18 +12,21 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{open_error::OpenError, schema};
 
-/// How long a connection waits for another process, as `caudal store check` is one.
+/// How long a connection waits for a lock of another process, such as `caudal store check`.
 const BUSY: Duration = Duration::from_secs(5);
-/// Statements that a connection keeps prepared.
+/// The number of prepared statements that a connection caches.
 const STATEMENTS: usize = 128;
 
-/// The file's right to be used by this process alone. The system takes it back when the process ends, however it ends.
+/// The exclusive right of this process to use the file. The operating system releases it when the process ends.
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Makes the folder and the file if they are not there, for this user alone.
+    /// Takes the lock. Creates the folder and the file if they do not exist, readable by this user only.
+    ///
+    /// # Errors
+    /// `Locked` if another process holds the lock; those of the file system.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -43,13 +46,13 @@ impl Lock {
         }
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
-        // SQLite gives its other files the mode of this one.
+        // SQLite creates its other files with the mode of this one.
         private(path)?;
         Ok(Self { _file: file })
     }
 }
 
-/// A file beside the database, as `caudal.db-lock`.
+/// Returns the path of a file beside the database, such as `caudal.db-lock`.
 pub fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push("-");
@@ -57,18 +60,18 @@ pub fn beside(path: &Path, what: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// A connection that reads and writes; the tables are brought up to date.
+/// Opens a connection that reads and writes, and migrates the tables.
 pub fn open(path: &Path) -> Result<Connection, OpenError> {
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     schema::migrate(&db)?;
-    // The upkeep moves the log's pages into the file, so that no append waits for the disk.
+    // The upkeep runs the checkpoints, so that no append waits for one.
     db.execute_batch(
         "PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 4194304; PRAGMA cache_size = -16384;",
     )?;
     Ok(db)
 }
 
-/// A connection that only reads, also beside a process that uses the file.
+/// Opens a connection that only reads, even while another process uses the file.
 pub fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
     if fs::metadata(path).is_err() {
         return Err(OpenError::Missing);

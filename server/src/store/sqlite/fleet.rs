@@ -1,6 +1,6 @@
-//! A fleet of one: its other members are the processes that used the file before, and all of them are dead, because the file
-//! is this process' alone. So what a process does when it starts is what a replica does when another has died: it claims what
-//! nobody runs and continues it.
+//! A fleet with one living member. Its other members are processes that used the file before. All of them are dead, because only
+//! this process can use the file. So a process that starts takes over the responses of earlier processes as a replica takes over
+//! those of a dead one.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 

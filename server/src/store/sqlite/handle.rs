@@ -1,4 +1,4 @@
-//! What all parts of the store share: the file, the thread that writes it, and what has not ended.
+//! What all parts of the store share: the file, its writing thread, and the logs that have not ended.
 
 use std::{
     path::PathBuf,
@@ -19,16 +19,16 @@ use super::{
 };
 use crate::store::{Retention, StoreError, quota::StorageQuotas};
 
-/// Where and how to store.
+/// The configuration of the store.
 #[derive(Debug, Clone)]
 pub struct SqliteConfig {
-    /// The file. Others beside it begin with its name.
+    /// The path of the file. The names of other files beside it begin with its name.
     pub path: PathBuf,
-    /// Bound on the file's bytes; 0: what the disk has.
+    /// The bound on the bytes of the file; 0: bounded by the disk only.
     pub max_bytes: u64,
     pub retention: Retention,
     pub quotas: StorageQuotas,
-    /// This process' name, which no other process ever had.
+    /// The unique name of this process.
     pub process: String,
 }
 
@@ -42,15 +42,15 @@ pub struct SqliteInner {
     pub readers: Readers,
     pub live: Arc<LiveLogs>,
     pub watchers: Arc<Watchers>,
-    /// Ends the upkeep when it is dropped.
+    /// Dropping this ends the upkeep.
     _upkeep: mpsc::Sender<()>,
 }
 
 impl SqliteStore {
-    /// Takes the file for this process and loads what had not ended.
+    /// Locks the file for this process and loads the logs that have not ended.
     ///
     /// # Errors
-    /// What is wrong with the file, and what to do.
+    /// The file cannot be used. The error says why and what to do.
     pub fn open(config: SqliteConfig) -> Result<Self, OpenError> {
         let lock = Lock::take(&config.path)?;
         let db = file::open(&config.path)?;
@@ -68,7 +68,7 @@ impl SqliteStore {
 }
 
 impl SqliteInner {
-    /// A change that no log in memory takes part in.
+    /// Runs a change that involves no log in memory.
     pub async fn change<T: Send + 'static>(
         &self,
         work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -76,7 +76,7 @@ impl SqliteInner {
         self.writer.write(About::default(), work, |_| {}).await
     }
 
-    /// A change that ends something or makes room.
+    /// Runs a change that ends something or makes room, and may use the reserve; see [`Room`].
     pub async fn relieve<T: Send + 'static>(
         &self,
         work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What the file holds, to be copied to another store.
+//! Lists all objects in the file, to copy them to another store.
 
 use async_trait::async_trait;
 use rusqlite::Connection;

@@ -1,5 +1,5 @@
-//! The logs that have not ended, in memory: what they hold, and who may write them. What stands here is
-//! committed; it changes on the writing thread, after each transaction.
+//! The logs that have not ended, in memory: their entries and leases. This state is committed: the writing thread changes it after
+//! each transaction.
 
 use std::{
     collections::HashMap,
@@ -15,34 +15,34 @@ use rusqlite::{Connection, Row};
 use super::{encoding, schema::RUNNING};
 use crate::store::{Entry, Header, log_entries::LogEntries};
 
-/// All logs that have not ended, by their response's id. Bounded by admission: nothing runs or waits that was not admitted.
+/// All logs that have not ended, by response id. Bounded by admission: every response that runs or waits was admitted.
 #[derive(Default)]
 pub struct LiveLogs(Mutex<HashMap<String, Arc<LiveLog>>>);
 
 pub struct LiveLog {
-    /// The row of its response.
+    /// The number of the response's row.
     pub number: i64,
     pub header: Arc<Header>,
     pub entries: Arc<LogEntries>,
-    /// What its entries take in the journal.
+    /// The bytes of its entries in the journal.
     bytes: AtomicU64,
     held: Mutex<SqliteLease>,
 }
 
-/// The lease, and what is asked of the writer.
+/// The lease, and the requests to the writer.
 #[derive(Debug, Clone, Default)]
 pub struct SqliteLease {
     pub owner: String,
     pub fence: u64,
     pub released: bool,
     pub cancelled: bool,
-    /// Who shares the log and asked to leave it.
+    /// The responses that share the log and have requested to leave it.
     pub leaving: Vec<String>,
-    /// Attempts to run it, and the entries that the log had then.
+    /// The number of attempts to run the response, and the length of the log at the last one.
     pub tries: (u32, usize),
-    /// Since when nobody follows it.
+    /// Since when nobody follows the response, in Unix milliseconds.
     pub nobody_since: Option<i64>,
-    /// The journal's rows that hold its entries.
+    /// The numbers of the journal's rows with its entries.
     pub rows: Vec<i64>,
 }
 
@@ -53,7 +53,7 @@ impl SqliteLease {
 }
 
 impl LiveLogs {
-    /// The logs that had not ended when the file was used last; those that a newer version wrote are left out.
+    /// Loads the logs that have not ended. Leaves out logs that a newer version wrote.
     pub fn load(db: &Connection) -> rusqlite::Result<Self> {
         let mut found = HashMap::new();
         let sql = "SELECT number, id, header, owner, fence, released, cancelled, leaving, tries, tried_at, nobody_since
@@ -64,7 +64,9 @@ impl LiveLogs {
             let (number, id) = (row.get::<_, i64>(0)?, row.get::<_, String>(1)?);
             match Header::from_json(row.get_ref(2)?.as_str()?) {
                 Ok(header) => drop(found.insert(number, LiveLog::new(number, header, held(row)?))),
-                Err(error) => tracing::warn!(response = id, %error, "it is left to a newer caudal"),
+                Err(error) => {
+                    tracing::warn!(response = id, %error, "cannot read this log; a newer version of caudal can continue it")
+                }
             }
         }
         let mut journal = db.prepare("SELECT number, response, first, entries FROM journal ORDER BY number")?;
@@ -75,9 +77,13 @@ impl LiveLogs {
             let encoded = row.get_ref(3)?.as_blob()?;
             match encoding::decode(encoded) {
                 Ok(entries) if first == log.entries.len() => log.push(&entries, Some((row.get(0)?, encoded.len()))),
-                Ok(_) => tracing::error!(response = log.header.id, first, "its journal has a gap"),
+                Ok(_) => tracing::error!(
+                    response = log.header.id,
+                    first,
+                    "the journal of this log has a gap; its later entries are lost"
+                ),
                 Err(error) => {
-                    tracing::warn!(response = log.header.id, %error, "it is left to a newer caudal");
+                    tracing::warn!(response = log.header.id, %error, "cannot read this log; a newer version of caudal can continue it");
                     found.remove(&row.get::<_, i64>(1)?);
                 }
             }
@@ -102,7 +108,7 @@ impl LiveLogs {
         self.logs().remove(id)
     }
 
-    /// Bytes in the journal of a tenant's logs; of one of its keys, if that is not empty.
+    /// Returns the bytes of a tenant's logs in the journal, or only those of `key` if it is not empty.
     pub fn bytes(&self, tenant: &str, key: &str) -> u64 {
         let is_of_key =
             |log: &LiveLog| key.is_empty() || log.header.key_quota.as_ref().is_some_and(|quota| quota.key == key);
@@ -111,7 +117,7 @@ impl LiveLogs {
         of.map(|log| log.bytes.load(Ordering::Relaxed)).sum()
     }
 
-    /// In the order in which they were created.
+    /// Returns all logs in the order of their creation.
     pub fn all(&self) -> Vec<Arc<LiveLog>> {
         let mut all: Vec<_> = self.logs().values().cloned().collect();
         all.sort_unstable_by_key(|log| log.number);
@@ -142,7 +148,7 @@ impl LiveLog {
         self.held.lock()
     }
 
-    /// Shows entries that are committed to all who wait for them; with the journal's row that they are in, and its bytes.
+    /// Adds committed entries and wakes the followers. `row`: the number of the journal's row with these entries, and its bytes.
     pub fn push(&self, new: &[Arc<Entry>], row: Option<(i64, usize)>) {
         if let Some((row, bytes)) = row {
             self.held().rows.push(row);

@@ -1,12 +1,12 @@
-//! The store of one machine: everything in one SQLite file, whose tables [`schema`] describes. What it has answered is there
-//! after the process was killed, and what ran then is continued by the next process: see `fleet`.
+//! The store of one machine: one SQLite file, with the tables in [`schema`]. An answered write survives a kill of the process. The
+//! next process continues the responses that ran then: see `fleet`.
 //!
-//! - One process uses the file (`file`). One thread writes (`writer`): all that has arrived goes in one transaction, and is
-//!   answered, and shown to followers, when that is committed.
-//! - A log that has not ended is in memory (`live`) as well as in the file. Its appends are rows of a journal, in order of
-//!   arrival; with its last entry it becomes one blob, and its rows are deleted.
-//! - Everything else is read from the file by connections of their own (`readers`), which wait for no write.
-//! - `upkeep` deletes what is no longer to be stored and gives room back; `room` is what happens when there is none.
+//! - One process uses the file (`file`). One thread writes (`writer`): it puts all waiting jobs into one transaction, and answers
+//!   them and wakes followers after the commit.
+//! - A log that has not ended is in memory (`live`) and in the file. Each append is a row of a journal, in order of arrival. With
+//!   the last entry the log becomes one blob, and its rows are deleted.
+//! - All other data is read from the file over separate connections (`readers`), which wait for no write.
+//! - `upkeep` deletes expired data and returns free pages to the disk. `room` handles a full disk.
 
 mod backup;
 mod cache;

@@ -1,8 +1,8 @@
-//! What may be wrong with the file.
+//! Errors of opening the file.
 
 use rusqlite::{ErrorCode, ffi};
 
-/// Why a file cannot be used, and what to do.
+/// The reason why a file cannot be used, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
@@ -31,14 +31,14 @@ pub enum OpenError {
     Other(String),
 }
 
-/// Whether the disk takes no more. SQLite calls a disk full if the system says so; it reports a user's quota, a bound on a file's
-/// size and an index of the write-ahead log that cannot grow as failed writes.
+/// Returns whether an error means that there is no room. SQLite reports `SQLITE_FULL` for a full disk only. A user's disk quota, a
+/// limit on file sizes and an index of the write-ahead log that cannot grow appear as failed writes.
 pub fn lacks_room(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|error| error.extended_code);
     matches!(code, Some(ffi::SQLITE_FULL | ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE))
 }
 
-/// What SQLite's error means for the file.
+/// Maps an error of SQLite to one of the file.
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         let reason = error.to_string();

@@ -1,4 +1,4 @@
-//! Stored prompts.
+//! Stored prompts in the file.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -19,7 +19,7 @@ pub struct SqlitePrompts {
 }
 
 impl SqliteStore {
-    /// Stored prompts in the same file.
+    /// Opens the stored prompts in the same file.
     pub fn prompts(&self, bounds: PromptBounds) -> SqlitePrompts {
         SqlitePrompts { store: self.clone(), bounds }
     }
@@ -29,7 +29,7 @@ fn unreadable(error: impl std::fmt::Display) -> ChangeError {
     ChangeError::Refused(StoreError::Unavailable(format!("a prompt that this version cannot read: {error}")))
 }
 
-/// The row of a prompt, and its latest version.
+/// Returns the number of a prompt's row, and the latest version.
 fn find(db: &Connection, tenant: &str, id: &str) -> rusqlite::Result<Option<(i64, u32)>> {
     let sql = "SELECT number, latest FROM prompts WHERE tenant = ?1 AND id = ?2";
     db.prepare_cached(sql)?.query_row(params![tenant, id], |row| Ok((row.get(0)?, row.get(1)?))).optional()

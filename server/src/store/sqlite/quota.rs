@@ -1,4 +1,4 @@
-//! What a tenant stores against what it may.
+//! Checks of storage quotas.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,17 +8,17 @@ use crate::store::{
     quota::{Exceeded, StorageQuota},
 };
 
-/// What a conversation counts beside its items.
+/// The bytes that a conversation counts besides its items.
 pub const CONVERSATION_OVERHEAD: u64 = 1024;
 
-/// What a tenant, or a key of it, stores.
+/// The storage that a tenant, or a key of a tenant, uses.
 struct Usage {
     bytes: u64,
     responses: u64,
 }
 
 impl Usage {
-    /// In the file, and in the journals of logs that have not ended, which are counted when they end.
+    /// Adds up the bytes in the file and in the journal. The table `usage` counts a log's entries when the log ends.
     fn of(db: &Connection, live: &LiveLogs, tenant: &str, key: &str) -> rusqlite::Result<Self> {
         let sql = "SELECT bytes, responses FROM usage WHERE tenant = ?1 AND key = ?2";
         let found: Option<(i64, i64)> =
@@ -35,7 +35,7 @@ impl SqliteConfig {
     }
 }
 
-/// What a response of so many bytes would exceed.
+/// Returns the quota that a new response of `bytes` bytes would exceed, if any.
 pub fn response(
     db: &Connection,
     live: &LiveLogs,
@@ -54,7 +54,7 @@ pub fn response(
     Ok((used.bytes.saturating_add(bytes) > key.bytes).then_some(Exceeded::KeyBytes(key.bytes)))
 }
 
-/// What so many more bytes of a tenant's conversations would exceed.
+/// Returns the quota that `bytes` more bytes of a tenant's conversations would exceed, if any.
 pub fn conversation(
     db: &Connection,
     live: &LiveLogs,

@@ -1,4 +1,4 @@
-//! What tenants use in a minute: of each bucket one moment, by this machine's clock.
+//! Rate counters. The file has one time for each bucket: when the bucket will be full, by this machine's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -51,7 +51,8 @@ impl Rates for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Takes `count`, unless the bucket would then take longer than `longest` to be full again: how much longer.
+    /// Takes `count` units, unless the bucket would then need more than `longest` to be full again. Returns the excess over
+    /// `longest`, or zero if the units were taken.
     async fn draw(&self, bucket: Bucket<'_>, count: u64, longest: Option<Duration>) -> Result<Duration, StoreError> {
         let (tenant, unit) = (bucket.tenant.to_owned(), name(bucket.unit));
         let refill = i64::try_from(bucket.refill(count).as_micros()).unwrap_or(i64::MAX / 4);

@@ -1,4 +1,4 @@
-//! Connections that read, on blocking threads: each sees the last committed state, and waits for no write.
+//! Connections that read, on threads that may block. Each read sees the last committed state and waits for no write.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::{file, writer::trouble};
 use crate::store::StoreError;
 
-/// Reads at once; more wait.
+/// The maximum of concurrent reads; further reads wait.
 const READERS: usize = 4;
 
 /// A handle; clones share everything.

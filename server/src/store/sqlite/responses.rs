@@ -1,4 +1,4 @@
-//! Responses and their logs.
+//! Responses and their logs in the file.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::store::{
     quota::{RESPONSE_OVERHEAD, StorageQuota},
 };
 
-/// Why a tenant finds no response of this id that has ended.
+/// Returns the error for an id of which the tenant has no ended response: `Expired` or `NotFound`.
 fn missing(db: &Connection, tenant: &str, id: &str, now: i64) -> rusqlite::Result<StoreError> {
     let sql =
         "SELECT stored FROM responses WHERE id = ?1 AND tenant = ?2 AND (state = ?3 OR (state = ?4 AND until <= ?5))";
@@ -31,7 +31,7 @@ fn missing(db: &Connection, tenant: &str, id: &str, now: i64) -> rusqlite::Resul
     Ok(if stored == Some(false) { StoreError::Expired } else { StoreError::NotFound })
 }
 
-/// Fails unless the tenant has a response of this id that has ended.
+/// Checks that the tenant has an ended response of this id.
 fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> ChangeOutcome<()> {
     let sql = "SELECT 1 FROM responses WHERE id = ?1 AND tenant = ?2 AND state = ?3 AND until > ?4";
     if db.prepare_cached(sql)?.exists(params![id, tenant, ENDED, now])? {
@@ -40,18 +40,18 @@ fn ended(db: &Connection, tenant: &str, id: &str, now: i64) -> ChangeOutcome<()>
     refused(missing(db, tenant, id, now)?)
 }
 
-/// What a create writes.
+/// The row that a create writes.
 struct New {
     header: Arc<Header>,
     json: String,
     owner: String,
-    /// How long it is to be kept if it has ended already, for it shows another's log.
+    /// The retention in ms if the response shows a shared log, because then it has ended already.
     ended_for: Option<i64>,
     quota: StorageQuota,
 }
 
 impl New {
-    /// The number of the row, or the response that was created with the same `client_request_id` before.
+    /// Writes the row. Returns its number, or the id of the response that the same `client_request_id` created before.
     fn write(&self, db: &Connection, live: &LiveLogs) -> ChangeOutcome<Result<i64, String>> {
         let Header { id, tenant, spec, key_quota, .. } = &*self.header;
         let (request, now) = (spec.client_request_id.as_deref(), now_ms());
@@ -63,7 +63,7 @@ impl New {
                 .optional()?;
             match first {
                 Some((first, true)) => return Ok(Err(first)),
-                // Its time is over, and the upkeep has not been there.
+                // That response has expired, but the upkeep has not deleted it yet.
                 Some((_, false)) => drop(db.execute(
                     "UPDATE responses SET request = NULL WHERE tenant = ?1 AND request = ?2",
                     params![tenant, request],
@@ -101,13 +101,13 @@ struct AppendChange {
     first: usize,
     entries: Vec<Arc<Entry>>,
     encoded: Vec<u8>,
-    /// The whole log, if these are its last entries, and how long it is to be kept.
+    /// The encoded whole log and its retention in ms, if these are its last entries.
     whole: Option<(Vec<u8>, i64)>,
 }
 
-/// What an append did.
+/// The result of an append.
 enum Written {
-    /// Nothing, as the entries are there.
+    /// The log had the entries already.
     Before,
     Row(i64),
     Ended,
@@ -147,7 +147,7 @@ impl AppendChange {
         Ok((Written::Ended, appended))
     }
 
-    /// The append to a log that is not running: it may be repeated after the last one.
+    /// Handles an append to a log that is not running. It succeeds if it repeats the last append.
     fn again(&self, db: &Connection) -> ChangeOutcome<(Written, Appended)> {
         let sql = "SELECT len, cancelled FROM responses WHERE id = ?1 AND state = ?2 AND fence = ?3";
         let found: Option<(i64, bool)> = db
@@ -166,7 +166,7 @@ impl AppendChange {
         let log = match written {
             Written::Before => None,
             Written::Row(_) => live.get(&self.lease.id),
-            // Whoever looks from now on finds it in the file.
+            // Later reads find the log in the file.
             Written::Ended => live.remove(&self.lease.id),
         };
         if let Some(log) = log {
@@ -178,7 +178,7 @@ impl AppendChange {
     }
 }
 
-/// Deletes rows of the journal, runs of consecutive numbers at once.
+/// Deletes rows of the journal. Consecutive numbers are deleted by one statement.
 fn forget_journal(db: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
     let mut delete = db.prepare_cached("DELETE FROM journal WHERE number BETWEEN ?1 AND ?2")?;
     for run in rows.chunk_by(|a, b| a + 1 == *b) {
@@ -190,7 +190,10 @@ fn forget_journal(db: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
 }
 
 impl SqliteInner {
-    /// Changes the lease of a log: `decide` looks at what is held, `sql` writes what it returns, with the row as `?1`.
+    /// Changes the lease of a log that has not ended. `decide` gets the current lease and returns a result and the new lease.
+    ///
+    /// # Errors
+    /// `Fenced` if there is no such log; those of `decide`.
     async fn hold<T: Clone + Send + 'static>(
         &self,
         id: &str,
@@ -225,7 +228,7 @@ impl SqliteInner {
         Ok(self.writer.write(about, work, after).await??.0)
     }
 
-    /// A response that has ended, from the file, with its encoded entries.
+    /// Reads an ended response from the file, with its encoded entries.
     async fn stored(&self, tenant: &str, id: &str) -> Result<(Arc<Header>, Vec<u8>), StoreError> {
         let (tenant, id) = (tenant.to_owned(), id.to_owned());
         let read = move |db: &Connection| {
@@ -254,7 +257,7 @@ impl SqliteInner {
         }
     }
 
-    /// Notes what is asked of a log's writer; of one that has ended nothing.
+    /// Records a request to a log's writer. Changes nothing if the log has ended.
     async fn ask(
         &self,
         tenant: &str,
@@ -268,7 +271,7 @@ impl SqliteInner {
                 Ok(((), held))
             };
             match self.hold(id, asked).await {
-                // It has ended meanwhile.
+                // The log has ended meanwhile.
                 Err(StoreError::Fenced) => {}
                 other => return other,
             }
@@ -333,7 +336,7 @@ impl Store for SqliteStore {
     async fn claim(&self, id: &str, from: &str) -> Result<Option<Claim>, StoreError> {
         let inner = &*self.0;
         if inner.live.get(id).is_none() {
-            // What this version cannot read is left to a newer one.
+            // A running response that is not in memory was written by a newer version.
             let id = id.to_owned();
             let read = move |db: &Connection| {
                 let sql = "SELECT header FROM responses WHERE id = ?1 AND state = ?2";

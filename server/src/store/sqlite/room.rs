@@ -1,5 +1,5 @@
-//! Room on the disk and in the file: the bound on the file's size, and some room that is set aside, so that what ends things
-//! and makes room can be written when there is none left. While that room is lent, nothing else is written.
+//! Room on the disk and in the file: the bound on the file's size, and a reserve. When there is no room, jobs that end something or
+//! make room use the reserve. While the reserve is in use, no other job is written.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,15 +16,15 @@ use rusqlite::Connection;
 
 use super::file::beside;
 
-/// What is set aside.
+/// Bytes of the reserve.
 const RESERVE: u64 = 4 << 20;
 
 /// A handle; clones share everything.
 #[derive(Clone)]
 pub struct Room {
-    /// A file that takes room on the disk until that is needed.
+    /// The path of a file that occupies the reserve on the disk.
     reserve: PathBuf,
-    /// What `store.sqlite.max_mb` allows; 0: as much as the disk has.
+    /// `store.sqlite.max_mb` in bytes; 0: bounded by the disk only.
     max_bytes: u64,
     lent: Arc<AtomicBool>,
 }
@@ -34,7 +34,7 @@ impl Room {
         Self { reserve: beside(path, "reserve"), max_bytes, lent: Arc::default() }
     }
 
-    /// Sets the bound on the connection that writes, and room aside if there is some.
+    /// Sets the bound of the writing connection, and sets the reserve aside if there is room.
     pub fn begin(&self, db: &Connection) -> rusqlite::Result<()> {
         self.lent.store(true, Ordering::Relaxed);
         self.bound(db, self.max_bytes + RESERVE)?;
@@ -42,7 +42,7 @@ impl Room {
         Ok(())
     }
 
-    /// Opens the room that is set aside. False: it was open already.
+    /// Makes the reserve usable. Returns `false` if it was in use already.
     pub fn lend(&self, db: &Connection) -> bool {
         if self.lent.swap(true, Ordering::Relaxed) {
             return false;
@@ -52,12 +52,12 @@ impl Room {
         self.bound(db, self.max_bytes + RESERVE).is_ok()
     }
 
-    /// Whether the room that is set aside is in use.
+    /// Returns whether the reserve is in use.
     pub fn is_lent(&self) -> bool {
         self.lent.load(Ordering::Relaxed)
     }
 
-    /// Sets room aside again, if there is some: on the disk, and below the bound.
+    /// Sets the reserve aside again, if there is room on the disk and below the bound.
     pub fn set_aside(&self, db: &Connection) {
         if self.is_lent() && self.is_below(db) && self.bound(db, self.max_bytes).is_ok() && self.fill().is_ok() {
             self.lent.store(false, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl Room {
             return Ok(());
         }
         let page: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        // A bound below the file's size is refused, and the file's size taken.
+        // SQLite replaces a bound below the file's size by the file's size.
         db.query_row(&format!("PRAGMA max_page_count = {}", bytes as i64 / page.max(1)), [], |_| Ok(()))
     }
 

@@ -1,16 +1,16 @@
-//! The tables of the file, and the steps from each version of them to the next. `PRAGMA user_version` counts the steps that a
-//! file has taken.
+//! The tables of the file, and the migrations from each version to the next. `PRAGMA user_version` is the number of migrations that
+//! a file has had.
 //!
-//! | table | a row is |
+//! | tables | rows |
 //! |---|---|
-//! | `responses` | a response: its header, its lease, and once it has ended its log, in one blob |
-//! | `journal` | what one append wrote to a log that has not ended; the rows of all logs lie in order of arrival |
-//! | `conversations`, `items`, `turns`, `ended_turns` | conversations, their items, who is in line, and which responses belonged to them |
+//! | `responses` | a response: its header, its lease, and its log in one blob after it has ended |
+//! | `journal` | the entries of one append to a log that has not ended; rows of all logs, in order of arrival |
+//! | `conversations`, `items`, `turns`, `ended_turns` | conversations, their items, their turns in line, and their ended responses |
 //! | `prompts`, `prompt_versions`, `prompt_uses` | stored prompts and how often each is used with a model |
-//! | `cached`, `shared_logs`, `sharing` | the prompt cache's index, the logs that responses share, and who shares them |
-//! | `evictions` | how many logs a tenant's prompt cache has evicted |
-//! | `usage` | what a tenant, or a key of a tenant, stores; triggers count it |
-//! | `rates` | until when what a tenant has used is counted |
+//! | `cached`, `shared_logs`, `sharing` | the prompt cache's index, the shared logs, and the responses that share them |
+//! | `evictions` | the number of logs that a tenant's prompt cache has evicted |
+//! | `usage` | the storage that a tenant, or a key of a tenant, uses; updated by triggers |
+//! | `rates` | when a bucket of a tenant or a key will be full |
 //!
 //! Times are Unix milliseconds, except in `rates`: microseconds.
 
@@ -18,15 +18,16 @@ use rusqlite::Connection;
 
 use super::open_error::OpenError;
 
-/// What `PRAGMA application_id` of the file is: "CAUD".
+/// The `PRAGMA application_id` of the file: "CAUD".
 pub const APPLICATION: i32 = 0x4341_5544;
 
-/// A response is running, has ended, or is gone: of one that was not to be stored its id is known for a while.
+/// States of a response. `GONE`: a response with `store: false` whose resume window has ended; the id is remembered for the
+/// retention.
 pub const RUNNING: i64 = 0;
 pub const ENDED: i64 = 1;
 pub const GONE: i64 = 2;
 
-/// Step n leads from version n to version n + 1.
+/// Step n migrates version n to version n + 1.
 const STEPS: &[&str] = &["
 CREATE TABLE responses (
   number INTEGER PRIMARY KEY,
@@ -191,10 +192,10 @@ CREATE TABLE rates (
 /// The version that this build writes.
 pub const VERSION: i64 = STEPS.len() as i64;
 
-/// Brings the tables up to date, each step in one transaction.
+/// Migrates the tables to [`VERSION`], each step in one transaction.
 ///
 /// # Errors
-/// The file is of a newer version, or not Caudal's, or what SQLite says.
+/// A newer version or another program wrote the file, or SQLite fails.
 pub fn migrate(db: &Connection) -> Result<(), OpenError> {
     let version = version(db)?;
     if version == 0 {
@@ -217,10 +218,10 @@ pub fn migrate(db: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The version of the tables.
+/// Returns the version of the tables.
 ///
 /// # Errors
-/// The file is of a newer version, or not Caudal's, or what SQLite says.
+/// A newer version or another program wrote the file, or SQLite fails.
 pub fn version(db: &Connection) -> Result<i64, OpenError> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;

@@ -13,7 +13,7 @@ use crate::store::{
     quota::StorageQuotas,
 };
 
-/// Makes stores whose files are their own, in a folder that goes with it.
+/// Makes stores with separate files, in a folder that is deleted with this.
 struct SqliteMaker {
     folder: PathBuf,
     made: AtomicUsize,
@@ -51,7 +51,7 @@ fn config(path: PathBuf) -> SqliteConfig {
     SqliteConfig { path, max_bytes: 0, retention, quotas, process }
 }
 
-/// Opens a file that a store which was dropped a moment ago may still hold.
+/// Opens a file as soon as a store that was dropped a moment ago has released it.
 async fn reopened(config: SqliteConfig) -> SqliteStore {
     caudal_tests::until("the file to be free", || async { SqliteStore::open(config.clone()).ok() }).await
 }

@@ -1,5 +1,5 @@
-//! What is done beside the requests, in small steps: pages of the write-ahead log are moved into the file, what is no longer
-//! to be stored is deleted, free pages are given back, and room is set aside again.
+//! Background work in small steps: runs checkpoints of the write-ahead log, deletes expired data, returns free pages to the disk,
+//! and sets the reserve aside again.
 
 use std::{
     fs,
@@ -24,16 +24,17 @@ use super::{
 use crate::store::{Retention, StoreError};
 
 const PAUSE: Duration = Duration::from_millis(250);
-/// Bytes of the write-ahead log from which its pages are moved into the file.
+/// Bytes of the write-ahead log from which a passive checkpoint moves its pages into the file.
 const MOVED: u64 = 1 << 20;
-/// Bytes of it from which writes wait until it can begin anew.
+/// Bytes of the write-ahead log from which it is truncated, which makes writes wait.
 const RESTARTED: u64 = 64 << 20;
-/// How long a write may wait for that, and the time between two attempts: a backup may be reading.
+/// How long a truncation may make writes wait.
 const STALL: Duration = Duration::from_millis(20);
+/// The shortest time between two truncations: a long read, such as a backup, can make them fail.
 const BETWEEN: Duration = Duration::from_secs(1);
-/// Responses or conversations that are deleted in one step.
+/// The maximum of responses, and of conversations, that one step deletes.
 const STEP: i64 = 16;
-/// Free pages that the file keeps for what comes, and pages that are given back in one step.
+/// The number of free pages that stay in the file for later writes, and the maximum of pages that one step returns.
 const SPARE: i64 = 256;
 
 pub struct Upkeep {
@@ -43,7 +44,7 @@ pub struct Upkeep {
     pub writer: Writer,
 }
 
-/// Goes on until the sender of `over` is dropped.
+/// Starts the thread of the upkeep. It runs until the sender of `over` is dropped.
 pub fn start(upkeep: Upkeep, over: mpsc::Receiver<()>) -> Result<(), OpenError> {
     let db = file::open(&upkeep.path)?;
     db.busy_timeout(STALL)?;
@@ -51,9 +52,9 @@ pub fn start(upkeep: Upkeep, over: mpsc::Receiver<()>) -> Result<(), OpenError> 
         let mut restarted = Instant::now();
         while over.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Timeout) {
             upkeep.checkpoint(&db, &mut restarted);
-            // An error is one that requests meet as well, and are told of.
+            // Requests meet and report the same error.
             if let Err(error) = upkeep.step(&db) {
-                tracing::debug!(%error, "the store's upkeep waits");
+                tracing::debug!(%error, "the store's upkeep failed; retrying");
             }
         }
     })?;
@@ -65,7 +66,7 @@ impl Upkeep {
         let bytes = || fs::metadata(beside(&self.path, "wal")).map_or(0, |file| file.len());
         let run = |how: &str| {
             if let Err(error) = db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(())) {
-                tracing::debug!(%error, "the write-ahead log's pages wait");
+                tracing::debug!(%error, "the checkpoint of the write-ahead log failed; retrying");
             }
         };
         if bytes() > MOVED {
@@ -103,7 +104,7 @@ impl Upkeep {
     }
 }
 
-/// What there is to do.
+/// The work that is due.
 struct UpkeepDue {
     expired: bool,
     free_pages: i64,
@@ -122,7 +123,7 @@ fn due(db: &Connection, now: i64) -> rusqlite::Result<UpkeepDue> {
     Ok(UpkeepDue { expired, free_pages })
 }
 
-/// Deletes some of what was to be stored until now.
+/// Deletes some of the expired data.
 fn expire(db: &Connection, retention: &Retention, now: i64) -> rusqlite::Result<()> {
     let mut find = db.prepare_cached(
         "SELECT number, tenant, state = ?2 AND NOT stored FROM responses WHERE state > ?1 AND until <= ?3 LIMIT ?4",

@@ -1,4 +1,4 @@
-//! Logs of responses that have ended: each is one blob.
+//! The logs of ended responses, each in one blob.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::{
     store::{Entry, EntryBatch, StoreError},
 };
 
-/// A log of more bytes is decoded on another thread than the connection's: about a millisecond of work.
+/// A log with more bytes is decoded on a thread that may block: about a millisecond of work.
 const DECODED_BESIDE_BYTES: usize = 16 << 10;
 
-/// Encodes a whole log, as it is stored when it has ended.
+/// Encodes a whole log: its entries and the new last ones.
 pub async fn encode_whole(mut entries: Vec<Arc<Entry>>, new: &[Arc<Entry>]) -> Result<Vec<u8>, StoreError> {
     entries.extend_from_slice(new);
     if entries.len() < RENDERED_BESIDE_ENTRIES {
@@ -21,7 +21,7 @@ pub async fn encode_whole(mut entries: Vec<Arc<Entry>>, new: &[Arc<Entry>]) -> R
     encoded.map_err(|error| StoreError::Unavailable(error.to_string()))?
 }
 
-/// Decodes what [`encode_whole`] encoded.
+/// Decodes a log from [`encode_whole`].
 pub async fn decode_whole(encoded: Vec<u8>) -> Result<Vec<Arc<Entry>>, StoreError> {
     if encoded.len() < DECODED_BESIDE_BYTES {
         return encoding::decode(&encoded);
@@ -30,10 +30,10 @@ pub async fn decode_whole(encoded: Vec<u8>) -> Result<Vec<Arc<Entry>>, StoreErro
     decoded.map_err(|error| StoreError::Unavailable(error.to_string()))?
 }
 
-/// The log of a response that has ended, a page at a time: a follower holds its text once, and not all entries.
+/// Iterates over an ended log page by page, so that a follower holds the encoded log and one page of entries.
 pub struct Pages {
     pub encoded: Vec<u8>,
-    /// Where the next page begins.
+    /// The offset in `encoded` of the next page.
     pub at: usize,
     pub next: u64,
 }

@@ -1,5 +1,5 @@
-//! The thread that writes. All jobs that have arrived go together in one transaction, and each is answered when that is
-//! committed. If a transaction fails, its jobs are repeated one by one, so that no job fails for another's reason.
+//! The writing thread. It puts all waiting jobs into one transaction and answers them after the commit. If a transaction fails, its
+//! jobs are repeated one by one, so that no job fails because of another.
 
 use std::{
     collections::HashSet,
@@ -16,17 +16,17 @@ use tokio::sync::{mpsc, oneshot};
 use super::{file::Lock, open_error::lacks_room, room::Room};
 use crate::store::StoreError;
 
-/// Jobs that may wait for the thread; who brings another waits until there is room.
+/// The maximum of jobs that wait for the thread. Further callers wait until there is room.
 const WAITING: usize = 1024;
-/// Jobs in one transaction, so that the first of them does not wait long for the last.
+/// The maximum of jobs in one transaction, so that the first job does not wait long for the last.
 const GROUP: usize = 256;
 
-/// What a job changes, as far as the thread must know.
+/// What the thread must know about a job.
 #[derive(Debug, Clone, Default)]
 pub struct About {
-    /// The log whose state in memory the job reads, and changes once it is committed: one such job goes in a transaction.
+    /// The log whose state in memory the job reads, and changes after the commit. A transaction has at most one job of each log.
     pub log: Option<String>,
-    /// The job makes room, or ends something: it may use the room that is set aside.
+    /// The job makes room or ends something, so it may use the reserve.
     pub makes_room: bool,
 }
 
@@ -42,9 +42,9 @@ impl About {
 
 trait WriteJob: Send {
     fn about(&self) -> &About;
-    /// To be called in a transaction; again, when that was rolled back.
+    /// Does the work in a transaction. Called again if the transaction was rolled back.
     fn work(&mut self, db: &Connection) -> rusqlite::Result<()>;
-    /// To be called once, when the transaction is committed or was given up.
+    /// Answers the caller. Called once, after the commit or the last failure.
     fn done(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
@@ -77,12 +77,12 @@ where
         if let Ok(found) = &found {
             after(found);
         }
-        // Whoever asked may have left.
+        // The caller may be gone.
         let _ = answer.send(found);
     }
 }
 
-/// The way to the thread, which ends when the last of these is dropped.
+/// The handle of the thread. The thread ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct Writer {
     jobs: mpsc::Sender<Box<dyn WriteJob>>,
@@ -98,8 +98,8 @@ impl Writer {
         Ok(Self { jobs, healthy })
     }
 
-    /// Does `work` in a transaction, which may be rolled back and done again; then, on the writing thread and before the
-    /// answer is given, `after`.
+    /// Runs `work` in a transaction, again if it is rolled back. After the commit and before this returns, runs `after` on the
+    /// writing thread.
     pub async fn write<T: Send + 'static>(
         &self,
         about: About,
@@ -113,7 +113,7 @@ impl Writer {
         answered.await.map_err(ended)?
     }
 
-    /// Does work that ends something or makes room.
+    /// Runs work that ends something or makes room.
     pub async fn relieve<T: Send + 'static>(
         &self,
         work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -121,7 +121,7 @@ impl Writer {
         self.write(About::default().making_room(), work, |_| {}).await
     }
 
-    /// Whether the last write succeeded, as far as it was not refused for lack of room.
+    /// Returns whether the last write succeeded. A write that failed for lack of room counts as success.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
@@ -131,7 +131,7 @@ struct Thread {
     db: Connection,
     room: Room,
     healthy: Arc<AtomicBool>,
-    /// Given back when the connection is closed.
+    /// Released after the connection is closed.
     _lock: Lock,
 }
 
@@ -191,7 +191,7 @@ impl Thread {
         };
         let outcome = transaction();
         if outcome.is_err() && !self.db.is_autocommit() {
-            // What remains of a transaction that SQLite has not rolled back by itself.
+            // SQLite has not rolled back the transaction by itself.
             let _ = self.db.execute_batch("ROLLBACK");
         }
         outcome
@@ -206,7 +206,7 @@ fn full() -> StoreError {
     StoreError::StoreFull("the disk takes no more, or the file has reached store.sqlite.max_mb".into())
 }
 
-/// What an error of SQLite means to who asked.
+/// Maps an error of SQLite to one of the contract.
 pub fn trouble(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         _ if lacks_room(error) => full(),

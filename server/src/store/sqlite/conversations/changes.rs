@@ -1,4 +1,4 @@
-//! What changes a conversation, as SQL. Each function refuses before it writes, or not at all.
+//! Changes of a conversation in SQL. Each function refuses before its first write, or not at all.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::store::{
     },
 };
 
-/// Ended responses that a conversation remembers, so that they are deleted with it.
+/// The maximum of ended responses that a conversation remembers, so that they are deleted with it.
 const MAX_RESPONSES: i64 = 10_000;
 
 /// A change of the conversation in row `number`.
@@ -41,7 +41,7 @@ pub fn create(
     Change { db, number }.append(items, None)
 }
 
-/// Deletes all of the conversation in row `number`.
+/// Deletes the conversation in row `number` with its items and turns.
 pub fn forget(db: &Connection, number: i64) -> rusqlite::Result<()> {
     for sql in [
         "DELETE FROM items WHERE conversation = ?1",
@@ -54,7 +54,7 @@ pub fn forget(db: &Connection, number: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Fails when there would be too many items, or too many bytes of them, with those that there are.
+/// Refuses items that would exceed the bounds together with the existing `count` and `bytes`.
 fn check(items: &[Item], (count, bytes): (i64, i64), bounds: ConversationBounds) -> ChangeOutcome<()> {
     let more: usize = items.iter().map(Item::bytes).sum();
     if count as usize + items.len() > bounds.items || bytes as usize + more > bounds.bytes {
@@ -71,7 +71,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Appends items, within the bounds if there are some.
+    /// Appends items. With `bounds`, refuses items that would exceed them.
     pub fn append(&self, items: &[Item], bounds: Option<ConversationBounds>) -> ChangeOutcome<()> {
         let sql = "SELECT next, count, bytes FROM conversations WHERE number = ?1";
         let (mut next, mut count, mut bytes): (i64, i64, i64) =
@@ -80,7 +80,7 @@ impl Change<'_> {
             check(items, (count, bytes), bounds)?;
         }
         for item in items {
-            // One of the same name moves to the end.
+            // An item with the same id moves to the end.
             if let Some(old) = self.take_item(&item.id)? {
                 (count, bytes) = (count - 1, bytes - old);
             }
@@ -95,7 +95,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Deletes an item; the bytes that it had.
+    /// Deletes an item. Returns its bytes if it existed.
     fn take_item(&self, item: &str) -> rusqlite::Result<Option<i64>> {
         let sql = "DELETE FROM items WHERE conversation = ?1 AND id = ?2 RETURNING octet_length(body)";
         self.db.prepare_cached(sql)?.query_row(params![self.number, item], |row| row.get(0)).optional()
@@ -108,7 +108,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// How many turns are before the response.
+    /// Puts a response at the end of the line. Returns the number of turns before it.
     pub fn enter(&self, response: &str, patience: usize) -> ChangeOutcome<usize> {
         let sql = "SELECT count(*), ifnull(max(number), 0) FROM turns WHERE conversation = ?1";
         let (ahead, last): (i64, i64) =
@@ -122,7 +122,7 @@ impl Change<'_> {
         Ok(ahead)
     }
 
-    /// False: it has begun before.
+    /// Begins the first turn. Returns `false` if it had begun or ended before.
     pub fn begin(&self, response: &str, input: &[Item], bounds: ConversationBounds) -> ChangeOutcome<bool> {
         let sql = "SELECT number, response, begun FROM turns WHERE conversation = ?1 ORDER BY number LIMIT 1";
         let first: Option<(i64, String, bool)> = self
@@ -147,7 +147,7 @@ impl Change<'_> {
         self.db.prepare_cached(sql)?.exists(params![self.number, response])
     }
 
-    /// False: it was not in line.
+    /// Removes a response from the line. Returns `false` if it was not in line.
     pub fn end(&self, response: &str, output: &[Item]) -> ChangeOutcome<bool> {
         let sql = "DELETE FROM turns WHERE conversation = ?1 AND number =
             (SELECT number FROM turns WHERE conversation = ?1 AND response = ?2 LIMIT 1) RETURNING begun";
@@ -161,7 +161,7 @@ impl Change<'_> {
         Ok(true)
     }
 
-    /// The response has ended last.
+    /// Records a response as the one that has ended last.
     fn remember(&self, response: &str) -> rusqlite::Result<()> {
         let sql = "UPDATE conversations SET latest = ?2, next = next + 1 WHERE number = ?1 RETURNING next";
         let number: i64 = self.db.prepare_cached(sql)?.query_row(params![self.number, response], |row| row.get(0))?;
@@ -177,7 +177,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Those that belong to it, running and ended.
+    /// Returns the responses of the conversation: ended ones and those in line.
     pub fn responses(&self) -> rusqlite::Result<Vec<String>> {
         let sql = "SELECT response FROM ended_turns WHERE conversation = ?1
             UNION SELECT response FROM turns WHERE conversation = ?1";

@@ -1,4 +1,4 @@
-//! Conversations: each change is one step of a transaction, and watchers are told of it when that is committed.
+//! Conversations in the file. Each change is part of a transaction; watchers are notified after the commit.
 
 pub mod changes;
 pub mod watchers;
@@ -23,13 +23,13 @@ use crate::store::{
 };
 use changes::{Change, forget, unreadable};
 
-/// What must be there for a change.
+/// The room that a change needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
     Nothing,
     /// Room in the file.
     Room,
-    /// Room for so many bytes more, in the file and in the tenant's quota.
+    /// Room for this many more bytes, in the file and in the tenant's quota.
     Quota(u64),
 }
 
@@ -44,13 +44,13 @@ pub struct SqliteConversations {
 }
 
 impl SqliteStore {
-    /// Conversations in the same file.
+    /// Opens the conversations in the same file.
     pub fn conversations(&self, retention: Retention, bounds: ConversationBounds) -> SqliteConversations {
         SqliteConversations { store: self.clone(), retention, bounds }
     }
 }
 
-/// The row of a conversation.
+/// Returns the number of a conversation's row.
 fn number(db: &Connection, tenant: &str, id: &str) -> ChangeOutcome<i64> {
     let sql = "SELECT number FROM conversations WHERE id = ?1 AND tenant = ?2 AND until > ?3";
     let number = db.prepare_cached(sql)?.query_row(params![id, tenant, now_ms()], |row| row.get(0)).optional()?;
@@ -69,7 +69,7 @@ fn conversation(tenant: &str, id: String, (created_at, metadata): (i64, String))
     Ok(Conversation { id, tenant: tenant.to_owned(), created_at: created_at as u64, metadata })
 }
 
-/// What of a list is asked for: the condition on `number`, and the most rows.
+/// Returns the SQL of a page: the condition on `number` with the order, its parameter, and the maximum of rows.
 fn within(page: &Page, after: Option<i64>) -> (&'static str, i64, i64) {
     let wanted = i64::try_from(page.limit).map_or(-1, |limit| limit.saturating_add(1));
     match page.order {
@@ -148,7 +148,7 @@ impl SqliteConversations {
         self.store.0.readers.read(move |db| split(read(db))).await?
     }
 
-    /// Changes a conversation; its age counts anew.
+    /// Changes a conversation and starts its retention anew.
     async fn change<T: Send + 'static>(
         &self,
         (tenant, id): (&str, &str),
@@ -176,7 +176,7 @@ impl SqliteConversations {
         };
         let after = move |outcome: &Result<(T, Option<Notice>), StoreError>| {
             if let Ok((_, Some(notice))) = outcome {
-                watchers.tell(&watched, notice);
+                watchers.notify(&watched, notice);
             }
         };
         Ok(self.store.0.writer.write(about, work, after).await??.0)
@@ -294,7 +294,7 @@ impl Conversations for SqliteConversations {
     }
 
     async fn watch(&self, tenant: &str, id: &str) -> Result<BoxStream<'static, Notice>, StoreError> {
-        // Before it is looked for, so that nothing is missed after.
+        // Subscribes before the read, so that no later notice is missed.
         let notices = self.store.0.watchers.watch(id);
         self.get(tenant, id).await?;
         Ok(notices)

@@ -1,4 +1,4 @@
-//! Who watches which conversation in this process.
+//! The watchers of conversations in this process.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use tokio::sync::broadcast;
 
 use crate::store::conversations::Notice;
 
-/// Notices that a watcher may lag behind before it misses some.
+/// The number of notices that a watcher may lag behind before it misses some.
 const NOTICES: usize = 64;
 
-/// By conversation; `None` is sent when it is deleted.
+/// Conversation id → its watchers. `None` is sent when the conversation is deleted.
 #[derive(Default)]
 pub struct Watchers(Mutex<HashMap<String, broadcast::Sender<Option<Notice>>>>);
 
@@ -20,10 +20,10 @@ impl Watchers {
         self.0.lock()
     }
 
-    /// What happens to a conversation from now on.
+    /// Streams the later notices of a conversation.
     pub fn watch(&self, id: &str) -> BoxStream<'static, Notice> {
         let mut all = self.all();
-        // Those whose watchers have all left.
+        // Drops the channels whose watchers are all gone.
         all.retain(|_, sender| sender.receiver_count() > 0);
         let notices = all.entry(id.to_owned()).or_insert_with(|| broadcast::Sender::new(NOTICES)).subscribe();
         drop(all);
@@ -39,12 +39,13 @@ impl Watchers {
         notices.boxed()
     }
 
-    pub fn tell(&self, id: &str, notice: &Notice) {
+    pub fn notify(&self, id: &str, notice: &Notice) {
         if let Some(sender) = self.all().get(id) {
             let _ = sender.send(Some(notice.clone()));
         }
     }
 
+    /// Ends the watchers of a deleted conversation.
     pub fn end(&self, id: &str) {
         if let Some(sender) = self.all().remove(id) {
             let _ = sender.send(None);

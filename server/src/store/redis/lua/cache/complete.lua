@@ -1,4 +1,5 @@
--- Records that a log is complete, then evicts the least recently used complete logs until the tenant's have at most `max_bytes`.
+-- Records that a log is complete, then evicts the least recently used complete logs until those of the tenant have at most
+-- `max_bytes`.
 -- Answers 1.
 local bytes, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 

@@ -1,5 +1,5 @@
--- Lets a response share the log of a cache key; an entry that no response can join any more is removed.
--- Answers {1, whether the log is complete} if it shares the log, {0, 0} if the key has no such log.
+-- Adds a response to those that share the log of a cache key. Removes an entry that no response can join any more.
+-- Answers {1, whether the log is complete} if the response shares the log, {0, 0} if the key has no such log.
 local response, max_sharing = ARGV[4], tonumber(ARGV[5])
 
 local entry = find(cache_key)

@@ -1,5 +1,5 @@
--- Makes a log that is about to be written the log of a cache key, unless the key has another.
--- Answers that other log; '' if the key's log is this one now.
+-- Makes a new log the log of a cache key, unless the key has another log.
+-- Answers the other log; '' if the key has this log now.
 local response, ttl_ms, running_ms = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local entry = find(cache_key)

@@ -1,4 +1,4 @@
--- Ends a response's share of a log; the cache key of a log that nobody shares any more is free again.
+-- Removes a response from those that share a log. If no response shares it any more, its cache key is free again.
 -- Answers how many responses still share the log.
 local response = ARGV[4]
 

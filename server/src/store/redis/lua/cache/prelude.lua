@@ -1,5 +1,5 @@
--- The beginning of each script of a tenant's prompt cache: how entries of the index are read, written and removed.
--- An entry is `log complete bytes until ttl`; the responses that share the log are in `sharing`.
+-- The beginning of each script of a tenant's prompt cache: functions that read, write and remove entries of the index.
+-- An entry is `log complete bytes until ttl`. The set `sharing` has the responses that share the log.
 local index, used, size, sharing = unpack(KEYS)
 local cache_key, retention_ms, log = ARGV[1], ARGV[2], ARGV[3]
 

@@ -1,4 +1,4 @@
--- Begins the turn of the response that is first in line, appends its input and notifies those who watch.
+-- Begins the turn of the response that is first in line, appends its input and notifies the watchers.
 -- Answers the state; 1 also if the turn has begun or ended before.
 local response, channel, max_items, max_bytes = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local items_at = 7

@@ -1,5 +1,5 @@
 -- Creates a conversation with its first items.
--- Answers 1 if it exists now, 0 if another tenant has its id, 3 if the items exceed a bound.
+-- Answers 1 if the conversation exists now, 0 if another tenant has its id, 3 if the items exceed a bound.
 local created_at, metadata, max_items, max_bytes = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local items_at = 7
 

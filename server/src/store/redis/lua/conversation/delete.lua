@@ -1,5 +1,5 @@
--- Deletes a conversation and notifies those who watch it.
--- Answers {state, its responses: those that have ended, then those in line}.
+-- Deletes a conversation and notifies its watchers.
+-- Answers {state, its ended responses, then those in line}.
 local channel = ARGV[3]
 
 if not known then return {0, {}} end

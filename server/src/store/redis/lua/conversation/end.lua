@@ -1,5 +1,5 @@
--- Ends a response's turn, appends its output if the turn had begun, and notifies those who watch; of ended responses the newest
--- `remembered` stay in the conversation.
+-- Ends a response's turn, appends its output if the turn had begun, and notifies the watchers. The conversation remembers the newest
+-- `remembered` ended responses.
 -- Answers the state; 1 also if the turn has ended before.
 local response, channel, remembered = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local items_at = 6

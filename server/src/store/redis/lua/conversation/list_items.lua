@@ -1,4 +1,4 @@
--- Lists a page of a conversation's items, those after the item `after` if there is one; a negative limit means all.
+-- Lists a page of a conversation's items, after the item `after` unless that is empty. A negative limit means all items.
 -- Answers {state, {id, body, …}}.
 local after, limit, newest_first = ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
 

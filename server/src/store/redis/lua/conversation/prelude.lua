@@ -1,5 +1,5 @@
--- The beginning of each script of a conversation: its keys, whether the tenant has it, and how items are appended.
--- States that scripts answer: 0 not found, 1 done, 2 busy, 3 full, 4 no such item.
+-- The beginning of each script of a conversation: its keys, `known` if the tenant has it, and functions that renew it and append items.
+-- States in answers: 0 not found, 1 done, 2 busy, 3 over the bounds, 4 no such item.
 local about, items, order, line, turns, responses = unpack(KEYS)
 local tenant, ttl_ms = ARGV[1], ARGV[2]
 
@@ -10,8 +10,8 @@ local function keep()
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl_ms) end
 end
 
--- Appends the items that stand as `count, id, body, …` from argument `at` on. Items that the same call appended before are
--- not appended again. Returns false, having changed nothing, if a bound would be exceeded.
+-- Appends the items in the arguments `count, id, body, …` from `at` on. A repeated call does not append them again.
+-- Returns false and changes nothing if a bound would be exceeded.
 local function append(at, max_items, max_bytes)
   local count, bytes = tonumber(ARGV[at]), 0
   if count == 0 or redis.call('HEXISTS', items, ARGV[at + 1]) == 1 then return true end

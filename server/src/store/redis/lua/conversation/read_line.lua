@@ -1,4 +1,4 @@
--- Reads which responses are in line and how long each has been.
+-- Reads the responses in line, and how long each has been in line.
 -- Answers {state, the latest ended response or '', {response, ms in line, …}}.
 
 if not known then return {0, '', {}} end

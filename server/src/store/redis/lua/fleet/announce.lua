@@ -1,4 +1,5 @@
--- Adds to the set of what is followed at a replica the first `followed` responses of the arguments, and removes the others.
+-- Updates the set of responses that are followed at a replica: adds the first `followed` responses of the arguments, and removes the
+-- others.
 -- Answers 1.
 local follows_key = KEYS[1]
 local keep_ms, followed = ARGV[1], tonumber(ARGV[2])

@@ -1,5 +1,6 @@
--- Records that a replica lives, or that it leaves: then it counts as last heard at time 0, so all others see it dead at once.
--- Answers {{replica, ms since it was heard, its report}, …} of the whole fleet.
+-- Records a heartbeat of a replica, or that it leaves. The last heartbeat of a leaving replica is set to time 0, so that all others see
+-- it as dead at once.
+-- Answers {{replica, ms since its last heartbeat, its report}, …} of the whole fleet.
 local replicas_key, reports_key = KEYS[1], KEYS[2]
 local me, lives, report, keep_ms = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4]
 

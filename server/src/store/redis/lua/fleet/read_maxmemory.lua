@@ -1,4 +1,4 @@
--- Answers `maxmemory` of the node that the script's key is in; 0 if nothing bounds it or the user may not ask for INFO.
+-- Answers `maxmemory` of the node with the script's key; 0 if it has no bound or the user may not run INFO.
 
 local info = redis.pcall('INFO', 'memory')
 return type(info) == 'string' and string.match(info, 'maxmemory:(%d+)') or '0'

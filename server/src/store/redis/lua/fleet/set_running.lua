@@ -1,5 +1,5 @@
--- Adds a response to the set of what a replica runs, or removes it.
--- Answers how many members the set has gained or lost.
+-- Adds a response to the set of those that a replica runs, or removes it.
+-- Answers the number of added or removed members.
 local runs_key = KEYS[1]
 local response, runs = ARGV[1], ARGV[2] == '1'
 

@@ -1,5 +1,5 @@
--- Adds a member to an index, whose order is when members were added; a member that is there stays in its place.
--- Answers up to `checked` members at random, for the caller to check.
+-- Adds a member to an index. Members are ordered by the time when they were added; an existing member keeps its place.
+-- Answers up to `checked` random members, for the caller to check.
 local index = KEYS[1]
 local member, ttl_ms, checked = ARGV[1], ARGV[2], ARGV[3]
 

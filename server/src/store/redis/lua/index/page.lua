@@ -1,4 +1,4 @@
--- Lists a page of an index's members, those after the member `after` if there is one; a negative limit means all.
+-- Lists a page of an index's members, after the member `after` unless that is empty. A negative limit means all members.
 -- Answers the members; false if `after` is not a member.
 local index = KEYS[1]
 local after, limit, newest_first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'

@@ -1,4 +1,4 @@
--- Removes a member from an index if it was added more than `spared_us` ago: what a younger one names may be about to be created.
+-- Removes a member from an index if it was added more than `spared_us` ago. The object of a younger member may be about to be created.
 -- Answers 0.
 local index = KEYS[1]
 local member, spared_us = ARGV[1], tonumber(ARGV[2])

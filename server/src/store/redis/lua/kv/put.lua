@@ -1,4 +1,5 @@
--- Counts blocks that were stored, given as `name, bytes, …`, and evicts blocks that have expired or were used least recently.
+-- Counts stored blocks, given as `name, bytes, …`, then evicts expired blocks, and the least recently used ones until the tenant has at
+-- most `max_bytes`.
 -- Answers the bytes of all blocks of the tenant.
 local used, sizes = KEYS[1], KEYS[2]
 local max_bytes, retention_ms, prefix = tonumber(ARGV[1]), ARGV[2], ARGV[3]

@@ -1,4 +1,4 @@
--- Records that the blocks of a chain were used; the first counts as used last, so that a chain is evicted from its end.
+-- Records a use of the blocks of a chain. The first block counts as used last, so that a chain is evicted from its end.
 -- Answers 0.
 local used = KEYS[1]
 

@@ -1,5 +1,5 @@
 -- Charges a tenant with `more` bytes for an object, unless a bound would be exceeded.
--- Answers 0 if it is charged, otherwise which bound forbids it: 1 the tenant's bytes, 2 its responses, 3 the key's bytes.
+-- Answers 0 if the tenant is charged, otherwise the exceeded bound: 1 the tenant's bytes, 2 its responses, 3 the key's bytes.
 local more, keep_ms, responses, key = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local max_bytes, max_responses, max_key_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 

@@ -1,4 +1,4 @@
--- Corrects an object's charge to `bytes`, whatever the bounds; 0 bytes strike the charge.
+-- Sets an object's charge to `bytes`, whatever the bounds. 0 bytes remove the charge. An object without a charge gets none.
 -- Answers 0.
 local bytes, keep_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 

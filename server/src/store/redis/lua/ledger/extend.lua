@@ -1,4 +1,4 @@
--- Lets an object's charge end `keep_ms` from now.
+-- Sets the end of an object's charge to `keep_ms` from now.
 -- Answers 0.
 local keep_ms = tonumber(ARGV[2])
 

@@ -1,5 +1,5 @@
--- The beginning of each script of a tenant's ledger: how charges are found, written and struck. Strikes what has expired.
--- `held` has `<object>` → `bytes responses key`, `#bytes`, `#responses` and `#key:<key>`; no object's id has a `#`.
+-- The beginning of each script of a tenant's ledger: functions that find, write and remove charges. Removes expired charges.
+-- `held` has `<object>` → `bytes responses key`, and the sums `#bytes`, `#responses` and `#key:<key>`. No object's id has a `#`.
 local ends, held = KEYS[1], KEYS[2]
 local object = ARGV[1]
 
@@ -26,7 +26,7 @@ local function strike(id)
   if key ~= '' then count('#key:' .. key, -bytes) end
 end
 
--- Charges with so many bytes, in place of an earlier charge, until `keep_ms` from now.
+-- Sets the charge of an object to `bytes`, until `keep_ms` from now.
 local function put(id, bytes, responses, key, keep_ms)
   strike(id)
   if bytes <= 0 then return end

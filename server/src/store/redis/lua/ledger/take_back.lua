@@ -1,4 +1,4 @@
--- Takes back a part of an object's charge, for what was not written after all.
+-- Reduces an object's charge by bytes that were not written after all.
 -- Answers 0.
 local fewer = tonumber(ARGV[2])
 

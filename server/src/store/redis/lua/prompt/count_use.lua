@@ -1,5 +1,5 @@
--- Adds `weight` to the uses of a prompt with a model; only the `kept` hottest uses are kept.
--- Answers how many uses were dropped.
+-- Adds `weight` to the use of a prompt with a model. Keeps the `kept` uses with the greatest weights.
+-- Answers the number of removed uses.
 local hot = KEYS[1]
 local use, weight, kept = ARGV[1], ARGV[2], tonumber(ARGV[3])
 

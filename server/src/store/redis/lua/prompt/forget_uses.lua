@@ -1,4 +1,4 @@
--- Removes all uses that begin with `beginning`: those of one prompt with any model.
+-- Removes all uses that begin with `beginning`: the uses of one prompt with all models.
 -- Answers 1.
 local hot = KEYS[1]
 local beginning = ARGV[1]

@@ -1,5 +1,5 @@
--- Reads a version of a prompt, the latest if `wanted` is empty.
--- Answers {version, JSON}; false if there is none.
+-- Reads a version of a prompt, or the latest if `wanted` is empty.
+-- Answers {version, JSON}; false if there is no such version.
 local prompt = KEYS[1]
 local wanted = ARGV[1]
 

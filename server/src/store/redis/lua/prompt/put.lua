@@ -1,4 +1,4 @@
--- Stores a new version of a prompt; the same call again, whose answer was lost, makes no other version.
+-- Stores a new version of a prompt. The same call, repeated after a lost answer, makes no further version.
 -- Answers the version; 0 if a bound would be exceeded.
 local index, prompt, bytes_key = KEYS[1], KEYS[2], KEYS[3]
 local id, json, call = ARGV[1], ARGV[2], ARGV[3]

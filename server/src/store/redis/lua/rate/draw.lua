@@ -1,6 +1,6 @@
--- Takes from a bucket what flows back in `refill_us`, unless the bucket would then need more than `longest_us` to be full;
--- without `longest_us` any amount is taken.
--- Answers 0 if it is taken, otherwise the µs until it may be.
+-- Takes from a bucket the units that refill in `refill_us`, unless the bucket would then need more than `longest_us` to be full.
+-- Without `longest_us` any amount is taken.
+-- Answers 0 if the units are taken, otherwise the µs until they may be.
 local bucket = KEYS[1]
 local refill_us, longest_us = tonumber(ARGV[1]), tonumber(ARGV[2]) or math.huge
 

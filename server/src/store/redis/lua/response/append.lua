@@ -1,6 +1,7 @@
 -- Appends batches of entries to logs, each with three keys and seven arguments, and publishes each batch to the log's followers.
--- Answers for each {0, cancel, left, tenant, charge, keep_ms} if it is applied, now or before, where the tenant is to be charged
--- with `charge` bytes for the whole log unless that is 0; {1, …} if it is fenced; {2, len, …} if the log ends before `first`.
+-- Answers for each batch: {0, cancel, left, tenant, charge, keep_ms} if it is applied now or was applied before; {1, …} if it is
+-- fenced; {2, len, …} if the log ends before `first`. If `charge` is not 0, the caller sets the tenant's charge for the whole log to
+-- that many bytes.
 
 -- The time to live is set when the log begins and when it ends; renew.lua renews it in between.
 local function append(meta_key, log_key, gone_key, fence, first, count, last, running_ms, channel, batch)

@@ -1,5 +1,5 @@
 -- Requests the cancel of a response; the owner sees the request at its next append or renewal.
--- Answers 0 if the tenant has no such response, 1 if it is requested or the response has ended, 2 if the response has expired.
+-- Answers 0 if the tenant has no such response, 1 if the cancel is requested or the response has ended, 2 if the response has expired.
 local meta_key, gone_key = KEYS[1], KEYS[2]
 local tenant = ARGV[1]
 

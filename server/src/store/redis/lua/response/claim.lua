@@ -1,6 +1,6 @@
 -- Makes `me` the owner of a response that `from` or nobody owns, and fences the old owner.
--- Answers {fence, cancel, tries, ms since nobody follows it or -1, 1 if `me` owns it now}. Fence 0: nothing was claimed, because it has
--- ended, is gone, is another's, or `me` owns it already.
+-- Answers {fence, cancel, tries, ms for which nobody has followed it or -1, 1 if `me` owns it now}. Fence 0: nothing was claimed,
+-- because the response has ended, is gone, or is owned by another replica or already by `me`.
 local meta_key = KEYS[1]
 local me, from, running_ms = ARGV[1], ARGV[2], ARGV[3]
 

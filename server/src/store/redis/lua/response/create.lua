@@ -1,5 +1,5 @@
--- Creates a response; if it has ended already and is not to be stored, its id is marked as gone too.
--- Answers 1 if the response is new or was created by this very call before, 0 if another has its id.
+-- Creates a response. If it has ended already and has `store: false`, writes its gone key too.
+-- Answers 1 if the response is new or was created by the same call before, 0 if another response has its id.
 local meta_key, gone_key = KEYS[1], KEYS[2]
 local header, tenant, request, store, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local running_ms, keep_ms, known_ms, ended = ARGV[6], ARGV[7], ARGV[8], ARGV[9]

@@ -1,4 +1,4 @@
--- Deletes a response with its log and closes the streams of those who follow it.
+-- Deletes a response with its log, and ends its followers.
 -- Answers {state, the client's request id}: state 0 if the tenant has no such response, 1 if it is deleted, 2 if it has expired.
 local meta_key, log_key, gone_key = KEYS[1], KEYS[2], KEYS[3]
 local tenant, channel = ARGV[1], ARGV[2]

@@ -1,5 +1,5 @@
 -- Deletes the entry of a client's request id if the entry still names this response.
--- Answers 1 if it is deleted, otherwise 0.
+-- Answers 1 if the entry is deleted, otherwise 0.
 local request_key = KEYS[1]
 local response = ARGV[1]
 

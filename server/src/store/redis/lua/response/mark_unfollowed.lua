@@ -1,5 +1,5 @@
--- Records since when nobody follows a running response, or that somebody follows it again.
--- Answers 1 if it is recorded, 0 if the response has ended or is gone.
+-- Records since when nobody follows a running response, or that it is followed again.
+-- Answers 1 if this is recorded, 0 if the response has ended or is gone.
 local meta_key = KEYS[1]
 local unfollowed = ARGV[1] == '1'
 

@@ -1,5 +1,6 @@
 -- Reads batches of a log from the stream id `from` on, until they have `enough_bytes`.
--- Answers {tenant, header, len, gone, whether there is more, batches}; the tenant is empty if there is no such response.
+-- Answers {tenant, header, len, tenant in the gone key, whether there is more, batches}. The tenant is empty if there is no such
+-- response.
 local meta_key, gone_key, log_key = KEYS[1], KEYS[2], KEYS[3]
 local from, enough_bytes, with_header = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 

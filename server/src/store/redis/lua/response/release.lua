@@ -1,5 +1,5 @@
--- Gives up the ownership of a running response, so that any replica may claim it.
--- Answers 1 if it is released, 0 if the caller is fenced or the response has ended.
+-- Releases a running response, so that any replica may claim it.
+-- Answers 1 if the response is released, 0 if the caller is fenced or the response has ended.
 local meta_key = KEYS[1]
 local fence = ARGV[1]
 

@@ -1,5 +1,5 @@
--- Keeps a running response from expiring while it waits.
--- Answers 1 if a cancel was requested, otherwise 0; 0 also if the response has ended or is gone.
+-- Renews the time to live of a running response.
+-- Answers 1 if its cancel was requested; 0 otherwise, and if the response has ended or is gone.
 local meta_key, log_key = KEYS[1], KEYS[2]
 local running_ms = ARGV[1]
 

@@ -1,5 +1,5 @@
 -- Starts the retention of an ended response anew.
--- Answers {0, 0} if the tenant has no such response, {1, ms that it is kept} if it has ended, {1, 0} if it still runs.
+-- Answers {0, 0} if the tenant has no such response, {1, retention in ms} if it has ended, {1, 0} if it still runs.
 local meta_key, log_key = KEYS[1], KEYS[2]
 local tenant = ARGV[1]
 
