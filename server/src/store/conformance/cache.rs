@@ -1,4 +1,4 @@
-//! What every index of the prompt cache must do.
+//! The conformance suite of the prompt cache's index.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use futures::future::join_all;
 
 use crate::store::cache::{CacheKey, CacheSize, Cached, PromptCache};
 
-/// That of the stores under test.
+/// The bound of the stores under test.
 pub const MAX_BYTES: u64 = 1000;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ async fn what_was_not_used_for_longest_makes_room<S: PromptCache>(store: S) {
     assert_eq!(store.join("t", &key("b"), "resp_3").await.unwrap(), None);
     assert_eq!(store.join("t", &key("a"), "resp_3").await.unwrap(), cached("log_a", true));
     assert_eq!(store.join("t", &key("c"), "resp_3").await.unwrap(), cached("log_c", true));
-    // One that runs is not struck, and what is too large alone does not stay.
+    // A log that is being written is not evicted. A log that is larger than the bound is not stored.
     store.lead("t", &key("runs"), "log_runs", "resp_1", LONG).await.unwrap();
     store.lead("t", &key("large"), "log_large", "resp_1", LONG).await.unwrap();
     store.complete("t", &key("large"), "log_large", MAX_BYTES + 1).await.unwrap();

@@ -1,4 +1,4 @@
-//! What every store of conversations must do.
+//! The conformance suite of the stores of conversations.
 
 use futures::{StreamExt, future::join_all};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::store::{
     page::{Listed, Order, Page},
 };
 
-/// Those that the stores under test are made with.
+/// The bounds of the stores under test.
 pub const BOUNDS: ConversationBounds = ConversationBounds { items: 20, bytes: 4096 };
 
 pub async fn all<S: Conversations>(make: impl AsyncFn() -> S) {
@@ -135,7 +135,7 @@ async fn bounds_hold_and_nothing_is_half_done<S: Conversations>(store: S) {
     let refused = store.create(conversation("conv_b", "t"), vec![large.clone()]).await;
     assert_eq!(refused.unwrap_err(), StoreError::OverBounds);
     assert_eq!(store.get("t", "conv_b").await.unwrap_err(), StoreError::NotFound);
-    // What was said is kept all the same.
+    // Output beyond the bounds is stored.
     store.create(conversation("conv_c", "t"), vec![]).await.unwrap();
     store.enter("t", "conv_c", "resp_1", 0).await.unwrap();
     store.begin("t", "conv_c", "resp_1", items(&["in"])).await.unwrap();

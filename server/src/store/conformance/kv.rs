@@ -1,10 +1,10 @@
-//! What every store of KV blocks must do.
+//! The conformance suite of the stores of KV blocks.
 
 use crate::engine::kv::{BLOCK, BlockName, KvStore};
 
 const BLOCK_BYTES: usize = 1000;
 
-/// `make` gives an empty store that may hold so many bytes of a tenant.
+/// `make(bytes)` makes an empty store with this bound on the bytes of one tenant.
 pub async fn all<S: KvStore>(make: impl AsyncFn(u64) -> S) {
     a_chain_is_found_as_far_as_it_is_stored(make(1 << 20).await).await;
     tenants_never_meet(make(1 << 20).await).await;

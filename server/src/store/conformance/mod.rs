@@ -1,4 +1,5 @@
-//! What every store must do, one function a behaviour. Each store's tests call [`all`] with a way to make an empty one.
+//! The conformance suite of all stores, with one function per behaviour. The tests of each store call [`all`] with a function that
+//! makes an empty store.
 
 pub mod cache;
 pub mod conversations;
@@ -41,7 +42,7 @@ pub async fn all<S: Store>(make: impl AsyncFn() -> S) {
     what_is_kept_is_there(make().await).await;
 }
 
-/// The lease of a response that is new.
+/// Creates a response and returns its lease. Panics if the response exists.
 pub async fn created<S: Store>(store: &S, header: Header) -> Lease {
     match store.create(header).await.expect("create") {
         Created::New(lease) => lease,
@@ -59,7 +60,7 @@ pub async fn append<S: Store>(
     store.append(lease, first, &entries).await
 }
 
-/// A follower that waits longer waits for what it should have seen.
+/// The longest wait of a follower. A follower that waits longer has missed an entry.
 const PATIENCE: Duration = Duration::from_secs(20);
 const APPENDED: Result<Appended, StoreError> = Ok(Appended { cancelled: false, left: vec![] });
 

@@ -1,4 +1,4 @@
-//! What every store of prompts must do.
+//! The conformance suite of the stores of prompts.
 
 use futures::future::join_all;
 
@@ -11,7 +11,7 @@ use crate::{
     wire::prompt::Template,
 };
 
-/// Those that the stores under test are made with.
+/// The bounds of the stores under test.
 pub const BOUNDS: PromptBounds = PromptBounds { prompts: 8, versions: 20, bytes: 20_000 };
 
 pub async fn all<S: Prompts>(make: impl AsyncFn() -> S) {

@@ -1,4 +1,4 @@
-//! What every store must do about [quotas](crate::store::quota). `make` gets the quotas of an empty store.
+//! The conformance suite for [quotas](crate::store::quota). `make(quotas)` makes an empty store with these quotas.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,9 +8,9 @@ use crate::store::{
     quota::{Exceeded, KeyQuota, QuotaSetting, StorageQuotas},
 };
 
-/// Of tenants without a quota of their own. A store that has a bound needs room for a few times as much.
+/// The quota of tenants without one of their own. A store with a bound needs room for a few times as much.
 pub const BYTES: u64 = 100_000;
-/// What each response of these tests says, in bytes.
+/// The bytes of text of each response in these tests.
 const TEXT: usize = 10_000;
 
 pub async fn all<S: Store>(make: impl AsyncFn(StorageQuotas) -> S) {
@@ -33,7 +33,7 @@ fn quotas() -> StorageQuotas {
     }
 }
 
-/// A response that runs and has said something.
+/// Creates a response that runs and has text.
 async fn running<S: Store>(store: &S, header: Header) -> Result<Lease, StoreError> {
     let id = header.id.clone();
     let lease = match store.create(header).await? {
@@ -50,7 +50,7 @@ async fn stored<S: Store>(store: &S, id: &str, tenant: &str) -> Result<(), Store
     Ok(())
 }
 
-/// How many responses that run fit before one more is refused with `exceeded`.
+/// Creates running responses until one more is refused with `exceeded`.
 async fn room<S: Store>(store: &S, exceeded: Exceeded, header: impl Fn(usize) -> Header) -> Vec<Lease> {
     let mut leases = vec![];
     loop {

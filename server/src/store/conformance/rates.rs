@@ -1,4 +1,4 @@
-//! What every counter of rates must do.
+//! The conformance suite of the rate counters.
 
 use std::{
     num::NonZeroU32,
@@ -36,11 +36,11 @@ fn tokens(tenant: &str, per_minute: u32) -> Bucket<'_> {
 }
 
 async fn a_minutes_requests_are_given_at_once_and_no_more<S: Rates>(store: S) {
-    // A rate whose requests are no whole number of microseconds apart.
+    // At this rate the time between two requests is not a whole number of microseconds.
     let asked = join_all((0..50).map(|_| store.take(requests("t", 7)))).await;
     let waits: Vec<Duration> = asked.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(50 - waits.len(), 7);
-    // Who is refused takes nothing, and does not make others wait longer.
+    // A refused request takes nothing, and does not make others wait longer.
     assert!(waits.iter().all(|wait| (1..=8_571_428).contains(&wait.as_micros())), "{waits:?}");
 }
 
@@ -69,7 +69,7 @@ async fn another_tenant_has_a_bucket_of_its_own<S: Rates>(store: S) {
 async fn a_limit_that_is_set_anew_holds_at_once<S: Rates>(store: S) {
     assert_eq!(store.take(requests("t", 1)).await.unwrap(), None);
     assert!(store.take(requests("t", 1)).await.unwrap().is_some());
-    // What was taken of a smaller bucket flows back in a minute, as ever.
+    // The units taken from a smaller bucket refill within a minute, as always.
     let wait = store.take(requests("t", 60)).await.unwrap().expect("the bucket is empty");
     assert!(wait <= Duration::from_secs(1), "{wait:?}");
 }
@@ -79,12 +79,12 @@ async fn what_was_spent_beyond_the_bucket_flows_back_first<S: Rates>(store: S) {
     let begun = Instant::now();
     store.spend(bucket, 500).await.unwrap();
     assert_eq!(store.take(bucket).await.unwrap(), None, "99 are left");
-    // Two minutes' and ten more than there were.
+    // The units of two minutes, and ten more than the bucket had.
     store.spend(bucket, 99 + 1200 + 10).await.unwrap();
     let wait = store.take(bucket).await.unwrap().expect("it is empty");
     let owed = Duration::from_millis((1200 + 11) * 100);
     assert!(wait <= owed && wait + begun.elapsed() >= owed, "{wait:?}");
-    // Who is refused owes no more for it.
+    // A refused request does not increase the deficit.
     assert!(store.take(bucket).await.unwrap().is_some_and(|again| again <= wait));
     store.spend(bucket, 0).await.unwrap();
     assert!(store.take(bucket).await.unwrap().is_some_and(|again| again <= wait));

@@ -1,4 +1,4 @@
-//! Conversations, prompts, the cache's index and the rates on Redis: the suites that all stores pass, on a server and on a cluster.
+//! The conformance suites of conversations, prompts, the cache's index and the rates, on a Redis server and on a cluster.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -7,7 +7,7 @@ use caudal_tests::{Redis, redis::RedisCluster};
 use super::*;
 use crate::store::conformance;
 
-/// Makes stores whose keys are their own.
+/// Makes stores with separate prefixes.
 struct RedisMaker {
     url: String,
     made: AtomicUsize,
@@ -74,7 +74,7 @@ async fn listing_passes_over_conversations_that_expired() {
         let conversation = conformance::conversations::conversation(&format!("conv_{n}"), "t");
         store.create(conversation, vec![]).await.unwrap();
     }
-    // All but two of them are gone, as after their retention.
+    // Deletes all but two of them, as if they had expired.
     for n in [0, 1, 2, 4, 5, 6, 8] {
         server.ask(&["DEL", &format!("store0:1:{{conv_{n}}}:about")]);
     }

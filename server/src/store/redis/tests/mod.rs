@@ -1,4 +1,4 @@
-//! The store of responses and the fleet on Redis: its contract, and what a follower sees.
+//! Tests of the store of responses and of the fleet on Redis: the conformance suite, and behaviour that only Redis has.
 
 mod kept;
 mod quota;
@@ -29,7 +29,7 @@ fn config(server: &Redis, prefix: &str, replica: &str) -> RedisConfig {
     }
 }
 
-/// The contract of the store of responses, each case on a store of its own.
+/// Runs the conformance suite of responses, each case on a separate store.
 async fn conform(config: impl Fn(&str) -> RedisConfig) {
     let made = std::sync::atomic::AtomicUsize::new(0);
     conformance::all(async || {
@@ -53,7 +53,7 @@ async fn conforms_on_a_cluster() {
     conform(|prefix| RedisConfig { url: cluster.url(), ..config(&cluster.nodes[0], prefix, "a") }).await;
 }
 
-/// A replica looks at what a dead one has listed, also at what it has taken from that one before.
+/// A sweep can claim a response again that this replica has taken from the dead one before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_of_what_is_owned_already_leaves_it_listed() {
     let server = Redis::spawn();
@@ -173,7 +173,7 @@ async fn replicas_know_who_lives_runs_and_follows() {
     assert_eq!(followed.into_iter().collect::<Vec<_>>(), ["resp_1"]);
 
     let mut control = a.control();
-    // Whether it is heard yet only hearing tells.
+    // Only a received message shows that the subscription is confirmed.
     let heard = async {
         loop {
             b.cancel("t", "resp_1").await.unwrap();

@@ -1,4 +1,4 @@
-//! Quotas on Redis, and what a Redis without room still does.
+//! Tests of quotas on Redis, and of what a full Redis still accepts.
 
 use std::{collections::BTreeMap, sync::atomic::AtomicUsize, time::Duration};
 
@@ -39,7 +39,7 @@ fn of_bytes(bytes: u64) -> StorageQuotas {
     StorageQuotas { default: QuotaSetting { bytes: Some(bytes), responses: None }, ..StorageQuotas::for_tests() }
 }
 
-/// Leaves no byte free, and stays full whatever is deleted.
+/// Makes Redis full. It stays full, whatever is deleted.
 fn fill(server: &Redis) {
     server.ask(&["CONFIG", "SET", "maxmemory", "100kb"]);
 }
@@ -129,11 +129,11 @@ async fn conversations_count() {
         conversations.delete("t", &format!("conv_{n}")).await.unwrap();
     }
     conversations.set_metadata("t", "conv_1", large).await.unwrap();
-    // Ids of a client's making touch nothing of the ledger.
+    // Invalid ids from clients do not change the ledger.
     for id in ["#bytes", "#responses", "nobody"] {
         assert_eq!(conversations.append("t", id, vec![item("i", 10)]).await, Err(StoreError::NotFound));
     }
-    // What is there is counted once, however often it is written and taken away.
+    // Items are counted once, however often they are written and removed.
     for n in 0..20 {
         conversations.append("t", "conv_2", vec![item(&format!("i{n}"), 300)]).await.unwrap();
         conversations.remove_item("t", "conv_2", &format!("i{n}")).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_full_redis_ends_what_runs_and_takes_nothing_new() {
     assert!(append(&store, &lease, 1, vec![delta(1)]).await.is_err_and(|error| full(&error)));
     let refused = conversations.append("t", "conv", vec![item("i", 9)]).await;
     assert!(matches!(refused, Err(StoreError::StoreFull(_))), "{refused:?}");
-    // Everything that ends, leaves or is asked for.
+    // Ends, leaves and requests still work.
     store.beat(&Report::default()).await.unwrap();
     assert!(store.is_reachable());
     store.announce(&["resp_1".into()], &["resp_2".into()]).await.unwrap();
