@@ -1,7 +1,7 @@
 //! The replicas of a fleet. Each one sends heartbeats, watches the others, takes over the responses of dead replicas, and hands over its
 //! own responses before it ends. Uses generations and the fleet's contract; independent of databases and sockets.
 
-mod placement;
+mod assignment;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -175,7 +175,7 @@ impl Cluster {
     /// Whether a response is assigned to this replica.
     fn is_mine(&self, id: &str, others: &[Member]) -> bool {
         let others = others.iter().map(|member| member.replica.as_str());
-        placement::first(id, others.chain([self.fleet.me()])) == Some(self.fleet.me())
+        assignment::first(id, others.chain([self.fleet.me()])) == Some(self.fleet.me())
     }
 
     async fn claim_all(self: &Arc<Self>, ids: Vec<String>, from: ClaimSource<'_>) {

@@ -1,9 +1,9 @@
-//! Chooses the replica for a response: the one with the greatest hash. So all replicas agree without messages, and the responses of a
+//! Assigns a response to the replica with the greatest hash. So all replicas agree without messages, and the responses of a
 //! dead replica spread over all others.
 
 use sha2::{Digest, Sha256};
 
-/// The replica for a response; `None` without replicas.
+/// Returns the replica that a response is assigned to; `None` without replicas.
 pub fn first<'r>(response: &str, replicas: impl IntoIterator<Item = &'r str>) -> Option<&'r str> {
     replicas.into_iter().max_by_key(|replica| {
         let mut hash = Sha256::new();
