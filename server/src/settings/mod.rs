@@ -1,4 +1,4 @@
-//! Settings: built-in defaults, then files, then `CAUDAL__SECTION__KEY`, then `--set`. Owns every setting. `config/caudal.toml`
+//! Settings: built-in defaults, then files, then `CAUDAL__SECTION__SETTING`, then `--set`. Owns every setting. `config/caudal.toml`
 //! documents the settings and is compiled in as the defaults, so that the two cannot differ.
 
 mod auth;
@@ -421,7 +421,7 @@ impl Settings {
 fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     let (key, value) = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty()).ok_or_else(|| {
         let key = key_of(assignment);
-        SettingsError(format!("--set {key}: expected key=value, such as server.bind=127.0.0.1:8080"))
+        SettingsError(format!("--set {key}: expected section.setting=value, such as server.bind=127.0.0.1:8080"))
     })?;
     let as_is = format!("{key} = {value}");
     if toml::from_str::<toml::Table>(&as_is).is_ok() {
@@ -431,6 +431,6 @@ fn to_toml(assignment: &str) -> Result<String, SettingsError> {
     let as_string = format!("{key} = {quoted}");
     match toml::from_str::<toml::Table>(&as_string) {
         Ok(_) => Ok(as_string),
-        Err(_) => Err(SettingsError(format!("--set: '{}' is not a key", key_of(key.trim())))),
+        Err(_) => Err(SettingsError(format!("--set: '{}' is not the name of a setting", key_of(key.trim())))),
     }
 }

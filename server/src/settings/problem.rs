@@ -1,5 +1,4 @@
-//! Messages about wrong settings. A message never has a value of a section in `SECRET`, whatever the type of the value, because
-//! it may be a secret.
+//! Messages about wrong settings. No message contains a value of a section in `SECRET`, because the value may be a secret.
 
 use figment::error::{Actual, Kind};
 

@@ -13,7 +13,7 @@ pub const DEFAULTS: &str = include_str!("../../../config/caudal.toml");
 /// The prefix of environment variables with settings.
 pub const ENVIRONMENT: &str = "CAUDAL__";
 
-/// The sources beside the defaults: files in order, the environment, then `key=value` overrides.
+/// The sources beside the defaults: files in order, the environment, then `section.setting=value` overrides.
 #[derive(Debug, Default)]
 pub struct Sources {
     pub files: Vec<PathBuf>,
@@ -51,7 +51,7 @@ impl Given<'_> {
     }
 }
 
-/// Returns the part of an assignment that can be a key.
+/// Returns the part of an assignment that can be the name of a setting.
 pub fn key_of(assignment: &str) -> &str {
     let end = assignment.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(assignment.len());
     assignment.get(..end).unwrap_or_default()

@@ -17,7 +17,7 @@ struct Arguments {
     /// The address on which nginx listens
     #[arg(long, default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
-    /// A setting for every replica, as key=value
+    /// A setting for every replica, as section.setting=value
     #[arg(long)]
     set: Vec<String>,
     /// Also run Prometheus with the alerts of config/prometheus; Grafana can read config/grafana/dashboards
