@@ -1,7 +1,6 @@
 //! The protocol as serde types: requests, events, the response object, error and close codes.
 //!
-//! Owns the names and shapes of `PROTOCOL.md`. Decides nothing about generations, and imports no other module of the crate
-//! except [`crate::limits`].
+//! Owns the names and shapes of `PROTOCOL.md`. Imports no other module of the crate except [`crate::limits`].
 
 pub mod cache;
 pub mod chat;

@@ -11,7 +11,7 @@
 //! | `buffer` | memory for packed weights |
 //! | `tiles` | the packed layout |
 //! | `activations` | the layout of inputs in 8 bits |
-//! | `quantise_portable`, `quantise_avx2` | quantising inputs, for each instruction set |
+//! | `quantise_portable`, `quantise_avx2` | quantising inputs: in plain Rust, and with AVX2 on every x86 that has it |
 //! | `kernel` | the computation of a tile, for all instruction sets |
 //! | `portable`, `avx512`, `avx2`, `neon` | the vectors of an instruction set |
 //! | `dispatch` | the choice of these functions by instruction set |

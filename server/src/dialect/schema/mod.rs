@@ -1,5 +1,5 @@
-//! JSON schemas in the form that the engine can enforce. Leaves out keywords that constrain nothing, closes objects without
-//! `additionalProperties`, and ignores keywords that the engine cannot enforce, or refuses them if the client is strict.
+//! Turns a client's JSON schemas into schemas that the engine can enforce: removes keywords that constrain nothing, closes objects
+//! without `additionalProperties`, and drops keywords that the engine cannot enforce. With `strict` it refuses such keywords.
 //!
 //! | file | owns |
 //! |---|---|

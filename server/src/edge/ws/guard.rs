@@ -1,6 +1,5 @@
-//! Checks the headers of frames before their payload is buffered. actix buffers a whole frame of any length before it compares the
-//! length with its limit, and reports reserved bits like text that is not UTF-8. Counts the bytes of incomplete messages, because
-//! they stay in memory as long as the client does not finish them.
+//! Refuses frames at their headers, and counts the bytes of unfinished messages. actix buffers a whole frame before it checks the
+//! length, and reports reserved bits like text that is not UTF-8.
 
 use std::{
     cell::Cell,

@@ -9,6 +9,7 @@
 //! | `transfer` | blocks that are copied into and out of the cache |
 //! | `throughput` | measured speed of steps |
 //! | `pulse` | detection of a thread that hangs |
+//! | `faults` | steps that fail on purpose, for tests |
 
 mod engine;
 #[cfg(test)]

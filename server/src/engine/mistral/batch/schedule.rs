@@ -43,14 +43,14 @@ impl Schedule {
         let mut parts: Vec<StepPart> =
             ready().filter(|(_, sequence)| sequence.is_decoding()).map(|(at, _)| StepPart { at, tokens: 1 }).collect();
         let limit = if parts.is_empty() { LONG_STEP } else { STEP };
-        let budget = throughput.tokens_within(limit, parts.len()).clamp(BLOCK, MOST_TOKENS);
+        let left = throughput.tokens_within(limit, parts.len()).clamp(BLOCK, MOST_TOKENS);
         let prompts: Vec<(usize, &Sequence)> = ready().filter(|(_, sequence)| !sequence.is_decoding()).collect();
-        parts.extend(self.pieces(prompts, budget, flat));
+        parts.extend(self.pieces(prompts, left, flat));
         parts
     }
 
-    /// Shares the budget of tokens among prompts: tenant by tenant, the oldest prompt of each tenant first.
-    fn pieces(&mut self, prompts: Vec<(usize, &Sequence)>, mut budget: usize, flat: bool) -> Vec<StepPart> {
+    /// Shares the tokens that are `left` in the step among prompts: tenant by tenant, the oldest prompt of each tenant first.
+    fn pieces(&mut self, prompts: Vec<(usize, &Sequence)>, mut left: usize, flat: bool) -> Vec<StepPart> {
         let mut tenants: BTreeMap<&Arc<str>, Vec<(usize, &Sequence)>> = BTreeMap::new();
         for (at, sequence) in prompts {
             tenants.entry(&sequence.tenant).or_default().push((at, sequence));
@@ -64,7 +64,7 @@ impl Schedule {
         let mut parts = Vec::new();
         for (tenant, prompts) in after.into_iter().chain(before) {
             for (at, sequence) in prompts {
-                let tokens = piece(sequence.pending(), budget);
+                let tokens = piece(sequence.pending(), left);
                 if tokens == 0 || (!flat && !parts.is_empty()) {
                     return parts;
                 }
@@ -72,22 +72,22 @@ impl Schedule {
                     self.last = Some(tenant.clone());
                 }
                 parts.push(StepPart { at, tokens });
-                budget -= tokens.min(budget);
+                left -= tokens.min(left);
             }
         }
         parts
     }
 }
 
-/// How many of the `pending` tokens a step computes: none if the budget is less than a block, all if they exceed the budget by
-/// at most a quarter, else whole blocks.
-fn piece(pending: usize, budget: usize) -> usize {
-    if pending <= budget + budget / 4 && budget >= BLOCK {
+/// How many of the `pending` tokens a step computes: none if less than a block is `left`, all if they exceed it by at most a
+/// quarter, else whole blocks.
+fn piece(pending: usize, left: usize) -> usize {
+    if pending <= left + left / 4 && left >= BLOCK {
         pending
-    } else if budget < BLOCK {
+    } else if left < BLOCK {
         0
     } else {
-        budget / BLOCK * BLOCK
+        left / BLOCK * BLOCK
     }
 }
 

@@ -5,6 +5,12 @@
 //! sequence stay cached. If others need room, the least recently used block of the tenant that has the most is evicted.
 //!
 //! This module handles numbers of blocks only. Other modules read and write the tensors.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `mod` | [`Blocks`]: which sequence uses which blocks |
+//! | `names` | names of blocks → numbers of blocks |
+//! | `lru` | which block is evicted next |
 
 mod lru;
 mod names;
