@@ -42,7 +42,7 @@ pub struct Cluster {
     members: Mutex<Vec<Member>>,
     /// Dead replica → when its death was noticed. Locked while claims are made; heartbeats do not wait for the lock.
     dead: tokio::sync::Mutex<HashMap<String, Instant>>,
-    /// Responses of a newer version that were logged.
+    /// Unreadable responses that were logged.
     unreadable: Mutex<HashSet<String>>,
 }
 
@@ -183,7 +183,7 @@ impl Cluster {
             let claimed = self.claim(&id, from).await;
             if let Err(error @ StoreError::Unreadable(_)) = &claimed {
                 if self.is_first_report(&id) {
-                    tracing::warn!(response = id, %error, "not taken over: only a newer version of the server can continue this response");
+                    tracing::warn!(response = id, %error, "not taken over: this replica cannot read the response; a newer version of the server wrote it, or it is damaged");
                 }
             } else if let Err(error) = claimed {
                 tracing::warn!(response = id, %error, "cannot take over this response now");

@@ -98,7 +98,7 @@ pub enum WireError {
     #[error("The engine failed while generating.")]
     EngineFailed,
     #[error(
-        "The response was created by a newer version of the server, which this replica cannot read. Try again later."
+        "This replica cannot read the response: a newer version of the server created it, or it is damaged. Try again later."
     )]
     LogVersion { retry_after_ms: u64 },
     /// `most` is the limit, with its unit.

@@ -137,13 +137,13 @@ async fn a_log_of_a_newer_version_is_left_alone_and_said_once() {
     let owner = redis.ask(&["HGET", &key, "owner"]);
     a.signal("KILL");
     until("the newer log to be told of", || {
-        std::future::ready(b.stderr().contains("only a newer version").then_some(()))
+        std::future::ready(b.stderr().contains("cannot read the response").then_some(()))
     })
     .await;
     // Waits for two seconds of heartbeats, measured by the tokens of another response.
     let (mut clock, mut log) = speaking(&b, 1).await;
     clock.rest(&mut log).await;
-    assert_eq!(b.stderr().matches("only a newer version").count(), 1, "{}", b.stderr());
+    assert_eq!(b.stderr().matches("cannot read the response").count(), 1, "{}", b.stderr());
     assert_eq!(redis.ask(&["HGET", &key, "owner"]), owner, "it is not claimed");
 }
 
