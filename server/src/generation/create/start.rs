@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Bytes of a parsed JSON value besides its text.
-const VALUE_BYTES: usize = 32;
+const PARSED_VALUE_BYTES: usize = 32;
 
 /// A created response. `follower` keeps it from being cancelled as an orphan before the client follows it.
 pub struct CreatedResponse {
@@ -89,13 +89,15 @@ fn held_bytes(header: &Header) -> usize {
     items + preamble + spec.instructions.as_ref().map_or(0, String::len) + 4 * header.prompt.len() + schemas
 }
 
-/// Estimates the bytes of a parsed JSON value. The recursion is as deep as the JSON, and the parser bounds the depth to 128.
+/// Estimates the bytes of a parsed JSON value. The recursion is as deep as the JSON, and the parser bounds the depth at 127.
 fn value_bytes(value: &Value) -> usize {
     let inside = match value {
         Value::String(text) => text.len(),
         Value::Array(values) => values.iter().map(value_bytes).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + VALUE_BYTES + value_bytes(value)).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + PARSED_VALUE_BYTES + value_bytes(value)).sum()
+        }
         _ => 0,
     };
-    VALUE_BYTES + inside
+    PARSED_VALUE_BYTES + inside
 }
