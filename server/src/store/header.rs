@@ -82,7 +82,7 @@ impl Transport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// The generation is cancelled within two seconds, because its client cannot resume.
+    /// The generation is cancelled half a second later, because its client cannot resume.
     Cancel,
     /// The generation continues for `generation.orphan_grace_ms`, because its client may resume.
     #[default]

@@ -1,5 +1,6 @@
 //! Stores of responses, conversations, prompts and rates. This folder owns their contracts. `memory` stores in the process,
-//! `sqlite` in a file, `redis` on a server that all replicas share. `conformance` is one suite that every store passes.
+//! `sqlite` in a file, `redis` on a server that all replicas share. `conformance` has a suite of tests for each contract except
+//! [`fleet`] and [`inventory`]; every store passes all suites.
 //!
 //! A response consists of its [`Header`], which is written once when the response is created, and its log of [`Entry`]s, which are
 //! appended by the holder of the response's [`Lease`]: see [`Store`]. [`fleet`] is the contract between replicas. All stores fail

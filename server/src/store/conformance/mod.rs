@@ -1,5 +1,6 @@
-//! The conformance suite of all stores, with one function per behaviour. The tests of each store call [`all`] with a function that
-//! makes an empty store.
+//! The conformance suites of all stores: one for each contract except [`fleet`] and [`inventory`], with one function per
+//! behaviour. The tests of each store call `all` of each suite with a function that makes an empty store. [`all`] here tests
+//! [`Store`].
 
 pub mod cache;
 pub mod conversations;
