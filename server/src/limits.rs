@@ -1,5 +1,5 @@
-//! Bounds on what a client can make the server hold or compute, except those that are settings. Constants only; any module may read
-//! them. `docs/operations.md` has a table with the error and `retry_after_ms` of each bound.
+//! Bounds that several modules use. Constants only; any module may read them. Other bounds stand where they are checked, or are
+//! settings. `docs/operations.md` has a table with the error and `retry_after_ms` of each bound.
 
 /// Bytes of a stored prompt with the values of its variables filled in.
 pub const EXPANDED_PROMPT_BYTES: usize = 4 << 20;
@@ -36,7 +36,8 @@ pub const FOLLOWS_OF_TENANT: usize = 4096;
 /// A log with more entries is rendered on another thread than the connection's, if it is rendered as a whole.
 pub const RENDERED_BESIDE_ENTRIES: usize = 512;
 
-/// Attempts to run a response that was taken over, without a new entry in its log. The last of them fails the response with `engine_failed`.
+/// Take-overs of a response in a row without a new entry in its log. The last of them does not run the response and fails it with
+/// `engine_failed`.
 pub const MAX_TRIES: u32 = 3;
 
 /// Leases after which a dead replica's response fails if no living replica serves its model.

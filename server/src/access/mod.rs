@@ -1,6 +1,7 @@
 //! Identifies clients by a secret: a key of the settings, a key of `auth.keys_file`, or a client secret that one of them made.
 //!
-//! Owns keys and client secrets, and stores only hashes of keys and of the admin key. Independent of HTTP. Refuses an unknown secret.
+//! Owns keys and client secrets, and stores only hashes of keys and of the admin key. Independent of HTTP. Refuses an unknown
+//! secret.
 
 pub mod client_secret;
 pub mod keys_file;

@@ -18,7 +18,7 @@ pub const MOST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Beginnings of prompts that this replica has cached, and the reports of the other replicas.
 pub struct Offers {
-    /// Names of the beginnings that this replica has computed, the max_names recently used last.
+    /// Names of the beginnings that this replica has computed, the most recently used last.
     computed: Mutex<VecDeque<u64>>,
     /// The maximum of names to report; 0 if there are no other replicas.
     max_names: usize,
@@ -43,7 +43,7 @@ impl Offers {
         }
         let names = names(header, &[&header.prompt, output].concat());
         let mut computed = self.computed.lock();
-        // In reverse, so that the shortest beginnings count as the max_names recent: they are used more often than longer ones.
+        // In reverse, so that the shortest beginnings count as the most recent: they are used more often than longer ones.
         for name in names.into_iter().rev() {
             computed.retain(|other| *other != name);
             computed.push_back(name);
@@ -52,7 +52,7 @@ impl Offers {
         computed.drain(..surplus);
     }
 
-    /// Returns the names to report, the max_names recently used last.
+    /// Returns the names to report, the most recently used last.
     pub fn reported(&self) -> Vec<u64> {
         self.computed.lock().iter().copied().collect()
     }

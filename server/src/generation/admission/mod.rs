@@ -1,6 +1,12 @@
-//! Admission: passes to the engine the requests that can run now; the others wait in a bounded queue. Each model has its own
-//! capacity and queue. `queue` decides the order, `estimate` and `lengths` estimate the cost of work, `forecast` estimates the
-//! starts.
+//! Decides which requests run in the engine now. The others wait in a bounded queue. Each model has its own capacity and queue.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `gate` | the permits and the queue of one model |
+//! | `queue` | the order of waiting requests |
+//! | `queue_place` | the place in the queue as clients see it |
+//! | `estimate`, `lengths` | the expected cost of a request, and the usual length of outputs |
+//! | `forecast` | when waiting requests are expected to start |
 
 mod estimate;
 mod forecast;

@@ -1,4 +1,5 @@
-//! Operations of clients on conversations: create, fork, append, delete, resume and watch. `turns` runs their responses.
+//! The operations on conversations that clients request: create, fork, append, delete, resume and watch. `turns` runs the
+//! responses of a conversation one after the other.
 
 mod compact;
 pub mod items;

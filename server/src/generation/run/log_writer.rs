@@ -268,7 +268,7 @@ impl LogWriter {
     /// the permit until the response makes progress.
     ///
     /// # Errors
-    /// `Err(None)` after [`MAX_TRIES`] attempts without progress; else those of the store.
+    /// `Err(None)` if this is attempt number [`MAX_TRIES`] without progress: it must not run. Else those of the store.
     pub async fn try_again(&mut self) -> Result<Option<OwnedSemaphorePermit>, Option<StoreError>> {
         if self.lease.fence == 1 {
             return Ok(None);

@@ -1,5 +1,4 @@
-//! The run of a generation: waits for admission, runs the engine and appends its output to the log. It waits for no follower and
-//! knows none.
+//! The run of a generation: waits for a permit, runs the engine and appends its deltas to the log. Never waits for a follower.
 
 mod begin;
 pub mod end_hooks;

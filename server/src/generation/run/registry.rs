@@ -1,5 +1,5 @@
-//! The generations that run in this process, and the responses that clients follow here. Cancels and hands over generations, and
-//! cancels those that no client has followed for the grace period, on this replica or another.
+//! The registry of the generations that run on this replica, and of the responses that clients follow on it. Cancels and hands
+//! over generations. Cancels a generation that no client of any replica has followed for its grace period.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -1,4 +1,4 @@
-//! The times of one response on this replica. Records each in the histograms and the trace as it happens, and writes one log line
+//! Measures one response on this replica. Records each time in the histograms and the trace as it happens, and writes one log line
 //! when the response has ended.
 
 use std::{

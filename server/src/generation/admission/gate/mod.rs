@@ -1,4 +1,4 @@
-//! The gate of one model: the requests that run and those that wait.
+//! The gate of one model: grants permits to requests, and queues requests while there is no room for them.
 
 #[cfg(test)]
 mod tests;
@@ -67,7 +67,7 @@ struct Waiter {
 struct GateRun {
     tenant: Arc<str>,
     work: Work,
-    /// The tokens of the capacity that it is expected to take.
+    /// Tokens of the capacity that the request is expected to take.
     tokens: usize,
     since: Instant,
     first_token: OnceLock<Duration>,

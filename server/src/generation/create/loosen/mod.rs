@@ -1,5 +1,5 @@
-//! Loosens schemas until the grammar of the output compiles. A constraint that cannot be compiled is ignored if its schema is not
-//! strict; otherwise the request is refused with the path of the constraint.
+//! Loosens schemas until the grammar of the output compiles: drops the constraints that cannot be compiled. If the schema is
+//! strict, it refuses the request instead, with the path of the constraint.
 
 use serde_json::{Value, json};
 
