@@ -1,5 +1,5 @@
-//! Bounds that several modules use. Constants only; any module may read them. Other bounds stand where they are checked, or are
-//! settings. `docs/operations.md` has a table with the error and `retry_after_ms` of each bound.
+//! Bounds on messages, connections, tenants and responses that are not settings. Constants only; any module may read them. The bounds
+//! of one feature stand where they are checked. `docs/operations.md` has a table with the error and `retry_after_ms` of each bound.
 
 /// Bytes of a stored prompt with the values of its variables filled in.
 pub const EXPANDED_PROMPT_BYTES: usize = 4 << 20;

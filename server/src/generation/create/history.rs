@@ -24,7 +24,7 @@ const MAX_CHAIN_BYTES: usize = 2 << 20;
 
 impl Generations {
     /// Returns the inputs and outputs of the responses of a chain, oldest first. `own_unstored_response`: the
-    /// own_unstored_response's own response with `store: false`, the only such response that may be continued.
+    /// id of the connection's own response with `store: false`, the only such response that may be continued.
     ///
     /// # Errors
     /// `previous_response_not_found`; `invalid_request` if the chain is too long, or a response of it runs or is a turn of a
