@@ -56,7 +56,7 @@ impl<T: TokenBytes> Decoder<T> {
         }
     }
 
-    /// Returns the text that is still held back when the reply ends without a stop string. U+FFFD replaces an incomplete character.
+    /// Returns the text that is still held back when the output ends without a stop string. U+FFFD replaces an incomplete character.
     pub fn finish(&mut self) -> String {
         let rest = String::from_utf8_lossy(&std::mem::take(&mut self.incomplete)).into_owned();
         match &mut self.watch {

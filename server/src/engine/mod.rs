@@ -109,7 +109,7 @@ pub struct TokenLogprob {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case", tag = "reason", content = "message")]
 pub enum Finish {
-    /// The model ended its reply, or a stop string was found.
+    /// The model ended its output, or a stop string was found.
     Stop,
     /// `max_output_tokens` or the context's end was reached.
     Length,
@@ -157,7 +157,7 @@ pub trait Engine: Send + Sync + 'static {
     /// The models of the engine; the first is the default.
     fn models(&self) -> Vec<Arc<ModelInfo>>;
 
-    /// Renders a prompt with the model's chat template, up to the beginning of the reply, and tokenises it. A long prompt takes
+    /// Renders a prompt with the model's chat template, up to the start of the output, and tokenises it. A long prompt takes
     /// milliseconds of computation.
     fn tokenize(&self, model: &str, prompt: &Prompt) -> Result<Vec<u32>, EngineError>;
 
@@ -193,7 +193,7 @@ pub trait Engine: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
-    /// Starts a generation. The channel has room for the whole reply, so the engine never waits for its reader. The channel closes
+    /// Starts a generation. The channel has room for the whole output, so the engine never waits for its reader. The channel closes
     /// when the sequence has left the engine, after the delta with `finish`. A channel that closes without one: the engine crashed.
     fn generate(&self, model: &str, request: GenerateRequest) -> Result<mpsc::Receiver<Delta>, EngineError>;
 }

@@ -131,7 +131,7 @@ fn choice(index: u32, response: &Response) -> Choice {
         }
     }
     if message.tool_calls.is_empty() {
-        // `content` is null only beside calls. A reply that ended in its thoughts has an empty text, so that clients can send it back.
+        // `content` is null only beside calls. An output that ended in its thoughts has an empty text, so that clients can send it back.
         message.content.get_or_insert_default();
     }
     Choice { index, message, finish_reason: finish_reason(response), logprobs: ChoiceLogprobs::of(logprobs) }
@@ -141,7 +141,7 @@ fn id(response: &Response) -> String {
     format!("chatcmpl-{}", response.id.strip_prefix("resp_").unwrap_or(&response.id))
 }
 
-/// The reason why a choice ended. This API has no reason for a cancelled reply, so its reason is `stop`.
+/// The reason why a choice ended. This API has no reason for a cancelled output, so its reason is `stop`.
 fn finish_reason(response: &Response) -> &'static str {
     match &response.incomplete_details {
         Some(details) if details.reason == "max_output_tokens" => "length",

@@ -1,5 +1,5 @@
 //! Estimates of the cost of work with one model, learnt from work that has ended: seconds per prompt token, seconds per output
-//! token, and lengths of replies. A tenant's own replies count for its lengths as soon as there are some.
+//! token, and lengths of outputs. A tenant's own outputs count for its lengths as soon as there are some.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ const MEMORY: f64 = 0.95;
 /// Seconds per token while nothing is known.
 const UNKNOWN_PREFILL: f64 = 0.005;
 const UNKNOWN_DECODE: f64 = 0.05;
-/// The maximum of tenants whose lengths of replies are remembered; a few hundred bytes each.
+/// The maximum of tenants whose lengths of outputs are remembered; a few hundred bytes each.
 const MAX_TENANTS: u64 = 10_000;
 
 /// The size of a request.
@@ -38,7 +38,7 @@ pub struct WorkProgress {
 pub struct EndedWork {
     pub work: Work,
     pub progress: WorkProgress,
-    /// The reply ended by itself, not by its bound, a cancel or an error.
+    /// The output ended by itself, not by its bound, a cancel or an error.
     pub by_itself: bool,
     /// Other requests waited.
     pub busy: bool,

@@ -1,18 +1,18 @@
-//! Lengths of replies: a life table over their tokens. A reply that was cut short by its bound or a cancel counts as one that
+//! Lengths of outputs: a life table over their tokens. An output that was cut short by its bound or a cancel counts as one that
 //! reached this length, not as one that ended there. So bounds are not taken for lengths. Within a bucket of lengths the chance
-//! that a reply ends at the next token is assumed to be constant.
+//! that an output ends at the next token is assumed to be constant.
 
 const BUCKETS: usize = 18;
 /// The end of the first bucket in tokens. Each later bucket is as long as all before it together; the last one has no end.
 const FIRST: f64 = 16.0;
-/// The factor by which each reply reduces the weight of earlier ones. About the last fifty count.
+/// The factor by which each output reduces the weight of earlier ones. About the last fifty count.
 const MEMORY: f64 = 0.98;
 /// The chance to end at each token while nothing is known: a mean of 256 tokens.
 const UNKNOWN: f64 = 1.0 / 256.0;
 /// The weight of the prior, in observed tokens.
 const PRIOR_TOKENS: f64 = 32.0;
 
-/// Observed replies by bucket: tokens that were produced in the bucket, and replies that ended in it by themselves.
+/// Observed outputs by bucket: tokens that were produced in the bucket, and outputs that ended in it by themselves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lengths([Seen; BUCKETS]);
 
@@ -22,7 +22,7 @@ struct Seen {
     ended: f64,
 }
 
-/// The chance that a reply ends at the next token, by bucket.
+/// The chance that an output ends at the next token, by bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Hazard([f64; BUCKETS]);
 
@@ -33,7 +33,7 @@ fn bounds() -> impl Iterator<Item = (f64, f64)> {
 }
 
 impl Lengths {
-    /// Learns from a reply of `tokens` tokens. `ended`: the reply ended by itself and was not cut short.
+    /// Learns from an output of `tokens` tokens. `ended`: the output ended by itself and was not cut short.
     pub fn learn(&mut self, tokens: u32, ended: bool) {
         let length = f64::from(tokens);
         for (seen, (start, end)) in self.0.iter_mut().zip(bounds()) {
@@ -58,7 +58,7 @@ impl Lengths {
 }
 
 impl Hazard {
-    /// Returns how many more tokens a reply of `produced` tokens gets, within `bound`. A share of `quantile` of such replies gets
+    /// Returns how many more tokens an output of `produced` tokens gets, within `bound`. A share of `quantile` of such outputs gets
     /// no more.
     pub fn rest(&self, produced: u32, bound: u32, quantile: f64) -> f64 {
         let (mut at, bound) = (f64::from(produced), f64::from(bound));
@@ -75,7 +75,7 @@ impl Hazard {
         (at.min(bound) - f64::from(produced)).max(0.0)
     }
 
-    /// Returns the mean length of replies that are cut at `bound`.
+    /// Returns the mean length of outputs that are cut at `bound`.
     pub fn mean(&self, bound: u32) -> f64 {
         const QUANTILES: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
         QUANTILES.iter().map(|quantile| self.rest(0, bound, *quantile)).sum::<f64>() / QUANTILES.len() as f64

@@ -83,7 +83,7 @@ fn items(header: &Arc<Header>, entries: &[Arc<Entry>]) -> Vec<InputItem> {
     let said = response.output.into_iter().filter_map(|item| match item {
         OutputItem::Message(message) => {
             let text: String = message.content.into_iter().map(|part| part.text).collect();
-            // A reply that was cancelled before its first token is empty.
+            // An output that was cancelled before its first token is empty.
             (!text.is_empty()).then(|| InputItem::message(InputRole::Assistant, text))
         }
         OutputItem::FunctionCall(call) => Some(InputItem::FunctionCall(InputCall {

@@ -155,7 +155,7 @@ impl Renderer {
         let finish = if is_done { &Finish::Stop } else { finish };
         let segments = self.parser.finish();
         self.segments(segments, emit);
-        // A reply without text has an empty message; a failure before any text has no item.
+        // An output without text has an empty message; a failure before any text has no item.
         let refused = matches!(finish, Finish::Failed(_) | Finish::Refused { .. });
         if !warmed && !refused && self.open.is_none() && self.output.is_empty() {
             self.begin_item(&Segment::Text(String::new()), emit);

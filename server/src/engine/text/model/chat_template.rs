@@ -69,7 +69,7 @@ impl ChatTemplate {
         self.rules
     }
 
-    /// Renders the prompt as text, up to the beginning of the reply. Clients' text has marks where it looks like a control token.
+    /// Renders the prompt as text, up to the start of the output. Clients' text has marks where it looks like a control token.
     ///
     /// # Errors
     /// `Template` if the template refuses the messages.

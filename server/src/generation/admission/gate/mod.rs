@@ -344,7 +344,7 @@ impl Permit {
         }
     }
 
-    /// Records that the reply ended by itself, so that its length counts for the estimate of lengths.
+    /// Records that the output ended by itself, so that its length counts for the estimate of lengths.
     pub fn ended_by_itself(&self) {
         self.run.by_itself.store(true, Ordering::Relaxed);
     }

@@ -90,7 +90,7 @@ impl Tokens {
         Ok(Self { tokenizer, vocabulary: Arc::new(vocabulary), template, prefix })
     }
 
-    /// Renders the prompt up to the beginning of the reply, and tokenises it. Clients' text never becomes a control token.
+    /// Renders the prompt up to the start of the output, and tokenises it. Clients' text never becomes a control token.
     ///
     /// # Errors
     /// `Template` if the template refuses the messages. `TooLong` if a long prompt has more tokens than its bound; then not all of it
