@@ -179,7 +179,8 @@ fn names_of_properties_become_properties() {
     let record = held(
         json!({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "null"}}),
     );
-    assert_eq!(record["properties"], json!({"a": {"type": "null"}, "b": {"type": "null"}}));
+    assert_eq!(record["properties"], json!({"a": {"$ref": "#/$defs/s0"}, "b": {"$ref": "#/$defs/s0"}}));
+    assert_eq!(record["$defs"], json!({"s0": {"type": "null"}}));
     let by_pattern =
         held(json!({"type": "object", "propertyNames": {"pattern": "^x"}, "additionalProperties": {"type": "null"}}));
     assert_eq!(
@@ -238,6 +239,7 @@ fn a_schema_grows_in_proportion_to_its_size() {
         json!({"properties": {"x": {}}, "anyOf": [{"$ref": "#/$defs/d0"}], "$defs": fanned("anyOf", 10)}),
         json!({"properties": {"x": {}}, "allOf": [{"$ref": "#/$defs/d0"}], "$defs": fanned("allOf", 10)}),
         json!({"anyOf": spelled, "$defs": {"aaaaaaaa": {"type": "object", "properties": properties}}}),
+        json!({"type": "object", "propertyNames": {"enum": names}, "additionalProperties": {"properties": properties}}),
     ] {
         let given = schema.to_string().len();
         let grown = held(schema.clone()).to_string().len();

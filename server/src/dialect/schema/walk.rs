@@ -48,13 +48,24 @@ pub struct Walker<'s> {
     names: HashMap<String, String>,
     /// The definitions that are not read yet: name, schema and path.
     unread: Vec<(String, &'s Value, String)>,
+    /// The definitions that are made here: schemas that hold for several names, by the definition's name.
+    shared: Map<String, Value>,
     sites: Vec<Site>,
     depth: usize,
 }
 
 impl<'s> Walker<'s> {
     pub fn new(root: &'s Value, loosened: &'s Loosened, strict: bool) -> Self {
-        Self { root, loosened, strict, names: HashMap::new(), unread: vec![], sites: vec![], depth: 0 }
+        Self {
+            root,
+            loosened,
+            strict,
+            names: HashMap::new(),
+            unread: vec![],
+            shared: Map::new(),
+            sites: vec![],
+            depth: 0,
+        }
     }
 
     /// Reads all definitions that references name.
@@ -64,6 +75,7 @@ impl<'s> Walker<'s> {
             let read = self.schema(schema, &mut path)?;
             definitions.insert(name, read);
         }
+        definitions.append(&mut self.shared);
         Ok(definitions)
     }
 
@@ -90,7 +102,7 @@ impl<'s> Walker<'s> {
             read?;
             path.truncate(length);
         }
-        names_of_properties(members, &mut out);
+        self.names_of_properties(members, &mut out);
         self.site(path, &out);
         self.depth -= 1;
         Ok(Value::Object(out))
@@ -269,6 +281,36 @@ impl<'s> Walker<'s> {
         Some(Value::String(format!("{DEFINITIONS}{name}")))
     }
 
+    /// Turns `propertyNames` with a list or a pattern into properties of these names.
+    fn names_of_properties(&mut self, members: &Map<String, Value>, out: &mut Map<String, Value>) {
+        let Some(names) = members.get("propertyNames") else { return };
+        let listed =
+            names.get("enum").and_then(Value::as_array).cloned().or_else(|| Some(vec![names.get("const")?.clone()]));
+        let pattern = names.get("pattern").and_then(Value::as_str).map(regex::pattern);
+        let (place, names): (&str, Vec<&str>) = match (&listed, &pattern) {
+            (Some(listed), _) => ("properties", listed.iter().filter_map(Value::as_str).collect()),
+            (None, Some(pattern)) => ("patternProperties", vec![pattern.as_str()]),
+            (None, None) => return,
+        };
+        let value = out.remove("additionalProperties").unwrap_or(Value::Bool(true));
+        // One copy, however many names have it.
+        let value = if names.len() > 1 && value.is_object() { self.shared(value) } else { value };
+        if let Some(members) = out.entry(place).or_insert_with(|| json!({})).as_object_mut() {
+            for name in names {
+                members.entry(name).or_insert(value.clone());
+            }
+        }
+        out.insert("additionalProperties".into(), Value::Bool(false));
+    }
+
+    /// Makes a definition of a schema, and returns the reference to it.
+    fn shared(&mut self, schema: Value) -> Value {
+        let name = format!("s{}", self.shared.len());
+        let reference = json!({"$ref": format!("{DEFINITIONS}{name}")});
+        self.shared.insert(name, schema);
+        reference
+    }
+
     /// Collects the bounds of one place.
     fn site(&mut self, path: &str, out: &Map<String, Value>) {
         for (kind, keywords) in BOUNDS {
@@ -357,26 +399,6 @@ fn is_trivial(keyword: &str, value: &Value, members: &Map<String, Value>) -> boo
         "then" | "else" => !members.contains_key("if"),
         _ => false,
     }
-}
-
-/// Turns `propertyNames` with a list or a pattern into properties of these names.
-fn names_of_properties(members: &Map<String, Value>, out: &mut Map<String, Value>) {
-    let Some(names) = members.get("propertyNames") else { return };
-    let value = out.get("additionalProperties").cloned().unwrap_or(Value::Bool(true));
-    let listed =
-        names.get("enum").and_then(Value::as_array).cloned().or_else(|| Some(vec![names.get("const")?.clone()]));
-    let pattern = names.get("pattern").and_then(Value::as_str).map(regex::pattern);
-    let (place, names): (&str, Vec<&str>) = match (&listed, &pattern) {
-        (Some(listed), _) => ("properties", listed.iter().filter_map(Value::as_str).collect()),
-        (None, Some(pattern)) => ("patternProperties", vec![pattern.as_str()]),
-        (None, None) => return,
-    };
-    if let Some(members) = out.entry(place).or_insert_with(|| json!({})).as_object_mut() {
-        for name in names {
-            members.entry(name).or_insert(value.clone());
-        }
-    }
-    out.insert("additionalProperties".into(), Value::Bool(false));
 }
 
 /// Decodes the percent escapes of a pointer.
