@@ -313,14 +313,14 @@ test("the policy of this browser only never uses the server, and that of the ser
   const server = await serve();
   const page = await loaded(server, {}, 8);
   await openSettings(page);
-  await page.getByLabel("Where answers are generated").selectOption("local");
+  await page.getByLabel("Answers from").selectOption("local");
   await closeSettings(page);
   await ask(page, SEA);
   await untilTurn(page, "done", "cut");
   expect(await page.textContent(`${lastTurn} .figures`)).toMatch(/^In this browser/);
   await page.waitForURL(/#conv_/);
   await openSettings(page);
-  await page.getByLabel("Where answers are generated").selectOption("server");
+  await page.getByLabel("Answers from").selectOption("server");
   await closeSettings(page);
   await ask(page, "And now?");
   await page.waitForFunction(() => document.querySelectorAll(".turn").length === 2);
