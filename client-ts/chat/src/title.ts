@@ -31,16 +31,16 @@ export async function titleOf(
   return tidy(text) || firstWords(prompt);
 }
 
-/** Returns the first line without label, quotes and Markdown. */
+/** Returns the first line without label, quotes and Markdown; empty if the text is no title. */
 export function tidy(text: string): string {
   const line = text.trim().split("\n")[0] ?? "";
   const bare = line.replace(/^title:\s*/i, "").replace(/^["'#*\s“«]+|["'*\s.”»:]+$/g, "");
-  return isSentence(bare) ? "" : firstWords(bare);
+  return isAnswer(bare) ? "" : firstWords(bare);
 }
 
-/** Whether the text is a sentence: small models may answer the question again instead of naming it. */
-function isSentence(text: string): boolean {
-  return text.length > LONGEST || /^(here('s| is| are)|sure|of course|the title|i )\b/i.test(text);
+/** Whether the text is a sentence or code: small models may answer the question again instead of naming it. */
+function isAnswer(text: string): boolean {
+  return text.length > LONGEST || /^(```|(here('s| is| are)|sure|of course|the title|i )\b)/i.test(text);
 }
 
 export function firstWords(text: string): string {

@@ -64,6 +64,7 @@ test("a title is the first line, bare", () => {
   expect(tidy('"**Rivers and seas.**"\nmore')).toBe("Rivers and seas");
   expect(tidy("Title: Rivers")).toBe("Rivers");
   expect(tidy("Here is a Python function that reverses a string")).toBe("");
+  expect(tidy("```python\ndef f(): ...")).toBe("");
   expect(tidy("word ".repeat(30))).toBe("");
 });
 
