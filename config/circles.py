@@ -98,7 +98,7 @@ class Crate:
         """Module → the modules that it imports, with the names that it takes from each."""
         graph = {}
         for module, text in self.texts.items():
-            # What is handed on is no arrow.
+            # A name that is handed on is no arrow.
             used = [path for public, tokens in tokens_of_uses(text) if not public for path, _ in paths_of(tokens)]
             body = re.sub(r"^\s*(?:pub(?:\([^)]*\))? )?use [^;]+;", "", text, flags=re.M)
             named = [tuple(found.split("::")) for found in re.findall(r"(?<![:\w])(\w+(?:::\w+)+)", body)]

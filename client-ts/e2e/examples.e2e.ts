@@ -118,7 +118,7 @@ test("react: reload while a question waits shows its place at once, and the ques
   await ask(page, "Tell me of a river.");
   await page.waitForSelector("text=/in line/");
   await page.reload();
-  // One second, and reserve for a busy machine.
+  // This is one second, and a reserve for a busy machine.
   await page.waitForSelector("text=/in line/", { timeout: 3_000 });
   expect(await page.locator(answer).count()).toBe(1);
   await post(`responses/${busy.id}/cancel`, {});

@@ -25,11 +25,11 @@ export interface CaudalClientOptions {
   fetch?: typeof fetch;
   reconnect?: ReconnectOptions;
   /**
-   * How often the client resends a request that the server has no room for: 429 or 503 with a retry time within
+   * The number of times that the client resends a request that the server has no room for: 429 or 503 with a retry time within
    * `reconnect.giveUpAfterMs`. The resent request has the same id, so it cannot run twice. Default 4; 0: never.
    */
   maxRetries?: number;
-  /** How many requests may wait for a connection; a further one fails with `QueueFullError`. Default 1,000. */
+  /** The number of requests that may wait for a connection; a further one fails with `QueueFullError`. Default 1,000. */
   maxWaiting?: number;
 }
 

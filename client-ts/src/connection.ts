@@ -21,7 +21,7 @@ export interface Connection {
 }
 
 export interface Limits {
-  /** How many responses the connection carries at a time. */
+  /** The number of responses that the connection carries at a time. */
   lanes: number;
   /** The longest message, in bytes. */
   messageBytes: number;

@@ -15,7 +15,7 @@ import { after, type Timer } from "./timer.ts";
 export interface DeliveryOptions {
   reconnect: Required<ReconnectOptions>;
   maxRetries: number;
-  /** How many runs may wait for a connection. */
+  /** The number of runs that may wait for a connection. */
   maxWaiting: number;
 }
 
@@ -38,7 +38,7 @@ export class Delivery {
   sent = false;
   /** When the run began to wait for a connection, as `Date.now()` counts. */
   waitingSince: number = Date.now();
-  /** How many refusals to retry came in a row, and the time of the next try. */
+  /** The number of refusals in a row, and the time of the next try. */
   refusals = 0;
   notBefore = 0;
   /** `true`: another connection refused the run, so it stays on the connection that carries it. */

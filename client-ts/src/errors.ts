@@ -20,7 +20,7 @@ export class ApiError extends CaudalError {
   readonly code: string;
   /** The field of the request that is at fault, if the server named one. */
   readonly param: string | null;
-  /** How long to wait before the same request may be tried again, if the server named a time. */
+  /** The time to wait before the same request may be tried again, if the server named a time. */
   readonly retryAfterMs: number | undefined;
 
   constructor(status: number, body: ApiErrorBody, retryAfterMs?: number) {

@@ -6,7 +6,7 @@ export class EventLog<T> {
   readonly #entries: T[] = [];
   #end: { error: Error | undefined } | undefined;
   #wake: (() => void)[] = [];
-  /** How many entries the furthest reader has received. */
+  /** The number of entries that the furthest reader has received. */
   #read = 0;
   /** Called once when a reader waits for entries that were left out of the log. */
   starved: (() => void) | undefined;
@@ -19,7 +19,7 @@ export class EventLog<T> {
     return this.#entries.at(-1);
   }
 
-  /** How many entries no reader has received yet. */
+  /** The number of entries that no reader has received yet. */
   get unread(): number {
     return this.#entries.length - this.#read;
   }

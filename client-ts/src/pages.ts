@@ -1,7 +1,7 @@
 /** Paged lists. */
 
 export interface PageQuery {
-  /** How many entries at most, 1 to 100. Default 20. */
+  /** The most entries of a page, 1 to 100. Default 20. */
   limit?: number;
   /** The last id of the previous page. */
   after?: string;

@@ -10,10 +10,10 @@ import { isTerminal, type QueuePosition, type ResponseEvent, type ResponseTermin
 import { newId } from "./ids.ts";
 import type { ResponseCreateParams } from "./types.ts";
 
-/** How many interruptions in a row, without a new event in between, are tolerated. */
+/** The number of tolerated interruptions in a row, without a new event in between. */
 const INTERRUPTIONS_TOLERATED = 3;
 
-/** How many unread events are buffered. Further events are fetched again from the server's log when they are read. */
+/** The number of unread events that are buffered. Further events are fetched again from the server's log when they are read. */
 const UNREAD_LIMIT = 4_096;
 
 const RESUME = "caudal:response.resume";

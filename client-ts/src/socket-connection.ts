@@ -10,7 +10,7 @@ const HANDSHAKE_LIMIT_MS = 10_000;
 const CHECK_LIMIT_MS = 1_000;
 /** If a timer fires this much too late, the page has slept: a frozen tab, a closed lid, a stopped process. */
 const LATE_MS = 1_500;
-/** How often the client checks for a sleep. */
+/** The interval at which the client checks for a sleep. */
 const TICK_MS = 5_000;
 /**
  * The client's own close codes. Those of a fault are in the reconnect range, so a proxy's log shows that the client

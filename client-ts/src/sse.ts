@@ -14,7 +14,7 @@ const SILENCE_LIMIT_MS = 25_000;
 /** The same limit after a sleep. */
 const WOKEN_LIMIT_MS = 12_000;
 /**
- * How many responses stream at a time. Browsers open six connections to a host over HTTP/1.1, and other requests need
+ * The number of responses that stream at a time. Browsers open six connections to a host over HTTP/1.1, and other requests need
  * some.
  */
 const STREAMS = 4;

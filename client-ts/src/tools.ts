@@ -47,7 +47,7 @@ interface AnyTool extends Omit<Tool, "parse" | "execute" | "parameters"> {
 export interface RunToolsParams extends Omit<ResponseCreateParams, "tools"> {
   /** The functions by name. */
   tools: Readonly<Record<string, AnyTool>>;
-  /** How many responses are created at most. Default 10. */
+  /** The number of responses that are created at most. Default 10. */
   maxTurns?: number;
 }
 

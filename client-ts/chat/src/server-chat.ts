@@ -3,7 +3,7 @@ import type { ChatSummary } from "./chat-summary.ts";
 import { rootOf } from "./family.ts";
 import { itemsByTurn, turnsOf } from "./transcript.ts";
 
-/** How many items one request may have. */
+/** The number of items that one request may have. */
 const ITEMS_AT_ONCE = 20;
 
 /** Reads and changes the items of conversations on the server. */

@@ -11,9 +11,9 @@ const MODEL = "caudal.model";
 const SETTINGS = "caudal.settings";
 const LOCAL_MODEL = "caudal.local";
 const MOVED = "caudal.moved";
-/** How many conversations can be read without the server. */
+/** The number of conversations that can be read without the server. */
 const MOST_KEPT = 20;
-/** How many ids of conversations that began in this browser are remembered, for tabs that still show them. */
+/** The number of remembered ids of conversations that began in this browser, for tabs that still show them. */
 const MOST_MOVED = 100;
 
 /** The state that a reload restores: the conversation's id, and its turns as the page showed them. */

@@ -17,7 +17,7 @@ export interface Problem {
 /** The model's reasoning before the answer. */
 export interface Thinking {
   readonly text: string;
-  /** How long the reasoning took, once it is over; undefined if it was not measured. */
+  /** The time that the reasoning took, once it is over; undefined if it was not measured. */
   readonly ms?: number;
   readonly over: boolean;
 }
@@ -66,7 +66,7 @@ export interface Turn {
   readonly firstTokenAt?: number | undefined;
   readonly tokensPerSecond?: number | undefined;
   readonly tokens?: number;
-  /** How many tokens prompt and answer have together. */
+  /** The number of tokens of prompt and answer together. */
   readonly totalTokens?: number;
   /** `true`: the server had the whole prompt in its cache. */
   readonly cached?: boolean;
@@ -77,7 +77,7 @@ export interface Turn {
   readonly awaitsJoin?: boolean | undefined;
   /** `true`: the server began the answer, and this browser continued it. */
   readonly wasHandedOver?: boolean;
-  /** How many of the oldest turns were left out of the prompt because they did not fit. */
+  /** The number of the oldest turns that were left out of the prompt because they did not fit. */
   readonly droppedTurns?: number | undefined;
 }
 

@@ -25,7 +25,7 @@ export interface LocalOptions {
   model?: string;
   /** Address of `wllama.wasm`, on the page's own origin. */
   wasm: string | URL;
-  /** How many tokens prompt and answer may have together, at most the model's context length. Default 4096. */
+  /** The number of tokens that prompt and answer may have together, at most the model's context length. Default 4096. */
   contextLength?: number;
   /**
    * The number of threads. A page that is not cross-origin isolated has one. Default: one less than the number of

@@ -16,7 +16,7 @@ export interface Task {
   manifest: Manifest;
   record: LocalRun;
   request: ChatRequest;
-  /** How many turns were left out of the prompt. */
+  /** The number of turns that were left out of the prompt. */
   droppedTurns: number;
   run: Run;
   cancel: AbortSignal;

@@ -5,7 +5,7 @@ import { NotFoundError } from "../errors.ts";
 import type { ConversationItem, InputItem } from "../index.ts";
 import { isLocalConversation, itemsOf, type Journal, type LocalRun } from "./journal.ts";
 
-/** How many items one request may have. */
+/** The number of items that one request may have. */
 const MOST_ITEMS = 20;
 
 export async function join(client: CaudalClient, journal: Journal): Promise<readonly LocalRun[]> {

@@ -17,16 +17,16 @@ export interface LocalPlan extends Device {
   quantisation: string | null;
   /** The size of the file. */
   bytes: number;
-  /** How many bytes must be downloaded; 0: the whole file is stored. */
+  /** The number of bytes that must be downloaded; 0: the whole file is stored. */
   downloadBytes: number;
   /** Approximate memory of the loaded model: weights, keys and values, the runtime. */
   memoryBytes: number;
-  /** How many bytes this origin may still store; `undefined` if the browser does not report it. */
+  /** The number of bytes that this origin may still store; `undefined` if the browser does not report it. */
   storageFreeBytes: number | undefined;
   /** `true`: the file survives a reload. */
   kept: boolean;
   contextLength: number;
-  /** Why the model should not be loaded without the user's consent. Empty: it can be loaded. */
+  /** The reason why the model should not be loaded without the user's consent. Empty: it can be loaded. */
   problems: readonly LocalProblem[];
 }
 

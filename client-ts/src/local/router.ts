@@ -6,7 +6,7 @@ import type { ResponseHandle } from "../handle.ts";
 import type { QueuePosition, ResponseCreateParams, Retry } from "../index.ts";
 import type { LocalEngine, LocalRunOptions } from "./engine.ts";
 
-/** How long to wait for the place in the queue after a request is queued. */
+/** The time to wait for the place in the queue after a request is queued. */
 const PLACE_MS = 500;
 
 /**
@@ -20,7 +20,7 @@ export interface RouterBounds {
   queue: number;
   /** The longest wait for the server's first answer, in milliseconds. Default 4,000. */
   answerMs: number;
-  /** How many tokens prompt and answer of a light request have at most. Default 0: no request is light. */
+  /** The most tokens that prompt and answer of a light request have together. Default 0: no request is light. */
   lightTokens: number;
 }
 

@@ -22,7 +22,7 @@ export async function start(
   try {
     await wllama.loadModel([weights], {
       ...{ n_ctx: contextLength, n_threads: threads, n_gpu_layers: backend === "webgpu" ? ALL_LAYERS : 0 },
-      // One request at a time; an answer can continue from a part of its text.
+      // The engine handles one request at a time; an answer can continue from a part of its text.
       ...{ n_parallel: 1, jinja: true, prefill_assistant: true },
       // The server computes keys and values in f32, too.
       ...{ cache_type_k: "f32", cache_type_v: "f32", flash_attn: false },

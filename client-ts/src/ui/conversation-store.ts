@@ -18,7 +18,7 @@ export interface ConversationSnapshot {
   readonly turns: readonly Turn[];
   /** "loading" until the stored turns have arrived. */
   readonly status: "loading" | "ready" | "failed";
-  /** Why the conversation could not be loaded. */
+  /** The reason why the conversation could not be loaded. */
   readonly error?: Error | undefined;
   /** Whether a turn is running. */
   readonly isRunning: boolean;

@@ -5,7 +5,7 @@ export interface Network {
   url: string;
   /** The address to which new connections go. */
   target: string;
-  /** How many connections were accepted so far. */
+  /** The number of connections that were accepted so far. */
   readonly accepted: number;
   /**
    * Called with each piece of the server's data before it is forwarded (a server's frames are not masked, so they are

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Args, Figure, direct, served};
 
-/// How many events a client reads before it leaves: from none to this many.
+/// The most events that a client reads before it leaves.
 const MOMENTS: usize = 12;
 
 /// Creates a reply and leaves after some events: cancels it if `number` is even, disconnects otherwise.
@@ -47,7 +47,8 @@ async fn gap(engine: &Arc<MistralEngine>, address: SocketAddr, cancels: usize) -
         let mut longest = 0f64;
         let until = until.notified();
         tokio::pin!(until);
-        // One stream after another until the clients have left, at least one. Each has another prompt, so that its prompt is computed.
+        // The bench runs one stream after another until the clients have left, at least one. Each has another prompt, so that
+        // its prompt is computed.
         for number in 0.. {
             let text = format!("Tell me a long story about mill {number} of {cancels}.");
             let stream = direct::chat(&*stream, text, 200).await?;

@@ -17,7 +17,7 @@ use caudal_kernels::{isa, product, team};
 
 /// Bytes of all weights of a shape.
 const BYTES: usize = 64 << 20;
-/// How long a shape and a number of rows are measured.
+/// The time for which a shape and a number of rows are measured.
 const BUDGET: Duration = Duration::from_millis(400);
 const SHAPES: [(usize, usize); 7] =
     [(576, 576), (1536, 576), (576, 1536), (192, 576), (49152, 576), (2048, 2048), (5632, 2048)];

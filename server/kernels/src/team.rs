@@ -25,9 +25,9 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-/// How long a helper looks for work before it sleeps.
+/// The time for which a helper looks for work before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(100);
-/// How long a caller that waits for a claimed chunk spins before it sleeps. While it sleeps, its core is free for a helper whose
+/// The time for which a waiting caller spins before it sleeps. While it sleeps, its core is free for a helper whose
 /// own core another process uses.
 const WAIT: Duration = Duration::from_micros(50);
 /// Pauses between two reads of the clock.
@@ -116,7 +116,7 @@ struct Apart<T>(T);
 
 struct Shared {
     current: Apart<Current>,
-    /// How many chunks of the current run have ended.
+    /// The number of chunks of the current run that have ended.
     done: Apart<AtomicUsize>,
     /// For each helper: whether it sleeps, or is about to.
     asleep: Vec<AtomicBool>,

@@ -48,7 +48,7 @@ pub struct StoredKey {
     pub hash: String,
 }
 
-/// Why a file cannot be used.
+/// The reason why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("auth.keys_file: {0}")]
 pub struct FileError(String);

@@ -28,7 +28,7 @@ use keys_file::{FileError, KeysFile, StoredKey};
 
 /// The tenant of every client of a server without keys.
 const ONLY_TENANT: &str = "default";
-/// How often the keys file is read.
+/// The interval at which the keys file is read.
 const REREAD: Duration = Duration::from_secs(1);
 /// Fewest characters of a configured key that signs client secrets without `auth.token_secret`: a shorter key could be guessed
 /// from the signature.
@@ -52,7 +52,7 @@ pub struct Identity {
     pub limits: KeyLimits,
 }
 
-/// Why a client is denied.
+/// The reason why a client is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     Unknown,

@@ -105,7 +105,7 @@ pub struct TokenLogprob {
     pub logprob: f32,
 }
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case", tag = "reason", content = "message")]
 pub enum Finish {
@@ -123,7 +123,7 @@ pub enum Finish {
     Refused { code: String, message: String },
 }
 
-/// Why an engine did not start a generation.
+/// The reason why an engine did not start a generation.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("unknown model `{0}`")]
@@ -167,7 +167,7 @@ pub trait Engine: Send + Sync + 'static {
     /// The bounds on what the model runs at once. Admission never asks for more sequences.
     fn capacity(&self, model: &str) -> Capacity;
 
-    /// How many blocks of keys and values are used now; `None` if the engine has no blocks.
+    /// The number of blocks of keys and values that are used now; `None` if the engine has no blocks.
     fn kv_blocks(&self, model: &str) -> Option<KvBlocks>;
 
     /// Counts prompt tokens whose keys and values came from a store beyond this process; `None` if there is no such store.

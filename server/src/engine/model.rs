@@ -23,7 +23,7 @@ pub struct ModelInfo {
     pub adapters: Vec<String>,
     /// The sampling of requests without sampling fields.
     pub sampling: SamplingOptions,
-    /// How the model writes thoughts and calls.
+    /// The way in which the model writes thoughts and calls.
     pub dialect: Dialect,
     /// The file with the whole model, if clients may fetch it.
     pub shared_file: Option<PathBuf>,
@@ -176,7 +176,7 @@ pub struct Reloaded {
     pub took: Duration,
 }
 
-/// Why a model was not loaded again. The old model stays in service.
+/// The reason why a model was not loaded again. The old model stays in service.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("There is no model '{0}'.")]

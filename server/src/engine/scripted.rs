@@ -34,7 +34,7 @@ pub struct ScriptedSettings {
     pub jitter_ms: u64,
     /// Time before the first token of a prompt without cached tokens.
     pub prefill_ms: u64,
-    /// How many of the latest prompts count as cached; 0: none.
+    /// The number of the latest prompts that count as cached; 0: none.
     pub cached_prompts: usize,
     pub load_ms: u64,
     pub fail_after: Option<u32>,

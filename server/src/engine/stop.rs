@@ -43,7 +43,7 @@ pub struct StopWatch {
     message: String,
     /// Output that was not shown yet.
     held: String,
-    /// How many bytes of `held` the parser has read.
+    /// The number of bytes of `held` that the parser has read.
     read: usize,
 }
 

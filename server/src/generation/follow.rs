@@ -191,7 +191,7 @@ fn without_input(mut header: Header) -> Header {
     header
 }
 
-/// How long a follower waits for the event that it starts after. Within this time the writer appends again what a store lost in a
+/// The time for which a follower waits for the event that it starts after. Within this time the writer appends again what a store lost in a
 /// crash.
 const CATCH_UP: Duration = Duration::from_secs(2);
 

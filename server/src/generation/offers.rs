@@ -24,7 +24,7 @@ pub struct Offers {
     max_names: usize,
     /// The replicas that lived at the last heartbeat.
     others: Mutex<Vec<Member>>,
-    /// How long an offer waits for the other replica.
+    /// The time for which an offer waits for the other replica.
     pub patience: Duration,
 }
 

@@ -55,7 +55,7 @@ pub struct Generations {
     /// The name of this process in logs and traces.
     pub(super) replica: Arc<str>,
     pub(super) settings: settings::GenerationSettings,
-    /// How long a running generation waits while the store cannot be reached.
+    /// The time for which a running generation waits while the store cannot be reached.
     pub(super) patience: Duration,
     /// The runtime that generations run on. They outlive the thread of the connection.
     pub(super) runtime: tokio::runtime::Handle,

@@ -23,7 +23,7 @@ pub struct Repository {
     cache: Cache,
 }
 
-/// Why a model cannot be fetched.
+/// The reason why a model cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     #[error(

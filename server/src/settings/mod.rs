@@ -173,7 +173,7 @@ pub struct GenerationSettings {
     pub conversation_wait_ms: u64,
 }
 
-/// How the server handles a turn while another turn of its conversation is in progress.
+/// The way in which the server handles a turn while another turn of its conversation is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConversationConflict {

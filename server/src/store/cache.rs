@@ -33,7 +33,7 @@ pub struct CacheSize {
     pub evicted: u64,
 }
 
-/// How long a log counts as being written. Longer than any run.
+/// The time for which a log counts as being written. Longer than any run.
 pub const WRITTEN_WITHIN: Duration = Duration::from_secs(86400);
 
 /// The maximum of responses that share a log. The next response starts a new log.

@@ -37,7 +37,7 @@ struct Arguments {
 }
 
 const KEY: &str = "a-key-of-the-benchmark-of-idle-sockets";
-/// How many sockets are opened concurrently.
+/// The number of sockets that are opened concurrently.
 const AT_ONCE: usize = 64;
 
 /// Opens a socket and answers its pings as long as the process runs.

@@ -24,7 +24,7 @@ use stream::{Ended, Lane};
 /// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many streams run concurrently; each is followed by another until the time is over.
+    /// The number of streams that run concurrently; each is followed by another until the time is over.
     pub streams: usize,
     pub duration: Duration,
     /// The requests of the clients, in turn.

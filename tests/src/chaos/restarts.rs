@@ -18,7 +18,7 @@ use crate::{App, DataDir, Setup, http, redis::free_port};
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many streams run concurrently; each is followed by another until the last kill.
+    /// The number of streams that run concurrently; each is followed by another until the last kill.
     pub streams: usize,
     pub kills: usize,
     /// Whether the file is full during one of the kills.

@@ -67,7 +67,7 @@ pub struct Ended {
     pub failure: Option<String>,
 }
 
-/// Why a client stops reading from a connection.
+/// The reason why a client stops reading from a connection.
 enum Stop {
     Reconnect,
     Done,

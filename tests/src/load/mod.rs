@@ -106,11 +106,11 @@ pub struct Timed {
     /// The times between two pieces of text.
     pub gaps: Vec<Duration>,
     pub tokens: u64,
-    /// How many sequence numbers were never received.
+    /// The number of sequence numbers that were never received.
     pub lost: u64,
-    /// How many events had a lower number than an event before them.
+    /// The number of events that had a lower number than an event before them.
     pub out_of_order: u64,
-    /// Why the response failed, if it did.
+    /// The reason why the response failed, if it did.
     pub failure: Option<String>,
 }
 

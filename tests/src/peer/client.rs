@@ -33,7 +33,7 @@ pub struct Reply {
     pub tokens: u64,
     /// Tokens of the prompt, if the server counts them.
     pub prompt_tokens: Option<u64>,
-    /// How many tokens of the prompt the server had cached, if it reports them.
+    /// The number of tokens of the prompt that the server had cached, if it reports them.
     pub cached_tokens: Option<u64>,
 }
 

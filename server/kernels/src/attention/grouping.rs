@@ -1,4 +1,4 @@
-//! How the tokens of a sequence are grouped: in blocks, groups and parts, counted from the sequence's first token.
+//! The way in which the tokens of a sequence are grouped: in blocks, groups and parts, counted from the sequence's first token.
 
 /// Tokens of a block of the paged cache.
 pub const BLOCK: usize = 16;

@@ -12,7 +12,7 @@ use super::{
 pub(super) struct Row {
     /// `size` values.
     pub query: *const f32,
-    /// Where the `size` results go.
+    /// The address of the `size` results.
     pub result: *mut f32,
     /// The tokens that it attends to: `from..to`.
     pub from: usize,

@@ -63,7 +63,7 @@ impl Sizes {
         BLOCK * self.size
     }
 
-    /// Where a head's block begins in the pool.
+    /// The place where a head's block begins in the pool.
     pub(super) fn at(&self, block: usize, head: usize) -> usize {
         (block * self.kv_heads + head) * self.block()
     }

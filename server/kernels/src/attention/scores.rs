@@ -1,6 +1,6 @@
 //! Settings of the scores: scale, soft cap and window.
 
-/// How the products of queries and keys become scores.
+/// The way in which the products of queries and keys become scores.
 #[derive(Debug, Clone, Copy)]
 pub struct Scores {
     /// Factor of the products.

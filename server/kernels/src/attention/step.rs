@@ -70,7 +70,7 @@ struct Piece<'a> {
     cost: f64,
     /// The index of the first record of its parts, if the parts are tasks of their own.
     records: usize,
-    /// How many of these parts are not computed yet.
+    /// The number of these parts that are not computed yet.
     left: AtomicUsize,
 }
 

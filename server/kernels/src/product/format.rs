@@ -6,7 +6,7 @@ use half::f16;
 /// The largest number of values in a ggml block.
 pub(crate) const MAX_BLOCK: usize = 256;
 
-/// How the integers of a weight become values.
+/// The way in which the integers of a weight become values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scales {
     /// `d * q`, one `d` for 32 values.

@@ -13,7 +13,7 @@ pub struct Loosened {
     pub dropped: BTreeSet<String>,
 }
 
-/// How much of a schema is enforced.
+/// The part of a schema that is enforced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {

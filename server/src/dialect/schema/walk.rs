@@ -21,7 +21,7 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// The place of all definitions that references name.
 const DEFINITIONS: &str = "#/$defs/";
 
-/// Why a schema is refused.
+/// The reason why a schema is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The path of the keyword within the schema, such as `properties.name.pattern`. Empty: the schema itself.
@@ -293,7 +293,7 @@ impl<'s> Walker<'s> {
             (None, None) => return,
         };
         let value = out.remove("additionalProperties").unwrap_or(Value::Bool(true));
-        // One copy, however many names have it.
+        // All names share one copy.
         let value = if names.len() > 1 && value.is_object() { self.shared(value) } else { value };
         if let Some(members) = out.entry(place).or_insert_with(|| json!({})).as_object_mut() {
             for name in names {

@@ -26,7 +26,7 @@ pub enum FrameBody {
     Pong(Bytes),
 }
 
-/// How a connection ends.
+/// The way in which a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closing {
     pub code: u16,

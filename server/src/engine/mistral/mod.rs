@@ -65,7 +65,7 @@ pub struct MistralConfig {
     pub kv_type: KvType,
     /// The share of a GPU's memory that weights, keys and values may fill, from 0 to 1.
     pub gpu_memory: f32,
-    /// Where blocks of keys and values are stored outside this process; `None`: nowhere. Only models on a CPU use it.
+    /// The place where blocks of keys and values are stored outside this process; `None`: nowhere. Only models on a CPU use it.
     pub sharing: Option<KvSharing>,
 }
 

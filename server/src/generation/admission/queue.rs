@@ -67,7 +67,7 @@ struct NextTenant {
 #[derive(Debug, Clone, Default)]
 struct QueueTenant {
     arrived: u64,
-    /// How many of the arrived requests wait no longer.
+    /// The number of the arrived requests that wait no longer.
     gone: u64,
     /// Waiting requests, oldest first, each with its number among the tenant's arrivals.
     waiting: VecDeque<(u64, QueuedRequest)>,

@@ -36,7 +36,7 @@ use crate::{
 const MAX_WAITING: usize = 16;
 /// The interval between checks of whether the response of the first turn has ended or is gone.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a turn may be in line before its response exists.
+/// The time for which a turn may be in line before its response exists.
 const MAX_CREATION: Duration = Duration::from_secs(5);
 
 /// A response's place in the line. Dropping it removes the response from the line, unless [`Self::keep`] was called.
@@ -83,7 +83,7 @@ impl Drop for TurnPlace {
     }
 }
 
-/// Why a waiting response gets no turn.
+/// The reason why a waiting response gets no turn.
 enum Missed {
     /// The response was cancelled or is handed over.
     Stopped,

@@ -30,7 +30,7 @@ const LAST_RETRY: Duration = Duration::from_millis(500);
 pub struct LogSink {
     pub store: Arc<dyn Store>,
     pub end_hooks: Arc<EndHooks>,
-    /// How long an append is retried while the store cannot be reached.
+    /// The time for which an append is retried while the store cannot be reached.
     pub patience: Duration,
     /// Admits one response at a time of those whose last replica died before they made progress.
     pub suspects: Arc<Semaphore>,
@@ -46,7 +46,7 @@ pub struct LogWriter {
     header: Arc<Header>,
     lease: Lease,
     entries: Vec<Arc<Entry>>,
-    /// How many of `entries` the store has.
+    /// The number of `entries` that the store has.
     stored: usize,
     output: Vec<u32>,
     cached_tokens: u32,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::store::{OnDisconnect, fleet::Fleet};
 
 const RETRY: Duration = Duration::from_millis(500);
-/// How long a generation runs without followers if its clients cannot resume. Covers the moment between two followers of one
+/// The time for which a generation runs without followers if its clients cannot resume. Covers the moment between two followers of one
 /// client, and the moment after another replica has taken the generation over.
 const CANCEL_AFTER: Duration = Duration::from_millis(500);
 /// The longest interval between checks for generations without followers.

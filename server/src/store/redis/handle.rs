@@ -23,7 +23,7 @@ use crate::store::{
     quota::StorageQuotas,
 };
 
-/// How long a running log is stored after its owner's last append or renewal.
+/// The time for which a running log is stored after its owner's last append or renewal.
 pub const RUNNING: Duration = Duration::from_secs(3600);
 
 /// The configuration of the store.

@@ -2,7 +2,7 @@
 
 use crate::store::StoreError;
 
-/// Why a change was not made: an error of the contract, after which the transaction continues, or an error of SQLite.
+/// The reason why a change was not made: an error of the contract, after which the transaction continues, or an error of SQLite.
 pub enum ChangeError {
     Refused(StoreError),
     Sql(rusqlite::Error),

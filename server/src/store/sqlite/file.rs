@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{open_error::OpenError, schema};
 
-/// How long a connection waits for a lock of another process, such as `caudal store check`.
+/// The time for which a connection waits for a lock of another process, such as `caudal store check`.
 const BUSY: Duration = Duration::from_secs(5);
 /// The number of prepared statements that a connection caches.
 const STATEMENTS: usize = 128;

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const MOVED: u64 = 1 << 20;
 /// Bytes of the write-ahead log from which it is truncated, which makes writes wait.
 const RESTARTED: u64 = 64 << 20;
-/// How long a truncation may make writes wait.
+/// The time for which a truncation may make writes wait.
 const STALL: Duration = Duration::from_millis(20);
 /// The shortest time between two truncations: a long read, such as a backup, can make them fail.
 const BETWEEN: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ pub(crate) const WIDTH: usize = 16;
 /// A value exists only if the CPU has the instruction set: the functions that make a value from something else are unsafe,
 /// and the others take a value.
 pub(crate) trait Lanes: Copy {
-    /// How many blocks of keys can be scored at once: their scores for a full tile of rows fit the registers.
+    /// The number of blocks of keys that can be scored at once: their scores for a full tile of rows fit the registers.
     const BLOCKS: usize;
 
     /// All lanes set to `x`.

@@ -66,19 +66,19 @@ pub struct EngineLoop {
     running: Vec<Sequence>,
     /// Sequences without blocks, in the order in which they get them.
     waiting: VecDeque<Sequence>,
-    /// How many sequences have arrived.
+    /// The number of sequences that have arrived.
     arrived: u64,
     schedule: Schedule,
     throughput: Throughput,
 }
 
-/// How long a step waits for the end of another model's step. Both are slow if they run together.
+/// The time for which a step waits for the end of another model's step. Both are slow if they run together.
 const TURN: Duration = Duration::from_secs(1);
 
 /// The pause of an idle engine before it checks again whether the store takes a block.
 const STORE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Why a step failed.
+/// The reason why a step failed.
 struct StepError(String);
 
 impl EngineLoop {

@@ -17,7 +17,7 @@ struct Armed {
     fault: Fault,
     /// The fewest tokens of a sequence that triggers the fault.
     tokens: usize,
-    /// How many more steps fail.
+    /// The number of further steps that fail.
     times: usize,
 }
 

@@ -87,7 +87,7 @@ struct RunningEngine {
     given_up: CancellationToken,
 }
 
-/// Why a sequence did not run to its end.
+/// The reason why a sequence did not run to its end.
 #[derive(Debug)]
 pub struct Broken {
     pub reason: String,

@@ -27,7 +27,7 @@ pub struct Pulse(Mutex<PulseState>);
 struct PulseState {
     /// Steps that have begun.
     steps: u64,
-    /// How long the current step should take; `None` between steps.
+    /// The time that the current step should take; `None` between steps.
     expected: Option<Duration>,
     /// The ids of the sequences that the last step computes.
     sequences: Vec<u64>,

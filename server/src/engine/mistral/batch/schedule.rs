@@ -8,9 +8,9 @@ use super::{
 };
 use crate::engine::kv::BLOCK;
 
-/// How long a step may take while a sequence decodes.
+/// The time that a step may take while a sequence decodes.
 const STEP: Duration = Duration::from_millis(50);
-/// How long a step may take while all sequences compute prompts. Cancels are noticed between steps.
+/// The time that a step may take while all sequences compute prompts. Cancels are noticed between steps.
 const LONG_STEP: Duration = Duration::from_millis(400);
 /// The most tokens of prompts in a step. Larger steps are not faster.
 const MOST_TOKENS: usize = 512;
@@ -79,7 +79,7 @@ impl Schedule {
     }
 }
 
-/// How many of the `pending` tokens a step computes: none if less than a block is `left`, all if they exceed it by at most a
+/// The number of the `pending` tokens that a step computes: none if less than a block is `left`, all if they exceed it by at most a
 /// quarter, else whole blocks.
 fn piece(pending: usize, left: usize) -> usize {
     if pending <= left + left / 4 && left >= BLOCK {

@@ -26,7 +26,7 @@ pub struct Submission {
     pub ended: oneshot::Sender<SequenceEnd>,
 }
 
-/// How a run ended.
+/// The way in which a run ended.
 #[derive(Debug)]
 pub enum SequenceEnd {
     /// The last delta was sent.
@@ -54,7 +54,7 @@ pub struct Sequence {
     pub arrived: u64,
     /// `None` while the sequence waits for blocks.
     pub blocks: Option<SequenceBlocks>,
-    /// How many tokens, from the first, have their keys and values in `blocks`.
+    /// The number of tokens, from the first, that have their keys and values in `blocks`.
     pub computed: usize,
 }
 

@@ -9,7 +9,7 @@ const NEWEST: f64 = 0.2;
 /// Prompt tokens per second that are assumed before the first prompt was computed.
 pub const UNKNOWN_RATE: f64 = 500.0;
 
-/// How much one step computes.
+/// The work of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepSize {
     /// Sequences that compute one token.
@@ -38,7 +38,7 @@ impl Throughput {
         }
     }
 
-    /// How many prompt tokens a step can compute within `limit`, beside `decoding` sequences.
+    /// The number of prompt tokens that a step can compute within `limit`, beside `decoding` sequences.
     pub fn tokens_within(&self, limit: Duration, decoding: usize) -> usize {
         let left = (limit.as_secs_f64() - self.decoding(decoding)).max(0.0);
         (left * self.rate.unwrap_or(UNKNOWN_RATE)) as usize
@@ -49,7 +49,7 @@ impl Throughput {
         self.rate
     }
 
-    /// How long a step should take.
+    /// The time that a step should take.
     pub fn expected(&self, size: StepSize) -> Duration {
         let prompts = size.prompt_tokens as f64 / self.rate.unwrap_or(UNKNOWN_RATE);
         Duration::from_secs_f64((self.decoding(size.decoding) + prompts).clamp(0.0, 1e6))

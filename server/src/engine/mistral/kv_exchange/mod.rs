@@ -40,11 +40,11 @@ use crate::engine::{
 const OUTGOING_BYTES: usize = 64 << 20;
 /// Bytes of blocks that are stored with one call.
 const PUT_BYTES: usize = 4 << 20;
-/// How many names of seen blocks are remembered, and how many of stored blocks.
+/// The number of remembered names of seen blocks, and of stored blocks.
 const NAMES: u64 = 1 << 16;
-/// How many prompts fetch at once. Each holds its blocks in memory, so further prompts are computed.
+/// The number of prompts that fetch at once. Each holds its blocks in memory, so further prompts are computed.
 const FETCHES: usize = 4;
-/// How long nothing is stored after the store has failed.
+/// The time for which nothing is stored after the store has failed.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The store for blocks, and their encoding in it.
@@ -73,7 +73,7 @@ pub struct KvExchange {
     seen: Cache<BlockName, ()>,
     stored: Cache<BlockName, ()>,
     outgoing: mpsc::Sender<Outgoing>,
-    /// How many planned blocks are not stored or dropped yet.
+    /// The number of planned blocks that are not stored or dropped yet.
     pending: watch::Sender<usize>,
     fetching: Semaphore,
     fetched_tokens: AtomicU64,
@@ -81,7 +81,7 @@ pub struct KvExchange {
 
 /// Consecutive blocks of a prompt from the store, in the format of the paged cache.
 pub struct FetchedBlocks {
-    /// How many blocks of the prompt come before the first of `blocks`.
+    /// The number of blocks of the prompt that come before the first of `blocks`.
     pub first: usize,
     pub blocks: VecDeque<Vec<u8>>,
 }
@@ -184,7 +184,7 @@ impl KvExchange {
         Ok(decoded)
     }
 
-    /// How many blocks fit into `bytes`; at least 1.
+    /// The number of blocks that fit into `bytes`; at least 1.
     fn blocks_of(&self, bytes: usize) -> usize {
         (bytes / self.codec.block_bytes.max(1)).max(1)
     }

@@ -41,7 +41,7 @@ pub struct Blocks {
 
 #[derive(Default)]
 struct BlockState {
-    /// How many sequences and transfers use the block.
+    /// The number of sequences and transfers that use the block.
     users: u32,
     /// What the block holds, if later prompts can reuse it.
     content: Option<Content>,
@@ -60,7 +60,7 @@ struct Content {
 pub struct SequenceBlocks {
     tenant: Arc<str>,
     ids: Vec<BlockId>,
-    /// How many blocks at the beginning are full and named.
+    /// The number of blocks at the beginning that are full and named.
     full: usize,
     /// The name of the last of these; the tenant's root if there are none.
     name: BlockName,
@@ -69,7 +69,7 @@ pub struct SequenceBlocks {
 /// The blocks for a sequence, and how much of its prompt they hold already.
 pub struct Found {
     pub held: SequenceBlocks,
-    /// How many tokens, from the first, have their keys and values in `held`, those of [`Self::copied`] included.
+    /// The number of tokens, from the first, that have their keys and values in `held`, those of [`Self::copied`] included.
     pub tokens: usize,
     /// Tokens that the caller must copy to a block of `held`, from a block that others may use.
     pub copied: Option<CopiedTokens>,

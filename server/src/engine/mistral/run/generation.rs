@@ -18,11 +18,11 @@ use crate::engine::{
     text::constrained::Constraint,
 };
 
-/// How many steps that compute a generation may fail. After that the generation fails, because it may be the cause.
+/// The number of steps with a generation that may fail. After that the generation fails, because it may be the cause.
 const MAX_FAULTS: u32 = 3;
-/// How many engines may fail in steps that do not compute a generation. After that the generation fails.
+/// The number of engines that may fail in steps that do not compute a generation. After that the generation fails.
 const MAX_BYSTANDING: u32 = 100;
-/// How long the engine's thread may hold the processor after a cancel or a fault. Picking a token takes far less.
+/// The time for which the engine's thread may hold the processor after a cancel or a fault. Picking a token takes far less.
 const RETRY_TIME: Duration = Duration::from_secs(1);
 
 /// One generation.
@@ -36,7 +36,7 @@ pub struct GenerationRun {
     pub sender: mpsc::Sender<Delta>,
 }
 
-/// How one run in an engine ended.
+/// The way in which one run in an engine ended.
 enum RunEnd {
     /// The last delta was sent.
     Finished,

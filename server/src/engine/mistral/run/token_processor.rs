@@ -39,7 +39,7 @@ struct TokenState {
     decoder: Decoder<Detokenizer>,
     sampler: Sampler,
     grammar: Option<Constraint>,
-    /// How many of the likeliest tokens are sent with each token; `None`: no log-probabilities are sent.
+    /// The number of the likeliest tokens that are sent with each token; `None`: no log-probabilities are sent.
     logprobs: Option<u8>,
     cancel: CancellationToken,
     /// Tokens of the prompt that were not computed. Sent with the next delta.

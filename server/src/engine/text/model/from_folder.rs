@@ -12,7 +12,7 @@ use super::{
     vocabulary::{Token, Vocabulary},
 };
 
-/// How a `tokenizer.json` writes the text of its tokens, according to its decoder.
+/// The way in which a `tokenizer.json` writes the text of its tokens, according to its decoder.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct ByteRules {
     /// Writes each byte as a printable character.

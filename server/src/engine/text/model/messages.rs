@@ -18,7 +18,7 @@ pub struct MessageRules {
     pub lone_system: bool,
 }
 
-/// Where a template accepts messages of the system.
+/// The place where a template accepts messages of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum System {
     Anywhere,

@@ -53,7 +53,7 @@ const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
 const CASED: &str = r"\s?[\p{Lu}\p{Ll}\p{Lt}]+";
 const IDEOGRAPHS: &str = r"[\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+";
 
-/// How a family of models splits text.
+/// The way in which a family of models splits text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreTokenizer {
     /// Applied one after the other. Each match becomes a piece, and so does the text between matches.

@@ -20,7 +20,7 @@ const MAX_SITES: usize = 64;
 /// Compiles a grammar; see [`crate::engine::Engine::check`].
 pub type Check<'c> = dyn Fn(&Grammar) -> Result<(), EngineError> + 'c;
 
-/// Why no grammar was found.
+/// The reason why no grammar was found.
 #[derive(Debug)]
 pub enum Failed {
     /// The request is wrong.
